@@ -1,0 +1,1 @@
+"""The platform: sweeps of SupSup experiments, planned, run, recorded and reported."""

@@ -1,0 +1,105 @@
+"""Thin Ray actors around the plain coordinator and worker, and the pool that talks to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from orchestrator.coordinator import Coordinator
+from orchestrator.trial import WorkerPool
+from orchestrator.worker import Job, Outcome, Worker
+
+CALL_SECONDS = 120.0
+"""How long a coordinator may take to answer, restarts included."""
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
+class CoordinatorActor:
+    """A coordinator of its own process. Restarted after a crash, it reads its state from the ledger."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._coordinator = Coordinator(settings)
+
+    def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self._coordinator, method)(*arguments)
+
+
+@ray.remote(max_restarts=0)
+class WorkerActor:
+    """A worker of its own process."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._worker = Worker(settings)
+
+    def run(self, job: Job) -> Outcome:
+        return self._worker.run(job)
+
+
+class RemoteCoordinator:
+    """Calls a CoordinatorActor; its calls are idempotent, so one that was cut short is made again."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._actor = CoordinatorActor.remote(settings)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                return ray.get(self._actor.call.remote(method, arguments), timeout=CALL_SECONDS)
+            except (RayActorError, GetTimeoutError) as error:
+                if isinstance(error, RayTaskError) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def next_jobs(self, count: int, exclude: Sequence[str]) -> list[Job]:
+        jobs: list[Job] = self._call("next_jobs", count, list(exclude))
+        return jobs
+
+    def report(self, outcome: Outcome) -> None:
+        self._call("report", outcome)
+
+    def finished(self) -> bool:
+        return bool(self._call("finished"))
+
+    def progress(self) -> dict[str, float]:
+        counts: dict[str, float] = self._call("progress")
+        return counts
+
+    def end(self) -> str:
+        return str(self._call("end"))
+
+
+class ActorPool(WorkerPool):
+    """Worker actors in the placement group of the trial that makes the pool."""
+
+    def __init__(self, settings: dict[str, Any], num_workers: int, per_worker: dict[str, float]) -> None:
+        self.num_workers = num_workers
+        self._settings = settings
+        self._options = {"num_cpus": per_worker.get("CPU", 0), "num_gpus": per_worker.get("GPU", 0)}
+        self._actors = [self._start(number) for number in range(num_workers)]
+        self._running: dict[Any, tuple[int, Job]] = {}
+
+    def _start(self, number: int) -> Any:
+        return WorkerActor.options(**self._options).remote({**self._settings, "number": number})
+
+    def submit(self, worker: int, job: Job) -> None:
+        self._running[self._actors[worker].run.remote(job)] = (worker, job)
+
+    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        return [self._collect(reference) for reference in ready]
+
+    def _collect(self, reference: Any) -> tuple[int, Outcome]:
+        worker, job = self._running.pop(reference)
+        try:
+            return worker, ray.get(reference, timeout=CALL_SECONDS)
+        except RayActorError as error:
+            self._actors[worker] = self._start(worker)
+            reason = str(error).splitlines()[0]
+            return worker, {"status": "lost", "key": job["key"], "reason": reason}
+        except RayTaskError as error:
+            return worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)}

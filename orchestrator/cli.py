@@ -1,0 +1,165 @@
+"""The command line: verbs only. Heavy imports happen inside the verbs, so that --help is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
+_LOCAL = click.option("--local", is_flag=True, help="One process, one worker, no Ray.")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Workers per training group (resources.num_workers)."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""
+    \b
+    Examples:
+      supsup sweep sweeps/quickstart.yaml
+      supsup plan sweeps/permuted_mnist_lenet.yaml benchmark.num_tasks=10
+      supsup resume
+      supsup evaluate quickstart inference.rule=binary
+    """,
+)
+@click.version_option(package_name="supsup", prog_name="supsup")
+def cli() -> None:
+    """Continual learning of thousands of tasks with SupSup: plan, run, resume and compare sweeps.
+
+    Exit codes: 0 all done, 1 a run failed, 2 bad input, 130 interrupted (after committing).
+    """
+
+
+@cli.command(epilog="Example: supsup plan sweeps/quickstart.yaml benchmark.num_tasks=5 --json")
+@click.argument("file", type=click.Path(path_type=Path))
+@_OVERRIDES
+@_JSON
+def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Show the runs, shards, time, disk and memory of a sweep FILE. Starts nothing."""
+    from orchestrator import commands
+
+    return commands.plan(file, overrides, as_json)
+
+
+@cli.command(epilog="Example: supsup sweep sweeps/permuted_mnist_lenet.yaml benchmark.num_tasks=10 --workers 2")
+@click.argument("file", type=click.Path(path_type=Path))
+@_OVERRIDES
+@_LOCAL
+@_WORKERS
+def sweep(file: Path, overrides: tuple[str, ...], local: bool, workers: int | None) -> int:
+    """Run a sweep FILE to its end. Run again, it goes on where it stopped.
+
+    Any key of the file can be set on the command line; `output=DIR` says where everything is kept
+    (default: runs) and `data=DIR` where datasets are (default: SUPSUP_DATA, then the user's cache).
+    """
+    from orchestrator import commands
+
+    return commands.sweep(file, overrides, local, workers)
+
+
+@cli.command(epilog="Example: supsup resume quickstart output=runs")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR] [data=DIR]")
+@_LOCAL
+@_WORKERS
+def resume(arguments: tuple[str, ...], local: bool, workers: int | None) -> int:
+    """Go on where a sweep stopped, from what is on disk. Without SWEEP, the newest."""
+    from orchestrator import commands
+
+    wanted, options = _split(arguments, ("output", "data"))
+    return commands.resume(wanted, _output(options), options.get("data"), local, workers)
+
+
+@cli.command(epilog="Example: supsup status quickstart --json")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
+@_JSON
+def status(arguments: tuple[str, ...], as_json: bool) -> int:
+    """Show what is done, running and failed, and the time left. Reads the ledgers only."""
+    from orchestrator import inspection
+
+    wanted, options = _split(arguments, ("output",))
+    return inspection.status(wanted, _output(options), as_json)
+
+
+@cli.command(epilog="Example: supsup evaluate quickstart inference.rule=binary inference.objective=energy")
+@click.argument("sweep")
+@click.argument("arguments", nargs=-1, metavar="[inference.KEY=VALUE]... [output=DIR]")
+@_LOCAL
+def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
+    """Evaluate a SWEEP's trained masks with another inference, logged as new runs. Trains nothing."""
+    from orchestrator import commands
+
+    overrides = [item for item in arguments if not item.startswith("output=")]
+    _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
+    return commands.evaluate(sweep, overrides, _output(options), local)
+
+
+@cli.command(epilog="Example: supsup report quickstart")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
+def report(arguments: tuple[str, ...]) -> int:
+    """Write a sweep's tables (CSV, Markdown) and figure (PNG), and attach them to its MLflow run."""
+    from orchestrator import inspection
+
+    wanted, options = _split(arguments, ("output",))
+    return inspection.report(wanted, _output(options))
+
+
+@cli.command(epilog="Example: supsup ui output=runs --port 5000")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
+def ui(arguments: tuple[str, ...], port: int) -> int:
+    """Serve the MLflow pages of an output on 127.0.0.1, and print the address to open."""
+    from orchestrator import server
+
+    unwanted, options = _split(arguments, ("output",))
+    if unwanted is not None:
+        raise click.UsageError(f"{unwanted!r} is not output=DIR")
+    return server.serve(_output(options), port)
+
+
+def _split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
+    """At most one bare word, and key=value pairs with known keys."""
+    words, options = [], {}
+    for item in arguments:
+        key, equals, value = item.partition("=")
+        if not equals:
+            words.append(item)
+        elif key in known:
+            options[key] = value
+        else:
+            raise click.UsageError(f"{key}: not an option here; there are: {', '.join(f'{k}=…' for k in known)}")
+    if len(words) > 1:
+        raise click.UsageError(f"one sweep at a time, not {', '.join(words)}")
+    return (words[0] if words else None), options
+
+
+def _output(options: dict[str, str]) -> Path:
+    return Path(options.get("output", "runs")).expanduser().absolute()
+
+
+def main() -> None:
+    """The console script: errors a user can mend become one line and exit code 2."""
+    from supsup_core.errors import SupSupError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        print(f"supsup: {error.format_message()} (see supsup --help)", file=sys.stderr)
+        code = 2
+    except SupSupError as error:
+        print(f"supsup: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("supsup: interrupted before anything began", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

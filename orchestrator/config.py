@@ -1,0 +1,310 @@
+"""Strict, typed configs: a sweep file and the command line in, frozen dataclasses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from orchestrator.user_modules import source_digest
+from supsup_core.benchmarks import BENCHMARKS, Benchmark
+from supsup_core.errors import InputError
+from supsup_core.evaluation import Inference, check
+from supsup_core.inference import OBJECTIVES
+from supsup_core.methods import METHODS, Method, Problem
+from supsup_core.nets import NETS, Net
+from supsup_core.registry import Registry, nearest
+from supsup_core.scenarios import Scenario, scenario
+from supsup_core.training import TrainingRecipe
+
+T = TypeVar("T")
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """`at`: after how many tasks to evaluate; None takes 1, 2, 5, 10, 20, 50, … and the last."""
+
+    at: list[int] | None = None
+
+    def points(self, num_tasks: int) -> list[int]:
+        """The numbers of tasks to evaluate after, ascending, each at most num_tasks."""
+        if self.at is None:
+            steps = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
+            return [n for n in steps if n < num_tasks] + [num_tasks]
+        return sorted({n for n in self.at if n <= num_tasks} | ({num_tasks} if max(self.at) > num_tasks else set()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a sweep may use. `num_workers` per training group; each worker gets `threads` threads."""
+
+    num_workers: int = 2
+    threads: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"resources.{name}: must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A sweep file: an experiment, and what to vary, repeat and use.
+
+    `benchmark`, `net` and `method` are nodes {name: …, and the fields of the class of that name}.
+    `grid` maps dotted keys to lists of values; every combination is run for every seed.
+    """
+
+    name: str
+    scenario: str = "GG"
+    benchmark: dict[str, Any] = field(default_factory=lambda: {"name": "permuted"})
+    net: dict[str, Any] = field(default_factory=lambda: {"name": "lenet_300_100"})
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "supsup"})
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    inference: Inference = field(default_factory=Inference)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    resources: Resources = field(default_factory=Resources)
+    imports: list[str] = field(default_factory=list)
+    output: str = "runs"
+    data: str | None = None
+
+
+EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation")
+"""The keys that say what is computed; the others say how often, with what and where."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One configured experiment and its seed, validated as a whole. `node` is its plain config."""
+
+    scenario: Scenario
+    benchmark: Benchmark
+    net: Net
+    method: Method
+    training: TrainingRecipe
+    inference: Inference
+    evaluation: EvaluationConfig
+    seed: int
+    node: Node
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks to learn."""
+        return self.benchmark.num_tasks
+
+    def problem(self, device: str) -> Problem:
+        """What the method needs to know, with its tensors on `device`."""
+        return Problem(
+            self.net, self.benchmark.input_shape, self.benchmark.num_labels, self.training, self.seed, device
+        )
+
+    def training_identity(self) -> Node:
+        """All that determines the training of its tasks, but the task and the tasks it builds on."""
+        net = _identity(NETS, self.net)
+        net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
+        source = self.benchmark.source()
+        return {
+            "net": net,
+            "method": _identity(METHODS, self.method),
+            "benchmark": {**_identity(BENCHMARKS, self.benchmark), **self.benchmark.identity(), "num_tasks": None},
+            "dataset": {"checksum": source.checksum(), "source": source_digest(type(source))},
+            "training": asdict(self.training),
+            "seed": self.seed,
+        }
+
+
+def _identity(registry: Registry[type[Any]], component: Any) -> Node:
+    """A component's name, fields and, for a user's own class, its source."""
+    cls = type(component)
+    return {"name": registry.name_of(cls), **asdict(component), "source": source_digest(cls)}
+
+
+def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
+    """A sweep file with `key=value` overrides on top; InputError with file, key and remedy on any mistake.
+
+    An override of a key that the grid varies takes the place of its list.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    try:
+        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
+    if not isinstance(loaded, DictConfig):
+        raise InputError(f"{path}: a sweep file is a mapping of keys to values, such as `name: my_sweep`")
+    if "name" not in loaded:
+        loaded.name = path.stem
+    changes = parse_overrides(overrides)
+    grid = loaded.get("grid")
+    if isinstance(grid, DictConfig):
+        for key in changes:
+            grid.pop(key, None)
+    merged = _merge(SweepConfig, loaded, str(path))
+    for key, value in changes.items():
+        node: Any = value
+        for part in reversed(key.split(".")):
+            node = {part: node}
+        merged = _merge(merged, OmegaConf.create(node), "command line")
+    return _sweep_from(merged, str(path))
+
+
+def sweep_from_node(node: Node, where: str) -> SweepConfig:
+    """A SweepConfig from the plain dictionary that `asdict` made of one."""
+    return _sweep_from(_merge(SweepConfig, OmegaConf.create(node), where), where)
+
+
+def parse_overrides(overrides: Iterable[str]) -> Node:
+    """["a.b=1", …] to {"a.b": 1, …}, values read as YAML; InputError when there is no `=`."""
+    changes: Node = {}
+    for item in overrides:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise InputError(f"command line: {item!r} is not key=value; for example benchmark.num_tasks=10")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"command line: {key}: {value!r} is not a YAML value") from error
+        if isinstance(changes[key], str):
+            changes[key] = _number(changes[key])
+    return changes
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 takes 1e-4 for a string; researchers do not."""
+    try:
+        return float(text) if any(c.isdigit() for c in text) else text
+    except ValueError:
+        return text
+
+
+def _merge(schema: Any, node: Any, where: str, path: str = "") -> DictConfig:
+    """`node` merged into a dataclass's (or a structured config's) fields; unknown keys are errors.
+
+    An error's text begins with `where`, if any, and the key's full name below `path`.
+    """
+    base = OmegaConf.structured(schema) if isinstance(schema, type) else schema
+    OmegaConf.set_readonly(base, None)
+    for child in base:
+        inner = base._get_node(child)
+        if isinstance(inner, DictConfig):
+            OmegaConf.set_readonly(inner, None)
+    try:
+        return cast(DictConfig, OmegaConf.merge(base, node))
+    except OmegaConfBaseException as error:
+        raise InputError(_explain(error, where, path)) from error
+
+
+def _explain(error: OmegaConfBaseException, where: str, path: str) -> str:
+    key = error.full_key or ""
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "$VALUE" in message:
+        message = "a value in this list has the wrong type"
+    if isinstance(error, ConfigKeyError):
+        parent = error.parent_node
+        known = sorted(str(k) for k in parent) if isinstance(parent, DictConfig) else []
+        message = f"unknown key{nearest(key.rpartition('.')[2], known)}; there are: {', '.join(known)}"
+    full = ".".join(part for part in (path, key) if part)
+    return ": ".join(part for part in (where, full, message) if part)
+
+
+def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
+    if OmegaConf.is_missing(config, "name"):
+        raise InputError(f"{where}: name: missing; give the sweep a name")
+    node = cast(Node, OmegaConf.to_container(config))
+    try:
+        sweep = SweepConfig(
+            **{key: node[key] for key in node if key not in ("training", "inference", "evaluation", "resources")},
+            training=TrainingRecipe(**node["training"]),
+            inference=Inference(**node["inference"]),
+            evaluation=EvaluationConfig(**node["evaluation"]),
+            resources=Resources(**node["resources"]),
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if not sweep.seeds:
+        raise InputError(f"{where}: seeds: empty; list at least one, such as [0]")
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise InputError(f"{where}: seeds: {sweep.seeds} has one twice; each would be the same run")
+    for key, values in sweep.grid.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{where}: grid.{key}: empty; list at least one value, or leave the key out")
+        if key.split(".")[0] not in EXPERIMENT_KEYS:
+            raise InputError(
+                f"{where}: grid.{key}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
+                f"keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
+            )
+    if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
+        raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
+    return sweep
+
+
+def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
+    """The registered class that `node[key]` names, made from the rest of it; InputError with the full key."""
+    fields = dict(node[key])
+    name = fields.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"{key}.name: missing; there are: {', '.join(registry.names())}")
+    cls = _keyed(f"{key}.name", ": ", lambda: registry[name])
+    return _section(cls, {key: fields}, key)
+
+
+def build_experiment(node: Node, seed: int) -> Experiment:
+    """An Experiment from the plain values of EXPERIMENT_KEYS; InputError where they do not go together.
+
+    Where the scenario gives the task identity, nothing is inferred: the inference keys fall back to
+    rule `known`, so that runs which differ only in them are one run.
+    """
+    row = _keyed("scenario", ": ", lambda: scenario(str(node["scenario"])))
+    benchmark = build_component(BENCHMARKS, node, "benchmark")
+    net = build_component(NETS, node, "net")
+    method = build_component(METHODS, node, "method")
+    inference = _section(Inference, node, "inference")
+    if row.given_at_inference:
+        inference = Inference(rule="known", strict_images=0)
+    else:
+        objective = OBJECTIVES.name_of(OBJECTIVES[inference.objective])
+        inference = replace(inference, objective=objective)
+    check(row, method, str(node["method"]["name"]), inference, (net.num_outputs, benchmark.num_labels))
+    training = _section(TrainingRecipe, node, "training")
+    evaluation = _section(EvaluationConfig, node, "evaluation")
+    if evaluation.at is not None and (not evaluation.at or min(evaluation.at) < 1):
+        raise InputError(f"evaluation.at: {evaluation.at} must list numbers of tasks from 1 on, such as [10, 50]")
+    return Experiment(
+        scenario=row, benchmark=benchmark, net=net, method=method, training=training, inference=inference,
+        evaluation=evaluation, seed=seed,
+        node={
+            "scenario": row.name,
+            "benchmark": {"name": node["benchmark"]["name"], **asdict(cast(Any, benchmark))},
+            "net": {"name": node["net"]["name"], **asdict(cast(Any, net))},
+            "method": {"name": node["method"]["name"], **asdict(cast(Any, method))},
+            "training": asdict(training), "inference": asdict(inference), "evaluation": asdict(evaluation),
+        },
+    )  # fmt: skip
+
+
+def _section(cls: type[T], node: Node, key: str) -> T:
+    """A frozen config class from `node[key]`."""
+    merged = _merge(cls, OmegaConf.create(node[key]), "", key)
+    return _keyed(key, ".", lambda: cls(**cast(Any, OmegaConf.to_container(merged))))
+
+
+def _keyed(key: str, joint: str, make: Callable[[], T]) -> T:
+    """`make()`, with the key put before the text of an InputError."""
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"{key}{joint}{error}") from error

@@ -1,0 +1,75 @@
+"""Writing files so that they are whole or absent, and folders that one process owns at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from supsup_core.errors import InputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`: after a crash it is the old content or the new, never a part.
+
+    The file and its folder entry are on disk when this returns.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own `folder` (a sweep's) for the time of the block; InputError naming the process that does.
+
+    The lock is the operating system's, so it ends with the process, however that ends.
+    """
+    lock = FileLock(folder / "lock")
+    holder = folder / "holder"
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"{folder.name}: process {holder_of(folder) or '?'} is running this sweep; "
+            f"wait for it, or follow it with `supsup status {folder.name}`"
+        ) from None
+    try:
+        holder.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.release()
+
+
+def holder_of(folder: Path) -> int | None:
+    """The process that owns `folder`, or None when nobody does."""
+    lock = FileLock(folder / "lock")
+    if not (folder / "lock").exists():
+        return None
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        try:
+            return int((folder / "holder").read_text())
+        except (OSError, ValueError):
+            return -1
+    lock.release()
+    return None

@@ -1,0 +1,104 @@
+"""Running groups: as Ray Tune trials, or one after the other in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.coordinator import Coordinator
+from orchestrator.plan import Group
+from orchestrator.sweep import Sweep
+from orchestrator.trial import LocalPool, drive
+
+
+def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
+    """Plain values that a coordinator and its workers need, absolute paths only."""
+    config = sweep.config
+    return {
+        "group": group.to_node(),
+        "ledger": str(sweep.ledger_path(group.group_id)),
+        "store": str(sweep.output / "store"),
+        "environment": {**environment, "num_workers": num_workers},
+        "data_root": str(sweep.data_root) if sweep.data_root else None,
+        "imports": config.imports,
+        "folder": str(sweep.folder),
+        "device": config.resources.device,
+        "threads": config.resources.threads,
+    }
+
+
+def run_local(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any]) -> None:
+    """Run the groups in this process, one worker, no Ray."""
+    for group in groups:
+        settings = settings_of(sweep, group, environment, 1)
+        drive(Coordinator(settings), LocalPool(settings), lambda progress: None)
+
+
+def run_ray(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], num_workers: int) -> None:
+    """Run each group as one Ray Tune trial: an empty head bundle, and one bundle a worker.
+
+    Raises what a trial raised beyond the failures that its ledger records.
+    """
+    from ray import tune
+
+    bundle = {"CPU": float(sweep.config.resources.threads)}
+    if sweep.config.resources.device.startswith("cuda"):
+        bundle["GPU"] = 1.0
+    settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, settings=settings, num_workers=num_workers, bundle=bundle),
+        tune.PlacementGroupFactory([{}] + [bundle] * num_workers),
+    )
+    with _cluster(num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"group": tune.grid_search([group.group_id for group in groups])},
+            run_config=tune.RunConfig(
+                name=sweep.sweep_id, storage_path=scratch, verbose=0,
+                failure_config=tune.FailureConfig(max_failures=3),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            ),
+        )  # fmt: skip
+        results = tuner.fit()
+    for error in results.errors:
+        raise error
+
+
+def _trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:
+    from ray import tune
+
+    from orchestrator.actors import ActorPool, RemoteCoordinator
+
+    mine = settings[config["group"]]
+    report: Callable[[dict[str, float]], None] = tune.report
+    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report)
+
+
+@contextlib.contextmanager
+def _cluster(num_cpus: int) -> Iterator[None]:
+    """A local Ray of this process's own, with room for `num_cpus`, quiet and gone afterwards."""
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    import ray
+
+    ray.init(
+        address="local", num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False,
+        log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def prepare_data(groups: Sequence[Group], root: Path | None) -> None:
+    """Load and verify every dataset once before anything starts; InputError or CorruptError otherwise."""
+    for base in {group.experiment.benchmark.base: group for group in groups}.values():
+        base.experiment.benchmark.source().load(root)

@@ -1,0 +1,143 @@
+"""The ledger of a training group: what happened, committed. State is its replay.
+
+One SQLite file, one writer, rows only ever added. A row that `append` returned is on disk for good. Each
+row carries the time it was written, which is the timestamp of everything projected from it.
+
+Kinds of rows, and their payloads:
+  plan      the group (Group.to_node), and the machine and versions it ran on; starts each launch
+  trained   key, the artifact's facts (task, accuracy, curve, num_bytes, …) and sha256; worker,
+            started_ms and seconds, which are None when the artifact was found in the store
+  evaluated the same of an evaluation (facts: task, results)
+  point     run_id, num_learned, metrics: all tasks of one evaluation point are in
+  lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
+  retried   key, reason: a worker died at it
+  failed    key, what, error, traceback
+  ended     status: done, failed, interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from supsup_core.errors import CorruptError, SupSupError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS writer (epoch INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+    seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL
+);
+"""
+
+
+class FencedError(SupSupError):
+    """Another writer has taken over this ledger; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One committed event. `seq` counts from 1 without gaps; `time_ms` is Unix time, never decreasing."""
+
+    seq: int
+    time_ms: int
+    kind: str
+    payload: dict[str, Any]
+
+
+class LedgerWriter:
+    """The writer of a ledger. Opening one fences off whoever wrote before: their next append raises."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger. CorruptError when the file is not a sound ledger."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check failed")
+            self._db.executescript(_SCHEMA)
+            self._db.execute("BEGIN IMMEDIATE")
+            (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
+            self._epoch = last + 1
+            self._db.execute("DELETE FROM writer")
+            self._db.execute("INSERT INTO writer VALUES (?)", (self._epoch,))
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise CorruptError(f"{path}: not a sound ledger ({error})") from error
+
+    def append(self, kind: str, **payload: Any) -> Row:
+        """Commit one row; it is on disk when this returns. FencedError when another writer took over."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
+            if epoch != self._epoch:
+                raise FencedError("another process has taken over this ledger")
+            seq, last = self._db.execute("SELECT coalesce(max(seq), 0), coalesce(max(time_ms), 0) FROM rows").fetchone()
+            row = Row(seq + 1, max(last, time.time_ns() // 1_000_000), kind, payload)
+            text = json.dumps(payload, separators=(",", ":"))
+            self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (row.seq, row.time_ms, kind, text))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        return row
+
+    def rows(self) -> list[Row]:
+        """Every row so far."""
+        return _select(self._db, 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+class LedgerReader:
+    """Reads a ledger that may be being written; a missing file reads as empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+
+    def rows(self, after: int = 0) -> list[Row]:
+        """Committed rows with seq > after, in order. CorruptError when the file is not a ledger."""
+        try:
+            if self._db is None:
+                if not self._path.exists():
+                    return []
+                self._db = sqlite3.connect(
+                    f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False
+                )
+            return _select(self._db, after)
+        except sqlite3.DatabaseError as error:
+            if "no such table" in str(error):
+                return []
+            raise CorruptError(f"{self._path}: not a sound ledger ({error})") from error
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._db is not None:
+            self._db.close()
+
+
+def _select(db: sqlite3.Connection, after: int) -> list[Row]:
+    found = db.execute("SELECT seq, time_ms, kind, payload FROM rows WHERE seq > ? ORDER BY seq", (after,))
+    return [Row(seq, time_ms, kind, json.loads(payload)) for seq, time_ms, kind, payload in found]
+
+
+def set_aside(path: Path) -> Path:
+    """Move a corrupt ledger and its side files out of the way, keeping them; returns the new path."""
+    number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
+    aside = path.with_name(f"{path.name}.corrupt{number}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside

@@ -1,0 +1,87 @@
+"""Watching a sweep from the side: a thread that reads the ledgers, shows progress and feeds MLflow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.ledger import LedgerReader
+from orchestrator.plan import Group
+from orchestrator.progress import Progress
+from orchestrator.state import GroupState
+from orchestrator.status import SweepStatus, sweep_status
+from orchestrator.sweep import Sweep
+from orchestrator.tracking import Tracker
+
+SECONDS = 1.0
+"""How often the ledgers are looked at."""
+
+log = logging.getLogger("supsup")
+
+
+class Monitor:
+    """Follows the ledgers while a sweep runs. The only writer of the sweep's MLflow runs.
+
+    Trouble with MLflow does not stop the training: it is logged once, and what is owed is written
+    later, at the latest in `finish`, which raises if that fails too.
+    """
+
+    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], progress: Progress) -> None:
+        self._sweep = sweep
+        self._groups = groups
+        self._environment = environment
+        self._progress = progress
+        self._states = {group.group_id: GroupState() for group in groups}
+        self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
+        self._planned = {group.group_id: (len(group.shards), len(group.evaluations)) for group in groups}
+        self._tracker: Tracker | None = None
+        self._complained = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.tick()
+            except Exception as error:
+                if not self._complained:
+                    log.warning("MLflow cannot be written for now, and will be later: %s", error)
+                self._complained = True
+            self._stop.wait(SECONDS)
+
+    def tick(self) -> None:
+        """Look once: show how far the sweep is, then write what MLflow is owed."""
+        self._progress.update(self.status())
+        if self._tracker is None:
+            self._tracker = Tracker(self._sweep, self._groups, self._environment)
+        self._tracker.project()
+
+    def status(self) -> SweepStatus:
+        """The sweep's status as of now."""
+        for group_id, state in self._states.items():
+            last = state.last.seq if state.last else 0
+            state.apply(self._readers[group_id].rows(last))
+        return sweep_status(self._sweep, self._states, self._planned)
+
+    @property
+    def states(self) -> dict[str, GroupState]:
+        """The groups' states as last read."""
+        return self._states
+
+    def finish(self) -> Tracker:
+        """Stop following, write all that is owed and end the MLflow runs; raises if that cannot be done."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self.tick()
+        assert self._tracker is not None, "tick() has made it"
+        ended = {group_id: state.status for group_id, state in self._states.items()}
+        words = {group_id: status if status in ("done", "failed") else "interrupted" for group_id, status in ended.items()}
+        self._tracker.finish(words)
+        return self._tracker

@@ -1,0 +1,169 @@
+"""From run specs to work: which tasks to train, and what to evaluate on which masks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.config import Experiment
+from orchestrator.keys import content_key
+from orchestrator.user_modules import source_digest
+from supsup_core import RECIPE_VERSION
+from supsup_core.evaluation import EVALUATION_VERSION
+from supsup_core.inference import OBJECTIVES, RULES
+from supsup_core.methods import Dependence
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment at one seed. `varied` holds the grid's keys and this run's values of them."""
+
+    experiment: Experiment
+    varied: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """A readable name: scenario, how the task is inferred, and what else the grid varies."""
+        inference = self.experiment.inference
+        parts = [self.experiment.scenario.name]
+        if not self.experiment.scenario.given_at_inference:
+            parts += [inference.rule, inference.objective]
+        shown = ("scenario", "inference.rule", "inference.objective")
+        parts += [f"{key.rpartition('.')[2]}={value}" for key, value in self.varied.items() if key not in shown]
+        return " ".join(parts)
+
+    @property
+    def name(self) -> str:
+        """The label and the seed."""
+        return f"{self.label} seed={self.experiment.seed}"
+
+    @property
+    def run_id(self) -> str:
+        """The same for the same experiment and seed, wherever and whenever it is planned."""
+        experiment = self.experiment
+        return content_key(
+            {
+                "training": experiment.training_identity(),
+                "scenario": experiment.scenario.name,
+                "inference": asdict(experiment.inference),
+                "points": experiment.evaluation.points(experiment.num_tasks),
+                "num_tasks": experiment.num_tasks,
+            },
+            12,
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One task to train: its key, its number, and the keys of the tasks it builds on."""
+
+    key: str
+    task: int
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task to test after `num_learned` tasks; `run` is a run of the group with this inference."""
+
+    key: str
+    task: int
+    num_learned: int
+    run: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A training group: all runs of a sweep that need the same trained tasks.
+
+    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks.
+    """
+
+    group_id: str
+    runs: tuple[Run, ...]
+    shards: tuple[Shard, ...]
+    evaluations: tuple[Evaluation, ...]
+    points: tuple[dict[int, tuple[str, ...]], ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that the shards are trained from (any run's: they agree on training)."""
+        return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
+
+    def to_node(self) -> dict[str, Any]:
+        """What workers, coordinator and ledger need, as plain JSON values."""
+        experiment = self.experiment
+        return {
+            "group_id": self.group_id,
+            "seed": experiment.seed,
+            "experiment": experiment.node,
+            "shards": [asdict(shard) for shard in self.shards],
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "runs": [
+                {
+                    "run_id": run.run_id, "name": run.name, "label": run.label, "varied": run.varied,
+                    "experiment": run.experiment.node,
+                    "points": {str(n): list(keys) for n, keys in points.items()},
+                }
+                for run, points in zip(self.runs, self.points, strict=True)
+            ],
+        }  # fmt: skip
+
+
+def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
+    """The shards of tasks 0..num_tasks-1; a task's key holds its parents' keys, and so all before it."""
+    identity = content_key({"recipe_version": RECIPE_VERSION, **experiment.training_identity()})
+    shards: list[Shard] = []
+    for task in range(num_tasks):
+        parents = tuple(shards[parent].key for parent in experiment.method.dependence.parents(task))
+        key = content_key({"training": identity, "task": task, "parents": parents})
+        shards.append(Shard(key, task, parents))
+    return shards
+
+
+def make_plan(runs: Sequence[Run]) -> list[Group]:
+    """Runs to training groups, in order of first appearance. Runs that are the same run count once."""
+    grouped: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        group_id = content_key(run.experiment.training_identity(), 12)
+        grouped.setdefault(group_id, {}).setdefault(run.run_id, run)
+    return [_group(group_id, tuple(members.values())) for group_id, members in grouped.items()]
+
+
+def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
+    longest = max(runs, key=lambda run: run.experiment.num_tasks).experiment
+    shards = shard_keys(longest, longest.num_tasks)
+    evaluations: dict[str, Evaluation] = {}
+    points = []
+    for number, run in enumerate(runs):
+        per_point = {}
+        identity = _inference_identity(run.experiment)
+        for n in run.experiment.evaluation.points(run.experiment.num_tasks):
+            keys = []
+            for task in range(n):
+                alone = run.experiment.scenario.given_at_inference and _stays(run.experiment)
+                masks = [shards[task].key] if alone else [shard.key for shard in shards[:n]]
+                key = content_key({"inference": identity, "masks": masks, "task": task})
+                evaluations.setdefault(key, Evaluation(key, task, n, number))
+                keys.append(key)
+            per_point[n] = tuple(keys)
+        points.append(per_point)
+    ordered = sorted(evaluations.values(), key=lambda evaluation: evaluation.num_learned)
+    return Group(group_id, runs, tuple(shards), tuple(ordered), tuple(points))
+
+
+def _stays(experiment: Experiment) -> bool:
+    """Whether what is learned of a task never changes, so that a known task is tested once for all."""
+    return experiment.method.dependence is not Dependence.SEQUENTIAL
+
+
+def _inference_identity(experiment: Experiment) -> dict[str, Any]:
+    inference = experiment.inference
+    return {
+        "version": EVALUATION_VERSION,
+        "given": experiment.scenario.given_at_inference,
+        "inference": asdict(inference),
+        "rule_source": source_digest(RULES[inference.rule]),
+        "objective_source": source_digest(OBJECTIVES[inference.objective]),
+    }

@@ -1,0 +1,77 @@
+"""The live display of a running sweep: one line that moves in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from orchestrator.status import SweepStatus
+
+PLAIN_SECONDS = 5.0
+"""How often a plain line is printed where there is no terminal."""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 42 s, 3 min 5 s, 2 h 10 min; a dash for None."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def line(status: SweepStatus) -> str:
+    """One line that says how far a sweep is."""
+    parts = [
+        f"shards {status.shards_done}/{status.shards}",
+        f"evaluations {status.evaluations_done}/{status.evaluations}",
+    ]
+    if status.tasks_per_second is not None and status.shards_done < status.shards:
+        parts.append(f"{status.tasks_per_second:.2f} tasks/s")
+    if status.accuracy is not None:
+        parts.append(f"accuracy so far {100 * status.accuracy:.2f} %")
+    parts.append(f"ETA {duration(status.eta)}")
+    return " · ".join(parts)
+
+
+class Progress:
+    """Shows statuses on standard error. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last_line = ""
+        self._last_time = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._terminal:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+                console=Console(stderr=True),
+            )  # fmt: skip
+            self._task = self._bar.add_task("starting", total=1, text="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            self._bar.stop()
+
+    def update(self, status: SweepStatus) -> None:
+        """Show a new status."""
+        text = line(status)
+        if self._terminal:
+            self._bar.update(
+                self._task, description=status.sweep_id, text=text,
+                completed=status.shards_done + status.evaluations_done,
+                total=status.shards + status.evaluations,
+            )  # fmt: skip
+        elif text != self._last_line and time.monotonic() - self._last_time >= PLAIN_SECONDS:
+            print(text, file=sys.stderr, flush=True)
+            self._last_line, self._last_time = text, time.monotonic()

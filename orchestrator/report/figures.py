@@ -1,0 +1,33 @@
+"""Figures as matplotlib objects, made without a display and without pyplot's global state."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+_MARKERS = "osD^vPX"
+
+
+def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
+    """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    accuracy = summary[summary["metric"] == "accuracy"]
+    for number, (run, part) in enumerate(accuracy.groupby("run", sort=False)):
+        part = part.sort_values("num_learned")
+        style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        axes.plot(part["num_learned"], 100 * part["mean"], label=str(run), markersize=4, linewidth=1.4, **style)
+        if (part["num_seeds"] > 1).any():
+            axes.fill_between(
+                part["num_learned"], 100 * part["low"], 100 * part["high"], color=style["color"], alpha=0.15, linewidth=0
+            )
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("average accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
+    return figure

@@ -1,0 +1,184 @@
+"""Tidy tables of a sweep's results. Shares are in [0, 1] in the CSV files, in percent where people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import results
+from orchestrator.plan import Group, Run
+from orchestrator.state import GroupState
+from orchestrator.sweep import Sweep
+from supsup_core.metrics import mean_interval, wilson
+from supsup_core.scenarios import SCENARIOS
+
+_POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"]
+
+_SHOWN = (
+    ("accuracy", "accuracy %"),
+    ("task_inference_accuracy", "task inference %"),
+    ("accuracy_labels_shared", "as GNs %"),
+    ("accuracy_strict", "strict %"),
+    ("task_inference_accuracy_strict", "strict inference %"),
+    ("forgetting", "forgetting %"),
+)
+"""Metrics of the final table and their headings."""
+
+
+def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[tuple[Group, Run, dict[int, tuple[str, ...]], GroupState]]:
+    for group in groups:
+        state = states.get(group.group_id, GroupState())
+        for run, points in zip(group.runs, group.points, strict=True):
+            yield group, run, points, state
+
+
+def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per run, seed, number of tasks learned and metric.
+
+    low and high bound the 95 % interval of a strict accuracy, which is measured on a sample of images;
+    they are empty for what is measured on all.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, run, points, state in _runs(groups, states):
+        for n, keys in points.items():
+            row = state.points.get((run.run_id, n))
+            if row is None:
+                continue
+            for metric, value in row.payload["metrics"].items():
+                low, high = _sampling_interval(metric, run, keys, state)
+                rows.append(dict(zip(_POINT_COLUMNS, (run.label, run.experiment.seed, n, metric, value, low, high), strict=True)))
+    return pd.DataFrame(rows, columns=_POINT_COLUMNS)
+
+
+def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupState) -> tuple[float, float]:
+    """Wilson's interval of the strict accuracies; not a number for the rest."""
+    if metric not in ("accuracy_strict", "accuracy_labels_shared_strict"):
+        return math.nan, math.nan
+    wrong = metric == "accuracy_strict" and SCENARIOS[run.experiment.scenario.name].wrong_task_is_wrong
+    counts = [state.evaluated[key].payload["facts"]["results"]["strict"] for key in keys]
+    correct = sum(c["correct_and_right_task" if wrong else "correct"] for c in counts)
+    interval = wilson(correct, sum(c["images"] for c in counts))
+    return interval.low, interval.high
+
+
+def summary_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Seeds grouped: mean and 95 % interval of each metric, per run label and number of tasks.
+
+    With one seed the interval is that of the sample of images, where there is one.
+    """
+    rows = []
+    for (run, n, metric), part in points.groupby(["run", "num_learned", "metric"], sort=False):
+        interval = mean_interval([float(value) for value in part["value"]])
+        low, high = interval.low, interval.high
+        if len(part) == 1:
+            low, high = float(part["low"].iloc[0]), float(part["high"].iloc[0])
+        rows.append(
+            {"run": run, "num_learned": n, "metric": metric, "num_seeds": len(part),
+             "mean": interval.value, "low": low, "high": high}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def final_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per run label at its last evaluation point: mean and half-width of each shown metric in %."""
+    rows = []
+    for run, part in summary.groupby("run", sort=False):
+        last = part[part["num_learned"] == part["num_learned"].max()].set_index("metric")
+        row: dict[str, Any] = {
+            "run": run, "tasks": int(last["num_learned"].iloc[0]), "seeds": int(last["num_seeds"].iloc[0])
+        }  # fmt: skip
+        for metric, heading in _SHOWN:
+            if metric in last.index:
+                mean, low, high = (float(last.at[metric, column]) for column in ("mean", "low", "high"))
+                row[heading] = round(100 * mean, 2)
+                row[f"{heading} ±"] = round(50 * (high - low), 2)
+        row["bytes per task"] = round(float(last.at["num_bytes", "mean"]) / row["tasks"])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    headings = [h for _, heading in _SHOWN for h in (heading, f"{heading} ±") if h in table.columns]
+    return table[["run", "tasks", "seeds", *headings, "bytes per task"]]
+
+
+def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per run, seed, evaluation point and task."""
+    rows = []
+    for _, run, points, state in _runs(groups, states):
+        for n, keys in points.items():
+            if (run.run_id, n) not in state.points:
+                continue
+            for task, key in enumerate(keys):
+                found = state.evaluated[key].payload["facts"]["results"]
+                row: dict[str, Any] = {"run": run.label, "seed": run.experiment.seed, "num_learned": n, "task": task}
+                for protocol, suffix in (("paper", ""), ("strict", "_strict")):
+                    if protocol in found:
+                        wrong = run.experiment.scenario.wrong_task_is_wrong
+                        row[f"accuracy{suffix}"] = results.task_accuracy(found, protocol, wrong)
+                        row[f"task_inference_accuracy{suffix}"] = (
+                            found[protocol]["right_task"] / found[protocol]["decisions"]
+                        )
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """Inferred against true tasks at each run's last complete point: decisions for each pair that occurred."""
+    rows = []
+    for _, run, points, state in _runs(groups, states):
+        complete = [n for n in points if (run.run_id, n) in state.points]
+        if not complete or run.experiment.scenario.given_at_inference:
+            continue
+        n = max(complete)
+        found = [state.evaluated[key].payload["facts"]["results"] for key in points[n]]
+        rows += [{"run": run.label, "seed": run.experiment.seed, "num_learned": n, **pair} for pair in results.confusion(found)]
+    return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
+
+
+def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
+    headings = [column for column in final.columns if not column.endswith(" ±")]
+    rows = []
+    for record in final.to_dict("records"):
+        cells = []
+        for heading in headings:
+            value, half = record[heading], record.get(f"{heading} ±", math.nan)
+            if isinstance(value, float) and heading.endswith("%"):
+                text = "–" if math.isnan(value) else f"{value:.2f}"
+                cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
+            else:
+                cells.append(str(value))
+        rows.append(cells)
+    return headings, rows
+
+
+def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int) -> str:
+    """The report as Markdown."""
+    headings, rows = _cells(final)
+    lines = [f"# {sweep.sweep_id}", ""]
+    if incomplete:
+        lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
+    lines += ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines += [
+        "",
+        "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
+        "of the strict protocol). *accuracy*: the paper's protocol, one decision for each group of test images;",
+        "*strict*: every sampled image decides for itself.",
+        "",
+        "![Accuracy over tasks](accuracy_over_tasks.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def to_text(final: pd.DataFrame) -> str:
+    """The final table for a terminal, aligned."""
+    headings, rows = _cells(final)
+    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
+    lines = []
+    for row in [headings, ["-" * width for width in widths], *rows]:
+        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""The MLflow server in its light form: one process, loopback only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.tracking import artifact_folder, tracking_uri
+from supsup_core.errors import InputError
+
+
+def serve(output: Path, port: int) -> int:
+    """Serve the MLflow pages of an output until interrupted; returns the exit code."""
+    if not (output / "mlflow" / "mlflow.db").exists():
+        raise InputError(f"{output}: no MLflow database here; run a sweep first, or set output=DIR")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", tracking_uri(output), "--artifacts-destination", artifact_folder(output).as_uri(),
+    ]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    server = subprocess.Popen(command, env=environment, cwd=output)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
+        return 0

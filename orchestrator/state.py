@@ -1,0 +1,71 @@
+"""The state of a training group: a replay of its ledger's rows, whole or up to any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.ledger import Row
+
+
+@dataclass
+class GroupState:
+    """What is known of a group. Feed it rows in order; the same rows give the same state."""
+
+    plan: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, Row] = field(default_factory=dict)
+    evaluated: dict[str, Row] = field(default_factory=dict)
+    points: dict[tuple[str, int], Row] = field(default_factory=dict)
+    failed: dict[str, Row] = field(default_factory=dict)
+    lost: list[Row] = field(default_factory=list)
+    retried: dict[str, int] = field(default_factory=dict)
+    status: str = "planned"
+    started_ms: int = 0
+    last: Row | None = None
+
+    def apply(self, rows: Iterable[Row]) -> GroupState:
+        """Take further rows; returns itself."""
+        for row in rows:
+            self._apply(row)
+            self.last = row
+        return self
+
+    def _apply(self, row: Row) -> None:
+        key = row.payload.get("key", "")
+        match row.kind:
+            case "plan":
+                self.plan = row.payload
+                self.failed.clear()
+                self.retried.clear()
+                self.status = "running"
+                self.started_ms = row.time_ms
+            case "trained":
+                self.trained.setdefault(key, row)
+            case "evaluated":
+                self.evaluated.setdefault(key, row)
+            case "point":
+                self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
+            case "lost":
+                self.trained.pop(key, None)
+                self.lost.append(row)
+            case "retried":
+                self.retried[key] = self.retried.get(key, 0) + 1
+            case "failed":
+                self.failed[key] = row
+            case "ended":
+                self.status = row.payload["status"]
+
+    @property
+    def group(self) -> dict[str, Any]:
+        """The planned group, as Group.to_node wrote it."""
+        node: dict[str, Any] = self.plan["group"]
+        return node
+
+    def done_shards(self) -> int:
+        """Planned shards that are trained."""
+        return sum(shard["key"] in self.trained for shard in self.group["shards"]) if self.plan else 0
+
+    def done_evaluations(self) -> int:
+        """Planned evaluations that are done."""
+        return sum(item["key"] in self.evaluated for item in self.group["evaluations"]) if self.plan else 0

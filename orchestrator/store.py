@@ -1,0 +1,122 @@
+"""Trained artifacts and evaluations by content key, in files that vouch for themselves.
+
+An artifact is a safetensors file with one metadata entry, a JSON text. That text holds the SHA-256 of
+the whole file, taken with the 64 digits of the hash itself as zeros, so a single flipped byte anywhere
+is found out, and a plain safetensors reader can still open the file. Equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from orchestrator.files import write_atomically
+from orchestrator.keys import canonical
+from supsup_core.errors import CorruptError
+
+_ENTRY = "supsup"
+_BLANK = b"0" * 64
+_MARK = b'\\"sha256\\":\\"'
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stored result. `num_bytes` is the size of its file."""
+
+    key: str
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    sha256: str
+    num_bytes: int
+
+
+class ArtifactStore:
+    """A folder of artifacts. Several processes and sweeps may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        """Where the artifact of a key is or would be."""
+        return self.root / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Whether an artifact is there; its bytes are verified when it is read."""
+        return self.path(key).exists()
+
+    def put(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Artifact:
+        """Write an artifact, atomically and durably; `facts` are plain JSON values.
+
+        One that is there already, and sound, stays: equal keys mean equal results.
+        """
+        if self.has(key):
+            with contextlib.suppress(CorruptError):
+                return self.get(key)
+        entry = canonical({"facts": dict(facts), "key": key, "sha256": _BLANK.decode()})
+        blob = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
+        digest = hashlib.sha256(blob).hexdigest()
+        (length,) = struct.unpack_from("<Q", blob)
+        at = blob.rindex(_MARK + _BLANK, 8, 8 + length) + len(_MARK)
+        blob = blob[:at] + digest.encode() + blob[at + 64 :]
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, blob)
+        return Artifact(key, dict(tensors), dict(facts), digest, len(blob))
+
+    def get(self, key: str) -> Artifact:
+        """Read and verify an artifact; CorruptError naming the file when its bytes are not those written."""
+        path = self.path(key)
+        blob = path.read_bytes()
+        try:
+            (length,) = struct.unpack_from("<Q", blob)
+            header = blob[8 : 8 + length]
+            at = 8 + header.rindex(_MARK) + len(_MARK)
+            claimed = blob[at : at + 64]
+            digest = hashlib.sha256(blob[:at] + _BLANK + blob[at + 64 :]).hexdigest()
+            if digest.encode() != claimed:
+                raise CorruptError(f"{path}: its bytes do not match its SHA-256")
+            entry = json.loads(json.loads(header)["__metadata__"][_ENTRY])
+            if entry["key"] != key:
+                raise CorruptError(f"{path}: holds the artifact of another key, {entry['key']}")
+            return Artifact(key, safetensors.torch.load(blob), entry["facts"], digest, len(blob))
+        except (ValueError, KeyError, TypeError, struct.error, safetensors.SafetensorError) as error:
+            raise CorruptError(f"{path}: not a readable artifact ({error})") from error
+
+    def quarantine(self, key: str) -> Path:
+        """Move a bad artifact out of the way, keeping it; returns where it is now."""
+        folder = self.root / "corrupt"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = sum(1 for _ in folder.glob(f"{key}.*"))
+        return self.path(key).rename(folder / f"{key}.{number}.safetensors")
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Try to be the only one to make an artifact; yields False when another process is at it.
+
+        The claim is the operating system's lock on a file, so it ends with its process. Look whether the
+        artifact is there after claiming it: another process may just have made it.
+        """
+        folder = self.root / "claims"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()

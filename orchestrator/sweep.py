@@ -1,0 +1,210 @@
+"""A sweep: what was asked for, where it lives on disk, and the runs it stands for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from orchestrator import user_modules
+from orchestrator.config import (
+    EXPERIMENT_KEYS,
+    SweepConfig,
+    build_experiment,
+    parse_overrides,
+    read_sweep,
+    sweep_from_node,
+)
+from orchestrator.files import write_atomically
+from orchestrator.keys import content_key
+from orchestrator.plan import Group, Run, make_plan
+from supsup_core.errors import InputError
+
+FORMAT = 1
+"""Version of everything an output folder holds; a program of another format refuses the folder."""
+
+_MARKER = "supsup-output.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as asked for.
+
+    `folder`: what its imports are relative to. `extra_inferences`: the inferences that `supsup evaluate`
+    added, each a set of `inference.*` overrides. `planned`: shards and evaluations of each training
+    group at its last launch, so that a status needs no plan.
+    """
+
+    config: SweepConfig
+    folder: Path
+    extra_inferences: tuple[dict[str, Any], ...] = ()
+    planned: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def sweep_id(self) -> str:
+        """Name and content: the same file with other values is another sweep, with its own folder."""
+        node = asdict(self.config)
+        science = {key: node[key] for key in (*EXPERIMENT_KEYS, "grid", "seeds", "imports")}
+        return f"{self.config.name}-{content_key(science, 6)}"
+
+    @property
+    def output(self) -> Path:
+        """The absolute output folder."""
+        return Path(self.config.output).expanduser().absolute()
+
+    @property
+    def path(self) -> Path:
+        """The sweep's own folder below the output."""
+        return self.output / "sweeps" / self.sweep_id
+
+    @property
+    def data_root(self) -> Path | None:
+        """Where datasets are: the config's `data`, else SUPSUP_DATA, else None for the user's cache."""
+        root = self.config.data or os.environ.get("SUPSUP_DATA")
+        return Path(root).expanduser().absolute() if root else None
+
+    def ledger_path(self, group_id: str) -> Path:
+        """The ledger of one training group."""
+        return self.path / "groups" / group_id / "ledger.sqlite"
+
+    def runs(self) -> list[Run]:
+        """Every combination of the grid for every seed, then those that `evaluate` added.
+
+        InputError names the sweep and the key when a combination is not a valid experiment.
+        """
+        node = asdict(self.config)
+        experiment = {key: node[key] for key in EXPERIMENT_KEYS}
+        axes = list(self.config.grid.items())
+        runs = []
+        for values in itertools.product(*(values for _, values in axes)):
+            varied = dict(zip((key for key, _ in axes), values, strict=True))
+            runs += self._seeded(experiment, varied, varied)
+            for extra in self.extra_inferences:
+                runs += self._seeded(experiment, {**varied, **extra}, varied)
+        return runs
+
+    def _seeded(self, node: dict[str, Any], changes: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
+        config = OmegaConf.create(node)
+        for key, value in changes.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        plain: Any = OmegaConf.to_container(config)
+        try:
+            return [Run(build_experiment(plain, seed), varied) for seed in self.config.seeds]
+        except InputError as error:
+            raise InputError(f"{self.config.name}: {error}") from error
+
+    def plan(self) -> list[Group]:
+        """The sweep's training groups. Imports the user's modules first."""
+        user_modules.load(self.config.imports, self.folder)
+        return make_plan(self.runs())
+
+    def save(self, groups: Sequence[Group]) -> None:
+        """Write the sweep's folder and the output's marker; InputError when the output is not writable."""
+        check_output(self.output)
+        node = {
+            "format": FORMAT,
+            "sweep_id": self.sweep_id,
+            "config": asdict(self.config),
+            "folder": str(self.folder),
+            "extra_inferences": list(self.extra_inferences),
+            "planned": {group.group_id: [len(group.shards), len(group.evaluations)] for group in groups},
+        }
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not (self.output / _MARKER).exists():
+                write_atomically(self.output / _MARKER, json.dumps({"format": FORMAT}).encode())
+            write_atomically(self.path / "sweep.json", json.dumps(node, indent=1).encode())
+        except OSError as error:
+            raise InputError(
+                f"output: {self.output} cannot be written ({error.strerror}); set output=DIR to a folder of yours"
+            ) from error
+
+    def with_inference(self, overrides: Sequence[str]) -> Sweep:
+        """This sweep with one more inference; InputError for a key outside `inference`."""
+        changes = parse_overrides(overrides)
+        if not changes:
+            raise InputError("command line: name the inference to try, such as inference.objective=energy")
+        for key in changes:
+            if not key.startswith("inference."):
+                raise InputError(
+                    f"command line: {key}: evaluate changes inference only; for the rest, sweep with {key}=…"
+                )
+        if changes in self.extra_inferences:
+            return self
+        return replace(self, extra_inferences=(*self.extra_inferences, changes))
+
+
+def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
+    """The sweep that a file and overrides describe, with what `evaluate` has added to it on disk."""
+    config = read_sweep(file, overrides)
+    config = replace(config, output=str(Path(config.output).expanduser().absolute()))
+    if config.data:
+        config = replace(config, data=str(Path(config.data).expanduser().absolute()))
+    sweep = Sweep(config, file.absolute().parent)
+    check_output(sweep.output)
+    if (sweep.path / "sweep.json").exists():
+        sweep = replace(sweep, extra_inferences=_read(sweep.path).extra_inferences)
+    return sweep
+
+
+def check_output(output: Path) -> None:
+    """InputError when `output` was made by a version whose formats this one does not read."""
+    marker = output / _MARKER
+    if not marker.exists():
+        return
+    try:
+        found = json.loads(marker.read_text())["format"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{marker}: damaged ({error}); restore it, or set output=DIR to another folder") from error
+    if found != FORMAT:
+        raise InputError(
+            f"{output}: made by an incompatible version of supsup (format {found}, this one writes {FORMAT}); "
+            "use that version, or set output=DIR to another folder"
+        )
+
+
+def find_sweep(output: Path, wanted: str | None) -> Sweep:
+    """The sweep of an output folder that `wanted` names or begins; without one, the only or newest.
+
+    InputError, listing those there are, when none or several fit.
+    """
+    check_output(output)
+    home = output / "sweeps"
+    folders = [path.parent for path in home.glob("*/sweep.json")]
+    if not folders:
+        raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
+    folders.sort(key=lambda folder: (folder / "sweep.json").stat().st_mtime)
+    if wanted is None:
+        return _read(folders[-1])
+    exact = [folder for folder in folders if folder.name == wanted]
+    fitting = exact or [folder for folder in folders if folder.name.startswith(wanted)]
+    if len(fitting) == 1:
+        return _read(fitting[0])
+    names = ", ".join(sorted(folder.name for folder in fitting or folders))
+    problem = "several sweeps fit" if fitting else "no such sweep"
+    raise InputError(f"{wanted}: {problem} in {output}; there are: {names}")
+
+
+def all_sweeps(output: Path) -> list[Sweep]:
+    """Every sweep of an output folder, by name."""
+    check_output(output)
+    return [_read(path.parent) for path in sorted((output / "sweeps").glob("*/sweep.json"))]
+
+
+def _read(folder: Path) -> Sweep:
+    file = folder / "sweep.json"
+    try:
+        node = json.loads(file.read_text())
+        config = sweep_from_node(node["config"], str(file))
+        planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
+        sweep = Sweep(config, Path(node["folder"]), tuple(node["extra_inferences"]), planned)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
+    output = str(folder.parent.parent)
+    return replace(sweep, config=replace(config, output=output))

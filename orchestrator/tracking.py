@@ -1,0 +1,220 @@
+"""MLflow as a projection of the ledgers: it can be thrown away and written again from them.
+
+A sweep is a parent run; its children are one run per training group (losses, throughput) and one per
+evaluated configuration and seed. Runs are found again by the tag `supsup.uid`. Before anything is
+written to a run that exists, its points are read, and only those that are owed are added, so that no
+crash or resume loses or doubles one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from orchestrator.ledger import LedgerReader, Row
+from orchestrator.plan import Group
+from orchestrator.sweep import Sweep
+
+_BATCH = 900
+"""Metrics per log_batch; MLflow takes at most 1000."""
+
+Point = tuple[str, int]
+"""A metric's name and step."""
+
+
+def tracking_uri(output: Path) -> str:
+    """The tracking store of an output folder."""
+    return f"sqlite:///{output / 'mlflow' / 'mlflow.db'}"
+
+
+def artifact_folder(output: Path) -> Path:
+    """Where MLflow keeps the artifacts of an output folder."""
+    return output / "mlflow" / "artifacts"
+
+
+class _Run:
+    """One MLflow run and the points it holds."""
+
+    def __init__(self, client: Any, run_id: str, is_new: bool) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._written: set[Point] = set()
+        if not is_new:
+            for key in client.get_run(run_id).data.metrics:
+                self._written |= {(key, metric.step) for metric in client.get_metric_history(run_id, key)}
+
+    def log(self, points: Iterable[tuple[str, int, float, int]]) -> None:
+        """Add the points (name, step, value, time in ms) that are not there yet, synchronously."""
+        from mlflow.entities import Metric
+
+        owed = []
+        for name, step, value, time_ms in points:
+            if (name, step) not in self._written:
+                self._written.add((name, step))
+                owed.append(Metric(name, value, time_ms, step))
+        for start in range(0, len(owed), _BATCH):
+            self._client.log_batch(self.run_id, metrics=owed[start : start + _BATCH])
+
+
+class Tracker:
+    """Writes one sweep's ledgers to MLflow. One process, one thread."""
+
+    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any]) -> None:
+        """Create the store, the experiment and the runs that are missing; open the others again."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        self._mlflow = mlflow
+        self._sweep = sweep
+        self._groups = groups
+        (sweep.output / "mlflow").mkdir(parents=True, exist_ok=True)
+        with FileLock(sweep.output / "mlflow" / "lock"):  # two sweeps must not create one database
+            self._client = mlflow.MlflowClient(tracking_uri(sweep.output))
+            self._experiment_id = self._experiment()
+        self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
+        self._seen = {group.group_id: 0 for group in groups}
+        self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
+        self._training: dict[str, _Run] = {}
+        self._evaluation: dict[str, _Run] = {}
+        for group in groups:
+            self._open_group(group, environment)
+
+    def _experiment(self) -> str:
+        name = self._sweep.config.name
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        where = artifact_folder(self._sweep.output)
+        where.mkdir(parents=True, exist_ok=True)
+        return str(self._client.create_experiment(name, artifact_location=where.as_uri()))
+
+    def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: dict[str, Any]) -> _Run:
+        """The run with this uid, running again, or a new one."""
+        tag = f"{self._sweep.sweep_id}/{kind}/{uid}"
+        found = self._client.search_runs([self._experiment_id], f"tags.`supsup.uid` = '{tag}'", max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+            return _Run(self._client, run_id, is_new=False)
+        tags = {"supsup.uid": tag, "supsup.kind": kind, "supsup.sweep": self._sweep.sweep_id, **_tags(environment)}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
+        return _Run(self._client, run.info.run_id, is_new=True)
+
+    def _open_group(self, group: Group, environment: dict[str, Any]) -> None:
+        experiment = group.experiment
+        label = training_label(group)
+        training = self._open("training", group.group_id, label, self._parent.run_id, environment)
+        self._training[group.group_id] = training
+        self._describe(training, group.runs[0].varied, experiment.node, experiment.seed, training_only=True)
+        self._log_dataset(training, experiment.benchmark.base, experiment.benchmark.source().checksum())
+        for run in group.runs:
+            opened = self._open("evaluation", run.run_id, run.name, self._parent.run_id, environment)
+            self._evaluation[run.run_id] = opened
+            self._client.set_tag(opened.run_id, "supsup.training_run", training.run_id)
+            self._describe(opened, run.varied, run.experiment.node, run.experiment.seed, training_only=False)
+            self._log_dataset(opened, run.experiment.benchmark.base, run.experiment.benchmark.source().checksum())
+
+    def _describe(
+        self, run: _Run, varied: dict[str, Any], node: dict[str, Any], seed: int, training_only: bool
+    ) -> None:
+        """Params: the flat config that runs of this sweep differ in. The whole config: an artifact."""
+        from mlflow.entities import Param
+
+        flat = {key: value for key, value in flatten(node).items() if not (training_only and _inferring(key))}
+        shown = {key: flat[key] for key in (*varied, *_ALWAYS) if key in flat}
+        params = [Param(key, str(value)) for key, value in {**shown, "seed": seed}.items()]
+        self._client.log_batch(run.run_id, params=params)
+        self._client.log_dict(run.run_id, {**node, "seed": seed}, "config.yaml")
+
+    def _log_dataset(self, run: _Run, name: str, checksum: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        dataset = Dataset(name=name, digest=checksum[:32], source_type="code", source="{}")
+        self._client.log_inputs(run.run_id, [DatasetInput(dataset, [])])
+
+    def project(self) -> None:
+        """Write what the ledgers have gained since the last call."""
+        for group in self._groups:
+            rows = self._readers[group.group_id].rows(self._seen[group.group_id])
+            if not rows:
+                continue
+            self._training[group.group_id].log(point for row in rows for point in _training_points(group, row))
+            for row in rows:
+                run = self._evaluation.get(row.payload.get("run_id", ""))
+                if row.kind == "point" and run is not None:
+                    n = row.payload["num_learned"]
+                    run.log((name, n, value, row.time_ms) for name, value in row.payload["metrics"].items())
+            self._seen[group.group_id] = rows[-1].seq
+
+    def attach(self, files: Sequence[Path], folder: str) -> None:
+        """Attach files to the sweep's run."""
+        for file in files:
+            self._client.log_artifact(self._parent.run_id, str(file), folder)
+
+    def finish(self, statuses: dict[str, str]) -> None:
+        """End every run. statuses: group_id to done, failed or interrupted; the parent takes the worst."""
+        words = {"done": "FINISHED", "failed": "FAILED"}
+        for group in self._groups:
+            status = words.get(statuses.get(group.group_id, ""), "KILLED")
+            self._client.set_terminated(self._training[group.group_id].run_id, status)
+            for run in group.runs:
+                self._client.set_terminated(self._evaluation[run.run_id].run_id, status)
+        worst = [status for status in ("interrupted", "failed") if status in statuses.values()]
+        self._client.set_terminated(self._parent.run_id, words.get(worst[0] if worst else "done", "KILLED"))
+
+
+_ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net.num_outputs", "method.name",
+           "inference.rule", "inference.objective")  # fmt: skip
+"""Keys that are params of every run, whether or not the grid varies them: what one filters by."""
+
+
+def _inferring(key: str) -> bool:
+    return key == "scenario" or key.startswith(("inference.", "evaluation."))
+
+
+def training_label(group: Group) -> str:
+    """A readable name for a training group: what the grid varies of its training, and its seed."""
+    varied = [
+        f"{key.rpartition('.')[2]}={value}" for key, value in group.runs[0].varied.items() if not _inferring(key)
+    ]
+    return " ".join(["train", *varied, f"seed={group.experiment.seed}"])
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _tags(environment: dict[str, Any]) -> dict[str, str]:
+    tags = {f"supsup.version.{name}": version for name, version in environment["versions"].items()}
+    tags |= {f"supsup.{key}": str(environment[key]) for key in ("python", "platform", "processor", "num_cpus")}
+    if environment["git_revision"]:
+        tags["mlflow.source.git.commit"] = environment["git_revision"]
+    return tags
+
+
+def _training_points(group: Group, row: Row) -> list[tuple[str, int, float, int]]:
+    """A trained row as points: loss by batches seen by the group, the rest by task."""
+    if row.kind != "trained":
+        return []
+    facts, task = row.payload["facts"], row.payload["facts"]["task"]
+    first = task * group.experiment.training.num_batches
+    points = [("loss", first + batch, loss, row.time_ms) for batch, loss in zip(*facts["curve"], strict=True)]
+    if facts["accuracy"] is not None:
+        points.append(("task_accuracy", task, facts["accuracy"], row.time_ms))
+    if row.payload["seconds"]:
+        points.append(("task_seconds", task, row.payload["seconds"], row.time_ms))
+        points.append(("images_per_second", task, facts["num_images"] / row.payload["seconds"], row.time_ms))
+    return points

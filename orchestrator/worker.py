@@ -1,0 +1,159 @@
+"""A worker owns one device and does the jobs it is given, one at a time."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orchestrator import user_modules
+from orchestrator.config import Experiment, build_experiment
+from orchestrator.keys import canonical
+from orchestrator.store import Artifact, ArtifactStore
+from supsup_core.benchmarks import Dataset
+from supsup_core.errors import CorruptError
+from supsup_core.evaluation import evaluate
+from supsup_core.methods import Dependence, Learner, Problem
+from supsup_core.methods.base import accuracy
+from supsup_core.nets import weights_sha256
+
+Job = dict[str, Any]
+"""A job, as the coordinator makes it: kind, key, task, experiment (node), seed, and what the kind needs."""
+Outcome = dict[str, Any]
+"""What became of a job: status (done, busy, corrupt, failed, lost), key, and what the status needs."""
+
+
+class Worker:
+    """Trains and evaluates. Everything it writes goes to the store; everything it knows can be rebuilt."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """settings: store (path), data_root (path or None), imports, folder, device, threads, number."""
+        self._settings = settings
+        self._store = ArtifactStore(Path(settings["store"]))
+        torch.set_num_threads(settings["threads"])
+        user_modules.load(settings["imports"], Path(settings["folder"]))
+        self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
+        self._learner: tuple[object, Learner] | None = None
+
+    def run(self, job: Job) -> Outcome:
+        """Do one job. Never raises for the job's own faults: they come back as the outcome."""
+        started_ms = time.time_ns() // 1_000_000
+        started = time.perf_counter()
+        try:
+            with self._store.claim(job["key"]) as mine:
+                if not mine:
+                    return {"status": "busy", "key": job["key"]}
+                if self._store.has(job["key"]):
+                    return outcome_of(read_artifact(self._store, job["key"]))
+                artifact = self._train(job) if job["kind"] == "train" else self._evaluate(job)
+                seconds = time.perf_counter() - started
+                made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
+                return outcome_of(artifact, made)
+        except CorruptArtifact as error:
+            return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
+        except Exception as error:  # the user's code may raise anything; the ledger keeps it
+            return {
+                "status": "failed", "key": job["key"],
+                "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(),
+            }  # fmt: skip
+
+    def _context(self, job: Job) -> tuple[Experiment, Problem, Dataset]:
+        name = canonical([job["experiment"], job["seed"]])
+        if name not in self._problems:
+            experiment = build_experiment(job["experiment"], job["seed"])
+            source = experiment.benchmark.source()
+            root = self._settings["data_root"]
+            same = next(
+                (data for other, _, data in self._problems.values() if other.benchmark.source() is source), None
+            )
+            dataset = same or source.load(Path(root) if root else None)
+            self._problems[name] = (experiment, experiment.problem(self._settings["device"]), dataset)
+        return self._problems[name]
+
+    def _train(self, job: Job) -> Artifact:
+        experiment, problem, dataset = self._context(job)
+        parents = [self._state(key) for key in job["parents"]]
+        task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
+        learned = experiment.method.learn(problem, job["task"], task, parents)
+        own_accuracy = None
+        if experiment.method.dependence is Dependence.INDEPENDENT:
+            own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
+        facts = {
+            "kind": "trained",
+            "task": job["task"],
+            "accuracy": own_accuracy,
+            "curve": [learned.curve.batches, learned.curve.losses],
+            "num_images": experiment.training.num_batches * experiment.training.batch_size,
+            "num_bytes": sum(tensor.nbytes for tensor in learned.state.values()),
+            "weights_sha256": weights_sha256(problem.weights),
+            "device": self._settings["device"],
+            "threads": self._settings["threads"],
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+        tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in learned.state.items()}
+        return self._store.put(job["key"], tensors, facts)
+
+    def _evaluate(self, job: Job) -> Artifact:
+        experiment, problem, dataset = self._context(job)
+        learner = self._learner_of(tuple(job["masks"]), experiment, problem)
+        task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
+        found = evaluate(learner, task, job["task"], experiment.scenario, experiment.inference, experiment.seed)
+        facts = {
+            "kind": "evaluated",
+            "task": job["task"],
+            "results": {protocol: decisions.summary(job["task"]) for protocol, decisions in found.items()},
+        }
+        tensors = {
+            f"{protocol}.{field}": getattr(decisions, field).to(torch.int32)
+            for protocol, decisions in found.items()
+            for field in ("chosen", "sizes", "correct")
+        }
+        return self._store.put(job["key"], tensors, facts)
+
+    def _learner_of(self, keys: tuple[str, ...], experiment: Experiment, problem: Problem) -> Learner:
+        if self._learner is None or self._learner[0] != (keys, problem.net):
+            states = [self._state(key) for key in keys]
+            self._learner = ((keys, problem.net), experiment.method.learner(problem, states))
+        return self._learner[1]
+
+    def _state(self, key: str) -> dict[str, Tensor]:
+        """What a method stored of a task."""
+        tensors = read_artifact(self._store, key).tensors
+        return {name.removeprefix(_STATE): tensor for name, tensor in tensors.items()}
+
+
+_STATE = "state."
+"""Prefix of the tensors of an artifact that are the method's own state."""
+
+
+class CorruptArtifact(CorruptError):
+    """An artifact that a job needs is missing or corrupt; `key` says which."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
+def read_artifact(store: ArtifactStore, key: str) -> Artifact:
+    """`store.get`, with a missing file told like a corrupt one: CorruptArtifact with its key."""
+    try:
+        return store.get(key)
+    except FileNotFoundError as error:
+        raise CorruptArtifact(key, f"{store.path(key)}: missing") from error
+    except CorruptError as error:
+        raise CorruptArtifact(key, str(error)) from error
+
+
+def outcome_of(artifact: Artifact, made: dict[str, Any] | None = None) -> Outcome:
+    """A finished job, from what was stored of it; `made` (worker, started_ms, seconds) unless it was found."""
+    found = {"worker": None, "started_ms": None, "seconds": None}
+    return {
+        "status": "done", "key": artifact.key, "facts": artifact.facts, "sha256": artifact.sha256,
+        **(made or found),
+    }  # fmt: skip

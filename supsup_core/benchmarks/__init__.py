@@ -1,0 +1,8 @@
+"""Datasets and the task sequences made from them."""
+
+from supsup_core.benchmarks import digits, mnist, permuted
+from supsup_core.benchmarks.base import BASES, BENCHMARKS, Base, Benchmark, Dataset, Images, Task
+
+__all__ = [
+    "BASES", "BENCHMARKS", "Base", "Benchmark", "Dataset", "Images", "Task", "digits", "mnist", "permuted",
+]

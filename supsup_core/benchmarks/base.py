@@ -1,0 +1,113 @@
+"""Bases (labelled images) and benchmarks (sequences of tasks made from a base)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supsup_core.errors import InputError
+from supsup_core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Images:
+    """One part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A base held in memory: its two parts and the constants that normalise a pixel in [0, 1]."""
+
+    train: Images
+    test: Images
+    mean: float
+    std: float
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Float32 (pixel / 255 - mean) / std, elementwise."""
+        return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+
+
+class Base(ABC):
+    """A source of labelled images. Its facts (shape, labels, checksum) are known before it is loaded."""
+
+    shape: tuple[int, ...]
+    num_labels: int
+
+    @abstractmethod
+    def checksum(self) -> str:
+        """What identifies the bytes of this dataset, version included; part of every task's key."""
+
+    @abstractmethod
+    def load(self, root: Path | None) -> Dataset:
+        """Read and verify the images below `root` (None: the user's cache).
+
+        InputError when they are missing and cannot be had, CorruptError when they are not the
+        published bytes.
+        """
+
+
+class Task(ABC):
+    """The images and labels of one task, as the learner sees them."""
+
+    num_train: int
+    num_test: int
+
+    @abstractmethod
+    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 images (batch, *shape) and int64 labels (batch,) of the training part."""
+
+    @abstractmethod
+    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of the test part."""
+
+    def all_test(self) -> tuple[Tensor, Tensor]:
+        """The whole test part, in order."""
+        return self.test_batch(torch.arange(self.num_test))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(ABC):
+    """A sequence of tasks over a base. Subclasses are final; their fields are their config."""
+
+    base: str = "mnist"
+    num_tasks: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise InputError(f"num_tasks: must be at least 1, not {self.num_tasks}")
+        self.source()
+
+    def source(self) -> Base:
+        """The base the tasks are made from."""
+        return BASES[self.base]
+
+    def identity(self) -> dict[str, Any]:
+        """Every field that determines a task. num_tasks does not: task 3 of 10 is task 3 of 2500."""
+        return {key: value for key, value in asdict(self).items() if key != "num_tasks"}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image as the learner sees it."""
+        return self.source().shape
+
+    @property
+    def num_labels(self) -> int:
+        """Labels per task (l)."""
+        return self.source().num_labels
+
+    @abstractmethod
+    def task(self, index: int, dataset: Dataset, seed: int) -> Task:
+        """Task `index` of the run `seed`: a pure function of its arguments."""
+
+
+BASES: Registry[Base] = Registry("dataset")
+BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")

@@ -1,0 +1,165 @@
+"""How well a learner answers, in the paper's protocol and in the strict one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError
+from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
+from supsup_core.inference.rules import RULES, Rule
+from supsup_core.methods.base import Learner, Method
+from supsup_core.nets.base import Objective
+from supsup_core.scenarios import Scenario
+
+EVALUATION_VERSION = 1
+"""Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How the task is inferred.
+
+    The paper's protocol lets the first `images_per_decision` images of each run of `decision_group` test
+    images decide for all of them. The strict protocol lets each of `strict_images` seeded test images of
+    a task decide for itself alone; 0 leaves it out.
+    """
+
+    rule: str = "one_shot"
+    objective: str = "entropy"
+    images_per_decision: int = 1
+    decision_group: int = 128
+    strict_images: int = 200
+
+    def __post_init__(self) -> None:
+        RULES[self.rule]
+        OBJECTIVES[self.objective]
+        if self.images_per_decision < 1:
+            raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
+        if self.decision_group < self.images_per_decision:
+            raise InputError(
+                f"decision_group: must be at least images_per_decision ({self.images_per_decision}), "
+                f"not {self.decision_group}"
+            )
+        if self.strict_images < 0:
+            raise InputError(f"strict_images: must not be negative, not {self.strict_images}")
+
+
+def check(scenario: Scenario, method: Method, method_name: str, inference: Inference, outputs: tuple[int, int]) -> None:
+    """Raise InputError when the parts of an experiment do not go together.
+
+    outputs: (num_outputs, num_labels).
+    """
+    if scenario.name not in method.scenarios:
+        raise InputError(
+            f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
+        )
+    num_outputs, num_labels = outputs
+    if num_outputs < num_labels:
+        raise InputError(
+            f"net.num_outputs: {num_outputs} outputs cannot tell {num_labels} labels apart; set at least {num_labels}"
+        )
+    if scenario.given_at_inference:
+        return
+    if inference.rule == "known":
+        raise InputError(
+            f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
+            "use scenario GG, or one_shot, binary or exhaustive"
+        )
+    if RULES[inference.rule].needs_superposition and not method.superposes:
+        raise InputError(
+            f"inference.rule: method {method_name} cannot superpose its masks, "
+            f"which {inference.rule} needs; use exhaustive"
+        )
+    objective = OBJECTIVES[inference.objective]
+    if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:
+        raise InputError(
+            f"inference.objective: {inference.rule} compares values, and {inference.objective} is told apart by "
+            "its slope alone; use rule one_shot or binary, or objective entropy"
+        )
+    if objective is superfluous and num_outputs == num_labels:
+        raise InputError(
+            f"inference.objective: superfluous (G) needs superfluous neurons; "
+            f"set net.num_outputs above {num_labels}, or use entropy"
+        )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The outcome of D decisions on one task.
+
+    `chosen`: mask numbers. `sizes`: test images each decided for. `correct`: how many of those got the
+    right label from the chosen mask. All int64, (D,).
+    """
+
+    chosen: Tensor
+    sizes: Tensor
+    correct: Tensor
+
+    def summary(self, task: int) -> dict[str, object]:
+        """Exact counts as plain integers; `confusion` maps a mask number to decisions for it."""
+        right = self.chosen == task
+        counts = Counter(self.chosen.tolist())
+        return {
+            "images": int(self.sizes.sum()),
+            "correct": int(self.correct.sum()),
+            "correct_and_right_task": int(self.correct[right].sum()),
+            "decisions": len(self.chosen),
+            "right_task": int(right.sum()),
+            "confusion": {str(mask): counts[mask] for mask in sorted(counts)},
+        }
+
+
+@torch.no_grad()
+def _decide(
+    learner: Learner,
+    task: Task,
+    groups: Sequence[Tensor],
+    num_deciding: int,
+    choose: tuple[Rule, Objective, int | None],
+) -> Decisions:
+    """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
+    rule, objective, given = choose
+    chosen = torch.empty(len(groups), dtype=torch.int64)
+    by_size: dict[int, list[int]] = {}
+    for number, group in enumerate(groups):
+        by_size.setdefault(min(num_deciding, len(group)), []).append(number)
+    for size, numbers in by_size.items():
+        x = torch.stack([task.test_batch(groups[number][:size])[0] for number in numbers])
+        with torch.enable_grad():
+            chosen[numbers] = rule.choose(learner, x, objective, given)
+    correct = torch.zeros(len(groups), dtype=torch.int64)
+    for mask in chosen.unique().tolist():
+        numbers = torch.nonzero(chosen == mask).squeeze(1).tolist()
+        indices = torch.cat([groups[number] for number in numbers])
+        x, y = task.test_batch(indices)
+        hits = (learner.predict(x, mask) == y).long()
+        sizes = [len(groups[number]) for number in numbers]
+        correct[numbers] = torch.stack([part.sum() for part in torch.split(hits, sizes)])
+    return Decisions(chosen, torch.tensor([len(group) for group in groups]), correct)
+
+
+def evaluate(
+    learner: Learner, task: Task, index: int, scenario: Scenario, inference: Inference, seed: int
+) -> dict[str, Decisions]:
+    """Test `learner` on task `index`: {"paper": ..., "strict": ...}, the latter if it was asked for.
+
+    Where the scenario gives the task identity, every image is answered by its own task's mask and the
+    two protocols are one: only "paper" comes back, over all test images.
+    """
+    given = index if scenario.given_at_inference else None
+    choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
+    whole = torch.arange(task.num_test)
+    paper = list(torch.split(whole, inference.decision_group))
+    results = {"paper": _decide(learner, task, paper, inference.images_per_decision, choose)}
+    if inference.strict_images and given is None:
+        child = seeding.child_seed(seed, "strict", index)
+        drawn = torch.from_numpy(seeding.permutation(child, task.num_test))[: inference.strict_images]
+        results["strict"] = _decide(learner, task, list(torch.split(drawn, 1)), 1, choose)
+    return results

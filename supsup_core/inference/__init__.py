@@ -1,0 +1,7 @@
+"""Inferring the task from the images alone."""
+
+from supsup_core.inference import objectives, rules
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.rules import RULES, Rule
+
+__all__ = ["OBJECTIVES", "RULES", "Rule", "objectives", "rules"]

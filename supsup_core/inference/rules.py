@@ -1,0 +1,93 @@
+"""How a mask is chosen for images of an unknown task (paper, section 3.3, algorithms 1 and 2)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from supsup_core.errors import InputError
+from supsup_core.methods.base import Learner
+from supsup_core.nets.base import Objective
+from supsup_core.registry import Registry
+
+
+class Rule(ABC):
+    """Chooses one of a learner's masks for each of D decisions."""
+
+    needs_superposition: ClassVar[bool]
+    """Whether the learner must be able to superpose its masks."""
+    compares_values: ClassVar[bool] = False
+    """Whether values of the objective under different masks are compared, rather than slopes."""
+
+    @abstractmethod
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        """Images x (D, images, *shape) to mask numbers (D,), int64. Each decision stands alone.
+
+        `given`: the task identity in scenarios that give it at inference, else None.
+        """
+
+
+RULES: Registry[type[Rule]] = Registry("inference rule")
+
+
+@RULES.register("known")
+class Known(Rule):
+    """The rule of GG: nothing is inferred, the task identity is given."""
+
+    needs_superposition = False
+
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        if given is None:
+            raise InputError("rule known needs the task identity, which only scenario GG gives")
+        return torch.full((len(x),), given)
+
+
+@RULES.register("exhaustive")
+class Exhaustive(Rule):
+    """One forward pass per mask; the smallest objective wins, ties to the older mask."""
+
+    needs_superposition = False
+    compares_values = True
+
+    @torch.no_grad()
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        num_decisions, num_images = x.shape[:2]
+        values = []
+        for mask in range(learner.num_masks):
+            logits = learner.logits(x.flatten(0, 1), mask).view(num_decisions, num_images, -1)
+            values.append(objective(logits, learner.num_labels))
+        return torch.stack(values, 1).argmin(1)
+
+
+@RULES.register("one_shot")
+class OneShot(Rule):
+    """The mask whose coefficient decreases the objective most steeply at alpha = 1/k (algorithm 1)."""
+
+    needs_superposition = True
+
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        return learner.alpha_gradients(x, None, objective).argmin(1)
+
+
+@RULES.register("binary")
+class Binary(Rule):
+    """Keep the half of the masks with the steepest decrease, renormalise alpha, repeat (algorithm 2).
+
+    Takes ceil(log2 k) gradients; of an odd number, the larger half is kept.
+    """
+
+    needs_superposition = True
+
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        return torch.stack([self._decide(learner, images[None], objective) for images in x])
+
+    def _decide(self, learner: Learner, x: Tensor, objective: Objective) -> Tensor:
+        kept = torch.arange(learner.num_masks)
+        while len(kept) > 1:
+            slopes = learner.alpha_gradients(x, None if len(kept) == learner.num_masks else kept, objective)[0]
+            half = (len(kept) + 1) // 2
+            kept = kept[torch.sort(slopes, stable=True).indices[:half].sort().values]
+        return kept[0]

@@ -1,0 +1,6 @@
+"""Binary masks: learned from scores, stored as bits."""
+
+from supsup_core.masks.bank import MaskBank
+from supsup_core.masks.edge_popup import MaskRule, Threshold, TopK, draw_scores, num_kept, top_k_mask
+
+__all__ = ["MaskBank", "MaskRule", "Threshold", "TopK", "draw_scores", "num_kept", "top_k_mask"]

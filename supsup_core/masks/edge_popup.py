@@ -1,0 +1,85 @@
+"""Scores to masks and back: which weights are kept, and where the gradient goes (paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.errors import InputError
+from supsup_core.nets.base import Layer
+
+
+def num_kept(density: float, size: int) -> int:
+    """How many of `size` weights a density keeps: max(1, round(density * size)), halves to even."""
+    return max(1, round(density * size))
+
+
+def top_k_mask(ranked: Tensor, count: int, out: Tensor | None = None) -> Tensor:
+    """A mask of exactly `count` ones on the largest entries of `ranked`, ties to the lowest index.
+
+    ranked: any shape, finite. Returns float32 of that shape (`out` when given).
+    """
+    flat = ranked.reshape(-1)
+    smallest_kept = torch.kthvalue(flat, flat.numel() - count + 1).values
+    above = flat > smallest_kept
+    missing = count - int(above.sum())
+    tied = torch.nonzero(flat == smallest_kept).squeeze(1)[:missing]
+    above[tied] = True
+    result = out if out is not None else torch.empty_like(ranked, dtype=torch.float32)
+    return result.copy_(above.view(ranked.shape))
+
+
+class MaskRule(ABC):
+    """From the scores of one layer to its mask, and from a mask's gradient to the scores'."""
+
+    @abstractmethod
+    def mask(self, scores: Tensor, out: Tensor) -> Tensor:
+        """Write the 0/1 float32 mask of `scores` (one layer's shape) into `out`; return it."""
+
+    def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
+        """Turn the gradient in the mask into that in the scores, in place (straight-through)."""
+        return gradient
+
+
+class Threshold(MaskRule):
+    """Keep score >= 0, as in every MNIST experiment of the paper."""
+
+    def mask(self, scores: Tensor, out: Tensor) -> Tensor:
+        return torch.ge(scores, 0, out=out)
+
+
+@dataclass(frozen=True)
+class TopK(MaskRule):
+    """Keep exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
+
+    The straight-through gradient is that of what is ranked: times sign(score) for |score|.
+    """
+
+    density: float
+    rank_abs: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise InputError(f"density: must be in (0, 1], not {self.density}")
+
+    def mask(self, scores: Tensor, out: Tensor) -> Tensor:
+        ranked = scores.abs() if self.rank_abs else scores
+        return top_k_mask(ranked, num_kept(self.density, scores.numel()), out)
+
+    def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.mul_(scores.sign()) if self.rank_abs else gradient
+
+
+def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:
+    """Fresh scores of a task: Kaiming uniform with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    drawn = []
+    for layer in layers:
+        child = seeding.child_seed(seed, f"scores/{layer.name}", task)
+        drawn.append(torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))))
+    return drawn

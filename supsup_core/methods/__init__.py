@@ -1,0 +1,6 @@
+"""Continual-learning methods."""
+
+from supsup_core.methods import supsup
+from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem
+
+__all__ = ["METHODS", "Dependence", "Learned", "Learner", "Method", "Problem", "supsup"]

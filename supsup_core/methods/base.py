@@ -1,0 +1,131 @@
+"""What a continual-learning method is: how it learns a task, and what it can answer afterwards."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError
+from supsup_core.nets.base import Layer, Net, Objective, draw_weights
+from supsup_core.registry import Registry
+from supsup_core.training import LossCurve, TrainingRecipe
+
+
+class Dependence(Enum):
+    """What learning task i needs of the tasks before it; decides how tasks are shared out."""
+
+    INDEPENDENT = "independent"
+    AFTER_FIRST = "after_first"
+    SEQUENTIAL = "sequential"
+
+    def parents(self, task: int) -> list[int]:
+        """The tasks that must have been learned before `task`."""
+        if self is Dependence.AFTER_FIRST:
+            return [0] if task else []
+        return [task - 1] if self is Dependence.SEQUENTIAL and task else []
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that is fixed over the tasks of one run. The frozen weights are drawn when first asked for."""
+
+    net: Net
+    input_shape: tuple[int, ...]
+    num_labels: int
+    recipe: TrainingRecipe
+    seed: int
+    device: str = "cpu"
+
+    @property
+    def weight_seed(self) -> int:
+        """The seed that W is drawn from."""
+        return self.seed if self.net.weight_seed is None else self.net.weight_seed
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The net's layers for this input shape."""
+        return self.net.layers(self.input_shape)
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        """The frozen random weights, drawn on the CPU, then moved to the device."""
+        return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning one task produced.
+
+    `state`: the tensors that answering needs, and all that is stored of the task; its bytes are the
+    method's bytes per task. `curve`: how the loss went.
+    """
+
+    state: Mapping[str, Tensor]
+    curve: LossCurve = field(default_factory=lambda: LossCurve([], []))
+
+
+class Learner(ABC):
+    """Answers for the tasks learned so far; mask i is whatever the method keeps for task i."""
+
+    num_masks: int
+    num_labels: int
+
+    @abstractmethod
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        """Logits (batch, num_outputs) of images x (batch, *shape) with one mask."""
+
+    def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
+        """d objective / d alpha_i at equal alpha, for D decisions: x (D, images, *shape) to (D, k).
+
+        `subset` (int64 mask numbers) superposes only those, and the answer has one column for each.
+        InputError when the method has no superposition; such methods set `Method.superposes` to False.
+        """
+        raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
+
+    def predict(self, x: Tensor, mask: int) -> Tensor:
+        """Labels (batch,) among the real outputs."""
+        return self.logits(x, mask)[:, : self.num_labels].argmax(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A way to learn tasks one after the other. Subclasses are final; their fields are their config."""
+
+    scenarios: ClassVar[frozenset[str]]
+    """The scenarios it can do."""
+    superposes: ClassVar[bool]
+    """Whether its learner has alpha_gradients, which one_shot and binary inference need."""
+
+    @property
+    @abstractmethod
+    def dependence(self) -> Dependence:
+        """What learning a task needs of the tasks before it."""
+
+    @abstractmethod
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        """Learn task `index`. A pure function of its arguments.
+
+        `parents`: the states of `dependence.parents(index)`, in that order.
+        """
+
+    @abstractmethod
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        """A learner of tasks 0..len(states)-1 from what was stored of them."""
+
+
+METHODS: Registry[type[Method]] = Registry("method")
+
+
+@torch.no_grad()
+def accuracy(learner: Learner, task: Task, mask: int) -> float:
+    """Share of the task's test images that mask `mask` labels rightly."""
+    x, y = task.all_test()
+    return float((learner.predict(x, mask) == y).double().mean())

@@ -1,0 +1,103 @@
+"""SupSup: one mask per task over one frozen random network (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores
+from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem
+from supsup_core.nets.base import Objective
+from supsup_core.training import ScoreStep, train
+
+
+_GRADIENT_BYTES = 256 << 20
+"""Bytes of gradients held at a time when many decisions are taken together."""
+
+
+class SupSupLearner(Learner):
+    """The frozen net under a bank of masks."""
+
+    def __init__(self, problem: Problem, bank: MaskBank) -> None:
+        self._problem = problem
+        self._bank = bank
+        self._last: tuple[int, list[Tensor]] | None = None
+        self.num_masks = bank.num_masks
+        self.num_labels = problem.num_labels
+
+    def _masked(self, mask: Sequence[Tensor]) -> list[Tensor]:
+        weights = self._problem.weights
+        return [w * m.to(w.device) for w, m in zip(weights, mask, strict=True)]
+
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        if self._last is None or self._last[0] != mask:
+            self._last = (mask, self._masked(self._bank.mask(mask)))
+        return self._problem.net.forward(self._last[1], x)
+
+    def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
+        mean = self._masked(self._bank.mean() if subset is None else self._bank.subset_mean(subset))
+        problem = self._problem
+        at_once = max(1, _GRADIENT_BYTES // (4 * self._bank.size))
+        columns = []
+        for decisions in torch.split(x, at_once):
+            gradients = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
+            slopes = [(g * w).flatten(1) for g, w in zip(gradients, problem.weights, strict=True)]
+            columns.append(self._bank.products(torch.cat(slopes, 1).cpu(), subset))
+        return torch.cat(columns)
+
+
+@METHODS.register("supsup")
+@dataclass(frozen=True, kw_only=True)
+class SupSup(Method):
+    """One binary mask a task, found by edge-popup.
+
+    `mask`: `threshold` keeps score >= 0; `top_k` keeps exactly the share `density` of each layer, ranked
+    by |score| (`rank: abs`) or by the raw score (`rank: raw`).
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
+    superposes: ClassVar[bool] = True
+
+    mask: Literal["threshold", "top_k"] = "threshold"
+    density: float = 0.5
+    rank: Literal["abs", "raw"] = "abs"
+
+    def __post_init__(self) -> None:
+        rule = TopK(self.density, self.rank == "abs")
+        if self.mask == "threshold" and rule != TopK(0.5, True):
+            raise InputError("density, rank: only method.mask=top_k uses them; set it, or leave them out")
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.INDEPENDENT
+
+    def mask_rule(self) -> MaskRule:
+        """The rule that turns scores into a mask."""
+        return Threshold() if self.mask == "threshold" else TopK(self.density, self.rank == "abs")
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        rule = self.mask_rule()
+        scores = [s.to(problem.device) for s in draw_scores(problem.layers, problem.seed, index)]
+        step = ScoreStep(problem.net, problem.weights, scores, rule, problem.recipe)
+        curve = train(problem.recipe, task, seeding.child_seed(problem.seed, "batches", index), step)
+        kept = [rule.mask(s, torch.empty_like(s)).flatten().bool().cpu().numpy() for s in scores]
+        bits = np.concatenate(kept)
+        blob = codec.encode(codec.pack(bits), bits.size)
+        return Learned({"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}, curve)
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        bank = MaskBank(problem.layers)
+        for state in states:
+            bits, size = codec.decode(state["mask"].numpy().tobytes())
+            if size != bank.size:
+                raise CorruptError(f"a mask of {size} weights does not fit a net of {bank.size}")
+            bank.add(bits)
+        return SupSupLearner(problem, bank)

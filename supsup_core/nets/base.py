@@ -1,0 +1,109 @@
+"""What a network is here: layer shapes, and a pure function of effective weights and inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.errors import InputError
+from supsup_core.registry import Registry
+
+Objective = Callable[[Tensor, int], Tensor]
+"""Logits (..., images, num_outputs) and num_labels to one value per leading index; see inference.objectives."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight tensor. `fan_in` is the number of inputs that one output neuron sums over."""
+
+    name: str
+    shape: tuple[int, ...]
+    fan_in: int
+
+    @property
+    def size(self) -> int:
+        """How many weights the layer has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net(ABC):
+    """A network without weights of its own. Subclasses are final and add only fields and shapes.
+
+    `num_outputs` (s) counts the real output neurons and the superfluous ones. `weight_seed` draws the
+    frozen weights; None takes the run's seed.
+    """
+
+    num_outputs: int = 10
+    weight_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_outputs < 1:
+            raise InputError(f"num_outputs: must be at least 1, not {self.num_outputs}")
+
+    @abstractmethod
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        """The weight tensors for images of `input_shape`, in the order `forward` takes them."""
+
+    @abstractmethod
+    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`."""
+
+    def loss_gradients(
+        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]
+    ) -> Tensor:
+        """Mean cross-entropy (a scalar) of labels y (batch,), its gradients in `weights` written to `out`.
+
+        This default goes through autograd; a net may override it with the same result, faster.
+        """
+        leaves = [w.detach().requires_grad_() for w in weights]
+        loss = F.cross_entropy(self.forward(leaves, x), y)
+        for buffer, gradient in zip(out, torch.autograd.grad(loss, leaves), strict=True):
+            buffer.copy_(gradient)
+        return loss.detach()
+
+    def decision_gradients(
+        self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
+    ) -> list[Tensor]:
+        """Gradient of the objective in each weight, for each of D decisions taken apart.
+
+        x: (D, images, *input_shape). Returns one (D, *layer.shape) tensor per layer. This default runs
+        autograd once a decision; a net may override it with the same result, faster.
+        """
+        rows: list[tuple[Tensor, ...]] = []
+        for images in x:
+            leaves = [w.detach().requires_grad_() for w in weights]
+            value = objective(self.forward(leaves, images), num_labels)
+            rows.append(torch.autograd.grad(value, leaves))
+        return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+NETS: Registry[type[Net]] = Registry("net")
+
+
+def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
+    """The frozen weights W of `seed`: signed Kaiming constant, w = ±sqrt(2 / fan_in), float32, on the CPU.
+
+    Never trained and never stored; the seed is what a run keeps (paper, appendix on training details).
+    """
+    drawn = []
+    for index, layer in enumerate(layers):
+        sign = seeding.signs(seeding.child_seed(seed, f"weights/{layer.name}", index), layer.shape)
+        drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
+    return drawn
+
+
+def weights_sha256(weights: Sequence[Tensor]) -> str:
+    """SHA-256 over the bytes of all weights: finds out a machine that draws another W from the seed."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

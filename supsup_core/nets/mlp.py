@@ -1,0 +1,102 @@
+"""ReLU multilayer perceptrons without biases: LeNet 300-100 and FC 1024-1024."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supsup_core.nets.base import NETS, Layer, Net, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP(Net):
+    """An abstract ReLU MLP; subclasses say how wide the hidden layers are.
+
+    Forward and backward are written out by hand: no graph is built, and no gradient is computed that
+    nobody needs (that of the images, above all).
+    """
+
+    @property
+    @abstractmethod
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        widths = (math.prod(input_shape), *self.hidden, self.num_outputs)
+        return tuple(
+            Layer(f"fc{i + 1}", (fan_out, fan_in), fan_in)
+            for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+
+    def _activations(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+        """Inputs of every layer and, last, the logits."""
+        outputs = [x.flatten(1)]
+        for index, weight in enumerate(weights):
+            product = outputs[-1] @ weight.t()
+            outputs.append(product if index == len(weights) - 1 else product.relu())
+        return outputs
+
+    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        return self._activations(weights, x)[-1]
+
+    @torch.no_grad()
+    def loss_gradients(
+        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]
+    ) -> Tensor:
+        outputs = self._activations(weights, x)
+        log_p = torch.log_softmax(outputs[-1], 1)
+        rows = torch.arange(len(y), device=y.device)
+        loss = -log_p[rows, y].mean()
+        delta = log_p.exp_()
+        delta[rows, y] -= 1
+        delta /= len(y)
+        for index in range(len(weights) - 1, -1, -1):
+            torch.mm(delta.t(), outputs[index], out=out[index])
+            if index:
+                delta = torch.mm(delta, weights[index])
+                delta *= outputs[index] > 0
+        return loss
+
+    def decision_gradients(
+        self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
+    ) -> list[Tensor]:
+        num_decisions, num_images = x.shape[:2]
+        with torch.no_grad():
+            outputs = self._activations(weights, x.flatten(0, 1))
+        logits = outputs[-1].view(num_decisions, num_images, -1).requires_grad_()
+        (slope,) = torch.autograd.grad(objective(logits, num_labels).sum(), logits)
+        gradients: list[Tensor] = []
+        with torch.no_grad():
+            delta = slope.flatten(0, 1)
+            for index in range(len(weights) - 1, -1, -1):
+                grouped = delta.view(num_decisions, num_images, -1)
+                inputs = outputs[index].view(num_decisions, num_images, -1)
+                gradients.insert(0, torch.bmm(grouped.mT, inputs))
+                if index:
+                    delta = (delta @ weights[index]) * (outputs[index] > 0)
+        return gradients
+
+
+@NETS.register("lenet_300_100")
+@dataclass(frozen=True, kw_only=True)
+class LeNet300100(MLP):
+    """LeNet 300-100, the small MNIST net of the paper."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        return (300, 100)
+
+
+@NETS.register("fc_1024_1024")
+@dataclass(frozen=True, kw_only=True)
+class FC10241024(MLP):
+    """FC 1024-1024, the large MNIST net of the paper."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        return (1024, 1024)

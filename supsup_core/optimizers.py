@@ -1,0 +1,44 @@
+"""Optimisers over plain tensors, in place and without a graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from supsup_core.registry import Registry
+
+
+class Optimizer(ABC):
+    """Updates parameters from gradients; owns the state that goes with them."""
+
+    @abstractmethod
+    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None: ...
+
+    @abstractmethod
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One update in place. The gradients may be overwritten."""
+
+
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
+
+
+@OPTIMIZERS.register("rmsprop")
+class RMSprop(Optimizer):
+    """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8), step for step."""
+
+    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+        self._square_means = [torch.zeros_like(p) for p in parameters]
+        self._scratch = [torch.empty_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        state = zip(self._parameters, gradients, self._square_means, self._scratch, strict=True)
+        for parameter, gradient, square_mean, scratch in state:
+            square_mean.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+            torch.sqrt(square_mean, out=scratch).add_(1e-8)
+            parameter.addcdiv_(gradient, scratch, value=-self._learning_rate)

@@ -1,0 +1,58 @@
+"""Every random number of a run, from (run seed, purpose, task).
+
+Each purpose has a Philox stream of its own, keyed by a SHA-256, so that tasks and purposes are
+independent, any of them can be drawn alone and in any order, and tasks of different run seeds never
+coincide. Only the raw bits of the generator are used, which NumPy guarantees for ever (its
+higher-level draws may change between versions), so the numbers are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+
+def child_seed(seed: int, purpose: str, task: int = 0) -> int:
+    """A 128-bit seed for one purpose of one task of the run `seed`."""
+    digest = hashlib.sha256(f"supsup/{seed}/{purpose}/{task}".encode()).digest()
+    return int.from_bytes(digest[:16], "little")
+
+
+def raw_bits(child: int, count: int) -> npt.NDArray[np.uint64]:
+    """`count` raw 64-bit words of the stream `child`."""
+    return np.random.Philox(key=child).random_raw(count)
+
+
+def uniform(child: int, shape: tuple[int, ...], bound: float) -> npt.NDArray[np.float32]:
+    """Float32 values of `shape`, uniform in [-bound, bound), on a grid of 2^24 points."""
+    size = math.prod(shape)
+    words = raw_bits(child, (size + 1) // 2).view(np.uint32)[:size]
+    unit = (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    return ((unit * np.float32(2) - np.float32(1)) * np.float32(bound)).reshape(shape)
+
+
+def signs(child: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Float32 values of `shape`, -1 or +1 with equal probability."""
+    size = math.prod(shape)
+    drawn = np.unpackbits(raw_bits(child, (size + 63) // 64).view(np.uint8), count=size)
+    return (drawn.astype(np.float32) * np.float32(2) - np.float32(1)).reshape(shape)
+
+
+def permutation(child: int, size: int) -> npt.NDArray[np.int64]:
+    """A uniform permutation of 0..size-1 (int64)."""
+    return np.argsort(raw_bits(child, size), kind="stable")
+
+
+def batches(child: int, num_images: int, num_batches: int, batch_size: int) -> npt.NDArray[np.int64]:
+    """Indices of `num_batches` full batches, shape (num_batches, batch_size).
+
+    The batches are cut from shuffles of 0..num_images-1 laid end to end, so every image is seen once
+    before any is seen again, and no batch is short.
+    """
+    needed = num_batches * batch_size
+    epochs = math.ceil(needed / num_images)
+    words = raw_bits(child, epochs * num_images).reshape(epochs, num_images)
+    return np.argsort(words, axis=1, kind="stable").reshape(-1)[:needed].reshape(num_batches, batch_size)

@@ -1,0 +1,110 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError, SupSupError
+from supsup_core.masks.edge_popup import MaskRule
+from supsup_core.nets.base import Net
+from supsup_core.optimizers import OPTIMIZERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How one task is trained. The defaults are the paper's for MNIST.
+
+    `num_batches` counts optimiser steps of `batch_size` images each.
+    """
+
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-4
+    num_batches: int = 1000
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        OPTIMIZERS[self.optimizer]
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: must be positive, not {self.learning_rate}")
+        for field in ("num_batches", "batch_size"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Mean training loss of each stretch of batches, and the number of batches done at its end."""
+
+    batches: list[int]
+    losses: list[float]
+
+
+def log_interval(num_batches: int) -> int:
+    """Batches per point of a loss curve: at most ten points a task, so that thousands stay readable."""
+    return max(1, -(-num_batches // 10))
+
+
+def train(
+    recipe: TrainingRecipe,
+    task: Task,
+    order_seed: int,
+    step: Callable[[Tensor, Tensor], Tensor],
+) -> LossCurve:
+    """Run `step(x, y) -> loss` over the task's batches, in the order that `order_seed` draws.
+
+    SupSupError when the loss is no longer finite.
+    """
+    order = torch.from_numpy(
+        seeding.batches(order_seed, task.num_train, recipe.num_batches, recipe.batch_size)
+    )
+    curve = LossCurve([], [])
+    interval = log_interval(recipe.num_batches)
+    total = torch.zeros((), dtype=torch.float64)
+    since = 0
+    for index, indices in enumerate(order, start=1):
+        total += step(*task.train_batch(indices))
+        since += 1
+        if index % interval == 0 or index == recipe.num_batches:
+            mean = float(total) / since
+            if not torch.isfinite(total):
+                raise SupSupError(f"the training loss is {mean} after {index} batches; lower learning_rate")
+            curve.batches.append(index)
+            curve.losses.append(mean)
+            total.zero_()
+            since = 0
+    return curve
+
+
+class ScoreStep:
+    """One step of edge-popup: mask from scores, forward, backward, optimiser (paper, section 3.1).
+
+    Weights and scores: one float32 tensor per layer. Scores are updated in place. All buffers are
+    allocated once.
+    """
+
+    def __init__(
+        self, net: Net, weights: Sequence[Tensor], scores: Sequence[Tensor], rule: MaskRule, recipe: TrainingRecipe
+    ) -> None:
+        self._net = net
+        self._weights = weights
+        self._scores = scores
+        self._rule = rule
+        self._optimizer = OPTIMIZERS[recipe.optimizer](scores, recipe.learning_rate)
+        self._effective = [torch.empty_like(s) for s in scores]
+        self._gradients = [torch.empty_like(s) for s in scores]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
+        for weight, scores, effective in zip(self._weights, self._scores, self._effective, strict=True):
+            self._rule.mask(scores, effective).mul_(weight)
+        loss = self._net.loss_gradients(self._effective, x, y, self._gradients)
+        for weight, scores, gradient in zip(self._weights, self._scores, self._gradients, strict=True):
+            self._rule.to_scores(scores, gradient.mul_(weight))
+        self._optimizer.step(self._gradients)
+        return loss
