@@ -17,7 +17,6 @@ CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included."""
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
 class CoordinatorActor:
     """A coordinator of its own process. Restarted after a crash, it reads its state from the ledger."""
 
@@ -28,7 +27,6 @@ class CoordinatorActor:
         return getattr(self._coordinator, method)(*arguments)
 
 
-@ray.remote(max_restarts=0)
 class WorkerActor:
     """A worker of its own process."""
 
@@ -39,11 +37,15 @@ class WorkerActor:
         return self._worker.run(job)
 
 
+_CoordinatorHandle: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(CoordinatorActor)
+_WorkerHandle: Any = ray.remote(max_restarts=0)(WorkerActor)
+
+
 class RemoteCoordinator:
     """Calls a CoordinatorActor; its calls are idempotent, so one that was cut short is made again."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._actor = CoordinatorActor.remote(settings)
+        self._actor = _CoordinatorHandle.remote(settings)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         deadline = time.monotonic() + CALL_SECONDS
@@ -84,7 +86,7 @@ class ActorPool(WorkerPool):
         self._running: dict[Any, tuple[int, Job]] = {}
 
     def _start(self, number: int) -> Any:
-        return WorkerActor.options(**self._options).remote({**self._settings, "number": number})
+        return _WorkerHandle.options(**self._options).remote({**self._settings, "number": number})
 
     def submit(self, worker: int, job: Job) -> None:
         self._running[self._actors[worker].run.remote(job)] = (worker, job)

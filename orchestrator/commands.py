@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from orchestrator import environment, status
-from orchestrator.estimate import estimate_group
+from orchestrator.config import SweepConfig
+from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.files import owned
-from orchestrator.launcher import prepare_data, run_local, run_ray
+from orchestrator.launcher import launch, prepare_data
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress, duration
 from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
-from orchestrator.sweep import Sweep, all_sweeps, check_output, find_sweep, open_sweep
+from orchestrator.sweep import Sweep, find_sweep, open_sweep
 from orchestrator.tracking import Tracker, tracking_uri
 from supsup_core.errors import InputError
 
@@ -39,54 +37,88 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     """Print what a sweep would do and cost. Starts and writes nothing."""
     sweep = open_sweep(file, overrides)
     groups = sweep.plan()
-    states = status.read_states(sweep)
-    store = ArtifactStore(sweep.output / "store")
+    forecasts = [_forecast(sweep, group, state) for group, state in _with_states(sweep, groups)]
     workers = sweep.config.resources.num_workers
-    rows = []
-    for group in groups:
-        state = states.get(group.group_id, GroupState())
-        done = sum(store.has(shard.key) for shard in group.shards)
-        tested = sum(e.key in state.evaluated or store.has(e.key) for e in group.evaluations)
-        left = (len(group.shards) - done, len(group.evaluations) - tested)
-        cost = estimate_group(group.experiment, state, left, len(group.shards), workers)
-        rows.append(
-            {
-                "group_id": group.group_id, "seed": group.experiment.seed, "runs": [run.name for run in group.runs],
-                "shards": len(group.shards), "shards_done": done,
-                "evaluations": len(group.evaluations), "evaluations_done": tested,
-                "estimate": asdict(cost),
-            }
-        )  # fmt: skip
-    totals = {
-        "seconds": sum(row["estimate"]["seconds"] for row in rows),
-        "disk_bytes": sum(row["estimate"]["disk_bytes"] for row in rows),
-        "memory_bytes": max(row["estimate"]["memory_bytes"] for row in rows),
-    }
+    total = Estimate(
+        seconds=sum(forecast.cost.seconds for forecast in forecasts),
+        disk_bytes=sum(forecast.cost.disk_bytes for forecast in forecasts),
+        memory_bytes=max(forecast.cost.memory_bytes for forecast in forecasts),
+        basis=forecasts[0].cost.basis,
+    )
     if as_json:
-        print(json.dumps({"sweep_id": sweep.sweep_id, "output": str(sweep.output), "num_workers": workers, "estimate": totals, "groups": rows}, indent=1))
+        node = {
+            "sweep_id": sweep.sweep_id,
+            "output": str(sweep.output),
+            "num_workers": workers,
+            "estimate": asdict(total),
+            "groups": [asdict(forecast) for forecast in forecasts],
+        }
+        print(json.dumps(node, indent=1))
         return DONE
-    print(f"{sweep.sweep_id}: {sum(len(row['runs']) for row in rows)} runs in {len(rows)} training groups")
-    for row in rows:
+    print(f"{sweep.sweep_id}: {sum(len(f.runs) for f in forecasts)} runs in {len(forecasts)} training groups")
+    for forecast in forecasts:
         print(
-            f"  group {row['group_id']} (seed {row['seed']}): {row['shards']} shards, {row['shards_done']} already done; "
-            f"{row['evaluations']} evaluations, {row['evaluations_done']} already done"
+            f"  group {forecast.group_id} (seed {forecast.seed}): "
+            f"{forecast.shards} shards, {forecast.shards_done} already done; "
+            f"{forecast.evaluations} evaluations, {forecast.evaluations_done} already done"
         )
-        for name in row["runs"]:
+        for name in forecast.runs:
             print(f"    {name}")
     print(
-        f"estimated: {duration(totals['seconds'])} on {workers} workers ({rows[0]['estimate']['basis']}), "
-        f"{totals['disk_bytes'] / 1e6:.1f} MB of disk, {totals['memory_bytes'] / 1e9:.1f} GB of memory"
+        f"estimated: {duration(total.seconds)} on {workers} workers ({total.basis}), "
+        f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
     )
     print(f"output: {sweep.output}")
     return DONE
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """One training group in a plan: its size, what of it is done, and the cost of the rest."""
+
+    group_id: str
+    seed: int
+    runs: list[str]
+    shards: int
+    shards_done: int
+    evaluations: int
+    evaluations_done: int
+    cost: Estimate
+
+
+def _with_states(sweep: Sweep, groups: Sequence[Group]) -> list[tuple[Group, GroupState]]:
+    states = status.read_states(sweep)
+    return [(group, states.get(group.group_id, GroupState())) for group in groups]
+
+
+def _forecast(sweep: Sweep, group: Group, state: GroupState) -> _Forecast:
+    store = ArtifactStore(sweep.output / "store")
+    trained = sum(store.has(shard.key) for shard in group.shards)
+    tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
+    left = (len(group.shards) - trained, len(group.evaluations) - tested)
+    workers = sweep.config.resources.num_workers
+    return _Forecast(
+        group_id=group.group_id,
+        seed=group.experiment.seed,
+        runs=[run.name for run in group.runs],
+        shards=len(group.shards),
+        shards_done=trained,
+        evaluations=len(group.evaluations),
+        evaluations_done=tested,
+        cost=estimate_group(group.experiment, state, left, len(group.shards), workers),
+    )
 
 
 def sweep(file: Path, overrides: Sequence[str], local: bool, num_workers: int | None) -> int:
     """Run a sweep file to its end."""
     opened = open_sweep(file, overrides)
     if num_workers is not None:
-        opened = replace(opened, config=replace(opened.config, resources=replace(opened.config.resources, num_workers=num_workers)))
+        opened = replace(opened, config=_with_workers(opened.config, num_workers))
     return run(opened, local)
+
+
+def _with_workers(config: SweepConfig, num_workers: int) -> SweepConfig:
+    return replace(config, resources=replace(config.resources, num_workers=num_workers))
 
 
 def resume(wanted: str | None, output: Path, data: str | None, local: bool, num_workers: int | None) -> int:
@@ -96,7 +128,7 @@ def resume(wanted: str | None, output: Path, data: str | None, local: bool, num_
     if data is not None:
         config = replace(config, data=str(Path(data).absolute()))
     if num_workers is not None:
-        config = replace(config, resources=replace(config.resources, num_workers=num_workers))
+        config = _with_workers(config, num_workers)
     return run(replace(found, config=config), local)
 
 
@@ -118,23 +150,22 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
     groups = groups or sweep.plan()
     _refuse_hopeless(sweep, groups)
     prepare_data(groups, sweep.data_root)
-    sweep.save(groups)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with owned(sweep.path), _logging_to(sweep.path / "supsup.log"):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
+        sweep.save(groups)
         described = environment.describe(sweep.folder)
         started = time.monotonic()
-        interrupted = False
         with Progress() as progress:
             monitor = Monitor(sweep, groups, described, progress)
             monitor.start()
+            interrupted = False
             try:
-                if local:
-                    run_local(sweep, groups, described)
-                else:
-                    run_ray(sweep, groups, described, sweep.config.resources.num_workers)
+                launch(sweep, groups, described, local)
             except KeyboardInterrupt:
                 interrupted = True
-            tracker = monitor.finish()
+            finally:
+                tracker = monitor.finish()
         return _conclude(sweep, groups, monitor, tracker, interrupted, time.monotonic() - started)
 
 
@@ -147,7 +178,8 @@ def _refuse_hopeless(sweep: Sweep, groups: Sequence[Group]) -> None:
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"resources.device: {device!r} cannot be used here ({str(error).splitlines()[0]})") from error
+            reason = str(error).splitlines()[0]
+            raise InputError(f"resources.device: {device!r} cannot be used here ({reason})") from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -163,26 +195,34 @@ def _conclude(
     if any(state.points for state in monitor.states.values()):
         report = write_report(sweep, groups, monitor.states)
         tracker.attach(report.files, "report")
-    reused = sum(row.payload["seconds"] is None for state in monitor.states.values() for row in state.trained.values())
-    print(f"\n{sweep.sweep_id}: {now.shards_done}/{now.shards} shards, {now.evaluations_done}/{now.evaluations} "
-          f"evaluations in {duration(seconds)}" + (f" ({reused} shards found already trained)" if reused else ""))  # fmt: skip
+    trained = [row for state in monitor.states.values() for row in state.trained.values()]
+    reused = sum(row.payload["seconds"] is None for row in trained)
+    found = f" ({reused} shards found already trained)" if reused else ""
+    print(
+        f"\n{sweep.sweep_id}: {now.shards_done}/{now.shards} shards, "
+        f"{now.evaluations_done}/{now.evaluations} evaluations in {duration(seconds)}{found}"
+    )
     if report is not None:
-        print(f"\n{report.text}\n")
+        print(f"\n{report.text}\n\nreport:  {report.folder}")
+    print(f"MLflow:  {tracking_uri(sweep.output)}  (open it with: supsup ui output={_shown(sweep.output)})")
+    for state in monitor.states.values():
+        for row in state.failed.values():
+            log.info("%s failed: %s\n%s", row.payload["what"], row.payload["error"], row.payload["traceback"])
     for group in now.groups:
         for lost in group.lost:
             print(f"made again: {lost}")
         for failure in group.failures:
             print(f"FAILED  {failure}")
-    print(f"report:  {report.folder if report else '-'}")
-    print(f"MLflow:  {tracking_uri(sweep.output)}  (open it with: supsup ui output={_shown(sweep.output)})")
     if interrupted:
         print(f"interrupted; everything finished is committed. Go on with: {resume_command(sweep)}")
         return INTERRUPTED
-    failed = any(group.failures or group.state != "done" for group in now.groups)
-    if failed:
-        print(f"some runs failed; tracebacks are in the ledgers below {sweep.path / 'groups'}. "
-              f"Mend the cause, then: {resume_command(sweep)}")  # fmt: skip
-    return FAILED if failed else DONE
+    if now.state_when_idle() != "done":
+        print(
+            f"some runs failed; the tracebacks are in {sweep.path / 'supsup.log'}. "
+            f"Mend the cause, then: {resume_command(sweep)}"
+        )
+        return FAILED
+    return DONE
 
 
 def resume_command(sweep: Sweep) -> str:
@@ -195,7 +235,7 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-class _logging_to:
+class _LoggingTo:
     """Log warnings of this project to standard error and all its messages to a file, for a while."""
 
     def __init__(self, path: Path) -> None:

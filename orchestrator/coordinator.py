@@ -15,8 +15,10 @@ from orchestrator import results
 from orchestrator.ledger import LedgerWriter, set_aside
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
-from orchestrator.worker import CorruptArtifact, Job, Outcome, outcome_of, read_artifact
+from orchestrator.worker import CorruptArtifactError, Job, Outcome, outcome_of, read_artifact
 from supsup_core.errors import CorruptError
+
+_RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds")
 
 MAX_RETRIES = 3
 """How often a job may take its worker down before it is given up."""
@@ -65,7 +67,7 @@ class Coordinator:
                 continue
             try:
                 outcome = outcome_of(read_artifact(self._store, key))
-            except CorruptArtifact as error:
+            except CorruptArtifactError as error:
                 self._lose(error.key, str(error))
                 continue
             if not known:
@@ -74,8 +76,7 @@ class Coordinator:
     def _lose(self, key: str, reason: str) -> None:
         """An artifact is missing or corrupt: keep its file aside, and let its task be done again."""
         where = str(self._store.quarantine(key)) if self._store.has(key) else str(self._store.path(key))
-        task = self._shards.get(key, self._evaluations.get(key, {})).get("task")
-        self._record("lost", key=key, task=task, file=where, reason=reason)
+        self._record("lost", key=key, task=self._task_of(key), file=where, reason=reason)
 
     def next_jobs(self, count: int, exclude: Sequence[str]) -> list[Job]:
         """Up to `count` jobs that can be done now, none of them in `exclude` (keys in flight or set back)."""
@@ -140,13 +141,18 @@ class Coordinator:
                     self._fail(key, f"its worker died {self._state.retried[key]} times: {outcome['reason']}", "")
 
     def _fail(self, key: str, error: str, traceback: str) -> None:
-        kind, item = ("task", self._shards[key]) if key in self._shards else ("evaluation of task", self._evaluations[key])
-        self._record("failed", key=key, what=f"{kind} {item['task']}", error=error, traceback=traceback)
+        kind = "task" if key in self._shards else "evaluation of task"
+        what = f"{kind} {self._task_of(key)}"
+        self._record("failed", key=key, what=what, error=error, traceback=traceback)
+
+    def _task_of(self, key: str) -> int | None:
+        item = self._shards.get(key) or self._evaluations.get(key)
+        return item["task"] if item else None
 
     def _commit(self, outcome: Outcome) -> None:
         key = outcome["key"]
         kind = "trained" if key in self._shards else "evaluated"
-        self._record(kind, **{name: outcome[name] for name in ("key", "facts", "sha256", "worker", "started_ms", "seconds")})
+        self._record(kind, **{name: outcome[name] for name in _RECORDED})
         self._complete_points()
 
     def _complete_points(self) -> None:
@@ -191,5 +197,9 @@ class Coordinator:
         """Note how it ended, and say so: done or failed. Called once nothing is in flight."""
         status = "failed" if self._state.failed else "done"
         self._record("ended", status=status)
-        self._ledger.close()
+        self.close()
         return status
+
+    def close(self) -> None:
+        """Let go of the ledger, leaving the group as it is."""
+        self._ledger.close()

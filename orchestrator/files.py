@@ -43,6 +43,12 @@ def owned(folder: Path) -> Iterator[None]:
 
     The lock is the operating system's, so it ends with the process, however that ends.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to a folder of yours"
+        ) from error
     lock = FileLock(folder / "lock")
     holder = folder / "holder"
     try:

@@ -51,19 +51,15 @@ def report(wanted: str | None, output: Path) -> int:
     """Write a sweep's report, attach it to MLflow, and print the table."""
     sweep = find_sweep(output, wanted)
     groups = sweep.plan()
-    written = write_report(sweep, groups, read_states(sweep))
+    states = read_states(sweep)
+    written = write_report(sweep, groups, states)
     if holder_of(sweep.path) is None:
         tracker = Tracker(sweep, groups, environment.describe(sweep.folder))
         tracker.project()
         tracker.attach(written.files, "report")
-        tracker.finish(_ended(sweep))
+        tracker.finish({group_id: state.ended for group_id, state in states.items()})
     else:
         print("the sweep is running: its process will attach the report when it ends")
     print(written.text)
     print(f"\nreport: {written.folder}")
     return 0
-
-
-def _ended(sweep: Sweep) -> dict[str, str]:
-    states = read_states(sweep)
-    return {group_id: s.status if s.status in ("done", "failed") else "interrupted" for group_id, s in states.items()}

@@ -32,14 +32,34 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
     }
 
 
-def run_local(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any]) -> None:
-    """Run the groups in this process, one worker, no Ray."""
-    for group in groups:
-        settings = settings_of(sweep, group, environment, 1)
-        drive(Coordinator(settings), LocalPool(settings), lambda progress: None)
+def launch(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], local: bool) -> None:
+    """Run what is left of the groups; returns when each is done or has failed, as its ledger says.
+
+    Every artifact that is there is verified first, and a group with nothing left to do starts nothing.
+    """
+    num_workers = 1 if local else sweep.config.resources.num_workers
+    settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
+    unfinished = [group_id for group_id in settings if not _settled(settings[group_id])]
+    if not unfinished:
+        return
+    if local:
+        for group_id in unfinished:
+            drive(Coordinator(settings[group_id]), LocalPool(settings[group_id]), lambda progress: None)
+    else:
+        run_ray(sweep, {group_id: settings[group_id] for group_id in unfinished})
 
 
-def run_ray(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], num_workers: int) -> None:
+def _settled(settings: dict[str, Any]) -> bool:
+    """Take stock of a group; whether nothing was left to do."""
+    coordinator = Coordinator(settings)
+    if coordinator.finished():
+        coordinator.end()
+        return True
+    coordinator.close()
+    return False
+
+
+def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
     """Run each group as one Ray Tune trial: an empty head bundle, and one bundle a worker.
 
     Raises what a trial raised beyond the failures that its ledger records.
@@ -49,7 +69,7 @@ def run_ray(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], 
     bundle = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device.startswith("cuda"):
         bundle["GPU"] = 1.0
-    settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
+    num_workers = sweep.config.resources.num_workers
     trainable = tune.with_resources(
         tune.with_parameters(_trial, settings=settings, num_workers=num_workers, bundle=bundle),
         tune.PlacementGroupFactory([{}] + [bundle] * num_workers),
@@ -57,7 +77,7 @@ def run_ray(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], 
     with _cluster(num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
         tuner = tune.Tuner(
             trainable,
-            param_space={"group": tune.grid_search([group.group_id for group in groups])},
+            param_space={"group": tune.grid_search(list(settings))},
             run_config=tune.RunConfig(
                 name=sweep.sweep_id, storage_path=scratch, verbose=0,
                 failure_config=tune.FailureConfig(max_failures=3),

@@ -110,9 +110,7 @@ class LedgerReader:
             if self._db is None:
                 if not self._path.exists():
                     return []
-                self._db = sqlite3.connect(
-                    f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False
-                )
+                self._db = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
             return _select(self._db, after)
         except sqlite3.DatabaseError as error:
             if "no such table" in str(error):

@@ -49,7 +49,7 @@ class Monitor:
         while not self._stop.is_set():
             try:
                 self.tick()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told now, and raised by finish() if it lasts
                 if not self._complained:
                     log.warning("MLflow cannot be written for now, and will be later: %s", error)
                 self._complained = True
@@ -81,7 +81,5 @@ class Monitor:
             self._thread.join()
         self.tick()
         assert self._tracker is not None, "tick() has made it"
-        ended = {group_id: state.status for group_id, state in self._states.items()}
-        words = {group_id: status if status in ("done", "failed") else "interrupted" for group_id, status in ended.items()}
-        self._tracker.finish(words)
+        self._tracker.finish({group_id: state.ended for group_id, state in self._states.items()})
         return self._tracker

@@ -62,6 +62,11 @@ class GroupState:
         node: dict[str, Any] = self.plan["group"]
         return node
 
+    @property
+    def ended(self) -> str:
+        """How the last launch ended: done or failed, or else interrupted."""
+        return self.status if self.status in ("done", "failed") else "interrupted"
+
     def done_shards(self) -> int:
         """Planned shards that are trained."""
         return sum(shard["key"] in self.trained for shard in self.group["shards"]) if self.plan else 0

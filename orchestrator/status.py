@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -46,6 +46,15 @@ class SweepStatus:
     tasks_per_second: float | None
     eta: float | None
     groups: list[GroupStatus]
+
+    def state_when_idle(self) -> str:
+        """The state without regard to a process that is still at it: done, failed, interrupted or planned."""
+        if any(group.failures for group in self.groups):
+            return "failed"
+        complete = self.shards_done == self.shards and self.evaluations_done == self.evaluations
+        if complete and all(group.state == "done" for group in self.groups):
+            return "done"
+        return "interrupted" if any(group.shards for group in self.groups) else "planned"
 
     def to_node(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -105,36 +114,33 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     """The status of a sweep. planned: shards and evaluations of each of its groups."""
     groups = [group_status(group_id, states.get(group_id, GroupState())) for group_id in planned]
     process = holder_of(sweep.path)
-    shards = sum(shards for shards, _ in planned.values())
-    evaluations = sum(evaluations for _, evaluations in planned.values())
-    shards_done = sum(group.shards_done for group in groups)
-    evaluations_done = sum(group.evaluations_done for group in groups)
-    if process is not None:
-        state = "running"
-    elif any(group.failures for group in groups):
-        state = "failed"
-    elif shards_done == shards and evaluations_done == evaluations and all(g.state == "done" for g in groups):
-        state = "done"
-    else:
-        state = "interrupted" if any(group.shards for group in groups) else "planned"
     accuracies = [group.accuracy for group in groups if group.accuracy is not None]
     rates = [group.tasks_per_second for group in groups if group.tasks_per_second is not None]
-    return SweepStatus(
-        sweep_id=sweep.sweep_id, state=state, process=process,
-        shards_done=shards_done, shards=shards, evaluations_done=evaluations_done, evaluations=evaluations,
-        accuracy=_mean(accuracies), tasks_per_second=_mean(rates),
-        eta=_eta(groups, planned), groups=groups,
-    )  # fmt: skip
+    found = SweepStatus(
+        sweep_id=sweep.sweep_id,
+        state="running",
+        process=process,
+        shards_done=sum(group.shards_done for group in groups),
+        shards=sum(shards for shards, _ in planned.values()),
+        evaluations_done=sum(group.evaluations_done for group in groups),
+        evaluations=sum(evaluations for _, evaluations in planned.values()),
+        accuracy=_mean(accuracies),
+        tasks_per_second=_mean(rates),
+        eta=_eta(groups, planned),
+        groups=groups,
+    )
+    return found if process is not None else replace(found, state=found.state_when_idle())
 
 
 def _eta(groups: list[GroupStatus], planned: dict[str, tuple[int, int]]) -> float | None:
-    """Seconds left over all groups, run one after the other; groups not begun take as long as the mean of the others."""
-    known = [(group.eta, group) for group in groups if group.eta is not None and group.shards]
+    """Seconds left over all groups, one after the other.
+
+    A group not begun takes what the others take a task on average; its evaluations are not foreseen.
+    """
+    begun = [group for group in groups if group.shards]
+    known = [group.eta for group in begun if group.eta is not None]
     if not known:
         return None
-    total = sum(eta for eta, _ in known)
-    rates = [group.tasks_per_second for _, group in known if group.tasks_per_second]
-    if not rates:
-        return total
-    not_begun = sum(planned[group.group_id][0] for group in groups if not group.shards)
-    return total + not_begun / fmean(rates)
+    rates = [group.tasks_per_second for group in begun if group.tasks_per_second]
+    waiting = sum(planned[group.group_id][0] for group in groups if not group.shards)
+    return sum(known) + (waiting / fmean(rates) if rates else 0.0)

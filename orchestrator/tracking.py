@@ -8,6 +8,7 @@ crash or resume loses or doubles one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ class Tracker:
         """Create the store, the experiment and the runs that are missing; open the others again."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
 
         self._mlflow = mlflow
         self._sweep = sweep
@@ -180,9 +183,7 @@ def _inferring(key: str) -> bool:
 
 def training_label(group: Group) -> str:
     """A readable name for a training group: what the grid varies of its training, and its seed."""
-    varied = [
-        f"{key.rpartition('.')[2]}={value}" for key, value in group.runs[0].varied.items() if not _inferring(key)
-    ]
+    varied = [f"{key.rpartition('.')[2]}={value}" for key, value in group.runs[0].varied.items() if not _inferring(key)]
     return " ".join(["train", *varied, f"seed={group.experiment.seed}"])
 
 

@@ -58,9 +58,7 @@ class LocalPool(WorkerPool):
         return [(0, self._worker.run(job))]
 
 
-def drive(
-    coordinator: CoordinatorLike, pool: WorkerPool, on_progress: Callable[[dict[str, float]], None]
-) -> str:
+def drive(coordinator: CoordinatorLike, pool: WorkerPool, on_progress: Callable[[dict[str, float]], None]) -> str:
     """Run the group to its end; returns done or failed. What is committed survives this being killed."""
     idle = list(range(pool.num_workers))
     in_flight: dict[int, str] = {}

@@ -54,9 +54,9 @@ class Worker:
                 seconds = time.perf_counter() - started
                 made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
                 return outcome_of(artifact, made)
-        except CorruptArtifact as error:
+        except CorruptArtifactError as error:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
-        except Exception as error:  # the user's code may raise anything; the ledger keeps it
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
             return {
                 "status": "failed", "key": job["key"],
                 "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(),
@@ -132,7 +132,7 @@ _STATE = "state."
 """Prefix of the tensors of an artifact that are the method's own state."""
 
 
-class CorruptArtifact(CorruptError):
+class CorruptArtifactError(CorruptError):
     """An artifact that a job needs is missing or corrupt; `key` says which."""
 
     def __init__(self, key: str, reason: str) -> None:
@@ -141,13 +141,13 @@ class CorruptArtifact(CorruptError):
 
 
 def read_artifact(store: ArtifactStore, key: str) -> Artifact:
-    """`store.get`, with a missing file told like a corrupt one: CorruptArtifact with its key."""
+    """`store.get`, with a missing file told like a corrupt one: CorruptArtifactError with its key."""
     try:
         return store.get(key)
     except FileNotFoundError as error:
-        raise CorruptArtifact(key, f"{store.path(key)}: missing") from error
+        raise CorruptArtifactError(key, f"{store.path(key)}: missing") from error
     except CorruptError as error:
-        raise CorruptArtifact(key, str(error)) from error
+        raise CorruptArtifactError(key, str(error)) from error
 
 
 def outcome_of(artifact: Artifact, made: dict[str, Any] | None = None) -> Outcome:

@@ -135,7 +135,7 @@ def _decide(
         with torch.enable_grad():
             chosen[numbers] = rule.choose(learner, x, objective, given)
     correct = torch.zeros(len(groups), dtype=torch.int64)
-    for mask in chosen.unique().tolist():
+    for mask in sorted(set(chosen.tolist())):
         numbers = torch.nonzero(chosen == mask).squeeze(1).tolist()
         indices = torch.cat([groups[number] for number in numbers])
         x, y = task.test_batch(indices)

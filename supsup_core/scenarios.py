@@ -26,9 +26,7 @@ SCENARIOS: Registry[Scenario] = Registry("scenario")
 
 
 def _row(name: str, training: bool, inference: bool, wrong: bool) -> Scenario:
-    row = Scenario(
-        name=name, given_in_training=training, given_at_inference=inference, wrong_task_is_wrong=wrong
-    )
+    row = Scenario(name=name, given_in_training=training, given_at_inference=inference, wrong_task_is_wrong=wrong)
     return SCENARIOS.register(name)(row)
 
 

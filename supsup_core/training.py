@@ -60,9 +60,7 @@ def train(
 
     SupSupError when the loss is no longer finite.
     """
-    order = torch.from_numpy(
-        seeding.batches(order_seed, task.num_train, recipe.num_batches, recipe.batch_size)
-    )
+    order = torch.from_numpy(seeding.batches(order_seed, task.num_train, recipe.num_batches, recipe.batch_size))
     curve = LossCurve([], [])
     interval = log_interval(recipe.num_batches)
     total = torch.zeros((), dtype=torch.float64)

@@ -16,14 +16,15 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     accuracy = summary[summary["metric"] == "accuracy"]
-    for number, (run, part) in enumerate(accuracy.groupby("run", sort=False)):
-        part = part.sort_values("num_learned")
-        style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
-        axes.plot(part["num_learned"], 100 * part["mean"], label=str(run), markersize=4, linewidth=1.4, **style)
+    for number, (run, part) in enumerate(accuracy.sort_values("num_learned").groupby("run", sort=False)):
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        axes.plot(
+            part["num_learned"], 100 * part["mean"], label=str(run),
+            color=colour, marker=marker, markersize=4, linewidth=1.4,
+        )  # fmt: skip
         if (part["num_seeds"] > 1).any():
-            axes.fill_between(
-                part["num_learned"], 100 * part["low"], 100 * part["high"], color=style["color"], alpha=0.15, linewidth=0
-            )
+            low, high = 100 * part["low"], 100 * part["high"]
+            axes.fill_between(part["num_learned"], low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("average accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -28,11 +28,15 @@ _SHOWN = (
 """Metrics of the final table and their headings."""
 
 
-def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[tuple[Group, Run, dict[int, tuple[str, ...]], GroupState]]:
+_RunRow = tuple[Run, dict[int, tuple[str, ...]], GroupState]
+
+
+def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunRow]:
+    """Every run with the keys of its evaluation points and its group's state."""
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
-            yield group, run, points, state
+            yield run, points, state
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
@@ -42,14 +46,15 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     they are empty for what is measured on all.
     """
     rows: list[dict[str, Any]] = []
-    for _, run, points, state in _runs(groups, states):
+    for run, points, state in _runs(groups, states):
         for n, keys in points.items():
             row = state.points.get((run.run_id, n))
             if row is None:
                 continue
             for metric, value in row.payload["metrics"].items():
                 low, high = _sampling_interval(metric, run, keys, state)
-                rows.append(dict(zip(_POINT_COLUMNS, (run.label, run.experiment.seed, n, metric, value, low, high), strict=True)))
+                cells = (run.label, run.experiment.seed, n, metric, value, low, high)
+                rows.append(dict(zip(_POINT_COLUMNS, cells, strict=True)))
     return pd.DataFrame(rows, columns=_POINT_COLUMNS)
 
 
@@ -105,7 +110,7 @@ def final_table(summary: pd.DataFrame) -> pd.DataFrame:
 def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """One row per run, seed, evaluation point and task."""
     rows = []
-    for _, run, points, state in _runs(groups, states):
+    for run, points, state in _runs(groups, states):
         for n, keys in points.items():
             if (run.run_id, n) not in state.points:
                 continue
@@ -126,13 +131,14 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
 def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """Inferred against true tasks at each run's last complete point: decisions for each pair that occurred."""
     rows = []
-    for _, run, points, state in _runs(groups, states):
+    for run, points, state in _runs(groups, states):
         complete = [n for n in points if (run.run_id, n) in state.points]
         if not complete or run.experiment.scenario.given_at_inference:
             continue
         n = max(complete)
         found = [state.evaluated[key].payload["facts"]["results"] for key in points[n]]
-        rows += [{"run": run.label, "seed": run.experiment.seed, "num_learned": n, **pair} for pair in results.confusion(found)]
+        which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
+        rows += [{**which, **pair} for pair in results.confusion(found)]
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
 
 
@@ -179,6 +185,5 @@ def to_text(final: pd.DataFrame) -> str:
     widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
     lines = []
     for row in [headings, ["-" * width for width in widths], *rows]:
-        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
+        lines.append("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))
     return "\n".join(lines)

@@ -4,5 +4,14 @@ from supsup_core.benchmarks import digits, mnist, permuted
 from supsup_core.benchmarks.base import BASES, BENCHMARKS, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
-    "BASES", "BENCHMARKS", "Base", "Benchmark", "Dataset", "Images", "Task", "digits", "mnist", "permuted",
+    "BASES",
+    "BENCHMARKS",
+    "Base",
+    "Benchmark",
+    "Dataset",
+    "Images",
+    "Task",
+    "digits",
+    "mnist",
+    "permuted",
 ]

@@ -18,7 +18,6 @@ from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Meth
 from supsup_core.nets.base import Objective
 from supsup_core.training import ScoreStep, train
 
-
 _GRADIENT_BYTES = 256 << 20
 """Bytes of gradients held at a time when many decisions are taken together."""
 

@@ -57,9 +57,7 @@ class Net(ABC):
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`."""
 
-    def loss_gradients(
-        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]
-    ) -> Tensor:
+    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]) -> Tensor:
         """Mean cross-entropy (a scalar) of labels y (batch,), its gradients in `weights` written to `out`.
 
         This default goes through autograd; a net may override it with the same result, faster.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class MLP(Net):
         widths = (math.prod(input_shape), *self.hidden, self.num_outputs)
         return tuple(
             Layer(f"fc{i + 1}", (fan_out, fan_in), fan_in)
-            for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths))
         )
 
     def _activations(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
@@ -45,9 +46,7 @@ class MLP(Net):
         return self._activations(weights, x)[-1]
 
     @torch.no_grad()
-    def loss_gradients(
-        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]
-    ) -> Tensor:
+    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]) -> Tensor:
         outputs = self._activations(weights, x)
         log_p = torch.log_softmax(outputs[-1], 1)
         rows = torch.arange(len(y), device=y.device)
