@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator import environment
 from orchestrator.files import holder_of
-from orchestrator.progress import duration, line
+from orchestrator.progress import line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_states, sweep_status
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
@@ -39,7 +39,7 @@ def _print(found: SweepStatus) -> None:
     for group in found.groups:
         print(
             f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
-            f"evaluations {group.evaluations_done}/{group.evaluations}, ETA {duration(group.eta)}"
+            f"evaluations {group.evaluations_done}/{group.evaluations}"
         )
         for lost in group.lost:
             print(f"    made again: {lost}")

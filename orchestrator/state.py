@@ -21,7 +21,6 @@ class GroupState:
     lost: list[Row] = field(default_factory=list)
     retried: dict[str, int] = field(default_factory=dict)
     status: str = "planned"
-    started_ms: int = 0
     last: Row | None = None
 
     def apply(self, rows: Iterable[Row]) -> GroupState:
@@ -38,11 +37,12 @@ class GroupState:
                 self.plan = row.payload
                 self.failed.clear()
                 self.retried.clear()
-                self.status = "running"
-                self.started_ms = row.time_ms
+                self.status = "planned"
             case "trained":
+                self.status = "running"
                 self.trained.setdefault(key, row)
             case "evaluated":
+                self.status = "running"
                 self.evaluated.setdefault(key, row)
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from orchestrator.files import holder_of
-from orchestrator.ledger import LedgerReader
+from orchestrator.ledger import LedgerReader, Row
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
 
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """One training group. Times in seconds, None where nothing is known yet; accuracy in [0, 1]."""
+    """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet."""
 
     group_id: str
     seed: int
@@ -25,8 +26,9 @@ class GroupStatus:
     evaluations_done: int
     evaluations: int
     accuracy: float | None
-    tasks_per_second: float | None
-    eta: float | None
+    num_workers: int
+    train_seconds: float | None
+    evaluate_seconds: float | None
     failures: list[str]
     lost: list[str]
 
@@ -65,25 +67,21 @@ def _mean(values: list[float]) -> float | None:
     return fmean(values) if values else None
 
 
+def _recent_seconds(rows: Iterable[Row]) -> float | None:
+    """Mean seconds of the last jobs that were really done, not found."""
+    return _mean([row.payload["seconds"] for row in rows if row.payload["seconds"]][-50:])
+
+
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """The status of one group from its replayed state."""
     if not state.plan:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, None, [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, 1, None, None, [], [])
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
-    trained = list(state.trained.values())
-    accuracies = [row.payload["facts"]["accuracy"] for row in trained]
-    train_seconds = [row.payload["seconds"] for row in trained if row.payload["seconds"]]
-    evaluate_seconds = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
+    accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
+    train_seconds = _recent_seconds(state.trained.values())
+    evaluate_seconds = _recent_seconds(state.evaluated.values())
     workers = state.plan["environment"]["num_workers"]
-    remaining: float | None = 0.0
-    for left, seconds in (
-        (len(group["shards"]) - shards_done, _mean(train_seconds[-50:])),
-        (len(group["evaluations"]) - evaluations_done, _mean(evaluate_seconds[-50:])),
-    ):
-        if left and seconds is None and left == len(group["evaluations"]) and evaluations_done == 0:
-            continue  # not one evaluation timed yet: the training alone is the best estimate
-        remaining = None if remaining is None or (left and seconds is None) else remaining + left * (seconds or 0)
     return GroupStatus(
         group_id=group_id,
         seed=group["seed"],
@@ -94,8 +92,9 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         evaluations_done=evaluations_done,
         evaluations=len(group["evaluations"]),
         accuracy=_mean([value for value in accuracies if value is not None]),
-        tasks_per_second=workers / fmean(train_seconds[-50:]) if train_seconds else None,
-        eta=None if remaining is None else remaining / workers,
+        num_workers=workers,
+        train_seconds=train_seconds,
+        evaluate_seconds=evaluate_seconds,
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
         lost=[f"{row.payload['file']}: {row.payload['reason']}" for row in state.lost],
     )
@@ -114,33 +113,32 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     """The status of a sweep. planned: shards and evaluations of each of its groups."""
     groups = [group_status(group_id, states.get(group_id, GroupState())) for group_id in planned]
     process = holder_of(sweep.path)
+    if process is None:
+        groups = [replace(group, state="interrupted") if group.state == "running" else group for group in groups]
+    train_seconds = _mean([group.train_seconds for group in groups if group.train_seconds])
+    evaluate_seconds = _mean([group.evaluate_seconds for group in groups if group.evaluate_seconds])
     accuracies = [group.accuracy for group in groups if group.accuracy is not None]
-    rates = [group.tasks_per_second for group in groups if group.tasks_per_second is not None]
+    shards = sum(shards for shards, _ in planned.values())
+    evaluations = sum(evaluations for _, evaluations in planned.values())
+    shards_done = sum(group.shards_done for group in groups)
+    evaluations_done = sum(group.evaluations_done for group in groups)
+    workers = max((group.num_workers for group in groups), default=1)
+    eta = None
+    if train_seconds or evaluate_seconds or (shards_done, evaluations_done) == (shards, evaluations):
+        left = (shards - shards_done) * (train_seconds or 0)
+        left += (evaluations - evaluations_done) * (evaluate_seconds or 0)
+        eta = left / workers
     found = SweepStatus(
         sweep_id=sweep.sweep_id,
         state="running",
         process=process,
-        shards_done=sum(group.shards_done for group in groups),
-        shards=sum(shards for shards, _ in planned.values()),
-        evaluations_done=sum(group.evaluations_done for group in groups),
-        evaluations=sum(evaluations for _, evaluations in planned.values()),
+        shards_done=shards_done,
+        shards=shards,
+        evaluations_done=evaluations_done,
+        evaluations=evaluations,
         accuracy=_mean(accuracies),
-        tasks_per_second=_mean(rates),
-        eta=_eta(groups, planned),
+        tasks_per_second=workers / train_seconds if train_seconds else None,
+        eta=eta,
         groups=groups,
     )
     return found if process is not None else replace(found, state=found.state_when_idle())
-
-
-def _eta(groups: list[GroupStatus], planned: dict[str, tuple[int, int]]) -> float | None:
-    """Seconds left over all groups, one after the other.
-
-    A group not begun takes what the others take a task on average; its evaluations are not foreseen.
-    """
-    begun = [group for group in groups if group.shards]
-    known = [group.eta for group in begun if group.eta is not None]
-    if not known:
-        return None
-    rates = [group.tasks_per_second for group in begun if group.tasks_per_second]
-    waiting = sum(planned[group.group_id][0] for group in groups if not group.shards)
-    return sum(known) + (waiting / fmean(rates) if rates else 0.0)

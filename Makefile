@@ -1,0 +1,32 @@
+# The two commands a new user needs are `make run` and `make test`; both set up everything else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test check bench clean
+
+run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
+	$(BIN)/supsup sweep sweeps/quickstart.yaml
+
+test: check  ## all that CI runs
+	$(BIN)/pytest tests/orchestrator tests/integration tests/chaos tests/browser
+
+check: $(READY)  ## the fast part: style, types, layers, the science's tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest tests/core
+
+bench: $(READY)  ## a training step against the plain way
+	$(BIN)/python -m bench.training_step
+
+clean:  ## everything that can be made again; not runs/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q orchestrator supsup_core
+	touch $@
