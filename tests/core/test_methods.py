@@ -1,0 +1,76 @@
+"""The contract of every method."""
+
+import pytest
+import torch
+
+from supsup_core.benchmarks import BENCHMARKS, Dataset
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.methods import METHODS, Method, Problem
+from supsup_core.nets import NETS
+from supsup_core.scenarios import SCENARIOS
+from supsup_core.training import TrainingRecipe
+
+
+@pytest.fixture(params=METHODS.names())
+def method(request: pytest.FixtureRequest) -> Method:
+    """Every registered method with its defaults."""
+    return METHODS[request.param]()
+
+
+def learn(method: Method, problem: Problem, digits: Dataset, count: int) -> list[dict[str, torch.Tensor]]:
+    benchmark = BENCHMARKS["permuted"](base="digits")
+    states: list[dict[str, torch.Tensor]] = []
+    for index in range(count):
+        parents = [states[parent] for parent in method.dependence.parents(index)]
+        learned = method.learn(problem, index, benchmark.task(index, digits, problem.seed), parents)
+        states.append(dict(learned.state))
+    return states
+
+
+def test_learning_is_a_pure_function(method: Method, small_problem: Problem, digits: Dataset) -> None:
+    first, second = (learn(method, small_problem, digits, 2) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_seeds_learn_differently(method: Method, digits: Dataset) -> None:
+    problems = [
+        Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, TrainingRecipe(num_batches=3), seed=seed)
+        for seed in (0, 1)
+    ]
+    (one,), (other,) = (learn(method, problem, digits, 1) for problem in problems)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_learner_knows_every_task(method: Method, small_problem: Problem, digits: Dataset) -> None:
+    learner = method.learner(small_problem, learn(method, small_problem, digits, 3))
+    assert (learner.num_masks, learner.num_labels) == (3, 10)
+    x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(9))
+    for mask in range(3):
+        assert learner.logits(x, mask).shape == (9, 20)
+        assert int(learner.predict(x, mask).max()) < 10
+
+
+def test_its_scenarios_exist(method: Method) -> None:
+    assert method.scenarios
+    assert method.scenarios <= set(SCENARIOS.names())
+
+
+def test_supsup_stores_one_bit_a_weight(small_problem: Problem, digits: Dataset) -> None:
+    (state,) = learn(METHODS["supsup"](), small_problem, digits, 1)
+    num_weights = 64 * 300 + 300 * 100 + 100 * 20
+    assert sum(tensor.nbytes for tensor in state.values()) == num_weights // 8 + 24
+
+
+def test_supsup_refuses_a_mask_of_another_net(small_problem: Problem, digits: Dataset) -> None:
+    states = learn(METHODS["supsup"](), small_problem, digits, 1)
+    other = Problem(NETS["lenet_300_100"](num_outputs=30), (64,), 10, TrainingRecipe(), seed=3)
+    with pytest.raises(CorruptError, match="does not fit a net"):
+        METHODS["supsup"]().learner(other, states)
+
+
+@pytest.mark.parametrize("fields", [{"density": 1.5, "mask": "top_k"}, {"density": 0.1}, {"rank": "raw"}])
+def test_supsup_refuses_densities_that_mean_nothing(fields: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="density"):
+        METHODS["supsup"](**fields)
