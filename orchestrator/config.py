@@ -58,7 +58,9 @@ class Resources:
 class SweepConfig:
     """A sweep file: an experiment, and what to vary, repeat and use.
 
-    `benchmark`, `net` and `method` are nodes {name: …, and the fields of the class of that name}.
+    `benchmark`, `net` and `method` are nodes {name: …, and the fields of the class of that name};
+    `training`, `inference` and `evaluation` hold the fields of TrainingRecipe, Inference and
+    EvaluationConfig. All stay plain until an experiment is built, when the user's modules are loaded.
     `grid` maps dotted keys to lists of values; every combination is run for every seed.
     """
 
@@ -67,15 +69,24 @@ class SweepConfig:
     benchmark: dict[str, Any] = field(default_factory=lambda: {"name": "permuted"})
     net: dict[str, Any] = field(default_factory=lambda: {"name": "lenet_300_100"})
     method: dict[str, Any] = field(default_factory=lambda: {"name": "supsup"})
-    training: TrainingRecipe = field(default_factory=TrainingRecipe)
-    inference: Inference = field(default_factory=Inference)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    training: dict[str, Any] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     resources: Resources = field(default_factory=Resources)
     imports: list[str] = field(default_factory=list)
     output: str = "runs"
     data: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Schema(SweepConfig):
+    """SweepConfig with the types that its sections are checked against."""
+
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)  # type: ignore[assignment]
+    inference: Inference = field(default_factory=Inference)  # type: ignore[assignment]
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)  # type: ignore[assignment]
 
 
 EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation")
@@ -153,7 +164,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     if isinstance(grid, DictConfig):
         for key in changes:
             grid.pop(key, None)
-    merged = _merge(SweepConfig, loaded, str(path))
+    merged = _merge(_Schema, loaded, str(path))
     for key, value in changes.items():
         node: Any = value
         for part in reversed(key.split(".")):
@@ -164,7 +175,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
 
 def sweep_from_node(node: Node, where: str) -> SweepConfig:
     """A SweepConfig from the plain dictionary that `asdict` made of one."""
-    return _sweep_from(_merge(SweepConfig, OmegaConf.create(node), where), where)
+    return _sweep_from(_merge(_Schema, OmegaConf.create(node), where), where)
 
 
 def parse_overrides(overrides: Iterable[str]) -> Node:
@@ -226,13 +237,7 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
         raise InputError(f"{where}: name: missing; give the sweep a name")
     node = cast(Node, OmegaConf.to_container(config))
     try:
-        sweep = SweepConfig(
-            **{key: node[key] for key in node if key not in ("training", "inference", "evaluation", "resources")},
-            training=TrainingRecipe(**node["training"]),
-            inference=Inference(**node["inference"]),
-            evaluation=EvaluationConfig(**node["evaluation"]),
-            resources=Resources(**node["resources"]),
-        )
+        sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"])})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if not sweep.seeds:

@@ -36,13 +36,13 @@ _MARKER = "supsup-output.json"
 class Sweep:
     """A sweep as asked for.
 
-    `folder`: what its imports are relative to. `extra_inferences`: the inferences that `supsup evaluate`
+    `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`: the inferences that `supsup evaluate`
     added, each a set of `inference.*` overrides. `planned`: shards and evaluations of each training
     group at its last launch, so that a status needs no plan.
     """
 
     config: SweepConfig
-    folder: Path
+    file: Path
     extra_inferences: tuple[dict[str, Any], ...] = ()
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -68,6 +68,11 @@ class Sweep:
         """Where datasets are: the config's `data`, else SUPSUP_DATA, else None for the user's cache."""
         root = self.config.data or os.environ.get("SUPSUP_DATA")
         return Path(root).expanduser().absolute() if root else None
+
+    @property
+    def folder(self) -> Path:
+        """What the sweep's imports are relative to."""
+        return self.file.parent
 
     def ledger_path(self, group_id: str) -> Path:
         """The ledger of one training group."""
@@ -97,7 +102,7 @@ class Sweep:
         try:
             return [Run(build_experiment(plain, seed), varied) for seed in self.config.seeds]
         except InputError as error:
-            raise InputError(f"{self.config.name}: {error}") from error
+            raise InputError(f"{self.file}: {error}") from error
 
     def plan(self) -> list[Group]:
         """The sweep's training groups. Imports the user's modules first."""
@@ -111,7 +116,7 @@ class Sweep:
             "format": FORMAT,
             "sweep_id": self.sweep_id,
             "config": asdict(self.config),
-            "folder": str(self.folder),
+            "file": str(self.file),
             "extra_inferences": list(self.extra_inferences),
             "planned": {group.group_id: [len(group.shards), len(group.evaluations)] for group in groups},
         }
@@ -146,7 +151,7 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
     if config.data:
         config = replace(config, data=str(Path(config.data).expanduser().absolute()))
-    sweep = Sweep(config, file.absolute().parent)
+    sweep = Sweep(config, file.absolute())
     check_output(sweep.output)
     if (sweep.path / "sweep.json").exists():
         sweep = replace(sweep, extra_inferences=_read(sweep.path).extra_inferences)
@@ -203,7 +208,7 @@ def _read(folder: Path) -> Sweep:
         node = json.loads(file.read_text())
         config = sweep_from_node(node["config"], str(file))
         planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
-        sweep = Sweep(config, Path(node["folder"]), tuple(node["extra_inferences"]), planned)
+        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
     output = str(folder.parent.parent)

@@ -1,13 +1,20 @@
-"""Shared fixtures: one thread, real data where it is promised, small problems."""
+"""Shared fixtures: real data where it is promised, small problems, sweep files, the command line."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from orchestrator import cli
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
@@ -37,3 +44,62 @@ def digits() -> Dataset:
 def small_problem() -> Problem:
     """LeNet on digits, trained for a moment."""
     return Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, TrainingRecipe(num_batches=40), seed=3)
+
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "scenario": "GNu",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 3},
+    "net": {"name": "lenet_300_100", "num_outputs": 30},
+    "training": {"num_batches": 30},
+    "evaluation": {"at": [1, 3]},
+    "inference": {"strict_images": 20},
+}
+"""A sweep of three short tasks."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write SMALL with changes to a file."""
+
+    def write(file_name: str = "small.yaml", **changes: Any) -> Path:
+        node = {**SMALL, **changes}
+        path = tmp_path / file_name
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in node.items() if value is not None}, sort_keys=False)
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def supsup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Run a supsup command in this process, in tmp_path, with a home of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["supsup", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return Result(int(ended.value.code or 0), out, err)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.environ.pop("MLFLOW_DISABLE_TELEMETRY", None)

@@ -1,0 +1,162 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+Command = Callable[..., Any]
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        found = subprocess.run(
+            [Path(sys.executable).parent / "supsup", "--help"], capture_output=True, text=True, check=True
+        )
+        times.append(time.perf_counter() - started)
+    assert statistics.median(times) < 0.3
+    for verb in ("plan", "sweep", "resume", "status", "evaluate", "report", "ui"):
+        assert verb in found.stdout
+    assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
+
+
+@pytest.mark.parametrize("verb", ["plan", "sweep", "resume", "status", "evaluate", "report", "ui"])
+def test_every_verb_has_help_with_an_example(supsup: Command, verb: str) -> None:
+    found = supsup(verb, "--help")
+    assert found.code == 0
+    assert f"Example: supsup {verb}" in " ".join(found.out.split())
+
+
+def test_plan_says_what_would_be_done_and_writes_nothing(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1])
+    found = supsup("plan", file, "--json")
+    node = json.loads(found.out)
+    assert [group["shards"] for group in node["groups"]] == [3, 3]
+    assert node["groups"][0]["runs"] == ["GG seed=0", "GNu one_shot entropy seed=0"]
+    assert node["estimate"]["seconds"] > 0
+    assert node["estimate"]["disk_bytes"] > 6 * 6000
+    assert not (tmp_path / "runs").exists()
+    assert "6 runs" not in supsup("plan", file).out
+    assert "4 runs in 2 training groups" in supsup("plan", file).out
+    assert supsup("sweep", file, "--local").code == 0
+    node = json.loads(supsup("plan", file, "--json").out)
+    assert [group["shards_done"] for group in node["groups"]] == [3, 3]
+    assert node["estimate"]["seconds"] == 0
+    longer = json.loads(supsup("plan", file, "benchmark.num_tasks=5", "--json").out)
+    assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
+
+
+def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = supsup("sweep", sweep_file(seeds=[0, 1]), "--local", "output=here")
+    assert found.code == 0
+    assert "GNu one_shot entropy" in found.out
+    assert " ± " in found.out
+    assert "supsup ui output=here" in found.out
+    (report,) = (tmp_path / "here" / "sweeps").glob("small-*/report")
+    assert {path.name for path in report.iterdir()} == {
+        "accuracy_over_tasks.png", "confusion.csv", "final.csv", "points.csv", "report.md", "summary.csv", "tasks.csv",
+    }  # fmt: skip
+    tasks = pd.read_csv(report / "tasks.csv")
+    points = pd.read_csv(report / "points.csv")
+    for seed in (0, 1):
+        mean = tasks[(tasks.seed == seed) & (tasks.num_learned == 3)].accuracy.mean()
+        reported = points[(points.seed == seed) & (points.num_learned == 3) & (points.metric == "accuracy")].value
+        assert mean == pytest.approx(float(reported.iloc[0]))
+    confusion = pd.read_csv(report / "confusion.csv")
+    assert set(confusion[confusion.seed == 0].task) == {0, 1, 2}
+    assert (report / "accuracy_over_tasks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_trains_nothing_and_adds_runs_that_stay(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    found = supsup("evaluate", "small", "inference.rule=binary", "inference.objective=energy", "--local")
+    assert found.code == 0, found.err
+    assert "GNu binary energy" in found.out
+    assert "GNu one_shot entropy" in found.out
+    again = supsup("resume", "--local")
+    assert "GNu binary energy" in again.out
+    refused = supsup("evaluate", "small", "training.num_batches=4", "--local")
+    assert refused.code == 2
+    assert "changes inference only" in refused.err
+    longer = supsup("evaluate", "small", "inference.rule=bynary", "--local")
+    assert longer.code == 2
+    assert "did you mean 'binary'" in longer.err
+
+
+def test_evaluate_before_training_is_refused(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    for path in (tmp_path / "runs" / "store").glob("??/*"):
+        path.unlink()
+    found = supsup("evaluate", "small", "inference.rule=binary", "--local")
+    assert found.code == 2
+    assert "3 shards are not trained" in found.err
+
+
+def test_status_and_report_read_what_is_on_disk(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    status = json.loads(supsup("status", "small", "--json").out)
+    assert (status["state"], status["shards_done"], status["evaluations_done"]) == ("done", 3, 4)
+    assert status["groups"][0]["failures"] == []
+    found = supsup("report", "small")
+    assert found.code == 0, found.err
+    assert "GNu one_shot entropy" in found.out
+
+
+def test_a_corrupt_artifact_is_named_and_that_shard_alone_trained_again(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = supsup("sweep", sweep_file(), "--local")
+    node = json.loads(supsup("plan", sweep_file(), "--json").out)
+    assert node["groups"][0]["shards_done"] == 3
+    masks = [path for path in (tmp_path / "runs" / "store").glob("??/*") if path.stat().st_size > 5000]
+    assert len(masks) == 3
+    good = masks[0].read_bytes()
+    masks[0].write_bytes(good[:2000] + bytes([good[2000] ^ 1]) + good[2001:])
+    found = supsup("resume", "--local")
+    assert found.code == 0, found.err
+    assert f"made again: {tmp_path}/runs/store/corrupt/{masks[0].stem}" in found.out
+    assert masks[0].read_bytes() == good
+    table = first.out.split("\n\n")[1]
+    assert table in found.out
+
+
+def test_a_failing_run_ends_with_1_names_the_task_and_can_be_resumed(
+    supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from supsup_core.methods.supsup import SupSup
+
+    real = SupSup.learn
+
+    def fails_at_task_1(self: Any, problem: Any, index: int, *rest: Any) -> Any:
+        if index == 1:
+            raise RuntimeError("no luck with this task")
+        return real(self, problem, index, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SupSup, "learn", fails_at_task_1)
+        found = supsup("sweep", sweep_file(), "--local")
+    assert found.code == 1
+    assert "FAILED  task 1: RuntimeError: no luck with this task" in found.out
+    assert "supsup resume small-" in found.out
+    (log,) = (tmp_path / "runs" / "sweeps").glob("small-*/supsup.log")
+    assert "fails_at_task_1" in log.read_text()
+    status = supsup("status")
+    assert "failed" in status.out
+    found = supsup("resume", "--local")
+    assert found.code == 0, found.err
+    assert "3/3 shards" in found.out

@@ -1,0 +1,178 @@
+"""Real sweeps on real Ray workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+Call = Callable[..., tuple[int, str, str]]
+TOYS = Path(__file__).with_name("toys.py")
+
+
+def artifacts(output: Path) -> dict[str, str]:
+    """SHA-256 of every artifact of an output."""
+    files = (output / "store").glob("??/*.safetensors")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def trained(output: Path) -> list[dict[str, Any]]:
+    """Every row of a shard that was really trained."""
+    rows = []
+    for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
+        with sqlite3.connect(path) as db:
+            found = db.execute("SELECT payload FROM rows WHERE kind = 'trained'").fetchall()
+        rows += [json.loads(payload) for (payload,) in found]
+    return [row for row in rows if row["seconds"] is not None]
+
+
+def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    file = sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1])
+    code, out, err = call("sweep", file, "output=ray")
+    assert code == 0, err
+    assert "6/6 shards" in out
+    code, out, err = call("sweep", file, "output=local", "--local")
+    assert code == 0, err
+    assert artifacts(tmp_path / "ray") == artifacts(tmp_path / "local")
+    assert len(artifacts(tmp_path / "ray")) == 6 + 2 * (3 + 4)
+    workers = {row["worker"] for row in trained(tmp_path / "ray")}
+    assert workers == {0, 1}
+    tables = [(tmp_path / name).glob("sweeps/*/report/final.csv") for name in ("ray", "local")]
+    assert next(tables[0]).read_text() == next(tables[1]).read_text()
+
+
+def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    toys = tmp_path / "toys.py"
+    shutil.copy(TOYS, toys)
+    file = sweep_file(
+        imports=["toys.py"],
+        scenario="GNs",
+        benchmark={"name": "toy_benchmark", "num_tasks": 3, "step": 9},
+        net={"name": "toy_net", "num_outputs": 10},
+        method={"name": "toy_method"},
+        inference={"rule": "toy_rule", "objective": "toy_objective", "strict_images": 20},
+    )
+    code, out, err = call("sweep", file)
+    assert code == 0, err
+    assert "GNs toy_rule toy_objective" in out
+    assert len(trained(tmp_path / "runs")) == 3
+    summary = next(tmp_path.glob("runs/sweeps/*/report/summary.csv")).read_text()
+    accuracy = [line for line in summary.splitlines() if ",3,accuracy," in line]
+    assert float(accuracy[0].split(",")[4]) > 0.5
+    code, _, err = call("sweep", file)
+    assert code == 0, err
+    assert len(trained(tmp_path / "runs")) == 3
+    toys.write_text(toys.read_text().replace("order[:500]", "order[:600]"))
+    code, _, err = call("sweep", file)
+    assert code == 0, err
+    assert len(trained(tmp_path / "runs")) == 6
+    code, out, err = call("evaluate", "small", "inference.rule=exhaustive", "inference.objective=entropy")
+    assert code == 0, err
+    assert "GNs exhaustive entropy" in out
+    assert len(trained(tmp_path / "runs")) == 6
+
+
+def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    shutil.copy(TOYS, tmp_path / "toys.py")
+    file = sweep_file(imports=["toys.py"], method={"name": "toy_method"}, scenario="GNs")
+    code, _, err = call("plan", file)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "cannot superpose its masks" in err
+    code, _, err = call("plan", file, "scenario=GNu")
+    assert code == 2
+    assert "toy_method cannot do GNu; it does GG, GNs" in err
+
+
+def test_a_worker_killed_in_the_middle_is_replaced(
+    launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(8)))
+    worker = _wait_for(lambda: _children(process.pid, "WorkerActor.run"))
+    coordinator = _wait_for(lambda: _children(process.pid, "CoordinatorActor"))
+    os.kill(worker[0], signal.SIGKILL)
+    time.sleep(0.5)
+    os.kill(coordinator[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "8/8 shards" in out
+    keys = [row["key"] for row in trained(tmp_path / "runs")]
+    assert len(keys) == len(set(keys))
+    assert len(artifacts(tmp_path / "runs")) == 8 + 4
+
+
+def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
+    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(12)))
+    _wait_for(lambda: trained(tmp_path / "runs") if any(tmp_path.glob("runs/sweeps/*/groups/*/*.sqlite")) else [])
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    command = out.strip().splitlines()[-1].partition("Go on with: supsup ")[2].split()
+    assert command[0] == "resume"
+    before = {row["key"] for row in trained(tmp_path / "runs")}
+    assert 1 <= len(before) < 12
+    code, out, err = call("status", "--json")
+    assert json.loads(out)[0]["state"] == "interrupted", err
+    assert json.loads(out)[0]["shards_done"] == len(before)
+    code, out, err = call(*command)
+    assert code == 0, err
+    after = [row["key"] for row in trained(tmp_path / "runs")]
+    assert len(after) == len(set(after)) == 12
+    code, out, err = call("status")
+    assert "done" in out.splitlines()[0]
+
+
+def test_two_sweeps_at_once_train_a_shared_task_once(
+    launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two sweeps in one output that need the same masks and differ in name and inference."""
+    shared = {"training": {"num_batches": 400}, "benchmark": _tasks(6)}
+    first = launch("sweep", sweep_file("a.yaml", name="a", **shared), "--local")
+    second = launch("sweep", sweep_file("b.yaml", name="b", scenario="GNs", **shared), "--local")
+    for process in (first, second):
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        assert "6/6 shards" in out
+    keys = [row["key"] for row in trained(tmp_path / "runs")]
+    assert len(keys) == len(set(keys)) == 6
+
+
+def _tasks(count: int) -> dict[str, Any]:
+    return {"name": "permuted", "base": "digits", "num_tasks": count}
+
+
+def _children(pid: int, title: str) -> list[int]:
+    """Processes below `pid`, or anywhere in its Ray, whose title contains `title`."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if any(title in part for part in process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _wait_for(look: Callable[[], list[Any]], seconds: float = 60) -> list[Any]:
+    """Wait until `look` finds something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")

@@ -1,0 +1,171 @@
+"""Bad input: one clear line that names what is wrong and what to do, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.files import owned
+
+Command = Callable[..., Any]
+
+
+def refused(result: Any, *words: str) -> None:
+    """One line on standard error, with all the words, and exit code 2."""
+    assert result.code == 2, result
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    for word in words:
+        assert word in result.err, f"{word!r} is not in {result.err!r}"
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trianing": {"num_batches": 3}}, ["small.yaml", "trianing", "did you mean 'training'"]),
+        ({"training": {"num_batchs": 3}}, ["training.num_batchs", "did you mean 'num_batches'"]),
+        ({"training": {"num_batches": "many"}}, ["small.yaml", "training.num_batches", "many"]),
+        ({"training": {"learning_rate": -1}}, ["small.yaml", "learning_rate", "must be positive"]),
+        ({"method": {"name": "supsup", "mask": "top_k", "density": 1.5}}, ["method.density", "(0, 1]", "1.5"]),
+        ({"method": {"name": "supsup", "mask": "top_k", "density": 0}}, ["method.density", "(0, 1]"]),
+        ({"method": {"name": "supsup", "densty": 0.5}}, ["method.densty", "did you mean 'density'"]),
+        ({"method": {"name": "supsub"}}, ["method.name", "did you mean 'supsup'", "there are: supsup"]),
+        ({"method": {"name": None}}, ["method.name: missing", "supsup"]),
+        ({"benchmark": {"name": "permutted"}}, ["benchmark.name", "did you mean 'permuted'"]),
+        ({"benchmark": {"name": "permuted", "base": "mnst"}}, ["benchmark", "did you mean 'mnist'", "digits"]),
+        ({"benchmark": {"name": "permuted", "base": "digits", "num_tasks": 0}}, ["benchmark.num_tasks", "at least 1"]),
+        ({"net": {"name": "lenet_300_100", "num_outputs": 5}}, ["net.num_outputs", "5", "10"]),
+        ({"net": {"name": "lenet"}}, ["net.name", "did you mean 'lenet_300_100'"]),
+        ({"scenario": "NNu"}, ["scenario", "NNu", "would reveal the new task"]),
+        ({"scenario": "GNx"}, ["scenario", "GNx", "GG, GNs, GNu"]),
+        ({"scenario": "NNs"}, ["supsup", "cannot do NNs"]),
+        ({"inference": {"rule": "oneshot"}}, ["inference rule", "did you mean 'one_shot'"]),
+        ({"inference": {"objective": "entropie"}}, ["objective", "did you mean 'entropy'"]),
+        ({"inference": {"rule": "known"}}, ["inference.rule", "GG"]),
+        ({"grid": {"inference.objective": []}}, ["grid.inference.objective", "empty"]),
+        ({"grid": {"inferense.objective": ["H"]}}, ["grid.inferense.objective", "not a key of the experiment"]),
+        ({"grid": {"inference.objectiv": ["H"]}}, ["inference.objectiv", "did you mean 'objective'"]),
+        ({"seeds": []}, ["seeds", "empty"]),
+        ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"seeds": ["a"]}, ["small.yaml", "seeds"]),
+        ({"evaluation": {"at": [0]}}, ["evaluation.at", "from 1 on"]),
+        ({"resources": {"num_workers": 0}}, ["resources.num_workers", "at least 1"]),
+        ({"name": "../escape"}, ["name", "names a folder"]),
+        ({"imports": ["no_such_module_anywhere"]}, ["imports", "no_such_module_anywhere"]),
+        ({"imports": ["missing.py"]}, ["imports", "missing.py", "no such file"]),
+    ],
+)
+def test_a_wrong_value_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], changes: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    refused(supsup("sweep", sweep_file(**changes), "--local"), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("benchmark.num_task=3", ["benchmark.num_task", "did you mean 'num_tasks'"]),
+        ("training.num_batches=x", ["command line", "training.num_batches"]),
+        ("nonsense", ["'nonsense' is not key=value"]),
+        ("seeds=5", ["command line", "seeds"]),
+        ("inference.rule=[", ["command line", "inference.rule"]),
+    ],
+)
+def test_a_wrong_override_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], override: str, words: list[str]
+) -> None:
+    refused(supsup("plan", sweep_file(), override), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: x\n  seeds: [0]\n", ["broken.yaml, line 2", "not valid YAML"]),
+        ("- a\n- b\n", ["broken.yaml", "a mapping of keys to values"]),
+        ("name: x\nname: y\n", ["broken.yaml", "duplicate key"]),
+        ("name: \x00", ["broken.yaml"]),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "broken.yaml").write_text(text)
+    refused(supsup("plan", "broken.yaml"), *words)
+
+
+def test_a_missing_file_is_named(supsup: Command) -> None:
+    refused(supsup("sweep", "nowhere.yaml"), "nowhere.yaml", "cannot be read")
+
+
+def test_a_broken_user_module_is_named(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "broken_toys.py").write_text("1 / 0\n")
+    refused(supsup("plan", sweep_file(imports=["broken_toys.py"])), "broken_toys.py", "ZeroDivisionError")
+
+
+def test_missing_data_is_named_before_anything_starts(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(benchmark={"name": "permuted", "base": "mnist", "num_tasks": 2})
+    refused(supsup("sweep", file, "data=nowhere", "--local"), "nowhere/mnist/train-images", "missing", "data=")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "occupied").write_text("a file where a folder should be")
+    refused(supsup("sweep", sweep_file(), "output=occupied", "--local"), "occupied", "set output=DIR")
+
+
+@pytest.mark.skipif(not os.path.exists("/sys"), reason="needs a folder that even root cannot write to")
+def test_an_output_on_a_read_only_file_system_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    refused(supsup("sweep", sweep_file(), "output=/sys/supsup", "--local"), "/sys/supsup", "set output=DIR")
+
+
+@pytest.mark.parametrize("verb", ["sweep", "plan", "status", "resume", "report"])
+def test_an_output_of_another_version_is_refused(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "supsup-output.json").write_text(json.dumps({"format": 99}))
+    arguments = [sweep_file()] if verb in ("sweep", "plan") else []
+    refused(supsup(verb, *arguments), "incompatible version", "format 99", "output=DIR")
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "report"])
+def test_an_empty_output_says_how_to_begin(supsup: Command, verb: str) -> None:
+    refused(supsup(verb), "no sweep here", "supsup sweep FILE")
+
+
+def test_ui_without_a_database_says_so(supsup: Command) -> None:
+    refused(supsup("ui"), "no MLflow database here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["swep"], ["swep"]),
+        (["sweep"], ["FILE"]),
+        (["resume", "a", "b"], ["one sweep at a time"]),
+        (["status", "outptu=x"], ["outptu", "output="]),
+        (["sweep", "x.yaml", "--workers", "0"], ["--workers"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(supsup: Command, arguments: list[str], words: list[str]) -> None:
+    refused(supsup(*arguments), *words)
+
+
+def test_a_second_process_on_a_sweep_is_refused_with_the_holders_id(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    from orchestrator.sweep import open_sweep
+
+    sweep = open_sweep(sweep_file(), [])
+    with owned(sweep.path):
+        refused(supsup("sweep", sweep_file(), "--local"), f"process {os.getpid()}", "is running this sweep")
+        other = supsup("sweep", sweep_file(), "benchmark.num_tasks=1", "--local")
+        assert other.code == 0, other.err

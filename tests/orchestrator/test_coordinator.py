@@ -1,0 +1,241 @@
+"""Driving a group: whatever happens on the way, the end is the same, and nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.coordinator import MAX_RETRIES, Coordinator
+from orchestrator.environment import describe
+from orchestrator.launcher import settings_of
+from orchestrator.ledger import LedgerReader
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from orchestrator.sweep import open_sweep
+from orchestrator.trial import WorkerPool, drive
+from orchestrator.worker import Job, Outcome, Worker
+
+Group = tuple[dict[str, Any], list[str]]
+
+
+@pytest.fixture
+def group(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a group of three short tasks and four evaluations."""
+    monkeypatch.chdir(tmp_path)
+    sweep = open_sweep(sweep_file(training={"num_batches": 5}), [])
+    (planned,) = sweep.plan()
+    return settings_of(sweep, planned, describe(tmp_path), 2)
+
+
+class ScriptedPool(WorkerPool):
+    """Two workers that answer in reverse order, and fail as a script of outcomes says."""
+
+    num_workers = 2
+
+    def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
+        self._worker = Worker({**settings, "number": 0})
+        self._script = script
+        self._jobs: dict[int, Job] = {}
+        self.done: list[tuple[str, str]] = []
+
+    def submit(self, worker: int, job: Job) -> None:
+        assert worker not in self._jobs
+        self._jobs[worker] = job
+
+    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+        worker, job = sorted(self._jobs.items())[-1]
+        del self._jobs[worker]
+        fault = next(self._script, None)
+        if fault == "kill":
+            raise KeyboardInterrupt
+        if fault == "lost":
+            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
+        outcome = self._worker.run(job)
+        if fault == "lost after":
+            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
+        if outcome["status"] == "done":
+            self.done.append((job["kind"], job["key"]))
+        return [(worker, outcome)]
+
+
+def state_of(settings: dict[str, Any]) -> GroupState:
+    with LedgerReader(Path(settings["ledger"])) as reader:
+        return GroupState().apply(reader.rows())
+
+
+def science(state: GroupState) -> Any:
+    """What must not depend on what happened on the way."""
+    return (
+        {key: (row.payload["facts"], row.payload["sha256"]) for key, row in state.trained.items()},
+        {key: (row.payload["facts"], row.payload["sha256"]) for key, row in state.evaluated.items()},
+        {point: row.payload["metrics"] for point, row in state.points.items()},
+        state.status,
+    )
+
+
+def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
+    pool = ScriptedPool(settings, iter(script))
+    with contextlib.suppress(KeyboardInterrupt):
+        drive(Coordinator(settings), pool, lambda progress: None)
+    return pool
+
+
+def test_everything_is_done_once(group: dict[str, Any]) -> None:
+    pool = run(group, [])
+    assert Counter(kind for kind, _ in pool.done) == {"train": 3, "evaluate": 4}
+    assert max(Counter(pool.done).values()) == 1
+    state = state_of(group)
+    assert state.status == "done"
+    (run_id,) = {run_id for run_id, _ in state.points}
+    metrics = state.points[(run_id, 3)].payload["metrics"]
+    assert 0 <= metrics["accuracy"] <= metrics["accuracy_labels_shared"] <= 1
+    assert metrics["num_bytes"] == 3 * (24 + (64 * 300 + 300 * 100 + 100 * 30) // 8)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([None, None, "lost", "lost after", "kill"]), max_size=14))
+def test_whatever_happens_the_end_is_the_same(
+    group: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, script: list[str | None]
+) -> None:
+    reference = tmp_path_factory.mktemp("reference")
+    wanted = {**group, "ledger": str(reference / "ledger.sqlite"), "store": str(reference / "store")}
+    run(wanted, [])
+    folder = tmp_path_factory.mktemp("tried")
+    tried = {**group, "ledger": str(folder / "ledger.sqlite"), "store": str(folder / "store")}
+    done: list[tuple[str, str]] = []
+    while script:
+        cut = script.index("kill") + 1 if "kill" in script else len(script)
+        done += run(tried, script[:cut]).done
+        script = script[cut:]
+    done += run(tried, []).done
+    assert science(state_of(tried)) == science(state_of(wanted))
+
+
+def test_a_new_coordinator_trains_nothing_that_is_done(group: dict[str, Any]) -> None:
+    first = run(group, [None, None, "kill"])
+    second = run(group, [])
+    assert not set(first.done) & set(second.done)
+    assert len(first.done) + len(second.done) == 7
+    assert run(group, []).done == []
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_store(group: dict[str, Any]) -> None:
+    run(group, [])
+    wanted = science(state_of(group))
+    ledger = Path(group["ledger"])
+    for path in ledger.parent.glob("ledger.sqlite*"):
+        path.unlink()
+    ledger.write_bytes(b"SQLite format 3\x00" + b"\xff" * 500)
+    pool = run(group, [])
+    state = state_of(group)
+    assert pool.done == []
+    assert science(state) == wanted
+    assert "set aside" in state.lost[0].payload["reason"]
+    assert Path(state.lost[0].payload["file"]).exists()
+
+
+def test_one_flipped_byte_makes_that_shard_alone_be_trained_again(group: dict[str, Any]) -> None:
+    run(group, [])
+    wanted = science(state_of(group))
+    key = group["group"]["shards"][1]["key"]
+    path = ArtifactStore(Path(group["store"])).path(key)
+    good = path.read_bytes()
+    path.write_bytes(good[:-3] + bytes([good[-3] ^ 4]) + good[-2:])
+    pool = run(group, [])
+    assert pool.done == [("train", key)]
+    assert path.read_bytes() == good
+    state = state_of(group)
+    assert science(state) == wanted
+    (lost,) = state.lost
+    assert lost.payload["task"] == 1
+    assert Path(lost.payload["file"]).read_bytes() != good
+    assert key in lost.payload["reason"]
+
+
+def test_an_artifact_that_goes_bad_under_a_running_evaluation_is_made_again(group: dict[str, Any]) -> None:
+    class Spoiler(ScriptedPool):
+        spoilt = False
+
+        def submit(self, worker: int, job: Job) -> None:
+            if job["kind"] == "evaluate" and not self.spoilt:
+                ArtifactStore(Path(group["store"])).path(job["masks"][0]).write_bytes(b"spoilt")
+                self.spoilt = True
+            super().submit(worker, job)
+
+    pool = Spoiler(group, iter([]))
+    assert drive(Coordinator(group), pool, lambda progress: None) == "done"
+    trained = [key for kind, key in pool.done if kind == "train"]
+    assert len(trained) == 4
+    assert len(set(trained)) == 3
+
+
+def test_a_worker_that_dies_at_the_same_job_again_and_again_fails_it(group: dict[str, Any]) -> None:
+    pool = ScriptedPool(group, iter(["lost"] * 100))
+    assert drive(Coordinator(group), pool, lambda progress: None) == "failed"
+    (failure, *_) = state_of(group).failed.values()
+    assert f"died {MAX_RETRIES + 1} times" in failure.payload["error"]
+    assert run(group, []).done
+    assert state_of(group).status == "done"
+
+
+def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(
+    group: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, *arguments: object) -> None:
+        raise ZeroDivisionError("in the user's method")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("supsup_core.methods.supsup.SupSup.learn", broken)
+        assert drive(Coordinator(group), ScriptedPool(group, iter([])), lambda progress: None) == "failed"
+    (failure, *_) = state_of(group).failed.values()
+    assert "ZeroDivisionError" in failure.payload["error"]
+    assert "in the user's method" in failure.payload["traceback"]
+    assert failure.payload["what"].startswith("task ")
+
+
+def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
+    group: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.trial.BUSY_SECONDS", 0.05)
+    store = ArtifactStore(Path(group["store"]))
+    key = group["group"]["shards"][0]["key"]
+    claim = store.claim(key)
+    assert claim.__enter__()
+
+    class Other(ScriptedPool):
+        """After some busy answers the other sweep finishes the shard."""
+
+        busy = 0
+
+        def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+            found = super().wait(timeout)
+            self.busy += sum(outcome["status"] == "busy" for _, outcome in found)
+            if self.busy == 3:
+                self.busy += 1
+                claim.__exit__(None, None, None)
+                self.foreign = self._worker.run(next(job for job in Coordinator(elsewhere).next_jobs(1, [])))
+            return found
+
+    elsewhere = {**group, "ledger": group["ledger"] + ".other"}
+    pool = Other(group, iter([]))
+    assert drive(Coordinator(group), pool, lambda progress: None) == "done"
+    assert pool.busy >= 3
+    row = state_of(group).trained[key]
+    assert row.payload["seconds"] is None
+    assert row.payload["sha256"] == pool.foreign["sha256"]
+
+
+def test_weights_are_vouched_for_in_every_artifact(group: dict[str, Any]) -> None:
+    run(group, [])
+    digests = {row.payload["facts"]["weights_sha256"] for row in state_of(group).trained.values()}
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+    assert torch.get_num_threads() == 1

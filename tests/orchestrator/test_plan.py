@@ -1,0 +1,128 @@
+"""Planning: pure, shared where it can be, different where it must be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config import build_experiment
+from orchestrator.plan import Run, make_plan, shard_keys
+from orchestrator.sweep import open_sweep
+
+NODE: dict[str, Any] = {
+    "scenario": "GNu",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 5},
+    "net": {"name": "lenet_300_100", "num_outputs": 30},
+    "method": {"name": "supsup"},
+    "training": {"num_batches": 30},
+    "inference": {},
+    "evaluation": {"at": [2, 5]},
+}
+
+
+def keys(seed: int = 0, **changes: dict[str, Any]) -> list[str]:
+    node = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value for key, value in NODE.items()}
+    experiment = build_experiment(node, seed)
+    return [shard.key for shard in shard_keys(experiment, experiment.num_tasks)]
+
+
+def test_a_longer_sweep_contains_the_shorter_one() -> None:
+    assert keys(benchmark={"num_tasks": 9})[:5] == keys()
+
+
+def test_inference_and_scenario_do_not_change_what_is_trained() -> None:
+    assert keys(inference={"rule": "binary"}) == keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": {"num_batches": 31}},
+        {"training": {"learning_rate": 1e-3}},
+        {"net": {"num_outputs": 31}},
+        {"net": {"name": "fc_1024_1024"}},
+        {"net": {"weight_seed": 5}},
+        {"method": {"mask": "top_k", "density": 0.3}},
+        {"benchmark": {"base": "mnist"}},
+        {"seed": 1},
+    ],
+)
+def test_whatever_changes_a_task_changes_its_key(change: dict[str, Any]) -> None:
+    assert not set(keys(**change)) & set(keys())
+
+
+def test_a_weight_seed_that_is_the_runs_own_is_the_same_task() -> None:
+    assert keys(net={"weight_seed": 0}) == keys()
+
+
+def test_runs_that_differ_only_in_inference_share_one_group(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(grid={"scenario": ["GG", "GNs", "GNu"], "inference.objective": ["H", "G"]}, seeds=[0, 1])
+    groups = open_sweep(file, []).plan()
+    assert [group.experiment.seed for group in groups] == [0, 1]
+    names = [run.name for run in groups[0].runs]
+    assert names == [
+        "GG seed=0",
+        "GNs one_shot entropy seed=0",
+        "GNs one_shot superfluous seed=0",
+        "GNu one_shot entropy seed=0",
+        "GNu one_shot superfluous seed=0",
+    ]
+    assert len(groups[0].shards) == 3
+
+
+def test_gns_and_gnu_share_their_evaluations_and_a_known_task_is_tested_once(sweep_file: Callable[..., Path]) -> None:
+    (group,) = open_sweep(sweep_file(grid={"scenario": ["GG", "GNs", "GNu"]}), []).plan()
+    assert group.points[1] == group.points[2]
+    assert set(group.points[0][1]) < set(group.points[0][3])
+    assert len(group.evaluations) == 3 + (1 + 3)
+
+
+def test_an_override_takes_the_place_of_a_grid_axis(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(grid={"inference.objective": ["H", "G"]})
+    (group,) = open_sweep(file, ["inference.objective=energy"]).plan()
+    assert [run.experiment.inference.objective for run in group.runs] == ["energy"]
+
+
+def test_two_lengths_share_the_shorter_ones_tasks(sweep_file: Callable[..., Path]) -> None:
+    (group,) = open_sweep(sweep_file(grid={"benchmark.num_tasks": [2, 3]}), []).plan()
+    assert len(group.shards) == 3
+    assert len(group.runs) == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(list(NODE)), st.integers(0, 3), st.integers(1, 6))
+def test_a_plan_depends_on_values_alone_not_on_their_order(order: list[str], seed: int, num_tasks: int) -> None:
+    benchmark = {"num_tasks": num_tasks, "base": "digits", "name": "permuted"}
+    plain = {**NODE, "benchmark": benchmark}
+    shuffled = {key: plain[key] for key in order}
+    plans = [make_plan([Run(build_experiment(node, seed), {})]) for node in (plain, shuffled)]
+    assert json.dumps(plans[0][0].to_node()) == json.dumps(plans[1][0].to_node())
+
+
+def test_a_plan_is_the_same_in_another_process(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file()
+    code = (
+        "import sys, json; from pathlib import Path; from orchestrator.sweep import open_sweep\n"
+        "print(json.dumps([group.to_node() for group in open_sweep(Path(sys.argv[1]), []).plan()]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == json.loads(json.dumps([g.to_node() for g in open_sweep(file, []).plan()]))
+
+
+@pytest.mark.parametrize(
+    ("at", "num_tasks", "points"),
+    [(None, 10, [1, 2, 5, 10]), (None, 7, [1, 2, 5, 7]), ([10, 50], 50, [10, 50]), ([10, 50], 30, [10, 30])],
+)
+def test_evaluation_points(at: list[int] | None, num_tasks: int, points: list[int]) -> None:
+    experiment = build_experiment(
+        {**NODE, "evaluation": {"at": at}, "benchmark": {**NODE["benchmark"], "num_tasks": num_tasks}}, 0
+    )
+    assert experiment.evaluation.points(num_tasks) == points

@@ -1,0 +1,165 @@
+"""MLflow as a projection: complete, never doubled, and the runs are shaped for its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from orchestrator.environment import describe
+from orchestrator.launcher import launch
+from orchestrator.ledger import LedgerReader
+from orchestrator.sweep import Sweep, open_sweep
+from orchestrator.tracking import Tracker, tracking_uri
+
+Points = dict[str, dict[str, list[tuple[int, float, int]]]]
+
+
+@pytest.fixture
+def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
+    monkeypatch.chdir(tmp_path)
+    return open_sweep(sweep_file(grid={"scenario": ["GG", "GNu"]}), [])
+
+
+def track(sweep: Sweep) -> Tracker:
+    return Tracker(sweep, sweep.plan(), describe(sweep.folder))
+
+
+def run_sweep(sweep: Sweep) -> None:
+    groups = sweep.plan()
+    sweep.save(groups)
+    launch(sweep, groups, describe(sweep.folder), local=True)
+
+
+def client(sweep: Sweep) -> Any:
+    return mlflow.MlflowClient(tracking_uri(sweep.output))
+
+
+def runs(sweep: Sweep) -> list[Any]:
+    experiment = client(sweep).get_experiment_by_name("small")
+    return list(client(sweep).search_runs([experiment.experiment_id]))
+
+
+def points(sweep: Sweep) -> Points:
+    found: Points = {}
+    for run in runs(sweep):
+        uid = run.data.tags["supsup.uid"]
+        found[uid] = {
+            key: [(m.step, m.value, m.timestamp) for m in client(sweep).get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        }
+    return found
+
+
+def test_every_row_of_the_ledger_is_one_point_with_its_time(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    tracker = track(sweep)
+    tracker.project()
+    (group,) = sweep.plan()
+    with LedgerReader(sweep.ledger_path(group.group_id)) as reader:
+        rows = reader.rows()
+    found = points(sweep)
+    training = found[f"{sweep.sweep_id}/training/{group.group_id}"]
+    trained = [row for row in rows if row.kind == "trained"]
+    accuracy = {(row.payload["facts"]["task"], row.payload["facts"]["accuracy"], row.time_ms) for row in trained}
+    assert set(training["task_accuracy"]) == accuracy
+    assert sorted(step for step, _, _ in training["loss"]) == list(range(3, 91, 3))
+    assert len(training["images_per_second"]) == 3
+    for run in group.runs:
+        wanted = {
+            (row.payload["num_learned"], row.payload["metrics"]["accuracy"], row.time_ms)
+            for row in rows
+            if row.kind == "point" and row.payload["run_id"] == run.run_id
+        }
+        assert set(found[f"{sweep.sweep_id}/evaluation/{run.run_id}"]["accuracy"]) == wanted
+        assert len(wanted) == 2
+
+
+def test_projecting_again_from_any_moment_adds_nothing(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    first = track(sweep)
+    first.project()
+    wanted = points(sweep)
+    first.project()
+    track(sweep).project()
+    track(sweep).finish({})
+    track(sweep).project()
+    assert points(sweep) == wanted
+
+
+def test_what_a_crash_left_half_written_is_completed(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer dies between two batches; the next one writes the rest."""
+    run_sweep(sweep)
+    half = track(sweep)
+    monkeypatch.setattr("orchestrator.tracking._BATCH", 7)
+    real, calls = half._client.log_batch, []
+
+    def dying(*arguments: Any, **named: Any) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(*arguments, **named)
+
+    monkeypatch.setattr(half._client, "log_batch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        half.project()
+    track(sweep).project()
+    found = points(sweep)
+    loss = next(metrics["loss"] for uid, metrics in found.items() if "/training/" in uid)
+    assert sorted(step for step, _, _ in loss) == list(range(3, 91, 3))
+    assert all(len({step for step, _, _ in history}) == len(history) for m in found.values() for history in m.values())
+
+
+def test_a_rebuilt_ledger_doubles_no_point(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    track(sweep).project()
+    wanted = points(sweep)
+    (group,) = sweep.plan()
+    for path in sweep.ledger_path(group.group_id).parent.glob("ledger.sqlite*"):
+        path.unlink()
+    run_sweep(sweep)
+    track(sweep).project()
+    assert points(sweep) == wanted
+
+
+def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    tracker = track(sweep)
+    tracker.project()
+    tracker.finish({group.group_id: "done" for group in sweep.plan()})
+    found = {run.info.run_name: run for run in runs(sweep)}
+    assert set(found) == {sweep.sweep_id, "train seed=0", "GG seed=0", "GNu one_shot entropy seed=0"}
+    parent = found.pop(sweep.sweep_id)
+    assert parent.data.tags["supsup.kind"] == "sweep"
+    for run in found.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["supsup.version.torch"] == "2.13.0+cpu" or run.data.tags["supsup.version.torch"]
+        assert run.data.params["benchmark.num_tasks"] == "3"
+        assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+        assert {file.path for file in client(sweep).list_artifacts(run.info.run_id)} == {"config.yaml"}
+    evaluation = found["GNu one_shot entropy seed=0"]
+    assert evaluation.data.params["inference.objective"] == "entropy"
+    assert evaluation.data.tags["supsup.training_run"] == found["train seed=0"].info.run_id
+    assert "inference.objective" not in found["train seed=0"].data.params
+
+
+def test_a_killed_run_does_not_stay_running_once_it_is_finished_later(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    track(sweep)  # its process is killed here: every run says RUNNING
+    assert {run.info.status for run in runs(sweep)} == {"RUNNING"}
+    later = track(sweep)
+    later.project()
+    later.finish({group.group_id: "done" for group in sweep.plan()})
+    assert {run.info.status for run in runs(sweep)} == {"FINISHED"}
+    assert len(runs(sweep)) == 4
+
+
+@pytest.mark.parametrize(("status", "word"), [("failed", "FAILED"), ("interrupted", "KILLED"), ("done", "FINISHED")])
+def test_runs_end_as_the_ledger_says(sweep: Sweep, status: str, word: str) -> None:
+    tracker = track(sweep)
+    tracker.finish({group.group_id: status for group in sweep.plan()})
+    assert {run.info.status for run in runs(sweep)} == {word}
