@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,11 +25,18 @@ def serve(output: Path, port: int) -> int:
             raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--uvicorn-opts", "--log-level warning",
         "--backend-store-uri", tracking_uri(output), "--artifacts-destination", artifact_folder(output).as_uri(),
     ]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",  # of the server's own libraries
+    }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    server = subprocess.Popen(command, env=environment, cwd=output)
+    server = subprocess.Popen(command, env=environment, cwd=output, start_new_session=True)
     try:
         return server.wait()
     except KeyboardInterrupt:

@@ -36,9 +36,9 @@ _MARKER = "supsup-output.json"
 class Sweep:
     """A sweep as asked for.
 
-    `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`: the inferences that `supsup evaluate`
-    added, each a set of `inference.*` overrides. `planned`: shards and evaluations of each training
-    group at its last launch, so that a status needs no plan.
+    `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`:
+    the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: shards
+    and evaluations of each training group at its last launch, so that a status needs no plan.
     """
 
     config: SweepConfig

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Tracker:
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
         self._seen = {group.group_id: 0 for group in groups}
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
+        self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
         self._training: dict[str, _Run] = {}
         self._evaluation: dict[str, _Run] = {}
         for group in groups:
@@ -93,7 +95,8 @@ class Tracker:
             return str(found.experiment_id)
         where = artifact_folder(self._sweep.output)
         where.mkdir(parents=True, exist_ok=True)
-        return str(self._client.create_experiment(name, artifact_location=where.as_uri()))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # opens on its runs, not on GenAI's pages
+        return str(self._client.create_experiment(name, artifact_location=where.as_uri(), tags=tags))
 
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: dict[str, Any]) -> _Run:
         """The run with this uid, running again, or a new one."""

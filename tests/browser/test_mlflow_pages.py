@@ -1,0 +1,141 @@
+"""MLflow's pages in headless Chromium, served by `supsup ui` as a user serves them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from orchestrator.tracking import tracking_uri
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
+    reason="needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)",
+)
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1600,1200",
+]
+
+
+class Pages:
+    """A browser, and what its page shows."""
+
+    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+        self._driver = driver
+        self._address = address
+
+    def open(self, path: str, *words: str) -> str:
+        """Open a page and wait until it shows all the words; returns its text."""
+        self._driver.get(f"{self._address}/#{path}")
+        self._driver.refresh()
+        deadline = time.monotonic() + 40
+        text = ""
+        while time.monotonic() < deadline:
+            text = self._driver.find_element("tag name", "body").text
+            if all(word in text for word in words):
+                return text
+            time.sleep(0.3)
+        raise AssertionError(f"{[word for word in words if word not in text]} not on {path}: {text}")
+
+    def picture_sizes(self) -> list[tuple[int, int]]:
+        """Natural width and height of every picture that is drawn."""
+        script = "return Array.from(document.images).map(i => [i.naturalWidth, i.naturalHeight])"
+        return [(int(width), int(height)) for width, height in self._driver.execute_script(script)]
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Iterator[Pages]:
+    """Pages of the output `runs` in tmp_path."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "orchestrator.cli", "ui", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{port}"
+    assert server.stdout is not None
+    assert address in server.stdout.readline()
+    _wait_for(f"{address}/health")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        yield Pages(driver, address)
+    finally:
+        driver.quit()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+        server.stdout.close()
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"{address}/health", timeout=2)
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{address} does not answer")
+
+
+@pytest.fixture
+def swept(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
+    """A finished sweep of two runs, made before the server opens its database."""
+    found = supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}), "--local")
+    assert found.code == 0, found.err
+
+
+def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages: Pages, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(tracking_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("small").experiment_id
+    found = {run.info.run_name: run for run in client.search_runs([experiment])}
+    (sweep,) = (name for name in found if name.startswith("small-"))
+
+    home = f"/experiments/{experiment}/runs"
+    pages.open(home, sweep, "4 matching runs")
+
+    evaluation = found["GNu one_shot entropy seed=0"]
+    accuracy = f"{evaluation.data.metrics['accuracy']:.3f}"
+    pages.open(
+        f"{home}/{evaluation.info.run_id}",
+        "GNu one_shot entropy seed=0", "accuracy", accuracy, "task_inference_accuracy", "benchmark.num_tasks",
+        "Finished", sweep, "digits",
+    )  # fmt: skip
+    pages.open(f"{home}/{evaluation.info.run_id}/model-metrics", "accuracy_strict", "forgetting")
+    pages.open(f"{home}/{found['train seed=0'].info.run_id}/model-metrics", "loss", "task_accuracy")
+
+    plot = f"{home}/{found[sweep].info.run_id}/artifacts/report/accuracy_over_tasks.png"
+    pages.open(plot, "accuracy_over_tasks.png", "summary.csv", "confusion.csv")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not any(width > 900 for width, _ in pages.picture_sizes()):
+        time.sleep(0.3)
+    assert any(width > 900 and height > 500 for width, height in pages.picture_sizes())
