@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tests.outputs import artifacts, below, trained, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 TOYS = Path(__file__).with_name("toys.py")
-
-
-def artifacts(output: Path) -> dict[str, str]:
-    """SHA-256 of every artifact of an output."""
-    files = (output / "store").glob("??/*.safetensors")
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def trained(output: Path) -> list[dict[str, Any]]:
-    """Every row of a shard that was really trained."""
-    rows = []
-    for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
-        with sqlite3.connect(path) as db:
-            found = db.execute("SELECT payload FROM rows WHERE kind = 'trained'").fetchall()
-        rows += [json.loads(payload) for (payload,) in found]
-    return [row for row in rows if row["seconds"] is not None]
 
 
 def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -100,8 +82,8 @@ def test_a_worker_killed_in_the_middle_is_replaced(
     launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(8)))
-    worker = _wait_for(lambda: _children(process.pid, "WorkerActor.run"))
-    coordinator = _wait_for(lambda: _children(process.pid, "CoordinatorActor"))
+    worker = wait_for(lambda: below(process.pid, "WorkerActor.run"))
+    coordinator = wait_for(lambda: below(process.pid, "CoordinatorActor"))
     os.kill(worker[0], signal.SIGKILL)
     time.sleep(0.5)
     os.kill(coordinator[0], signal.SIGKILL)
@@ -117,7 +99,7 @@ def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
     launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(12)))
-    _wait_for(lambda: trained(tmp_path / "runs") if any(tmp_path.glob("runs/sweeps/*/groups/*/*.sqlite")) else [])
+    wait_for(lambda: trained(tmp_path / "runs"))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -153,26 +135,3 @@ def test_two_sweeps_at_once_train_a_shared_task_once(
 
 def _tasks(count: int) -> dict[str, Any]:
     return {"name": "permuted", "base": "digits", "num_tasks": count}
-
-
-def _children(pid: int, title: str) -> list[int]:
-    """Processes below `pid`, or anywhere in its Ray, whose title contains `title`."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            if any(title in part for part in process.cmdline()):
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
-def _wait_for(look: Callable[[], list[Any]], seconds: float = 60) -> list[Any]:
-    """Wait until `look` finds something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")

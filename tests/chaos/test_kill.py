@@ -1,0 +1,92 @@
+"""kill -9 of everything at a random moment, then `supsup resume`: the same end, and nothing done twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.outputs import artifacts, kill_all, run_statuses, scientific_points, tables, trained, wait_for
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def sweep(num_tasks: int) -> dict[str, Any]:
+    return {
+        "benchmark": {"name": "permuted", "base": "digits", "num_tasks": num_tasks},
+        "training": {"num_batches": 300},
+        "evaluation": {"at": [2, num_tasks]},
+        "grid": {"scenario": ["GG", "GNu"]},
+    }
+
+
+def assert_same(ours: Path, wanted: Path) -> None:
+    """Accuracies, artifacts to the bit, and MLflow's scientific points are those of the other output."""
+    assert artifacts(ours) == artifacts(wanted)
+    assert tables(ours) == tables(wanted)
+    points = scientific_points(ours, "small")
+    assert points == scientific_points(wanted, "small")
+    for found in points.values():
+        steps = [(name, step) for name, step, _ in found]
+        assert len(steps) == len(set(steps))
+    assert run_statuses(ours, "small") == {"FINISHED"}
+
+
+@pytest.mark.parametrize("seed", [int(time.time())])
+def test_a_kill_in_the_middle(
+    call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
+) -> None:
+    """The short version: one kill soon after the first shard is in, on real Ray."""
+    file = sweep_file(**sweep(10))
+    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    process = launch("sweep", file)
+    wait_for(lambda: trained(tmp_path / "runs"))
+    time.sleep(random.Random(seed).uniform(0, 2.5))
+    kill_all(process.pid)
+    process.communicate()
+    before = [row["key"] for row in trained(tmp_path / "runs")]
+    code, out, err = call("resume")
+    assert code == 0, err
+    assert "10/10 shards" in out
+    after = [row["key"] for row in trained(tmp_path / "runs")]
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+    assert_same(tmp_path / "runs", tmp_path / "wanted")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(3))
+def test_five_kills_at_random_moments(
+    call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
+) -> None:
+    """The long version: each kill falls anywhere between start and the time the whole sweep takes."""
+    file = sweep_file(**sweep(24), seeds=[0, 1])
+    started = time.monotonic()
+    assert call("sweep", file, "output=wanted")[0] == 0
+    whole = time.monotonic() - started
+    drawn = random.Random(seed)
+    output = tmp_path / "runs"
+    done: list[str] = []
+    for _ in range(5):
+        begun = any(output.glob("sweeps/*/sweep.json"))
+        process = launch(*(["resume"] if begun else ["sweep", file]))
+        time.sleep(drawn.uniform(0, whole))
+        kill_all(process.pid)
+        process.communicate()
+        keys = [row["key"] for row in trained(output)]
+        assert set(done) <= set(keys)
+        assert len(keys) == len(set(keys))
+        print(f"killed with {len(keys)} of 48 shards trained")
+        done = keys
+    begun = any(output.glob("sweeps/*/sweep.json"))
+    code, out, err = call(*(["resume"] if begun else ["sweep", file]))
+    assert code == 0, err
+    assert "48/48 shards" in out
+    keys = [row["key"] for row in trained(output)]
+    assert len(keys) == len(set(keys))
+    assert_same(output, tmp_path / "wanted")

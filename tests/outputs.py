@@ -1,0 +1,95 @@
+"""Reading what a sweep left behind, for comparing one with another; and the processes of a running one."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+
+from orchestrator.tracking import tracking_uri
+
+TIMINGS = {"task_seconds", "images_per_second"}
+"""Metrics that are times, and so differ from run to run."""
+
+
+def artifacts(output: Path) -> dict[str, str]:
+    """SHA-256 of every artifact of an output."""
+    files = (output / "store").glob("??/*.safetensors")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def trained(output: Path) -> list[dict[str, Any]]:
+    """The payload of every shard that was really trained, not found, in the order of the ledgers."""
+    rows = []
+    for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
+        with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
+            found = db.execute("SELECT payload FROM rows WHERE kind = 'trained' ORDER BY seq").fetchall()
+            rows += [json.loads(payload) for (payload,) in found]
+    return [row for row in rows if row["seconds"] is not None]
+
+
+def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
+    """Every point of every MLflow run, by uid, without those that are times; doubled ones show twice."""
+    client = mlflow.MlflowClient(tracking_uri(output))
+    found = {}
+    for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
+        found[run.data.tags["supsup.uid"]] = sorted(
+            (key, metric.step, metric.value)
+            for key in run.data.metrics
+            if key not in TIMINGS
+            for metric in client.get_metric_history(run.info.run_id, key)
+        )
+    return found
+
+
+def run_statuses(output: Path, experiment: str) -> set[str]:
+    """The statuses of all MLflow runs."""
+    client = mlflow.MlflowClient(tracking_uri(output))
+    return {r.info.status for r in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])}
+
+
+def tables(output: Path) -> dict[str, list[list[str]]]:
+    """The report's tables, rows sorted."""
+    return {
+        path.name: sorted(csv.reader(path.read_text().splitlines())) for path in output.glob("sweeps/*/report/*.csv")
+    }
+
+
+def below(pid: int, title: str = "") -> list[int]:
+    """Processes below `pid` whose command line contains `title`."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if title in " ".join(process.cmdline()):
+                    found.append(process.pid)
+    return found
+
+
+def kill_all(pid: int) -> None:
+    """kill -9 for a process and all below it, the top first so that nothing can be put in order."""
+    for victim in [pid, *below(pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+
+def wait_for(look: Callable[[], list[Any]], seconds: float = 60) -> list[Any]:
+    """Wait until `look` finds something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
