@@ -32,6 +32,7 @@ class WorkerActor:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._worker = Worker(settings)
+        self._worker.prepare()
 
     def run(self, job: Job) -> Outcome:
         return self._worker.run(job)

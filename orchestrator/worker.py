@@ -32,13 +32,19 @@ class Worker:
     """Trains and evaluates. Everything it writes goes to the store; everything it knows can be rebuilt."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """settings: store (path), data_root (path or None), imports, folder, device, threads, number."""
+        """settings: group (Group.to_node), store, data_root (paths; the latter may be None), imports, folder,
+        device, threads, number."""
         self._settings = settings
         self._store = ArtifactStore(Path(settings["store"]))
         torch.set_num_threads(settings["threads"])
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
         self._learner: tuple[object, Learner] | None = None
+
+    def prepare(self) -> None:
+        """Load what the group's shards need, before the first of them is asked for."""
+        group = self._settings["group"]
+        self._context({"experiment": group["experiment"], "seed": group["seed"]})
 
     def run(self, job: Job) -> Outcome:
         """Do one job. Never raises for the job's own faults: they come back as the outcome."""

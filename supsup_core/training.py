@@ -82,8 +82,7 @@ def train(
 class ScoreStep:
     """One step of edge-popup: mask from scores, forward, backward, optimiser (paper, section 3.1).
 
-    Weights and scores: one float32 tensor per layer. Scores are updated in place. All buffers are
-    allocated once.
+    Weights and scores: one float32 tensor per layer. Scores are updated in place.
     """
 
     def __init__(
@@ -95,14 +94,13 @@ class ScoreStep:
         self._rule = rule
         self._optimizer = OPTIMIZERS[recipe.optimizer](scores, recipe.learning_rate)
         self._effective = [torch.empty_like(s) for s in scores]
-        self._gradients = [torch.empty_like(s) for s in scores]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
         for weight, scores, effective in zip(self._weights, self._scores, self._effective, strict=True):
             self._rule.mask(scores, effective).mul_(weight)
-        loss = self._net.loss_gradients(self._effective, x, y, self._gradients)
-        for weight, scores, gradient in zip(self._weights, self._scores, self._gradients, strict=True):
+        loss, gradients = self._net.loss_gradients(self._effective, x, y)
+        for weight, scores, gradient in zip(self._weights, self._scores, gradients, strict=True):
             self._rule.to_scores(scores, gradient.mul_(weight))
-        self._optimizer.step(self._gradients)
+        self._optimizer.step(gradients)
         return loss

@@ -57,16 +57,14 @@ class Net(ABC):
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`."""
 
-    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]) -> Tensor:
-        """Mean cross-entropy (a scalar) of labels y (batch,), its gradients in `weights` written to `out`.
+    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Mean cross-entropy (a scalar) of labels y (batch,), and its gradient in each weight.
 
         This default goes through autograd; a net may override it with the same result, faster.
         """
         leaves = [w.detach().requires_grad_() for w in weights]
         loss = F.cross_entropy(self.forward(leaves, x), y)
-        for buffer, gradient in zip(out, torch.autograd.grad(loss, leaves), strict=True):
-            buffer.copy_(gradient)
-        return loss.detach()
+        return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from supsup_core.kernels import linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
 
 
@@ -38,7 +40,7 @@ class MLP(Net):
         """Inputs of every layer and, last, the logits."""
         outputs = [x.flatten(1)]
         for index, weight in enumerate(weights):
-            product = outputs[-1] @ weight.t()
+            product = linear(outputs[-1], weight)
             outputs.append(product if index == len(weights) - 1 else product.relu())
         return outputs
 
@@ -46,20 +48,20 @@ class MLP(Net):
         return self._activations(weights, x)[-1]
 
     @torch.no_grad()
-    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor, out: Sequence[Tensor]) -> Tensor:
+    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = self._activations(weights, x)
         log_p = torch.log_softmax(outputs[-1], 1)
-        rows = torch.arange(len(y), device=y.device)
-        loss = -log_p[rows, y].mean()
+        loss = F.nll_loss(log_p, y)
         delta = log_p.exp_()
-        delta[rows, y] -= 1
+        delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
         delta /= len(y)
+        gradients: list[Tensor] = []
         for index in range(len(weights) - 1, -1, -1):
-            torch.mm(delta.t(), outputs[index], out=out[index])
+            gradients.insert(0, weight_gradient(delta, outputs[index]))
             if index:
                 delta = torch.mm(delta, weights[index])
                 delta *= outputs[index] > 0
-        return loss
+        return loss, gradients
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
