@@ -29,6 +29,7 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
             axes.fill_between(part["num_learned"], low, high, color=colour, alpha=0.15, linewidth=0)
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(bottom, 0), min(top, 100))
+    axes.set_xlim(0, 1.05 * accuracy["num_learned"].max())
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("average accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
