@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
 from orchestrator.coordinator import Coordinator
 from orchestrator.trial import WorkerPool
-from orchestrator.worker import Job, Outcome, Worker
+from orchestrator.worker import Job, Outcome, Worker, failure
 
 CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included."""
@@ -31,11 +32,24 @@ class WorkerActor:
     """A worker of its own process."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._worker = Worker(settings)
-        self._worker.prepare()
+        self._settings = settings
+        self._worker: Worker | None = None
+        with contextlib.suppress(Exception):  # run() meets the same error, and can say so
+            self._prepared()
+
+    def _prepared(self) -> Worker:
+        if self._worker is None:
+            worker = Worker(self._settings)
+            worker.prepare()
+            self._worker = worker
+        return self._worker
 
     def run(self, job: Job) -> Outcome:
-        return self._worker.run(job)
+        try:
+            worker = self._prepared()
+        except Exception as error:  # noqa: BLE001 - a user's module may raise anything on import
+            return failure(job, error)
+        return worker.run(job)
 
 
 _CoordinatorHandle: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(CoordinatorActor)
@@ -54,7 +68,8 @@ class RemoteCoordinator:
             try:
                 return ray.get(self._actor.call.remote(method, arguments), timeout=CALL_SECONDS)
             except (RayActorError, GetTimeoutError) as error:
-                if isinstance(error, RayTaskError) or time.monotonic() > deadline:
+                hopeless = isinstance(error, (RayTaskError, ActorDiedError))
+                if hopeless or time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
 

@@ -16,7 +16,7 @@ from orchestrator import environment, status
 from orchestrator.config import SweepConfig
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.files import owned
-from orchestrator.launcher import launch, prepare_data
+from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress, duration
@@ -24,7 +24,7 @@ from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
-from orchestrator.tracking import Tracker, tracking_uri
+from orchestrator.tracking import tracking_uri
 from supsup_core.errors import InputError
 
 log = logging.getLogger("supsup")
@@ -126,7 +126,7 @@ def resume(wanted: str | None, output: Path, data: str | None, local: bool, num_
     found = find_sweep(output, wanted)
     config = found.config
     if data is not None:
-        config = replace(config, data=str(Path(data).absolute()))
+        config = replace(config, data=str(Path(data).expanduser().absolute()))
     if num_workers is not None:
         config = _with_workers(config, num_workers)
     return run(replace(found, config=config), local)
@@ -148,7 +148,7 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
 def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int:
     """Run what is left of a sweep, show it, project it, report it; returns the exit code."""
     groups = groups or sweep.plan()
-    _refuse_hopeless(sweep, groups)
+    _refuse_hopeless(sweep)
     prepare_data(groups, sweep.data_root)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -156,45 +156,49 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
         sweep.save(groups)
         described = environment.describe(sweep.folder)
         started = time.monotonic()
+        interrupted = False
         with Progress() as progress:
             monitor = Monitor(sweep, groups, described, progress)
-            monitor.start()
-            interrupted = False
             try:
-                launch(sweep, groups, described, local)
+                unfinished = take_stock(sweep, groups, described, local)
+                monitor.start()
+                launch(sweep, unfinished, local)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
-                tracker = monitor.finish()
-        return _conclude(sweep, groups, monitor, tracker, interrupted, time.monotonic() - started)
+                monitor.stop()
+        return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
 
 
-def _refuse_hopeless(sweep: Sweep, groups: Sequence[Group]) -> None:
-    """InputError for what would only fail later."""
-    device = sweep.config.resources.device
-    if device != "cpu":
-        import torch
+def _refuse_hopeless(sweep: Sweep) -> None:
+    """InputError for a device that could not be had, before anything waits for it."""
+    resources = sweep.config.resources
+    if resources.device == "cpu":
+        return
+    if resources.device != "cuda":
+        raise InputError(
+            f"resources.device: {resources.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
+        )
+    import torch
 
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"resources.device: {device!r} cannot be used here ({reason})") from error
+    found = torch.cuda.device_count()
+    if found < resources.num_workers:
+        raise InputError(
+            f"resources.device: {resources.num_workers} workers need a CUDA device each and {found} are here; "
+            "set resources.num_workers, or resources.device=cpu"
+        )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _conclude(
-    sweep: Sweep, groups: Sequence[Group], monitor: Monitor, tracker: Tracker, interrupted: bool, seconds: float
-) -> int:
+def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> int:
     """Print the summary, attach the report, and choose the exit code."""
     now = monitor.status()
     report: Report | None = None
     if any(state.points for state in monitor.states.values()):
         report = write_report(sweep, groups, monitor.states)
-        tracker.attach(report.files, "report")
     trained = [row for state in monitor.states.values() for row in state.trained.values()]
     reused = sum(row.payload["seconds"] is None for row in trained)
     found = f" ({reused} shards found already trained)" if reused else ""
@@ -215,14 +219,30 @@ def _conclude(
             print(f"FAILED  {failure}")
     if interrupted:
         print(f"interrupted; everything finished is committed. Go on with: {resume_command(sweep)}")
-        return INTERRUPTED
-    if now.state_when_idle() != "done":
+    elif now.state_when_idle() != "done":
         print(
             f"some runs failed; the tracebacks are in {sweep.path / 'supsup.log'}. "
             f"Mend the cause, then: {resume_command(sweep)}"
         )
-        return FAILED
-    return DONE
+    written = _close_tracking(sweep, monitor, report)
+    if interrupted:
+        return INTERRUPTED
+    return DONE if written and now.state_when_idle() == "done" else FAILED
+
+
+def _close_tracking(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
+    """Write what MLflow is owed and end its runs. The results stand without it: trouble is told, not raised."""
+    try:
+        monitor.finish(report.files if report else [])
+    except Exception as error:
+        log.warning(
+            "MLflow could not be written (%s); once it can be, `supsup report %s` writes what is owed",
+            str(error).splitlines()[0],
+            sweep.sweep_id,
+        )
+        log.info("MLflow could not be written", exc_info=True)
+        return False
+    return True
 
 
 def resume_command(sweep: Sweep) -> str:

@@ -18,6 +18,7 @@ from supsup_core.evaluation import Inference, check
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
+from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.registry import Registry, nearest
 from supsup_core.scenarios import Scenario, scenario
 from supsup_core.training import TrainingRecipe
@@ -126,9 +127,9 @@ class Experiment:
         return {
             "net": net,
             "method": _identity(METHODS, self.method),
-            "benchmark": {**_identity(BENCHMARKS, self.benchmark), **self.benchmark.identity(), "num_tasks": None},
+            "benchmark": {**_identity(BENCHMARKS, self.benchmark), "num_tasks": None, **self.benchmark.identity()},
             "dataset": {"checksum": source.checksum(), "source": source_digest(type(source))},
-            "training": asdict(self.training),
+            "training": {**asdict(self.training), "source": source_digest(OPTIMIZERS[self.training.optimizer])},
             "seed": self.seed,
         }
 
@@ -149,6 +150,8 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     try:
+        if "${" in text:
+            raise InputError(f"{path}: ${{…}} is not supported; write the value out")
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -183,6 +186,8 @@ def parse_overrides(overrides: Iterable[str]) -> Node:
     changes: Node = {}
     for item in overrides:
         key, equals, value = item.partition("=")
+        if "${" in value:
+            raise InputError(f"command line: {key}: ${{…}} is not supported; write the value out")
         if not equals or not key:
             raise InputError(f"command line: {item!r} is not key=value; for example benchmark.num_tasks=10")
         try:

@@ -6,6 +6,7 @@ that the ledger does not hold, so it can be killed at any moment and opened agai
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,13 @@ class Coordinator:
 
     def _lose(self, key: str, reason: str) -> None:
         """An artifact is missing or corrupt: keep its file aside, and let its task be done again."""
-        where = str(self._store.quarantine(key)) if self._store.has(key) else str(self._store.path(key))
+        where = str(self._store.path(key))
+        if self._store.has(key):
+            with contextlib.suppress(CorruptError, FileNotFoundError):
+                self._store.get(key)
+                return  # made again in the meantime, by another sweep or after an earlier report
+            with contextlib.suppress(FileNotFoundError):
+                where = str(self._store.quarantine(key))
         self._record("lost", key=key, task=self._task_of(key), file=where, reason=reason)
 
     def next_jobs(self, count: int, exclude: Sequence[str]) -> list[Job]:
@@ -117,10 +124,11 @@ class Coordinator:
         }  # fmt: skip
 
     def _evaluation_job(self, item: dict[str, Any]) -> Job:
+        run = self._group["runs"][item["run"]]
         return {
             "kind": "evaluate", "key": item["key"], "task": item["task"],
             "masks": self._keys[: item["num_learned"]],
-            "experiment": self._group["runs"][item["run"]]["experiment"], "seed": self._group["seed"],
+            "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
         }  # fmt: skip
 
     def report(self, outcome: Outcome) -> None:

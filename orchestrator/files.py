@@ -52,14 +52,16 @@ def owned(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / "lock")
     holder = folder / "holder"
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0.5)  # a status that looks at this moment holds it for an instant
+        holder.write_text(str(os.getpid()))
     except Timeout:
         raise InputError(
             f"{folder.name}: process {holder_of(folder) or '?'} is running this sweep; "
             f"wait for it, or follow it with `supsup status {folder.name}`"
         ) from None
+    except OSError as error:
+        raise InputError(f"output: {folder} cannot be written ({error.strerror}); set output=DIR") from error
     try:
-        holder.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()
@@ -77,5 +79,7 @@ def holder_of(folder: Path) -> int | None:
             return int((folder / "holder").read_text())
         except (OSError, ValueError):
             return -1
+    except OSError:
+        return None  # an output one may only read: nobody can be told
     lock.release()
     return None

@@ -32,21 +32,22 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
     }
 
 
-def launch(sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], local: bool) -> None:
-    """Run what is left of the groups; returns when each is done or has failed, as its ledger says.
-
-    Every artifact that is there is verified first, and a group with nothing left to do starts nothing.
-    """
+def take_stock(
+    sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], local: bool
+) -> dict[str, dict[str, Any]]:
+    """The settings of every group that has work left. Verifies every artifact that is there."""
     num_workers = 1 if local else sweep.config.resources.num_workers
     settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
-    unfinished = [group_id for group_id in settings if not _settled(settings[group_id])]
-    if not unfinished:
-        return
+    return {group_id: found for group_id, found in settings.items() if not _settled(found)}
+
+
+def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
+    """Run groups to their end; returns when each is done or has failed, as its ledger says."""
     if local:
-        for group_id in unfinished:
-            drive(Coordinator(settings[group_id]), LocalPool(settings[group_id]), lambda progress: None)
-    else:
-        run_ray(sweep, {group_id: settings[group_id] for group_id in unfinished})
+        for settings in unfinished.values():
+            drive(Coordinator(settings), LocalPool(settings), lambda progress: None)
+    elif unfinished:
+        run_ray(sweep, unfinished)
 
 
 def _settled(settings: dict[str, Any]) -> bool:

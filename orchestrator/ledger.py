@@ -60,7 +60,7 @@ class LedgerWriter:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check failed")
+                raise CorruptError(f"{path}: not a sound ledger (quick_check failed)")
             self._db.executescript(_SCHEMA)
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
@@ -68,8 +68,10 @@ class LedgerWriter:
             self._db.execute("DELETE FROM writer")
             self._db.execute("INSERT INTO writer VALUES (?)", (self._epoch,))
             self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise CorruptError(f"{path}: not a sound ledger ({error})") from error
+        except (sqlite3.DatabaseError, CorruptError) as error:
+            if hasattr(self, "_db"):
+                self._db.close()
+            raise _explained(path, error) from error
 
     def append(self, kind: str, **payload: Any) -> Row:
         """Commit one row; it is on disk when this returns. FencedError when another writer took over."""
@@ -84,7 +86,8 @@ class LedgerWriter:
             self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (row.seq, row.time_ms, kind, text))
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
         return row
 
@@ -115,7 +118,10 @@ class LedgerReader:
         except sqlite3.DatabaseError as error:
             if "no such table" in str(error):
                 return []
-            raise CorruptError(f"{self._path}: not a sound ledger ({error})") from error
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+            raise _explained(self._path, error) from error
 
     def __enter__(self) -> LedgerReader:
         return self
@@ -123,6 +129,13 @@ class LedgerReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._db is not None:
             self._db.close()
+
+
+def _explained(path: Path, error: Exception) -> SupSupError:
+    """A corrupt file told from one that cannot be used for now (a full disk, no permission, a lock)."""
+    if isinstance(error, sqlite3.OperationalError):
+        return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
+    return error if isinstance(error, CorruptError) else CorruptError(f"{path}: not a sound ledger ({error})")
 
 
 def _select(db: sqlite3.Connection, after: int) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import LedgerReader
@@ -74,12 +75,15 @@ class Monitor:
         """The groups' states as last read."""
         return self._states
 
-    def finish(self) -> Tracker:
-        """Stop following, write all that is owed and end the MLflow runs; raises if that cannot be done."""
+    def stop(self) -> None:
+        """Stop following."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def finish(self, files: Sequence[Path]) -> None:
+        """Write all that is owed, attach the files and end the MLflow runs; raises if that cannot be done."""
         self.tick()
         assert self._tracker is not None, "tick() has made it"
+        self._tracker.attach(files, "report")
         self._tracker.finish({group_id: state.ended for group_id, state in self._states.items()})
-        return self._tracker

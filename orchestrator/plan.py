@@ -104,11 +104,17 @@ class Group:
                 {
                     "run_id": run.run_id, "name": run.name, "label": run.label, "varied": run.varied,
                     "experiment": run.experiment.node,
+                    "inference_id": content_key(inference_identity(run.experiment)),
                     "points": {str(n): list(keys) for n, keys in points.items()},
                 }
                 for run, points in zip(self.runs, self.points, strict=True)
             ],
         }  # fmt: skip
+
+
+def training_id(experiment: Experiment) -> str:
+    """The identity of a training group."""
+    return content_key(experiment.training_identity(), 12)
 
 
 def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
@@ -126,7 +132,7 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
     """Runs to training groups, in order of first appearance. Runs that are the same run count once."""
     grouped: dict[str, dict[str, Run]] = {}
     for run in runs:
-        group_id = content_key(run.experiment.training_identity(), 12)
+        group_id = training_id(run.experiment)
         grouped.setdefault(group_id, {}).setdefault(run.run_id, run)
     return [_group(group_id, tuple(members.values())) for group_id, members in grouped.items()]
 
@@ -138,7 +144,7 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
     points = []
     for number, run in enumerate(runs):
         per_point = {}
-        identity = _inference_identity(run.experiment)
+        identity = inference_identity(run.experiment)
         for n in run.experiment.evaluation.points(run.experiment.num_tasks):
             keys = []
             for task in range(n):
@@ -158,7 +164,8 @@ def _stays(experiment: Experiment) -> bool:
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 
 
-def _inference_identity(experiment: Experiment) -> dict[str, Any]:
+def inference_identity(experiment: Experiment) -> dict[str, Any]:
+    """All that determines an evaluation, but the masks and the task."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,

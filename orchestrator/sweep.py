@@ -89,14 +89,14 @@ class Sweep:
         runs = []
         for values in itertools.product(*(values for _, values in axes)):
             varied = dict(zip((key for key, _ in axes), values, strict=True))
-            runs += self._seeded(experiment, varied, varied)
+            runs += self._seeded(experiment, varied)
             for extra in self.extra_inferences:
-                runs += self._seeded(experiment, {**varied, **extra}, varied)
+                runs += self._seeded(experiment, {**varied, **extra})
         return runs
 
-    def _seeded(self, node: dict[str, Any], changes: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
+    def _seeded(self, node: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
         config = OmegaConf.create(node)
-        for key, value in changes.items():
+        for key, value in varied.items():
             OmegaConf.update(config, key, value, force_add=True)
         plain: Any = OmegaConf.to_container(config)
         try:

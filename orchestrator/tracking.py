@@ -53,13 +53,15 @@ class _Run:
         """Add the points (name, step, value, time in ms) that are not there yet, synchronously."""
         from mlflow.entities import Metric
 
-        owed = []
+        owed: dict[Point, Any] = {}
         for name, step, value, time_ms in points:
             if (name, step) not in self._written:
-                self._written.add((name, step))
-                owed.append(Metric(name, value, time_ms, step))
-        for start in range(0, len(owed), _BATCH):
-            self._client.log_batch(self.run_id, metrics=owed[start : start + _BATCH])
+                owed.setdefault((name, step), Metric(name, value, time_ms, step))
+        places = list(owed)
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            self._client.log_batch(self.run_id, metrics=[owed[place] for place in batch])
+            self._written.update(batch)  # only now: a batch that raised is owed again
 
 
 class Tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -23,12 +24,14 @@ def load(imports: Sequence[str], folder: Path) -> None:
     `folder`, the folder of the sweep file. InputError naming the entry when it cannot be imported.
     """
     for entry in imports:
+        file = (folder / entry).resolve() if entry.endswith(".py") else None
+        beside = str(file.parent if file else folder)
+        if beside not in sys.path:
+            sys.path.append(beside)
         try:
-            if entry.endswith(".py"):
-                _load_file((folder / entry).resolve())
+            if file:
+                _load_file(file)
             else:
-                if str(folder) not in sys.path:
-                    sys.path.append(str(folder))
                 importlib.import_module(entry)
         except InputError as error:
             raise InputError(f"imports: {entry}: {error}") from error
@@ -59,43 +62,45 @@ def _load_file(path: Path) -> None:
 def source_digest(thing: Any) -> str | None:
     """SHA-256 of the source that defines a user's class or function; None for this project's own.
 
-    Covers its module and the modules beside it that it imports, directly or through one another. The
-    project's own classes are covered by RECIPE_VERSION instead.
+    Covers its module and the modules below its top folder that it imports, wherever in their text, directly
+    or through one another. The project's own classes are covered by RECIPE_VERSION instead.
     """
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
         return None
     first = sys.modules[name]
-    folder = Path(str(first.__file__)).resolve().parent
+    top = Path(str(first.__file__)).resolve().parents[name.count(".")]
     found: dict[Path, bytes] = {}
     waiting = [first]
     while waiting:
         module = waiting.pop()
         path = Path(str(module.__file__)).resolve()
-        if path in found:
-            continue
-        found[path] = path.read_bytes()
-        waiting += [other for other in _imported(module) if _beside(other, folder)]
+        if path not in found:
+            found[path] = path.read_bytes()
+            waiting += [other for other in _imported(module, found[path]) if _within(other, top)]
     digest = hashlib.sha256()
     for path in sorted(found):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + found[path] + b"\0")
+        digest.update(str(path.relative_to(top)).encode() + b"\0" + found[path] + b"\0")
     return digest.hexdigest()
 
 
-def _imported(module: ModuleType) -> list[ModuleType]:
-    """Modules that a module's global names come from."""
-    others = []
-    for value in list(vars(module).values()):
-        other = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-        if other is not None and other is not module:
-            others.append(other)
-    return others
+def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:
+    """The loaded modules that a module's import statements name."""
+    names: set[str] = set()
+    package = module.__package__ or ""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package or None)
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
 
 
-def _beside(module: ModuleType, folder: Path) -> bool:
-    """Whether a module's source lies in `folder` or below it, outside installed packages."""
+def _within(module: ModuleType, top: Path) -> bool:
+    """Whether a module's source lies below `top`, outside installed packages."""
     file = getattr(module, "__file__", None)
     if not file:
         return False
     path = Path(file).resolve()
-    return path.suffix == ".py" and folder in path.parents and "site-packages" not in path.parts
+    return path.suffix == ".py" and top in path.parents and "site-packages" not in path.parts

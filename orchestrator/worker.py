@@ -13,10 +13,11 @@ from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.config import Experiment, build_experiment
-from orchestrator.keys import canonical
+from orchestrator.keys import canonical, content_key
+from orchestrator.plan import inference_identity, training_id
 from orchestrator.store import Artifact, ArtifactStore
 from supsup_core.benchmarks import Dataset
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, SupSupError
 from supsup_core.evaluation import evaluate
 from supsup_core.methods import Dependence, Learner, Problem
 from supsup_core.methods.base import accuracy
@@ -63,15 +64,13 @@ class Worker:
         except CorruptArtifactError as error:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
-            return {
-                "status": "failed", "key": job["key"],
-                "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(),
-            }  # fmt: skip
+            return failure(job, error)
 
     def _context(self, job: Job) -> tuple[Experiment, Problem, Dataset]:
         name = canonical([job["experiment"], job["seed"]])
         if name not in self._problems:
             experiment = build_experiment(job["experiment"], job["seed"])
+            self._check_source(experiment, job)
             source = experiment.benchmark.source()
             root = self._settings["data_root"]
             same = next(
@@ -80,6 +79,14 @@ class Worker:
             dataset = same or source.load(Path(root) if root else None)
             self._problems[name] = (experiment, experiment.problem(self._settings["device"]), dataset)
         return self._problems[name]
+
+    def _check_source(self, experiment: Experiment, job: Job) -> None:
+        """SupSupError when the user's modules are not, here, what the keys were made from."""
+        same = training_id(experiment) == self._settings["group"]["group_id"]
+        if "inference_id" in job:
+            same = same and content_key(inference_identity(experiment)) == job["inference_id"]
+        if not same:
+            raise SupSupError("the source of your modules has changed since the sweep started; start it again")
 
     def _train(self, job: Job) -> Artifact:
         experiment, problem, dataset = self._context(job)
@@ -154,6 +161,16 @@ def read_artifact(store: ArtifactStore, key: str) -> Artifact:
         raise CorruptArtifactError(key, f"{store.path(key)}: missing") from error
     except CorruptError as error:
         raise CorruptArtifactError(key, str(error)) from error
+
+
+def failure(job: Job, error: Exception) -> Outcome:
+    """A job that failed by an exception, which is being handled."""
+    return {
+        "status": "failed",
+        "key": job["key"],
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": traceback.format_exc(),
+    }
 
 
 def outcome_of(artifact: Artifact, made: dict[str, Any] | None = None) -> Outcome:

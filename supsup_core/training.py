@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,18 +64,18 @@ def train(
     order = torch.from_numpy(seeding.batches(order_seed, task.num_train, recipe.num_batches, recipe.batch_size))
     curve = LossCurve([], [])
     interval = log_interval(recipe.num_batches)
-    total = torch.zeros((), dtype=torch.float64)
+    total: Tensor | float = 0.0
     since = 0
     for index, indices in enumerate(order, start=1):
-        total += step(*task.train_batch(indices))
+        total = total + step(*task.train_batch(indices)).double()
         since += 1
         if index % interval == 0 or index == recipe.num_batches:
             mean = float(total) / since
-            if not torch.isfinite(total):
+            if not math.isfinite(mean):
                 raise SupSupError(f"the training loss is {mean} after {index} batches; lower learning_rate")
             curve.batches.append(index)
             curve.losses.append(mean)
-            total.zero_()
+            total = 0.0
             since = 0
     return curve
 
@@ -97,9 +98,10 @@ class ScoreStep:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
+        device = self._scores[0].device
         for weight, scores, effective in zip(self._weights, self._scores, self._effective, strict=True):
             self._rule.mask(scores, effective).mul_(weight)
-        loss, gradients = self._net.loss_gradients(self._effective, x, y)
+        loss, gradients = self._net.loss_gradients(self._effective, x.to(device), y.to(device))
         for weight, scores, gradient in zip(self._weights, self._scores, gradients, strict=True):
             self._rule.to_scores(scores, gradient.mul_(weight))
         self._optimizer.step(gradients)

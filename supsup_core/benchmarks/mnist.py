@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -61,7 +61,7 @@ def download(folder: Path, name: str) -> None:
                 with urllib.request.urlopen(mirror + name, timeout=30) as answer:
                     partial.write_bytes(answer.read())
                 unpack(partial)
-            except (urllib.error.URLError, TimeoutError, CorruptError) as error:
+            except (OSError, http.client.HTTPException, CorruptError) as error:
                 failures.append(str(error))
                 continue
             os.replace(partial, folder / name)

@@ -39,14 +39,14 @@ class SupSupLearner(Learner):
     def logits(self, x: Tensor, mask: int) -> Tensor:
         if self._last is None or self._last[0] != mask:
             self._last = (mask, self._masked(self._bank.mask(mask)))
-        return self._problem.net.forward(self._last[1], x)
+        return self._problem.net.forward(self._last[1], x.to(self._problem.device)).to(x.device)
 
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
         mean = self._masked(self._bank.mean() if subset is None else self._bank.subset_mean(subset))
         problem = self._problem
         at_once = max(1, _GRADIENT_BYTES // (4 * self._bank.size))
         columns = []
-        for decisions in torch.split(x, at_once):
+        for decisions in torch.split(x.to(problem.device), at_once):
             gradients = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
             slopes = [(g * w).flatten(1) for g, w in zip(gradients, problem.weights, strict=True)]
             columns.append(self._bank.products(torch.cat(slopes, 1).cpu(), subset))

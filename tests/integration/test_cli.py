@@ -160,3 +160,34 @@ def test_a_failing_run_ends_with_1_names_the_task_and_can_be_resumed(
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     assert "3/3 shards" in found.out
+
+
+def test_evaluations_that_differ_in_any_key_are_rows_of_their_own(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two inferences must never be averaged as if they were seeds."""
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    found = supsup("evaluate", "small", "inference.images_per_decision=16", "--local")
+    assert "GNu one_shot entropy images_per_decision=16" in found.out
+    summary = pd.read_csv(next(tmp_path.glob("runs/sweeps/*/report/summary.csv")))
+    assert set(summary.num_seeds) == {1}
+    assert summary.run.nunique() == 2
+
+
+def test_an_mlflow_store_that_fails_costs_neither_results_nor_report(
+    supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from orchestrator.tracking import Tracker
+
+    def unreachable(self: Any) -> None:
+        raise OSError("the tracking store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "project", unreachable)
+        found = supsup("sweep", sweep_file(), "--local")
+    assert found.code == 1
+    assert "GNu one_shot entropy" in found.out
+    assert "the tracking store is away" in found.err
+    assert "supsup report small-" in found.err
+    assert any(tmp_path.glob("runs/sweeps/*/report/final.csv"))
+    assert supsup("report", "small").code == 0

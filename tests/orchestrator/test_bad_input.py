@@ -54,6 +54,7 @@ def refused(result: Any, *words: str) -> None:
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
         ({"seeds": ["a"]}, ["small.yaml", "seeds"]),
         ({"evaluation": {"at": [0]}}, ["evaluation.at", "from 1 on"]),
+        ({"resources": {"device": "cuda:1"}}, ["resources.device", "cuda:1", "cpu or cuda"]),
         ({"resources": {"num_workers": 0}}, ["resources.num_workers", "at least 1"]),
         ({"name": "../escape"}, ["name", "names a folder"]),
         ({"imports": ["no_such_module_anywhere"]}, ["imports", "no_such_module_anywhere"]),
@@ -90,6 +91,8 @@ def test_a_wrong_override_is_named(
         ("- a\n- b\n", ["broken.yaml", "a mapping of keys to values"]),
         ("name: x\nname: y\n", ["broken.yaml", "duplicate key"]),
         ("name: \x00", ["broken.yaml"]),
+        ("name: ${x", ["broken.yaml", "is not supported"]),
+        ("name: x\nseeds: ${oc.env:HOME}\n", ["broken.yaml", "is not supported"]),
     ],
 )
 def test_a_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:

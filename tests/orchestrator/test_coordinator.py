@@ -239,3 +239,12 @@ def test_weights_are_vouched_for_in_every_artifact(group: dict[str, Any]) -> Non
     assert len(digests) == 1
     assert len(digests.pop()) == 64
     assert torch.get_num_threads() == 1
+
+
+def test_a_worker_whose_source_is_not_the_plans_refuses_the_job(group: dict[str, Any]) -> None:
+    """An edit in the middle of a sweep must not put new results under old keys."""
+    stale = {**group, "group": {**group["group"], "group_id": "000000000000"}}
+    outcome = Worker({**stale, "number": 0}).run(Coordinator(group).next_jobs(1, [])[0])
+    assert outcome["status"] == "failed"
+    assert "has changed since the sweep started" in outcome["error"]
+    assert not list(Path(group["store"]).glob("??/*.safetensors"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.ledger import FencedError, LedgerReader, LedgerWriter, Row, set_aside
 from orchestrator.state import GroupState
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, SupSupError
 
 
 def test_rows_come_back_in_order_with_times_that_never_decrease(tmp_path: Path) -> None:
@@ -109,3 +109,10 @@ def test_the_first_result_of_a_key_stands_until_it_is_lost() -> None:
         [Row(3, 3, "lost", {"key": "a", "file": "", "reason": ""}), Row(4, 4, "trained", {"key": "a", "sha256": "4"})]
     )
     assert state.trained["a"].payload["sha256"] == "4"
+
+
+def test_a_ledger_that_cannot_be_used_for_now_is_not_called_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").mkdir()
+    with pytest.raises(SupSupError, match="cannot be used") as raised:
+        LedgerWriter(tmp_path / "ledger.sqlite")
+    assert not isinstance(raised.value, CorruptError)

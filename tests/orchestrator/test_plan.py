@@ -126,3 +126,44 @@ def test_evaluation_points(at: list[int] | None, num_tasks: int, points: list[in
         {**NODE, "evaluation": {"at": at}, "benchmark": {**NODE["benchmark"], "num_tasks": num_tasks}}, 0
     )
     assert experiment.evaluation.points(num_tasks) == points
+
+
+TOY = """
+from dataclasses import dataclass
+from supsup_core.nets import NETS, Layer, Net
+from {helper} import WIDTH
+
+@NETS.register("{name}")
+@dataclass(frozen=True, kw_only=True)
+class Toy(Net):
+    def layers(self, input_shape):
+        return (Layer("only", (self.num_outputs, WIDTH), WIDTH),)
+
+    def forward(self, weights, x):
+        return x @ weights[0].t()
+"""
+
+
+def test_an_edit_to_a_constant_in_a_module_beside_a_users_own_is_noticed(
+    sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A constant has no __module__, so only the import statement tells where it comes from."""
+    (tmp_path / "user_net.py").write_text(TOY.format(name="user_net", helper="user_helper"))
+    file = sweep_file(net={"name": "user_net", "num_outputs": 10}, imports=["user_net.py"], scenario="GG")
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.sweep import open_sweep\n"
+        "print(open_sweep(Path(sys.argv[1]), []).plan()[0].shards[0].key)"
+    )
+    keys = []
+    for content in ("WIDTH = 64", "WIDTH = 32", "WIDTH = 64"):
+        (tmp_path / "user_helper.py").write_text(content)
+        found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+        keys.append(found.stdout)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_benchmark_whose_tasks_depend_on_their_number_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from supsup_core.benchmarks.permuted import Permuted
+
+    monkeypatch.setattr(Permuted, "identity", lambda self: {"base": self.base, "num_tasks": self.num_tasks})
+    assert keys(benchmark={"num_tasks": 9})[:5] != keys()

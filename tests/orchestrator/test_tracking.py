@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from orchestrator.environment import describe
-from orchestrator.launcher import launch
+from orchestrator.launcher import launch, take_stock
 from orchestrator.ledger import LedgerReader
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.tracking import Tracker, tracking_uri
@@ -31,7 +31,7 @@ def track(sweep: Sweep) -> Tracker:
 def run_sweep(sweep: Sweep) -> None:
     groups = sweep.plan()
     sweep.save(groups)
-    launch(sweep, groups, describe(sweep.folder), local=True)
+    launch(sweep, take_stock(sweep, groups, describe(sweep.folder), local=True), local=True)
 
 
 def client(sweep: Sweep) -> Any:
@@ -163,3 +163,21 @@ def test_runs_end_as_the_ledger_says(sweep: Sweep, status: str, word: str) -> No
     tracker = track(sweep)
     tracker.finish({group.group_id: status for group in sweep.plan()})
     assert {run.info.status for run in runs(sweep)} == {word}
+
+
+def test_a_write_that_failed_once_is_made_again_by_the_same_writer(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_sweep(sweep)
+    tracker = track(sweep)
+
+    def locked(*arguments: Any, **named: Any) -> None:
+        raise OSError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracker._client, "log_batch", locked)
+        with pytest.raises(OSError, match="locked"):
+            tracker.project()
+    tracker.project()
+    loss = next(metrics["loss"] for uid, metrics in points(sweep).items() if "/training/" in uid)
+    assert sorted(step for step, _, _ in loss) == list(range(3, 91, 3))
