@@ -156,7 +156,7 @@ def main() -> None:
         print(f"supsup: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("supsup: interrupted before anything began", file=sys.stderr)
+        print("supsup: interrupted; what is committed stays, and `supsup resume` goes on", file=sys.stderr)
         code = 130
     sys.exit(code)
 

@@ -35,6 +35,8 @@ class GroupState:
         match row.kind:
             case "plan":
                 self.plan = row.payload
+                if self.status in ("done", "failed"):
+                    self.lost.clear()  # told, and mended, by the launch that ended
                 self.failed.clear()
                 self.retried.clear()
                 self.status = "planned"

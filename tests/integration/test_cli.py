@@ -133,6 +133,7 @@ def test_a_corrupt_artifact_is_named_and_that_shard_alone_trained_again(
     assert masks[0].read_bytes() == good
     table = first.out.split("\n\n")[1]
     assert table in found.out
+    assert "made again" not in supsup("resume", "--local").out
 
 
 def test_a_failing_run_ends_with_1_names_the_task_and_can_be_resumed(
