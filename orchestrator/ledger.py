@@ -12,7 +12,7 @@ Kinds of rows, and their payloads:
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it
   failed    key, what, error, traceback
-  ended     status: done, failed, interrupted
+  ended     status: done or failed; without one, the launch was interrupted
 """
 
 from __future__ import annotations

@@ -181,3 +181,16 @@ def test_a_write_that_failed_once_is_made_again_by_the_same_writer(
     tracker.project()
     loss = next(metrics["loss"] for uid, metrics in points(sweep).items() if "/training/" in uid)
     assert sorted(step for step, _, _ in loss) == list(range(3, 91, 3))
+
+
+def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    tracker = track(sweep)
+    tracker.project()
+    wanted = points(sweep)
+    (group,) = sweep.plan()
+    store = sweep.output / "store" / group.shards[1].key[:2] / f"{group.shards[1].key}.safetensors"
+    store.write_bytes(b"spoilt")
+    run_sweep(sweep)
+    tracker.project()
+    assert points(sweep) == wanted
