@@ -10,8 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
-from orchestrator.coordinator import Coordinator
-from orchestrator.trial import WorkerPool
+from orchestrator.trial import WorkerPool, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker, failure
 
 CALL_SECONDS = 120.0
@@ -22,7 +21,7 @@ class CoordinatorActor:
     """A coordinator of its own process. Restarted after a crash, it reads its state from the ledger."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._coordinator = Coordinator(settings)
+        self._coordinator = open_coordinator(settings)
 
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         return getattr(self._coordinator, method)(*arguments)
@@ -73,12 +72,15 @@ class RemoteCoordinator:
                     raise
                 time.sleep(0.2)
 
-    def next_jobs(self, count: int, exclude: Sequence[str]) -> list[Job]:
-        jobs: list[Job] = self._call("next_jobs", count, list(exclude))
+    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
+        jobs: list[Job] = self._call("next_jobs", list(idle), list(exclude))
         return jobs
 
     def report(self, outcome: Outcome) -> None:
         self._call("report", outcome)
+
+    def pause(self) -> None:
+        self._call("pause")
 
     def finished(self) -> bool:
         return bool(self._call("finished"))

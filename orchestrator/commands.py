@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -150,9 +152,10 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
     groups = groups or sweep.plan()
     _refuse_hopeless(sweep)
     prepare_data(groups, sweep.data_root)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
+        sweep.pause_path.unlink(missing_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _Interrupt(sweep, any(group.experiment.allocation for group in groups)))
         sweep.save(groups)
         described = environment.describe(sweep.folder)
         started = time.monotonic()
@@ -165,6 +168,8 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
                 launch(sweep, unfinished, local)
             except KeyboardInterrupt:
                 interrupted = True
+            else:
+                interrupted = sweep.pause_path.exists()
             finally:
                 monitor.stop()
         return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
@@ -189,8 +194,25 @@ def _refuse_hopeless(sweep: Sweep) -> None:
         )
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+PAUSE_SECONDS = 60.0
+"""How long a round that is under way may take to end before a pause becomes an interrupt."""
+
+
+class _Interrupt:
+    """What Ctrl-C and SIGTERM do: in NNs, ask for a pause at the next round boundary; else, or again, interrupt."""
+
+    def __init__(self, sweep: Sweep, has_rounds: bool) -> None:
+        self._sweep = sweep
+        self._has_rounds = has_rounds
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self._has_rounds or self._sweep.pause_path.exists():
+            raise KeyboardInterrupt
+        self._sweep.pause_path.touch()
+        print("pausing at the end of the round, which is then committed; again to stop at once", file=sys.stderr)
+        timer = threading.Timer(PAUSE_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
 
 
 def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -15,12 +15,14 @@ from orchestrator.user_modules import source_digest
 from supsup_core.benchmarks import BENCHMARKS, Benchmark
 from supsup_core.errors import InputError
 from supsup_core.evaluation import Inference, check
-from supsup_core.inference import OBJECTIVES
+from supsup_core.inference import ALLOCATION_TESTS, OBJECTIVES, AllocationTest
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
+from supsup_core.nns import NNS_VERSION, Budget
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.registry import Registry, nearest
 from supsup_core.scenarios import Scenario, scenario
+from supsup_core.streams import Schedule, Stream
 from supsup_core.training import TrainingRecipe
 
 T = TypeVar("T")
@@ -43,14 +45,19 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a sweep may use. `num_workers` per training group; each worker gets `threads` threads."""
+    """What a sweep may use. `num_workers` per training group; each worker gets `threads` threads.
+
+    `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
+    rest is on disk.
+    """
 
     num_workers: int = 2
     threads: int = 1
     device: str = "cpu"
+    state_mb: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "threads"):
+        for name in ("num_workers", "threads", "state_mb"):
             if getattr(self, name) < 1:
                 raise InputError(f"resources.{name}: must be at least 1, not {getattr(self, name)}")
 
@@ -62,7 +69,9 @@ class SweepConfig:
     `benchmark`, `net` and `method` are nodes {name: …, and the fields of the class of that name};
     `training`, `inference` and `evaluation` hold the fields of TrainingRecipe, Inference and
     EvaluationConfig. All stay plain until an experiment is built, when the user's modules are loaded.
-    `grid` maps dotted keys to lists of values; every combination is run for every seed.
+    `stream`, `allocation` and `budget` (of Stream, an allocation test, and Budget) are for scenario NNs.
+    `grid` maps dotted keys to lists of values; every combination is run for every seed. `commit_every`: the
+    most seconds of NNs training between two commits.
     """
 
     name: str
@@ -73,12 +82,20 @@ class SweepConfig:
     training: dict[str, Any] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    stream: dict[str, Any] = field(default_factory=dict)
+    allocation: dict[str, Any] = field(default_factory=lambda: {"name": "outlier"})
+    budget: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     resources: Resources = field(default_factory=Resources)
     imports: list[str] = field(default_factory=list)
+    commit_every: float = 5.0
     output: str = "runs"
     data: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.commit_every > 0:
+            raise InputError(f"commit_every: must be a positive number of seconds, not {self.commit_every}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +105,48 @@ class _Schema(SweepConfig):
     training: TrainingRecipe = field(default_factory=TrainingRecipe)  # type: ignore[assignment]
     inference: Inference = field(default_factory=Inference)  # type: ignore[assignment]
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)  # type: ignore[assignment]
+    stream: Stream = field(default_factory=Stream)  # type: ignore[assignment]
+    budget: Budget = field(default_factory=Budget)  # type: ignore[assignment]
 
 
-EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation")
+NNS_KEYS = ("stream", "allocation", "budget")
+"""Keys of the experiment that mean something only where no task identity is given in training."""
+
+EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
 """The keys that say what is computed; the others say how often, with what and where."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """How an NNs experiment's data arrives and gets its masks. `capacity`: the most masks there may be."""
+
+    stream: Stream
+    test: AllocationTest
+    policy: Literal["skip", "reuse", "reclaim"]
+    capacity: int
+    schedule: Schedule
+
+    def identity(self) -> Node:
+        """All that determines its decisions, given the masks."""
+        return {
+            "version": NNS_VERSION,
+            "stream": asdict(self.stream),
+            "num_tasks": sum(map(len, self.schedule.sequences)) if self.stream.order == "recurring" else None,
+            "test": {
+                **_identity(ALLOCATION_TESTS, self.test),
+                "objective_source": source_digest(OBJECTIVES[self.test.objective]),
+            },
+            "policy": self.policy,
+            "capacity": self.capacity,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configured experiment and its seed, validated as a whole. `node` is its plain config."""
+    """One configured experiment and its seed, validated as a whole. `node` is its plain config.
+
+    `allocation`: in NNs alone.
+    """
 
     scenario: Scenario
     benchmark: Benchmark
@@ -105,6 +155,7 @@ class Experiment:
     training: TrainingRecipe
     inference: Inference
     evaluation: EvaluationConfig
+    allocation: Allocation | None
     seed: int
     node: Node
 
@@ -120,7 +171,11 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """All that determines the training of its tasks, but the task and the tasks it builds on."""
+        """All that determines what its training group learns, but for the tasks themselves."""
+        return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
+
+    def mask_identity(self) -> Node:
+        """All that determines the training of a mask, but the data it is given and the tasks it builds on."""
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         source = self.benchmark.source()
@@ -290,20 +345,50 @@ def build_experiment(node: Node, seed: int) -> Experiment:
         inference = replace(inference, objective=objective)
     check(row, method, str(node["method"]["name"]), inference, (net.num_outputs, benchmark.num_labels))
     training = _section(TrainingRecipe, node, "training")
+    allocation = None if row.given_in_training else _allocation(node, benchmark.num_tasks, training, seed)
     evaluation = _section(EvaluationConfig, node, "evaluation")
     if evaluation.at is not None and (not evaluation.at or min(evaluation.at) < 1):
         raise InputError(f"evaluation.at: {evaluation.at} must list numbers of tasks from 1 on, such as [10, 50]")
     return Experiment(
         scenario=row, benchmark=benchmark, net=net, method=method, training=training, inference=inference,
-        evaluation=evaluation, seed=seed,
+        evaluation=evaluation, allocation=allocation, seed=seed,
         node={
             "scenario": row.name,
             "benchmark": {"name": node["benchmark"]["name"], **asdict(cast(Any, benchmark))},
             "net": {"name": node["net"]["name"], **asdict(cast(Any, net))},
             "method": {"name": node["method"]["name"], **asdict(cast(Any, method))},
             "training": asdict(training), "inference": asdict(inference), "evaluation": asdict(evaluation),
+            **({} if allocation is None else {
+                "stream": asdict(allocation.stream),
+                "allocation": {"name": node["allocation"]["name"], **asdict(cast(Any, allocation.test))},
+                "budget": {"num_masks": allocation.capacity, "on_exhausted": allocation.policy},
+            }),
         },
     )  # fmt: skip
+
+
+def _allocation(node: Node, num_tasks: int, training: TrainingRecipe, seed: int) -> Allocation:
+    """The NNs part of an experiment."""
+    num_batches = training.num_batches
+    stream = _section(Stream, node, "stream")
+    test = build_component(ALLOCATION_TESTS, node, "allocation")
+    budget = _section(Budget, node, "budget")
+    capacity = num_tasks if budget.num_masks is None else budget.num_masks
+    if stream.num_streams > num_tasks:
+        raise InputError(f"stream.num_streams: {stream.num_streams} streams need a task each; there are {num_tasks}")
+    if test.images_per_decision > training.batch_size:
+        raise InputError(
+            f"allocation.images_per_decision: a decision sees one batch, training.batch_size={training.batch_size} "
+            f"images, not {test.images_per_decision}"
+        )
+    if capacity < stream.num_streams:
+        raise InputError(
+            f"budget.num_masks: {capacity} cannot serve {stream.num_streams} streams; "
+            "set at least one a stream, or stream.num_streams lower"
+        )
+    sequences = _keyed("stream", ".", lambda: stream.sequences(num_tasks, num_batches, seed))
+    schedule = Schedule(sequences, stream.segments_per_task(num_batches))
+    return Allocation(stream=stream, test=test, policy=budget.on_exhausted, capacity=capacity, schedule=schedule)
 
 
 def _section(cls: type[T], node: Node, key: str) -> T:

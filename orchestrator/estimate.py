@@ -31,7 +31,7 @@ class Estimate:
 
 def seconds_per_shard(experiment: Experiment, state: GroupState) -> tuple[float, str]:
     """Seconds one worker needs for one task, and how that is known."""
-    measured = [row.payload["seconds"] for row in state.trained.values() if row.payload["seconds"]]
+    measured = state.shard_seconds()
     if measured:
         return fmean(measured), f"the mean of {len(measured)} shards already trained"
     torch.set_num_threads(1)

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.coordinator import Coordinator
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
-from orchestrator.trial import LocalPool, drive
+from orchestrator.trial import LocalPool, drive, open_coordinator
 
 
 def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
@@ -23,12 +22,16 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "group": group.to_node(),
         "ledger": str(sweep.ledger_path(group.group_id)),
         "store": str(sweep.output / "store"),
+        "versions": str(sweep.ledger_path(group.group_id).parent / "masks"),
+        "pause": str(sweep.pause_path),
         "environment": {**environment, "num_workers": num_workers},
         "data_root": str(sweep.data_root) if sweep.data_root else None,
         "imports": config.imports,
         "folder": str(sweep.folder),
         "device": config.resources.device,
         "threads": config.resources.threads,
+        "state_mb": config.resources.state_mb,
+        "commit_every": config.commit_every,
     }
 
 
@@ -45,14 +48,19 @@ def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> 
     """Run groups to their end; returns when each is done or has failed, as its ledger says."""
     if local:
         for settings in unfinished.values():
-            drive(Coordinator(settings), LocalPool(settings), lambda progress: None)
+            drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, _asked(settings))
     elif unfinished:
         run_ray(sweep, unfinished)
 
 
+def _asked(settings: dict[str, Any]) -> Callable[[], bool]:
+    """Whether the user has asked the sweep to pause: a file says so, to every process that works for it."""
+    return Path(settings["pause"]).exists
+
+
 def _settled(settings: dict[str, Any]) -> bool:
     """Take stock of a group; whether nothing was left to do."""
-    coordinator = Coordinator(settings)
+    coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
         return True
@@ -97,7 +105,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, b
 
     mine = settings[config["group"]]
     report: Callable[[dict[str, float]], None] = tune.report
-    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report)
+    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report, _asked(mine))
 
 
 @contextlib.contextmanager

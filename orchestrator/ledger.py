@@ -8,7 +8,12 @@ Kinds of rows, and their payloads:
   trained   key, the artifact's facts (task, accuracy, curve, num_bytes, …) and sha256; worker,
             started_ms and seconds, which are None when the artifact was found in the store
   evaluated the same of an evaluation (facts: task, results)
-  point     run_id, num_learned, metrics: all tasks of one evaluation point are in
+  point     run_id, num_learned, metrics, keys: all evaluations of one evaluation point are in
+  decision  NNs: round, ordinal, stream, task, segment, what was decided (nns.Decision), loss, seconds and
+            latency; the row's attachment holds the slopes that were judged (float32)
+  met       NNs: num_learned, metrics: the books of allocation after so many tasks' worth of data
+  due       NNs: num_learned, num_tasks, numbers, keys, right: the masks that an evaluation point is to test
+  committed NNs: round, versions, and what the commit cost; all before it is safe on disk
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it
   failed    key, what, error, traceback
@@ -18,13 +23,16 @@ Kinds of rows, and their payloads:
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from orchestrator.files import replace_durably
 from supsup_core.errors import CorruptError, SupSupError
 
 _SCHEMA = """
@@ -32,11 +40,16 @@ CREATE TABLE IF NOT EXISTS writer (epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS rows (
     seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
 
 
 class FencedError(SupSupError):
     """Another writer has taken over this ledger; nothing was written."""
+
+
+Entry = tuple[str, dict[str, Any], bytes | None]
+"""A row to be committed: its kind, its payload, and what is attached to it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class LedgerWriter:
     def __init__(self, path: Path) -> None:
         """Open or create the ledger. CorruptError when the file is not a sound ledger."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -75,21 +89,46 @@ class LedgerWriter:
 
     def append(self, kind: str, **payload: Any) -> Row:
         """Commit one row; it is on disk when this returns. FencedError when another writer took over."""
+        return self.commit([(kind, payload, None)])[0]
+
+    def commit(self, entries: Sequence[Entry]) -> list[Row]:
+        """Commit rows (kind, payload, attachment or None), all or none; on disk when this returns.
+
+        FencedError when another writer took over.
+        """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
             if epoch != self._epoch:
                 raise FencedError("another process has taken over this ledger")
             seq, last = self._db.execute("SELECT coalesce(max(seq), 0), coalesce(max(time_ms), 0) FROM rows").fetchone()
-            row = Row(seq + 1, max(last, time.time_ns() // 1_000_000), kind, payload)
-            text = json.dumps(payload, separators=(",", ":"))
-            self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (row.seq, row.time_ms, kind, text))
+            now = max(last, time.time_ns() // 1_000_000)
+            rows = []
+            for number, (kind, payload, attachment) in enumerate(entries, start=seq + 1):
+                text = json.dumps(payload, separators=(",", ":"))
+                self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (number, now, kind, text))
+                if attachment is not None:
+                    self._db.execute("INSERT INTO attachments VALUES (?, ?)", (number, attachment))
+                rows.append(Row(number, now, kind, payload))
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        return row
+        return rows
+
+    def snapshot(self) -> None:
+        """Copy the ledger, whole and consistent, to where `open_ledger` looks when the ledger is corrupt."""
+        target = snapshot_path(self._path)
+        partial = target.with_name(target.name + ".partial")
+        partial.unlink(missing_ok=True)
+        copy = sqlite3.connect(partial)
+        try:
+            self._db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            copy.close()
+        replace_durably(partial, target)
 
     def rows(self) -> list[Row]:
         """Every row so far."""
@@ -123,6 +162,12 @@ class LedgerReader:
                 self._db = None
             raise _explained(self._path, error) from error
 
+    def attachment(self, seq: int) -> bytes | None:
+        """The attachment of a row that was read, or None."""
+        assert self._db is not None, "rows() comes first"
+        found = self._db.execute("SELECT data FROM attachments WHERE seq = ?", (seq,)).fetchone()
+        return found[0] if found else None
+
     def __enter__(self) -> LedgerReader:
         return self
 
@@ -152,3 +197,31 @@ def set_aside(path: Path) -> Path:
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def snapshot_path(path: Path) -> Path:
+    """Where the last snapshot of a ledger is."""
+    return path.with_name("ledger.previous.sqlite")
+
+
+def open_ledger(path: Path) -> tuple[LedgerWriter, list[Row], Path | None]:
+    """A ledger's writer and its rows; a corrupt one is set aside and its last snapshot, if any, takes its place.
+
+    The third value is where a corrupt ledger was put.
+    """
+    aside = None
+    try:
+        writer = LedgerWriter(path)
+        return writer, writer.rows(), None
+    except CorruptError:
+        aside = set_aside(path)
+    previous = snapshot_path(path)
+    if previous.exists():
+        shutil.copyfile(previous, path)
+        try:
+            writer = LedgerWriter(path)
+            return writer, writer.rows(), aside
+        except CorruptError:
+            set_aside(path)
+    writer = LedgerWriter(path)
+    return writer, [], aside

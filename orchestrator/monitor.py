@@ -36,7 +36,7 @@ class Monitor:
         self._progress = progress
         self._states = {group.group_id: GroupState() for group in groups}
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
-        self._planned = {group.group_id: (len(group.shards), len(group.evaluations)) for group in groups}
+        self._planned = {group.group_id: group.size for group in groups}
         self._tracker: Tracker | None = None
         self._complained = False
         self._stop = threading.Event()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.config import Experiment
+from orchestrator.config import NNS_KEYS, Experiment
 from orchestrator.keys import content_key
 from orchestrator.user_modules import source_digest
 from supsup_core import RECIPE_VERSION
@@ -29,8 +29,13 @@ class Run:
         parts = [self.experiment.scenario.name]
         if not self.experiment.scenario.given_at_inference:
             parts += [inference.rule, inference.objective]
-        shown = ("scenario", "inference.rule", "inference.objective")
-        parts += [f"{key.rpartition('.')[2]}={value}" for key, value in self.varied.items() if key not in shown]
+        if self.experiment.allocation is not None:
+            parts.append(str(self.experiment.node["allocation"]["name"]))
+        shown = {"scenario", "inference.rule", "inference.objective", "allocation.name"}
+        for key, value in self.varied.items():
+            meant = self.experiment.allocation is not None or key.split(".")[0] not in NNS_KEYS
+            if key not in shown and meant:
+                parts.append(f"{key.rpartition('.')[2]}={value}")
         return " ".join(parts)
 
     @property
@@ -77,7 +82,9 @@ class Evaluation:
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks.
+    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In NNs, where
+    what there is to train and test only turns out on the way, there are no shards, evaluations or keys; a
+    task's worth of data counts as a shard.
     """
 
     group_id: str
@@ -91,12 +98,31 @@ class Group:
         """The experiment that the shards are trained from (any run's: they agree on training)."""
         return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The number of shards to train, and of evaluations."""
+        allocation = self.experiment.allocation
+        if allocation is None:
+            return len(self.shards), len(self.evaluations)
+        schedule = allocation.schedule
+        wanted = {
+            (content_key(inference_identity(run.experiment)), n)
+            for run, points in zip(self.runs, self.points, strict=True)
+            for n in points
+        }
+        met = [schedule.num_tasks_met(schedule.rounds_until(n)) for _, n in wanted]
+        return self.experiment.num_tasks, sum(met)
+
     def to_node(self) -> dict[str, Any]:
         """What workers, coordinator and ledger need, as plain JSON values."""
         experiment = self.experiment
+        allocation = experiment.allocation
+        size = self.size
         return {
             "group_id": self.group_id,
             "seed": experiment.seed,
+            "size": list(size),
+            "segments_per_task": allocation.schedule.segments_per_task if allocation else None,
             "experiment": experiment.node,
             "shards": [asdict(shard) for shard in self.shards],
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
@@ -117,9 +143,14 @@ def training_id(experiment: Experiment) -> str:
     return content_key(experiment.training_identity(), 12)
 
 
+def mask_id(experiment: Experiment) -> str:
+    """The identity of how masks are trained, whatever they are given."""
+    return content_key({"recipe_version": RECIPE_VERSION, **experiment.mask_identity()})
+
+
 def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
     """The shards of tasks 0..num_tasks-1; a task's key holds its parents' keys, and so all before it."""
-    identity = content_key({"recipe_version": RECIPE_VERSION, **experiment.training_identity()})
+    identity = mask_id(experiment)
     shards: list[Shard] = []
     for task in range(num_tasks):
         parents = tuple(shards[parent].key for parent in experiment.method.dependence.parents(task))
@@ -139,6 +170,9 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
 
 def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
     longest = max(runs, key=lambda run: run.experiment.num_tasks).experiment
+    if longest.allocation is not None:
+        wanted = [run.experiment.evaluation.points(run.experiment.num_tasks) for run in runs]
+        return Group(group_id, runs, (), (), tuple(dict.fromkeys(points, ()) for points in wanted))
     shards = shard_keys(longest, longest.num_tasks)
     evaluations: dict[str, Evaluation] = {}
     points = []

@@ -20,6 +20,10 @@ class GroupState:
     failed: dict[str, Row] = field(default_factory=dict)
     lost: list[Row] = field(default_factory=list)
     retried: dict[str, int] = field(default_factory=dict)
+    decisions: list[Row] = field(default_factory=list)
+    met: dict[int, Row] = field(default_factory=dict)
+    due: dict[int, dict[str, Any]] = field(default_factory=dict)
+    commits: list[Row] = field(default_factory=list)
     status: str = "planned"
     last: Row | None = None
 
@@ -48,6 +52,15 @@ class GroupState:
                 self.evaluated.setdefault(key, row)
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
+            case "decision":
+                self.status = "running"
+                self.decisions.append(row)
+            case "met":
+                self.met.setdefault(row.payload["num_learned"], row)
+            case "due":
+                self.due.setdefault(row.payload["num_learned"], row.payload)
+            case "committed":
+                self.commits.append(row)
             case "lost":
                 self.trained.pop(key, None)
                 self.lost.append(row)
@@ -69,10 +82,31 @@ class GroupState:
         """How the last launch ended: done or failed, or else interrupted."""
         return self.status if self.status in ("done", "failed") else "interrupted"
 
+    @property
+    def round(self) -> int:
+        """Rounds of NNs that are committed."""
+        return int(self.commits[-1].payload["round"]) if self.commits else 0
+
     def done_shards(self) -> int:
-        """Planned shards that are trained."""
-        return sum(shard["key"] in self.trained for shard in self.group["shards"]) if self.plan else 0
+        """Planned shards that are trained; in NNs, whole tasks' worth of data."""
+        if not self.plan:
+            return 0
+        if self.group["segments_per_task"]:
+            return len(self.decisions) // int(self.group["segments_per_task"])
+        return sum(shard["key"] in self.trained for shard in self.group["shards"])
 
     def done_evaluations(self) -> int:
         """Planned evaluations that are done."""
-        return sum(item["key"] in self.evaluated for item in self.group["evaluations"]) if self.plan else 0
+        if not self.plan:
+            return 0
+        if self.group["segments_per_task"]:
+            return len(self.evaluated)
+        return sum(item["key"] in self.evaluated for item in self.group["evaluations"])
+
+    def shard_seconds(self) -> list[float]:
+        """Seconds of work of the shards that were really trained, not found."""
+        if self.plan and self.group["segments_per_task"]:
+            count = int(self.group["segments_per_task"])
+            spent = [row.payload["seconds"] + row.payload["latency"] for row in self.decisions]
+            return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
+        return [row.payload["seconds"] for row in self.trained.values() if row.payload["seconds"]]

@@ -79,18 +79,20 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
-    train_seconds = _recent_seconds(state.trained.values())
+    train_seconds = _mean(state.shard_seconds()[-50:])
     evaluate_seconds = _recent_seconds(state.evaluated.values())
     workers = state.plan["environment"]["num_workers"]
+    if state.due and state.points:  # NNs: what was last measured
+        accuracies = [max(state.points.values(), key=lambda row: row.seq).payload["metrics"]["accuracy"]]
     return GroupStatus(
         group_id=group_id,
         seed=group["seed"],
         runs=[run["name"] for run in group["runs"]],
         state=state.status,
         shards_done=shards_done,
-        shards=len(group["shards"]),
+        shards=group["size"][0],
         evaluations_done=evaluations_done,
-        evaluations=len(group["evaluations"]),
+        evaluations=group["size"][1],
         accuracy=_mean([value for value in accuracies if value is not None]),
         num_workers=workers,
         train_seconds=train_seconds,

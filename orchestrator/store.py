@@ -30,6 +30,14 @@ _BLANK = b"0" * 64
 _MARK = b'\\"sha256\\":\\"'
 
 
+class CorruptArtifactError(CorruptError):
+    """An artifact that is needed is missing or corrupt; `key` says which."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Artifact:
     """One stored result. `num_bytes` is the size of its file."""
@@ -92,6 +100,34 @@ class ArtifactStore:
             return Artifact(key, safetensors.torch.load(blob), entry["facts"], digest, len(blob))
         except (ValueError, KeyError, TypeError, struct.error, safetensors.SafetensorError) as error:
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
+
+    def require(self, key: str) -> Artifact:
+        """`get`, with a missing file told like a corrupt one: CorruptArtifactError with its key."""
+        try:
+            return self.get(key)
+        except FileNotFoundError as error:
+            raise CorruptArtifactError(key, f"{self.path(key)}: missing") from error
+        except CorruptError as error:
+            raise CorruptArtifactError(key, str(error)) from error
+
+    def tensor(self, key: str, name: str) -> Tensor:
+        """One tensor of an artifact, without reading or verifying the rest; for tensors that vouch for themselves.
+
+        CorruptError when it cannot be read, FileNotFoundError when there is no such artifact.
+        """
+        path = self.path(key)
+        if not path.exists():
+            raise FileNotFoundError(path)
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                found: Tensor = file.get_tensor(name)
+                return found
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise CorruptError(f"{path}: not a readable artifact ({error})") from error
+
+    def delete(self, key: str) -> None:
+        """Remove an artifact that is no longer needed, if it is there."""
+        self.path(key).unlink(missing_ok=True)
 
     def quarantine(self, key: str) -> Path:
         """Move a bad artifact out of the way, keeping it; returns where it is now."""

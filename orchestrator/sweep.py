@@ -26,7 +26,7 @@ from orchestrator.keys import content_key
 from orchestrator.plan import Group, Run, make_plan
 from supsup_core.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Version of everything an output folder holds; a program of another format refuses the folder."""
 
 _MARKER = "supsup-output.json"
@@ -74,6 +74,11 @@ class Sweep:
         """What the sweep's imports are relative to."""
         return self.file.parent
 
+    @property
+    def pause_path(self) -> Path:
+        """A file that is there while the sweep is asked to pause."""
+        return self.path / "pause"
+
     def ledger_path(self, group_id: str) -> Path:
         """The ledger of one training group."""
         return self.path / "groups" / group_id / "ledger.sqlite"
@@ -118,7 +123,7 @@ class Sweep:
             "config": asdict(self.config),
             "file": str(self.file),
             "extra_inferences": list(self.extra_inferences),
-            "planned": {group.group_id: [len(group.shards), len(group.evaluations)] for group in groups},
+            "planned": {group.group_id: list(group.size) for group in groups},
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -7,18 +7,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from orchestrator.coordinator import Coordinator
+from orchestrator.stream_coordinator import StreamCoordinator
+from orchestrator.task_coordinator import TaskCoordinator
 from orchestrator.worker import Job, Outcome, Worker
 
 BUSY_SECONDS = 2.0
 """How long to wait before asking again for a job that another sweep has claimed."""
 
 
+PROGRESS_SECONDS = 1.0
+"""How often the scheduler is told how far the group is."""
+
+
 class CoordinatorLike(Protocol):
     """What driving a group needs of a coordinator, here or in another process."""
 
-    def next_jobs(self, count: int, exclude: Sequence[str]) -> list[Job]: ...
+    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]: ...
     def report(self, outcome: Outcome) -> None: ...
     def finished(self) -> bool: ...
+    def pause(self) -> None: ...
     def progress(self) -> dict[str, float]: ...
     def end(self) -> str: ...
 
@@ -58,29 +66,51 @@ class LocalPool(WorkerPool):
         return [(0, self._worker.run(job))]
 
 
-def drive(coordinator: CoordinatorLike, pool: WorkerPool, on_progress: Callable[[dict[str, float]], None]) -> str:
-    """Run the group to its end; returns done or failed. What is committed survives this being killed."""
-    idle = list(range(pool.num_workers))
+def open_coordinator(settings: dict[str, Any]) -> Coordinator:
+    """The coordinator of a group: of NNs where no task identity is given, of shards where it is."""
+    streaming = settings["group"]["segments_per_task"] is not None
+    return StreamCoordinator(settings) if streaming else TaskCoordinator(settings)
+
+
+def drive(
+    coordinator: CoordinatorLike,
+    pool: WorkerPool,
+    on_progress: Callable[[dict[str, float]], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Run the group to its end; returns done, failed or interrupted. What is committed survives this being killed.
+
+    Once `stop()` is true the group is paused: it ends where nothing is lost.
+    """
+    idle = set(range(pool.num_workers))
     in_flight: dict[int, str] = {}
     set_back: dict[str, float] = {}
+    paused = False
+    progress_due = 0.0
     while True:
         now = time.monotonic()
         set_back = {key: until for key, until in set_back.items() if until > now}
-        jobs = coordinator.next_jobs(len(idle), [*in_flight.values(), *set_back]) if idle else []
+        if not paused and stop():
+            paused = True
+            coordinator.pause()
+        jobs = coordinator.next_jobs(sorted(idle), [*in_flight.values(), *set_back]) if idle else []
         for job in jobs:
-            worker = idle.pop()
-            in_flight[worker] = job["key"]
-            pool.submit(worker, job)
+            idle.remove(job["worker"])
+            in_flight[job["worker"]] = job["key"]
+            pool.submit(job["worker"], job)
         if not in_flight:
             if coordinator.finished():
+                on_progress(coordinator.progress())
                 return coordinator.end()
             time.sleep(min(BUSY_SECONDS, 0.2))
             continue
         for worker, outcome in pool.wait(BUSY_SECONDS):
             del in_flight[worker]
-            idle.append(worker)
+            idle.add(worker)
             if outcome["status"] == "busy":
                 set_back[outcome["key"]] = time.monotonic() + BUSY_SECONDS
                 continue
             coordinator.report(outcome)
+        if now >= progress_due:
             on_progress(coordinator.progress())
+            progress_due = now + PROGRESS_SECONDS

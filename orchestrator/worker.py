@@ -8,23 +8,25 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.config import Experiment, build_experiment
 from orchestrator.keys import canonical, content_key
+from orchestrator.mask_trainer import MaskTrainer, read_mask
 from orchestrator.plan import inference_identity, training_id
-from orchestrator.store import Artifact, ArtifactStore
+from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
 from supsup_core.benchmarks import Dataset
-from supsup_core.errors import CorruptError, SupSupError
+from supsup_core.errors import SupSupError
 from supsup_core.evaluation import evaluate
 from supsup_core.methods import Dependence, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
 
 Job = dict[str, Any]
-"""A job, as the coordinator makes it: kind, key, task, experiment (node), seed, and what the kind needs."""
+"""A job, as the coordinator makes it: kind, key, worker (its number), and what the kind needs."""
 Outcome = dict[str, Any]
 """What became of a job: status (done, busy, corrupt, failed, lost), key, and what the status needs."""
 
@@ -34,9 +36,11 @@ class Worker:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """settings: group (Group.to_node), store, data_root (paths; the latter may be None), imports, folder,
-        device, threads, number."""
+        device, threads, number; for NNs also versions (path) and state_mb."""
         self._settings = settings
         self._store = ArtifactStore(Path(settings["store"]))
+        self._versions = ArtifactStore(Path(settings["versions"]))
+        self._trainer: MaskTrainer | None = None
         torch.set_num_threads(settings["threads"])
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
@@ -44,19 +48,25 @@ class Worker:
 
     def prepare(self) -> None:
         """Load what the group's shards need, before the first of them is asked for."""
+        self._context(self._group_job())
+
+    def _group_job(self) -> Job:
+        """What the group trains, as a job names it."""
         group = self._settings["group"]
-        self._context({"experiment": group["experiment"], "seed": group["seed"]})
+        return {"experiment": group["experiment"], "seed": group["seed"]}
 
     def run(self, job: Job) -> Outcome:
         """Do one job. Never raises for the job's own faults: they come back as the outcome."""
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()
         try:
+            if job["kind"] in _SEGMENT_JOBS:
+                return {"status": "done", "kind": job["kind"], "key": job["key"], **self._segment_job(job)}
             with self._store.claim(job["key"]) as mine:
                 if not mine:
                     return {"status": "busy", "key": job["key"]}
                 if self._store.has(job["key"]):
-                    return outcome_of(read_artifact(self._store, job["key"]))
+                    return outcome_of(self._store.require(job["key"]))
                 artifact = self._train(job) if job["kind"] == "train" else self._evaluate(job)
                 seconds = time.perf_counter() - started
                 made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
@@ -65,6 +75,24 @@ class Worker:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
             return failure(job, error)
+
+    def _segment_job(self, job: Job) -> dict[str, Any]:
+        """A part of a round of NNs. What comes back depends on the job alone, but for the seconds it took."""
+        if self._trainer is None:
+            limit = self._settings["state_mb"] * 1_000_000
+            self._trainer = MaskTrainer(*self._context(self._group_job()), self._versions, limit)
+        started = time.perf_counter()
+        match job["kind"]:
+            case "decide":
+                mean = torch.from_numpy(np.array(job["superposition"]))
+                vector = self._trainer.steepness(mean, job["task"], job["segment"])
+                return {"vector": vector.numpy(), "seconds": time.perf_counter() - started}
+            case "advance":
+                blob, loss, seconds = self._trainer.advance(job["version"])
+                return {"mask": blob.numpy().tobytes(), "loss": loss, "seconds": seconds}
+            case _:
+                written = [self._trainer.save(version) for version in job["versions"]]
+                return {"num_bytes": sum(written), "seconds": time.perf_counter() - started}
 
     def _context(self, job: Job) -> tuple[Experiment, Problem, Dataset]:
         name = canonical([job["experiment"], job["seed"]])
@@ -114,13 +142,13 @@ class Worker:
 
     def _evaluate(self, job: Job) -> Artifact:
         experiment, problem, dataset = self._context(job)
-        learner = self._learner_of(tuple(job["masks"]), experiment, problem)
+        learner = self._learner_of(job, experiment, problem)
         task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
         found = evaluate(learner, task, job["task"], experiment.scenario, experiment.inference, experiment.seed)
         facts = {
             "kind": "evaluated",
             "task": job["task"],
-            "results": {protocol: decisions.summary(job["task"]) for protocol, decisions in found.items()},
+            "results": {protocol: decisions.summary(job["right"]) for protocol, decisions in found.items()},
         }
         tensors = {
             f"{protocol}.{field}": getattr(decisions, field).to(torch.int32)
@@ -129,38 +157,25 @@ class Worker:
         }
         return self._store.put(job["key"], tensors, facts)
 
-    def _learner_of(self, keys: tuple[str, ...], experiment: Experiment, problem: Problem) -> Learner:
+    def _learner_of(self, job: Job, experiment: Experiment, problem: Problem) -> Learner:
+        keys = tuple(job["masks"])
         if self._learner is None or self._learner[0] != (keys, problem.net):
-            states = [self._state(key) for key in keys]
+            self._learner = None  # two at once would be twice the memory
+            states = [{"mask": read_mask(self._versions, key)} if job["versions"] else self._state(key) for key in keys]
             self._learner = ((keys, problem.net), experiment.method.learner(problem, states))
         return self._learner[1]
 
     def _state(self, key: str) -> dict[str, Tensor]:
         """What a method stored of a task."""
-        tensors = read_artifact(self._store, key).tensors
+        tensors = self._store.require(key).tensors
         return {name.removeprefix(_STATE): tensor for name, tensor in tensors.items()}
 
 
 _STATE = "state."
 """Prefix of the tensors of an artifact that are the method's own state."""
 
-
-class CorruptArtifactError(CorruptError):
-    """An artifact that a job needs is missing or corrupt; `key` says which."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(reason)
-        self.key = key
-
-
-def read_artifact(store: ArtifactStore, key: str) -> Artifact:
-    """`store.get`, with a missing file told like a corrupt one: CorruptArtifactError with its key."""
-    try:
-        return store.get(key)
-    except FileNotFoundError as error:
-        raise CorruptArtifactError(key, f"{store.path(key)}: missing") from error
-    except CorruptError as error:
-        raise CorruptArtifactError(key, str(error)) from error
+_SEGMENT_JOBS = ("decide", "advance", "save")
+"""The kinds of job that the rounds of NNs are made of."""
 
 
 def failure(job: Job, error: Exception) -> Outcome:

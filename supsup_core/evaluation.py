@@ -102,9 +102,12 @@ class Decisions:
     sizes: Tensor
     correct: Tensor
 
-    def summary(self, task: int) -> dict[str, object]:
-        """Exact counts as plain integers; `confusion` maps a mask number to decisions for it."""
-        right = self.chosen == task
+    def summary(self, right_masks: Sequence[int]) -> dict[str, object]:
+        """Exact counts as plain integers; `confusion` maps a mask number to decisions for it.
+
+        `right_masks`: those that belong to the task.
+        """
+        right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
         counts = Counter(self.chosen.tolist())
         return {
             "images": int(self.sizes.sum()),

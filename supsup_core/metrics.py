@@ -47,6 +47,58 @@ def wilson(successes: int, trials: int) -> Interval:
     return Interval(share, min(share, centre - half), max(share, centre + half))
 
 
+class AllocationTally:
+    """The books of NNs, kept with the task identities that the learner never sees.
+
+    A mask belongs to the task it was allocated for. A *duplicate* is a mask allocated for a task that had a
+    live one; a *wrong reuse* is a segment trained on the mask of another task.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[int, int] = {}
+        self._segments: dict[int, dict[int, int]] = {}
+        self.num_segments = 0
+        self.duplicates = 0
+        self.wrong_reuses = 0
+        self.skipped = 0
+
+    def add(self, task: int, mask: int | None, freed: int | None) -> None:
+        """A segment of `task` was trained on `mask` (None: on nothing), for which `freed` was given up."""
+        self.num_segments += 1
+        if freed is not None:
+            del self._owners[freed], self._segments[freed]
+        if mask is None:
+            self.skipped += 1
+            return
+        if mask not in self._owners:
+            self.duplicates += task in self._owners.values()
+            self._owners[mask] = task
+        self.wrong_reuses += self._owners[mask] != task
+        counts = self._segments.setdefault(mask, {})
+        counts[task] = counts.get(task, 0) + 1
+
+    @property
+    def owners(self) -> Mapping[int, int]:
+        """Live masks to the tasks they were allocated for."""
+        return self._owners
+
+    def purity(self) -> float:
+        """Share of the segments in live masks that are of their mask's most frequent task; 1 for no masks."""
+        total = sum(sum(counts.values()) for counts in self._segments.values())
+        return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
+
+    def metrics(self) -> dict[str, float]:
+        """The books as metrics; `untrained_share` is the share of segments that no mask was trained on."""
+        return {
+            "masks": float(len(self._owners)),
+            "duplicates": float(self.duplicates),
+            "wrong_reuses": float(self.wrong_reuses),
+            "purity": self.purity(),
+            "segments_not_trained": float(self.skipped),
+            "untrained_share": self.skipped / self.num_segments if self.num_segments else 0.0,
+        }
+
+
 _T_975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,

@@ -21,6 +21,11 @@ class Optimizer(ABC):
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One update in place. The gradients may be overwritten."""
 
+    @property
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors that going on exactly needs, by name. Copying into them restores the optimiser."""
+
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 
@@ -42,3 +47,7 @@ class RMSprop(Optimizer):
             square_mean.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
             torch.sqrt(square_mean, out=scratch).add_(1e-8)
             parameter.addcdiv_(gradient, scratch, value=-self._learning_rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}

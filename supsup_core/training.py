@@ -46,30 +46,30 @@ class LossCurve:
     losses: list[float]
 
 
-def log_interval(num_batches: int) -> int:
-    """Batches per point of a loss curve: at most ten points a task, so that thousands stay readable."""
-    return max(1, -(-num_batches // 10))
+NUM_POINTS = 10
+"""Points of a loss curve, at most, so that thousands of tasks stay readable."""
+
+
+def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
+    """The training images of each batch of one task, (num_batches, batch_size), as `seed` draws them."""
+    return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 
 def train(
-    recipe: TrainingRecipe,
-    task: Task,
-    order_seed: int,
-    step: Callable[[Tensor, Tensor], Tensor],
+    task: Task, order: Tensor, step: Callable[[Tensor, Tensor], Tensor], num_points: int = NUM_POINTS
 ) -> LossCurve:
-    """Run `step(x, y) -> loss` over the task's batches, in the order that `order_seed` draws.
+    """Run `step(x, y) -> loss` over batches of a task: order (batches, batch_size) holds image indices.
 
-    SupSupError when the loss is no longer finite.
+    The curve has at most `num_points` points. SupSupError when the loss is no longer finite.
     """
-    order = torch.from_numpy(seeding.batches(order_seed, task.num_train, recipe.num_batches, recipe.batch_size))
     curve = LossCurve([], [])
-    interval = log_interval(recipe.num_batches)
+    interval = -(-len(order) // num_points)
     total: Tensor | float = 0.0
     since = 0
     for index, indices in enumerate(order, start=1):
         total = total + step(*task.train_batch(indices)).double()
         since += 1
-        if index % interval == 0 or index == recipe.num_batches:
+        if index % interval == 0 or index == len(order):
             mean = float(total) / since
             if not math.isfinite(mean):
                 raise SupSupError(f"the training loss is {mean} after {index} batches; lower learning_rate")
@@ -106,3 +106,9 @@ class ScoreStep:
             self._rule.to_scores(scores, gradient.mul_(weight))
         self._optimizer.step(gradients)
         return loss
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors of scores and optimiser, by name: all that going on exactly needs."""
+        scores = {f"scores.{index}": tensor for index, tensor in enumerate(self._scores)}
+        return {**scores, **self._optimizer.state}

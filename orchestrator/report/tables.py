@@ -24,19 +24,25 @@ _SHOWN = (
     ("accuracy_strict", "strict %"),
     ("task_inference_accuracy_strict", "strict inference %"),
     ("forgetting", "forgetting %"),
+    ("purity", "purity %"),
+    ("untrained_share", "not trained %"),
 )
-"""Metrics of the final table and their headings."""
+"""Shares in the final table and their headings."""
+
+_COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
+"""Counts in the final table (NNs) and their headings; means over seeds."""
 
 
-_RunRow = tuple[Run, dict[int, tuple[str, ...]], GroupState]
+_RunRow = tuple[Run, dict[int, list[str]], GroupState]
 
 
 def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunRow]:
-    """Every run with the keys of its evaluation points and its group's state."""
+    """Every run with the keys of the evaluations of each complete point, and its group's state."""
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
-            yield run, points, state
+            complete = {n: state.points[run.run_id, n] for n in sorted(points) if (run.run_id, n) in state.points}
+            yield run, {n: row.payload["keys"] for n, row in complete.items()}, state
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
@@ -48,10 +54,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            row = state.points.get((run.run_id, n))
-            if row is None:
-                continue
-            for metric, value in row.payload["metrics"].items():
+            for metric, value in state.points[run.run_id, n].payload["metrics"].items():
                 low, high = _sampling_interval(metric, run, keys, state)
                 cells = (run.label, run.experiment.seed, n, metric, value, low, high)
                 rows.append(dict(zip(_POINT_COLUMNS, cells, strict=True)))
@@ -100,10 +103,14 @@ def final_table(summary: pd.DataFrame) -> pd.DataFrame:
                 mean, low, high = (float(last.at[metric, column]) for column in ("mean", "low", "high"))
                 row[heading] = round(100 * mean, 2)
                 row[f"{heading} ±"] = round(50 * (high - low), 2)
+        for metric, heading in _COUNTED:
+            if metric in last.index:
+                row[heading] = round(float(last.at[metric, "mean"]), 1)
         row["bytes per task"] = round(float(last.at["num_bytes", "mean"]) / row["tasks"])
         rows.append(row)
     table = pd.DataFrame(rows)
     headings = [h for _, heading in _SHOWN for h in (heading, f"{heading} ±") if h in table.columns]
+    headings += [heading for _, heading in _COUNTED if heading in table.columns]
     return table[["run", "tasks", "seeds", *headings, "bytes per task"]]
 
 
@@ -112,8 +119,6 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
     rows = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            if (run.run_id, n) not in state.points:
-                continue
             for task, key in enumerate(keys):
                 found = state.evaluated[key].payload["facts"]["results"]
                 row: dict[str, Any] = {"run": run.label, "seed": run.experiment.seed, "num_learned": n, "task": task}
@@ -132,10 +137,9 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
     """Inferred against true tasks at each run's last complete point: decisions for each pair that occurred."""
     rows = []
     for run, points, state in _runs(groups, states):
-        complete = [n for n in points if (run.run_id, n) in state.points]
-        if not complete or run.experiment.scenario.given_at_inference:
+        if not points or run.experiment.scenario.given_at_inference:
             continue
-        n = max(complete)
+        n = max(points)
         found = [state.evaluated[key].payload["facts"]["results"] for key in points[n]]
         which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
         rows += [{**which, **pair} for pair in results.confusion(found)]
@@ -153,6 +157,8 @@ def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             if isinstance(value, float) and heading.endswith("%"):
                 text = "–" if math.isnan(value) else f"{value:.2f}"
                 cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
+            elif isinstance(value, float):
+                cells.append("–" if math.isnan(value) else f"{value:g}")
             else:
                 cells.append(str(value))
         rows.append(cells)

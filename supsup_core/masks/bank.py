@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from supsup_core.masks import codec
+from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
-
-_CHUNK_BYTES = 64 << 20
-"""Float bytes of masks unpacked at a time in a product: bounds memory whatever k is."""
 
 
 class MaskBank:
@@ -37,6 +36,22 @@ class MaskBank:
         self._counts += codec.unpack(bits, self.size)
         self.num_masks += 1
         return self.num_masks - 1
+
+    def replace(self, index: int, bits: codec.Bits) -> None:
+        """Put another mask in the place of mask `index`."""
+        self._counts -= codec.unpack(self._rows[index], self.size)
+        self._rows[index] = bits
+        self._counts += codec.unpack(bits, self.size)
+
+    @property
+    def rows(self) -> codec.Bits:
+        """All masks, packed: (k, ceil(n / 8)). A view; do not write to it."""
+        return self._rows[: self.num_masks]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """How many of the masks keep each weight, (n,). A view; do not write to it."""
+        return self._counts
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """A flat (n,) tensor as one view per layer, in the layers' shapes."""
@@ -63,12 +78,5 @@ class MaskBank:
         """Inner product of every mask (or those of `subset`) with every vector.
 
         vectors: (D, n) float32; returns (D, k) float32, columns in the order of `subset` when given.
-        Masks are unpacked a bounded number at a time; never are all of them floats at once.
         """
-        rows = self._rows[: self.num_masks] if subset is None else self._rows[subset.numpy()]
-        step = max(1, _CHUNK_BYTES // (4 * self.size))
-        out = torch.empty(vectors.shape[0], len(rows))
-        for start in range(0, len(rows), step):
-            chunk = torch.from_numpy(codec.unpack(rows[start : start + step], self.size)).float()
-            out[:, start : start + step] = vectors @ chunk.t()
-        return out
+        return inner_products(self.rows if subset is None else self.rows[subset.numpy()], self.size, vectors)

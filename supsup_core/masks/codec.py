@@ -21,6 +21,9 @@ _PACKED = 0
 
 Bits = npt.NDArray[np.uint8]
 
+BYTES: Bits = np.arange(256, dtype=np.uint8)
+"""Every byte there is."""
+
 
 def num_packed_bytes(size: int) -> int:
     """Bytes that `size` packed bits take."""

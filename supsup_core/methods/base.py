@@ -12,11 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
-from supsup_core.errors import InputError
+from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_weights
 from supsup_core.registry import Registry
-from supsup_core.training import LossCurve, TrainingRecipe
+from supsup_core.training import NUM_POINTS, LossCurve, TrainingRecipe
 
 
 class Dependence(Enum):
@@ -49,6 +50,10 @@ class Problem:
         """The seed that W is drawn from."""
         return self.seed if self.net.weight_seed is None else self.net.weight_seed
 
+    def order_seed(self, task: int) -> int:
+        """The seed that the order of a task's training images is drawn from, whichever mask trains on them."""
+        return seeding.child_seed(self.seed, "batches", task)
+
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The net's layers for this input shape."""
@@ -70,6 +75,33 @@ class Learned:
 
     state: Mapping[str, Tensor]
     curve: LossCurve = field(default_factory=lambda: LossCurve([], []))
+
+
+class Trainee(ABC):
+    """What one mask learns, while it learns: it may stop after any batch and go on, here or elsewhere, to the
+    same bits."""
+
+    @abstractmethod
+    def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
+        """Train on batches of a task: order (batches, batch_size) holds indices of its training images."""
+
+    @property
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors that going on exactly needs, optimiser included, by name."""
+
+    @abstractmethod
+    def learned(self) -> dict[str, Tensor]:
+        """What answering needs, as in Learned.state."""
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` that was kept. CorruptError when it is not one of this trainee."""
+        live = self.state
+        if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in state.items()}:
+            raise CorruptError("the tensors kept of a mask in training do not fit the net and optimiser")
+        for name, tensor in live.items():
+            tensor.copy_(state[name])
 
 
 class Learner(ABC):
@@ -108,6 +140,13 @@ class Method(ABC):
     @abstractmethod
     def dependence(self) -> Dependence:
         """What learning a task needs of the tasks before it."""
+
+    def begin(self, problem: Problem, index: int) -> Trainee:
+        """Mask `index` before its training; for methods that can learn in pieces, which NNs needs.
+
+        What such a mask has learned must hold its packed bits as `mask` (masks.codec).
+        """
+        raise InputError("this method learns a task in one piece, and so cannot do NNs")
 
     @abstractmethod
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores
-from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem
+from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, Trainee
 from supsup_core.nets.base import Objective
-from supsup_core.training import ScoreStep, train
+from supsup_core.training import NUM_POINTS, LossCurve, ScoreStep, batch_order, train
 
 _GRADIENT_BYTES = 256 << 20
 """Bytes of gradients held at a time when many decisions are taken together."""
@@ -53,6 +52,28 @@ class SupSupLearner(Learner):
         return torch.cat(columns)
 
 
+class ScoreTrainee(Trainee):
+    """The scores of one mask, and their optimiser."""
+
+    def __init__(self, problem: Problem, index: int, rule: MaskRule) -> None:
+        self._rule = rule
+        self._scores = [s.to(problem.device) for s in draw_scores(problem.layers, problem.seed, index)]
+        self._step = ScoreStep(problem.net, problem.weights, self._scores, rule, problem.recipe)
+
+    def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
+        return train(task, order, self._step, num_points)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self._step.state
+
+    def learned(self) -> dict[str, Tensor]:
+        kept = [self._rule.mask(s, torch.empty_like(s)).flatten().bool().cpu().numpy() for s in self._scores]
+        bits = np.concatenate(kept)
+        blob = codec.encode(codec.pack(bits), bits.size)
+        return {"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}
+
+
 @METHODS.register("supsup")
 @dataclass(frozen=True, kw_only=True)
 class SupSup(Method):
@@ -62,7 +83,7 @@ class SupSup(Method):
     by |score| (`rank: abs`) or by the raw score (`rank: raw`).
     """
 
-    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
     superposes: ClassVar[bool] = True
 
     mask: Literal["threshold", "top_k"] = "threshold"
@@ -82,15 +103,13 @@ class SupSup(Method):
         """The rule that turns scores into a mask."""
         return Threshold() if self.mask == "threshold" else TopK(self.density, self.rank == "abs")
 
+    def begin(self, problem: Problem, index: int) -> Trainee:
+        return ScoreTrainee(problem, index, self.mask_rule())
+
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
-        rule = self.mask_rule()
-        scores = [s.to(problem.device) for s in draw_scores(problem.layers, problem.seed, index)]
-        step = ScoreStep(problem.net, problem.weights, scores, rule, problem.recipe)
-        curve = train(problem.recipe, task, seeding.child_seed(problem.seed, "batches", index), step)
-        kept = [rule.mask(s, torch.empty_like(s)).flatten().bool().cpu().numpy() for s in scores]
-        bits = np.concatenate(kept)
-        blob = codec.encode(codec.pack(bits), bits.size)
-        return Learned({"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}, curve)
+        trainee = self.begin(problem, index)
+        order = batch_order(problem.recipe, task, problem.order_seed(index))
+        return Learned(curve=trainee.train(task, order), state=trainee.learned())
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         bank = MaskBank(problem.layers)

@@ -59,7 +59,7 @@ def test_paper_protocol_lets_the_first_image_decide_for_its_group(by_parity: str
     assert found["paper"].chosen.tolist() == [0, 1, 0, 1]
     assert found["paper"].sizes.tolist() == [75] * 4
     assert found["paper"].correct.tolist() == [75, 7, 75, 7]
-    assert found["paper"].summary(0) == {
+    assert found["paper"].summary([0]) == {
         "images": 300, "correct": 164, "correct_and_right_task": 150,
         "decisions": 4, "right_task": 2, "confusion": {"0": 2, "1": 2},
     }  # fmt: skip
@@ -98,7 +98,6 @@ def test_nnu_says_why_it_cannot_exist() -> None:
 @pytest.mark.parametrize(
     ("scenario_name", "inference", "outputs", "message"),
     [
-        ("NNs", Inference(), (100, 10), "cannot do NNs; it does GG, GNs, GNu"),
         ("GNu", Inference(), (5, 10), "5 outputs cannot tell 10 labels apart"),
         ("GNu", Inference(rule="known"), (100, 10), "known needs the task identity"),
         ("GNu", Inference(objective="G"), (10, 10), "needs superfluous neurons"),

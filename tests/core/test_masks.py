@@ -109,5 +109,21 @@ def test_products_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
         bank.add(codec.pack(mask))
     vectors = torch.randn(2, 56, generator=torch.Generator().manual_seed(0))
     whole = bank.products(vectors)
-    monkeypatch.setattr("supsup_core.masks.bank._CHUNK_BYTES", 2 * 4 * 56)
+    monkeypatch.setattr("supsup_core.masks.products._BLOCK", 3)
     torch.testing.assert_close(bank.products(vectors), whole)
+    monkeypatch.setattr("supsup_core.masks.products._FEW", 0)
+    torch.testing.assert_close(bank.products(vectors), whole)
+    monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 4 * 56)
+    torch.testing.assert_close(bank.products(vectors), whole)
+
+
+def test_a_replaced_mask_leaves_nothing_behind() -> None:
+    masks = np.random.default_rng(0).random((4, 56)) < 0.5
+    bank, other = MaskBank(LAYERS), MaskBank(LAYERS)
+    for mask in masks[:3]:
+        bank.add(codec.pack(mask))
+    bank.replace(1, codec.pack(masks[3]))
+    for number in (0, 3, 2):
+        other.add(codec.pack(masks[number]))
+    assert np.array_equal(bank.rows, other.rows)
+    assert np.array_equal(bank.counts, other.counts)

@@ -14,7 +14,7 @@ from supsup_core.masks import Threshold, TopK, draw_scores
 from supsup_core.methods import METHODS, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import NETS, draw_weights
-from supsup_core.training import ScoreStep, TrainingRecipe, train
+from supsup_core.training import ScoreStep, TrainingRecipe, batch_order, train
 
 
 @pytest.mark.parametrize("rule", ["threshold", "top_k"])
@@ -74,7 +74,7 @@ def test_golden_bits(digits: Dataset, small_problem: Problem) -> None:
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(digits: Dataset) -> None:
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
     with pytest.raises(SupSupError, match="lower learning_rate"):
-        train(TrainingRecipe(num_batches=5), task, 0, lambda x, y: torch.tensor(float("nan")))
+        train(task, batch_order(TrainingRecipe(num_batches=5), task, 0), lambda x, y: torch.tensor(float("nan")))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,8 @@ def test_impossible_recipes_are_refused(field: str, value: object) -> None:
 
 def test_a_curve_ends_with_the_last_batch(digits: Dataset) -> None:
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
-    curve = train(TrainingRecipe(num_batches=47, batch_size=4), task, 0, lambda x, y: torch.tensor(float(len(x))))
+    recipe = TrainingRecipe(num_batches=47, batch_size=4)
+    curve = train(task, batch_order(recipe, task, 0), lambda x, y: torch.tensor(float(len(x))))
     assert curve.batches[-1] == 47
     assert len(curve.batches) <= 10
     assert curve.losses == [4.0] * len(curve.batches)

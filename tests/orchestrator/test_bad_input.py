@@ -24,6 +24,9 @@ def refused(result: Any, *words: str) -> None:
     assert "Traceback" not in result.err
 
 
+NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -43,7 +46,16 @@ def refused(result: Any, *words: str) -> None:
         ({"net": {"name": "lenet"}}, ["net.name", "did you mean 'lenet_300_100'"]),
         ({"scenario": "NNu"}, ["scenario", "NNu", "would reveal the new task"]),
         ({"scenario": "GNx"}, ["scenario", "GNx", "GG, GNs, GNu"]),
-        ({"scenario": "NNs"}, ["supsup", "cannot do NNs"]),
+        ({"scenario": "NNs"}, ["stream.segment_batches", "does not divide training.num_batches=30"]),
+        ({**NNS, "allocation": {"name": "ratios"}}, ["allocation.name", "unknown allocation test", "'ratio'"]),
+        ({**NNS, "allocation": {"name": "outlier", "epsilon": 0.1}}, ["allocation.epsilon", "unknown key"]),
+        ({**NNS, "allocation": {"name": "ratio", "epsilon": -1}}, ["allocation.epsilon", "must be positive"]),
+        ({**NNS, "allocation": {"name": "ratio", "images_per_decision": 200}}, ["allocation.images_per_decision"]),
+        ({**NNS, "budget": {"num_masks": 0}}, ["budget.num_masks", "at least 1"]),
+        ({**NNS, "budget": {"on_exhausted": "drop"}}, ["budget.on_exhausted"]),
+        ({**NNS, "stream": {"segment_batches": 10, "num_streams": 9}}, ["stream.num_streams", "9 streams"]),
+        ({**NNS, "stream": {"segment_batches": 10, "order": "random"}}, ["stream.order"]),
+        ({**NNS, "commit_every": 0}, ["commit_every", "positive number of seconds"]),
         ({"inference": {"rule": "oneshot"}}, ["inference rule", "did you mean 'one_shot'"]),
         ({"inference": {"objective": "entropie"}}, ["objective", "did you mean 'entropy'"]),
         ({"inference": {"rule": "known"}}, ["inference.rule", "GG"]),

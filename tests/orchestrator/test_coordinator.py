@@ -13,14 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.coordinator import MAX_RETRIES, Coordinator
+from orchestrator.coordinator import MAX_RETRIES
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
 from orchestrator.ledger import LedgerReader
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
-from orchestrator.trial import WorkerPool, drive
+from orchestrator.trial import WorkerPool, drive, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker
 
 Group = tuple[dict[str, Any], list[str]]
@@ -84,7 +84,7 @@ def science(state: GroupState) -> Any:
 def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
     pool = ScriptedPool(settings, iter(script))
     with contextlib.suppress(KeyboardInterrupt):
-        drive(Coordinator(settings), pool, lambda progress: None)
+        drive(open_coordinator(settings), pool, lambda progress: None)
     return pool
 
 
@@ -171,7 +171,7 @@ def test_an_artifact_that_goes_bad_under_a_running_evaluation_is_made_again(grou
             super().submit(worker, job)
 
     pool = Spoiler(group, iter([]))
-    assert drive(Coordinator(group), pool, lambda progress: None) == "done"
+    assert drive(open_coordinator(group), pool, lambda progress: None) == "done"
     trained = [key for kind, key in pool.done if kind == "train"]
     assert len(trained) == 4
     assert len(set(trained)) == 3
@@ -179,7 +179,7 @@ def test_an_artifact_that_goes_bad_under_a_running_evaluation_is_made_again(grou
 
 def test_a_worker_that_dies_at_the_same_job_again_and_again_fails_it(group: dict[str, Any]) -> None:
     pool = ScriptedPool(group, iter(["lost"] * 100))
-    assert drive(Coordinator(group), pool, lambda progress: None) == "failed"
+    assert drive(open_coordinator(group), pool, lambda progress: None) == "failed"
     (failure, *_) = state_of(group).failed.values()
     assert f"died {MAX_RETRIES + 1} times" in failure.payload["error"]
     assert run(group, []).done
@@ -194,7 +194,7 @@ def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(
 
     with monkeypatch.context() as patched:
         patched.setattr("supsup_core.methods.supsup.SupSup.learn", broken)
-        assert drive(Coordinator(group), ScriptedPool(group, iter([])), lambda progress: None) == "failed"
+        assert drive(open_coordinator(group), ScriptedPool(group, iter([])), lambda progress: None) == "failed"
     (failure, *_) = state_of(group).failed.values()
     assert "ZeroDivisionError" in failure.payload["error"]
     assert "in the user's method" in failure.payload["traceback"]
@@ -221,12 +221,12 @@ def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
             if self.busy == 3:
                 self.busy += 1
                 claim.__exit__(None, None, None)
-                self.foreign = self._worker.run(next(job for job in Coordinator(elsewhere).next_jobs(1, [])))
+                self.foreign = self._worker.run(next(job for job in open_coordinator(elsewhere).next_jobs([0], [])))
             return found
 
     elsewhere = {**group, "ledger": group["ledger"] + ".other"}
     pool = Other(group, iter([]))
-    assert drive(Coordinator(group), pool, lambda progress: None) == "done"
+    assert drive(open_coordinator(group), pool, lambda progress: None) == "done"
     assert pool.busy >= 3
     row = state_of(group).trained[key]
     assert row.payload["seconds"] is None
@@ -244,7 +244,7 @@ def test_weights_are_vouched_for_in_every_artifact(group: dict[str, Any]) -> Non
 def test_a_worker_whose_source_is_not_the_plans_refuses_the_job(group: dict[str, Any]) -> None:
     """An edit in the middle of a sweep must not put new results under old keys."""
     stale = {**group, "group": {**group["group"], "group_id": "000000000000"}}
-    outcome = Worker({**stale, "number": 0}).run(Coordinator(group).next_jobs(1, [])[0])
+    outcome = Worker({**stale, "number": 0}).run(open_coordinator(group).next_jobs([0], [])[0])
     assert outcome["status"] == "failed"
     assert "has changed since the sweep started" in outcome["error"]
     assert not list(Path(group["store"]).glob("??/*.safetensors"))

@@ -1,0 +1,478 @@
+"""The coordinator of NNs: rounds of decisions and training, with no task identity given to anyone.
+
+A round takes one segment of every stream: workers compute the slopes' vectors at the superposition of all
+masks, the coordinator decides for all streams in order, workers train the chosen masks. What is committed is
+always whole rounds: first the masks that changed, as versions on disk, then the ledger's rows in one
+transaction. Nothing depends on which worker does what, or when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator import user_modules
+from orchestrator.config import build_experiment
+from orchestrator.coordinator import Coordinator, Points
+from orchestrator.keys import content_key
+from orchestrator.ledger import Entry
+from orchestrator.lineage import Lineages
+from orchestrator.mask_trainer import read_mask
+from orchestrator.plan import mask_id
+from orchestrator.store import ArtifactStore, CorruptArtifactError
+from orchestrator.worker import Job, Outcome
+from supsup_core.inference.allocation import Slopes
+from supsup_core.masks import codec
+from supsup_core.metrics import AllocationTally
+from supsup_core.nns import Allocator, Decision
+from supsup_core.streams import Segment
+
+SNAPSHOT_SECONDS = 60.0
+"""How often the ledger is copied, at most; less often when a copy takes long."""
+
+
+class _Phase(Enum):
+    RECOVER = "recover"  # masks that the ledger knows are missing on disk
+    DECIDE = "decide"
+    TRAIN = "train"
+    SAVE = "save"
+    OVER = "over"  # no round is left, or the group is paused
+
+
+@dataclass
+class _Step:
+    """One segment of the round: its decision, and what became of it. `key`: of the mask's version after it."""
+
+    stream: int
+    segment: Segment
+    decision: Decision
+    slopes: Slopes
+    key: str | None
+    length: int = 0
+    loss: float | None = None
+    seconds: float = 0.0
+    done: bool = False
+
+
+class StreamCoordinator(Coordinator):
+    """Runs the rounds of one NNs group, and its evaluations beside or between them."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """settings, beside Coordinator's: imports, folder, commit_every (seconds)."""
+        torch.set_num_threads(1)
+        user_modules.load(settings["imports"], Path(settings["folder"]))
+        super().__init__(settings)
+        self._commit_every: float = settings["commit_every"]
+        experiment = build_experiment(self._group["experiment"], self._group["seed"])
+        assert experiment.allocation is not None
+        self._allocation = experiment.allocation
+        self._schedule = self._allocation.schedule
+        problem = experiment.problem("cpu")
+        self._versions = ArtifactStore(Path(settings["versions"]))
+        self._lineages = Lineages(mask_id(experiment), self._allocation.stream.segment_batches)
+        self._tally = AllocationTally()
+
+        def draw(number: int) -> codec.Bits:
+            blob = experiment.method.begin(problem, number).learned()["mask"]
+            return codec.decode(blob.numpy().tobytes())[0]
+
+        allocation = self._allocation
+        self._allocator = Allocator(problem.layers, allocation.test, allocation.policy, allocation.capacity, draw)
+        self._resume()
+
+    @staticmethod
+    def _ledger_remedy(restored: bool) -> str:
+        if restored:
+            return "corrupt ledger set aside; its last snapshot took its place, and what came since is done again"
+        return "corrupt ledger set aside, without a snapshot: the run starts again"
+
+    def _resume(self) -> None:
+        """Take up what is committed: the books at once, the masks as far as they are on disk."""
+        self._round = self._state.round
+        decisions = [_decision_of(row.payload) for row in self._state.decisions]
+        self._allocator.replay(decisions)
+        for row, decision in zip(self._state.decisions, decisions, strict=True):
+            segment = Segment(row.payload["task"], row.payload["segment"])
+            if decision.mask is not None:
+                self._lineages.extend(decision.mask, segment)
+            self._tally.add(segment.task, decision.mask, decision.freed)
+        self._stored = {path.stem for path in self._versions.root.glob("??/*.safetensors")}
+        self._missing: dict[str, None] = {}
+        self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
+        self._superseded = self._stored - set(self._current.values())
+        self._dirty: dict[int, None] = {}
+        self._holders: dict[int, int] = {}
+        self._assigned: dict[str, int] = {}
+        self._uncommitted: list[Entry] = []
+        self._evaluations: deque[Job] = deque()
+        self._steps: list[_Step] = []
+        self._training_seconds = 0.0
+        self._commit_seconds = 0.0
+        self._snapshot_cost = 0.0
+        self._last_commit = self._last_snapshot = time.monotonic()
+        for n in self._points_wanted():
+            if n in self._state.due:
+                self._queue_evaluations(n)
+        self._complete_points()
+        self._phase = _Phase.RECOVER
+        self._recover()
+
+    def _recover(self) -> None:
+        """Read every live mask; go on once none is missing."""
+        bits: dict[int, codec.Bits] = {}
+        for number, key in self._current.items():
+            try:
+                bits[number] = codec.decode(read_mask(self._versions, key).numpy().tobytes())[0]
+            except CorruptArtifactError as error:
+                self._lose(error.key, str(error))
+        if not self._missing:
+            self._allocator.fill(lambda number: bits[number])
+            self._open_round()
+
+    def _points_wanted(self) -> list[int]:
+        return sorted({int(n) for run in self._group["runs"] for n in run["points"]})
+
+    # --- rounds
+
+    def _open_round(self) -> None:
+        self._round_started = time.monotonic()
+        if self._paused or self._round == self._schedule.num_rounds:
+            self._phase = _Phase.OVER
+            return
+        self._phase = _Phase.DECIDE
+        self._segments = self._schedule.round(self._round)
+        self._vectors: dict[int, torch.Tensor] = {}
+        self._vector_seconds: list[float] = []
+        started = time.perf_counter()
+        self._superposition = self._allocator.superposition()
+        self._latency = time.perf_counter() - started
+        if self._superposition is None:
+            self._decide()
+
+    def _decide(self) -> None:
+        started = time.perf_counter()
+        if self._superposition is None:
+            slopes: Slopes = np.zeros((len(self._segments), 0))
+        else:
+            vectors = torch.stack([self._vectors[stream] for stream, _ in self._segments])
+            slopes = self._allocator.slopes(vectors)
+        decisions = self._allocator.decide(slopes)
+        self._latency += max(self._vector_seconds, default=0.0) + time.perf_counter() - started
+        self._steps = []
+        for (stream, segment), decision, row in zip(self._segments, decisions, slopes, strict=True):
+            step = _Step(stream, segment, decision, row, None)
+            if decision.mask is None:
+                step.done = True
+            else:
+                step.key = self._lineages.extend(decision.mask, segment)
+                step.length = len(self._lineages[decision.mask].segments)
+            self._steps.append(step)
+        self._phase = _Phase.TRAIN
+        if all(step.done for step in self._steps):
+            self._end_round()
+
+    def _end_round(self) -> None:
+        self._allocator.end_round()
+        before = self._schedule.num_segments(self._round)
+        for ordinal, step in enumerate(self._steps, start=before):
+            self._tally.add(step.segment.task, step.decision.mask, step.decision.freed)
+            self._uncommitted.append(self._decision_entry(ordinal, step))
+            if step.decision.freed is not None:
+                self._dirty.pop(step.decision.freed, None)
+            if step.decision.mask is not None:
+                self._dirty[step.decision.mask] = None
+            self._training_seconds += step.seconds
+        self._round += 1
+        after = self._schedule.num_segments(self._round)
+        count = self._schedule.segments_per_task
+        for n in range(before // count + 1, after // count + 1):
+            self._uncommitted.append(("met", {"num_learned": n, "metrics": self._tally.metrics()}, None))
+        due = [n for n in self._points_wanted() if self._schedule.rounds_until(n) == self._round]
+        now = time.monotonic()
+        soon = now + (now - self._round_started) - self._last_commit > self._commit_every
+        if due or soon or self._paused or self._round == self._schedule.num_rounds:
+            self._begin_commit(due)
+        else:
+            self._open_round()
+
+    def _decision_entry(self, ordinal: int, step: _Step) -> Entry:
+        payload = {
+            "round": self._round, "ordinal": ordinal, "stream": step.stream,
+            "task": step.segment.task, "segment": step.segment.index, **asdict(step.decision),
+            "standing_out": list(step.decision.standing_out), "margin": step.decision.margin,
+            "key": step.key, "loss": step.loss, "seconds": step.seconds, "latency": self._latency,
+        }  # fmt: skip
+        return "decision", payload, step.slopes.astype("<f4").tobytes()
+
+    # --- commits
+
+    def _begin_commit(self, due: Sequence[int]) -> None:
+        """Have every mask that changed put on disk; then the rows follow."""
+        self._phase = _Phase.SAVE
+        self._commit_started = time.perf_counter()
+        self._due = list(due)
+        self._saves: dict[str, list[int]] = {}
+        for number in self._dirty:
+            worker = self._holders.get(number, 0)
+            self._saves.setdefault(f"save-{self._round}-{worker}", []).append(number)
+        self._saved_bytes = 0
+        if not self._saves:
+            self._commit()
+
+    def _commit(self) -> None:
+        changed = {number: self._lineages[number].keys[-1] for number in self._dirty if number in self._allocator.live}
+        current = {number: changed.get(number) or self._current[number] for number in self._allocator.live}
+        for n in self._due:
+            self._uncommitted.append(("due", self._due_payload(n, current), None))
+        self._uncommitted.append(
+            ("committed", {
+                "round": self._round, "versions": changed, "num_bytes": self._saved_bytes,
+                "training_seconds": self._training_seconds,
+                "seconds": self._commit_seconds + time.perf_counter() - self._commit_started,
+            }, None)
+        )  # fmt: skip
+        started = time.perf_counter()
+        self._state.apply(self._ledger.commit(self._uncommitted))
+        self._uncommitted = []
+        for n in self._due:
+            self._queue_evaluations(n)
+        self._stored |= set(changed.values())
+        self._collect(set(self._current.values()) - set(current.values()), set(current.values()))
+        self._current = current
+        self._dirty = {}
+        self._training_seconds = 0.0
+        self._maybe_snapshot()
+        self._last_commit = time.monotonic()
+        self._commit_seconds = time.perf_counter() - started  # the next row tells it
+        self._open_round()
+
+    def _collect(self, superseded: set[str], needed: set[str]) -> None:
+        """Delete what the commit before last superseded; what this one did stays for one more."""
+        pending = {job["num_learned"] for job in self._evaluations}
+        protected = (needed | superseded).union(*(self._state.due[n]["keys"] for n in pending))
+        gone = self._superseded - protected
+        for key in gone:
+            self._versions.delete(key)
+        self._stored -= gone
+        self._superseded = (self._superseded - gone) | superseded
+
+    def _maybe_snapshot(self) -> None:
+        wait = max(SNAPSHOT_SECONDS, 100 * self._snapshot_cost)
+        over = self._paused or self._round == self._schedule.num_rounds
+        if over or time.monotonic() - self._last_snapshot > wait:
+            started = time.perf_counter()
+            self._ledger.snapshot()
+            self._snapshot_cost = time.perf_counter() - started
+            self._last_snapshot = time.monotonic()
+
+    # --- evaluations
+
+    def _due_payload(self, n: int, current: dict[int, str]) -> dict[str, Any]:
+        """The masks of an evaluation point, and which of them belong to each task met so far."""
+        numbers = sorted(current)
+        num_tasks = self._schedule.num_tasks_met(self._round)
+        right: list[list[int]] = [[] for _ in range(num_tasks)]
+        for place, number in enumerate(numbers):
+            right[self._tally.owners[number]].append(place)
+        keys = [current[number] for number in numbers]
+        return {"num_learned": n, "num_tasks": num_tasks, "numbers": numbers, "keys": keys, "right": right}
+
+    def _queue_evaluations(self, n: int) -> None:
+        for run in self._group["runs"]:
+            if str(n) in run["points"]:
+                self._evaluations += [job for job in self._jobs_of(run, n) if job["key"] not in self._state.evaluated]
+
+    def _jobs_of(self, run: dict[str, Any], n: int) -> Iterator[Job]:
+        due = self._state.due[n]
+        for task, key in enumerate(self._keys_of(run, n)):
+            yield {
+                "kind": "evaluate", "key": key, "num_learned": n, "task": task, "right": due["right"][task],
+                "masks": due["keys"], "versions": True,
+                "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
+            }  # fmt: skip
+
+    def _keys_of(self, run: dict[str, Any], n: int) -> list[str]:
+        due = self._state.due[n]
+        tested = content_key({"inference_id": run["inference_id"], "masks": due["keys"]})
+        return [
+            content_key({"tested": tested, "task": task, "right": due["right"][task]})
+            for task in range(due["num_tasks"])
+        ]
+
+    def _points(self, run: dict[str, Any]) -> Points:
+        return {n: self._keys_of(run, n) for n in sorted(self._state.due) if str(n) in run["points"]}
+
+    def _metrics_of(self, num_tasks: int) -> dict[str, float]:
+        size = sum(layer.size for layer in self._allocator.layers)
+        blob = len(codec.encode(codec.pack(np.zeros(size, bool)), size))
+        books: dict[str, float] = self._state.met[num_tasks].payload["metrics"]
+        return {**books, "num_bytes": float(blob * len(self._state.due[num_tasks]["numbers"]))}
+
+    # --- the coordinator's calls
+
+    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
+        if self._state.failed:
+            return []
+        free, taken = set(idle), set(exclude)
+        jobs: list[Job] = []
+        num_streams = self._allocation.stream.num_streams
+        over = self._phase is _Phase.OVER
+        beside = self._num_workers > num_streams and not over
+        if not beside:
+            jobs += self._hand_out_evaluations(free, taken)
+        for job, wanted in self._round_jobs():
+            if job["key"] in taken:
+                continue
+            worker = wanted if wanted in free else None
+            if wanted is None and free:
+                worker = min(free)
+            if worker is not None:
+                free.remove(worker)
+                jobs.append({**job, "worker": worker})
+                self._assigned[job["key"]] = worker
+        if beside:
+            jobs += self._hand_out_evaluations({worker for worker in free if worker >= num_streams}, taken)
+        return jobs
+
+    def _hand_out_evaluations(self, free: set[int], taken: set[str]) -> list[Job]:
+        jobs: list[Job] = []
+        if self._paused or self._missing:
+            return jobs
+        for job in self._evaluations:
+            if not free:
+                break
+            if job["key"] not in taken:
+                worker = min(free)
+                free.remove(worker)
+                jobs.append({**job, "worker": worker})
+        return jobs
+
+    def _round_jobs(self) -> Iterator[tuple[Job, int | None]]:
+        """What the phase waits for, with the worker it is best or only done by (None: any)."""
+        if not self._paused or self._phase is not _Phase.RECOVER:
+            for key in self._missing:
+                versions = [self._lineages.find(key, self._stored)]
+                yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None
+        match self._phase:
+            case _Phase.DECIDE:
+                assert self._superposition is not None
+                for stream, segment in self._segments:
+                    if stream not in self._vectors:
+                        yield {
+                            "kind": "decide", "key": f"decide-{self._round}-{stream}",
+                            "superposition": self._superposition.numpy(),
+                            "task": segment.task, "segment": segment.index,
+                        }, stream % self._num_workers  # fmt: skip
+            case _Phase.TRAIN:
+                waiting: set[int] = set()
+                for step in self._steps:
+                    if step.done or step.decision.mask is None or step.decision.mask in waiting:
+                        continue  # two streams on one mask run one after the other
+                    waiting.add(step.decision.mask)
+                    version = self._lineages[step.decision.mask].version(self._stored, step.length)
+                    holder = self._holders.get(step.decision.mask) if step.decision.mask in self._dirty else None
+                    home = step.stream % self._num_workers
+                    yield {"kind": "advance", "key": step.key, "version": version}, home if holder is None else holder
+            case _Phase.SAVE:
+                for key, numbers in self._saves.items():
+                    versions = [self._lineages[number].version(self._stored) for number in numbers]
+                    yield {"kind": "save", "key": key, "versions": versions}, int(key.rpartition("-")[2])
+
+    def _done(self, outcome: Outcome) -> None:
+        match outcome.get("kind"):
+            case "decide":
+                self._take_vector(outcome)
+            case "advance":
+                self._take_mask(outcome)
+            case "save":
+                self._take_save(outcome)
+            case _:
+                self._record_result("evaluated", outcome)
+                self._evaluations = deque(job for job in self._evaluations if job["key"] != outcome["key"])
+                self._complete_points()
+
+    def _take_vector(self, outcome: Outcome) -> None:
+        for stream, _ in self._segments if self._phase is _Phase.DECIDE else []:
+            if outcome["key"] == f"decide-{self._round}-{stream}" and stream not in self._vectors:
+                self._vectors[stream] = torch.from_numpy(np.array(outcome["vector"]))
+                self._vector_seconds.append(outcome["seconds"])
+        if self._phase is _Phase.DECIDE and len(self._vectors) == len(self._segments):
+            self._decide()
+
+    def _take_mask(self, outcome: Outcome) -> None:
+        if self._phase is not _Phase.TRAIN:
+            return
+        for step in self._steps:
+            if step.key == outcome["key"] and not step.done:
+                assert step.decision.mask is not None
+                self._allocator.trained(step.decision.mask, codec.decode(outcome["mask"])[0])
+                step.loss, step.seconds, step.done = outcome["loss"], outcome["seconds"], True
+                self._dirty[step.decision.mask] = None
+                if outcome["key"] in self._assigned:
+                    self._holders[step.decision.mask] = self._assigned.pop(outcome["key"])
+        if all(step.done for step in self._steps):
+            self._end_round()
+
+    def _take_save(self, outcome: Outcome) -> None:
+        key = outcome["key"]
+        self._assigned.pop(key, None)
+        if key.startswith("rebuild-"):
+            rebuilt = key.removeprefix("rebuild-")
+            self._missing.pop(rebuilt, None)
+            self._stored.add(rebuilt)
+            if self._phase is _Phase.RECOVER and not self._missing:
+                self._recover()
+        elif self._phase is _Phase.SAVE and key in self._saves:
+            del self._saves[key]
+            self._saved_bytes += outcome["num_bytes"]
+            if not self._saves:
+                self._commit()
+
+    def _lose(self, key: str, reason: str) -> None:
+        self._stored.discard(key)
+        where = self._set_aside(self._versions, key)
+        if where is None:
+            self._stored.add(key)
+            return
+        if self._lineages.knows(key):
+            self._missing[key] = None
+        self._record("lost", key=key, task=None, file=str(where), reason=reason)
+
+    def _what(self, key: str) -> str:
+        for job in self._evaluations:
+            if job["key"] == key:
+                return f"evaluation of task {job['task']}"
+        return f"round {self._round} ({key.partition('-')[0] if '-' in key else 'training'})"
+
+    def pause(self) -> None:
+        """End the round that is under way and commit it; then nothing more is handed out."""
+        self._paused = True
+        if self._phase is _Phase.RECOVER:
+            self._phase = _Phase.OVER
+
+    def finished(self) -> bool:
+        if self._state.failed:
+            return True
+        return self._phase is _Phase.OVER and (self._paused or not (self._evaluations or self._missing))
+
+    def progress(self) -> dict[str, float]:
+        last = max(self._state.points.values(), key=lambda row: row.seq, default=None)
+        return {
+            "shards_done": self._state.done_shards(),
+            "evaluations_done": self._state.done_evaluations(),
+            "accuracy": last.payload["metrics"]["accuracy"] if last else 0.0,
+        }
+
+
+def _decision_of(payload: dict[str, Any]) -> Decision:
+    """The decision that a row holds."""
+    names = ("num_masks", "statistic", "threshold", "best", "second", "outcome", "mask", "freed")
+    return Decision(**{name: payload[name] for name in names}, standing_out=tuple(payload["standing_out"]))

@@ -1,0 +1,132 @@
+"""The coordinator where tasks are given: shards to train, each with a key known beforehand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.coordinator import Coordinator, Points
+from orchestrator.store import CorruptArtifactError
+from orchestrator.worker import Job, Outcome, outcome_of
+
+
+class TaskCoordinator(Coordinator):
+    """Tasks are trained in order, each once its parents are; an evaluation follows once the tasks it needs are
+    all trained."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self._shards = {shard["key"]: shard for shard in self._group["shards"]}
+        self._keys = [shard["key"] for shard in self._group["shards"]]
+        self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
+        self._take_stock()
+        self._evaluation_queue = deque(self._evaluations)
+
+    @staticmethod
+    def _ledger_remedy(restored: bool) -> str:
+        return "corrupt ledger set aside and rebuilt from the store"
+
+    def _take_stock(self) -> None:
+        """Verify every artifact of this group that is there; note the found, the lost and the corrupt."""
+        for key in [*self._keys, *self._evaluations]:
+            if key in self._state.evaluated:
+                continue  # its counts are in the ledger, which is all that is asked of it
+            known = key in self._state.trained
+            if not known and not self._store.has(key):
+                continue
+            try:
+                outcome = outcome_of(self._store.require(key))
+            except CorruptArtifactError as error:
+                self._lose(error.key, str(error))
+                continue
+            if not known:
+                self._done(outcome)
+
+    def _lose(self, key: str, reason: str) -> None:
+        where = self._set_aside(self._store, key)
+        if where is not None:  # else made again in the meantime, by another sweep or after an earlier report
+            self._record("lost", key=key, task=self._task_of(key), file=str(where), reason=reason)
+
+    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
+        if self._state.failed or self._paused:
+            return []
+        jobs = self._ready(len(idle), set(exclude))
+        while self._evaluation_queue and self._evaluation_queue[0] in self._state.evaluated:
+            self._evaluation_queue.popleft()
+        return [{**job, "worker": worker} for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
+
+    def _ready(self, count: int, taken: set[str]) -> list[Job]:
+        jobs: list[Job] = []
+        for key in self._keys:
+            if len(jobs) == count:
+                return jobs
+            shard = self._shards[key]
+            ready = all(parent in self._state.trained for parent in shard["parents"])
+            if key not in self._state.trained and key not in taken and ready:
+                jobs.append(self._train_job(shard))
+        prefix = self._num_trained_prefix()
+        for key in self._evaluation_queue:
+            if len(jobs) == count:
+                break
+            item = self._evaluations[key]
+            if item["num_learned"] > prefix:
+                break
+            if key not in self._state.evaluated and key not in taken:
+                jobs.append(self._evaluation_job(item))
+        return jobs
+
+    def _num_trained_prefix(self) -> int:
+        for number, key in enumerate(self._keys):
+            if key not in self._state.trained:
+                return number
+        return len(self._keys)
+
+    def _train_job(self, shard: dict[str, Any]) -> Job:
+        return {
+            "kind": "train", "key": shard["key"], "task": shard["task"], "parents": shard["parents"],
+            "experiment": self._group["experiment"], "seed": self._group["seed"],
+        }  # fmt: skip
+
+    def _evaluation_job(self, item: dict[str, Any]) -> Job:
+        run = self._group["runs"][item["run"]]
+        return {
+            "kind": "evaluate", "key": item["key"], "task": item["task"], "right": [item["task"]],
+            "masks": self._keys[: item["num_learned"]], "versions": False,
+            "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
+        }  # fmt: skip
+
+    def _done(self, outcome: Outcome) -> None:
+        self._record_result("trained" if outcome["key"] in self._shards else "evaluated", outcome)
+        self._complete_points()
+
+    def _what(self, key: str) -> str:
+        return f"{'task' if key in self._shards else 'evaluation of task'} {self._task_of(key)}"
+
+    def _task_of(self, key: str) -> int | None:
+        item = self._shards.get(key) or self._evaluations.get(key)
+        return item["task"] if item else None
+
+    def _points(self, run: dict[str, Any]) -> Points:
+        prefix = self._num_trained_prefix()
+        return {int(n): keys for n, keys in run["points"].items() if int(n) <= prefix}
+
+    def _metrics_of(self, num_tasks: int) -> dict[str, float]:
+        stored = [self._state.trained[key].payload["facts"]["num_bytes"] for key in self._keys[:num_tasks]]
+        return {"num_bytes": float(sum(stored))}
+
+    def finished(self) -> bool:
+        if self._state.failed or self._paused:
+            return True
+        return all(key in self._state.trained for key in self._keys) and all(
+            key in self._state.evaluated for key in self._evaluations
+        )
+
+    def progress(self) -> dict[str, float]:
+        accuracies = [row.payload["facts"]["accuracy"] for row in self._state.trained.values()]
+        known = [value for value in accuracies if value is not None]
+        return {
+            "shards_done": self._state.done_shards(),
+            "evaluations_done": self._state.done_evaluations(),
+            "accuracy": sum(known) / len(known) if known else 0.0,
+        }

@@ -1,0 +1,115 @@
+"""Streams of data without task identities: in which order tasks' segments reach the learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from supsup_core import seeding
+from supsup_core.errors import InputError
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """The `index`-th run of training batches of a task: what one decision is taken for."""
+
+    task: int
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How the data of NNs arrives (paper, section 3.4).
+
+    A segment is `segment_batches` training batches of one task. `order`: `blocks` brings each task once,
+    whole, in ascending order; `recurring` spreads a task's segments over `visits` visits, shuffled, so that
+    tasks come back. `num_streams`: streams that arrive side by side, task i in stream i mod num_streams.
+    """
+
+    order: Literal["blocks", "recurring"] = "blocks"
+    segment_batches: int = 100
+    visits: int = 5
+    num_streams: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("segment_batches", "visits", "num_streams"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+
+    def segments_per_task(self, num_batches: int) -> int:
+        """How many segments a task of `num_batches` gives; InputError when they do not come out even."""
+        count, left = divmod(num_batches, self.segment_batches)
+        if left or not count:
+            raise InputError(
+                f"segment_batches: {self.segment_batches} does not divide training.num_batches={num_batches}; "
+                "set one of them so that every segment is whole"
+            )
+        if self.order == "recurring" and self.visits > count:
+            raise InputError(f"visits: a task of {count} segments cannot come {self.visits} times; set at most {count}")
+        return count
+
+    def sequences(self, num_tasks: int, num_batches: int, seed: int) -> list[list[Segment]]:
+        """The segments of each stream, in the order they arrive.
+
+        Tasks of a stream are first met in ascending order in either order of visits. A task's own segments
+        always come in order.
+        """
+        count = self.segments_per_task(num_batches)
+        return [
+            self._sequence(list(range(number, num_tasks, self.num_streams)), count, seed, number)
+            for number in range(self.num_streams)
+        ]
+
+    def _sequence(self, tasks: list[int], count: int, seed: int, number: int) -> list[Segment]:
+        if self.order == "blocks":
+            return [Segment(task, index) for task in tasks for index in range(count)]
+        child = seeding.child_seed(seed, "visits", number)
+        drawn = seeding.permutation(child, len(tasks) * self.visits) // self.visits
+        first_met: dict[int, int] = {}
+        visited = [0] * len(tasks)
+        segments = []
+        for label in drawn.tolist():
+            place = first_met.setdefault(label, len(first_met))
+            visit = visited[place]
+            visited[place] += 1
+            begin, end = count * visit // self.visits, count * (visit + 1) // self.visits
+            segments += [Segment(tasks[place], index) for index in range(begin, end)]
+        return segments
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rounds of a run: in each, every stream that has data left brings one segment."""
+
+    sequences: list[list[Segment]]
+    segments_per_task: int
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds until the longest stream ends."""
+        return max(len(sequence) for sequence in self.sequences)
+
+    def round(self, number: int) -> list[tuple[int, Segment]]:
+        """(stream, segment) of each stream that still has data, by stream."""
+        return [(stream, found[number]) for stream, found in enumerate(self.sequences) if number < len(found)]
+
+    def num_segments(self, num_rounds: int) -> int:
+        """Segments in the first rounds."""
+        return sum(min(num_rounds, len(sequence)) for sequence in self.sequences)
+
+    def num_tasks_met(self, num_rounds: int) -> int:
+        """Tasks that have brought data in the first rounds; they are tasks 0..n-1, up to the streams' raggedness."""
+        met = {segment.task for sequence in self.sequences for segment in sequence[:num_rounds]}
+        return max(met, default=-1) + 1
+
+    def rounds_until(self, num_tasks: int) -> int:
+        """The first number of rounds that holds as many segments as `num_tasks` whole tasks."""
+        wanted = num_tasks * self.segments_per_task
+        low, high = 0, self.num_rounds
+        while low < high:
+            middle = (low + high) // 2
+            if self.num_segments(middle) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low
