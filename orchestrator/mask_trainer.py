@@ -28,13 +28,13 @@ _ORDERS = 8
 
 @dataclass
 class _Held:
-    """A mask in memory, as of version `key`. `saved`: that version is on disk."""
+    """A mask in memory, as of version `key`. `saved`: that version is on disk. `loss`: of its last segment."""
 
     key: str
     trainee: Trainee
     num_bytes: int
     saved: bool
-    loss: float = 0.0
+    loss: float
 
 
 class MaskTrainer:
@@ -118,12 +118,14 @@ class MaskTrainer:
     def _load(self, number: int, base: str | None) -> _Held:
         """A mask as of a stored version, or fresh."""
         trainee = self._experiment.method.begin(self._problem, number)
+        loss = 0.0
         if base is not None:
-            tensors = self._versions.require(base).tensors
-            trainee.restore({n.removeprefix(_STATE): t for n, t in tensors.items() if n.startswith(_STATE)})
+            kept = self._versions.require(base)
+            loss = kept.facts["loss"]
+            trainee.restore({n.removeprefix(_STATE): t for n, t in kept.tensors.items() if n.startswith(_STATE)})
         # beside its state, a trainee has working memory of about the same size
         num_bytes = 2 * sum(tensor.nbytes for tensor in trainee.state.values())
-        return _Held(base or "", trainee, num_bytes, saved=base is not None)
+        return _Held(base or "", trainee, num_bytes, base is not None, loss)
 
     def _make_room(self) -> None:
         while len(self._held) > 1 and sum(held.num_bytes for held in self._held.values()) > self._limit:
@@ -134,7 +136,7 @@ class MaskTrainer:
     def _write(self, held: _Held) -> int:
         tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in held.trainee.state.items()}
         tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in held.trainee.learned().items()}
-        written = self._versions.put(held.key, tensors, {"kind": "version"})
+        written = self._versions.put(held.key, tensors, {"kind": "version", "loss": held.loss})
         held.saved = True
         return written.num_bytes
 

@@ -1,0 +1,259 @@
+"""Rounds of NNs: whatever happens on the way, the same masks, decisions and results."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.environment import describe
+from orchestrator.launcher import settings_of
+from orchestrator.ledger import LedgerReader
+from orchestrator.mask_trainer import read_mask
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from orchestrator.sweep import open_sweep
+from orchestrator.trial import WorkerPool, drive, open_coordinator
+from orchestrator.worker import Job, Outcome, Worker
+
+TIMES = {"seconds", "latency"}
+
+NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 5},
+    "training": {"num_batches": 60, "learning_rate": 3e-3},
+    "stream": {"segment_batches": 20, "order": "recurring", "visits": 2},
+    "evaluation": {"at": [2, 5]},
+    "inference": {"strict_images": 10},
+    "commit_every": 0.001,
+}
+
+
+@pytest.fixture
+def make(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Settings of a small NNs group, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def settings_for(name: str, num_workers: int = 2, **changes: Any) -> dict[str, Any]:
+        sweep = open_sweep(sweep_file(f"{name}.yaml", **{**NNS, "output": name, **changes}), [])
+        (planned,) = sweep.plan()
+        return settings_of(sweep, planned, describe(tmp_path), num_workers)
+
+    return settings_for
+
+
+class ScriptedPool(WorkerPool):
+    """Workers that answer in reverse order, and fail as a script of faults says."""
+
+    def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
+        self.num_workers = settings["environment"]["num_workers"]
+        self._settings = settings
+        self._workers = [self._start(number) for number in range(self.num_workers)]
+        self._script = script
+        self._jobs: dict[int, Job] = {}
+        self.done: list[Job] = []
+
+    def _start(self, number: int) -> Worker:
+        return Worker({**self._settings, "number": number})
+
+    def submit(self, worker: int, job: Job) -> None:
+        assert worker not in self._jobs
+        self._jobs[worker] = job
+
+    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+        worker, job = sorted(self._jobs.items())[-1]
+        del self._jobs[worker]
+        fault = next(self._script, None)
+        if fault == "kill":
+            raise KeyboardInterrupt
+        if fault == "lost":
+            self._workers[worker] = self._start(worker)
+            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
+        outcome = self._workers[worker].run(job)
+        if fault == "kill after":
+            raise KeyboardInterrupt
+        if fault == "lost after":
+            self._workers[worker] = self._start(worker)
+            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
+        self.done.append(job)
+        return [(worker, outcome)]
+
+
+def state_of(settings: dict[str, Any]) -> GroupState:
+    with LedgerReader(Path(settings["ledger"])) as reader:
+        return GroupState().apply(reader.rows())
+
+
+def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
+    """What must not depend on what happened on the way, to the bit.
+
+    A damaged file whose mask is sound is only found out when its scores are needed: then compare the masks.
+    """
+    state = state_of(settings)
+    versions = ArtifactStore(Path(settings["versions"]))
+    with LedgerReader(Path(settings["ledger"])) as reader:
+        reader.rows()
+        slopes = [reader.attachment(row.seq) for row in state.decisions]
+    return {
+        "decisions": [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions],
+        "slopes": slopes,
+        "met": {n: row.payload for n, row in state.met.items()},
+        "due": state.due,
+        "evaluated": {key: row.payload["facts"] for key, row in state.evaluated.items()},
+        "points": {point: row.payload for point, row in state.points.items()},
+        "masks": {key: read_mask(versions, key).numpy().tobytes() for key in state.due[5]["keys"]},
+        "files": {key: versions.get(key).sha256 for key in state.due[5]["keys"]} if whole_files else None,
+        "status": state.status,
+    }
+
+
+def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
+    pool = ScriptedPool(settings, iter(script))
+    with contextlib.suppress(KeyboardInterrupt):
+        drive(open_coordinator(settings), pool, lambda progress: None)
+    return pool
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([None, None, None, "lost", "lost after", "kill", "kill after"]), max_size=60),
+    st.sampled_from([0.001, 60.0]),
+)
+def test_whatever_happens_the_end_is_the_same(
+    make: Callable[..., Any], tmp_path: Path, script: list[str | None], commit_every: float
+) -> None:
+    wanted = make("wanted")
+    if not Path(wanted["ledger"]).exists():
+        run(wanted, [])
+    number = sum(1 for _ in tmp_path.glob("tried*"))
+    tried = {**make(f"tried{number}"), "commit_every": commit_every}
+    while script:
+        ends = [script.index(fault) for fault in ("kill", "kill after") if fault in script]
+        cut = min(ends, default=len(script) - 1) + 1
+        run(tried, script[:cut])
+        script = script[cut:]
+    run(tried, [])
+    assert science(tried) == science(wanted)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_the_number_of_workers_changes_nothing(make: Callable[..., Any], num_streams: int) -> None:
+    stream = {**NNS["stream"], "num_streams": num_streams}
+    one, three = make("one", 1, stream=stream), make("three", 3, stream=stream)
+    run(one, [])
+    run(three, [])
+    assert science(one) == science(three)
+    assert len(state_of(one).decisions) == 15
+
+
+def test_streams_differ_from_one_another_only_in_what_they_bring(make: Callable[..., Any]) -> None:
+    """Blocks, and nothing mistaken: each mask has learned the bits that the scenario with tasks given learns."""
+    changes = {
+        "net": {"name": "lenet_300_100", "num_outputs": 200},
+        "training": {"num_batches": 150, "learning_rate": 1e-3},
+    }
+    nns = make("nns", stream={"segment_batches": 50}, **changes)
+    run(nns, [])
+    state = state_of(nns)
+    assert [row.payload["mask"] for row in state.decisions] == [task for task in range(5) for _ in range(3)]
+    given_tasks = make("given", scenario="GNu", stream=None, **changes)
+    run(given_tasks, [])
+    store, versions = ArtifactStore(Path(given_tasks["store"])), ArtifactStore(Path(nns["versions"]))
+    for shard, key in zip(given_tasks["group"]["shards"], state.due[5]["keys"], strict=True):
+        learned = store.get(shard["key"]).tensors["state.mask"]
+        assert learned.numpy().tobytes() == versions.get(key).tensors["state.mask"].numpy().tobytes()
+
+
+def test_disk_holds_what_is_needed_and_no_more(make: Callable[..., Any]) -> None:
+    tried = make("tried")
+    run(tried, [])
+    state = state_of(tried)
+    (last, before) = [row.payload["versions"] for row in state.commits[:-3:-1]]
+    files = {path.stem for path in Path(tried["versions"]).glob("??/*.safetensors")}
+    current: dict[str, str] = {}
+    for row in state.commits:
+        current |= row.payload["versions"]
+    assert set(current.values()) <= files
+    assert len(files) <= len(current) + len(last) + len(before)
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_a_version_that_went_bad_is_made_again_to_the_same_bits(make: Callable[..., Any], harm: str) -> None:
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    run(tried, [None] * 25 + ["kill"])
+    for path in sorted(Path(tried["versions"]).glob("??/*.safetensors")):
+        if harm == "remove":
+            path.unlink()
+        else:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+    run(tried, [])
+    assert science(tried, harm != "flip") == science(wanted, harm != "flip")
+    assert state_of(tried).lost
+
+
+def test_a_corrupt_ledger_falls_back_to_its_snapshot(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.stream_coordinator.SNAPSHOT_SECONDS", 0.0)
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    run(tried, [None] * 25 + ["kill"])
+    decided = len(state_of(tried).decisions)
+    ledger = Path(tried["ledger"])
+    for path in ledger.parent.glob("ledger.sqlite-*"):
+        path.unlink()
+    ledger.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
+    coordinator = open_coordinator(tried)
+    restored = state_of(tried)
+    assert 0 < len(restored.decisions) <= decided
+    assert "its last snapshot took its place" in restored.lost[0].payload["reason"]
+    coordinator.close()
+    run(tried, [])
+    assert science(tried) == science(wanted)
+
+
+def test_a_pause_ends_the_round_and_commits_it(make: Callable[..., Any]) -> None:
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    calls = iter([False] * 11)
+    tried["commit_every"] = 60.0
+    status = drive(
+        open_coordinator(tried), ScriptedPool(tried, iter([])), lambda progress: None, lambda: next(calls, True)
+    )
+    assert status == "interrupted"
+    state = state_of(tried)
+    assert 0 < len(state.decisions) < 15
+    assert len(state.decisions) == state.round
+    assert state.ended == "interrupted"
+    run(tried, [])
+    assert science(tried) == science(wanted)
+
+
+def test_memory_for_masks_is_bounded_and_changes_nothing(make: Callable[..., Any]) -> None:
+    """A limit of nothing keeps one mask in memory: every other one goes to disk and comes back."""
+    tried, wanted = make("tried"), make("wanted")
+    tried["state_mb"], tried["commit_every"] = 0, 60.0
+    run(wanted, [])
+    run(tried, [])
+    assert science(tried) == science(wanted)
+
+
+def test_an_error_in_training_fails_the_group_and_a_resume_completes_it(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    with monkeypatch.context() as patched:
+        patched.setattr("supsup_core.methods.supsup.train", lambda *_: 1 / 0)
+        assert drive(open_coordinator(tried), ScriptedPool(tried, iter([])), lambda progress: None) == "failed"
+    (failure,) = state_of(tried).failed.values()
+    assert "ZeroDivisionError" in failure.payload["error"]
+    assert "round 0" in failure.payload["what"]
+    run(tried, [])
+    assert science(tried) == science(wanted)
