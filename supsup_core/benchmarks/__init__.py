@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import digits, mnist, permuted
+from supsup_core.benchmarks import digits, mnist, permuted, rotated
 from supsup_core.benchmarks.base import BASES, BENCHMARKS, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "digits",
     "mnist",
     "permuted",
+    "rotated",
 ]

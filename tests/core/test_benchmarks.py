@@ -1,6 +1,7 @@
 """The contract of every benchmark and base, and what MNIST says of bad files."""
 
 import gzip
+import math
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from supsup_core.benchmarks import BASES, BENCHMARKS, Benchmark, Dataset, mnist
+from supsup_core.benchmarks.rotated import rotation
 from supsup_core.errors import CorruptError, InputError
 
 
@@ -29,14 +31,20 @@ def test_tasks_are_pure_and_of_the_announced_shape(benchmark: Benchmark, digits:
     assert len(task.all_test()[1]) == task.num_test
 
 
-def test_tasks_and_seeds_differ(benchmark: Benchmark, digits: Dataset) -> None:
-    indices = torch.arange(20)
-    seen = {
-        benchmark.task(index, digits, seed).train_batch(indices)[0].numpy().tobytes()
+def seen(benchmark: Benchmark, digits: Dataset, seeds: int) -> set[bytes]:
+    return {
+        benchmark.task(index, digits, seed).train_batch(torch.arange(20))[0].numpy().tobytes()
         for index in range(4)
-        for seed in range(3)
+        for seed in range(seeds)
     }
-    assert len(seen) == 12
+
+
+def test_tasks_differ(benchmark: Benchmark, digits: Dataset) -> None:
+    assert len(seen(benchmark, digits, 1)) == 4
+
+
+def test_permutations_of_different_seeds_never_coincide(digits: Dataset) -> None:
+    assert len(seen(BENCHMARKS["permuted"](base="digits"), digits, 3)) == 12
 
 
 def test_the_number_of_tasks_is_not_part_of_a_tasks_identity(benchmark: Benchmark) -> None:
@@ -55,6 +63,36 @@ def test_a_permutation_keeps_the_pixels_and_the_labels(digits: Dataset) -> None:
     assert torch.equal(x.sort(1).values, z.sort(1).values)
     assert not torch.equal(x, z)
     assert torch.equal(y, w)
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4])
+def test_a_quarter_turn_is_exact_and_counterclockwise(digits: Dataset, quarters: int) -> None:
+    benchmark = BENCHMARKS["rotated"](base="digits", degrees=90.0)
+    x, y = benchmark.task(quarters, digits, 0).test_batch(torch.arange(5))
+    upright = digits.normalise(digits.test.pixels[:5])
+    assert torch.equal(x, torch.rot90(upright, quarters, (1, 2)))
+    assert torch.equal(y, digits.test.labels[:5])
+
+
+def test_a_small_turn_takes_the_nearest_pixel_and_is_black_outside() -> None:
+    source, outside = rotation((28, 28), 10.0)
+    inside = ~outside
+    assert 0 < int(outside.sum()) < 200
+    y, x = torch.arange(784) // 28, torch.arange(784) % 28
+    from_y, from_x = source // 28, source % 28
+    turned = math.radians(10)
+    wanted_x = math.cos(turned) * (x - 13.5) - math.sin(turned) * (y - 13.5) + 13.5
+    wanted_y = math.sin(turned) * (x - 13.5) + math.cos(turned) * (y - 13.5) + 13.5
+    assert float((from_x - wanted_x)[inside].abs().max()) <= 0.5001
+    assert float((from_y - wanted_y)[inside].abs().max()) <= 0.5001
+
+
+def test_rotations_do_not_depend_on_the_seed(digits: Dataset) -> None:
+    benchmark = BENCHMARKS["rotated"](base="digits")
+    first, second = (benchmark.task(3, digits, seed).train_batch(torch.arange(4))[0] for seed in (0, 1))
+    assert torch.equal(first, second)
+    with pytest.raises(InputError, match="every task the same"):
+        BENCHMARKS["rotated"](base="digits", degrees=0.0)
 
 
 def test_normalised_pixels_are_centred(digits: Dataset) -> None:
