@@ -98,6 +98,42 @@ def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
     return commands.evaluate(sweep, overrides, _output(options), local)
 
 
+@cli.command(epilog="Example: supsup fork nns_quick --at-task 5 allocation.name=ratio allocation.epsilon=0.2")
+@click.argument("sweep")
+@click.argument("arguments", nargs=-1, metavar="key=value... [output=DIR]")
+@click.option("--at-task", type=click.IntRange(min=1), metavar="N", help="Start after N tasks (default: all so far).")
+@_LOCAL
+@_WORKERS
+def fork(sweep: str, arguments: tuple[str, ...], at_task: int | None, local: bool, workers: int | None) -> int:
+    """Go on from an NNs SWEEP's committed state, under a new name, with something changed.
+
+    allocation.*, budget.*, evaluation.* and inference.* can change, and benchmark.num_tasks: so a finished
+    run is extended. What it has learned is linked, not copied.
+    """
+    from orchestrator import commands
+
+    overrides = [item for item in arguments if not item.startswith("output=")]
+    _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
+    return commands.fork(sweep, overrides, at_task, _output(options), local, workers)
+
+
+@cli.command(epilog="Example: supsup decisions nns_quick --replay allocation.epsilon=0.2")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option(
+    "--replay", "changes", multiple=True, metavar="key=value",
+    help="List instead the decisions that another allocation.* or budget.num_masks would have changed. Repeatable.",
+)  # fmt: skip
+def decisions(arguments: tuple[str, ...], as_csv: bool, changes: tuple[str, ...]) -> int:
+    """List what NNs runs decided about every segment: which mask knows the data, or that it is new."""
+    from orchestrator import decisions as module
+
+    wanted, options = _split(arguments, ("output",))
+    if changes:
+        return module.replay(wanted, _output(options), changes, as_csv)
+    return module.list_decisions(wanted, _output(options), as_csv)
+
+
 @cli.command(epilog="Example: supsup report quickstart")
 @click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
 def report(arguments: tuple[str, ...]) -> int:

@@ -18,6 +18,7 @@ from orchestrator import environment, status
 from orchestrator.config import SweepConfig
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.files import owned
+from orchestrator.fork import fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
@@ -95,19 +96,23 @@ def _with_states(sweep: Sweep, groups: Sequence[Group]) -> list[tuple[Group, Gro
 
 def _forecast(sweep: Sweep, group: Group, state: GroupState) -> _Forecast:
     store = ArtifactStore(sweep.output / "store")
-    trained = sum(store.has(shard.key) for shard in group.shards)
-    tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
-    left = (len(group.shards) - trained, len(group.evaluations) - tested)
+    shards, evaluations = group.size
+    if group.experiment.allocation is None:
+        trained = sum(store.has(shard.key) for shard in group.shards)
+        tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
+    else:
+        trained, tested = state.done_shards(), state.done_evaluations()
+    left = (shards - trained, evaluations - tested)
     workers = sweep.config.resources.num_workers
     return _Forecast(
         group_id=group.group_id,
         seed=group.experiment.seed,
         runs=[run.name for run in group.runs],
-        shards=len(group.shards),
+        shards=shards,
         shards_done=trained,
-        evaluations=len(group.evaluations),
+        evaluations=evaluations,
         evaluations_done=tested,
-        cost=estimate_group(group.experiment, state, left, len(group.shards), workers),
+        cost=estimate_group(group.experiment, state, left, shards, workers),
     )
 
 
@@ -140,11 +145,26 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
     store = ArtifactStore(found.output / "store")
     groups = found.plan()
     missing = sum(not store.has(shard.key) for group in groups for shard in group.shards)
+    missing += sum(
+        group.size[0] - state.done_shards()
+        for group, state in _with_states(found, groups)
+        if group.experiment.allocation
+    )
     if missing:
         raise InputError(
             f"{found.sweep_id}: {missing} shards are not trained; run `supsup resume {found.sweep_id}` first"
         )
     return run(found, local, groups)
+
+
+def fork(
+    wanted: str, overrides: Sequence[str], at_task: int | None, output: Path, local: bool, num_workers: int | None
+) -> int:
+    """Start another sweep from what one had committed, and run it to its end."""
+    made = fork_sweep(find_sweep(output, wanted), overrides, at_task)
+    if num_workers is not None:
+        made = replace(made, config=_with_workers(made.config, num_workers))
+    return run(made, local)
 
 
 def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int:

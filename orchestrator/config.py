@@ -217,18 +217,27 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
         raise InputError(f"{path}: a sweep file is a mapping of keys to values, such as `name: my_sweep`")
     if "name" not in loaded:
         loaded.name = path.stem
+    return _overridden(loaded, overrides, str(path))
+
+
+def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
+    """A sweep's config with `key=value` overrides on top, as `read_sweep` takes them."""
+    return _overridden(OmegaConf.create(asdict(config)), overrides, "command line")
+
+
+def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> SweepConfig:
     changes = parse_overrides(overrides)
     grid = loaded.get("grid")
     if isinstance(grid, DictConfig):
         for key in changes:
             grid.pop(key, None)
-    merged = _merge(_Schema, loaded, str(path))
+    merged = _merge(_Schema, loaded, where)
     for key, value in changes.items():
         node: Any = value
         for part in reversed(key.split(".")):
             node = {part: node}
         merged = _merge(merged, OmegaConf.create(node), "command line")
-    return _sweep_from(merged, str(path))
+    return _sweep_from(merged, where)
 
 
 def sweep_from_node(node: Node, where: str) -> SweepConfig:

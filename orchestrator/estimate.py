@@ -18,6 +18,9 @@ _TIMED_STEPS = 10
 _PROCESS_BYTES = 450 << 20
 """Memory of a worker before it holds anything: Python, torch and Ray, measured."""
 
+_STATE_BYTES = 8
+"""Bytes a weight of what NNs keeps to go on with a mask: its score and the optimiser's mean square."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -59,6 +62,8 @@ def estimate_group(
     measured = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
     per_evaluation = fmean(measured) if measured else per_shard / 10
     shards, evaluations = left
+    allocation = experiment.allocation
+    streams = allocation.stream.num_streams if allocation else num_workers
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)
     mask = num_packed_bytes(num_weights)
     bank = total * mask + 4 * num_weights
@@ -66,9 +71,10 @@ def estimate_group(
     pixels = 70_000
     for extent in experiment.benchmark.source().shape:
         pixels *= extent
+    kept = mask + 1024 if allocation is None else mask + 1024 + _STATE_BYTES * num_weights
     return Estimate(
-        seconds=(shards * per_shard + evaluations * per_evaluation) / num_workers,
-        disk_bytes=shards * (mask + 1024) + evaluations * 4096,
+        seconds=shards * per_shard / min(num_workers, streams) + evaluations * per_evaluation / num_workers,
+        disk_bytes=shards * kept + evaluations * 4096,
         memory_bytes=num_workers * (_PROCESS_BYTES + bank + gradients + pixels + 24 * num_weights),
         basis=basis,
     )

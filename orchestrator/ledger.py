@@ -13,6 +13,7 @@ Kinds of rows, and their payloads:
             latency; the row's attachment holds the slopes that were judged (float32)
   met       NNs: num_learned, metrics: the books of allocation after so many tasks' worth of data
   due       NNs: num_learned, num_tasks, numbers, keys, right: the masks that an evaluation point is to test
+  forked    NNs: sweep, group_id, at_task: the rows up to the first commit are that run's
   committed NNs: round, versions, and what the commit cost; all before it is safe on disk
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it

@@ -7,11 +7,13 @@ and a version found under its key need not be made at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.config import Experiment
 from orchestrator.keys import content_key
+from orchestrator.plan import mask_id
 from supsup_core.streams import Segment
 
 Version = dict[str, Any]
@@ -50,6 +52,12 @@ class Lineages:
         self._masks: dict[int, Lineage] = {}
         self._places: dict[str, tuple[int, int]] = {}
 
+    @classmethod
+    def of(cls, experiment: Experiment) -> Lineages:
+        """The lineages of an NNs experiment, all empty."""
+        assert experiment.allocation is not None
+        return cls(mask_id(experiment), experiment.allocation.stream.segment_batches)
+
     def __getitem__(self, number: int) -> Lineage:
         """The lineage of a mask; a new one for a mask not heard of before."""
         if number not in self._masks:
@@ -74,3 +82,17 @@ class Lineages:
         """How to have the version of this key. KeyError when no mask ever was that."""
         number, length = self._places[key]
         return self[number].version(stored, length)
+
+
+def due_point(n: int, num_tasks: int, current: Mapping[int, str], owners: Mapping[int, int]) -> dict[str, Any]:
+    """What an evaluation point tests: all masks as they are, on all tasks met, and which masks belong to each.
+
+    current: live masks to the keys of their versions; owners: live masks to their tasks. The masks are in
+    ascending order of their numbers, and `right` names them by their places in it.
+    """
+    numbers = sorted(current)
+    right: list[list[int]] = [[] for _ in range(num_tasks)]
+    for place, number in enumerate(numbers):
+        right[owners[number]].append(place)
+    keys = [current[number] for number in numbers]
+    return {"num_learned": n, "num_tasks": num_tasks, "numbers": numbers, "keys": keys, "right": right}

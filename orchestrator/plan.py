@@ -122,6 +122,7 @@ class Group:
             "group_id": self.group_id,
             "seed": experiment.seed,
             "size": list(size),
+            "num_streams": allocation.stream.num_streams if allocation else None,
             "segments_per_task": allocation.schedule.segments_per_task if allocation else None,
             "experiment": experiment.node,
             "shards": [asdict(shard) for shard in self.shards],

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,8 @@ from orchestrator.config import build_experiment
 from orchestrator.coordinator import Coordinator, Points
 from orchestrator.keys import content_key
 from orchestrator.ledger import Entry
-from orchestrator.lineage import Lineages
+from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
-from orchestrator.plan import mask_id
 from orchestrator.store import ArtifactStore, CorruptArtifactError
 from orchestrator.worker import Job, Outcome
 from supsup_core.inference.allocation import Slopes
@@ -77,7 +77,7 @@ class StreamCoordinator(Coordinator):
         self._schedule = self._allocation.schedule
         problem = experiment.problem("cpu")
         self._versions = ArtifactStore(Path(settings["versions"]))
-        self._lineages = Lineages(mask_id(experiment), self._allocation.stream.segment_batches)
+        self._lineages = Lineages.of(experiment)
         self._tally = AllocationTally()
 
         def draw(number: int) -> codec.Bits:
@@ -114,6 +114,10 @@ class StreamCoordinator(Coordinator):
         self._uncommitted: list[Entry] = []
         self._evaluations: deque[Job] = deque()
         self._steps: list[_Step] = []
+        self._recent = deque(
+            ((row.payload["margin"], row.payload["latency"], row.payload["seconds"]) for row in self._state.decisions),
+            maxlen=self._schedule.segments_per_task,
+        )
         self._training_seconds = 0.0
         self._commit_seconds = 0.0
         self._snapshot_cost = 0.0
@@ -128,7 +132,11 @@ class StreamCoordinator(Coordinator):
     def _recover(self) -> None:
         """Read every live mask; go on once none is missing."""
         bits: dict[int, codec.Bits] = {}
+        written = {key for row in self._state.commits for key in row.payload["versions"].values()}
         for number, key in self._current.items():
+            if key not in written and key not in self._stored:
+                self._missing[key] = None  # a fork's, which its origin keeps no longer
+                continue
             try:
                 bits[number] = codec.decode(read_mask(self._versions, key).numpy().tobytes())[0]
             except CorruptArtifactError as error:
@@ -190,11 +198,12 @@ class StreamCoordinator(Coordinator):
             if step.decision.mask is not None:
                 self._dirty[step.decision.mask] = None
             self._training_seconds += step.seconds
+            self._recent.append((step.decision.margin, self._latency, step.seconds))
         self._round += 1
         after = self._schedule.num_segments(self._round)
         count = self._schedule.segments_per_task
         for n in range(before // count + 1, after // count + 1):
-            self._uncommitted.append(("met", {"num_learned": n, "metrics": self._tally.metrics()}, None))
+            self._uncommitted.append(("met", self._met_payload(n), None))
         due = [n for n in self._points_wanted() if self._schedule.rounds_until(n) == self._round]
         now = time.monotonic()
         soon = now + (now - self._round_started) - self._last_commit > self._commit_every
@@ -202,6 +211,14 @@ class StreamCoordinator(Coordinator):
             self._begin_commit(due)
         else:
             self._open_round()
+
+    def _met_payload(self, n: int) -> dict[str, Any]:
+        """The books after n tasks' worth of data, with the last task's worth of margins and times."""
+        margins, latencies, seconds = zip(*self._recent, strict=True)
+        return {
+            "num_learned": n, "metrics": {**self._tally.metrics(), "margin": fmean(margins)},
+            "latency": fmean(latencies), "seconds": sum(seconds),
+        }  # fmt: skip
 
     def _decision_entry(self, ordinal: int, step: _Step) -> Entry:
         payload = {
@@ -231,7 +248,8 @@ class StreamCoordinator(Coordinator):
         changed = {number: self._lineages[number].keys[-1] for number in self._dirty if number in self._allocator.live}
         current = {number: changed.get(number) or self._current[number] for number in self._allocator.live}
         for n in self._due:
-            self._uncommitted.append(("due", self._due_payload(n, current), None))
+            num_tasks = self._schedule.num_tasks_met(self._round)
+            self._uncommitted.append(("due", due_point(n, num_tasks, current, self._tally.owners), None))
         self._uncommitted.append(
             ("committed", {
                 "round": self._round, "versions": changed, "num_bytes": self._saved_bytes,
@@ -274,16 +292,6 @@ class StreamCoordinator(Coordinator):
             self._last_snapshot = time.monotonic()
 
     # --- evaluations
-
-    def _due_payload(self, n: int, current: dict[int, str]) -> dict[str, Any]:
-        """The masks of an evaluation point, and which of them belong to each task met so far."""
-        numbers = sorted(current)
-        num_tasks = self._schedule.num_tasks_met(self._round)
-        right: list[list[int]] = [[] for _ in range(num_tasks)]
-        for place, number in enumerate(numbers):
-            right[self._tally.owners[number]].append(place)
-        keys = [current[number] for number in numbers]
-        return {"num_learned": n, "num_tasks": num_tasks, "numbers": numbers, "keys": keys, "right": right}
 
     def _queue_evaluations(self, n: int) -> None:
         for run in self._group["runs"]:

@@ -38,19 +38,23 @@ class Sweep:
 
     `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`:
     the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: shards
-    and evaluations of each training group at its last launch, so that a status needs no plan.
+    and evaluations of each training group at its last launch, so that a status needs no plan. `origin`: the
+    sweep, and the number of tasks, that a fork starts from.
     """
 
     config: SweepConfig
     file: Path
     extra_inferences: tuple[dict[str, Any], ...] = ()
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
+    origin: tuple[str, int] | None = None
 
     @property
     def sweep_id(self) -> str:
         """Name and content: the same file with other values is another sweep, with its own folder."""
         node = asdict(self.config)
         science = {key: node[key] for key in (*EXPERIMENT_KEYS, "grid", "seeds", "imports")}
+        if self.origin is not None:
+            science["origin"] = list(self.origin)
         return f"{self.config.name}-{content_key(science, 6)}"
 
     @property
@@ -123,6 +127,7 @@ class Sweep:
             "config": asdict(self.config),
             "file": str(self.file),
             "extra_inferences": list(self.extra_inferences),
+            "origin": list(self.origin) if self.origin else None,
             "planned": {group.group_id: list(group.size) for group in groups},
         }
         try:
@@ -213,7 +218,8 @@ def _read(folder: Path) -> Sweep:
         node = json.loads(file.read_text())
         config = sweep_from_node(node["config"], str(file))
         planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
-        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned)
+        origin = (str(node["origin"][0]), int(node["origin"][1])) if node["origin"] else None
+        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
     output = str(folder.parent.parent)

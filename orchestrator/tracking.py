@@ -212,7 +212,9 @@ def _tags(environment: dict[str, Any]) -> dict[str, str]:
 
 
 def _training_points(group: Group, row: Row) -> list[tuple[str, int, float, int]]:
-    """A trained row as points: loss by batches seen by the group, the rest by task."""
+    """A row as points: loss by batches seen by the group, the rest by task or, in NNs, by tasks' worth of data."""
+    if row.kind in ("decision", "met"):
+        return _stream_points(group, row)
     if row.kind != "trained":
         return []
     facts, task = row.payload["facts"], row.payload["facts"]["task"]
@@ -223,4 +225,21 @@ def _training_points(group: Group, row: Row) -> list[tuple[str, int, float, int]
     if row.payload["seconds"]:
         points.append(("task_seconds", task, row.payload["seconds"], row.time_ms))
         points.append(("images_per_second", task, facts["num_images"] / row.payload["seconds"], row.time_ms))
+    return points
+
+
+def _stream_points(group: Group, row: Row) -> list[tuple[str, int, float, int]]:
+    """A decision or the books of NNs as points."""
+    payload, experiment = row.payload, group.experiment
+    assert experiment.allocation is not None
+    if row.kind == "decision":
+        batches = (payload["ordinal"] + 1) * experiment.allocation.stream.segment_batches
+        return [] if payload["loss"] is None else [("loss", batches, payload["loss"], row.time_ms)]
+    n = payload["num_learned"]
+    points = [(name, n, value, row.time_ms) for name, value in payload["metrics"].items()]
+    points.append(("decision_latency", n, payload["latency"], row.time_ms))
+    if payload["seconds"]:
+        images = experiment.training.num_batches * experiment.training.batch_size
+        points.append(("task_seconds", n, payload["seconds"], row.time_ms))
+        points.append(("images_per_second", n, images / payload["seconds"], row.time_ms))
     return points

@@ -19,7 +19,7 @@ import psutil
 
 from orchestrator.tracking import tracking_uri
 
-TIMINGS = {"task_seconds", "images_per_second"}
+TIMINGS = {"task_seconds", "images_per_second", "decision_latency"}
 """Metrics that are times, and so differ from run to run."""
 
 

@@ -102,7 +102,7 @@ def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
     return {
         "decisions": [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions],
         "slopes": slopes,
-        "met": {n: row.payload for n, row in state.met.items()},
+        "met": {n: row.payload["metrics"] for n, row in state.met.items()},
         "due": state.due,
         "evaluated": {key: row.payload["facts"] for key, row in state.evaluated.items()},
         "points": {point: row.payload for point, row in state.points.items()},

@@ -1,0 +1,180 @@
+"""The decisions of NNs as their ledgers hold them: listed, and judged again by another test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from orchestrator.config import Allocation, build_experiment, parse_overrides
+from orchestrator.ledger import LedgerReader
+from orchestrator.plan import Group
+from orchestrator.state import GroupState
+from orchestrator.sweep import Sweep, find_sweep
+from supsup_core.errors import InputError
+from supsup_core.metrics import AllocationTally
+
+_REPLAYED = ("allocation.", "budget.num_masks")
+"""The keys that a replay may change: those a verdict depends on, given the slopes."""
+
+_COLUMNS = [
+    "run", "seed", "round", "stream", "task", "segment", "num_masks", "statistic", "threshold", "margin", "best",
+    "second", "outcome", "mask", "freed", "duplicate", "wrong_reuse", "loss", "latency", "time",
+]  # fmt: skip
+
+
+def list_decisions(wanted: str | None, output: Path, as_csv: bool) -> int:
+    """Print every committed decision of a sweep: a table, or CSV."""
+    sweep = find_sweep(output, wanted)
+    table = decisions_table(_streaming(sweep))
+    if as_csv:
+        table.to_csv(sys.stdout, index=False)
+        return 0
+    print(_text(table))
+    for (run, seed), part in table.groupby(["run", "seed"], sort=False):
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in part["outcome"].value_counts().items())
+        print(
+            f"{run} seed={seed}: {len(part)} decisions ({outcomes}); "
+            f"{part['duplicate'].sum()} duplicates, {part['wrong_reuse'].sum()} wrong reuses; "
+            f"median latency {1000 * part['latency'].median():.1f} ms"
+        )
+    return 0
+
+
+def decisions_table(groups: Sequence[tuple[Group, GroupState, Path]]) -> pd.DataFrame:
+    """One row per decision. `duplicate` and `wrong_reuse` tell by the task identities that the learner never saw."""
+    rows: list[dict[str, Any]] = []
+    for group, state, _ in groups:
+        tally = AllocationTally()
+        for row in state.decisions:
+            before = tally.duplicates, tally.wrong_reuses
+            tally.add(row.payload["task"], row.payload["mask"], row.payload["freed"])
+            cells = {name: row.payload[name] for name in _COLUMNS if name in row.payload}
+            cells |= {"run": group.runs[0].label, "seed": group.experiment.seed}
+            cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
+            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat()
+            rows.append(cells)
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))
+
+
+def replay(wanted: str | None, output: Path, overrides: Sequence[str], as_csv: bool) -> int:
+    """Print which recorded decisions another test or threshold would have taken otherwise."""
+    changes = parse_overrides(overrides)
+    for key in changes:
+        if not key.startswith(_REPLAYED):
+            raise InputError(
+                f"command line: {key}: a replay judges the recorded slopes again, so only allocation.* and "
+                f"budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
+            )
+    sweep = find_sweep(output, wanted)
+    found = [again for group, state, path in _streaming(sweep) for again in _replayed(group, state, path, changes)]
+    table = pd.DataFrame([again.row for again in found if again.changed])
+    if as_csv:
+        table.to_csv(sys.stdout, index=False)
+        return 0
+    compared = [again for again in found if again.comparable]
+    if not table.empty:
+        print(_text(table))
+    forgets = sum(again.changed and again.now_known and not again.right for again in found)
+    wastes = sum(again.changed and not again.now_known and again.right for again in found)
+    to_known = sum(again.changed and again.now_known for again in found)
+    print(
+        f"{len(table)} of {len(compared)} decisions would have changed: {to_known} from new to known ({forgets} to the "
+        f"mask of another task), {len(table) - to_known} from known to new ({wastes} a duplicate)."
+    )
+    if len(compared) < len(found):
+        print(
+            f"{len(found) - len(compared)} decisions cannot be judged again: the test wants another number of "
+            "untrained masks in the superposition than was there."
+        )
+    print("Each is judged by itself: what a changed decision would have led to later is for `supsup fork` to show.")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A decision judged again. `right`: the steepest mask belongs to the segment's task."""
+
+    row: dict[str, Any]
+    comparable: bool
+    was_known: bool
+    now_known: bool
+    right: bool
+
+    @property
+    def changed(self) -> bool:
+        return self.comparable and self.was_known != self.now_known
+
+
+def _replayed(group: Group, state: GroupState, path: Path, changes: dict[str, Any]) -> Iterator[_Again]:
+    recorded, other = _allocation(group, {}), _allocation(group, changes)
+    tally = AllocationTally()
+    with LedgerReader(path) as reader:
+        reader.rows()
+        for row in state.decisions:
+            payload, k = row.payload, row.payload["num_masks"]
+            if k:
+                slopes = np.frombuffer(reader.attachment(row.seq) or b"", "<f4").astype(np.float64)
+                was = recorded.test.judge(slopes, k, recorded.capacity)
+                now = other.test.judge(slopes, k, other.capacity)
+                cells = {name: payload[name] for name in ("round", "stream", "task", "segment", "num_masks", "best")}
+                cells = {
+                    "run": group.runs[0].label,
+                    "seed": group.experiment.seed,
+                    **cells,
+                    "outcome": payload["outcome"],
+                }
+                cells |= {
+                    "statistic": now.statistic,
+                    "threshold": now.threshold,
+                    "now": "known" if now.known else "new",
+                }
+                right = tally.owners.get(payload["best"]) == payload["task"]
+                comparable = other.test.num_untrained(k) == len(slopes) - k
+                yield _Again(cells, comparable, was.known, now.known, right)
+            tally.add(payload["task"], payload["mask"], payload["freed"])
+
+
+def _allocation(group: Group, changes: dict[str, Any]) -> Allocation:
+    """The group's allocation with some keys changed; another test starts from its own defaults."""
+    node = dict(group.experiment.node)
+    name = changes.get("allocation.name", node["allocation"]["name"])
+    if name != node["allocation"]["name"]:
+        shared = ("objective", "images_per_decision")
+        node["allocation"] = {"name": name, **{key: node["allocation"][key] for key in shared}}
+    config = OmegaConf.create(node)
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    plain: Any = OmegaConf.to_container(config)
+    try:
+        allocation = build_experiment(plain, group.experiment.seed).allocation
+    except InputError as error:
+        raise InputError(f"command line: {error}") from error
+    assert allocation is not None
+    return allocation
+
+
+def _streaming(sweep: Sweep) -> list[tuple[Group, GroupState, Path]]:
+    """The sweep's NNs groups with their states and ledgers; InputError when there is none."""
+    found = []
+    for group in sweep.plan():
+        if group.experiment.allocation is not None:
+            path = sweep.ledger_path(group.group_id)
+            with LedgerReader(path) as reader:
+                found.append((group, GroupState().apply(reader.rows()), path))
+    if not found:
+        raise InputError(f"{sweep.sweep_id}: no run of scenario NNs in it, and only those decide about masks")
+    return found
+
+
+def _text(table: pd.DataFrame) -> str:
+    """A table for a terminal."""
+    shown = table.drop(columns=[name for name in ("time", "latency") if name in table])
+    return str(shown.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3f}"))

@@ -1,0 +1,157 @@
+"""Forking NNs runs: another run that starts from what one had committed after so many tasks.
+
+The fork has a sweep, ledgers and files of its own. Masks that its origin still has as they were then are
+linked; the others are made again from their segments, to the same bits, before the first round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import with_overrides
+from orchestrator.ledger import Entry, LedgerReader, LedgerWriter
+from orchestrator.lineage import Lineages, due_point
+from orchestrator.plan import Group, mask_id
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from orchestrator.sweep import Sweep
+from supsup_core.errors import InputError
+from supsup_core.metrics import AllocationTally
+from supsup_core.streams import Segment
+
+
+def fork_sweep(origin: Sweep, overrides: Sequence[str], at_task: int | None) -> Sweep:
+    """A new sweep that goes on from `origin` after `at_task` tasks (None: all it has committed), on disk.
+
+    InputError when the overrides change what was learned so far, or when there is nothing to start from.
+    """
+    if not overrides:
+        raise InputError(
+            "command line: say what the fork is to change, such as allocation.epsilon=0.2 or benchmark.num_tasks=200"
+        )
+    parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
+    if not parents:
+        raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
+    states = {name: _read(origin, group) for name, group in parents.items()}
+    done = min(state.done_shards() for state in states.values())
+    at = done if at_task is None else at_task
+    if not 0 < at <= done:
+        raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
+    config = with_overrides(origin.config, overrides)
+    made = Sweep(replace(config, output=origin.config.output), origin.file, origin=(origin.sweep_id, at))
+    if (made.path / "sweep.json").exists():
+        raise InputError(f"{made.sweep_id}: this fork is there already; go on with `supsup resume {made.sweep_id}`")
+    groups = made.plan()
+    pairs = [(group, _parent(group, parents)) for group in groups if group.experiment.allocation is not None]
+    prepared = [(group, parent, _history(group, parent, states[_name(parent)], at)) for group, parent in pairs]
+    for group, parent, entries in prepared:
+        _write(origin, parent, made, group, at, entries)
+    made.save(groups)
+    return made
+
+
+def _name(group: Group) -> tuple[Any, ...]:
+    """What a group of a sweep and its fork have in common: the seed and what the grid varies."""
+    return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
+
+
+def _parent(group: Group, parents: dict[tuple[Any, ...], Group]) -> Group:
+    """The group that a fork's group starts from; InputError when none or several could be it."""
+    seed, varied = _name(group)
+    fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
+    if len(fitting) != 1:
+        names = "; ".join(parent.runs[0].name for parent in fitting) or "none"
+        raise InputError(f"{group.runs[0].name}: a fork starts from one run, and these could be it: {names}")
+    return fitting[0]
+
+
+def _read(sweep: Sweep, group: Group) -> GroupState:
+    with LedgerReader(sweep.ledger_path(group.group_id)) as reader:
+        return GroupState().apply(reader.rows())
+
+
+def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[int, list[Entry], dict[int, str]]:
+    """The rows of the first `at` tasks as the fork's own, without attachments; the decisions taken; the masks."""
+    mine, theirs = group.experiment, parent.experiment
+    assert mine.allocation is not None
+    assert theirs.allocation is not None
+    if mask_id(mine) != mask_id(theirs):
+        raise InputError(
+            f"{group.runs[0].name}: a fork cannot change how its masks were trained; for that, start another sweep"
+        )
+    rounds = mine.allocation.schedule.rounds_until(at)
+    for old, new in zip(theirs.allocation.schedule.sequences, mine.allocation.schedule.sequences, strict=False):
+        if old[:rounds] != new[:rounds]:
+            raise InputError(
+                f"{group.runs[0].name}: the fork's data would not have come in the order it did; stream.* cannot "
+                "change, nor benchmark.num_tasks where stream.order=recurring mixes all tasks"
+            )
+    if len(theirs.allocation.schedule.sequences) != len(mine.allocation.schedule.sequences):
+        raise InputError("stream.num_streams: a fork has the streams of its origin")
+    points = sorted({n for run in group.points for n in run})
+    schedule, lineages, tally = mine.allocation.schedule, Lineages.of(mine), AllocationTally()
+    entries: list[Entry] = []
+    num_decisions = schedule.num_segments(rounds)
+    due = {schedule.rounds_until(n): n for n in points if n <= at}
+    for number, row in enumerate(state.decisions[:num_decisions]):
+        payload = row.payload
+        if payload["mask"] is not None:
+            lineages.extend(payload["mask"], Segment(payload["task"], payload["segment"]))
+        tally.add(payload["task"], payload["mask"], payload["freed"])
+        entries.append(("decision", payload, None))
+        after = payload["round"] + 1
+        if after in due and number + 1 == schedule.num_segments(after):
+            current = {mask: lineages[mask].keys[-1] for mask in tally.owners}
+            entries.append(("due", due_point(due[after], schedule.num_tasks_met(after), current, tally.owners), None))
+    entries += [("met", row.payload, None) for n, row in state.met.items() if n <= at]
+    if len(tally.owners) > mine.allocation.capacity:
+        raise InputError(
+            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "
+            f"{mine.allocation.capacity}; fork at fewer tasks, or with a larger budget"
+        )
+    return rounds, entries, {mask: lineages[mask].keys[-1] for mask in tally.owners}
+
+
+def _write(
+    origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: tuple[int, list[Entry], dict[int, str]]
+) -> None:
+    """Write the ledger and the masks of one group of a fork; the ledger last, whole."""
+    rounds, entries, current = history
+    source_path, target_path = origin.ledger_path(parent.group_id), made.ledger_path(group.group_id)
+    theirs, mine = ArtifactStore(source_path.parent / "masks"), ArtifactStore(target_path.parent / "masks")
+    needed = set(current.values()).union(*(payload["keys"] for kind, payload, _ in entries if kind == "due"))
+    for key in sorted(needed):
+        _link(theirs.path(key), mine.path(key))
+    for path in target_path.parent.glob("ledger*"):
+        path.unlink()  # of a fork that was cut short before its sweep.json was written
+    with LedgerReader(source_path) as reader:
+        decisions = iter([row for row in reader.rows() if row.kind == "decision"])
+        full = [
+            (kind, payload, reader.attachment(next(decisions).seq) if kind == "decision" else None)
+            for kind, payload, _ in entries
+        ]
+    kept = {mask: key for mask, key in current.items() if mine.has(key)}
+    committed = {"round": rounds, "versions": kept, "num_bytes": 0, "training_seconds": 0.0, "seconds": 0.0}
+    forked = {"sweep": origin.sweep_id, "group_id": parent.group_id, "at_task": at}
+    writer = LedgerWriter(target_path)
+    writer.commit([("forked", forked, None), *full, ("committed", committed, None)])
+    writer.close()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have the content of `source` at `target` too, without a second copy where the file system can; versions are
+    never written to. What the origin no longer has is made again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, FileExistsError)):
+                raise
+            shutil.copyfile(source, target)

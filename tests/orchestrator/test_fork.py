@@ -1,0 +1,176 @@
+"""Forks and extensions of NNs runs, and decisions judged again: through the command line, in one process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.ledger import LedgerReader
+from orchestrator.state import GroupState
+
+Command = Callable[..., Any]
+
+NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 4},
+    "net": {"name": "lenet_300_100", "num_outputs": 100},
+    "training": {"num_batches": 120, "learning_rate": 2e-3},
+    "stream": {"segment_batches": 40},
+    "allocation": {"name": "outlier"},
+    "budget": {"num_masks": 6},
+    "evaluation": {"at": [2, 4]},
+    "inference": {"strict_images": 0},
+}
+TIMES = {"seconds", "latency", "round_seconds"}
+
+
+def states(output: Path) -> dict[str, GroupState]:
+    """The state of every ledger of an output, by sweep folder."""
+    found = {}
+    for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
+        with LedgerReader(path) as reader:
+            found[path.parts[-4]] = GroupState().apply(reader.rows())
+    return found
+
+
+def decided(state: GroupState) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions]
+
+
+def results(state: GroupState) -> Any:
+    points = {n: {k: v for k, v in row.payload.items() if k != "run_id"} for (_, n), row in state.points.items()}
+    return decided(state), state.due, points
+
+
+def the_fork(output: Path, origin: set[str]) -> str:
+    (name,) = {path.name for path in (output / "sweeps").iterdir()} - origin
+    return name
+
+
+def test_an_extended_run_is_the_longer_run_to_the_bit(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(**NNS)
+    longer = ["benchmark.num_tasks=6", "evaluation.at=[2,4,6]"]
+    assert supsup("sweep", file, "--local", "output=whole", *longer).code == 0
+    assert supsup("sweep", file, "--local").code == 0
+    origin = set(os.listdir(tmp_path / "runs" / "sweeps"))
+    before = states(tmp_path / "runs")
+    found = supsup("fork", "small", "--local", *longer)
+    assert found.code == 0
+    assert "6/6 shards" in found.out
+    fork = the_fork(tmp_path / "runs", origin)
+    after = states(tmp_path / "runs")
+    (whole,) = states(tmp_path / "whole").values()
+    assert results(after[fork]) == results(whole)
+    assert {name: results(after[name]) for name in origin} == {name: results(before[name]) for name in origin}
+    node = json.loads((tmp_path / "runs" / "sweeps" / fork / "sweep.json").read_text())
+    assert node["origin"] == [*origin, 4]
+    again = supsup("fork", "small-", "--local", *longer)
+    assert again.code == 2
+    assert supsup("resume", fork, "--local").code == 0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fork_takes_another_way_from_where_it_starts(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, kept: bool
+) -> None:
+    """It has the decisions of its origin up to there; masks that are gone are made again to the same bits."""
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    if not kept:
+        for path in (tmp_path / "runs").glob("sweeps/*/groups/*/masks/??/*.safetensors"):
+            path.unlink()
+    found = supsup("fork", origin, "--at-task", "2", "allocation.name=ratio", "allocation.epsilon=9", "--local")
+    assert found.code == 0, found.err
+    assert "made again" not in found.out
+    fork = the_fork(tmp_path / "runs", {origin})
+    theirs, mine = (states(tmp_path / "runs")[name] for name in (origin, fork))
+    assert decided(mine)[:6] == decided(theirs)[:6]
+    assert {row.payload["outcome"] for row in mine.decisions[6:]} <= {"allocate", "reuse", "reclaim"}
+    assert mine.due[2] == theirs.due[2]
+    first = [
+        next(row.payload["metrics"]["accuracy"] for (_, n), row in s.points.items() if n == 2) for s in (mine, theirs)
+    ]
+    assert first[0] == first[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["say what the fork is to change"]),
+        (["training.learning_rate=1e-3"], ["cannot change how its masks were trained"]),
+        (["stream.order=recurring", "stream.visits=3"], ["stream.* cannot change"]),
+        (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
+        (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
+        (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
+    ],
+)
+def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    before = sorted(path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name)
+    found = supsup("fork", "small", "--local", *arguments)
+    assert found.code == 2
+    assert len(found.err.strip().splitlines()) == 1
+    for word in words:
+        assert word in found.err
+    assert before == sorted(
+        path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name
+    )
+
+
+def test_decisions_are_listed_and_judged_again(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (state,) = states(tmp_path / "runs").values()
+    found = supsup("decisions", "--csv")
+    rows = list(csv.DictReader(io.StringIO(found.out)))
+    assert len(rows) == 12
+    for row, committed in zip(rows, state.decisions, strict=True):
+        assert row["outcome"] == committed.payload["outcome"]
+        assert float(row["statistic"]) == committed.payload["statistic"]
+        assert float(row["margin"]) == pytest.approx(float(row["statistic"]) - float(row["threshold"]))
+    listed = supsup("decisions").out
+    assert "12 decisions" in listed
+    assert "wrong reuses" in listed
+    same = supsup("decisions", "--replay", "allocation.false_alarm_rate=0.01")
+    assert "0 of 11 decisions would have changed" in same.out
+    known = sum(row["outcome"] == "train" for row in rows)
+    stern = supsup("decisions", "--replay", "allocation.false_alarm_rate=1e-300")
+    ratio_decided = sum(row["num_masks"] == "1" for row in rows if row["outcome"] == "train")
+    assert f"{known - ratio_decided} of 11 decisions would have changed: 0 from new to known" in stern.out
+    other = supsup("decisions", "--replay", "allocation.name=ratio", "--replay", "allocation.epsilon=9")
+    assert "cannot be judged again" in other.out
+    refused = supsup("decisions", "--replay", "stream.order=blocks")
+    assert refused.code == 2
+    assert "supsup fork" in refused.err
+
+
+def test_decisions_of_a_sweep_without_nns_are_refused(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    found = supsup("decisions")
+    assert found.code == 2
+    assert "no run of scenario NNs" in found.err
+
+
+def test_another_inference_of_an_nns_run_trains_nothing(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (before,) = states(tmp_path / "runs").values()
+    found = supsup("evaluate", "small", "inference.rule=binary", "--local")
+    assert found.code == 0
+    assert "NNs binary entropy outlier" in found.out
+    (after,) = states(tmp_path / "runs").values()
+    assert decided(after) == decided(before)
+    assert len(after.points) == 2 * len(before.points)
