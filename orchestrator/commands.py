@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from orchestrator import environment, status
 from orchestrator.config import SweepConfig
@@ -28,7 +29,7 @@ from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
 from orchestrator.tracking import tracking_uri
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, SupSupError
 
 log = logging.getLogger("supsup")
 
@@ -185,14 +186,24 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
             try:
                 unfinished = take_stock(sweep, groups, described, local)
                 monitor.start()
-                launch(sweep, unfinished, local)
+                _launch(sweep, unfinished, local)
+                interrupted = sweep.pause_path.exists() and monitor.status().state_when_idle() != "done"
             except KeyboardInterrupt:
                 interrupted = True
-            else:
-                interrupted = sweep.pause_path.exists()
             finally:
                 monitor.stop()
         return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
+
+
+def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
+    """Run groups to their end. What stops them all, such as a full disk, is told; the ledgers say what was done."""
+    try:
+        launch(sweep, unfinished, local)
+    except InputError:
+        raise
+    except SupSupError as error:
+        log.warning("%s", error)
+        log.info("the sweep was stopped", exc_info=True)
 
 
 def _refuse_hopeless(sweep: Sweep) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
 from orchestrator.trial import LocalPool, drive, open_coordinator
+from supsup_core.errors import SupSupError
 
 
 def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _settled(settings: dict[str, Any]) -> bool:
 def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
     """Run each group as one Ray Tune trial: an empty head bundle, and one bundle a worker.
 
-    Raises what a trial raised beyond the failures that its ledger records.
+    Raises what a trial raised beyond the failures that its ledger records: SupSupError where that is told in words.
     """
     from ray import tune
 
@@ -95,6 +97,9 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
         )  # fmt: skip
         results = tuner.fit()
     for error in results.errors:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, SupSupError):
+            raise SupSupError(str(cause)) from error
         raise error
 
 
@@ -117,10 +122,13 @@ def _cluster(num_cpus: int) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     import ray
 
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(
         address="local", num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False,
         log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
     )  # fmt: skip
+    for number, handler in ours.items():
+        signal.signal(number, handler)  # Ray has put its own in their place
     try:
         yield
     finally:

@@ -112,9 +112,11 @@ class LedgerWriter:
                     self._db.execute("INSERT INTO attachments VALUES (?, ?)", (number, attachment))
                 rows.append(Row(number, now, kind, payload))
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError):
+                raise _explained(self._path, error) from error
             raise
         return rows
 

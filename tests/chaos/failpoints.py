@@ -1,0 +1,141 @@
+"""A module for a sweep's `imports` that kills processes at planned moments, each once.
+
+SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault".
+A kill that fires leaves fired-<index> behind first, so that it never fires again. Without the variable nothing is
+touched. A fault is raised instead of a kill: `disk_full`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator import store
+from orchestrator.stream_coordinator import StreamCoordinator
+from orchestrator.worker import Worker
+from supsup_core.methods import supsup
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "worker": ("deciding", "training", "saving", "saved"),
+    "coordinator": ("deciding", "decided", "committing", "in_commit", "committed"),
+    "driver": ("deciding", "committing"),
+    "all": ("decided", "in_commit", "committed"),
+}
+"""When each target can be killed: a worker inside its jobs, the others from inside the coordinator."""
+
+_FOLDER = os.environ.get("SUPSUP_TEST_FAILPOINTS")
+_now = {"round": -1}
+"""The round that this process is at work for."""
+
+
+def _planned(point: str, in_worker: bool) -> tuple[int, dict[str, Any]] | None:
+    """The kill that is to fire here and now, and has not."""
+    folder = Path(str(_FOLDER))
+    for index, kill in enumerate(json.loads((folder / "plan.json").read_text())):
+        place = kill["point"], kill["round"], kill["target"] == "worker"
+        if place == (point, _now["round"], in_worker) and not (folder / f"fired-{index}").exists():
+            return index, kill
+    return None
+
+
+def fire(point: str, in_worker: bool = False) -> None:
+    """Do what is planned for this point of this round, if anything is."""
+    found = _planned(point, in_worker)
+    if found is None:
+        return
+    index, kill = found
+    folder = Path(str(_FOLDER))
+    (folder / f"fired-{index}").touch()
+    if kill.get("fault") == "disk_full":
+        if in_worker:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise sqlite3.OperationalError("database or disk is full")
+    victims = [os.getpid()]
+    if kill["target"] in ("driver", "all"):
+        driver = int((folder / "driver").read_text())
+        below = psutil.Process(driver).children(recursive=True) if kill["target"] == "all" else []
+        victims = [driver, *(process.pid for process in below if process.pid != os.getpid())]
+        victims += [os.getpid()] if kill["target"] == "all" else []
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+
+
+class _Connection:
+    """A database whose transactions can be killed before they end."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def execute(self, text: str, *arguments: Any) -> Any:
+        if text == "COMMIT":
+            fire("in_commit")
+        return self._inner.execute(text, *arguments)
+
+
+def _arm_coordinator() -> None:
+    next_jobs, decide, commit = StreamCoordinator.next_jobs, StreamCoordinator._decide, StreamCoordinator._commit
+
+    def jobs_with_rounds(self: Any, *arguments: Any) -> Any:
+        return [{**job, "chaos_round": self._round} for job in next_jobs(self, *arguments)]
+
+    def decide_and_fire(self: Any) -> None:
+        _now["round"] = self._round
+        fire("deciding")
+        decide(self)
+        fire("decided")
+
+    def commit_and_fire(self: Any) -> None:
+        _now["round"] = self._round
+        if not isinstance(self._ledger._db, _Connection):
+            self._ledger._db = _Connection(self._ledger._db)
+        fire("committing")
+        commit(self)
+        fire("committed")
+
+    StreamCoordinator.next_jobs = jobs_with_rounds  # type: ignore[method-assign]
+    StreamCoordinator._decide = decide_and_fire  # type: ignore[method-assign]
+    StreamCoordinator._commit = commit_and_fire  # type: ignore[method-assign]
+
+
+def _arm_worker() -> None:
+    run, train, write = Worker.run, supsup.ScoreTrainee.train, store.write_atomically
+    before = {"decide": "deciding", "save": "saving", "evaluate": "evaluating"}
+
+    def run_and_fire(self: Any, job: dict[str, Any]) -> Any:
+        _now["round"] = job.get("chaos_round", -1)
+        fire(before.get(job["kind"], ""), in_worker=True)
+        outcome = run(self, job)
+        fire("saved" if job["kind"] == "save" else "", in_worker=True)
+        return outcome
+
+    def train_and_fire(self: Any, task: Any, order: Any, num_points: int = 10) -> Any:
+        if _planned("training", in_worker=True):
+            train(self, task, order[: len(order) // 2], 1)
+            fire("training", in_worker=True)
+        return train(self, task, order, num_points)
+
+    def write_and_fire(path: Path, content: bytes) -> None:
+        fire("writing", in_worker=True)
+        write(path, content)
+
+    Worker.run = run_and_fire  # type: ignore[method-assign]
+    supsup.ScoreTrainee.train = train_and_fire  # type: ignore[method-assign]
+    store.write_atomically = write_and_fire
+
+
+if _FOLDER is not None:
+    if sys.argv[0].endswith(("supsup", "cli.py")):
+        (Path(_FOLDER) / "driver").write_text(str(os.getpid()))
+    _arm_coordinator()
+    _arm_worker()

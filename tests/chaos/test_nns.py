@@ -1,0 +1,182 @@
+"""An NNs run that is killed at planned moments ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.ledger import LedgerReader
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from tests.chaos.failpoints import POINTS
+from tests.outputs import run_statuses, scientific_points
+
+Call = Callable[..., tuple[int, str, str]]
+Kill = dict[str, Any]
+TIMES = {"seconds", "latency"}
+
+
+def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
+    """A run of blocks, one commit a second; five rounds a task."""
+    return {
+        "scenario": "NNs",
+        "benchmark": {"name": "permuted", "base": "digits", "num_tasks": num_tasks},
+        "training": {"num_batches": 200, "learning_rate": 1e-3},
+        "stream": {"segment_batches": 40},
+        "evaluation": {"at": [2, num_tasks]},
+        "inference": {"strict_images": 0},
+        "imports": ["failpoints.py"],
+        "commit_every": 1,
+        **changes,
+    }
+
+
+def science(output: Path) -> Any:
+    """Decisions, slopes, books, final masks and scores, and results: to the bit."""
+    (path,) = output.glob("sweeps/*/groups/*/ledger.sqlite")
+    with LedgerReader(path) as reader:
+        state = GroupState().apply(reader.rows())
+        slopes = [reader.attachment(row.seq) for row in state.decisions]
+    versions = ArtifactStore(path.parent / "masks")
+    last = state.due[max(state.due)]
+    return {
+        "decisions": [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions],
+        "slopes": slopes,
+        "books": {n: row.payload["metrics"] for n, row in state.met.items()},
+        "masks": {key: versions.get(key).sha256 for key in last["keys"]},
+        "results": {key: row.payload["facts"] for key, row in state.evaluated.items()},
+        "points": {n: row.payload["metrics"] for (_, n), row in state.points.items()},
+    }
+
+
+class Chaos:
+    """Runs one sweep with kills, resuming it whenever its driver is gone."""
+
+    def __init__(self, call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._call = call
+        self._folder = folder / "failpoints"
+        self._folder.mkdir()
+        self._monkeypatch = monkeypatch
+        self.resumes = 0
+
+    def run(self, file: Path, kills: list[Kill], *arguments: str) -> str:
+        """Standard output of the launch that completed it."""
+        (self._folder / "plan.json").write_text(json.dumps(kills))
+        self._monkeypatch.setenv("SUPSUP_TEST_FAILPOINTS", str(self._folder))
+        while True:
+            code, out, err = self._call("sweep", file, *arguments)
+            if code == 0:
+                return out
+            assert code in (-9, 137), f"{code}: {err}"
+            assert self.resumes < len(kills), "more ends of the driver than kills"
+            self.resumes += 1
+            time.sleep(0.5)
+
+    def fired(self) -> int:
+        return len(list(self._folder.glob("fired-*")))
+
+
+@pytest.fixture
+def chaos(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chaos:
+    shutil.copy(Path(__file__).with_name("failpoints.py"), tmp_path / "failpoints.py")
+    return Chaos(call, tmp_path, monkeypatch)
+
+
+def assert_same(ours: Path, wanted: Path) -> None:
+    found, expected = science(ours), science(wanted)
+    for part in expected:
+        assert found[part] == expected[part], part
+    points = scientific_points(ours, "small")
+    assert points == scientific_points(wanted, "small")
+    for run in points.values():
+        steps = [(name, step) for name, step, _ in run]
+        assert len(steps) == len(set(steps))
+    assert run_statuses(ours, "small") == {"FINISHED"}
+
+
+def test_kills_of_every_target_change_nothing(
+    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The short version: one kill of each target, one while evaluating, one between artifact and commit."""
+    file = sweep_file(**sweep(6, commit_every=0.2))
+    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    kills = [
+        {"target": "worker", "point": "training", "round": 3},
+        {"target": "coordinator", "point": "decided", "round": 6},
+        {"target": "worker", "point": "evaluating", "round": 10},
+        {"target": "all", "point": "in_commit", "round": 10},
+        {"target": "driver", "point": "deciding", "round": 17},
+        {"target": "worker", "point": "saved", "round": 30},
+        {"target": "coordinator", "point": "committing", "round": 30},
+    ]
+    chaos.run(file, kills)
+    assert chaos.fired() == len(kills)
+    assert chaos.resumes == 2
+    assert_same(tmp_path / "runs", tmp_path / "wanted")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5400)
+def test_fifty_kills_change_nothing(
+    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path, data_root: Path
+) -> None:
+    """The long version, on MNIST: 30 tasks, 300 rounds, fifty kills at drawn rounds and points."""
+    changes = {
+        "benchmark": {"name": "permuted", "base": "mnist", "num_tasks": 30},
+        "net": {"name": "lenet_300_100", "num_outputs": 500},
+        "training": {"num_batches": 1000},
+        "stream": {"segment_batches": 100},
+        "evaluation": {"at": [10, 30]},
+        "data": str(data_root),
+    }
+    file = sweep_file(**sweep(30, **changes))
+    assert call("sweep", file, "output=wanted")[0] == 0
+    drawn = random.Random(0)
+    rounds = sorted(drawn.sample(range(3, 300), 50))
+    kills: list[Kill] = []
+    for number, when in enumerate(rounds):
+        target = ("worker", "coordinator", "worker", "all", "coordinator", "driver")[number % 6]
+        points = [point for point in POINTS[target] if point in ("deciding", "decided", "training")]
+        kills.append({"target": target, "point": drawn.choice(points), "round": when})
+    for target, point, when in (
+        ("worker", "saving", 100), ("worker", "saved", 300), ("coordinator", "committing", 100),
+        ("coordinator", "in_commit", 300), ("all", "in_commit", 100), ("all", "committed", 300),
+        ("driver", "committing", 300), ("worker", "evaluating", 100),
+    ):  # fmt: skip
+        place = next(i for i, kill in enumerate(kills) if kill["target"] == target and kill["round"] not in (100, 300))
+        kills[place] = {"target": target, "point": point, "round": when}
+    chaos.run(file, kills)
+    print(f"{chaos.fired()} kills fired, {chaos.resumes} resumes")
+    assert chaos.fired() == 50
+    assert_same(tmp_path / "runs", tmp_path / "wanted")
+
+
+@pytest.mark.parametrize(
+    ("target", "point", "words"),
+    [("worker", "writing", "No space left on device"), ("coordinator", "in_commit", "disk is full")],
+)
+def test_a_full_disk_ends_the_run_in_words_and_a_resume_completes_it(
+    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    target: str, point: str, words: str,
+) -> None:  # fmt: skip
+    file = sweep_file(**sweep(4, commit_every=0.2))
+    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    folder = tmp_path / "failpoints"
+    full = [{"target": target, "point": point, "round": 10, "fault": "disk_full"}]
+    (folder / "plan.json").write_text(json.dumps(full))
+    monkeypatch.setenv("SUPSUP_TEST_FAILPOINTS", str(folder))
+    code, out, err = call("sweep", file, "--local")
+    assert code == 1, err
+    assert "Traceback" not in out + err
+    assert words in out + err
+    assert "supsup resume" in out + err
+    code, out, err = call("resume", "--local")
+    assert code == 0, err
+    assert_same(tmp_path / "runs", tmp_path / "wanted")

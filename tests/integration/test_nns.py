@@ -1,0 +1,121 @@
+"""NNs runs on real Ray workers, as a user starts, stops and follows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chaos.test_nns import science
+from tests.conftest import PROGRAM, SMALL
+from tests.outputs import below, wait_for
+
+Call = Callable[..., tuple[int, str, str]]
+
+NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 6},
+    "training": {"num_batches": 600, "learning_rate": 5e-4},
+    "stream": {"segment_batches": 100},
+    "evaluation": {"at": [2, 6]},
+    "inference": {"strict_images": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "small.yaml").write_text(yaml.safe_dump({**SMALL, **NNS}))
+    environment = {**os.environ, "HOME": str(folder)}
+    arguments = [*PROGRAM, "sweep", "small.yaml", "--local"]
+    subprocess.run(arguments, cwd=folder, env=environment, check=True, capture_output=True, timeout=200)
+    return folder / "runs"
+
+
+def decisions(output: Path) -> list[Any]:
+    """The rows of decisions that are committed so far."""
+    for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
+        with closing(sqlite3.connect(path)) as db, suppress(sqlite3.OperationalError):
+            return db.execute("SELECT payload FROM rows WHERE kind = 'decision' ORDER BY seq").fetchall()
+    return []
+
+
+@pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
+    launch: Callable[..., Any],
+    call: Call,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    wanted: Path,
+    number: int,
+    whole_group: bool,
+) -> None:
+    """As a terminal's Ctrl-C reaches every process, and a scheduler's SIGTERM the first alone."""
+    file = sweep_file(**NNS, commit_every=0.5)
+    process = launch("sweep", file)
+    wait_for(lambda: decisions(tmp_path / "runs"))
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "pausing at the end of the round" in err
+    before = len(decisions(tmp_path / "runs"))
+    assert 0 < before < 36
+    command = out.strip().splitlines()[-1].partition("Go on with: supsup ")[2].split()
+    assert command[0] == "resume"
+    code, out, err = call("status", "--json")
+    assert json.loads(out)[0]["state"] == "interrupted", err
+    code, out, err = call(*command)
+    assert code == 0, err
+    assert "6/6 shards" in out
+    assert len(decisions(tmp_path / "runs")) == 36
+    assert science(tmp_path / "runs") == science(wanted)
+
+
+def test_a_run_goes_on_elsewhere_from_its_output_alone(
+    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, wanted: Path
+) -> None:
+    """The folder is moved, as to another machine, and the sweep file is gone."""
+    file = sweep_file(**NNS, commit_every=0.5)
+    process = launch("sweep", file, "--local")
+    wait_for(lambda: decisions(tmp_path / "runs"))
+    process.kill()
+    process.communicate()
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    file.unlink()
+    code, _, err = call("resume", "output=elsewhere", "--local")
+    assert code == 0, err
+    assert science(tmp_path / "elsewhere") == science(wanted)
+
+
+def test_one_worker_or_two_make_the_same_masks_of_four_streams(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(**{**NNS, "stream": {"segment_batches": 200, "num_streams": 4}})
+    for workers in (1, 2):
+        code, _, err = call("sweep", file, f"output=by{workers}", "--workers", workers)
+        assert code == 0, err
+    assert science(tmp_path / "by1") == science(tmp_path / "by2")
+
+
+def test_dead_workers_and_coordinators_are_replaced_within_the_launch(
+    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, wanted: Path
+) -> None:
+    file = sweep_file(**NNS, commit_every=0.5)
+    process = launch("sweep", file)
+    wait_for(lambda: decisions(tmp_path / "runs"))
+    os.kill(wait_for(lambda: below(process.pid, "WorkerActor"))[0], signal.SIGKILL)
+    os.kill(wait_for(lambda: below(process.pid, "CoordinatorActor"))[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "6/6 shards" in out
+    assert science(tmp_path / "runs") == science(wanted)
