@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from orchestrator.config import Allocation, build_experiment, parse_overrides
 from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group
+from orchestrator.report.tables import decisions_table
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep, find_sweep
 from supsup_core.errors import InputError
@@ -23,16 +24,12 @@ from supsup_core.metrics import AllocationTally
 _REPLAYED = ("allocation.", "budget.num_masks")
 """The keys that a replay may change: those a verdict depends on, given the slopes."""
 
-_COLUMNS = [
-    "run", "seed", "round", "stream", "task", "segment", "num_masks", "statistic", "threshold", "margin", "best",
-    "second", "outcome", "mask", "freed", "duplicate", "wrong_reuse", "loss", "latency", "time",
-]  # fmt: skip
-
 
 def list_decisions(wanted: str | None, output: Path, as_csv: bool) -> int:
     """Print every committed decision of a sweep: a table, or CSV."""
     sweep = find_sweep(output, wanted)
-    table = decisions_table(_streaming(sweep))
+    streaming = _streaming(sweep)
+    table = decisions_table([group for group, _, _ in streaming], {g.group_id: state for g, state, _ in streaming})
     if as_csv:
         table.to_csv(sys.stdout, index=False)
         return 0
@@ -45,23 +42,6 @@ def list_decisions(wanted: str | None, output: Path, as_csv: bool) -> int:
             f"median latency {1000 * part['latency'].median():.1f} ms"
         )
     return 0
-
-
-def decisions_table(groups: Sequence[tuple[Group, GroupState, Path]]) -> pd.DataFrame:
-    """One row per decision. `duplicate` and `wrong_reuse` tell by the task identities that the learner never saw."""
-    rows: list[dict[str, Any]] = []
-    for group, state, _ in groups:
-        tally = AllocationTally()
-        for row in state.decisions:
-            before = tally.duplicates, tally.wrong_reuses
-            tally.add(row.payload["task"], row.payload["mask"], row.payload["freed"])
-            cells = {name: row.payload[name] for name in _COLUMNS if name in row.payload}
-            cells |= {"run": group.runs[0].label, "seed": group.experiment.seed}
-            cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
-            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat()
-            rows.append(cells)
-    table = pd.DataFrame(rows, columns=_COLUMNS)
-    return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))
 
 
 def replay(wanted: str | None, output: Path, overrides: Sequence[str], as_csv: bool) -> int:

@@ -186,10 +186,10 @@ class Allocator:
         return ("reuse", None) if freed is None else ("reclaim", freed)
 
     def _redundant(self, chosen: set[int]) -> int | None:
-        """The less trained of the two masks that most often stood out together, twice at least."""
-        for (old, young), times in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
+        """The less trained of the two masks that most often stood out together."""
+        for (old, young), _ in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
             victim = old if self.trained_segments[old] < self.trained_segments[young] else young
-            if times >= 2 and victim not in chosen:
+            if victim not in chosen:
                 return victim
         return None
 

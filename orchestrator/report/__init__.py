@@ -41,15 +41,23 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         "tasks.csv": tables.tasks_table(groups, states),
         "confusion.csv": tables.confusion_table(groups, states),
     }
+    pictures = {"accuracy_over_tasks.png": figures.accuracy_over_tasks(summary, sweep.config.name)}
+    decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
+    if not books.empty:
+        written |= {"decisions.csv": decisions, "masks.csv": books}
+        pictures["masks_over_tasks.png"] = figures.masks_over_tasks(books, sweep.config.name)
+        pictures["statistic_over_masks.png"] = figures.statistic_over_masks(decisions, sweep.config.name)
     files = []
     for name, table in written.items():
         table.to_csv(folder / name, index=False)
         files.append(folder / name)
     incomplete = sum(run_points < wanted for run_points, wanted in _completeness(groups, states))
-    markdown = tables.to_markdown(sweep, final, incomplete)
+    markdown = tables.to_markdown(sweep, final, incomplete, list(pictures))
     (folder / "report.md").write_text(markdown)
-    figures.accuracy_over_tasks(summary, sweep.config.name).savefig(folder / "accuracy_over_tasks.png", dpi=150)
-    files += [folder / "report.md", folder / "accuracy_over_tasks.png"]
+    files.append(folder / "report.md")
+    for name, figure in pictures.items():
+        figure.savefig(folder / name, dpi=150)
+        files.append(folder / name)
     return Report(folder, files, tables.to_text(final))
 
 

@@ -37,3 +37,54 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     return figure
+
+
+def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
+    """NNs: masks in use against tasks' worth of data, a line per run and seed, with one mask a task as a diagonal."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    last = int(books["num_learned"].max())
+    axes.plot([0, last], [0, last], color="0.6", linewidth=1, linestyle="--", label="one mask a task")
+    for number, (run, part) in enumerate(books.groupby("run", sort=False)):
+        colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
+        for index, (_, seed) in enumerate(part.groupby("seed")):
+            label = str(run) if index == 0 else None
+            axes.plot(seed["num_learned"], seed["masks"], color=colour, linestyle=style, linewidth=1.2, label=label)
+    axes.set_xlabel("data seen (in tasks)")
+    axes.set_ylabel("masks")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+_MOST_PANELS = 8
+
+
+def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
+    """NNs: the test's statistic against k for segments of new and of known tasks, with its threshold; a panel per run.
+
+    Eight runs at most are drawn. Statistics above 40 are drawn at 40.
+    """
+    parts = [(run, part) for run, part in decisions[decisions["num_masks"] > 0].groupby("run", sort=False)]
+    parts = parts[:_MOST_PANELS]
+    columns = min(2, len(parts))
+    rows = -(-len(parts) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.2 * rows), layout="constrained")
+    for number, (run, part) in enumerate(parts, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        for truth, colour in (("known", _COLOURS[0]), ("new", _COLOURS[1])):
+            found = part[part["truth"] == truth]
+            axes.scatter(
+                found["num_masks"], found["statistic"].clip(upper=40), s=6, color=colour, alpha=0.5, linewidths=0,
+                label=f"{truth} ({len(found)})",
+            )  # fmt: skip
+        thresholds = part.groupby("num_masks")["threshold"].median()
+        axes.plot(thresholds.index, thresholds, color="black", linewidth=1, label="threshold")
+        axes.set_title(str(run), fontsize="small")
+        axes.set_xlabel("masks in superposition (k)")
+        axes.set_ylabel("statistic")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize="x-small")
+    figure.suptitle(title)
+    return figure

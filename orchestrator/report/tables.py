@@ -12,7 +12,7 @@ from orchestrator import results
 from orchestrator.plan import Group, Run
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
-from supsup_core.metrics import mean_interval, wilson
+from supsup_core.metrics import AllocationTally, mean_interval, wilson
 from supsup_core.scenarios import SCENARIOS
 
 _POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"]
@@ -146,6 +146,43 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
 
 
+_DECISION_COLUMNS = [
+    "run", "seed", "round", "stream", "task", "segment", "num_masks", "statistic", "threshold", "margin", "best",
+    "second", "outcome", "mask", "freed", "truth", "duplicate", "wrong_reuse", "loss", "latency", "time",
+]  # fmt: skip
+
+
+def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per committed decision of NNs.
+
+    `truth` (new or known), `duplicate` and `wrong_reuse` tell by the task identities that the learner never saw.
+    """
+    rows: list[dict[str, Any]] = []
+    for group in groups:
+        tally = AllocationTally()
+        for row in states.get(group.group_id, GroupState()).decisions:
+            before = tally.duplicates, tally.wrong_reuses
+            truth = "known" if row.payload["task"] in tally.owners.values() else "new"
+            tally.add(row.payload["task"], row.payload["mask"], row.payload["freed"])
+            cells = {name: row.payload[name] for name in _DECISION_COLUMNS if name in row.payload}
+            cells |= {"run": group.runs[0].label, "seed": group.experiment.seed, "truth": truth}
+            cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
+            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat()
+            rows.append(cells)
+    table = pd.DataFrame(rows, columns=_DECISION_COLUMNS)
+    return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))
+
+
+def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per NNs training group and task's worth of data: the books of allocation."""
+    rows = [
+        {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.payload["metrics"]}
+        for group in groups
+        for n, row in sorted(states.get(group.group_id, GroupState()).met.items())
+    ]
+    return pd.DataFrame(rows)
+
+
 def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
     headings = [column for column in final.columns if not column.endswith(" ±")]
@@ -165,7 +202,7 @@ def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int) -> str:
+def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int, pictures: Sequence[str]) -> str:
     """The report as Markdown."""
     headings, rows = _cells(final)
     lines = [f"# {sweep.sweep_id}", ""]
@@ -177,9 +214,11 @@ def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int) -> str:
         "",
         "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
         "of the strict protocol). *accuracy*: the paper's protocol, one decision for each group of test images;",
-        "*strict*: every sampled image decides for itself.",
+        "*strict*: every sampled image decides for itself. NNs: a *duplicate* is a mask allocated for a task that had",
+        "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
+        "their mask's most frequent task.",
         "",
-        "![Accuracy over tasks](accuracy_over_tasks.png)",
+        *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
         "",
     ]
     return "\n".join(lines)
