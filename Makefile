@@ -18,8 +18,9 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest tests/core
 
-bench: $(READY)  ## a training step against the plain way; two workers against one (needs MNIST)
+bench: $(READY)  ## a training step and a decision against the plain way; two workers against one (needs MNIST)
 	$(BIN)/python -m bench.training_step
+	$(BIN)/python -m bench.decisions
 	$(BIN)/python -m bench.workers
 
 clean:  ## everything that can be made again; not runs/

@@ -98,23 +98,27 @@ def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
     return commands.evaluate(sweep, overrides, _output(options), local)
 
 
-@cli.command(epilog="Example: supsup fork nns_quick --at-task 5 allocation.name=ratio allocation.epsilon=0.2")
+@cli.command(epilog="Example: supsup fork nns_permuted_mnist_2500 --at-task 500 allocation.name=ratio")
 @click.argument("sweep")
 @click.argument("arguments", nargs=-1, metavar="key=value... [output=DIR]")
 @click.option("--at-task", type=click.IntRange(min=1), metavar="N", help="Start after N tasks (default: all so far).")
+@click.option("--run", metavar="RUN", help="The run to start from: a part of its name, or its group.")
 @_LOCAL
 @_WORKERS
-def fork(sweep: str, arguments: tuple[str, ...], at_task: int | None, local: bool, workers: int | None) -> int:
+def fork(
+    sweep: str, arguments: tuple[str, ...], at_task: int | None, run: str | None, local: bool, workers: int | None
+) -> int:
     """Go on from an NNs SWEEP's committed state, under a new name, with something changed.
 
     allocation.*, budget.*, evaluation.* and inference.* can change, and benchmark.num_tasks: so a finished
     run is extended. What it has learned is linked, not copied.
     """
     from orchestrator import commands
+    from orchestrator.fork import Start
 
     overrides = [item for item in arguments if not item.startswith("output=")]
     _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
-    return commands.fork(sweep, overrides, at_task, _output(options), local, workers)
+    return commands.fork(sweep, overrides, Start(at_task, run), _output(options), local, workers)
 
 
 @cli.command(epilog="Example: supsup decisions nns_quick --replay allocation.epsilon=0.2")

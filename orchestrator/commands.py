@@ -19,7 +19,7 @@ from orchestrator import environment, status
 from orchestrator.config import SweepConfig
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.files import owned
-from orchestrator.fork import fork_sweep
+from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
@@ -159,10 +159,15 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
 
 
 def fork(
-    wanted: str, overrides: Sequence[str], at_task: int | None, output: Path, local: bool, num_workers: int | None
+    wanted: str,
+    overrides: Sequence[str],
+    start: Start,
+    output: Path,
+    local: bool,
+    num_workers: int | None,
 ) -> int:
     """Start another sweep from what one had committed, and run it to its end."""
-    made = fork_sweep(find_sweep(output, wanted), overrides, at_task)
+    made = fork_sweep(find_sweep(output, wanted), overrides, start)
     if num_workers is not None:
         made = replace(made, config=_with_workers(made.config, num_workers))
     return run(made, local)
@@ -265,6 +270,14 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     for state in monitor.states.values():
         for row in state.failed.values():
             log.info("%s failed: %s\n%s", row.payload["what"], row.payload["error"], row.payload["traceback"])
+    for state in monitor.states.values():
+        unlearned = state.segments_not_trained()
+        if unlearned:
+            print(
+                f"WARNING  {state.group['runs'][0]['name']}: {unlearned} of {len(state.decisions)} segments were not "
+                "trained on, because all masks of the budget were taken; raise budget.num_masks, or set "
+                "budget.on_exhausted=reclaim"
+            )
     for group in now.groups:
         for lost in group.lost:
             print(f"made again: {lost}")

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,17 @@ from supsup_core.metrics import AllocationTally
 from supsup_core.streams import Segment
 
 
-def fork_sweep(origin: Sweep, overrides: Sequence[str], at_task: int | None) -> Sweep:
-    """A new sweep that goes on from `origin` after `at_task` tasks (None: all it has committed), on disk.
+@dataclass(frozen=True)
+class Start:
+    """Where a fork starts: after `at_task` tasks (None: all that is committed) of the run that `run` names, by its
+    group or a part of its name (None: the only one that can be it)."""
+
+    at_task: int | None = None
+    run: str | None = None
+
+
+def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
+    """A new sweep that goes on from `origin`, on disk.
 
     InputError when the overrides change what was learned so far, or when there is nothing to start from.
     """
@@ -40,7 +49,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], at_task: int | None) -> 
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
     states = {name: _read(origin, group) for name, group in parents.items()}
     done = min(state.done_shards() for state in states.values())
-    at = done if at_task is None else at_task
+    at = done if start.at_task is None else start.at_task
     if not 0 < at <= done:
         raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
     config = with_overrides(origin.config, overrides)
@@ -48,7 +57,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], at_task: int | None) -> 
     if (made.path / "sweep.json").exists():
         raise InputError(f"{made.sweep_id}: this fork is there already; go on with `supsup resume {made.sweep_id}`")
     groups = made.plan()
-    pairs = [(group, _parent(group, parents)) for group in groups if group.experiment.allocation is not None]
+    pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     prepared = [(group, parent, _history(group, parent, states[_name(parent)], at)) for group, parent in pairs]
     for group, parent, entries in prepared:
         _write(origin, parent, made, group, at, entries)
@@ -61,14 +70,19 @@ def _name(group: Group) -> tuple[Any, ...]:
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 
-def _parent(group: Group, parents: dict[tuple[Any, ...], Group]) -> Group:
+def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:
     """The group that a fork's group starts from; InputError when none or several could be it."""
     seed, varied = _name(group)
     fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
-    if len(fitting) != 1:
-        names = "; ".join(parent.runs[0].name for parent in fitting) or "none"
-        raise InputError(f"{group.runs[0].name}: a fork starts from one run, and these could be it: {names}")
-    return fitting[0]
+    chosen = [
+        parent
+        for parent in fitting
+        if wanted is None or parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
+    ]
+    if len(chosen) != 1:
+        names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
+        raise InputError(f"{group.runs[0].name}: a fork starts from one run; name it with --run; there are: {names}")
+    return chosen[0]
 
 
 def _read(sweep: Sweep, group: Group) -> GroupState:

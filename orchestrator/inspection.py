@@ -40,6 +40,7 @@ def _print(found: SweepStatus) -> None:
         print(
             f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
             f"evaluations {group.evaluations_done}/{group.evaluations}"
+            + (f", {group.masks} masks" if group.masks is not None else "")
         )
         for lost in group.lost:
             print(f"    made again: {lost}")

@@ -31,6 +31,9 @@ def line(status: SweepStatus) -> str:
     ]
     if status.tasks_per_second is not None and status.shards_done < status.shards:
         parts.append(f"{status.tasks_per_second:.2f} tasks/s")
+    masks = [group.masks for group in status.groups if group.masks is not None]
+    if masks:
+        parts.append(f"{sum(masks)} masks")
     if status.accuracy is not None:
         parts.append(f"accuracy so far {100 * status.accuracy:.2f} %")
     parts.append(f"ETA {duration(status.eta)}")

@@ -87,6 +87,20 @@ class GroupState:
         """Rounds of NNs that are committed."""
         return int(self.commits[-1].payload["round"]) if self.commits else 0
 
+    def segments_not_trained(self) -> int:
+        """Segments of NNs that no mask was trained on."""
+        return sum(row.payload["mask"] is None for row in self.decisions)
+
+    def num_masks(self) -> int | None:
+        """Masks in use in NNs; None elsewhere."""
+        if not self.decisions:
+            return None
+        return sum(
+            (row.payload["mask"] is not None) - (row.payload["freed"] is not None)
+            for row in self.decisions
+            if row.payload["outcome"] in ("allocate", "reclaim")
+        )
+
     def done_shards(self) -> int:
         """Planned shards that are trained; in NNs, whole tasks' worth of data."""
         if not self.plan:

@@ -15,7 +15,10 @@ from orchestrator.sweep import Sweep
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet."""
+    """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet.
+
+    `masks`: in use in NNs, else None.
+    """
 
     group_id: str
     seed: int
@@ -26,6 +29,7 @@ class GroupStatus:
     evaluations_done: int
     evaluations: int
     accuracy: float | None
+    masks: int | None
     num_workers: int
     train_seconds: float | None
     evaluate_seconds: float | None
@@ -75,7 +79,7 @@ def _recent_seconds(rows: Iterable[Row]) -> float | None:
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """The status of one group from its replayed state."""
     if not state.plan:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, 1, None, None, [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, None, None, [], [])
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
@@ -96,6 +100,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         evaluations_done=evaluations_done,
         evaluations=group["size"][1],
         accuracy=_mean([value for value in accuracies if value is not None]),
+        masks=state.num_masks(),
         num_workers=workers,
         train_seconds=train_seconds,
         evaluate_seconds=evaluate_seconds,

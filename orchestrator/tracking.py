@@ -178,7 +178,8 @@ class Tracker:
 
 
 _ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net.num_outputs", "method.name",
-           "inference.rule", "inference.objective")  # fmt: skip
+           "inference.rule", "inference.objective", "stream.order", "allocation.name", "budget.num_masks",
+           "budget.on_exhausted")  # fmt: skip
 """Keys that are params of every run, whether or not the grid varies them: what one filters by."""
 
 

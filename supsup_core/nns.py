@@ -112,6 +112,11 @@ class Allocator:
         for number in self.live:
             self._bank.add(bits(number))
 
+    @property
+    def rows(self) -> codec.Bits:
+        """The live masks as packed bits (k, ceil(n / 8)), by place. A view; do not write to it."""
+        return self._bank.rows
+
     def untrained(self) -> list[codec.Bits]:
         """The untrained masks that stand in the next superposition: those to be allocated next."""
         count = self.test.num_untrained(len(self.live)) if self.live else 0

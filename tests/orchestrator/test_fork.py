@@ -128,6 +128,49 @@ def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
     )
 
 
+def test_a_fork_of_one_run_of_many_says_which(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    both = {**NNS, "grid": {"scenario": ["GNu", "NNs"], "budget.on_exhausted": ["skip", "reclaim"]}}
+    assert supsup("sweep", sweep_file(**both), "--local").code == 0
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    change = ["scenario=NNs", "budget.on_exhausted=reuse", "--at-task", "2", "--local"]
+    found = supsup("fork", origin, *change)
+    assert found.code == 2
+    for word in ("--run", "on_exhausted=skip", "on_exhausted=reclaim"):
+        assert word in found.err
+    assert supsup("fork", origin, "--run", "on_exhausted=skip", *change).code == 0
+    fork = the_fork(tmp_path / "runs", {origin})
+    (ledger,) = (tmp_path / "runs" / "sweeps" / fork).glob("groups/*/ledger.sqlite")
+    with LedgerReader(ledger) as reader:
+        forked = next(row.payload for row in reader.rows() if row.kind == "forked")
+    assert forked == {"sweep": origin, "group_id": forked["group_id"], "at_task": 2}
+
+
+def test_data_that_is_not_trained_on_is_counted_and_warned_about(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    tight = {
+        **NNS,
+        "budget": {"num_masks": 2, "on_exhausted": "skip"},
+        "allocation": {"name": "ratio", "epsilon": 9.0},
+    }
+    found = supsup("sweep", sweep_file(**tight), "--local")
+    assert found.code == 0
+    (state,) = states(tmp_path / "runs").values()
+    skipped = sum(row.payload["outcome"] == "skip" for row in state.decisions)
+    assert skipped > 0
+    assert f"WARNING  NNs one_shot entropy ratio seed=0: {skipped} of 12 segments were not trained on" in found.out
+    assert "budget.on_exhausted=reclaim" in found.out
+    assert state.met[4].payload["metrics"]["segments_not_trained"] == skipped
+    assert max(row.payload["metrics"]["masks"] for row in state.met.values()) == 2
+    assert "2 masks" in supsup("status").out
+    report = next((tmp_path / "runs").glob("sweeps/*/report"))
+    for name in ("masks_over_tasks.png", "statistic_over_masks.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+        assert name in (report / "report.md").read_text()
+    assert len(list(csv.DictReader((report / "decisions.csv").open()))) == 12
+    assert len(list(csv.DictReader((report / "masks.csv").open()))) == 4
+
+
 def test_decisions_are_listed_and_judged_again(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

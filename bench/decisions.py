@@ -1,0 +1,82 @@
+"""A decision of NNs at k masks, from its images to its verdict, against the same with the masks as floats.
+
+LeNet 300-100 with 500 outputs, 128 images, one thread, random masks. Ours keeps masks as bits; the plain way
+stacks them as floats (1.26 MB each, kept in memory where it fits). Rounds alternate, medians are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from supsup_core.inference import ALLOCATION_TESTS, OBJECTIVES
+from supsup_core.masks import codec
+from supsup_core.methods import Problem
+from supsup_core.nets import NETS
+from supsup_core.nns import Allocator, Decision
+from supsup_core.training import TrainingRecipe
+
+ROUNDS, IMAGES = 9, 128
+PROBLEM = Problem(NETS["lenet_300_100"](num_outputs=500), (784,), 10, TrainingRecipe(), seed=0)
+SIZE = sum(layer.size for layer in PROBLEM.layers)
+
+
+def filled(k: int) -> Allocator:
+    """An allocator with k random masks."""
+    drawn = np.random.default_rng(0)
+
+    def draw(number: int) -> codec.Bits:
+        return codec.pack(drawn.random(SIZE, np.float32) < 0.5)
+
+    allocator = Allocator(PROBLEM.layers, ALLOCATION_TESTS["outlier"](), "skip", k, draw)
+    allocator.replay([Decision(0, 0.0, 0.0, None, None, "allocate", number) for number in range(k)])
+    allocator.fill(draw)
+    return allocator
+
+
+def vector_at(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """-d entropy / dW * W at a superposition, flat."""
+    pieces = torch.split(mean, [layer.size for layer in PROBLEM.layers])
+    means = [piece.view(w.shape) * w for piece, w in zip(pieces, PROBLEM.weights, strict=True)]
+    gradients = PROBLEM.net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
+    return torch.cat([-(g[0] * w).flatten() for g, w in zip(gradients, PROBLEM.weights, strict=True)])
+
+
+def ours(allocator: Allocator, x: torch.Tensor) -> None:
+    """Superposition, gradient, slopes, verdict."""
+    mean = allocator.superposition()
+    assert mean is not None
+    allocator.decide(allocator.slopes(vector_at(mean, x)[None]))
+
+
+def measure(k: int, with_peer: bool) -> dict[str, float]:
+    """Milliseconds of a decision at k masks, and the ratio to the plain way where that is asked for."""
+    allocator = filled(k)
+    x = torch.randn(1, IMAGES, 784, generator=torch.Generator().manual_seed(0))
+    stacked = torch.from_numpy(codec.unpack(allocator.rows, SIZE).astype(np.float32)) if with_peer else None
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        ours(allocator, x)
+        times["ours"].append(time.perf_counter() - started)
+        if stacked is not None:
+            started = time.perf_counter()
+            torch.softmax(stacked @ vector_at(stacked.mean(0), x), 0).argmax()
+            times["plain"].append(time.perf_counter() - started)
+    found = {"k": k, "ours_ms": 1000 * statistics.median(times["ours"])}
+    if stacked is not None:
+        found["plain_ms"] = 1000 * statistics.median(times["plain"])
+        found["ratio"] = found["ours_ms"] / found["plain_ms"]
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    results = [measure(k, with_peer=k <= 500) for k in (100, 500, 2500)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(json.dumps({"decisions": results, "peak_rss_mb": peak}, indent=1))
