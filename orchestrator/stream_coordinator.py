@@ -309,7 +309,7 @@ class StreamCoordinator(Coordinator):
 
     def _keys_of(self, run: dict[str, Any], n: int) -> list[str]:
         due = self._state.due[n]
-        tested = content_key({"inference_id": run["inference_id"], "masks": due["keys"]})
+        tested = content_key({"inference_id": run["inference_id"], "num_learned": n, "masks": due["keys"]})
         return [
             content_key({"tested": tested, "task": task, "right": due["right"][task]})
             for task in range(due["num_tasks"])
