@@ -26,12 +26,12 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - started)
     assert statistics.median(times) < 0.3
-    for verb in ("plan", "sweep", "resume", "status", "evaluate", "report", "ui"):
+    for verb in ("plan", "sweep", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"):
         assert verb in found.stdout
     assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
 
 
-@pytest.mark.parametrize("verb", ["plan", "sweep", "resume", "status", "evaluate", "report", "ui"])
+@pytest.mark.parametrize("verb", ["plan", "sweep", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"])
 def test_every_verb_has_help_with_an_example(supsup: Command, verb: str) -> None:
     found = supsup(verb, "--help")
     assert found.code == 0

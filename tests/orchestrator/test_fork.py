@@ -167,8 +167,8 @@ def test_data_that_is_not_trained_on_is_counted_and_warned_about(
     for name in ("masks_over_tasks.png", "statistic_over_masks.png"):
         assert (report / name).read_bytes().startswith(b"\x89PNG")
         assert name in (report / "report.md").read_text()
-    assert len(list(csv.DictReader((report / "decisions.csv").open()))) == 12
-    assert len(list(csv.DictReader((report / "masks.csv").open()))) == 4
+    assert len((report / "decisions.csv").read_text().splitlines()) == 1 + 12
+    assert len((report / "masks.csv").read_text().splitlines()) == 1 + 4
 
 
 def test_decisions_are_listed_and_judged_again(
