@@ -2,7 +2,7 @@
 
 SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault".
 A kill that fires leaves fired-<index> behind first, so that it never fires again. Without the variable nothing is
-touched. A fault is raised instead of a kill: `disk_full`.
+touched. A fault is raised instead of a kill: `disk_full` or `read_only`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ def fire(point: str, in_worker: bool = False) -> None:
     index, kill = found
     folder = Path(str(_FOLDER))
     (folder / f"fired-{index}").touch()
-    if kill.get("fault") == "disk_full":
+    if "fault" in kill:
         if in_worker:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise sqlite3.OperationalError("database or disk is full")
+            number = errno.ENOSPC if kill["fault"] == "disk_full" else errno.EROFS
+            raise OSError(number, os.strerror(number))
+        words = "database or disk is full" if kill["fault"] == "disk_full" else "attempt to write a readonly database"
+        raise sqlite3.OperationalError(words)
     victims = [os.getpid()]
     if kill["target"] in ("driver", "all"):
         driver = int((folder / "driver").read_text())

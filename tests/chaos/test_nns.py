@@ -66,10 +66,14 @@ class Chaos:
         self._monkeypatch = monkeypatch
         self.resumes = 0
 
-    def run(self, file: Path, kills: list[Kill], *arguments: str) -> str:
-        """Standard output of the launch that completed it."""
+    def plan(self, kills: list[Kill]) -> None:
+        """Arm the launches that follow."""
         (self._folder / "plan.json").write_text(json.dumps(kills))
         self._monkeypatch.setenv("SUPSUP_TEST_FAILPOINTS", str(self._folder))
+
+    def run(self, file: Path, kills: list[Kill], *arguments: str) -> str:
+        """Standard output of the launch that completed it."""
+        self.plan(kills)
         while True:
             code, out, err = self._call("sweep", file, *arguments)
             if code == 0:
@@ -158,25 +162,25 @@ def test_fifty_kills_change_nothing(
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 
-@pytest.mark.parametrize(
-    ("target", "point", "words"),
-    [("worker", "writing", "No space left on device"), ("coordinator", "in_commit", "disk is full")],
-)
-def test_a_full_disk_ends_the_run_in_words_and_a_resume_completes_it(
-    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    target: str, point: str, words: str,
-) -> None:  # fmt: skip
+def test_a_disk_that_takes_nothing_ends_the_run_in_words_and_a_resume_completes_it(
+    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Full when a mask is written, full and then read-only when the ledger is: each time it is mended and resumed."""
     file = sweep_file(**sweep(4, commit_every=0.2))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
-    folder = tmp_path / "failpoints"
-    full = [{"target": target, "point": point, "round": 10, "fault": "disk_full"}]
-    (folder / "plan.json").write_text(json.dumps(full))
-    monkeypatch.setenv("SUPSUP_TEST_FAILPOINTS", str(folder))
-    code, out, err = call("sweep", file, "--local")
-    assert code == 1, err
-    assert "Traceback" not in out + err
-    assert words in out + err
-    assert "supsup resume" in out + err
+    faults = [
+        ({"target": "worker", "point": "writing", "round": 5, "fault": "disk_full"}, "No space left on device"),
+        ({"target": "coordinator", "point": "in_commit", "round": 10, "fault": "disk_full"}, "disk is full"),
+        ({"target": "coordinator", "point": "in_commit", "round": 15, "fault": "read_only"}, "readonly database"),
+    ]
+    chaos.plan([fault for fault, _ in faults])
+    for number, (_, words) in enumerate(faults):
+        code, out, err = call(*(["resume"] if number else ["sweep", file]), "--local")
+        assert code == 1, err
+        assert "Traceback" not in out + err
+        assert words in out + err
+        assert "supsup resume" in out
     code, out, err = call("resume", "--local")
     assert code == 0, err
+    assert chaos.fired() == 3
     assert_same(tmp_path / "runs", tmp_path / "wanted")
