@@ -236,10 +236,13 @@ class StreamCoordinator(Coordinator):
         self._phase = _Phase.SAVE
         self._commit_started = time.perf_counter()
         self._due = list(due)
-        self._saves: dict[str, list[int]] = {}
+        by_worker: dict[int, list[int]] = {}
         for number in self._dirty:
-            worker = self._holders.get(number, 0)
-            self._saves.setdefault(f"save-{self._round}-{worker}", []).append(number)
+            by_worker.setdefault(self._holders.get(number, 0), []).append(number)
+        self._saves: dict[str, tuple[int, list[int]]] = {}
+        for worker, numbers in by_worker.items():
+            wanted = content_key([self._lineages[number].keys[-1] for number in numbers], 12)
+            self._saves[f"save-{self._round}-{wanted}"] = (worker, numbers)
         self._saved_bytes = 0
         if not self._saves:
             self._commit()
@@ -390,9 +393,9 @@ class StreamCoordinator(Coordinator):
                     home = step.stream % self._num_workers
                     yield {"kind": "advance", "key": step.key, "version": version}, home if holder is None else holder
             case _Phase.SAVE:
-                for key, numbers in self._saves.items():
+                for key, (worker, numbers) in self._saves.items():
                     versions = [self._lineages[number].version(self._stored) for number in numbers]
-                    yield {"kind": "save", "key": key, "versions": versions}, int(key.rpartition("-")[2])
+                    yield {"kind": "save", "key": key, "versions": versions}, worker
 
     def _done(self, outcome: Outcome) -> None:
         match outcome.get("kind"):

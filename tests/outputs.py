@@ -17,6 +17,10 @@ from typing import Any
 import mlflow
 import psutil
 
+from orchestrator.ledger import LedgerReader
+from orchestrator.mask_trainer import read_mask
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
 from orchestrator.tracking import tracking_uri
 
 TIMINGS = {"task_seconds", "images_per_second", "decision_latency"}
@@ -51,6 +55,40 @@ def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str
             for metric in client.get_metric_history(run.info.run_id, key)
         )
     return found
+
+
+DECISION_TIMES = {"seconds", "latency"}
+"""Fields of a decision that are times, and so differ from run to run."""
+
+
+def nns_science(ledger: Path, whole_files: bool = True) -> dict[str, Any]:
+    """What an NNs run must give whatever happens on the way, to the bit: decisions with their slopes, books, results,
+    the last masks and their files.
+
+    A damaged file whose mask is sound is only found out when its scores are needed: then `whole_files` is False.
+    """
+    with LedgerReader(ledger) as reader:
+        state = GroupState().apply(reader.rows())
+        slopes = [reader.attachment(row.seq) for row in state.decisions]
+    versions = ArtifactStore(ledger.parent / "masks")
+    keys = state.due[max(state.due)]["keys"]
+    return {
+        "decisions": [{k: v for k, v in row.payload.items() if k not in DECISION_TIMES} for row in state.decisions],
+        "slopes": slopes,
+        "books": {n: row.payload["metrics"] for n, row in state.met.items()},
+        "due": state.due,
+        "masks": {key: read_mask(versions, key).numpy().tobytes() for key in keys},
+        "files": {key: versions.get(key).sha256 for key in keys} if whole_files else None,
+        "results": {key: row.payload["facts"] for key, row in state.evaluated.items()},
+        "points": {point: row.payload for point, row in state.points.items()},
+        "status": state.status,
+    }
+
+
+def the_ledger(output: Path) -> Path:
+    """The ledger of an output with one training group."""
+    (path,) = output.glob("sweeps/*/groups/*/ledger.sqlite")
+    return path
 
 
 def run_statuses(output: Path, experiment: str) -> set[str]:

@@ -12,15 +12,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.ledger import LedgerReader
-from orchestrator.state import GroupState
-from orchestrator.store import ArtifactStore
 from tests.chaos.failpoints import POINTS
-from tests.outputs import run_statuses, scientific_points
+from tests.outputs import nns_science, run_statuses, scientific_points, the_ledger
 
 Call = Callable[..., tuple[int, str, str]]
 Kill = dict[str, Any]
-TIMES = {"seconds", "latency"}
 
 
 def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
@@ -35,24 +31,6 @@ def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
         "imports": ["failpoints.py"],
         "commit_every": 1,
         **changes,
-    }
-
-
-def science(output: Path) -> Any:
-    """Decisions, slopes, books, final masks and scores, and results: to the bit."""
-    (path,) = output.glob("sweeps/*/groups/*/ledger.sqlite")
-    with LedgerReader(path) as reader:
-        state = GroupState().apply(reader.rows())
-        slopes = [reader.attachment(row.seq) for row in state.decisions]
-    versions = ArtifactStore(path.parent / "masks")
-    last = state.due[max(state.due)]
-    return {
-        "decisions": [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions],
-        "slopes": slopes,
-        "books": {n: row.payload["metrics"] for n, row in state.met.items()},
-        "masks": {key: versions.get(key).sha256 for key in last["keys"]},
-        "results": {key: row.payload["facts"] for key, row in state.evaluated.items()},
-        "points": {n: row.payload["metrics"] for (_, n), row in state.points.items()},
     }
 
 
@@ -94,7 +72,7 @@ def chaos(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chaos:
 
 
 def assert_same(ours: Path, wanted: Path) -> None:
-    found, expected = science(ours), science(wanted)
+    found, expected = nns_science(the_ledger(ours)), nns_science(the_ledger(wanted))
     for part in expected:
         assert found[part] == expected[part], part
     points = scientific_points(ours, "small")

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chaos.test_nns import science
 from tests.conftest import PROGRAM, SMALL
-from tests.outputs import below, wait_for
+from tests.outputs import below, nns_science, the_ledger, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -78,7 +77,7 @@ def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
     assert code == 0, err
     assert "6/6 shards" in out
     assert len(decisions(tmp_path / "runs")) == 36
-    assert science(tmp_path / "runs") == science(wanted)
+    assert nns_science(the_ledger(tmp_path / "runs")) == nns_science(the_ledger(wanted))
 
 
 def test_a_run_goes_on_elsewhere_from_its_output_alone(
@@ -94,7 +93,7 @@ def test_a_run_goes_on_elsewhere_from_its_output_alone(
     file.unlink()
     code, _, err = call("resume", "output=elsewhere", "--local")
     assert code == 0, err
-    assert science(tmp_path / "elsewhere") == science(wanted)
+    assert nns_science(the_ledger(tmp_path / "elsewhere")) == nns_science(the_ledger(wanted))
 
 
 def test_one_worker_or_two_make_the_same_masks_of_four_streams(
@@ -104,7 +103,7 @@ def test_one_worker_or_two_make_the_same_masks_of_four_streams(
     for workers in (1, 2):
         code, _, err = call("sweep", file, f"output=by{workers}", "--workers", workers)
         assert code == 0, err
-    assert science(tmp_path / "by1") == science(tmp_path / "by2")
+    assert nns_science(the_ledger(tmp_path / "by1")) == nns_science(the_ledger(tmp_path / "by2"))
 
 
 def test_dead_workers_and_coordinators_are_replaced_within_the_launch(
@@ -118,4 +117,4 @@ def test_dead_workers_and_coordinators_are_replaced_within_the_launch(
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "6/6 shards" in out
-    assert science(tmp_path / "runs") == science(wanted)
+    assert nns_science(the_ledger(tmp_path / "runs")) == nns_science(the_ledger(wanted))

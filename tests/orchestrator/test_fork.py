@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.ledger import LedgerReader
 from orchestrator.state import GroupState
+from tests.outputs import DECISION_TIMES
 
 Command = Callable[..., Any]
 
@@ -28,7 +29,6 @@ NNS: dict[str, Any] = {
     "evaluation": {"at": [2, 4]},
     "inference": {"strict_images": 0},
 }
-TIMES = {"seconds", "latency", "round_seconds"}
 
 
 def states(output: Path) -> dict[str, GroupState]:
@@ -41,7 +41,7 @@ def states(output: Path) -> dict[str, GroupState]:
 
 
 def decided(state: GroupState) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions]
+    return [{k: v for k, v in row.payload.items() if k not in DECISION_TIMES} for row in state.decisions]
 
 
 def results(state: GroupState) -> Any:

@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
 from orchestrator.ledger import LedgerReader
-from orchestrator.mask_trainer import read_mask
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import WorkerPool, drive, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker
-
-TIMES = {"seconds", "latency"}
+from tests.outputs import nns_science
 
 NNS: dict[str, Any] = {
     "scenario": "NNs",
@@ -90,26 +88,7 @@ def state_of(settings: dict[str, Any]) -> GroupState:
 
 
 def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
-    """What must not depend on what happened on the way, to the bit.
-
-    A damaged file whose mask is sound is only found out when its scores are needed: then compare the masks.
-    """
-    state = state_of(settings)
-    versions = ArtifactStore(Path(settings["versions"]))
-    with LedgerReader(Path(settings["ledger"])) as reader:
-        reader.rows()
-        slopes = [reader.attachment(row.seq) for row in state.decisions]
-    return {
-        "decisions": [{k: v for k, v in row.payload.items() if k not in TIMES} for row in state.decisions],
-        "slopes": slopes,
-        "met": {n: row.payload["metrics"] for n, row in state.met.items()},
-        "due": state.due,
-        "evaluated": {key: row.payload["facts"] for key, row in state.evaluated.items()},
-        "points": {point: row.payload for point, row in state.points.items()},
-        "masks": {key: read_mask(versions, key).numpy().tobytes() for key in state.due[5]["keys"]},
-        "files": {key: versions.get(key).sha256 for key in state.due[5]["keys"]} if whole_files else None,
-        "status": state.status,
-    }
+    return nns_science(Path(settings["ledger"]), whole_files)
 
 
 def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
