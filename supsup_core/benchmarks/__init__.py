@@ -1,11 +1,12 @@
 """Datasets and the task sequences made from them."""
 
 from supsup_core.benchmarks import digits, mnist, permuted, rotated
-from supsup_core.benchmarks.base import BASES, BENCHMARKS, Base, Benchmark, Dataset, Images, Task
+from supsup_core.benchmarks.base import BASES, BENCHMARKS, AlteredTask, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
     "BASES",
     "BENCHMARKS",
+    "AlteredTask",
     "Base",
     "Benchmark",
     "Dataset",

@@ -74,6 +74,29 @@ class Task(ABC):
         return self.test_batch(torch.arange(self.num_test))
 
 
+class AlteredTask(Task):
+    """All images of a dataset, each altered in the same way."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.num_train = len(dataset.train.labels)
+        self.num_test = len(dataset.test.labels)
+
+    @abstractmethod
+    def alter(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (batch, H * W) to images as the learner sees them. May write to `pixels`."""
+
+    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self._batch(self._dataset.train, indices)
+
+    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self._batch(self._dataset.test, indices)
+
+    def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self._dataset.normalise(images.pixels.index_select(0, indices).flatten(1))
+        return self.alter(rows), images.labels.index_select(0, indices)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
     """A sequence of tasks over a base. Subclasses are final; their fields are their config."""

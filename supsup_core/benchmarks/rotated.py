@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.benchmarks.base import BENCHMARKS, Benchmark, Dataset, Images, Task
+from supsup_core.benchmarks.base import BENCHMARKS, AlteredTask, Benchmark, Dataset, Task
 from supsup_core.errors import InputError
 
 
@@ -30,28 +30,19 @@ def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(source.ravel()), torch.from_numpy(outside.ravel())
 
 
-class RotatedTask(Task):
+class RotatedTask(AlteredTask):
     """One angle. Images keep their shape; what lies outside the original is black (pixel 0)."""
 
     def __init__(self, dataset: Dataset, shape: tuple[int, int], degrees: float) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._shape = shape
         self._source, self._outside = rotation(shape, degrees)
         self._black = dataset.normalise(torch.zeros(1, dtype=torch.uint8))
-        self.num_train = len(dataset.train.labels)
-        self.num_test = len(dataset.test.labels)
 
-    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self._batch(self._dataset.train, indices)
-
-    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self._batch(self._dataset.test, indices)
-
-    def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self._dataset.normalise(images.pixels.index_select(0, indices).flatten(1))
-        turned = rows.index_select(1, self._source)
+    def alter(self, pixels: Tensor) -> Tensor:
+        turned = pixels.index_select(1, self._source)
         turned[:, self._outside] = self._black
-        return turned.view(-1, *self._shape), images.labels.index_select(0, indices)
+        return turned.view(-1, *self._shape)
 
 
 @BENCHMARKS.register("rotated")
