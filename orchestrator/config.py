@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from orchestrator.user_modules import source_digest
 from supsup_core.benchmarks import BENCHMARKS, Benchmark
 from supsup_core.errors import InputError
-from supsup_core.evaluation import Inference, check
+from supsup_core.evaluation import Inference, check, check_objective
 from supsup_core.inference import ALLOCATION_TESTS, OBJECTIVES, AllocationTest
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
@@ -127,11 +127,15 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """All that determines its decisions, given the masks."""
+        """All that determines its decisions, given the masks.
+
+        A longer stream begins with a shorter one only where tasks come one by one.
+        """
+        whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
             "version": NNS_VERSION,
             "stream": asdict(self.stream),
-            "num_tasks": sum(map(len, self.schedule.sequences)) if self.stream.order == "recurring" else None,
+            "num_segments": None if whole_prefix else sum(map(len, self.schedule.sequences)),
             "test": {
                 **_identity(ALLOCATION_TESTS, self.test),
                 "objective_source": source_digest(OBJECTIVES[self.test.objective]),
@@ -354,7 +358,7 @@ def build_experiment(node: Node, seed: int) -> Experiment:
         inference = replace(inference, objective=objective)
     check(row, method, str(node["method"]["name"]), inference, (net.num_outputs, benchmark.num_labels))
     training = _section(TrainingRecipe, node, "training")
-    allocation = None if row.given_in_training else _allocation(node, benchmark.num_tasks, training, seed)
+    allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)
     evaluation = _section(EvaluationConfig, node, "evaluation")
     if evaluation.at is not None and (not evaluation.at or min(evaluation.at) < 1):
         raise InputError(f"evaluation.at: {evaluation.at} must list numbers of tasks from 1 on, such as [10, 50]")
@@ -376,11 +380,13 @@ def build_experiment(node: Node, seed: int) -> Experiment:
     )  # fmt: skip
 
 
-def _allocation(node: Node, num_tasks: int, training: TrainingRecipe, seed: int) -> Allocation:
+def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRecipe, seed: int) -> Allocation:
     """The NNs part of an experiment."""
-    num_batches = training.num_batches
+    num_tasks, num_batches = benchmark.num_tasks, training.num_batches
     stream = _section(Stream, node, "stream")
     test = build_component(ALLOCATION_TESTS, node, "allocation")
+    test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))
+    _keyed("allocation", ".", lambda: check_objective(test.objective, (net.num_outputs, benchmark.num_labels)))
     budget = _section(Budget, node, "budget")
     capacity = num_tasks if budget.num_masks is None else budget.num_masks
     if stream.num_streams > num_tasks:

@@ -109,15 +109,14 @@ class Coordinator(ABC):
     def _complete_points(self) -> None:
         """Record the metrics of every evaluation point that has become complete, in order of tasks learned."""
         for run in self._group["runs"]:
-            rows: dict[int, list[dict[str, Any]]] = {}
+            points: dict[int, dict[int, dict[str, Any]]] = {}
             for n, keys in sorted(self._points(run).items()):
                 if not all(key in self._state.evaluated for key in keys):
                     break
-                rows[n] = [self._state.evaluated[key].payload["facts"]["results"] for key in keys]
+                points[n] = self._state.tested(keys)
                 if (run["run_id"], n) in self._state.points:
                     continue
-                earlier = {m: past for m, past in rows.items() if m < n}
-                values = results.point_metrics(run["experiment"]["scenario"], rows[n], earlier)
+                values = results.point_metrics(run["experiment"]["scenario"], points, n)
                 values |= self._metrics_of(n)
                 self._record("point", run_id=run["run_id"], num_learned=n, metrics=values, keys=keys)
 

@@ -54,7 +54,18 @@ def replay(wanted: str | None, output: Path, overrides: Sequence[str], as_csv: b
                 f"budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
             )
     sweep = find_sweep(output, wanted)
-    found = [again for group, state, path in _streaming(sweep) for again in _replayed(group, state, path, changes)]
+    found: list[_Again] = []
+    refused: list[InputError] = []
+    streaming = _streaming(sweep)
+    for group, state, path in streaming:
+        try:
+            other = _allocation(group, changes)
+        except InputError as error:
+            refused.append(error)
+            continue
+        found += _replayed(group, state, path, other)
+    if len(refused) == len(streaming):
+        raise refused[0]
     table = pd.DataFrame([again.row for again in found if again.changed])
     if as_csv:
         table.to_csv(sys.stdout, index=False)
@@ -69,6 +80,8 @@ def replay(wanted: str | None, output: Path, overrides: Sequence[str], as_csv: b
         f"{len(table)} of {len(compared)} decisions would have changed: {to_known} from new to known ({forgets} to the "
         f"mask of another task), {len(table) - to_known} from known to new ({wastes} a duplicate)."
     )
+    if refused:
+        print(f"{len(refused)} of {len(streaming)} runs have a test without such a key, and were left out.")
     if len(compared) < len(found):
         print(
             f"{len(found) - len(compared)} decisions cannot be judged again: the test wants another number of "
@@ -93,8 +106,8 @@ class _Again:
         return self.comparable and self.was_known != self.now_known
 
 
-def _replayed(group: Group, state: GroupState, path: Path, changes: dict[str, Any]) -> Iterator[_Again]:
-    recorded, other = _allocation(group, {}), _allocation(group, changes)
+def _replayed(group: Group, state: GroupState, path: Path, other: Allocation) -> Iterator[_Again]:
+    recorded = _allocation(group, {})
     tally = AllocationTally()
     with LedgerReader(path) as reader:
         reader.rows()

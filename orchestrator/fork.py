@@ -47,18 +47,21 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
     if not parents:
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
-    states = {name: _read(origin, group) for name, group in parents.items()}
+    config = with_overrides(origin.config, overrides)
+    made = Sweep(replace(config, output=origin.config.output), origin.file)
+    groups = made.plan()
+    pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
+    if not pairs:
+        raise InputError(f"{origin.sweep_id}: no run of scenario NNs is left in the fork")
+    states = {parent.group_id: _read(origin, parent) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
     if not 0 < at <= done:
         raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
-    config = with_overrides(origin.config, overrides)
-    made = Sweep(replace(config, output=origin.config.output), origin.file, origin=(origin.sweep_id, at))
+    made = replace(made, origin=(origin.sweep_id, at, "+".join(sorted(states))))
     if (made.path / "sweep.json").exists():
         raise InputError(f"{made.sweep_id}: this fork is there already; go on with `supsup resume {made.sweep_id}`")
-    groups = made.plan()
-    pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
-    prepared = [(group, parent, _history(group, parent, states[_name(parent)], at)) for group, parent in pairs]
+    prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
     for group, parent, entries in prepared:
         _write(origin, parent, made, group, at, entries)
     made.save(groups)
@@ -99,6 +102,8 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[i
         raise InputError(
             f"{group.runs[0].name}: a fork cannot change how its masks were trained; for that, start another sweep"
         )
+    if at > mine.num_tasks:
+        raise InputError(f"benchmark.num_tasks: a fork at {at} tasks cannot be one of {mine.num_tasks} tasks")
     rounds = mine.allocation.schedule.rounds_until(at)
     for old, new in zip(theirs.allocation.schedule.sequences, mine.allocation.schedule.sequences, strict=False):
         if old[:rounds] != new[:rounds]:
@@ -112,7 +117,9 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[i
     schedule, lineages, tally = mine.allocation.schedule, Lineages.of(mine), AllocationTally()
     entries: list[Entry] = []
     num_decisions = schedule.num_segments(rounds)
-    due = {schedule.rounds_until(n): n for n in points if n <= at}
+    due: dict[int, list[int]] = {}
+    for n in points:
+        due.setdefault(schedule.rounds_until(n), []).append(n)
     for number, row in enumerate(state.decisions[:num_decisions]):
         payload = row.payload
         if payload["mask"] is not None:
@@ -120,10 +127,11 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[i
         tally.add(payload["task"], payload["mask"], payload["freed"])
         entries.append(("decision", payload, None))
         after = payload["round"] + 1
-        if after in due and number + 1 == schedule.num_segments(after):
+        for n in due.get(after, []) if number + 1 == schedule.num_segments(after) else []:
             current = {mask: lineages[mask].keys[-1] for mask in tally.owners}
-            entries.append(("due", due_point(due[after], schedule.num_tasks_met(after), current, tally.owners), None))
-    entries += [("met", row.payload, None) for n, row in state.met.items() if n <= at]
+            entries.append(("due", due_point(n, schedule.tasks_met(after), current, tally.owners), None))
+    whole_tasks = num_decisions // schedule.segments_per_task
+    entries += [("met", row.payload, None) for n, row in state.met.items() if n <= whole_tasks]
     if len(tally.owners) > mine.allocation.capacity:
         raise InputError(
             f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "

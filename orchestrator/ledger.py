@@ -1,7 +1,8 @@
 """The ledger of a training group: what happened, committed. State is its replay.
 
 One SQLite file, one writer, rows only ever added. A row that `append` returned is on disk for good. Each
-row carries the time it was written, which is the timestamp of everything projected from it.
+row carries the time it was written, which is the timestamp of everything projected from it, and a CRC-32 over
+itself and all rows before it, so that damage within a row is found out too.
 
 Kinds of rows, and their payloads:
   plan      the group (Group.to_node), and the machine and versions it ran on; starts each launch
@@ -23,25 +24,27 @@ Kinds of rows, and their payloads:
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import sqlite3
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.files import replace_durably
+from orchestrator.files import replace_durably, write_atomically
 from supsup_core.errors import CorruptError, SupSupError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS writer (epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS rows (
-    seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL
+    seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
 """
 
 
@@ -75,7 +78,7 @@ class LedgerWriter:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise CorruptError(f"{path}: not a sound ledger (quick_check failed)")
+                raise CorruptError("quick_check failed")
             self._db.executescript(_SCHEMA)
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
@@ -105,11 +108,14 @@ class LedgerWriter:
             seq, last = self._db.execute("SELECT coalesce(max(seq), 0), coalesce(max(time_ms), 0) FROM rows").fetchone()
             now = max(last, time.time_ns() // 1_000_000)
             rows = []
+            checksum = _checksum_at(self._db, seq)
             for number, (kind, payload, attachment) in enumerate(entries, start=seq + 1):
                 text = json.dumps(payload, separators=(",", ":"))
-                self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (number, now, kind, text))
+                checksum = _extend(checksum, number, now, kind.encode(), text.encode())
+                self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", (number, now, kind, text, checksum))
                 if attachment is not None:
-                    self._db.execute("INSERT INTO attachments VALUES (?, ?)", (number, attachment))
+                    kept = (number, attachment, zlib.crc32(attachment))
+                    self._db.execute("INSERT INTO attachments VALUES (?, ?, ?)", kept)
                 rows.append(Row(number, now, kind, payload))
             self._db.execute("COMMIT")
         except BaseException as error:
@@ -121,21 +127,27 @@ class LedgerWriter:
         return rows
 
     def snapshot(self) -> None:
-        """Copy the ledger, whole and consistent, to where `open_ledger` looks when the ledger is corrupt."""
+        """Copy the ledger, whole and consistent, to where `open_ledger` looks when the ledger is corrupt.
+
+        SupSupError when it cannot be written.
+        """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        copy = sqlite3.connect(partial)
         try:
-            self._db.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
-        finally:
-            copy.close()
-        replace_durably(partial, target)
+            partial.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(partial)) as copy:
+                self._db.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")
+            replace_durably(partial, target)
+        except (sqlite3.Error, OSError) as error:
+            raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
 
     def rows(self) -> list[Row]:
-        """Every row so far."""
-        return _select(self._db, 0)
+        """Every row so far. CorruptError when one is not what was written."""
+        try:
+            return _select(self._db, 0)
+        except (sqlite3.DatabaseError, CorruptError) as error:
+            raise _explained(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -157,7 +169,7 @@ class LedgerReader:
                     return []
                 self._db = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
             return _select(self._db, after)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, CorruptError) as error:
             if "no such table" in str(error):
                 return []
             if self._db is not None:
@@ -166,10 +178,14 @@ class LedgerReader:
             raise _explained(self._path, error) from error
 
     def attachment(self, seq: int) -> bytes | None:
-        """The attachment of a row that was read, or None."""
+        """The attachment of a row that was read, verified, or None."""
         assert self._db is not None, "rows() comes first"
-        found = self._db.execute("SELECT data FROM attachments WHERE seq = ?", (seq,)).fetchone()
-        return found[0] if found else None
+        found = self._db.execute("SELECT data, checksum FROM attachments WHERE seq = ?", (seq,)).fetchone()
+        if found is None:
+            return None
+        if zlib.crc32(found[0]) != found[1]:
+            raise CorruptError(f"{self._path}: the attachment of row {seq} is not what was written")
+        return bytes(found[0])
 
     def __enter__(self) -> LedgerReader:
         return self
@@ -183,12 +199,32 @@ def _explained(path: Path, error: Exception) -> SupSupError:
     """A corrupt file told from one that cannot be used for now (a full disk, no permission, a lock)."""
     if isinstance(error, sqlite3.OperationalError):
         return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
-    return error if isinstance(error, CorruptError) else CorruptError(f"{path}: not a sound ledger ({error})")
+    return CorruptError(f"{path}: not a sound ledger ({error})")
+
+
+def _extend(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
+    """The checksum of a row, from that of the row before."""
+    return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
+
+
+def _checksum_at(db: sqlite3.Connection, seq: int) -> int:
+    found = db.execute("SELECT checksum FROM rows WHERE seq = ?", (seq,)).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _select(db: sqlite3.Connection, after: int) -> list[Row]:
-    found = db.execute("SELECT seq, time_ms, kind, payload FROM rows WHERE seq > ? ORDER BY seq", (after,))
-    return [Row(seq, time_ms, kind, json.loads(payload)) for seq, time_ms, kind, payload in found]
+    """Rows with seq > after, verified; CorruptError when one is not what was written."""
+    checksum = _checksum_at(db, after)
+    raw = (
+        "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
+    )
+    rows = []
+    for expected, (seq, time_ms, kind, payload, claimed) in enumerate(db.execute(raw, (after,)), start=after + 1):
+        checksum = _extend(checksum, seq, time_ms, kind, payload)
+        if seq != expected or checksum != claimed:
+            raise CorruptError(f"row {seq} is not what was written")
+        rows.append(Row(seq, time_ms, kind.decode(), json.loads(payload)))
+    return rows
 
 
 def set_aside(path: Path) -> Path:
@@ -210,21 +246,29 @@ def snapshot_path(path: Path) -> Path:
 def open_ledger(path: Path) -> tuple[LedgerWriter, list[Row], Path | None]:
     """A ledger's writer and its rows; a corrupt one is set aside and its last snapshot, if any, takes its place.
 
-    The third value is where a corrupt ledger was put.
+    So does the snapshot where the ledger is missing or has lost all its rows. The third value is where a bad
+    ledger was put.
     """
-    aside = None
+    previous = snapshot_path(path)
     try:
+        if previous.exists() and not (path.exists() and path.stat().st_size):
+            raise CorruptError(f"{path}: missing or empty")
         writer = LedgerWriter(path)
-        return writer, writer.rows(), None
+        try:
+            rows = writer.rows()
+            if rows or not previous.exists():
+                return writer, rows, None
+            raise CorruptError(f"{path}: has lost its rows")
+        except CorruptError:
+            writer.close()
+            raise
     except CorruptError:
         aside = set_aside(path)
-    previous = snapshot_path(path)
     if previous.exists():
-        shutil.copyfile(previous, path)
-        try:
+        with contextlib.suppress(CorruptError):
+            write_atomically(path, previous.read_bytes())
             writer = LedgerWriter(path)
             return writer, writer.rows(), aside
-        except CorruptError:
-            set_aside(path)
+        set_aside(path)
     writer = LedgerWriter(path)
     return writer, [], aside

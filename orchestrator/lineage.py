@@ -7,7 +7,7 @@ and a version found under its key need not be made at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,15 +84,13 @@ class Lineages:
         return self[number].version(stored, length)
 
 
-def due_point(n: int, num_tasks: int, current: Mapping[int, str], owners: Mapping[int, int]) -> dict[str, Any]:
+def due_point(n: int, tasks: Sequence[int], current: Mapping[int, str], owners: Mapping[int, int]) -> dict[str, Any]:
     """What an evaluation point tests: all masks as they are, on all tasks met, and which masks belong to each.
 
     current: live masks to the keys of their versions; owners: live masks to their tasks. The masks are in
-    ascending order of their numbers, and `right` names them by their places in it.
+    ascending order of their numbers, and `right` names those of each task by their places in it.
     """
     numbers = sorted(current)
-    right: list[list[int]] = [[] for _ in range(num_tasks)]
-    for place, number in enumerate(numbers):
-        right[owners[number]].append(place)
+    right = [[place for place, number in enumerate(numbers) if owners[number] == task] for task in tasks]
     keys = [current[number] for number in numbers]
-    return {"num_learned": n, "num_tasks": num_tasks, "numbers": numbers, "keys": keys, "right": right}
+    return {"num_learned": n, "tasks": list(tasks), "numbers": numbers, "keys": keys, "right": right}

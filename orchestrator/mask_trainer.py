@@ -54,6 +54,7 @@ class MaskTrainer:
         self._versions = versions
         self._limit = limit
         self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._evicted: list[str] = []
         self._tasks: OrderedDict[int, tuple[Task, Tensor]] = OrderedDict()
 
     def _segment(self, task: int, index: int) -> tuple[Task, Tensor]:
@@ -104,7 +105,7 @@ class MaskTrainer:
         if held is not None and held.key in (version["key"], version["base"], *keys):
             start = keys.index(held.key) + 1 if held.key in keys else 0
         else:
-            held, start = self._load(number, version["base"]), 0
+            held, start = self._load_latest(version)
         started = time.perf_counter()
         for (task, index), key in zip(version["segments"][start:], keys[start:], strict=True):
             found, order = self._segment(task, index)
@@ -114,6 +115,17 @@ class MaskTrainer:
         self._held[number] = held
         self._make_room()
         return held, seconds
+
+    def _load_latest(self, version: Version) -> tuple[_Held, int]:
+        """A mask as of the latest stored version on the way to one, and how many of its segments that has seen."""
+        keys = version["keys"]
+        for done in range(len(keys), 0, -1):
+            if self._versions.has(keys[done - 1]):
+                try:
+                    return self._load(version["mask"], keys[done - 1]), done
+                except CorruptArtifactError:
+                    continue  # nothing is lost: it is on the way, and passed again
+        return self._load(version["mask"], version["base"]), 0
 
     def _load(self, number: int, base: str | None) -> _Held:
         """A mask as of a stored version, or fresh."""
@@ -132,6 +144,12 @@ class MaskTrainer:
             _, evicted = self._held.popitem(last=False)
             if not evicted.saved:
                 self._write(evicted)
+                self._evicted.append(evicted.key)
+
+    def take_evicted(self) -> list[str]:
+        """The versions written since the last call only to make room."""
+        found, self._evicted = self._evicted, []
+        return found
 
     def _write(self, held: _Held) -> int:
         tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in held.trainee.state.items()}

@@ -110,8 +110,8 @@ class Group:
             for run, points in zip(self.runs, self.points, strict=True)
             for n in points
         }
-        met = [schedule.num_tasks_met(schedule.rounds_until(n)) for _, n in wanted]
-        return self.experiment.num_tasks, sum(met)
+        met = [schedule.tasks_met(schedule.rounds_until(n)) for _, n in wanted]
+        return self.experiment.num_tasks, sum(map(len, met))
 
     def to_node(self) -> dict[str, Any]:
         """What workers, coordinator and ledger need, as plain JSON values."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from supsup_core import metrics
 from supsup_core.scenarios import SCENARIOS
+
+Tested = Mapping[int, Mapping[str, Any]]
+"""The results of one evaluation point, by task."""
 
 
 def task_accuracy(results: Mapping[str, Any], protocol: str, wrong_task_is_wrong: bool) -> float:
@@ -16,41 +19,38 @@ def task_accuracy(results: Mapping[str, Any], protocol: str, wrong_task_is_wrong
     return correct / int(counts["images"])
 
 
-def accuracies(rows: Sequence[Mapping[str, Any]], protocol: str, scenario: str) -> list[float]:
-    """Accuracies of tasks 0..n-1, as the scenario counts an answer right."""
+def accuracies(rows: Tested, protocol: str, scenario: str) -> dict[int, float]:
+    """Accuracies of the tested tasks, as the scenario counts an answer right."""
     wrong = SCENARIOS[scenario].wrong_task_is_wrong
-    return [task_accuracy(results, protocol, wrong) for results in rows]
+    return {task: task_accuracy(results, protocol, wrong) for task, results in rows.items()}
 
 
-def point_metrics(
-    scenario: str, rows: Sequence[Mapping[str, Any]], earlier: Mapping[int, Sequence[Mapping[str, Any]]]
-) -> dict[str, float]:
+def point_metrics(scenario: str, points: Mapping[int, Tested], num_learned: int) -> dict[str, float]:
     """The metrics of one evaluation point, shares in [0, 1].
 
-    rows: the results of tasks 0..n-1 after n tasks; earlier: the same of each earlier point.
+    points: the results of this point and of each earlier one, by tasks learned.
     """
     values: dict[str, float] = {}
+    rows = points[num_learned]
     for protocol, suffix in (("paper", ""), ("strict", "_strict")):
-        if not all(protocol in results for results in rows):
+        if not all(protocol in results for results in rows.values()):
             continue
-        current = accuracies(rows, protocol, scenario)
-        matrix = {n: accuracies(past, protocol, scenario) for n, past in earlier.items()}
-        matrix[len(rows)] = current
-        values[f"accuracy{suffix}"] = metrics.average_accuracy(current)
-        values[f"forgetting{suffix}"] = metrics.forgetting(matrix, len(rows))
+        matrix = {n: accuracies(tested, protocol, scenario) for n, tested in points.items()}
+        values[f"accuracy{suffix}"] = metrics.average_accuracy(list(matrix[num_learned].values()))
+        values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
         if not SCENARIOS[scenario].given_at_inference:
-            decisions = sum(results[protocol]["decisions"] for results in rows)
-            right = sum(results[protocol]["right_task"] for results in rows)
+            decisions = sum(results[protocol]["decisions"] for results in rows.values())
+            right = sum(results[protocol]["right_task"] for results in rows.values())
             values[f"task_inference_accuracy{suffix}"] = right / decisions
-            shared = [task_accuracy(results, protocol, False) for results in rows]
+            shared = [task_accuracy(results, protocol, False) for results in rows.values()]
             values[f"accuracy_labels_shared{suffix}"] = metrics.average_accuracy(shared)
     return values
 
 
-def confusion(rows: Sequence[Mapping[str, Any]], protocol: str = "paper") -> list[dict[str, int]]:
+def confusion(rows: Tested, protocol: str = "paper") -> list[dict[str, int]]:
     """Long table of inferred tasks: task, mask, decisions; only pairs that occurred."""
     return [
         {"task": task, "mask": int(mask), "decisions": count}
-        for task, results in enumerate(rows)
+        for task, results in rows.items()
         for mask, count in results[protocol]["confusion"].items()
     ]

@@ -71,6 +71,11 @@ class GroupState:
             case "ended":
                 self.status = row.payload["status"]
 
+    def tested(self, keys: Iterable[str]) -> dict[int, dict[str, Any]]:
+        """The results of evaluations that are done, by task."""
+        facts = [self.evaluated[key].payload["facts"] for key in keys]
+        return {found["task"]: found["results"] for found in facts}
+
     @property
     def group(self) -> dict[str, Any]:
         """The planned group, as Group.to_node wrote it."""

@@ -106,6 +106,7 @@ class StreamCoordinator(Coordinator):
             self._tally.add(segment.task, decision.mask, decision.freed)
         self._stored = {path.stem for path in self._versions.root.glob("??/*.safetensors")}
         self._missing: dict[str, None] = {}
+        self._remade: set[str] = set()  # for an evaluation alone, and deleted after it
         self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
         self._superseded = self._stored - set(self._current.values())
         self._dirty: dict[int, None] = {}
@@ -152,6 +153,7 @@ class StreamCoordinator(Coordinator):
 
     def _open_round(self) -> None:
         self._round_started = time.monotonic()
+        self._assigned = {}
         if self._paused or self._round == self._schedule.num_rounds:
             self._phase = _Phase.OVER
             return
@@ -251,8 +253,8 @@ class StreamCoordinator(Coordinator):
         changed = {number: self._lineages[number].keys[-1] for number in self._dirty if number in self._allocator.live}
         current = {number: changed.get(number) or self._current[number] for number in self._allocator.live}
         for n in self._due:
-            num_tasks = self._schedule.num_tasks_met(self._round)
-            self._uncommitted.append(("due", due_point(n, num_tasks, current, self._tally.owners), None))
+            tasks = self._schedule.tasks_met(self._round)
+            self._uncommitted.append(("due", due_point(n, tasks, current, self._tally.owners), None))
         self._uncommitted.append(
             ("committed", {
                 "round": self._round, "versions": changed, "num_bytes": self._saved_bytes,
@@ -263,9 +265,9 @@ class StreamCoordinator(Coordinator):
         started = time.perf_counter()
         self._state.apply(self._ledger.commit(self._uncommitted))
         self._uncommitted = []
+        self._stored |= set(changed.values())
         for n in self._due:
             self._queue_evaluations(n)
-        self._stored |= set(changed.values())
         self._collect(set(self._current.values()) - set(current.values()), set(current.values()))
         self._current = current
         self._dirty = {}
@@ -297,15 +299,25 @@ class StreamCoordinator(Coordinator):
     # --- evaluations
 
     def _queue_evaluations(self, n: int) -> None:
-        for run in self._group["runs"]:
-            if str(n) in run["points"]:
-                self._evaluations += [job for job in self._jobs_of(run, n) if job["key"] not in self._state.evaluated]
+        """Queue what a point is still to test; masks that are no longer kept as they were then are made again."""
+        wanted = [
+            job
+            for run in self._group["runs"]
+            if str(n) in run["points"]
+            for job in self._jobs_of(run, n)
+            if job["key"] not in self._state.evaluated
+        ]
+        if wanted:
+            again = [key for key in self._state.due[n]["keys"] if key not in self._stored]
+            self._missing |= dict.fromkeys(again)
+            self._remade |= set(again)
+        self._evaluations += wanted
 
     def _jobs_of(self, run: dict[str, Any], n: int) -> Iterator[Job]:
         due = self._state.due[n]
-        for task, key in enumerate(self._keys_of(run, n)):
+        for task, key, right in zip(due["tasks"], self._keys_of(run, n), due["right"], strict=True):
             yield {
-                "kind": "evaluate", "key": key, "num_learned": n, "task": task, "right": due["right"][task],
+                "kind": "evaluate", "key": key, "num_learned": n, "task": task, "right": right,
                 "masks": due["keys"], "versions": True,
                 "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
             }  # fmt: skip
@@ -314,8 +326,8 @@ class StreamCoordinator(Coordinator):
         due = self._state.due[n]
         tested = content_key({"inference_id": run["inference_id"], "num_learned": n, "masks": due["keys"]})
         return [
-            content_key({"tested": tested, "task": task, "right": due["right"][task]})
-            for task in range(due["num_tasks"])
+            content_key({"tested": tested, "task": task, "right": right})
+            for task, right in zip(due["tasks"], due["right"], strict=True)
         ]
 
     def _points(self, run: dict[str, Any]) -> Points:
@@ -398,6 +410,9 @@ class StreamCoordinator(Coordinator):
                     yield {"kind": "save", "key": key, "versions": versions}, worker
 
     def _done(self, outcome: Outcome) -> None:
+        evicted = set(outcome.get("evicted", ()))
+        self._stored |= evicted
+        self._superseded |= evicted  # unless the next commit needs them
         match outcome.get("kind"):
             case "decide":
                 self._take_vector(outcome)
@@ -409,6 +424,11 @@ class StreamCoordinator(Coordinator):
                 self._record_result("evaluated", outcome)
                 self._evaluations = deque(job for job in self._evaluations if job["key"] != outcome["key"])
                 self._complete_points()
+                if not self._evaluations:
+                    self._superseded |= self._remade - set(self._current.values())
+                    self._remade = set()
+                    if self._phase is _Phase.OVER:
+                        self._collect(set(), set(self._current.values()))
 
     def _take_vector(self, outcome: Outcome) -> None:
         for stream, _ in self._segments if self._phase is _Phase.DECIDE else []:
@@ -448,12 +468,12 @@ class StreamCoordinator(Coordinator):
                 self._commit()
 
     def _lose(self, key: str, reason: str) -> None:
-        self._stored.discard(key)
-        where = self._set_aside(self._versions, key)
+        is_version = self._lineages.knows(key)
+        where = self._set_aside(self._versions if is_version else self._store, key)
         if where is None:
-            self._stored.add(key)
             return
-        if self._lineages.knows(key):
+        if is_version:
+            self._stored.discard(key)
             self._missing[key] = None
         self._record("lost", key=key, task=None, file=str(where), reason=reason)
 
@@ -464,9 +484,11 @@ class StreamCoordinator(Coordinator):
         return f"round {self._round} ({key.partition('-')[0] if '-' in key else 'training'})"
 
     def pause(self) -> None:
-        """End the round that is under way and commit it; then nothing more is handed out."""
+        """End the round if masks are at work in it, and commit; then nothing more is handed out."""
         self._paused = True
-        if self._phase is _Phase.RECOVER:
+        if self._phase is _Phase.DECIDE and self._uncommitted:
+            self._begin_commit([])
+        elif self._phase in (_Phase.RECOVER, _Phase.DECIDE) or not (self._uncommitted or self._assigned):
             self._phase = _Phase.OVER
 
     def finished(self) -> bool:

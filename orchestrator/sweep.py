@@ -39,14 +39,14 @@ class Sweep:
     `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`:
     the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: shards
     and evaluations of each training group at its last launch, so that a status needs no plan. `origin`: the
-    sweep, and the number of tasks, that a fork starts from.
+    sweep, the number of tasks, and the training groups that a fork starts from.
     """
 
     config: SweepConfig
     file: Path
     extra_inferences: tuple[dict[str, Any], ...] = ()
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
-    origin: tuple[str, int] | None = None
+    origin: tuple[str, int, str] | None = None
 
     @property
     def sweep_id(self) -> str:
@@ -218,7 +218,7 @@ def _read(folder: Path) -> Sweep:
         node = json.loads(file.read_text())
         config = sweep_from_node(node["config"], str(file))
         planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
-        origin = (str(node["origin"][0]), int(node["origin"][1])) if node["origin"] else None
+        origin = (str(node["origin"][0]), int(node["origin"][1]), str(node["origin"][2])) if node["origin"] else None
         sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error

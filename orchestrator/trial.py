@@ -85,14 +85,12 @@ def drive(
     idle = set(range(pool.num_workers))
     in_flight: dict[int, str] = {}
     set_back: dict[str, float] = {}
-    paused = False
     progress_due = 0.0
     while True:
         now = time.monotonic()
         set_back = {key: until for key, until in set_back.items() if until > now}
-        if not paused and stop():
-            paused = True
-            coordinator.pause()
+        if stop():
+            coordinator.pause()  # each time: a coordinator that was replaced has not heard of it
         jobs = coordinator.next_jobs(sorted(idle), [*in_flight.values(), *set_back]) if idle else []
         for job in jobs:
             idle.remove(job["worker"])

@@ -61,7 +61,9 @@ class Worker:
         started = time.perf_counter()
         try:
             if job["kind"] in _SEGMENT_JOBS:
-                return {"status": "done", "kind": job["kind"], "key": job["key"], **self._segment_job(job)}
+                found = self._segment_job(job)
+                evicted = self._trainer.take_evicted() if self._trainer else []
+                return {"status": "done", "kind": job["kind"], "key": job["key"], "evicted": evicted, **found}
             with self._store.claim(job["key"]) as mine:
                 if not mine:
                     return {"status": "busy", "key": job["key"]}

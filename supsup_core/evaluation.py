@@ -83,9 +83,18 @@ def check(scenario: Scenario, method: Method, method_name: str, inference: Infer
             f"inference.objective: {inference.rule} compares values, and {inference.objective} is told apart by "
             "its slope alone; use rule one_shot or binary, or objective entropy"
         )
-    if objective is superfluous and num_outputs == num_labels:
+    try:
+        check_objective(inference.objective, outputs)
+    except InputError as error:
+        raise InputError(f"inference.{error}") from error
+
+
+def check_objective(name: str, outputs: tuple[int, int]) -> None:
+    """InputError when an objective cannot tell masks apart with (num_outputs, num_labels)."""
+    num_outputs, num_labels = outputs
+    if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
         raise InputError(
-            f"inference.objective: superfluous (G) needs superfluous neurons; "
+            f"objective: superfluous (G) needs superfluous neurons; "
             f"set net.num_outputs above {num_labels}, or use entropy"
         )
 

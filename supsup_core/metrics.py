@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-AccuracyMatrix = Mapping[int, Sequence[float]]
-"""Accuracies in [0, 1] of tasks 0..n-1 after n tasks learned, for each n that was evaluated."""
+AccuracyMatrix = Mapping[int, Mapping[int, float]]
+"""Accuracies in [0, 1] of the tasks tested after n tasks learned, by task, for each n that was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,10 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
     Over the tasks that an earlier evaluation has seen (Chaudhry et al. 2018, equation 3, at the points
     that were evaluated); 0 when there is none. Negative where tasks improved.
     """
-    earlier = [n for n in matrix if n < num_learned]
-    drops = [
-        max(matrix[n][task] for n in earlier if n > task) - matrix[num_learned][task]
-        for task in range(max(earlier, default=0))
-    ]
+    now = matrix[num_learned]
+    earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
+    best = {task: max(past[task] for past in earlier if task in past) for past in earlier for task in past}
+    drops = [accuracy - now[task] for task, accuracy in best.items() if task in now]
     return math.fsum(drops) / len(drops) if drops else 0.0
 
 

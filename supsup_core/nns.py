@@ -147,11 +147,12 @@ class Allocator:
 
         A mask allocated earlier in the round counts against the budget but cannot be chosen yet.
         """
-        chosen: set[int] = set()
         start = list(self.live)
+        steepest = [start[int(row[: len(start)].argmax())] for row in slopes] if start else []
+        chosen: set[int] = set()
         decisions = []
-        for row in slopes:
-            decision = self._decide(row, start, chosen)
+        for index, row in enumerate(slopes):
+            decision = self._decide(row, start, chosen.union(steepest[index + 1 :]))
             self._note(decision)
             if decision.mask is not None:
                 chosen.add(decision.mask)
@@ -180,7 +181,7 @@ class Allocator:
     def _outcome(
         self, verdict: Verdict, outliers: Sequence[int], usable: bool, chosen: set[int]
     ) -> tuple[Outcome, int | None]:
-        """What to do, and the mask to free for it."""
+        """What to do, and the mask to free for it: none that the round has chosen, or may yet choose."""
         if verdict.known and usable:
             return "train", None
         if len(self.live) < self.capacity:

@@ -97,10 +97,9 @@ class Schedule:
         """Segments in the first rounds."""
         return sum(min(num_rounds, len(sequence)) for sequence in self.sequences)
 
-    def num_tasks_met(self, num_rounds: int) -> int:
-        """Tasks that have brought data in the first rounds; they are tasks 0..n-1, up to the streams' raggedness."""
-        met = {segment.task for sequence in self.sequences for segment in sequence[:num_rounds]}
-        return max(met, default=-1) + 1
+    def tasks_met(self, num_rounds: int) -> list[int]:
+        """The tasks that have brought data in the first rounds, ascending."""
+        return sorted({segment.task for sequence in self.sequences for segment in sequence[:num_rounds]})
 
     def rounds_until(self, num_tasks: int) -> int:
         """The first number of rounds that holds as many segments as `num_tasks` whole tasks."""

@@ -119,8 +119,7 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
     rows = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            for task, key in enumerate(keys):
-                found = state.evaluated[key].payload["facts"]["results"]
+            for task, found in state.tested(keys).items():
                 row: dict[str, Any] = {"run": run.label, "seed": run.experiment.seed, "num_learned": n, "task": task}
                 for protocol, suffix in (("paper", ""), ("strict", "_strict")):
                     if protocol in found:
@@ -140,7 +139,7 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
         if not points or run.experiment.scenario.given_at_inference:
             continue
         n = max(points)
-        found = [state.evaluated[key].payload["facts"]["results"] for key in points[n]]
+        found = state.tested(points[n])
         which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
         rows += [{**which, **pair} for pair in results.confusion(found)]
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])

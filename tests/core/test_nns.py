@@ -118,6 +118,17 @@ def test_reclaim_takes_no_mask_that_the_round_trains_and_none_for_data_that_a_ma
     assert tried.live == list(range(12))
 
 
+def test_reclaim_takes_no_mask_that_a_later_stream_of_the_round_may_choose() -> None:
+    tried = allocator(capacity=12, policy="reclaim")
+    for _ in range(12):
+        decide(tried, None)
+    for _ in range(2):
+        decide(tried, (4, 9))
+    new, known = decide(tried, None, 9)
+    assert (new.outcome, new.freed) == ("reuse", None)
+    assert (known.outcome, known.mask) == ("train", 9)
+
+
 @given(
     st.sampled_from(["skip", "reuse", "reclaim"]),
     st.integers(2, 6),

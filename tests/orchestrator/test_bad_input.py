@@ -51,6 +51,14 @@ NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
         ({**NNS, "allocation": {"name": "outlier", "epsilon": 0.1}}, ["allocation.epsilon", "unknown key"]),
         ({**NNS, "allocation": {"name": "ratio", "epsilon": -1}}, ["allocation.epsilon", "must be positive"]),
         ({**NNS, "allocation": {"name": "ratio", "images_per_decision": 200}}, ["allocation.images_per_decision"]),
+        (
+            {
+                **NNS,
+                "allocation": {"name": "ratio", "objective": "G"},
+                "net": {"name": "lenet_300_100", "num_outputs": 10},
+            },
+            ["allocation.objective", "needs superfluous neurons"],
+        ),
         ({**NNS, "budget": {"num_masks": 0}}, ["budget.num_masks", "at least 1"]),
         ({**NNS, "budget": {"on_exhausted": "drop"}}, ["budget.on_exhausted"]),
         ({**NNS, "stream": {"segment_batches": 10, "num_streams": 9}}, ["stream.num_streams", "9 streams"]),

@@ -72,7 +72,7 @@ def test_an_extended_run_is_the_longer_run_to_the_bit(
     assert results(after[fork]) == results(whole)
     assert {name: results(after[name]) for name in origin} == {name: results(before[name]) for name in origin}
     node = json.loads((tmp_path / "runs" / "sweeps" / fork / "sweep.json").read_text())
-    assert node["origin"] == [*origin, 4]
+    assert node["origin"][:2] == [*origin, 4]
     again = supsup("fork", "small-", "--local", *longer)
     assert again.code == 2
     assert supsup("resume", fork, "--local").code == 0
@@ -111,6 +111,7 @@ def test_a_fork_takes_another_way_from_where_it_starts(
         (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
         (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
         (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
+        (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
     ],
 )
 def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
@@ -126,6 +127,24 @@ def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
     assert before == sorted(
         path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name
     )
+
+
+def test_a_fork_of_many_streams_keeps_every_point(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Three streams of one segment a task: several tasks end in one round."""
+    stream = {"segment_batches": 120, "num_streams": 3}
+    assert (
+        supsup("sweep", sweep_file(**{**NNS, "stream": stream, "evaluation": {"at": [1, 2, 3, 4]}}), "--local").code
+        == 0
+    )
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    found = supsup("fork", origin, "--at-task", "1", "allocation.false_alarm_rate=0.02", "--local")
+    assert found.code == 0, found.out
+    fork = the_fork(tmp_path / "runs", {origin})
+    state = states(tmp_path / "runs")[fork]
+    assert sorted(state.due) == sorted(n for _, n in state.points) == [1, 2, 3, 4]
+    assert sorted(state.met) == [1, 2, 3, 4]
 
 
 def test_a_fork_of_one_run_of_many_says_which(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import WorkerPool, drive, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker
+from supsup_core.errors import CorruptError
 from tests.outputs import nns_science
 
 NNS: dict[str, Any] = {
@@ -195,6 +197,57 @@ def test_a_corrupt_ledger_falls_back_to_its_snapshot(make: Callable[..., Any], m
     coordinator.close()
     run(tried, [])
     assert science(tried) == science(wanted)
+
+
+@pytest.mark.parametrize("harm", ["missing", "empty", "one digit", "no text"])
+def test_damage_that_sqlite_does_not_see_falls_back_to_the_snapshot(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr("orchestrator.stream_coordinator.SNAPSHOT_SECONDS", 0.0)
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    run(tried, [None] * 25 + ["kill"])
+    ledger = Path(tried["ledger"])
+    if harm in ("missing", "empty"):
+        for path in ledger.parent.glob("ledger.sqlite*"):
+            path.unlink()
+        if harm == "empty":
+            ledger.touch()
+    else:
+        payload = (
+            "replace(payload, '\"ordinal\":2', '\"ordinal\":3')" if harm == "one digit" else "CAST(x'7bff7d' AS TEXT)"
+        )
+        with contextlib.closing(sqlite3.connect(ledger)) as db:
+            db.execute(
+                f"UPDATE rows SET payload = {payload} WHERE kind = 'decision' AND payload LIKE '%\"ordinal\":2,%'"
+            )
+            db.commit()
+        with pytest.raises(CorruptError, match=str(ledger)):
+            state_of(tried)
+    run(tried, [])
+    assert "its last snapshot took its place" in state_of(tried).lost[0].payload["reason"]
+    assert science(tried) == science(wanted)
+
+
+def test_a_corrupt_evaluation_in_the_store_is_made_again(make: Callable[..., Any]) -> None:
+    tried, wanted = make("tried"), make("wanted")
+    run(wanted, [])
+    run(tried, [])
+    for path in Path(tried["store"]).glob("??/*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    for path in Path(tried["ledger"]).parent.glob("ledger*"):
+        path.unlink()
+    run(tried, [])
+    assert science(tried) == science(wanted)
+    assert state_of(tried).lost
+
+
+def test_a_pause_is_told_to_a_coordinator_that_was_replaced(make: Callable[..., Any]) -> None:
+    tried = make("tried")
+    coordinator = open_coordinator(tried)
+    status = drive(coordinator, ScriptedPool(tried, iter([])), lambda progress: None, lambda: True)
+    assert status == "interrupted"
+    assert not state_of(tried).decisions  # nothing was under way
 
 
 def test_a_pause_ends_the_round_and_commits_it(make: Callable[..., Any]) -> None:
