@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from orchestrator.files import replace_durably
 from orchestrator.ledger import LedgerReader, Row
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
@@ -36,6 +38,22 @@ def tracking_uri(output: Path) -> str:
 def artifact_folder(output: Path) -> Path:
     """Where MLflow keeps the artifacts of an output folder."""
     return output / "mlflow" / "artifacts"
+
+
+def _create_database(mlflow: Any, output: Path) -> None:
+    """Create MLflow's database, if there is none: whole or not at all.
+
+    MLflow builds its tables in many steps, and cannot go on from the middle: killed there, the database would be
+    unusable for good. So it is built under another name, from the start each time.
+    """
+    path = output / "mlflow" / "mlflow.db"
+    if path.exists():
+        return
+    for left in path.parent.glob("mlflow.db.*.partial"):
+        left.unlink()
+    partial = path.with_name(f"mlflow.db.{time.time_ns()}.partial")
+    mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    replace_durably(partial, path)
 
 
 class _Run:
@@ -79,6 +97,7 @@ class Tracker:
         self._groups = groups
         (sweep.output / "mlflow").mkdir(parents=True, exist_ok=True)
         with FileLock(sweep.output / "mlflow" / "lock"):  # two sweeps must not create one database
+            _create_database(mlflow, sweep.output)
             self._client = mlflow.MlflowClient(tracking_uri(sweep.output))
             self._experiment_id = self._experiment()
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}

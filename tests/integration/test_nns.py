@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.conftest import PROGRAM, SMALL
-from tests.outputs import below, nns_science, the_ledger, wait_for
+from tests.outputs import nns_science, the_ledger, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -104,17 +104,3 @@ def test_one_worker_or_two_make_the_same_masks_of_four_streams(
         code, _, err = call("sweep", file, f"output=by{workers}", "--workers", workers)
         assert code == 0, err
     assert nns_science(the_ledger(tmp_path / "by1")) == nns_science(the_ledger(tmp_path / "by2"))
-
-
-def test_dead_workers_and_coordinators_are_replaced_within_the_launch(
-    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, wanted: Path
-) -> None:
-    file = sweep_file(**NNS, commit_every=0.5)
-    process = launch("sweep", file)
-    wait_for(lambda: decisions(tmp_path / "runs"))
-    os.kill(wait_for(lambda: below(process.pid, "WorkerActor"))[0], signal.SIGKILL)
-    os.kill(wait_for(lambda: below(process.pid, "CoordinatorActor"))[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert "6/6 shards" in out
-    assert nns_science(the_ledger(tmp_path / "runs")) == nns_science(the_ledger(wanted))

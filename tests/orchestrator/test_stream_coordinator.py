@@ -100,7 +100,7 @@ def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
     return pool
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from([None, None, None, "lost", "lost after", "kill", "kill after"]), max_size=60),
     st.sampled_from([0.001, 60.0]),

@@ -194,3 +194,23 @@ def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Swee
     run_sweep(sweep)
     tracker.project()
     assert points(sweep) == wanted
+
+
+def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot go on with tables half made."""
+    run_sweep(sweep)
+
+    def half_made(self: object, **_: object) -> None:
+        (sweep.output / "mlflow" / "mlflow.db.1.partial").write_bytes(b"half made")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.MlflowClient.search_experiments", half_made)
+        with pytest.raises(KeyboardInterrupt):
+            track(sweep)
+    assert not (sweep.output / "mlflow" / "mlflow.db").exists()
+    track(sweep).project()
+    assert points(sweep)
+    assert not list((sweep.output / "mlflow").glob("*.partial"))
