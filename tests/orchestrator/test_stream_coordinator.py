@@ -274,6 +274,8 @@ def test_memory_for_masks_is_bounded_and_changes_nothing(make: Callable[..., Any
     run(wanted, [])
     run(tried, [])
     assert science(tried) == science(wanted)
+    files = {path.stem for path in Path(tried["versions"]).glob("??/*.safetensors")}
+    assert files == set(state_of(tried).due[5]["keys"])  # what was written only to make room is gone
 
 
 def test_an_error_in_training_fails_the_group_and_a_resume_completes_it(
