@@ -1,8 +1,9 @@
 """A module for a sweep's `imports` that kills processes at planned moments, each once.
 
 SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault".
-A kill that fires leaves fired-<index> behind first, so that it never fires again. Without the variable nothing is
-touched. A fault is raised instead of a kill: `disk_full` or `read_only`.
+A kill fires the first time its point is reached in its round or a later one (commits follow the clock, so that not
+every round has one). It leaves fired-<index> behind first, so that it never fires again. Without the variable nothing
+is touched. A fault is raised instead of a kill: `disk_full` or `read_only`.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ _now = {"round": -1}
 
 
 def _planned(point: str, in_worker: bool) -> tuple[int, dict[str, Any]] | None:
-    """The kill that is to fire here and now, and has not."""
+    """The kill that is due here and now, and has not fired."""
     folder = Path(str(_FOLDER))
     for index, kill in enumerate(json.loads((folder / "plan.json").read_text())):
-        place = kill["point"], kill["round"], kill["target"] == "worker"
-        if place == (point, _now["round"], in_worker) and not (folder / f"fired-{index}").exists():
+        due = kill["point"] == point and kill["round"] <= _now["round"] and (kill["target"] == "worker") == in_worker
+        if due and not (folder / f"fired-{index}").exists():
             return index, kill
     return None
 
 
 def fire(point: str, in_worker: bool = False) -> None:
-    """Do what is planned for this point of this round, if anything is."""
+    """Do what is due at this point, if anything is."""
     found = _planned(point, in_worker)
     if found is None:
         return
