@@ -28,6 +28,7 @@ from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
 from orchestrator.store import ArtifactStore, CorruptArtifactError
+from orchestrator.stream_evaluations import StreamEvaluations
 from orchestrator.worker import Job, Outcome
 from supsup_core.inference.allocation import Slopes
 from supsup_core.masks import codec
@@ -106,14 +107,13 @@ class StreamCoordinator(Coordinator):
             self._tally.add(segment.task, decision.mask, decision.freed)
         self._stored = {path.stem for path in self._versions.root.glob("??/*.safetensors")}
         self._missing: dict[str, None] = {}
-        self._remade: set[str] = set()  # for an evaluation alone, and deleted after it
         self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
         self._superseded = self._stored - set(self._current.values())
         self._dirty: dict[int, None] = {}
         self._holders: dict[int, int] = {}
         self._assigned: dict[str, int] = {}
         self._uncommitted: list[Entry] = []
-        self._evaluations: deque[Job] = deque()
+        self._evaluations = StreamEvaluations(self._group, self._state)
         self._steps: list[_Step] = []
         self._recent = deque(
             ((row.payload["margin"], row.payload["latency"], row.payload["seconds"]) for row in self._state.decisions),
@@ -123,7 +123,7 @@ class StreamCoordinator(Coordinator):
         self._commit_seconds = 0.0
         self._snapshot_cost = 0.0
         self._last_commit = self._last_snapshot = time.monotonic()
-        for n in self._points_wanted():
+        for n in self._evaluations.points:
             if n in self._state.due:
                 self._queue_evaluations(n)
         self._complete_points()
@@ -145,9 +145,6 @@ class StreamCoordinator(Coordinator):
         if not self._missing:
             self._allocator.fill(lambda number: bits[number])
             self._open_round()
-
-    def _points_wanted(self) -> list[int]:
-        return sorted({int(n) for run in self._group["runs"] for n in run["points"]})
 
     # --- rounds
 
@@ -206,7 +203,7 @@ class StreamCoordinator(Coordinator):
         count = self._schedule.segments_per_task
         for n in range(before // count + 1, after // count + 1):
             self._uncommitted.append(("met", self._met_payload(n), None))
-        due = [n for n in self._points_wanted() if self._schedule.rounds_until(n) == self._round]
+        due = [n for n in self._evaluations.points if self._schedule.rounds_until(n) == self._round]
         now = time.monotonic()
         soon = now + (now - self._round_started) - self._last_commit > self._commit_every
         if due or soon or self._paused or self._round == self._schedule.num_rounds:
@@ -279,9 +276,7 @@ class StreamCoordinator(Coordinator):
 
     def _collect(self, superseded: set[str], needed: set[str]) -> None:
         """Delete what the commit before last superseded; what this one did stays for one more."""
-        pending = {job["num_learned"] for job in self._evaluations}
-        protected = (needed | superseded).union(*(self._state.due[n]["keys"] for n in pending))
-        gone = self._superseded - protected
+        gone = self._superseded - (needed | superseded | self._evaluations.needed())
         for key in gone:
             self._versions.delete(key)
         self._stored -= gone
@@ -300,38 +295,10 @@ class StreamCoordinator(Coordinator):
 
     def _queue_evaluations(self, n: int) -> None:
         """Queue what a point is still to test; masks that are no longer kept as they were then are made again."""
-        wanted = [
-            job
-            for run in self._group["runs"]
-            if str(n) in run["points"]
-            for job in self._jobs_of(run, n)
-            if job["key"] not in self._state.evaluated
-        ]
-        if wanted:
-            again = [key for key in self._state.due[n]["keys"] if key not in self._stored]
-            self._missing |= dict.fromkeys(again)
-            self._remade |= set(again)
-        self._evaluations += wanted
-
-    def _jobs_of(self, run: dict[str, Any], n: int) -> Iterator[Job]:
-        due = self._state.due[n]
-        for task, key, right in zip(due["tasks"], self._keys_of(run, n), due["right"], strict=True):
-            yield {
-                "kind": "evaluate", "key": key, "num_learned": n, "task": task, "right": right,
-                "masks": due["keys"], "versions": True,
-                "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
-            }  # fmt: skip
-
-    def _keys_of(self, run: dict[str, Any], n: int) -> list[str]:
-        due = self._state.due[n]
-        tested = content_key({"inference_id": run["inference_id"], "num_learned": n, "masks": due["keys"]})
-        return [
-            content_key({"tested": tested, "task": task, "right": right})
-            for task, right in zip(due["tasks"], due["right"], strict=True)
-        ]
+        self._missing |= dict.fromkeys(self._evaluations.queue(n, self._stored))
 
     def _points(self, run: dict[str, Any]) -> Points:
-        return {n: self._keys_of(run, n) for n in sorted(self._state.due) if str(n) in run["points"]}
+        return self._evaluations.points_of(run)
 
     def _metrics_of(self, num_tasks: int) -> dict[str, float]:
         size = sum(layer.size for layer in self._allocator.layers)
@@ -366,17 +333,7 @@ class StreamCoordinator(Coordinator):
         return jobs
 
     def _hand_out_evaluations(self, free: set[int], taken: set[str]) -> list[Job]:
-        jobs: list[Job] = []
-        if self._paused or self._missing:
-            return jobs
-        for job in self._evaluations:
-            if not free:
-                break
-            if job["key"] not in taken:
-                worker = min(free)
-                free.remove(worker)
-                jobs.append({**job, "worker": worker})
-        return jobs
+        return [] if self._paused or self._missing else self._evaluations.hand_out(free, taken)
 
     def _round_jobs(self) -> Iterator[tuple[Job, int | None]]:
         """What the phase waits for, with the worker it is best or only done by (None: any)."""
@@ -422,13 +379,10 @@ class StreamCoordinator(Coordinator):
                 self._take_save(outcome)
             case _:
                 self._record_result("evaluated", outcome)
-                self._evaluations = deque(job for job in self._evaluations if job["key"] != outcome["key"])
+                self._superseded |= self._evaluations.done(outcome["key"]) - set(self._current.values())
                 self._complete_points()
-                if not self._evaluations:
-                    self._superseded |= self._remade - set(self._current.values())
-                    self._remade = set()
-                    if self._phase is _Phase.OVER:
-                        self._collect(set(), set(self._current.values()))
+                if self._phase is _Phase.OVER and not self._evaluations:
+                    self._collect(set(), set(self._current.values()))
 
     def _take_vector(self, outcome: Outcome) -> None:
         for stream, _ in self._segments if self._phase is _Phase.DECIDE else []:
@@ -478,10 +432,8 @@ class StreamCoordinator(Coordinator):
         self._record("lost", key=key, task=None, file=str(where), reason=reason)
 
     def _what(self, key: str) -> str:
-        for job in self._evaluations:
-            if job["key"] == key:
-                return f"evaluation of task {job['task']}"
-        return f"round {self._round} ({key.partition('-')[0] if '-' in key else 'training'})"
+        part = key.partition("-")[0] if "-" in key else "training"
+        return self._evaluations.what(key) or f"round {self._round} ({part})"
 
     def pause(self) -> None:
         """End the round if masks are at work in it, and commit; then nothing more is handed out."""

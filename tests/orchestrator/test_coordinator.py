@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from hypothesis import strategies as st
 from orchestrator.coordinator import MAX_RETRIES
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
-from orchestrator.ledger import LedgerReader
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
-from orchestrator.trial import WorkerPool, drive, open_coordinator
+from orchestrator.trial import drive, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker
+from tests.orchestrator.scripted import ScriptedPool, run, state_of
 
 Group = tuple[dict[str, Any], list[str]]
 
@@ -35,42 +34,6 @@ def group(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
     return settings_of(sweep, planned, describe(tmp_path), 2)
 
 
-class ScriptedPool(WorkerPool):
-    """Two workers that answer in reverse order, and fail as a script of outcomes says."""
-
-    num_workers = 2
-
-    def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
-        self._worker = Worker({**settings, "number": 0})
-        self._script = script
-        self._jobs: dict[int, Job] = {}
-        self.done: list[tuple[str, str]] = []
-
-    def submit(self, worker: int, job: Job) -> None:
-        assert worker not in self._jobs
-        self._jobs[worker] = job
-
-    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        worker, job = sorted(self._jobs.items())[-1]
-        del self._jobs[worker]
-        fault = next(self._script, None)
-        if fault == "kill":
-            raise KeyboardInterrupt
-        if fault == "lost":
-            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
-        outcome = self._worker.run(job)
-        if fault == "lost after":
-            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
-        if outcome["status"] == "done":
-            self.done.append((job["kind"], job["key"]))
-        return [(worker, outcome)]
-
-
-def state_of(settings: dict[str, Any]) -> GroupState:
-    with LedgerReader(Path(settings["ledger"])) as reader:
-        return GroupState().apply(reader.rows())
-
-
 def science(state: GroupState) -> Any:
     """What must not depend on what happened on the way."""
     return (
@@ -81,17 +44,14 @@ def science(state: GroupState) -> Any:
     )
 
 
-def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
-    pool = ScriptedPool(settings, iter(script))
-    with contextlib.suppress(KeyboardInterrupt):
-        drive(open_coordinator(settings), pool, lambda progress: None)
-    return pool
+def done(pool: ScriptedPool) -> list[tuple[str, str]]:
+    return [(job["kind"], job["key"]) for job in pool.done]
 
 
 def test_everything_is_done_once(group: dict[str, Any]) -> None:
     pool = run(group, [])
-    assert Counter(kind for kind, _ in pool.done) == {"train": 3, "evaluate": 4}
-    assert max(Counter(pool.done).values()) == 1
+    assert Counter(kind for kind, _ in done(pool)) == {"train": 3, "evaluate": 4}
+    assert max(Counter(done(pool)).values()) == 1
     state = state_of(group)
     assert state.status == "done"
     (run_id,) = {run_id for run_id, _ in state.points}
@@ -101,7 +61,7 @@ def test_everything_is_done_once(group: dict[str, Any]) -> None:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([None, None, "lost", "lost after", "kill"]), max_size=14))
+@given(st.lists(st.sampled_from([None, None, "lost", "lost after", "kill", "kill after"]), max_size=14))
 def test_whatever_happens_the_end_is_the_same(
     group: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, script: list[str | None]
 ) -> None:
@@ -110,19 +70,19 @@ def test_whatever_happens_the_end_is_the_same(
     run(wanted, [])
     folder = tmp_path_factory.mktemp("tried")
     tried = {**group, "ledger": str(folder / "ledger.sqlite"), "store": str(folder / "store")}
-    done: list[tuple[str, str]] = []
     while script:
-        cut = script.index("kill") + 1 if "kill" in script else len(script)
-        done += run(tried, script[:cut]).done
+        ends = [script.index(fault) for fault in ("kill", "kill after") if fault in script]
+        cut = min(ends, default=len(script) - 1) + 1
+        run(tried, script[:cut])
         script = script[cut:]
-    done += run(tried, []).done
+    run(tried, [])
     assert science(state_of(tried)) == science(state_of(wanted))
 
 
 def test_a_new_coordinator_trains_nothing_that_is_done(group: dict[str, Any]) -> None:
     first = run(group, [None, None, "kill"])
     second = run(group, [])
-    assert not set(first.done) & set(second.done)
+    assert not set(done(first)) & set(done(second))
     assert len(first.done) + len(second.done) == 7
     assert run(group, []).done == []
 
@@ -150,7 +110,7 @@ def test_one_flipped_byte_makes_that_shard_alone_be_trained_again(group: dict[st
     good = path.read_bytes()
     path.write_bytes(good[:-3] + bytes([good[-3] ^ 4]) + good[-2:])
     pool = run(group, [])
-    assert pool.done == [("train", key)]
+    assert done(pool) == [("train", key)]
     assert path.read_bytes() == good
     state = state_of(group)
     assert science(state) == wanted
@@ -172,7 +132,7 @@ def test_an_artifact_that_goes_bad_under_a_running_evaluation_is_made_again(grou
 
     pool = Spoiler(group, iter([]))
     assert drive(open_coordinator(group), pool, lambda progress: None) == "done"
-    trained = [key for kind, key in pool.done if kind == "train"]
+    trained = [key for kind, key in done(pool) if kind == "train"]
     assert len(trained) == 4
     assert len(set(trained)) == 3
 
@@ -221,7 +181,7 @@ def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
             if self.busy == 3:
                 self.busy += 1
                 claim.__exit__(None, None, None)
-                self.foreign = self._worker.run(next(job for job in open_coordinator(elsewhere).next_jobs([0], [])))
+                self.foreign = self._workers[0].run(next(job for job in open_coordinator(elsewhere).next_jobs([0], [])))
             return found
 
     elsewhere = {**group, "ledger": group["ledger"] + ".other"}

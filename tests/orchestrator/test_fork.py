@@ -49,6 +49,10 @@ def results(state: GroupState) -> Any:
     return decided(state), state.due, points
 
 
+def masks_kept(output: Path) -> set[str]:
+    return {path.stem for path in output.glob("sweeps/*/groups/*/masks/??/*.safetensors")}
+
+
 def the_fork(output: Path, origin: set[str]) -> str:
     (name,) = {path.name for path in (output / "sweeps").iterdir()} - origin
     return name
@@ -225,14 +229,19 @@ def test_decisions_of_a_sweep_without_nns_are_refused(supsup: Command, sweep_fil
     assert "no run of scenario NNs" in found.err
 
 
-def test_another_inference_of_an_nns_run_trains_nothing(
+def test_another_inference_of_an_nns_run_makes_no_decision_and_leaves_no_masks_behind(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    """Tasks come back, so that the masks of the first point have been trained on; they are made again to be tested."""
+    stream = {"segment_batches": 40, "order": "recurring", "visits": 3}
+    assert supsup("sweep", sweep_file(**{**NNS, "stream": stream}), "--local").code == 0
     (before,) = states(tmp_path / "runs").values()
+    files = masks_kept(tmp_path / "runs")
+    assert not set(before.due[2]["keys"]) <= files
     found = supsup("evaluate", "small", "inference.rule=binary", "--local")
     assert found.code == 0
     assert "NNs binary entropy outlier" in found.out
     (after,) = states(tmp_path / "runs").values()
     assert decided(after) == decided(before)
     assert len(after.points) == 2 * len(before.points)
+    assert masks_kept(tmp_path / "runs") == files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
-from orchestrator.ledger import LedgerReader
-from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
-from orchestrator.trial import WorkerPool, drive, open_coordinator
-from orchestrator.worker import Job, Outcome, Worker
+from orchestrator.trial import drive, open_coordinator
 from supsup_core.errors import CorruptError
+from tests.orchestrator.scripted import ScriptedPool, run, state_of
 from tests.outputs import nns_science
 
 NNS: dict[str, Any] = {
@@ -47,57 +45,8 @@ def make(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_p
     return settings_for
 
 
-class ScriptedPool(WorkerPool):
-    """Workers that answer in reverse order, and fail as a script of faults says."""
-
-    def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
-        self.num_workers = settings["environment"]["num_workers"]
-        self._settings = settings
-        self._workers = [self._start(number) for number in range(self.num_workers)]
-        self._script = script
-        self._jobs: dict[int, Job] = {}
-        self.done: list[Job] = []
-
-    def _start(self, number: int) -> Worker:
-        return Worker({**self._settings, "number": number})
-
-    def submit(self, worker: int, job: Job) -> None:
-        assert worker not in self._jobs
-        self._jobs[worker] = job
-
-    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        worker, job = sorted(self._jobs.items())[-1]
-        del self._jobs[worker]
-        fault = next(self._script, None)
-        if fault == "kill":
-            raise KeyboardInterrupt
-        if fault == "lost":
-            self._workers[worker] = self._start(worker)
-            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
-        outcome = self._workers[worker].run(job)
-        if fault == "kill after":
-            raise KeyboardInterrupt
-        if fault == "lost after":
-            self._workers[worker] = self._start(worker)
-            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
-        self.done.append(job)
-        return [(worker, outcome)]
-
-
-def state_of(settings: dict[str, Any]) -> GroupState:
-    with LedgerReader(Path(settings["ledger"])) as reader:
-        return GroupState().apply(reader.rows())
-
-
 def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
     return nns_science(Path(settings["ledger"]), whole_files)
-
-
-def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
-    pool = ScriptedPool(settings, iter(script))
-    with contextlib.suppress(KeyboardInterrupt):
-        drive(open_coordinator(settings), pool, lambda progress: None)
-    return pool
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
