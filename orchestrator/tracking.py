@@ -40,7 +40,7 @@ def artifact_folder(output: Path) -> Path:
     return output / "mlflow" / "artifacts"
 
 
-def _create_database(mlflow: Any, output: Path) -> None:
+def create_database(mlflow: Any, output: Path) -> None:
     """Create MLflow's database, if there is none: whole or not at all.
 
     MLflow builds its tables in many steps, and cannot go on from the middle: killed there, the database would be
@@ -97,7 +97,7 @@ class Tracker:
         self._groups = groups
         (sweep.output / "mlflow").mkdir(parents=True, exist_ok=True)
         with FileLock(sweep.output / "mlflow" / "lock"):  # two sweeps must not create one database
-            _create_database(mlflow, sweep.output)
+            create_database(mlflow, sweep.output)
             self._client = mlflow.MlflowClient(tracking_uri(sweep.output))
             self._experiment_id = self._experiment()
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}

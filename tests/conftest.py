@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from orchestrator import cli
+from orchestrator import cli, tracking
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
@@ -87,12 +88,34 @@ def sweep_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def give_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Put MLflow's database, which takes seconds to build, into an output that has none."""
+    built = tmp_path_factory.mktemp("built")
+    (built / "mlflow").mkdir()
+    import mlflow
+
+    tracking.create_database(mlflow, built)
+
+    def give(output: Path) -> None:
+        path = output / "mlflow" / "mlflow.db"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(built / "mlflow" / "mlflow.db", path)
+
+    return give
+
+
 @pytest.fixture
 def supsup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    give_database: Callable[[Path], None],
 ) -> Iterator[Callable[..., Result]]:
     """Run a supsup command in this process, in tmp_path, with a home of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "create_database", lambda mlflow, output: give_database(output))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -111,12 +134,15 @@ def supsup(
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Launch:
+def launch(tmp_path: Path, give_database: Callable[[Path], None]) -> Launch:
     """Start a supsup command in tmp_path, in a session of its own so that all of it can be killed."""
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
 
     def start(*arguments: object) -> subprocess.Popen[str]:
+        if arguments[0] == "sweep":
+            (output,) = [str(word)[7:] for word in arguments if str(word).startswith("output=")] or ["runs"]
+            give_database(tmp_path / output)
         return subprocess.Popen(
             [*PROGRAM, *map(str, arguments)],
             cwd=tmp_path,
