@@ -52,14 +52,14 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     summary = next(tmp_path.glob("runs/sweeps/*/report/summary.csv")).read_text()
     accuracy = [line for line in summary.splitlines() if ",3,accuracy," in line]
     assert float(accuracy[0].split(",")[4]) > 0.5
-    code, _, err = call("sweep", file)
+    code, _, err = call("sweep", file, "--local")
     assert code == 0, err
     assert len(trained(tmp_path / "runs")) == 3
     toys.write_text(toys.read_text().replace("order[:500]", "order[:600]"))
-    code, _, err = call("sweep", file)
+    code, _, err = call("sweep", file, "--local")
     assert code == 0, err
     assert len(trained(tmp_path / "runs")) == 6
-    code, out, err = call("evaluate", "small", "inference.rule=exhaustive", "inference.objective=entropy")
+    code, out, err = call("evaluate", "small", "inference.rule=exhaustive", "inference.objective=entropy", "--local")
     assert code == 0, err
     assert "GNs exhaustive entropy" in out
     assert len(trained(tmp_path / "runs")) == 6
@@ -110,7 +110,7 @@ def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
     code, out, err = call("status", "--json")
     assert json.loads(out)[0]["state"] == "interrupted", err
     assert json.loads(out)[0]["shards_done"] == len(before)
-    code, out, err = call(*command)
+    code, out, err = call(*command, "--local")
     assert code == 0, err
     after = [row["key"] for row in trained(tmp_path / "runs")]
     assert len(after) == len(set(after)) == 12
