@@ -17,7 +17,8 @@ from torch import Tensor
 
 from supsup_core.masks import Threshold, draw_scores
 from supsup_core.nets import NETS, draw_weights
-from supsup_core.training import ScoreStep, TrainingRecipe
+from supsup_core.parametrizations import Scored
+from supsup_core.training import Step, TrainingRecipe
 
 ROUNDS, STEPS, BATCH = 15, 100, 128
 
@@ -57,7 +58,8 @@ def measure() -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(STEPS, BATCH, 784, generator=generator)
     y = torch.randint(0, 10, (STEPS, BATCH), generator=generator)
-    ours = ScoreStep(net, weights, draw_scores(layers, 0, 0), Threshold(), TrainingRecipe())
+    scored = [Scored(w, s, Threshold()) for w, s in zip(weights, draw_scores(layers, 0, 0), strict=True)]
+    ours = Step(scored, TrainingRecipe(), net.loss_gradients)
     plain = plain_step(weights, draw_scores(layers, 0, 0))
     times: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(ROUNDS):

@@ -1,20 +1,21 @@
-"""What a plan will cost, from what was measured: earlier shards of the same group, or a few real steps."""
+"""What a plan will cost, from what was measured: earlier shards of the same group, or a few real batches."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from statistics import fmean, median
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from orchestrator.config import Experiment
 from orchestrator.state import GroupState
-from supsup_core.masks import Threshold, draw_scores
-from supsup_core.masks.codec import num_packed_bytes
-from supsup_core.training import ScoreStep
+from supsup_core.benchmarks import Task
+from supsup_core.methods import SHARED
 
-_TIMED_STEPS = 10
+_TIMED_BATCHES = 12
 _PROCESS_BYTES = 450 << 20
 """Memory of a worker before it holds anything: Python, torch and Ray, measured."""
 
@@ -32,23 +33,59 @@ class Estimate:
     basis: str
 
 
-def seconds_per_shard(experiment: Experiment, state: GroupState) -> tuple[float, str]:
-    """Seconds one worker needs for one task, and how that is known."""
-    measured = state.shard_seconds()
-    if measured:
-        return fmean(measured), f"the mean of {len(measured)} shards already trained"
+class _Noise(Task):
+    """One batch of noise, as often as it is asked for."""
+
+    def __init__(self, shape: tuple[int, ...], num_labels: int, batch_size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._x = torch.zeros(batch_size, *shape).normal_(generator=generator)
+        self._y = torch.arange(batch_size) % num_labels
+        self.num_train = self.num_test = max(batch_size, num_labels)
+
+    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        rows = indices % len(self._x)
+        return self._x[rows], self._y[rows]
+
+    test_batch = train_batch
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One task of an experiment's method on a few batches of noise.
+
+    `seconds`: of a whole task, at its rate. `own`, `shared`: bytes of what is stored of it (see Learned).
+    """
+
+    seconds: float
+    own: int
+    shared: int
+
+
+def trial_of(experiment: Experiment) -> Trial:
+    """Learn a second task, which builds on a first where the method does so."""
     torch.set_num_threads(1)
-    problem = experiment.problem("cpu")
-    size = experiment.training.batch_size
-    x = torch.zeros(size, *problem.input_shape).normal_(generator=torch.Generator().manual_seed(0))
-    y = torch.arange(size) % problem.num_labels
-    step = ScoreStep(problem.net, problem.weights, draw_scores(problem.layers, 0, 0), Threshold(), experiment.training)
-    times = []
-    for _ in range(_TIMED_STEPS):
+    whole = experiment.training.num_batches
+    task = _Noise(experiment.benchmark.input_shape, experiment.benchmark.num_labels, experiment.training.batch_size)
+    states: list[Mapping[str, Tensor]] = []
+
+    def timed(index: int, num_batches: int) -> float:
+        recipe = replace(experiment.training, num_batches=num_batches)
+        problem = replace(experiment.problem("cpu"), recipe=recipe)
+        parents = [states[parent] for parent in experiment.method.dependence.parents(index)]
+        assert problem.weights
         started = time.perf_counter()
-        step(x, y)
-        times.append(time.perf_counter() - started)
-    return median(times) * experiment.training.num_batches, f"{_TIMED_STEPS} training steps timed on this machine"
+        state = experiment.method.learn(problem, index, task, parents).state
+        elapsed = time.perf_counter() - started
+        states[index:] = [state]
+        return elapsed
+
+    timed(0, 1)
+    few, many = 2, 2 + _TIMED_BATCHES
+    short, long = (min(timed(1, count) for _ in range(2)) for count in (few, many))
+    per_batch = max(long - short, 0.0) / (many - few)
+    shared = sum(tensor.nbytes for name, tensor in states[1].items() if name.startswith(SHARED))
+    own = sum(tensor.nbytes for tensor in states[1].values()) - shared
+    return Trial(max(short - few * per_batch, 0.0) + whole * per_batch, own, shared)
 
 
 def estimate_group(
@@ -58,20 +95,26 @@ def estimate_group(
 
     Evaluations count by their measured mean, or as a tenth of a shard while none is known.
     """
-    per_shard, basis = seconds_per_shard(experiment, state)
+    found = trial_of(experiment)
+    trained = state.shard_seconds()
+    per_shard = fmean(trained) if trained else found.seconds
+    basis = (
+        f"the mean of {len(trained)} shards already trained"
+        if trained
+        else f"{_TIMED_BATCHES} training batches timed on this machine"
+    )
     measured = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
     per_evaluation = fmean(measured) if measured else per_shard / 10
     shards, evaluations = left
     allocation = experiment.allocation
     streams = allocation.stream.num_streams if allocation else num_workers
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)
-    mask = num_packed_bytes(num_weights)
-    bank = total * mask + 4 * num_weights
+    bank = total * found.own + found.shared + 4 * num_weights
     gradients = 256 << 20 if not experiment.scenario.given_at_inference else 0
     pixels = 70_000
     for extent in experiment.benchmark.source().shape:
         pixels *= extent
-    kept = mask + 1024 if allocation is None else mask + 1024 + _STATE_BYTES * num_weights
+    kept = found.own + found.shared + 1024 + (0 if allocation is None else _STATE_BYTES * num_weights)
     return Estimate(
         seconds=shards * per_shard / min(num_workers, streams) + evaluations * per_evaluation / num_workers,
         disk_bytes=shards * kept + evaluations * 4096,

@@ -112,8 +112,8 @@ class TaskCoordinator(Coordinator):
         return {int(n): keys for n, keys in run["points"].items() if int(n) <= prefix}
 
     def _metrics_of(self, num_tasks: int) -> dict[str, float]:
-        stored = [self._state.trained[key].payload["facts"]["num_bytes"] for key in self._keys[:num_tasks]]
-        return {"num_bytes": float(sum(stored))}
+        facts = [self._state.trained[key].payload["facts"] for key in self._keys[:num_tasks]]
+        return {"num_bytes": float(sum(fact["num_bytes"] for fact in facts) + facts[-1].get("shared_bytes", 0))}
 
     def finished(self) -> bool:
         if self._state.failed or self._paused:

@@ -21,7 +21,7 @@ from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
 from supsup_core.benchmarks import Dataset
 from supsup_core.errors import SupSupError
 from supsup_core.evaluation import evaluate
-from supsup_core.methods import Dependence, Learner, Problem
+from supsup_core.methods import SHARED, Dependence, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
 
@@ -126,13 +126,15 @@ class Worker:
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
             own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
+        shared = sum(tensor.nbytes for name, tensor in learned.state.items() if name.startswith(SHARED))
         facts = {
             "kind": "trained",
             "task": job["task"],
             "accuracy": own_accuracy,
             "curve": [learned.curve.batches, learned.curve.losses],
             "num_images": experiment.training.num_batches * experiment.training.batch_size,
-            "num_bytes": sum(tensor.nbytes for tensor in learned.state.values()),
+            "num_bytes": sum(tensor.nbytes for tensor in learned.state.values()) - shared,
+            "shared_bytes": shared,
             "weights_sha256": weights_sha256(problem.weights),
             "device": self._settings["device"],
             "threads": self._settings["threads"],

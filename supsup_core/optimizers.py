@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -51,3 +52,52 @@ class RMSprop(Optimizer):
     @property
     def state(self) -> dict[str, Tensor]:
         return {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}
+
+
+@OPTIMIZERS.register("adam")
+class Adam(Optimizer):
+    """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8), step for step."""
+
+    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+        self._means = [torch.zeros_like(p) for p in parameters]
+        self._square_means = [torch.zeros_like(p) for p in parameters]
+        self._scratch = [torch.empty_like(p) for p in parameters]
+        self._steps = torch.zeros((), dtype=torch.int64)
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        self._steps += 1
+        steps = int(self._steps)
+        rate, root = self._learning_rate / (1 - 0.9**steps), math.sqrt(1 - 0.999**steps)
+        state = zip(self._parameters, gradients, self._means, self._square_means, self._scratch, strict=True)
+        for parameter, gradient, mean, square_mean, scratch in state:
+            mean.lerp_(gradient, 0.1)
+            square_mean.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            torch.sqrt(square_mean, out=scratch).div_(root).add_(1e-8)
+            parameter.addcdiv_(mean, scratch, value=-rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        means = {f"mean.{index}": tensor for index, tensor in enumerate(self._means)}
+        squares = {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}
+        return {"steps": self._steps, **means, **squares}
+
+
+@OPTIMIZERS.register("sgd")
+class SGD(Optimizer):
+    """Plain stochastic gradient descent."""
+
+    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.add_(gradient, alpha=-self._learning_rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {}

@@ -41,6 +41,14 @@ def signs(child: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return (drawn.astype(np.float32) * np.float32(2) - np.float32(1)).reshape(shape)
 
 
+def normal(child: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Float64 values of `shape`, standard normal (Box and Muller's transform of the raw bits)."""
+    size = math.prod(shape)
+    words = raw_bits(child, 2 * size).reshape(2, size) >> np.uint64(11)
+    radius, angle = (words.astype(np.float64) + 0.5) * 2.0**-53
+    return np.asarray(np.sqrt(-2 * np.log(radius)) * np.cos(2 * math.pi * angle)).reshape(shape)
+
+
 def permutation(child: int, size: int) -> npt.NDArray[np.int64]:
     """A uniform permutation of 0..size-1 (int64)."""
     return np.argsort(raw_bits(child, size), kind="stable")

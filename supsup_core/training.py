@@ -12,9 +12,11 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError, SupSupError
-from supsup_core.masks.edge_popup import MaskRule
-from supsup_core.nets.base import Net
 from supsup_core.optimizers import OPTIMIZERS
+from supsup_core.parametrizations import Parametrization
+
+LossGradients = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+"""Weights of all layers, images and labels to the mean loss and its gradient in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,35 +82,33 @@ def train(
     return curve
 
 
-class ScoreStep:
-    """One step of edge-popup: mask from scores, forward, backward, optimiser (paper, section 3.1).
+class Step:
+    """One step of training: weights of all layers, forward, backward, optimiser.
 
-    Weights and scores: one float32 tensor per layer. Scores are updated in place.
+    `loss_gradients` is Net.loss_gradients, or takes its place. The layers' tensors are updated in place.
     """
 
     def __init__(
-        self, net: Net, weights: Sequence[Tensor], scores: Sequence[Tensor], rule: MaskRule, recipe: TrainingRecipe
+        self,
+        layers: Sequence[Parametrization],
+        recipe: TrainingRecipe,
+        loss_gradients: LossGradients,
     ) -> None:
-        self._net = net
-        self._weights = weights
-        self._scores = scores
-        self._rule = rule
-        self._optimizer = OPTIMIZERS[recipe.optimizer](scores, recipe.learning_rate)
-        self._effective = [torch.empty_like(s) for s in scores]
+        self._layers = layers
+        self._loss_gradients = loss_gradients
+        self._trained = [tensor for layer in layers for tensor in layer.tensors]
+        self._optimizer = OPTIMIZERS[recipe.optimizer](self._trained, recipe.learning_rate)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
-        device = self._scores[0].device
-        for weight, scores, effective in zip(self._weights, self._scores, self._effective, strict=True):
-            self._rule.mask(scores, effective).mul_(weight)
-        loss, gradients = self._net.loss_gradients(self._effective, x.to(device), y.to(device))
-        for weight, scores, gradient in zip(self._weights, self._scores, gradients, strict=True):
-            self._rule.to_scores(scores, gradient.mul_(weight))
-        self._optimizer.step(gradients)
+        device = self._trained[0].device
+        loss, gradients = self._loss_gradients([layer.weight() for layer in self._layers], x.to(device), y.to(device))
+        found = [g for layer, gradient in zip(self._layers, gradients, strict=True) for g in layer.gradients(gradient)]
+        self._optimizer.step(found)
         return loss
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The live tensors of scores and optimiser, by name: all that going on exactly needs."""
-        scores = {f"scores.{index}": tensor for index, tensor in enumerate(self._scores)}
-        return {**scores, **self._optimizer.state}
+        """The live tensors of parameters and optimiser, by name: all that going on exactly needs."""
+        trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
+        return {**trained, **self._optimizer.state}

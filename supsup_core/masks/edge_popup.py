@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supsup_core import seeding
 from supsup_core.errors import InputError
-from supsup_core.nets.base import Layer
+from supsup_core.nets.base import Layer, draw_uniform
 
 
 def num_kept(density: float, size: int) -> int:
@@ -47,11 +45,14 @@ class MaskRule(ABC):
         return gradient
 
 
+@dataclass(frozen=True)
 class Threshold(MaskRule):
-    """Keep score >= 0, as in every MNIST experiment of the paper."""
+    """Keep score >= `at`: 0, as in every MNIST experiment of the paper."""
+
+    at: float = 0.0
 
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
-        return torch.ge(scores, 0, out=out)
+        return torch.ge(scores, self.at, out=out)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,5 @@ class TopK(MaskRule):
 
 
 def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:
-    """Fresh scores of a task: Kaiming uniform with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
-    drawn = []
-    for layer in layers:
-        child = seeding.child_seed(seed, f"scores/{layer.name}", task)
-        drawn.append(torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))))
-    return drawn
+    """Fresh scores of a task: Kaiming uniform with a = sqrt(5)."""
+    return draw_uniform(layers, seed, "scores", task)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.nets.base import Layer, Net, Objective, draw_weights
+from supsup_core.nets.base import Layer, Net, Objective, draw_uniform, draw_weights
+from supsup_core.parametrizations import Parametrization
 from supsup_core.registry import Registry
-from supsup_core.training import NUM_POINTS, LossCurve, TrainingRecipe
+from supsup_core.training import NUM_POINTS, LossCurve, Step, TrainingRecipe, batch_order, train
 
 
 class Dependence(Enum):
@@ -65,12 +66,17 @@ class Problem:
         return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
 
 
+SHARED = "shared."
+"""Prefix of those tensors of a task's state that the next task's take the place of."""
+
+
 @dataclass(frozen=True)
 class Learned:
     """What learning one task produced.
 
-    `state`: the tensors that answering needs, and all that is stored of the task; its bytes are the
-    method's bytes per task. `curve`: how the loss went.
+    `state`: the tensors that answering needs, and all that is stored of the task. After n tasks a method
+    stores all of their tensors, but of those whose name begins with SHARED the last task's alone.
+    `curve`: how the loss went.
     """
 
     state: Mapping[str, Tensor]
@@ -127,6 +133,25 @@ class Learner(ABC):
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
 
 
+class WeightsLearner(Learner):
+    """A learner whose answer for a task is the net's, with weights of the task's own."""
+
+    def __init__(self, problem: Problem, num_masks: int) -> None:
+        self._problem = problem
+        self._last: tuple[int, list[Tensor]] | None = None
+        self.num_masks = num_masks
+        self.num_labels = problem.num_labels
+
+    @abstractmethod
+    def weights(self, mask: int) -> list[Tensor]:
+        """The net's weights for one task, on the problem's device."""
+
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        if self._last is None or self._last[0] != mask:
+            self._last = (mask, self.weights(mask))
+        return self._problem.net.forward(self._last[1], x.to(self._problem.device)).to(x.device)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A way to learn tasks one after the other. Subclasses are final; their fields are their config."""
@@ -161,6 +186,34 @@ class Method(ABC):
 
 
 METHODS: Registry[type[Method]] = Registry("method")
+
+
+def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
+    """Weights that are to be trained, one tensor a layer, on the problem's device: Kaiming uniform, a = sqrt(5)."""
+    return [w.to(problem.device) for w in draw_uniform(problem.layers, problem.seed, "dense", index)]
+
+
+def fit(problem: Problem, index: int, task: Task, layers: Sequence[Parametrization], **changes: Any) -> LossCurve:
+    """Train on task `index` by the problem's recipe, with `changes` to its fields."""
+    recipe = replace(problem.recipe, **changes)
+    order = batch_order(recipe, task, problem.order_seed(index))
+    return train(task, order, Step(layers, recipe, problem.net.loss_gradients))
+
+
+def named(prefix: str, layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors of a state, one a layer: {prefix + the layer's name: tensor}."""
+    return {f"{prefix}{layer.name}": tensor for layer, tensor in zip(layers, tensors, strict=True)}
+
+
+def taken(state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Sequence[Layer]) -> list[Tensor]:
+    """What `named` put into a state, on the problem's device; CorruptError when it does not fit the layers."""
+    found = []
+    for layer in layers:
+        tensor = state.get(f"{prefix}{layer.name}")
+        if tensor is None or tensor.shape != layer.shape:
+            raise CorruptError(f"what is stored of a task has no {prefix}{layer.name} of shape {layer.shape}")
+        found.append(tensor.to(problem.device))
+    return found
 
 
 @torch.no_grad()

@@ -13,32 +13,28 @@ from torch import Tensor
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores
-from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, Trainee
+from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, Trainee, WeightsLearner
 from supsup_core.nets.base import Objective
-from supsup_core.training import NUM_POINTS, LossCurve, ScoreStep, batch_order, train
+from supsup_core.parametrizations import Scored
+from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train
 
 _GRADIENT_BYTES = 256 << 20
 """Bytes of gradients held at a time when many decisions are taken together."""
 
 
-class SupSupLearner(Learner):
+class SupSupLearner(WeightsLearner):
     """The frozen net under a bank of masks."""
 
     def __init__(self, problem: Problem, bank: MaskBank) -> None:
-        self._problem = problem
+        super().__init__(problem, bank.num_masks)
         self._bank = bank
-        self._last: tuple[int, list[Tensor]] | None = None
-        self.num_masks = bank.num_masks
-        self.num_labels = problem.num_labels
 
     def _masked(self, mask: Sequence[Tensor]) -> list[Tensor]:
         weights = self._problem.weights
         return [w * m.to(w.device) for w, m in zip(weights, mask, strict=True)]
 
-    def logits(self, x: Tensor, mask: int) -> Tensor:
-        if self._last is None or self._last[0] != mask:
-            self._last = (mask, self._masked(self._bank.mask(mask)))
-        return self._problem.net.forward(self._last[1], x.to(self._problem.device)).to(x.device)
+    def weights(self, mask: int) -> list[Tensor]:
+        return self._masked(self._bank.mask(mask))
 
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
         mean = self._masked(self._bank.mean() if subset is None else self._bank.subset_mean(subset))
@@ -58,7 +54,8 @@ class ScoreTrainee(Trainee):
     def __init__(self, problem: Problem, index: int, rule: MaskRule) -> None:
         self._rule = rule
         self._scores = [s.to(problem.device) for s in draw_scores(problem.layers, problem.seed, index)]
-        self._step = ScoreStep(problem.net, problem.weights, self._scores, rule, problem.recipe)
+        layers = [Scored(w, s, rule) for w, s in zip(problem.weights, self._scores, strict=True)]
+        self._step = Step(layers, problem.recipe, problem.net.loss_gradients)
 
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
         return train(task, order, self._step, num_points)

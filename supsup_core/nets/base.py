@@ -97,6 +97,16 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
     return drawn
 
 
+def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Kaiming uniform with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32, on the CPU: scores, and weights
+    that are to be trained. Each (seed, purpose, index) draws its own."""
+    drawn = []
+    for layer in layers:
+        child = seeding.child_seed(seed, f"{purpose}/{layer.name}", index)
+        drawn.append(torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))))
+    return drawn
+
+
 def weights_sha256(weights: Sequence[Tensor]) -> str:
     """SHA-256 over the bytes of all weights: finds out a machine that draws another W from the seed."""
     digest = hashlib.sha256()

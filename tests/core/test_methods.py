@@ -5,7 +5,9 @@ import torch
 
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.methods import METHODS, Method, Problem
+from supsup_core.inference import OBJECTIVES
+from supsup_core.methods import METHODS, SHARED, Dependence, Method, Problem
+from supsup_core.methods.base import WeightsLearner, accuracy
 from supsup_core.nets import NETS
 from supsup_core.scenarios import SCENARIOS
 from supsup_core.training import TrainingRecipe
@@ -48,8 +50,53 @@ def test_a_learner_knows_every_task(method: Method, small_problem: Problem, digi
     assert (learner.num_masks, learner.num_labels) == (3, 10)
     x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(9))
     for mask in range(3):
-        assert learner.logits(x, mask).shape == (9, 20)
-        assert int(learner.predict(x, mask).max()) < 10
+        logits = learner.logits(x, mask)
+        assert len(logits) == 9
+        assert logits.shape[1] in (10, 20)
+        assert torch.equal(learner.predict(x, mask), logits[:, :10].argmax(1))
+
+
+def test_it_learns_real_digits(method: Method, digits: Dataset) -> None:
+    recipe = TrainingRecipe(num_batches=300, learning_rate=2e-3)
+    problem = Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, recipe, seed=0)
+    states = learn(method, problem, digits, 2)
+    last = BENCHMARKS["permuted"](base="digits").task(1, digits, 0)
+    assert accuracy(method.learner(problem, states), last, 1) > 0.6
+
+
+def test_what_it_needs_of_earlier_tasks_is_what_it_says(
+    method: Method, small_problem: Problem, digits: Dataset
+) -> None:
+    """A task that is said to stand alone is answered the same, whatever else was learned."""
+    states = learn(method, small_problem, digits, 3)
+    x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(50))
+    early, late = (method.learner(small_problem, states[:n]).logits(x, 1) for n in (2, 3))
+    if method.dependence is not Dependence.SEQUENTIAL:
+        torch.testing.assert_close(early, late)
+        assert not any(name.startswith(SHARED) for state in states for name in state)
+    else:
+        assert not torch.allclose(early, late)
+        assert any(name.startswith(SHARED) for name in states[0])
+
+
+def test_the_superposition_it_claims_is_the_one_it_has(method: Method, small_problem: Problem, digits: Dataset) -> None:
+    """d objective / d alpha, against differences of the objective at mean weights that it can be asked for."""
+    learner = method.learner(small_problem, learn(method, small_problem, digits, 3))
+    x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(8))
+    if not method.superposes:
+        with pytest.raises(InputError, match="cannot superpose"):
+            learner.alpha_gradients(x[None], None, OBJECTIVES["entropy"])
+        return
+    assert isinstance(learner, WeightsLearner)
+    weights = [[w.clone() for w in learner.weights(mask)] for mask in range(3)]
+    for chosen in ([0, 1, 2], [0, 2]):
+        alpha = torch.full((len(chosen),), 1 / len(chosen), requires_grad=True)
+        mixed = [sum(a * weights[m][layer] for a, m in zip(alpha, chosen, strict=True)) for layer in range(3)]
+        value = OBJECTIVES["entropy"](small_problem.net.forward(mixed, x), 10)
+        (wanted,) = torch.autograd.grad(value, alpha)
+        subset = None if len(chosen) == 3 else torch.tensor(chosen)
+        found = learner.alpha_gradients(x[None], subset, OBJECTIVES["entropy"])
+        torch.testing.assert_close(found, wanted[None], rtol=1e-3, atol=1e-5)
 
 
 def test_its_scenarios_exist(method: Method) -> None:

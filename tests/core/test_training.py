@@ -14,7 +14,8 @@ from supsup_core.masks import Threshold, TopK, draw_scores
 from supsup_core.methods import METHODS, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import NETS, draw_weights
-from supsup_core.training import ScoreStep, TrainingRecipe, batch_order, train
+from supsup_core.parametrizations import Scored
+from supsup_core.training import Step, TrainingRecipe, batch_order, train
 
 
 @pytest.mark.parametrize("rule", ["threshold", "top_k"])
@@ -27,7 +28,8 @@ def test_a_step_is_edge_popup_with_torchs_rmsprop(rule: str) -> None:
     mask_rule = Threshold() if rule == "threshold" else TopK(0.3, True)
     plain = [s.clone().requires_grad_() for s in scores]
     optimizer = torch.optim.RMSprop(plain, lr=1e-3)
-    step = ScoreStep(net, weights, scores, mask_rule, TrainingRecipe(learning_rate=1e-3))
+    layers_in_training = [Scored(w, s, mask_rule) for w, s in zip(weights, scores, strict=True)]
+    step = Step(layers_in_training, TrainingRecipe(learning_rate=1e-3), net.loss_gradients)
     generator = torch.Generator().manual_seed(0)
     for _ in range(25):
         x = torch.randn(16, 30, generator=generator)

@@ -1,0 +1,106 @@
+"""What the other methods lie between: a net for each task, and one net for all without any protection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from supsup_core.benchmarks.base import Task
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    WeightsLearner,
+    fit,
+    fresh_weights,
+    named,
+    taken,
+)
+from supsup_core.nets.base import draw_uniform
+from supsup_core.parametrizations import Dense
+
+
+class OwnWeightsLearner(WeightsLearner):
+    """Every task has all weights of its own."""
+
+    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+        super().__init__(problem, len(states))
+        self._all = [taken(state, "weights.", problem, problem.layers) for state in states]
+
+    def weights(self, mask: int) -> list[Tensor]:
+        return self._all[mask]
+
+
+@METHODS.register("upper_bound")
+@dataclass(frozen=True, kw_only=True)
+class UpperBound(Method):
+    """One network a task, all its weights trained from a fresh draw: what the paper calls the upper bound.
+
+    No task helps or harms another, at the price of a whole network for each.
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
+    superposes: ClassVar[bool] = False
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.INDEPENDENT
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        weights = fresh_weights(problem, index)
+        curve = fit(problem, index, task, [Dense(weight) for weight in weights])
+        return Learned(named("weights.", problem.layers, weights), curve)
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        return OwnWeightsLearner(problem, states)
+
+
+class HeadsLearner(WeightsLearner):
+    """One trunk, all layers but the last, and a last layer for each task."""
+
+    def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
+        super().__init__(problem, len(states))
+        self._trunk = list(trunk)
+        self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
+
+    def weights(self, mask: int) -> list[Tensor]:
+        return self._trunk + self._heads[mask]
+
+
+def fresh_head(problem: Problem, index: int) -> list[Tensor]:
+    """The last layer of task `index` before its training."""
+    return [w.to(problem.device) for w in draw_uniform(problem.layers[-1:], problem.seed, "head", index)]
+
+
+@METHODS.register("lower_bound")
+@dataclass(frozen=True, kw_only=True)
+class LowerBound(Method):
+    """One trunk trained throughout, with nothing that keeps what it knew, and a head for each task."""
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
+    superposes: ClassVar[bool] = False
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.SEQUENTIAL
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        layers = problem.layers[:-1]
+        trunk = (
+            [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
+            if parents
+            else fresh_weights(problem)[:-1]
+        )
+        head = fresh_head(problem, index)
+        curve = fit(problem, index, task, [Dense(weight) for weight in trunk + head])
+        return Learned({**named(SHARED, layers, trunk), **named("head.", problem.layers[-1:], head)}, curve)
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

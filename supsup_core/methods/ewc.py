@@ -1,0 +1,108 @@
+"""Online EWC: weights that mattered to earlier tasks are held where they were (Schwarz et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    fit,
+    fresh_weights,
+    named,
+    taken,
+)
+from supsup_core.methods.bounds import HeadsLearner, fresh_head
+from supsup_core.parametrizations import Anchored, Dense, Parametrization
+
+_FISHER = f"{SHARED}fisher."
+_CHUNK = 64
+"""Images whose gradients are held at a time."""
+
+
+def fisher(problem: Problem, weights: Sequence[Tensor], task: Task, index: int, num_images: int) -> list[Tensor]:
+    """The diagonal of the Fisher information at `weights`, one tensor a layer: the mean over seeded training images
+    of the squared gradient of log p(label), the label drawn from the net's own answer."""
+    child = seeding.child_seed(problem.seed, "fisher", index)
+    order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
+    thresholds = torch.from_numpy(seeding.uniform(child, (len(order),), 0.5)).double() + 0.5
+    total = [torch.zeros_like(weight) for weight in weights]
+    for indices, drawn in zip(torch.split(order, _CHUNK), torch.split(thresholds, _CHUNK), strict=True):
+        x = task.train_batch(indices)[0].to(problem.device)[:, None]
+        points = drawn.to(problem.device)
+
+        def log_likelihood(logits: Tensor, num_labels: int, points: Tensor = points) -> Tensor:
+            log_p = torch.log_softmax(logits, -1)[..., 0, :]
+            cumulated = log_p.detach().double().exp().cumsum(-1)
+            labels = (cumulated < points[: len(cumulated), None]).sum(-1).clamp_(max=log_p.shape[-1] - 1)
+            return log_p.gather(-1, labels[..., None])[..., 0]
+
+        for sums, gradient in zip(total, problem.net.decision_gradients(weights, x, log_likelihood, 0), strict=True):
+            sums.add_(gradient.square_().sum(0))
+    return [sums.div_(len(order)) for sums in total]
+
+
+@METHODS.register("ewc")
+@dataclass(frozen=True, kw_only=True)
+class OnlineEWC(Method):
+    """The lower bound with a quadratic pull of the trunk towards where the tasks before left it.
+
+    The pull is strength / 2 * fisher * (weight - anchor)^2. After each task fisher becomes decay * fisher + the
+    task's own, from `fisher_images` training images.
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
+    superposes: ClassVar[bool] = False
+
+    strength: float = 100.0
+    decay: float = 1.0
+    fisher_images: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.strength >= 0:
+            raise InputError(f"strength: must not be negative, not {self.strength}")
+        if not 0 < self.decay <= 1:
+            raise InputError(f"decay: must be in (0, 1], not {self.decay}")
+        if self.fisher_images < 1:
+            raise InputError(f"fisher_images: must be at least 1, not {self.fisher_images}")
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.SEQUENTIAL
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        layers, last = problem.layers[:-1], problem.layers[-1:]
+        head = fresh_head(problem, index)
+        if parents:
+            anchors = taken(parents[0], SHARED, problem, layers)
+            importance = taken(parents[0], _FISHER, problem, layers)
+            trunk = [anchor.clone() for anchor in anchors]
+            trained: list[Parametrization] = [
+                Anchored(weight, anchor, pull, self.strength)
+                for weight, anchor, pull in zip(trunk, anchors, importance, strict=True)
+            ]
+        else:
+            trunk = fresh_weights(problem)[:-1]
+            importance = [torch.zeros_like(weight) for weight in trunk]
+            trained = [Dense(weight) for weight in trunk]
+        curve = fit(problem, index, task, [*trained, *(Dense(weight) for weight in head)])
+        found = fisher(problem, trunk + head, task, index, self.fisher_images)[:-1]
+        total = [self.decay * before + now for before, now in zip(importance, found, strict=True)]
+        state = {**named(SHARED, layers, trunk), **named(_FISHER, layers, total), **named("head.", last, head)}
+        return Learned(state, curve)
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -1,0 +1,203 @@
+"""iCaRL: exemplars, distillation and the nearest mean of exemplars (Rebuffi et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    fresh_weights,
+    named,
+    taken,
+)
+from supsup_core.methods.bounds import fresh_head
+from supsup_core.parametrizations import Dense
+from supsup_core.training import Step, train
+
+_CHUNK = 512
+
+
+def features(problem: Problem, trunk: Sequence[Tensor], x: Tensor) -> Tensor:
+    """What the last layer is given, scaled to length 1: (images, features)."""
+    last = problem.layers[-1]
+    through = torch.eye(last.shape[1], device=problem.device)
+    rows = [problem.net.forward([*trunk, through], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
+    return F.normalize(torch.cat(rows), dim=1)
+
+
+def herd(found: Tensor, count: int) -> Tensor:
+    """Indices of the `count` rows whose running mean stays nearest to the mean of all, in order of choice."""
+    mean = found.mean(0)
+    total = torch.zeros_like(mean)
+    free = torch.ones(len(found), dtype=torch.bool, device=found.device)
+    chosen = []
+    for number in range(1, min(count, len(found)) + 1):
+        distances = (mean - (total + found) / number).square_().sum(1)
+        best = int(distances.masked_fill_(~free, torch.inf).argmin())
+        free[best] = False
+        total += found[best]
+        chosen.append(best)
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Images kept of earlier tasks, (count, *shape), and their classes, task * num_labels + label, in herding order."""
+
+    images: Tensor
+    classes: Tensor
+
+    def first(self, count: int) -> Exemplars:
+        """The first `count` of each class."""
+        kept = [torch.nonzero(self.classes == c).flatten()[:count] for c in sorted(set(self.classes.tolist()))]
+        rows = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.int64)
+        return Exemplars(self.images[rows], self.classes[rows])
+
+
+class _WithExemplars(Task):
+    """A task's training images and, after them, the exemplars; labels are classes."""
+
+    def __init__(self, task: Task, exemplars: Exemplars, offset: int) -> None:
+        self._task = task
+        self._exemplars = exemplars
+        self._offset = offset
+        self.num_train = task.num_train + len(exemplars.classes)
+        self.num_test = 0
+
+    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        new = indices < self._task.num_train
+        x, y = self._task.train_batch(indices[new])
+        old = indices[~new] - self._task.num_train
+        return torch.cat([x, self._exemplars.images[old]]), torch.cat([y + self._offset, self._exemplars.classes[old]])
+
+    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("only the training part has exemplars")
+
+
+class ICaRLLearner(Learner):
+    """Nearest mean of exemplars: a logit is minus the squared distance of the features to a class's mean."""
+
+    def __init__(self, problem: Problem, num_tasks: int, trunk: Sequence[Tensor], exemplars: Exemplars) -> None:
+        self._problem = problem
+        self._trunk = trunk
+        self.num_masks = num_tasks
+        self.num_labels = problem.num_labels
+        found = features(problem, trunk, exemplars.images)
+        classes = exemplars.classes.to(found.device)
+        means = [found[classes == c].mean(0) for c in range(num_tasks * self.num_labels)]
+        self._means = F.normalize(torch.stack(means), dim=1)
+
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        own = self._means[mask * self.num_labels : (mask + 1) * self.num_labels]
+        distances = torch.cdist(features(self._problem, self._trunk, x), own).square_()
+        return distances.neg_().nan_to_num_(nan=-torch.inf).to(x.device)
+
+
+@METHODS.register("icarl")
+@dataclass(frozen=True, kw_only=True)
+class ICaRL(Method):
+    """One net for all classes, a budget of exemplars shared evenly by them, distillation of its earlier self.
+
+    With an unknown task (GNu) the nearest mean over all classes is inference.rule=exhaustive with
+    inference.objective=max_logit and inference.decision_group=1.
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNu"})
+    superposes: ClassVar[bool] = False
+
+    num_exemplars: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.num_exemplars < 1:
+            raise InputError(f"num_exemplars: must be at least 1, not {self.num_exemplars}")
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.SEQUENTIAL
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        num_labels, layers = problem.num_labels, problem.layers[:-1]
+        per_class = self.num_exemplars // ((index + 1) * num_labels)
+        if per_class == 0:
+            raise InputError(
+                f"method.num_exemplars: {self.num_exemplars} are not one for each of {(index + 1) * num_labels} "
+                f"classes; set at least that, or benchmark.num_tasks lower"
+            )
+        old_trunk, old_head, exemplars = self._kept(problem, index, parents)
+        trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
+        head = torch.cat([old_head, fresh_head(problem, index)[0][:num_labels]])
+        rehearsed = _WithExemplars(task, exemplars, index * num_labels)
+
+        def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            targets = F.one_hot(y, len(head)).float()
+            if parents:
+                with torch.no_grad():
+                    targets[:, : len(old_head)] = problem.net.forward([*old_trunk, old_head], x).sigmoid()
+            loss = F.binary_cross_entropy_with_logits(problem.net.forward(leaves, x), targets)
+            return loss.detach(), list(torch.autograd.grad(loss, leaves))
+
+        recipe = problem.recipe
+        drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
+        step = Step([Dense(weight) for weight in [*trunk, head]], recipe, loss_gradients)
+        curve = train(rehearsed, torch.from_numpy(drawn), step)
+        kept = self._chosen(problem, trunk, task, index, per_class, exemplars)
+        return Learned(
+            {
+                **named(SHARED, layers, trunk), f"{SHARED}head": head,
+                f"{SHARED}exemplars": kept.images, f"{SHARED}classes": kept.classes,
+            },
+            curve,
+        )  # fmt: skip
+
+    def _kept(
+        self, problem: Problem, num_tasks: int, states: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[list[Tensor], Tensor, Exemplars]:
+        """Trunk, head and exemplars after `num_tasks` tasks."""
+        if not states:
+            width = problem.layers[-1].shape[1]
+            empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
+            return [], torch.zeros(0, width, device=problem.device), Exemplars(*empty)
+        state = states[-1]
+        trunk = taken(state, SHARED, problem, problem.layers[:-1])
+        try:
+            found = [state[f"{SHARED}{name}"] for name in ("head", "exemplars", "classes")]
+        except KeyError as error:
+            raise CorruptError(f"what is stored of a task has no {error.args[0]}") from error
+        if len(found[0]) != num_tasks * problem.num_labels:
+            raise CorruptError(f"what is stored of a task has {len(found[0])} classes, not those of {num_tasks} tasks")
+        return trunk, found[0].to(problem.device), Exemplars(found[1], found[2])
+
+    def _chosen(
+        self, problem: Problem, trunk: Sequence[Tensor], task: Task, index: int, per_class: int, before: Exemplars
+    ) -> Exemplars:
+        """The exemplars after this task: fewer of each class before, and herded ones of each new class."""
+        images, classes = [before.first(per_class).images], [before.first(per_class).classes]
+        x, y = task.train_batch(torch.arange(task.num_train))
+        for label in range(problem.num_labels):
+            own = x[y == label]
+            if len(own) == 0:
+                raise InputError(f"benchmark: task {index} has no training image of label {label}, which iCaRL needs")
+            chosen = own[herd(features(problem, trunk, own), per_class)]
+            images.append(chosen)
+            classes.append(torch.full((len(chosen),), index * problem.num_labels + label))
+        return Exemplars(torch.cat(images), torch.cat(classes))
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        trunk, _, exemplars = self._kept(problem, len(states), states)
+        return ICaRLLearner(problem, len(states), trunk, exemplars)

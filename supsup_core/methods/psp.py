@@ -1,0 +1,83 @@
+"""PSP: one network trained throughout, in which each task turns the inputs of every layer (Cheung et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    WeightsLearner,
+    fit,
+    fresh_weights,
+    named,
+    taken,
+)
+from supsup_core.parametrizations import Rotated
+
+
+def rotations(problem: Problem, index: int) -> list[Tensor]:
+    """The orthogonal matrices of task `index`, (in, in) for each layer: uniform over all, drawn from the seed."""
+    drawn = []
+    for layer in problem.layers:
+        if len(layer.shape) != 2:
+            raise InputError("method psp turns the inputs of fully connected layers; use an MLP, or another method")
+        child = seeding.child_seed(problem.seed, f"rotation/{layer.name}", index)
+        q, r = np.linalg.qr(seeding.normal(child, (layer.fan_in, layer.fan_in)))
+        drawn.append(torch.from_numpy((q * np.sign(np.diag(r))).astype(np.float32)).to(problem.device))
+    return drawn
+
+
+class PSPLearner(WeightsLearner):
+    """The weights as the last task left them, turned as each task needs them."""
+
+    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+        super().__init__(problem, len(states))
+        self._shared = taken(states[-1], SHARED, problem, problem.layers)
+
+    def weights(self, mask: int) -> list[Tensor]:
+        return [w @ turn for w, turn in zip(self._shared, rotations(self._problem, mask), strict=True)]
+
+
+@METHODS.register("psp")
+@dataclass(frozen=True, kw_only=True)
+class PSP(Method):
+    """Parameter superposition with rotations: the tasks' weights lie in one tensor, turned against one another.
+
+    Stores nothing of a task but the shared weights: the rotations are drawn again from the seed.
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
+    superposes: ClassVar[bool] = False
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.SEQUENTIAL
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        layers = problem.layers
+        turns = rotations(problem, index)
+        weights = (
+            [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
+            if parents
+            else fresh_weights(problem)
+        )
+        curve = fit(problem, index, task, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
+        return Learned(named(SHARED, layers, weights), curve)
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        return PSPLearner(problem, states)

@@ -1,0 +1,73 @@
+"""Separate Heads: one trunk that stays as it is, and a last layer for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from supsup_core.benchmarks.base import Task
+from supsup_core.errors import InputError
+from supsup_core.methods.base import (
+    METHODS,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    fit,
+    fresh_weights,
+    named,
+    taken,
+)
+from supsup_core.methods.bounds import HeadsLearner, fresh_head
+from supsup_core.parametrizations import Dense, Fixed
+
+
+@METHODS.register("separate_heads")
+@dataclass(frozen=True, kw_only=True)
+class SeparateHeads(Method):
+    """A trained last layer a task over a trunk that is `trained` on the first task or `random` (Random W).
+
+    `trunk_learning_rate`: of the first task, trunk and head; None takes the recipe's.
+    """
+
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
+    superposes: ClassVar[bool] = False
+
+    trunk: Literal["trained", "random"] = "trained"
+    trunk_learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        rate = self.trunk_learning_rate
+        if rate is not None and self.trunk == "random":
+            raise InputError("trunk_learning_rate: a random trunk is not trained; leave it out")
+        if rate is not None and not rate > 0:
+            raise InputError(f"trunk_learning_rate: must be positive, not {rate}")
+
+    @property
+    def dependence(self) -> Dependence:
+        return Dependence.INDEPENDENT if self.trunk == "random" else Dependence.AFTER_FIRST
+
+    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+        layers = problem.layers
+        head = fresh_head(problem, index)
+        stored = named("head.", layers[-1:], head)
+        if self.trunk == "trained" and index == 0:
+            trunk = fresh_weights(problem)[:-1]
+            rate = self.trunk_learning_rate or problem.recipe.learning_rate
+            curve = fit(problem, index, task, [Dense(weight) for weight in trunk + head], learning_rate=rate)
+            return Learned({**stored, **named("trunk.", layers[:-1], trunk)}, curve)
+        fixed = [Fixed(weight) for weight in self._trunk(problem, parents)]
+        return Learned(stored, fit(problem, index, task, [*fixed, *(Dense(weight) for weight in head)]))
+
+    def _trunk(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+        """The trunk that all tasks stand on; the first of `states` holds it where it was trained."""
+        if self.trunk == "random":
+            return problem.weights[:-1]
+        return taken(states[0], "trunk.", problem, problem.layers[:-1])
+
+    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+        return HeadsLearner(problem, self._trunk(problem, states), states)

@@ -1,0 +1,155 @@
+"""What a method trains of one layer, and how it makes the layer's weight.
+
+A method's training is a list of these, one for each layer of the net, and one step of `training.Step`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from supsup_core.masks.edge_popup import MaskRule
+
+
+class Parametrization(ABC):
+    """One layer in training: trained tensors to the layer's weight, the weight's gradient back to them."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """The live float32 tensors that are trained, updated in place."""
+
+    @abstractmethod
+    def weight(self) -> Tensor:
+        """The layer's weight as the tensors stand. May be a buffer that the next call overwrites."""
+
+    @abstractmethod
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        """The gradient in each of `tensors` from that in the weight, which may be overwritten."""
+
+
+class Fixed(Parametrization):
+    """A weight that is not trained."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return []
+
+    def weight(self) -> Tensor:
+        return self._weight
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        return []
+
+
+class Dense(Parametrization):
+    """The weight itself, trained as usual."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self._weight]
+
+    def weight(self) -> Tensor:
+        return self._weight
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        return [gradient]
+
+
+class Anchored(Parametrization):
+    """A dense weight with a quadratic pull, strength / 2 * importance * (weight - anchor)^2, towards an anchor."""
+
+    def __init__(self, weight: Tensor, anchor: Tensor, importance: Tensor, strength: float) -> None:
+        self._weight = weight
+        self._anchor = anchor
+        self._importance = importance
+        self._strength = strength
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self._weight]
+
+    def weight(self) -> Tensor:
+        return self._weight
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        return [gradient.addcmul_(self._importance, self._weight - self._anchor, value=self._strength)]
+
+
+class Scored(Parametrization):
+    """A fixed weight under a mask made from trained scores (edge-popup; paper, section 3.1)."""
+
+    def __init__(self, weight: Tensor, scores: Tensor, rule: MaskRule) -> None:
+        self._weight = weight
+        self._scores = scores
+        self._rule = rule
+        self._effective = torch.empty_like(scores)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self._scores]
+
+    def weight(self) -> Tensor:
+        return self._rule.mask(self._scores, self._effective).mul_(self._weight)
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        return [self._rule.to_scores(self._scores, gradient.mul_(self._weight))]
+
+
+class RankOne(Parametrization):
+    """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
+
+    weight: (out, in, ...), outputs: (out,), inputs: (in,). The weight is trained too where `train_weight`.
+    """
+
+    def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:
+        self._weight = weight
+        self._outputs = outputs
+        self._inputs = inputs
+        self._train_weight = train_weight
+        self._tail = (1,) * (weight.dim() - 2)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self._outputs, self._inputs, *([self._weight] if self._train_weight else [])]
+
+    def _outer(self) -> Tensor:
+        outer: Tensor = self._outputs.view(-1, 1, *self._tail) * self._inputs.view(1, -1, *self._tail)
+        return outer
+
+    def weight(self) -> Tensor:
+        return self._weight * self._outer()
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        per_pair = (gradient * self._weight).flatten(2).sum(2) if self._tail else gradient * self._weight
+        found = [per_pair @ self._inputs, per_pair.t() @ self._outputs]
+        return [*found, gradient.mul_(self._outer())] if self._train_weight else found
+
+
+class Rotated(Parametrization):
+    """A trained weight whose inputs are turned by a fixed orthogonal matrix (PSP, Cheung et al. 2019).
+
+    weight: (out, in), rotation: (in, in); the layer's weight is weight @ rotation.
+    """
+
+    def __init__(self, weight: Tensor, rotation: Tensor) -> None:
+        self._weight = weight
+        self._rotation = rotation
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self._weight]
+
+    def weight(self) -> Tensor:
+        return self._weight @ self._rotation
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        return [gradient @ self._rotation.t()]
