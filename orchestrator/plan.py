@@ -35,7 +35,8 @@ class Run:
         for key, value in self.varied.items():
             meant = self.experiment.allocation is not None or key.split(".")[0] not in NNS_KEYS
             if key not in shown and meant:
-                parts.append(f"{key.rpartition('.')[2]}={value}")
+                last = key.rpartition(".")[2]
+                parts.append(str(value) if last == "name" else f"{last}={value}")
         return " ".join(parts)
 
     @property

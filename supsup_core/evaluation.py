@@ -14,7 +14,7 @@ from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
-from supsup_core.methods.base import Learner, Method
+from supsup_core.methods.base import Dependence, Learner, Method
 from supsup_core.nets.base import Objective
 from supsup_core.scenarios import Scenario
 
@@ -59,6 +59,11 @@ def check(scenario: Scenario, method: Method, method_name: str, inference: Infer
     if scenario.name not in method.scenarios:
         raise InputError(
             f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
+        )
+    if not scenario.given_in_training and method.dependence is not Dependence.INDEPENDENT:
+        raise InputError(
+            f"scenario: in {scenario.name} nobody knows which task came before, and method {method_name} as it is set "
+            "builds on that; leave method.transfer out"
         )
     num_outputs, num_labels = outputs
     if num_outputs < num_labels:

@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import digits, mnist, permuted, rotated
+from supsup_core.benchmarks import digits, mnist, permuted, rotated, split
 from supsup_core.benchmarks.base import BASES, BENCHMARKS, AlteredTask, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "mnist",
     "permuted",
     "rotated",
+    "split",
 ]

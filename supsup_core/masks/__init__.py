@@ -1,6 +1,14 @@
 """Binary masks: learned from scores, stored as bits."""
 
 from supsup_core.masks.bank import MaskBank
-from supsup_core.masks.edge_popup import MaskRule, Threshold, TopK, draw_scores, num_kept, top_k_mask
+from supsup_core.masks.edge_popup import (
+    MaskRule,
+    Threshold,
+    TopK,
+    draw_scores,
+    erdos_renyi_density,
+    num_kept,
+    top_k_mask,
+)
 
-__all__ = ["MaskBank", "MaskRule", "Threshold", "TopK", "draw_scores", "num_kept", "top_k_mask"]
+__all__ = ["MaskBank", "MaskRule", "Threshold", "TopK", "draw_scores", "erdos_renyi_density", "num_kept", "top_k_mask"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from supsup_core.nets.base import Layer, draw_uniform
 def num_kept(density: float, size: int) -> int:
     """How many of `size` weights a density keeps: max(1, round(density * size)), halves to even."""
     return max(1, round(density * size))
+
+
+def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
+    """The share of a layer (out, in, *kernel) that a budget b keeps: min(0.5, b * (out + in) / number of weights)."""
+    return min(0.5, budget * (shape[0] + shape[1]) / math.prod(shape))
 
 
 def top_k_mask(ranked: Tensor, count: int, out: Tensor | None = None) -> Tensor:

@@ -12,9 +12,21 @@ from torch import Tensor
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores
-from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, Trainee, WeightsLearner
-from supsup_core.nets.base import Objective
+from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    Trainee,
+    WeightsLearner,
+    named,
+    taken,
+)
+from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Scored
 from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train
 
@@ -51,10 +63,11 @@ class SupSupLearner(WeightsLearner):
 class ScoreTrainee(Trainee):
     """The scores of one mask, and their optimiser."""
 
-    def __init__(self, problem: Problem, index: int, rule: MaskRule) -> None:
-        self._rule = rule
-        self._scores = [s.to(problem.device) for s in draw_scores(problem.layers, problem.seed, index)]
-        layers = [Scored(w, s, rule) for w, s in zip(problem.weights, self._scores, strict=True)]
+    def __init__(self, problem: Problem, scores: Sequence[Tensor], rules: Sequence[MaskRule]) -> None:
+        """scores: one tensor a layer, which is trained in place."""
+        self.scores = scores
+        self._rules = rules
+        layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
         self._step = Step(layers, problem.recipe, problem.net.loss_gradients)
 
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
@@ -64,9 +77,12 @@ class ScoreTrainee(Trainee):
     def state(self) -> dict[str, Tensor]:
         return self._step.state
 
+    def masks(self) -> list[Tensor]:
+        """The mask of each layer as the scores stand, float32 zeros and ones."""
+        return [rule.mask(s, torch.empty_like(s)) for rule, s in zip(self._rules, self.scores, strict=True)]
+
     def learned(self) -> dict[str, Tensor]:
-        kept = [self._rule.mask(s, torch.empty_like(s)).flatten().bool().cpu().numpy() for s in self._scores]
-        bits = np.concatenate(kept)
+        bits = np.concatenate([mask.flatten().bool().cpu().numpy() for mask in self.masks()])
         blob = codec.encode(codec.pack(bits), bits.size)
         return {"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}
 
@@ -76,8 +92,13 @@ class ScoreTrainee(Trainee):
 class SupSup(Method):
     """One binary mask a task, found by edge-popup.
 
-    `mask`: `threshold` keeps score >= 0; `top_k` keeps exactly the share `density` of each layer, ranked
-    by |score| (`rank: abs`) or by the raw score (`rank: raw`).
+    `mask`: `threshold` keeps score >= 0; `top_k` keeps exactly a share of each layer, ranked by |score|
+    (`rank: abs`) or by the raw score (`rank: raw`). The share is `density`, or where `erdos_renyi` gives a budget b,
+    min(0.5, b * (out + in) / number of weights), so that small layers keep more.
+
+    `transfer`: where a task's scores start. `none`: fresh. `masks`: fresh values, dealt out in the order of the
+    running mean of the masks before (paper, section 4.1), so that they have the scale of a fresh start; weights that
+    the mean ties keep the order they were drawn in. `scores`: the running mean of the scores before (authors' code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -86,27 +107,63 @@ class SupSup(Method):
     mask: Literal["threshold", "top_k"] = "threshold"
     density: float = 0.5
     rank: Literal["abs", "raw"] = "abs"
+    erdos_renyi: float | None = None
+    transfer: Literal["none", "masks", "scores"] = "none"
 
     def __post_init__(self) -> None:
         rule = TopK(self.density, self.rank == "abs")
-        if self.mask == "threshold" and rule != TopK(0.5, True):
-            raise InputError("density, rank: only method.mask=top_k uses them; set it, or leave them out")
+        if self.mask == "threshold" and (rule != TopK(0.5, True) or self.erdos_renyi is not None):
+            raise InputError("density, rank, erdos_renyi: only method.mask=top_k uses them; set it, or leave them out")
+        if self.erdos_renyi is not None and not self.erdos_renyi > 0:
+            raise InputError(f"erdos_renyi: must be positive, not {self.erdos_renyi}")
+        if self.erdos_renyi is not None and self.density != 0.5:
+            raise InputError("density: erdos_renyi takes its place; set one of them")
 
     @property
     def dependence(self) -> Dependence:
-        return Dependence.INDEPENDENT
+        return Dependence.INDEPENDENT if self.transfer == "none" else Dependence.SEQUENTIAL
 
-    def mask_rule(self) -> MaskRule:
-        """The rule that turns scores into a mask."""
-        return Threshold() if self.mask == "threshold" else TopK(self.density, self.rank == "abs")
+    def mask_rules(self, layers: Sequence[Layer]) -> list[MaskRule]:
+        """The rule of each layer that turns its scores into its mask."""
+        if self.mask == "threshold":
+            return [Threshold() for _ in layers]
+        shares = [
+            self.density if self.erdos_renyi is None else erdos_renyi_density(self.erdos_renyi, layer.shape)
+            for layer in layers
+        ]
+        return [TopK(share, self.rank == "abs") for share in shares]
 
-    def begin(self, problem: Problem, index: int) -> Trainee:
-        return ScoreTrainee(problem, index, self.mask_rule())
+    def begin(self, problem: Problem, index: int) -> ScoreTrainee:
+        if self.transfer != "none":
+            raise InputError(
+                "transfer: needs the order of the tasks, which NNs does not know; set method.transfer=none"
+            )
+        return self._trainee(problem, index, {})
+
+    def _trainee(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
+        scores = draw_scores(problem.layers, problem.seed, index)
+        if before:
+            totals = taken(before, SHARED, problem, problem.layers)
+            means = [total.float().cpu() / index for total in totals]
+            if self.transfer == "scores":
+                scores = means
+            else:
+                by_size = self.mask == "top_k" and self.rank == "abs"
+                scores = [dealt_out(s, mean, by_size) for s, mean in zip(scores, means, strict=True)]
+        return ScoreTrainee(problem, [s.to(problem.device) for s in scores], self.mask_rules(problem.layers))
 
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
-        trainee = self.begin(problem, index)
-        order = batch_order(problem.recipe, task, problem.order_seed(index))
-        return Learned(curve=trainee.train(task, order), state=trainee.learned())
+        before = parents[0] if parents else {}
+        trainee = self._trainee(problem, index, before)
+        curve = trainee.train(task, batch_order(problem.recipe, task, problem.order_seed(index)))
+        state = trainee.learned()
+        if self.transfer != "none":
+            totals = [mask.int() for mask in trainee.masks()] if self.transfer == "masks" else list(trainee.scores)
+            if before:
+                earlier = taken(before, SHARED, problem, problem.layers)
+                totals = [total + own for total, own in zip(earlier, totals, strict=True)]
+            state |= named(SHARED, problem.layers, totals)
+        return Learned(state, curve)
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         bank = MaskBank(problem.layers)
@@ -116,3 +173,14 @@ class SupSup(Method):
                 raise CorruptError(f"a mask of {size} weights does not fit a net of {bank.size}")
             bank.add(bits)
         return SupSupLearner(problem, bank)
+
+
+def dealt_out(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
+    """The values of `drawn` in the order of `mean`, where that ties in their own; of their sizes alone, each sign
+    staying where it was drawn, where scores are ranked `by_size`."""
+    values = (drawn.abs() if by_size else drawn).flatten()
+    own = torch.sort(values, stable=True).indices
+    order = own[torch.sort(mean.flatten()[own], stable=True).indices]
+    found = torch.empty_like(values)
+    found[order] = values[own]
+    return (found.view(drawn.shape) * drawn.sign()) if by_size else found.view(drawn.shape)
