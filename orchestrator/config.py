@@ -70,8 +70,9 @@ class SweepConfig:
     `training`, `inference` and `evaluation` hold the fields of TrainingRecipe, Inference and
     EvaluationConfig. All stay plain until an experiment is built, when the user's modules are loaded.
     `stream`, `allocation` and `budget` (of Stream, an allocation test, and Budget) are for scenario NNs.
-    `grid` maps dotted keys to lists of values; every combination is run for every seed. `commit_every`: the
-    most seconds of NNs training between two commits.
+    `variants` maps names to changes of dotted keys that belong together, such as a method and its recipe; `only`
+    names those to run. `grid` maps dotted keys to lists of values. Every variant is run with every combination for
+    every seed. `commit_every`: the most seconds of NNs training between two commits.
     """
 
     name: str
@@ -85,6 +86,8 @@ class SweepConfig:
     stream: dict[str, Any] = field(default_factory=dict)
     allocation: dict[str, Any] = field(default_factory=lambda: {"name": "outlier"})
     budget: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only: list[str] | None = None
     grid: dict[str, list[Any]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     resources: Resources = field(default_factory=Resources)
@@ -202,7 +205,7 @@ def _identity(registry: Registry[type[Any]], component: Any) -> Node:
 def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     """A sweep file with `key=value` overrides on top; InputError with file, key and remedy on any mistake.
 
-    An override of a key that the grid varies takes the place of its list.
+    An override of a key that the grid or variants vary takes the place of their values.
     """
     try:
         text = path.read_text()
@@ -231,10 +234,12 @@ def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig
 
 def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> SweepConfig:
     changes = parse_overrides(overrides)
-    grid = loaded.get("grid")
-    if isinstance(grid, DictConfig):
-        for key in changes:
-            grid.pop(key, None)
+    variants = loaded.get("variants")
+    named = list(variants.values()) if isinstance(variants, DictConfig) else []
+    for section in (loaded.get("grid"), *named):
+        if isinstance(section, DictConfig):
+            for key in changes:
+                section.pop(key, None)
     merged = _merge(_Schema, loaded, where)
     for key, value in changes.items():
         node: Any = value
@@ -320,14 +325,32 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     for key, values in sweep.grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{where}: grid.{key}: empty; list at least one value, or leave the key out")
-        if key.split(".")[0] not in EXPERIMENT_KEYS:
+        _check_key(key, f"{where}: grid.{key}")
+    for name, changes in sweep.variants.items():
+        for key in changes:
+            _check_key(key, f"{where}: variants.{name}.{key}")
+            if key in sweep.grid:
+                raise InputError(f"{where}: variants.{name}.{key}: the grid varies it too; leave it to one of them")
+    if sweep.only == []:
+        raise InputError(f"{where}: only: empty; name at least one variant, or leave the key out")
+    for name in sweep.only or []:
+        if name not in sweep.variants:
+            known = sorted(sweep.variants)
             raise InputError(
-                f"{where}: grid.{key}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
-                f"keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
+                f"{where}: only: no variant {name!r}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
             )
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
+
+
+def _check_key(key: str, where: str) -> None:
+    """InputError when a key that is to be varied is not one of the experiment."""
+    if key.split(".")[0] not in EXPERIMENT_KEYS:
+        raise InputError(
+            f"{where}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
+            f"keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
+        )
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:

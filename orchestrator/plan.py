@@ -14,10 +14,13 @@ from supsup_core.evaluation import EVALUATION_VERSION
 from supsup_core.inference import OBJECTIVES, RULES
 from supsup_core.methods import Dependence
 
+VARIANT = "variant"
+"""What stands in `Run.varied` for the name of a run's variant."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment at one seed. `varied` holds the grid's keys and this run's values of them."""
+    """One experiment at one seed. `varied` holds the grid's keys and this run's values of them, and its variant."""
 
     experiment: Experiment
     varied: dict[str, Any]
@@ -26,12 +29,13 @@ class Run:
     def label(self) -> str:
         """A readable name: scenario, how the task is inferred, and what else the grid varies."""
         inference = self.experiment.inference
-        parts = [self.experiment.scenario.name]
+        parts = [str(self.varied[VARIANT])] if VARIANT in self.varied else []
+        parts.append(self.experiment.scenario.name)
         if not self.experiment.scenario.given_at_inference:
             parts += [inference.rule, inference.objective]
         if self.experiment.allocation is not None:
             parts.append(str(self.experiment.node["allocation"]["name"]))
-        shown = {"scenario", "inference.rule", "inference.objective", "allocation.name"}
+        shown = {VARIANT, "scenario", "inference.rule", "inference.objective", "allocation.name"}
         for key, value in self.varied.items():
             meant = self.experiment.allocation is not None or key.split(".")[0] not in NNS_KEYS
             if key not in shown and meant:

@@ -23,7 +23,7 @@ from orchestrator.config import (
 )
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
-from orchestrator.plan import Group, Run, make_plan
+from orchestrator.plan import VARIANT, Group, Run, make_plan
 from supsup_core.errors import InputError
 
 FORMAT = 2
@@ -52,7 +52,7 @@ class Sweep:
     def sweep_id(self) -> str:
         """Name and content: the same file with other values is another sweep, with its own folder."""
         node = asdict(self.config)
-        science = {key: node[key] for key in (*EXPERIMENT_KEYS, "grid", "seeds", "imports")}
+        science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
         if self.origin is not None:
             science["origin"] = list(self.origin)
         return f"{self.config.name}-{content_key(science, 6)}"
@@ -88,7 +88,7 @@ class Sweep:
         return self.path / "groups" / group_id / "ledger.sqlite"
 
     def runs(self) -> list[Run]:
-        """Every combination of the grid for every seed, then those that `evaluate` added.
+        """Every variant with every combination of the grid for every seed, then those that `evaluate` added.
 
         InputError names the sweep and the key when a combination is not a valid experiment.
         """
@@ -96,22 +96,30 @@ class Sweep:
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
         axes = list(self.config.grid.items())
         runs = []
-        for values in itertools.product(*(values for _, values in axes)):
-            varied = dict(zip((key for key, _ in axes), values, strict=True))
-            runs += self._seeded(experiment, varied)
-            for extra in self.extra_inferences:
-                runs += self._seeded(experiment, {**varied, **extra})
+        for name, changes in self._variants():
+            for values in itertools.product(*(values for _, values in axes)):
+                varied = name | dict(zip((key for key, _ in axes), values, strict=True))
+                for extra in ({}, *self.extra_inferences):
+                    runs += self._seeded(experiment, changes, {**varied, **extra})
         return runs
 
-    def _seeded(self, node: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
+    def _variants(self) -> list[tuple[dict[str, str], dict[str, Any]]]:
+        """The variants that are asked for: {VARIANT: name}, or nothing where the file has none, and the changes."""
+        variants = self.config.variants
+        names = list(variants) if self.config.only is None else self.config.only
+        return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
+
+    def _seeded(self, node: dict[str, Any], changes: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
         config = OmegaConf.create(node)
-        for key, value in varied.items():
-            OmegaConf.update(config, key, value, force_add=True)
+        for key, value in {**changes, **varied}.items():
+            if key != VARIANT:
+                OmegaConf.update(config, key, value, merge=False, force_add=True)
         plain: Any = OmegaConf.to_container(config)
         try:
             return [Run(build_experiment(plain, seed), varied) for seed in self.config.seeds]
         except InputError as error:
-            raise InputError(f"{self.file}: {error}") from error
+            where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
+            raise InputError(f"{self.file}: {where}{error}") from error
 
     def plan(self) -> list[Group]:
         """The sweep's training groups. Imports the user's modules first."""

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from orchestrator.files import replace_durably
 from orchestrator.ledger import LedgerReader, Row
-from orchestrator.plan import Group
+from orchestrator.plan import VARIANT, Group
 from orchestrator.sweep import Sweep
 
 _BATCH = 900
@@ -155,6 +155,7 @@ class Tracker:
 
         flat = {key: value for key, value in flatten(node).items() if not (training_only and _inferring(key))}
         shown = {key: flat[key] for key in (*varied, *_ALWAYS) if key in flat}
+        shown |= {key: value for key, value in varied.items() if key == VARIANT}
         params = [Param(key, str(value)) for key, value in {**shown, "seed": seed}.items()]
         self._client.log_batch(run.run_id, params=params)
         self._client.log_dict(run.run_id, {**node, "seed": seed}, "config.yaml")
@@ -208,7 +209,11 @@ def _inferring(key: str) -> bool:
 
 def training_label(group: Group) -> str:
     """A readable name for a training group: what the grid varies of its training, and its seed."""
-    varied = [f"{key.rpartition('.')[2]}={value}" for key, value in group.runs[0].varied.items() if not _inferring(key)]
+    varied = [
+        str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
+        for key, value in group.runs[0].varied.items()
+        if not _inferring(key)
+    ]
     return " ".join(["train", *varied, f"seed={group.experiment.seed}"])
 
 

@@ -85,6 +85,36 @@ def test_gns_and_gnu_share_their_evaluations_and_a_known_task_is_tested_once(swe
     assert len(group.evaluations) == 3 + (1 + 3)
 
 
+METHODS = {
+    "SupSup": {"net.num_outputs": 30},
+    "BatchE": {"method": {"name": "batch_e", "weight_learning_rate": 1e-3}, "training.learning_rate": 1e-2},
+}
+
+
+def test_variants_are_run_by_name_with_every_combination(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(scenario="GG", variants=METHODS, grid={"training.num_batches": [3, 4]}, seeds=[0, 1])
+    runs = open_sweep(file, []).runs()
+    assert [run.name for run in runs] == [
+        f"{name} GG num_batches={count} seed={seed}"
+        for name in ("SupSup", "BatchE")
+        for count in (3, 4)
+        for seed in (0, 1)
+    ]
+    (batch_e,) = {run.experiment.method for run in runs[4:]}
+    assert batch_e.weight_learning_rate == 1e-3  # type: ignore[attr-defined]
+    assert {run.experiment.training.learning_rate for run in runs[4:]} == {1e-2}
+    assert {run.experiment.training.learning_rate for run in runs[:4]} == {1e-4}
+    some = open_sweep(file, ["only=[BatchE]", "training.learning_rate=0.5"]).runs()
+    assert {run.label.split()[0] for run in some} == {"BatchE"}
+    assert {run.experiment.training.learning_rate for run in some} == {0.5}
+
+
+def test_a_variant_that_only_changes_its_name_is_the_same_training(sweep_file: Callable[..., Path]) -> None:
+    plain = open_sweep(sweep_file(), []).plan()
+    named = open_sweep(sweep_file(variants={"SupSup": {}}), []).plan()
+    assert [group.group_id for group in plain] == [group.group_id for group in named]
+
+
 def test_an_override_takes_the_place_of_a_grid_axis(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(grid={"inference.objective": ["H", "G"]})
     (group,) = open_sweep(file, ["inference.objective=energy"]).plan()
