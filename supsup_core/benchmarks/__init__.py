@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import digits, mnist, permuted, rotated, split
+from supsup_core.benchmarks import cifar, digits, mnist, permuted, rotated, split
 from supsup_core.benchmarks.base import BASES, BENCHMARKS, AlteredTask, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Dataset",
     "Images",
     "Task",
+    "cifar",
     "digits",
     "mnist",
     "permuted",

@@ -24,16 +24,23 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A base held in memory: its two parts and the constants that normalise a pixel in [0, 1]."""
+    """A base held in memory: its two parts and the constants that normalise a pixel in [0, 1].
+
+    `mean`, `std`: of all pixels, or of each channel, the first dimension of an image.
+    """
 
     train: Images
     test: Images
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Float32 (pixel / 255 - mean) / std, elementwise."""
-        return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        """Pixels (batch, *shape), or one colourless pixel after the other in any shape, to float32
+        (pixel / 255 - mean) / std."""
+        if isinstance(self.mean, float) and isinstance(self.std, float):
+            return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
+        return pixels.float().mul_((1 / (255 * std)).float()).sub_((mean / std).float())
 
 
 class Base(ABC):
@@ -84,7 +91,7 @@ class AlteredTask(Task):
 
     @abstractmethod
     def alter(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (batch, H * W) to images as the learner sees them. May write to `pixels`."""
+        """Normalised pixels (batch, prod(shape)) to images as the learner sees them. May write to `pixels`."""
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.train, indices)
@@ -93,7 +100,7 @@ class AlteredTask(Task):
         return self._batch(self._dataset.test, indices)
 
     def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self._dataset.normalise(images.pixels.index_select(0, indices).flatten(1))
+        rows = self._dataset.normalise(images.pixels.index_select(0, indices)).flatten(1)
         return self.alter(rows), images.labels.index_select(0, indices)
 
 

@@ -1,107 +1,37 @@
-"""MNIST from its four gzipped IDX files, verified against the published MD5 sums."""
+"""MNIST and Fashion-MNIST from their four gzipped IDX files, verified against the published MD5 sums."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import http.client
-import os
-import urllib.request
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
-from supsup_core.errors import CorruptError, InputError
-
-MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-"""MD5 of each file once unpacked."""
-
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+from supsup_core.benchmarks.published import Published
 
 
-def user_cache() -> Path:
-    """Where datasets go when neither the config nor SUPSUP_DATA names a root."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
-
-
-def unpack(path: Path) -> bytes:
-    """The verified content of one gzipped file; CorruptError naming it and the remedy otherwise."""
-    name = path.name.removesuffix(".gz")
-    remedy = f"delete it and run again, or put a good copy of {path.name} there"
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorruptError(f"{path}: truncated or not gzip ({error}); {remedy}") from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != MD5[name]:
-        raise CorruptError(f"{path}: wrong checksum (MD5 {found}, published {MD5[name]}); {remedy}")
-    return content
-
-
-def download(folder: Path, name: str) -> None:
-    """Fetch one file from the first mirror that has it; it appears in `folder` only once verified."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{name}.{os.getpid()}" / name
-    partial.parent.mkdir(exist_ok=True)
-    failures = []
-    try:
-        for mirror in MIRRORS:
-            try:
-                with urllib.request.urlopen(mirror + name, timeout=30) as answer:
-                    partial.write_bytes(answer.read())
-                unpack(partial)
-            except (OSError, http.client.HTTPException, CorruptError) as error:
-                failures.append(str(error))
-                continue
-            os.replace(partial, folder / name)
-            return
-    finally:
-        partial.unlink(missing_ok=True)
-        partial.parent.rmdir()
-    raise InputError(
-        f"{folder / name}: missing, and no mirror could be reached ({failures[-1]}); "
-        f"put {', '.join(f'{file}.gz' for file in MD5)} into {folder}, or set data=DIR or SUPSUP_DATA "
-        "to a folder that has them in mnist/"
-    )
-
-
-class MNIST(Base):
-    """60,000 training and 10,000 test digits, 28 x 28, in `<root>/mnist/*.gz`."""
+class IdxImages(Base):
+    """60,000 training and 10,000 test images of ten classes, 28 x 28 grey, in `<root>/<folder>/*.gz`."""
 
     shape = (28, 28)
     num_labels = 10
 
+    def __init__(self, files: Published, mean: float, std: float) -> None:
+        self.files = files
+        self._mean = mean
+        self._std = std
+
     def checksum(self) -> str:
-        return hashlib.sha256("".join(MD5.values()).encode()).hexdigest()
+        return self.files.checksum()
 
     def load(self, root: Path | None) -> Dataset:
-        folder = (root or user_cache()) / "mnist"
-        for name in MD5:
-            if not (folder / f"{name}.gz").exists():
-                if root is not None:
-                    raise InputError(
-                        f"{folder / name}.gz: missing; put {', '.join(f'{file}.gz' for file in MD5)} "
-                        f"into {folder}, or point data= or SUPSUP_DATA elsewhere"
-                    )
-                download(folder, f"{name}.gz")
-        files = {name: unpack(folder / f"{name}.gz") for name in MD5}
-        return Dataset(
-            train=_images(files["train-images-idx3-ubyte"], files["train-labels-idx1-ubyte"]),
-            test=_images(files["t10k-images-idx3-ubyte"], files["t10k-labels-idx1-ubyte"]),
-            mean=0.1307,
-            std=0.3081,
-        )
+        content = self.files.contents(root)
+        parts = [
+            _images(content[f"{part}-images-idx3-ubyte.gz"], content[f"{part}-labels-idx1-ubyte.gz"])
+            for part in ("train", "t10k")
+        ]
+        return Dataset(train=parts[0], test=parts[1], mean=self._mean, std=self._std)
 
 
 def _images(pixels: bytes, labels: bytes) -> Images:
@@ -113,4 +43,43 @@ def _images(pixels: bytes, labels: bytes) -> Images:
     )
 
 
-BASES.register("mnist")(MNIST())
+MNIST = IdxImages(
+    Published(
+        folder="mnist",
+        md5={
+            "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+            "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+            "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+            "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+        },
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        unpacks=True,  # copies were packed by different programs
+    ),
+    mean=0.1307,
+    std=0.3081,
+)
+
+FASHION_MNIST = IdxImages(
+    Published(
+        folder="fashion_mnist",
+        md5={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        mirrors=(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        unpacks=False,
+    ),
+    mean=0.2860,
+    std=0.3530,
+)
+
+BASES.register("mnist")(MNIST)
+BASES.register("fashion_mnist")(FASHION_MNIST)

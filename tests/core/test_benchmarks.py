@@ -3,6 +3,7 @@
 import gzip
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,19 +156,18 @@ def test_mnist_that_is_missing_says_which_files_go_where(tmp_path: Path) -> None
 
 def test_without_a_root_or_a_network_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+    unreachable = replace(mnist.MNIST.files, mirrors=("http://127.0.0.1:9/",))
     with pytest.raises(InputError, match=r"no mirror could be reached .*; put .*data=DIR or SUPSUP_DATA"):
-        BASES["mnist"].load(None)
+        mnist.IdxImages(unreachable, 0.1, 0.3).load(None)
     assert not list(tmp_path.rglob("*.gz"))
 
 
 def test_a_mirror_is_used_and_verified(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "MIRRORS", ((tmp_path / "nowhere").as_uri() + "/", (data_root / "mnist").as_uri() + "/"))
-    assert len(BASES["mnist"].load(None).test.labels) == 10000
-    assert sorted(path.name for path in (tmp_path / "supsup" / "mnist").iterdir()) == sorted(
-        f"{name}.gz" for name in mnist.MD5
-    )
+    mirrors = tuple(f"{folder.as_uri()}/" for folder in (tmp_path / "nowhere", data_root / "mnist"))
+    mirrored = mnist.IdxImages(replace(mnist.MNIST.files, mirrors=mirrors), 0.1, 0.3)
+    assert len(mirrored.load(None).test.labels) == 10000
+    assert {path.name for path in (tmp_path / "supsup" / "mnist").iterdir()} == set(mnist.MNIST.files.md5)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed"])

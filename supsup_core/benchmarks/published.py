@@ -1,0 +1,102 @@
+"""Datasets as their authors published them: fetched, verified, never trusted before that."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import urllib.request
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from supsup_core.errors import CorruptError, InputError
+
+
+def user_cache() -> Path:
+    """Where datasets go when neither the config nor SUPSUP_DATA names a root."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files of one dataset.
+
+    `folder`: below the data root. `md5`: each file's name to the published MD5 sum, of its content once unpacked
+    where `unpacks`, of the file itself otherwise. `mirrors`: addresses that a name is added to.
+    """
+
+    folder: str
+    md5: Mapping[str, str]
+    mirrors: tuple[str, ...]
+    unpacks: bool
+
+    def checksum(self) -> str:
+        """What identifies the bytes of the dataset."""
+        return hashlib.sha256("".join(self.md5.values()).encode()).hexdigest()
+
+    def contents(self, root: Path | None) -> dict[str, bytes]:
+        """Every file's verified content, gzip unpacked where the name ends in .gz but not .tar.gz.
+
+        Files are below `root`; without one in the user's cache, where those that are missing are downloaded.
+        InputError when they are missing and cannot be had, CorruptError when they are not the published bytes.
+        """
+        home = (root or user_cache()) / self.folder
+        for name in self.md5:
+            if (home / name).exists():
+                continue
+            if root is not None:
+                raise InputError(
+                    f"{home / name}: missing; put {', '.join(self.md5)} into {home}, "
+                    "or point data= or SUPSUP_DATA elsewhere"
+                )
+            self._download(home, name)
+        return {name: self._read(home / name) for name in self.md5}
+
+    def _read(self, path: Path) -> bytes:
+        remedy = f"delete it and run again, or put a good copy of {path.name} there"
+        content = path.read_bytes()
+        if not self.unpacks:
+            self._verify(path, content, remedy)
+        if not path.name.endswith(".gz") or path.name.endswith(".tar.gz"):
+            return content
+        try:
+            unpacked = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorruptError(f"{path}: truncated or not gzip ({error}); {remedy}") from error
+        if self.unpacks:
+            self._verify(path, unpacked, remedy)
+        return unpacked
+
+    def _verify(self, path: Path, content: bytes, remedy: str) -> None:
+        found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.md5[path.name]
+        if found != wanted:
+            raise CorruptError(f"{path}: wrong checksum (MD5 {found}, published {wanted}); {remedy}")
+
+    def _download(self, home: Path, name: str) -> None:
+        """Fetch one file from the first mirror that has it; it appears in `home` only once verified."""
+        home.mkdir(parents=True, exist_ok=True)
+        partial = home / f".{name}.{os.getpid()}" / name
+        partial.parent.mkdir(exist_ok=True)
+        failures = []
+        try:
+            for mirror in self.mirrors:
+                try:
+                    with urllib.request.urlopen(mirror + name, timeout=30) as answer:
+                        partial.write_bytes(answer.read())
+                    self._read(partial)
+                except (OSError, http.client.HTTPException, CorruptError) as error:
+                    failures.append(str(error))
+                    continue
+                os.replace(partial, home / name)
+                return
+        finally:
+            partial.unlink(missing_ok=True)
+            partial.parent.rmdir()
+        raise InputError(
+            f"{home / name}: missing, and no mirror could be reached ({failures[-1]}); "
+            f"put {', '.join(self.md5)} into {home}, or set data=DIR or SUPSUP_DATA "
+            f"to a folder that has them in {self.folder}/"
+        )
