@@ -379,7 +379,8 @@ def build_experiment(node: Node, seed: int) -> Experiment:
     else:
         objective = OBJECTIVES.name_of(OBJECTIVES[inference.objective])
         inference = replace(inference, objective=objective)
-    check(row, method, str(node["method"]["name"]), inference, (net.num_outputs, benchmark.num_labels))
+    check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
+    _keyed("net", ": ", lambda: net.layers(benchmark.input_shape))
     training = _section(TrainingRecipe, node, "training")
     allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)
     evaluation = _section(EvaluationConfig, node, "evaluation")
@@ -407,6 +408,10 @@ def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRe
     """The NNs part of an experiment."""
     num_tasks, num_batches = benchmark.num_tasks, training.num_batches
     stream = _section(Stream, node, "stream")
+    if training.changes_rate:
+        raise InputError(
+            "training.schedule: in NNs nobody knows how long a mask will be trained; leave schedule and warmup_batches out"
+        )
     test = build_component(ALLOCATION_TESTS, node, "allocation")
     test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))
     _keyed("allocation", ".", lambda: check_objective(test.objective, (net.num_outputs, benchmark.num_labels)))

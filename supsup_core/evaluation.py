@@ -15,7 +15,7 @@ from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
 from supsup_core.methods.base import Dependence, Learner, Method
-from supsup_core.nets.base import Objective
+from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 
 EVALUATION_VERSION = 1
@@ -51,11 +51,10 @@ class Inference:
             raise InputError(f"strict_images: must not be negative, not {self.strict_images}")
 
 
-def check(scenario: Scenario, method: Method, method_name: str, inference: Inference, outputs: tuple[int, int]) -> None:
-    """Raise InputError when the parts of an experiment do not go together.
-
-    outputs: (num_outputs, num_labels).
-    """
+def check(
+    scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
+) -> None:
+    """Raise InputError when the parts of an experiment do not go together."""
     if scenario.name not in method.scenarios:
         raise InputError(
             f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
@@ -65,7 +64,9 @@ def check(scenario: Scenario, method: Method, method_name: str, inference: Infer
             f"scenario: in {scenario.name} nobody knows which task came before, and method {method_name} as it is set "
             "builds on that; leave method.transfer out"
         )
-    num_outputs, num_labels = outputs
+    if not scenario.given_in_training and net.norm_widths():
+        raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; take a net without any")
+    num_outputs = net.num_outputs
     if num_outputs < num_labels:
         raise InputError(
             f"net.num_outputs: {num_outputs} outputs cannot tell {num_labels} labels apart; set at least {num_labels}"
@@ -82,6 +83,13 @@ def check(scenario: Scenario, method: Method, method_name: str, inference: Infer
             f"inference.rule: method {method_name} cannot superpose its masks, "
             f"which {inference.rule} needs; use exhaustive"
         )
+    if RULES[inference.rule].needs_superposition and net.norm_widths():
+        for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
+            if alone == 1 and getattr(inference, key):
+                raise InputError(
+                    f"inference.{key}: batch normalisation in a superposition needs several images, one has no spread; "
+                    f"set inference.{key}={128 if key == 'images_per_decision' else 0}, or inference.rule=exhaustive"
+                )
     objective = OBJECTIVES[inference.objective]
     if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:
         raise InputError(
@@ -89,7 +97,7 @@ def check(scenario: Scenario, method: Method, method_name: str, inference: Infer
             "its slope alone; use rule one_shot or binary, or objective entropy"
         )
     try:
-        check_objective(inference.objective, outputs)
+        check_objective(inference.objective, (num_outputs, num_labels))
     except InputError as error:
         raise InputError(f"inference.{error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ class Optimizer(ABC):
     """Updates parameters from gradients; owns the state that goes with them."""
 
     @abstractmethod
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None: ...
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
+        """momentum: 0 but for optimisers that have one (`has_momentum`)."""
+
+    has_momentum: ClassVar[bool] = False
 
     @abstractmethod
-    def step(self, gradients: Sequence[Tensor]) -> None:
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         """One update in place. The gradients may be overwritten."""
 
     @property
@@ -35,19 +39,18 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 class RMSprop(Optimizer):
     """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8), step for step."""
 
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
         self._parameters = parameters
-        self._learning_rate = learning_rate
         self._square_means = [torch.zeros_like(p) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         state = zip(self._parameters, gradients, self._square_means, self._scratch, strict=True)
         for parameter, gradient, square_mean, scratch in state:
             square_mean.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
             torch.sqrt(square_mean, out=scratch).add_(1e-8)
-            parameter.addcdiv_(gradient, scratch, value=-self._learning_rate)
+            parameter.addcdiv_(gradient, scratch, value=-learning_rate)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -58,19 +61,18 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8), step for step."""
 
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
         self._parameters = parameters
-        self._learning_rate = learning_rate
         self._means = [torch.zeros_like(p) for p in parameters]
         self._square_means = [torch.zeros_like(p) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
         self._steps = torch.zeros((), dtype=torch.int64)
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         self._steps += 1
         steps = int(self._steps)
-        rate, root = self._learning_rate / (1 - 0.9**steps), math.sqrt(1 - 0.999**steps)
+        rate, root = learning_rate / (1 - 0.9**steps), math.sqrt(1 - 0.999**steps)
         state = zip(self._parameters, gradients, self._means, self._square_means, self._scratch, strict=True)
         for parameter, gradient, mean, square_mean, scratch in state:
             mean.lerp_(gradient, 0.1)
@@ -87,17 +89,25 @@ class Adam(Optimizer):
 
 @OPTIMIZERS.register("sgd")
 class SGD(Optimizer):
-    """Plain stochastic gradient descent."""
+    """Stochastic gradient descent with torch.optim.SGD's momentum, step for step."""
 
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float) -> None:
+    has_momentum = True
+
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
         self._parameters = parameters
-        self._learning_rate = learning_rate
+        self._momentum = momentum
+        self._velocities = [torch.zeros_like(p) for p in parameters] if momentum else []
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.add_(gradient, alpha=-self._learning_rate)
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        moving: Sequence[Tensor] = gradients
+        if self._momentum:
+            for velocity, gradient in zip(self._velocities, gradients, strict=True):
+                velocity.mul_(self._momentum).add_(gradient)
+            moving = self._velocities
+        for parameter, direction in zip(self._parameters, moving, strict=True):
+            parameter.add_(direction, alpha=-learning_rate)
 
     @property
     def state(self) -> dict[str, Tensor]:
-        return {}
+        return {f"velocity.{index}": tensor for index, tensor in enumerate(self._velocities)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,21 +24,51 @@ LossGradients = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[
 class TrainingRecipe:
     """How one task is trained. The defaults are the paper's for MNIST.
 
-    `num_batches` counts optimiser steps of `batch_size` images each.
+    `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate stays `constant`
+    or falls as a `cosine` to 0 at the last batch, after rising in a line over `warmup_batches`. `weight_decay` is
+    added to the gradient, times the parameter. `momentum` is for sgd.
     """
 
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-4
     num_batches: int = 1000
     batch_size: int = 128
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_batches: int = 0
+    weight_decay: float = 0.0
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        OPTIMIZERS[self.optimizer]
+        optimizer = OPTIMIZERS[self.optimizer]
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be positive, not {self.learning_rate}")
         for field in ("num_batches", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+        if not 0 <= self.warmup_batches < self.num_batches:
+            raise InputError(
+                f"warmup_batches: must be from 0 to below num_batches={self.num_batches}, not {self.warmup_batches}"
+            )
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay: must not be negative, not {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum: must be in [0, 1), not {self.momentum}")
+        if self.momentum and not optimizer.has_momentum:
+            raise InputError(f"momentum: {self.optimizer} has none; leave it out, or take optimizer=sgd")
+
+    @property
+    def changes_rate(self) -> bool:
+        """Whether the learning rate depends on the number of batches done."""
+        return self.schedule != "constant" or self.warmup_batches > 0
+
+    def rate(self, done: int) -> float:
+        """The learning rate of the next step after `done` batches."""
+        if done < self.warmup_batches:
+            return self.learning_rate * (done + 1) / self.warmup_batches
+        if self.schedule == "constant":
+            return self.learning_rate
+        share = (done - self.warmup_batches) / (self.num_batches - self.warmup_batches)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -89,26 +120,29 @@ class Step:
     """
 
     def __init__(
-        self,
-        layers: Sequence[Parametrization],
-        recipe: TrainingRecipe,
-        loss_gradients: LossGradients,
+        self, layers: Sequence[Parametrization], recipe: TrainingRecipe, loss_gradients: LossGradients
     ) -> None:
         self._layers = layers
+        self._recipe = recipe
         self._loss_gradients = loss_gradients
         self._trained = [tensor for layer in layers for tensor in layer.tensors]
-        self._optimizer = OPTIMIZERS[recipe.optimizer](self._trained, recipe.learning_rate)
+        self._optimizer = OPTIMIZERS[recipe.optimizer](self._trained, recipe.momentum)
+        self._done = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
         device = self._trained[0].device
         loss, gradients = self._loss_gradients([layer.weight() for layer in self._layers], x.to(device), y.to(device))
         found = [g for layer, gradient in zip(self._layers, gradients, strict=True) for g in layer.gradients(gradient)]
-        self._optimizer.step(found)
+        if self._recipe.weight_decay:
+            for tensor, gradient in zip(self._trained, found, strict=True):
+                gradient.add_(tensor, alpha=self._recipe.weight_decay)
+        self._optimizer.step(found, self._recipe.rate(int(self._done)))
+        self._done += 1
         return loss
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The live tensors of parameters and optimiser, by name: all that going on exactly needs."""
         trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
-        return {**trained, **self._optimizer.state}
+        return {"done": self._done, **trained, **self._optimizer.state}

@@ -133,13 +133,18 @@ class Learner(ABC):
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
 
 
-class WeightsLearner(Learner):
-    """A learner whose answer for a task is the net's, with weights of the task's own."""
+_IMAGES_AT_ONCE = 1024
+"""Images of channels that go through a net together; flat ones need no bound."""
 
-    def __init__(self, problem: Problem, num_masks: int) -> None:
+
+class WeightsLearner(Learner):
+    """A learner whose answer for a task is the net's, with weights and statistics of the task's own."""
+
+    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
         self._problem = problem
+        self._norms = [norms_in(state, problem) for state in states]
         self._last: tuple[int, list[Tensor]] | None = None
-        self.num_masks = num_masks
+        self.num_masks = len(states)
         self.num_labels = problem.num_labels
 
     @abstractmethod
@@ -148,8 +153,10 @@ class WeightsLearner(Learner):
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
         if self._last is None or self._last[0] != mask:
-            self._last = (mask, self.weights(mask))
-        return self._problem.net.forward(self._last[1], x.to(self._problem.device)).to(x.device)
+            self._last = (mask, [*self.weights(mask), *self._norms[mask]])
+        weights = self._last[1]
+        parts = torch.split(x, _IMAGES_AT_ONCE if x.dim() == 4 else max(1, len(x)))
+        return torch.cat([self._problem.net.forward(weights, p.to(self._problem.device)).to(x.device) for p in parts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +200,59 @@ def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
     return [w.to(problem.device) for w in draw_uniform(problem.layers, problem.seed, "dense", index)]
 
 
-def fit(problem: Problem, index: int, task: Task, layers: Sequence[Parametrization], **changes: Any) -> LossCurve:
+@dataclass(frozen=True)
+class Fitted:
+    """How training went, and the net's statistics at its end, to be put into the task's state."""
+
+    curve: LossCurve
+    norms: dict[str, Tensor]
+
+    def learned(self, state: Mapping[str, Tensor]) -> Learned:
+        """The task as learned, its statistics beside the rest of its state."""
+        return Learned({**state, **self.norms}, self.curve)
+
+
+def fit(problem: Problem, index: int, task: Task, layers: Sequence[Parametrization], **changes: Any) -> Fitted:
     """Train on task `index` by the problem's recipe, with `changes` to its fields."""
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))
-    return train(task, order, Step(layers, recipe, problem.net.loss_gradients))
+    curve = train(task, order, Step(layers, recipe, problem.net.loss_gradients))
+    return Fitted(curve, norms_of(problem, index, task, [layer.weight() for layer in layers]))
+
+
+NORM_BATCHES = 50
+"""Batches that the statistics of batch normalisation are taken over, when a task has been learned."""
+
+
+def norms_of(problem: Problem, index: int, task: Task, weights: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The statistics of a net's batch normalisations on a task, as a state keeps them; {} where it has none.
+
+    The mean, over seeded training batches, of each batch's mean and variance at the final weights. Running averages,
+    the usual way, are the same but for weights that were still changing while they ran.
+    """
+    if not problem.net.norm_widths():
+        return {}
+    recipe = problem.recipe
+    child = seeding.child_seed(problem.seed, "norms", index)
+    order = seeding.batches(child, task.num_train, min(NORM_BATCHES, recipe.num_batches), recipe.batch_size)
+    totals: list[Tensor] = []
+    for indices in torch.from_numpy(order):
+        found = problem.net.observe(weights, task.train_batch(indices)[0].to(problem.device))
+        totals = [total + one for total, one in zip(totals, found, strict=True)] if totals else found
+    return {f"{_NORM}{number}": total / len(order) for number, total in enumerate(totals)}
+
+
+_NORM = "norm."
+
+
+def norms_in(state: Mapping[str, Tensor], problem: Problem) -> list[Tensor]:
+    """What `norms_of` put into a state, on the problem's device, in the order that a net takes it."""
+    widths = [width for width in problem.net.norm_widths() for _ in range(2)]
+    found = [state.get(f"{_NORM}{number}") for number in range(len(widths))]
+    kept = [tensor.to(problem.device) for tensor in found if tensor is not None]
+    if [len(tensor) for tensor in kept] != widths:
+        raise CorruptError("what is stored of a task has no statistics that fit the net")
+    return kept
 
 
 def named(prefix: str, layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class BatchELearner(WeightsLearner):
     """Shared weights under rank-one masks, which superpose as binary ones do."""
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
-        super().__init__(problem, len(states))
+        super().__init__(problem, states)
         self._base = base
         columns = zip(*(_vectors(state, problem) for state in states), strict=True)
         self._stacked: list[Pair] = [
@@ -127,10 +127,10 @@ class BatchE(Method):
         ]
         layers = [RankOne(w, r, s, trains_weights) for w, (r, s) in zip(base, vectors, strict=True)]
         changes = {"learning_rate": self.weight_learning_rate} if trains_weights else {}
-        curve = fit(problem, index, task, layers, **changes)
+        fitted = fit(problem, index, task, layers, **changes)
         state = named("outputs.", problem.layers, [r for r, _ in vectors])
         state |= named("inputs.", problem.layers, [s for _, s in vectors])
-        return Learned(state | (named("weights.", problem.layers, base) if trains_weights else {}), curve)
+        return fitted.learned(state | (named("weights.", problem.layers, base) if trains_weights else {}))
 
     def _base(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
         """The shared weights; the first of `states` holds them where they were trained."""

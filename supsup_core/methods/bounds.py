@@ -31,7 +31,7 @@ class OwnWeightsLearner(WeightsLearner):
     """Every task has all weights of its own."""
 
     def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
-        super().__init__(problem, len(states))
+        super().__init__(problem, states)
         self._all = [taken(state, "weights.", problem, problem.layers) for state in states]
 
     def weights(self, mask: int) -> list[Tensor]:
@@ -55,8 +55,8 @@ class UpperBound(Method):
 
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
         weights = fresh_weights(problem, index)
-        curve = fit(problem, index, task, [Dense(weight) for weight in weights])
-        return Learned(named("weights.", problem.layers, weights), curve)
+        fitted = fit(problem, index, task, [Dense(weight) for weight in weights])
+        return fitted.learned(named("weights.", problem.layers, weights))
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         return OwnWeightsLearner(problem, states)
@@ -66,7 +66,7 @@ class HeadsLearner(WeightsLearner):
     """One trunk, all layers but the last, and a last layer for each task."""
 
     def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
-        super().__init__(problem, len(states))
+        super().__init__(problem, states)
         self._trunk = list(trunk)
         self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
 
@@ -99,8 +99,8 @@ class LowerBound(Method):
             else fresh_weights(problem)[:-1]
         )
         head = fresh_head(problem, index)
-        curve = fit(problem, index, task, [Dense(weight) for weight in trunk + head])
-        return Learned({**named(SHARED, layers, trunk), **named("head.", problem.layers[-1:], head)}, curve)
+        fitted = fit(problem, index, task, [Dense(weight) for weight in trunk + head])
+        return fitted.learned({**named(SHARED, layers, trunk), **named("head.", problem.layers[-1:], head)})
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -23,35 +23,35 @@ from supsup_core.methods.base import (
     fit,
     fresh_weights,
     named,
+    norms_in,
     taken,
 )
 from supsup_core.methods.bounds import HeadsLearner, fresh_head
 from supsup_core.parametrizations import Anchored, Dense, Parametrization
 
 _FISHER = f"{SHARED}fisher."
-_CHUNK = 64
-"""Images whose gradients are held at a time."""
 
 
-def fisher(problem: Problem, weights: Sequence[Tensor], task: Task, index: int, num_images: int) -> list[Tensor]:
+def fisher(
+    problem: Problem, weights: Sequence[Tensor], norms: Sequence[Tensor], task: Task, index: int, num_images: int
+) -> list[Tensor]:
     """The diagonal of the Fisher information at `weights`, one tensor a layer: the mean over seeded training images
-    of the squared gradient of log p(label), the label drawn from the net's own answer."""
+    of the squared gradient of log p(label), the label drawn from the net's own answer. norms: the net's statistics."""
     child = seeding.child_seed(problem.seed, "fisher", index)
     order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
     thresholds = torch.from_numpy(seeding.uniform(child, (len(order),), 0.5)).double() + 0.5
     total = [torch.zeros_like(weight) for weight in weights]
-    for indices, drawn in zip(torch.split(order, _CHUNK), torch.split(thresholds, _CHUNK), strict=True):
-        x = task.train_batch(indices)[0].to(problem.device)[:, None]
-        points = drawn.to(problem.device)
+    for indices, point in zip(torch.split(order, 1), thresholds.tolist(), strict=True):
+        x = task.train_batch(indices)[0].to(problem.device)
 
-        def log_likelihood(logits: Tensor, num_labels: int, points: Tensor = points) -> Tensor:
-            log_p = torch.log_softmax(logits, -1)[..., 0, :]
-            cumulated = log_p.detach().double().exp().cumsum(-1)
-            labels = (cumulated < points[: len(cumulated), None]).sum(-1).clamp_(max=log_p.shape[-1] - 1)
-            return log_p.gather(-1, labels[..., None])[..., 0]
+        def log_likelihood(logits: Tensor, num_labels: int, point: float = point) -> Tensor:
+            log_p = torch.log_softmax(logits, -1).flatten()
+            below = int((log_p.detach().double().exp().cumsum(0) < point).sum())
+            return log_p[min(below, len(log_p) - 1)]
 
-        for sums, gradient in zip(total, problem.net.decision_gradients(weights, x, log_likelihood, 0), strict=True):
-            sums.add_(gradient.square_().sum(0))
+        gradients = problem.net.decision_gradients([*weights, *norms], x[None], log_likelihood, 0)
+        for sums, gradient in zip(total, gradients, strict=True):
+            sums.add_(gradient[0].square_())
     return [sums.div_(len(order)) for sums in total]
 
 
@@ -98,11 +98,11 @@ class OnlineEWC(Method):
             trunk = fresh_weights(problem)[:-1]
             importance = [torch.zeros_like(weight) for weight in trunk]
             trained = [Dense(weight) for weight in trunk]
-        curve = fit(problem, index, task, [*trained, *(Dense(weight) for weight in head)])
-        found = fisher(problem, trunk + head, task, index, self.fisher_images)[:-1]
+        fitted = fit(problem, index, task, [*trained, *(Dense(weight) for weight in head)])
+        found = fisher(problem, trunk + head, norms_in(fitted.norms, problem), task, index, self.fisher_images)[:-1]
         total = [self.decay * before + now for before, now in zip(importance, found, strict=True)]
         state = {**named(SHARED, layers, trunk), **named(_FISHER, layers, total), **named("head.", last, head)}
-        return Learned(state, curve)
+        return fitted.learned(state)
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -23,6 +23,8 @@ from supsup_core.methods.base import (
     Problem,
     fresh_weights,
     named,
+    norms_in,
+    norms_of,
     taken,
 )
 from supsup_core.methods.bounds import fresh_head
@@ -32,11 +34,11 @@ from supsup_core.training import Step, train
 _CHUNK = 512
 
 
-def features(problem: Problem, trunk: Sequence[Tensor], x: Tensor) -> Tensor:
-    """What the last layer is given, scaled to length 1: (images, features)."""
+def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor], x: Tensor) -> Tensor:
+    """What the last layer is given, scaled to length 1: (images, features). norms: the net's statistics."""
     last = problem.layers[-1]
     through = torch.eye(last.shape[1], device=problem.device)
-    rows = [problem.net.forward([*trunk, through], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
+    rows = [problem.net.forward([*trunk, through, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
     return F.normalize(torch.cat(rows), dim=1)
 
 
@@ -92,19 +94,22 @@ class _WithExemplars(Task):
 class ICaRLLearner(Learner):
     """Nearest mean of exemplars: a logit is minus the squared distance of the features to a class's mean."""
 
-    def __init__(self, problem: Problem, num_tasks: int, trunk: Sequence[Tensor], exemplars: Exemplars) -> None:
+    def __init__(
+        self, problem: Problem, num_tasks: int, trunk: Sequence[Tensor], norms: Sequence[Tensor], exemplars: Exemplars
+    ) -> None:
         self._problem = problem
         self._trunk = trunk
+        self._norms = norms
         self.num_masks = num_tasks
         self.num_labels = problem.num_labels
-        found = features(problem, trunk, exemplars.images)
+        found = features(problem, trunk, norms, exemplars.images)
         classes = exemplars.classes.to(found.device)
         means = [found[classes == c].mean(0) for c in range(num_tasks * self.num_labels)]
         self._means = F.normalize(torch.stack(means), dim=1)
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
         own = self._means[mask * self.num_labels : (mask + 1) * self.num_labels]
-        distances = torch.cdist(features(self._problem, self._trunk, x), own).square_()
+        distances = torch.cdist(features(self._problem, self._trunk, self._norms, x), own).square_()
         return distances.neg_().nan_to_num_(nan=-torch.inf).to(x.device)
 
 
@@ -141,6 +146,7 @@ class ICaRL(Method):
         old_trunk, old_head, exemplars = self._kept(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
         head = torch.cat([old_head, fresh_head(problem, index)[0][:num_labels]])
+        old_norms = norms_in(parents[0], problem) if parents else []
         rehearsed = _WithExemplars(task, exemplars, index * num_labels)
 
         def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -148,7 +154,8 @@ class ICaRL(Method):
             targets = F.one_hot(y, len(head)).float()
             if parents:
                 with torch.no_grad():
-                    targets[:, : len(old_head)] = problem.net.forward([*old_trunk, old_head], x).sigmoid()
+                    before = problem.net.forward([*old_trunk, old_head, *old_norms], x)
+                    targets[:, : len(old_head)] = before.sigmoid()
             loss = F.binary_cross_entropy_with_logits(problem.net.forward(leaves, x), targets)
             return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
@@ -156,10 +163,12 @@ class ICaRL(Method):
         drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
         step = Step([Dense(weight) for weight in [*trunk, head]], recipe, loss_gradients)
         curve = train(rehearsed, torch.from_numpy(drawn), step)
-        kept = self._chosen(problem, trunk, task, index, per_class, exemplars)
+        norms = norms_of(problem, index, rehearsed, [*trunk, head])
+        fixed = [*trunk], norms_in(norms, problem)
+        kept = self._chosen(problem, fixed, task, index, per_class, exemplars)
         return Learned(
             {
-                **named(SHARED, layers, trunk), f"{SHARED}head": head,
+                **norms, **named(SHARED, layers, trunk), f"{SHARED}head": head,
                 f"{SHARED}exemplars": kept.images, f"{SHARED}classes": kept.classes,
             },
             curve,
@@ -184,20 +193,29 @@ class ICaRL(Method):
         return trunk, found[0].to(problem.device), Exemplars(found[1], found[2])
 
     def _chosen(
-        self, problem: Problem, trunk: Sequence[Tensor], task: Task, index: int, per_class: int, before: Exemplars
+        self,
+        problem: Problem,
+        fixed: tuple[Sequence[Tensor], Sequence[Tensor]],
+        task: Task,
+        index: int,
+        per_class: int,
+        before: Exemplars,
     ) -> Exemplars:
-        """The exemplars after this task: fewer of each class before, and herded ones of each new class."""
+        """The exemplars after this task: fewer of each class before, and herded ones of each new class.
+
+        fixed: trunk and statistics.
+        """
         images, classes = [before.first(per_class).images], [before.first(per_class).classes]
         x, y = task.train_batch(torch.arange(task.num_train))
         for label in range(problem.num_labels):
             own = x[y == label]
             if len(own) == 0:
                 raise InputError(f"benchmark: task {index} has no training image of label {label}, which iCaRL needs")
-            chosen = own[herd(features(problem, trunk, own), per_class)]
+            chosen = own[herd(features(problem, *fixed, own), per_class)]
             images.append(chosen)
             classes.append(torch.full((len(chosen),), index * problem.num_labels + label))
         return Exemplars(torch.cat(images), torch.cat(classes))
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         trunk, _, exemplars = self._kept(problem, len(states), states)
-        return ICaRLLearner(problem, len(states), trunk, exemplars)
+        return ICaRLLearner(problem, len(states), trunk, norms_in(states[-1], problem), exemplars)

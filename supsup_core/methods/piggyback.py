@@ -37,7 +37,7 @@ class PiggybackLearner(WeightsLearner):
     """The backbone for the first task, the backbone under a mask for every other."""
 
     def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
-        super().__init__(problem, len(states))
+        super().__init__(problem, states)
         self._layers = problem.layers[:-1]
         self._backbone = taken(states[0], "backbone.", problem, self._layers)
         self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
@@ -79,18 +79,18 @@ class Piggyback(Method):
         head = fresh_head(problem, index)
         if not parents:
             backbone = fresh_weights(problem)[:-1]
-            curve = fit(problem, index, task, [Dense(weight) for weight in backbone + head])
-            return Learned({**named("backbone.", layers, backbone), **named("head.", last, head)}, curve)
+            fitted = fit(problem, index, task, [Dense(weight) for weight in backbone + head])
+            return fitted.learned({**named("backbone.", layers, backbone), **named("head.", last, head)})
         backbone = taken(parents[0], "backbone.", problem, layers)
         rule = Threshold(THRESHOLD)
         scores = [torch.full_like(weight, INITIAL_SCORE) for weight in backbone]
         trained = [Scored(w, s, rule) for w, s in zip(backbone, scores, strict=True)]
         trained_head = [Dense(weight) for weight in head]
-        curve = fit(problem, index, task, [*trained, *trained_head], learning_rate=self.mask_learning_rate)
+        fitted = fit(problem, index, task, [*trained, *trained_head], learning_rate=self.mask_learning_rate)
         bits = np.concatenate([(s >= THRESHOLD).flatten().cpu().numpy() for s in scores])
         blob = codec.encode(codec.pack(bits), bits.size)
         mask = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-        return Learned({"mask": mask, **named("head.", last, head)}, curve)
+        return fitted.learned({"mask": mask, **named("head.", last, head)})
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         return PiggybackLearner(problem, states)

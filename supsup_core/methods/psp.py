@@ -46,7 +46,7 @@ class PSPLearner(WeightsLearner):
     """The weights as the last task left them, turned as each task needs them."""
 
     def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
-        super().__init__(problem, len(states))
+        super().__init__(problem, states)
         self._shared = taken(states[-1], SHARED, problem, problem.layers)
 
     def weights(self, mask: int) -> list[Tensor]:
@@ -76,8 +76,8 @@ class PSP(Method):
             if parents
             else fresh_weights(problem)
         )
-        curve = fit(problem, index, task, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
-        return Learned(named(SHARED, layers, weights), curve)
+        fitted = fit(problem, index, task, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
+        return fitted.learned(named(SHARED, layers, weights))
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         return PSPLearner(problem, states)

@@ -58,10 +58,10 @@ class SeparateHeads(Method):
         if self.trunk == "trained" and index == 0:
             trunk = fresh_weights(problem)[:-1]
             rate = self.trunk_learning_rate or problem.recipe.learning_rate
-            curve = fit(problem, index, task, [Dense(weight) for weight in trunk + head], learning_rate=rate)
-            return Learned({**stored, **named("trunk.", layers[:-1], trunk)}, curve)
+            fitted = fit(problem, index, task, [Dense(weight) for weight in trunk + head], learning_rate=rate)
+            return fitted.learned({**stored, **named("trunk.", layers[:-1], trunk)})
         fixed = [Fixed(weight) for weight in self._trunk(problem, parents)]
-        return Learned(stored, fit(problem, index, task, [*fixed, *(Dense(weight) for weight in head)]))
+        return fit(problem, index, task, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
     def _trunk(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
         """The trunk that all tasks stand on; the first of `states` holds it where it was trained."""

@@ -24,6 +24,7 @@ from supsup_core.methods.base import (
     Trainee,
     WeightsLearner,
     named,
+    norms_of,
     taken,
 )
 from supsup_core.nets.base import Layer, Objective
@@ -37,8 +38,8 @@ _GRADIENT_BYTES = 256 << 20
 class SupSupLearner(WeightsLearner):
     """The frozen net under a bank of masks."""
 
-    def __init__(self, problem: Problem, bank: MaskBank) -> None:
-        super().__init__(problem, bank.num_masks)
+    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]], bank: MaskBank) -> None:
+        super().__init__(problem, states)
         self._bank = bank
 
     def _masked(self, mask: Sequence[Tensor]) -> list[Tensor]:
@@ -67,8 +68,8 @@ class ScoreTrainee(Trainee):
         """scores: one tensor a layer, which is trained in place."""
         self.scores = scores
         self._rules = rules
-        layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
-        self._step = Step(layers, problem.recipe, problem.net.loss_gradients)
+        self._layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
+        self._step = Step(self._layers, problem.recipe, problem.net.loss_gradients)
 
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
         return train(task, order, self._step, num_points)
@@ -76,6 +77,10 @@ class ScoreTrainee(Trainee):
     @property
     def state(self) -> dict[str, Tensor]:
         return self._step.state
+
+    def weights(self) -> list[Tensor]:
+        """The masked weight of each layer as the scores stand."""
+        return [layer.weight() for layer in self._layers]
 
     def masks(self) -> list[Tensor]:
         """The mask of each layer as the scores stand, float32 zeros and ones."""
@@ -156,7 +161,7 @@ class SupSup(Method):
         before = parents[0] if parents else {}
         trainee = self._trainee(problem, index, before)
         curve = trainee.train(task, batch_order(problem.recipe, task, problem.order_seed(index)))
-        state = trainee.learned()
+        state = trainee.learned() | norms_of(problem, index, task, trainee.weights())
         if self.transfer != "none":
             totals = [mask.int() for mask in trainee.masks()] if self.transfer == "masks" else list(trainee.scores)
             if before:
@@ -172,7 +177,7 @@ class SupSup(Method):
             if size != bank.size:
                 raise CorruptError(f"a mask of {size} weights does not fit a net of {bank.size}")
             bank.add(bits)
-        return SupSupLearner(problem, bank)
+        return SupSupLearner(problem, states, bank)
 
 
 def dealt_out(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:

@@ -53,12 +53,24 @@ class Net(ABC):
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         """The weight tensors for images of `input_shape`, in the order `forward` takes them."""
 
+    def norm_widths(self) -> tuple[int, ...]:
+        """The number of maps that each batch normalisation sees, in the order `forward` meets them."""
+        return ()
+
     @abstractmethod
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`."""
+        """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`.
+
+        A net with batch normalisation takes, after the layers' weights, which have two dimensions or more, the mean
+        and the variance (width,) of each in turn; without them it normalises by the images at hand.
+        """
+
+    def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+        """What batch normalisation sees on a batch of images: mean and variance (unbiased) of each in turn."""
+        return []
 
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy (a scalar) of labels y (batch,), and its gradient in each weight.
+        """Mean cross-entropy (a scalar) of labels y (batch,), and its gradient in each layer's weight.
 
         This default goes through autograd; a net may override it with the same result, faster.
         """
@@ -69,15 +81,16 @@ class Net(ABC):
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> list[Tensor]:
-        """Gradient of the objective in each weight, for each of D decisions taken apart.
+        """Gradient of the objective in each layer's weight, for each of D decisions taken apart.
 
-        x: (D, images, *input_shape). Returns one (D, *layer.shape) tensor per layer. This default runs
-        autograd once a decision; a net may override it with the same result, faster.
+        x: (D, images, *input_shape); weights as `forward` takes them. Returns one (D, *layer.shape) tensor per
+        layer. This default runs autograd once a decision; a net may override it with the same result, faster.
         """
+        num_layers = sum(w.dim() > 1 for w in weights)
         rows: list[tuple[Tensor, ...]] = []
         for images in x:
-            leaves = [w.detach().requires_grad_() for w in weights]
-            value = objective(self.forward(leaves, images), num_labels)
+            leaves = [w.detach().requires_grad_() for w in weights[:num_layers]]
+            value = objective(self.forward([*leaves, *weights[num_layers:]], images), num_labels)
             rows.append(torch.autograd.grad(value, leaves))
         return [torch.stack(column) for column in zip(*rows, strict=True)]
 

@@ -68,7 +68,7 @@ def test_fisher_is_the_mean_square_of_single_gradients(problem: Problem, digits:
     """Against autograd, image by image, over many drawn labels and against their exact expectation."""
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
     weights = fresh_weights(problem)
-    found = fisher(problem, weights, task, 0, task.num_train)
+    found = fisher(problem, weights, [], task, 0, task.num_train)
     wanted = [torch.zeros_like(w) for w in weights]
     for index in range(0, task.num_train, 8):
         x, _ = task.train_batch(torch.tensor([index]))

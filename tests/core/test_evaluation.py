@@ -9,6 +9,7 @@ from supsup_core.errors import InputError
 from supsup_core.evaluation import Inference, check, evaluate
 from supsup_core.inference import RULES, Rule
 from supsup_core.methods import METHODS, Learner
+from supsup_core.nets import NETS
 from supsup_core.nets.base import Objective
 from supsup_core.scenarios import SCENARIOS, scenario
 
@@ -107,8 +108,9 @@ def test_nnu_says_why_it_cannot_exist() -> None:
 def test_what_does_not_go_together_is_refused(
     scenario_name: str, inference: Inference, outputs: tuple[int, int], message: str
 ) -> None:
+    net = NETS["lenet_300_100"](num_outputs=outputs[0])
     with pytest.raises(InputError, match=message):
-        check(SCENARIOS[scenario_name], METHODS["supsup"](), "supsup", inference, outputs)
+        check(SCENARIOS[scenario_name], METHODS["supsup"](), "supsup", inference, net, outputs[1])
 
 
 @pytest.mark.parametrize(

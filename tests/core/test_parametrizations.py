@@ -1,14 +1,17 @@
 """Parametrizations and optimisers: the gradients are autograd's, the steps torch's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, TopK
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.parametrizations import Anchored, Dense, Fixed, Parametrization, RankOne, Rotated, Scored
+from supsup_core.training import Step, TrainingRecipe
 
 
 def drawn(*shape: int) -> Tensor:
@@ -76,24 +79,91 @@ def test_a_fixed_weight_trains_nothing() -> None:
     assert torch.equal(Fixed(weight).weight(), weight)
 
 
-PEERS = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+CASES_OF = {
+    "rmsprop": (lambda leaves: torch.optim.RMSprop(leaves, lr=0.01), 0.0),
+    "adam": (lambda leaves: torch.optim.Adam(leaves, lr=0.01), 0.0),
+    "sgd": (lambda leaves: torch.optim.SGD(leaves, lr=0.01), 0.0),
+    "sgd with momentum": (lambda leaves: torch.optim.SGD(leaves, lr=0.01, momentum=0.9), 0.9),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_an_optimiser_steps_as_torchs_does_and_goes_on_exactly(name: str) -> None:
+@pytest.mark.parametrize("case", CASES_OF)
+def test_an_optimiser_steps_as_torchs_does_and_goes_on_exactly(case: str) -> None:
     parameters = [drawn(4, 5), drawn(7)]
     peers = [tensor.clone().requires_grad_() for tensor in parameters]
-    ours, peer = OPTIMIZERS[name](parameters, 0.01), PEERS[name](peers, lr=0.01)
+    make, momentum = CASES_OF[case]
+    kind = OPTIMIZERS[case.split()[0]]
+    ours, peer = kind(parameters, momentum), make(peers)
     for number in range(30):
         if number == 15:  # as a resume does
             kept = {key: tensor.clone() for key, tensor in ours.state.items()}
-            ours = OPTIMIZERS[name](parameters, 0.01)
+            ours = kind(parameters, momentum)
             for key, tensor in ours.state.items():
                 tensor.copy_(kept[key])
         gradients = [drawn(4, 5) * (number + 1), drawn(7) - number]
         for leaf, gradient in zip(peers, gradients, strict=True):
             leaf.grad = gradient.clone()
         peer.step()
-        ours.step(gradients)
+        ours.step(gradients, 0.01)
     for one, other in zip(parameters, peers, strict=True):
         torch.testing.assert_close(one, other.detach())
+
+
+def test_every_optimiser_is_compared() -> None:
+    assert {case.split()[0] for case in CASES_OF} == set(OPTIMIZERS.names())
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_a_recipe_with_decay_and_schedule_trains_as_torch_would(warmup: int) -> None:
+    """Against torch.optim with weight_decay and its schedulers, and across a resume."""
+    recipe = TrainingRecipe(
+        optimizer="adam", learning_rate=0.01, num_batches=20, weight_decay=0.1, schedule="cosine", warmup_batches=warmup
+    )
+    weight = drawn(4, 5)
+    leaf = weight.clone().requires_grad_()
+    peer = torch.optim.Adam([leaf], lr=0.01, weight_decay=0.1)
+    rates = torch.optim.lr_scheduler.LambdaLR(peer, lambda done: recipe.rate(done) / 0.01)
+    slopes = [drawn(4, 5) * (number % 7 - 3.5) for number in range(20)]
+    order = iter(slopes)
+
+    def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return torch.zeros(()), [next(order).clone()]
+
+    nothing = torch.zeros(1)
+    step = Step([Dense(weight)], recipe, loss_gradients)
+    for number, slope in enumerate(slopes):
+        if number == 8:
+            kept = {name: tensor.clone() for name, tensor in step.state.items()}
+            weight = torch.zeros(4, 5)
+            step = Step([Dense(weight)], recipe, loss_gradients)
+            for name, tensor in step.state.items():
+                tensor.copy_(kept[name])
+        step(nothing, nothing)
+        leaf.grad = slope.clone()
+        peer.step()
+        rates.step()
+    torch.testing.assert_close(weight, leaf.detach())
+
+
+def test_the_schedule_rises_in_a_line_and_falls_as_a_cosine_to_nothing() -> None:
+    recipe = TrainingRecipe(learning_rate=2.0, num_batches=14, schedule="cosine", warmup_batches=4)
+    assert [recipe.rate(done) for done in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert recipe.rate(9) == pytest.approx(1.0)
+    assert 0 < recipe.rate(13) < 0.06
+    assert recipe.rate(14) == pytest.approx(0.0, abs=1e-12)
+    assert {TrainingRecipe(learning_rate=2.0).rate(done) for done in (0, 500, 5000)} == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"warmup_batches": 1000}, "warmup_batches"),
+        ({"warmup_batches": -1}, "warmup_batches"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum"),
+        ({"momentum": 0.9}, "rmsprop has none"),
+    ],
+)
+def test_recipes_that_mean_nothing_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        TrainingRecipe(**fields)

@@ -1,0 +1,199 @@
+"""Residual networks without biases and with batch normalisation that has no parameters of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from supsup_core.errors import InputError
+from supsup_core.nets.base import NETS, Layer, Net
+
+Normalise = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution of a block, `width` maps out of it; padded so that only the stride shrinks the image."""
+
+    width: int
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Convolutions in a row, each normalised, with a way around them; ReLU between them and after the sum.
+
+    Where the way around does not fit, a 1 x 1 convolution, normalised too, makes it fit.
+    """
+
+    convolutions: tuple[Convolution, ...]
+
+    @property
+    def width(self) -> int:
+        """Maps that leave the block."""
+        return self.convolutions[-1].width
+
+    @property
+    def stride(self) -> int:
+        """By how much the block shrinks an image."""
+        return max(convolution.stride for convolution in self.convolutions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet(Net):
+    """An abstract residual network: a first convolution, blocks, the mean over the image, and a linear layer."""
+
+    @property
+    @abstractmethod
+    def stem(self) -> Convolution:
+        """The first convolution."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in order."""
+
+    @abstractmethod
+    def after_stem(self, x: Tensor) -> Tensor:
+        """What stands between the first convolution, normalised and rectified, and the first block."""
+
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        if len(input_shape) != 3:
+            raise InputError(
+                f"net: a residual network needs images of channels, height and width, not of shape {input_shape}; "
+                "take an MLP, or a benchmark over cifar10 or cifar100"
+            )
+        found = [_layer("stem", input_shape[0], self.stem)]
+        width = self.stem.width
+        for number, block in enumerate(self.blocks, start=1):
+            into = width
+            for index, convolution in enumerate(block.convolutions, start=1):
+                found.append(_layer(f"block{number}.conv{index}", width, convolution))
+                width = convolution.width
+            if _around(into, block):
+                found.append(_layer(f"block{number}.around", into, Convolution(block.width, 1, block.stride)))
+        found.append(Layer("fc", (self.num_outputs, width), width))
+        return tuple(found)
+
+    def norm_widths(self) -> tuple[int, ...]:
+        widths, into = [self.stem.width], self.stem.width
+        for block in self.blocks:
+            widths += [convolution.width for convolution in block.convolutions]
+            widths += [block.width] if _around(into, block) else []
+            into = block.width
+        return tuple(widths)
+
+    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        num_layers = sum(w.dim() > 1 for w in weights)
+        kept = iter(weights[num_layers:])
+
+        def normalise(maps: Tensor) -> Tensor:
+            if len(weights) == num_layers:
+                return F.batch_norm(maps, None, None, training=True)
+            return F.batch_norm(maps, next(kept), next(kept), training=False)
+
+        return self._run(weights[:num_layers], x, normalise)
+
+    @torch.no_grad()
+    def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def normalise(maps: Tensor) -> Tensor:
+            variance, mean = torch.var_mean(maps, (0, 2, 3))
+            found.extend((mean, variance))
+            return F.batch_norm(maps, None, None, training=True)
+
+        self._run(weights, x, normalise)
+        return found
+
+    def _run(self, weights: Sequence[Tensor], x: Tensor, normalise: Normalise) -> Tensor:
+        left = iter(weights)
+        x = self.after_stem(normalise(_convolve(x, left, self.stem)).relu())
+        into = self.stem.width
+        for block in self.blocks:
+            inner = x
+            for index, convolution in enumerate(block.convolutions):
+                inner = normalise(_convolve(inner.relu() if index else inner, left, convolution))
+            if _around(into, block):
+                x = normalise(_convolve(x, left, Convolution(block.width, 1, block.stride)))
+            x = (inner + x).relu()
+            into = block.width
+        return x.mean((2, 3)) @ next(left).t()
+
+
+def _layer(name: str, into: int, convolution: Convolution) -> Layer:
+    kernel = convolution.kernel
+    return Layer(name, (convolution.width, into, kernel, kernel), into * kernel * kernel)
+
+
+def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
+    return F.conv2d(x, next(weights), stride=convolution.stride, padding=convolution.kernel // 2)
+
+
+def _around(into: int, block: Block) -> bool:
+    """Whether the way around a block needs a convolution to fit."""
+    return block.stride > 1 or into != block.width
+
+
+def _stages(
+    numbers: Sequence[int], make: Callable[[int, int], Block], first: int, doublings: Sequence[int]
+) -> tuple[Block, ...]:
+    """Stages of blocks, each twice as wide as the one before; all but the first stage halve the image."""
+    return tuple(
+        make(first * doubling, 2 if stage and index == 0 else 1)
+        for stage, (number, doubling) in enumerate(zip(numbers, doublings, strict=True))
+        for index in range(number)
+    )
+
+
+@NETS.register("gem_resnet18")
+@dataclass(frozen=True, kw_only=True)
+class GemResNet18(ResNet):
+    """The ResNet-18 of GEM for 32 x 32 photographs: four stages of two basic blocks, `width` maps in the first."""
+
+    width: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1:
+            raise InputError(f"width: must be at least 1, not {self.width}")
+
+    @property
+    def stem(self) -> Convolution:
+        return Convolution(self.width, 3, 1)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        def basic(width: int, stride: int) -> Block:
+            return Block((Convolution(width, 3, stride), Convolution(width, 3, 1)))
+
+        return _stages((2, 2, 2, 2), basic, self.width, (1, 2, 4, 8))
+
+    def after_stem(self, x: Tensor) -> Tensor:
+        return x
+
+
+@NETS.register("resnet50")
+@dataclass(frozen=True, kw_only=True)
+class ResNet50(ResNet):
+    """ResNet-50 for 224 x 224 photographs: bottlenecks whose middle convolution shrinks the image."""
+
+    @property
+    def stem(self) -> Convolution:
+        return Convolution(64, 7, 2)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        def bottleneck(width: int, stride: int) -> Block:
+            return Block((Convolution(width, 1, 1), Convolution(width, 3, stride), Convolution(4 * width, 1, 1)))
+
+        return _stages((3, 4, 6, 3), bottleneck, 64, (1, 2, 4, 8))
+
+    def after_stem(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, stride=2, padding=1)

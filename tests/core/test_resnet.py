@@ -1,0 +1,194 @@
+"""Residual networks against plain torch modules, and what methods keep of batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supsup_core.benchmarks import Dataset, Images
+from supsup_core.benchmarks.split import SplitTask
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.evaluation import Inference, check, evaluate
+from supsup_core.inference import OBJECTIVES
+from supsup_core.methods import METHODS, Method, Problem
+from supsup_core.nets import NETS, draw_weights
+from supsup_core.scenarios import SCENARIOS, scenario
+from supsup_core.training import TrainingRecipe
+
+
+class Basic(nn.Module):
+    """A basic block as it is usually written."""
+
+    def __init__(self, into: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(into, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, affine=False, momentum=None)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, affine=False, momentum=None)
+        self.around = nn.Sequential()
+        if stride != 1 or into != width:
+            self.around = nn.Sequential(
+                nn.Conv2d(into, width, 1, stride, bias=False), nn.BatchNorm2d(width, affine=False, momentum=None)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.around(x))
+
+
+class Gem(nn.Module):
+    """GEM's ResNet-18 as it is usually written."""
+
+    def __init__(self, width: int, num_outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width, affine=False, momentum=None), nn.ReLU()
+        )
+        blocks, into = [], width
+        for stage in range(4):
+            for index in range(2):
+                out = width * 2**stage
+                blocks.append(Basic(into, out, 2 if stage and not index else 1))
+                into = out
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(into, num_outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.avg_pool2d(self.blocks(self.stem(x)), 4).flatten(1))
+
+
+def filled(module: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
+    """The module with our weights, which come in the order its parameters are made in."""
+    with torch.no_grad():
+        for parameter, weight in zip(module.parameters(), weights, strict=True):
+            parameter.copy_(weight)
+    return module
+
+
+def test_gems_resnet_is_the_plain_one_in_training_and_with_kept_statistics() -> None:
+    net = NETS["gem_resnet18"](num_outputs=7, width=4)
+    weights = draw_weights(net.layers((3, 32, 32)), 0)
+    peer = filled(Gem(4, 7), weights)
+    batches = torch.randn(3, 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    seen: list[list[Tensor]] = []
+    for x in batches:
+        torch.testing.assert_close(net.forward(weights, x), peer(x), rtol=1e-4, atol=1e-4)
+        seen.append(net.observe(weights, x))
+    norms = [torch.stack(column).mean(0) for column in zip(*seen, strict=True)]
+    peer.eval()
+    torch.testing.assert_close(
+        net.forward([*weights, *norms], batches[0]), peer(batches[0]).detach(), rtol=1e-4, atol=1e-4
+    )
+    loss, gradients = net.loss_gradients(weights, batches[0], torch.arange(6))
+    peer.train()
+    wanted = F.cross_entropy(peer(batches[0]), torch.arange(6))
+    torch.testing.assert_close(loss, wanted.detach())
+    for found, expected in zip(gradients, torch.autograd.grad(wanted, list(peer.parameters())), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_resnet50_shrinks_an_image_five_times() -> None:
+    net = NETS["resnet50"](num_outputs=3)
+    names = [layer.name for layer in net.layers((3, 224, 224))]
+    assert names.count("stem") == 1
+    assert sum(".around" in name for name in names) == 4
+    assert len(names) == 1 + 3 * 16 + 4 + 1
+    assert len(net.norm_widths()) == len(names) - 1
+
+
+def test_a_residual_network_refuses_flat_images() -> None:
+    with pytest.raises(InputError, match="needs images of channels, height and width"):
+        NETS["gem_resnet18"]().layers((784,))
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Dataset:
+    """Four classes of 3 x 8 x 8 noise, each brighter in a corner of its own."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> Images:
+        labels = torch.arange(count) % 4
+        pixels = torch.randint(0, 120, (count, 3, 8, 8), generator=generator)
+        for number, label in enumerate(labels.tolist()):
+            row, column = 4 * (label // 2), 4 * (label % 2)
+            pixels[number, :, row : row + 4, column : column + 4] += 100
+        return Images(pixels.to(torch.uint8), labels)
+
+    return Dataset(part(400), part(100), mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2))
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    recipe = TrainingRecipe(optimizer="adam", num_batches=100, batch_size=16, learning_rate=1e-2)
+    return Problem(NETS["gem_resnet18"](num_outputs=20, width=4), (3, 8, 8), 2, recipe, seed=0)
+
+
+def learned(method: Method, problem: Problem, photographs: Dataset) -> list[dict[str, Tensor]]:
+    states: list[dict[str, Tensor]] = []
+    for index, classes in enumerate(([0, 1], [2, 3])):
+        parents = [states[parent] for parent in method.dependence.parents(index)]
+        task = SplitTask(photographs, classes, keep_labels=False)
+        states.append(dict(method.learn(problem, index, task, parents).state))
+    return states
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if name != "psp"])
+def test_every_method_keeps_the_statistics_of_each_task(name: str, problem: Problem, photographs: Dataset) -> None:
+    """It learns, and answers an image alone as among others."""
+    method = METHODS[name](**({"mask_learning_rate": 1e-2} if name == "piggyback" else {}))
+    states = learned(method, problem, photographs)
+    learner = method.learner(problem, states)
+    task = SplitTask(photographs, [2, 3], keep_labels=False)
+    x, y = task.all_test()
+    logits = learner.logits(x, 1)
+    torch.testing.assert_close(learner.logits(x[:1], 1), logits[:1], rtol=1e-3, atol=1e-3)
+    assert float((learner.predict(x, 1) == y).double().mean()) > 0.8
+    for state in states:
+        kept = {key for key in state if key.startswith("norm.")}
+        assert len(kept) == 2 * len(problem.net.norm_widths())
+    if name != "icarl":  # which keeps the last task's alone
+        spoilt = {key: tensor for key, tensor in states[1].items() if key != "norm.3"}
+        with pytest.raises(CorruptError, match="no statistics that fit"):
+            method.learner(problem, [states[0], spoilt])
+
+
+def test_psp_says_which_nets_it_takes(problem: Problem, photographs: Dataset) -> None:
+    with pytest.raises(InputError, match="fully connected"):
+        learned(METHODS["psp"](), problem, photographs)
+
+
+@pytest.mark.parametrize("rule", ["one_shot", "binary", "exhaustive"])
+def test_tasks_are_inferred_with_batch_normalisation(rule: str, problem: Problem, photographs: Dataset) -> None:
+    method = METHODS["supsup"]()
+    learner = method.learner(problem, learned(method, problem, photographs))
+    inference = Inference(rule=rule, images_per_decision=25, decision_group=25, strict_images=0)
+    right = 0
+    for index, classes in enumerate(([0, 1], [2, 3])):
+        task = SplitTask(photographs, classes, keep_labels=False)
+        found = evaluate(learner, task, index, scenario("GNu"), inference, 0)["paper"]
+        right += int((found.chosen == index).sum())
+    assert right >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "inference", "words"),
+    [
+        ("GNu", Inference(strict_images=0), "images_per_decision: batch normalisation"),
+        ("GNu", Inference(images_per_decision=8), "strict_images: batch normalisation"),
+        ("NNs", Inference(rule="exhaustive"), "no way yet to keep"),
+    ],
+)
+def test_a_superposition_refuses_single_images_with_the_reason(name: str, inference: Inference, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check(SCENARIOS[name], METHODS["supsup"](), "supsup", inference, NETS["gem_resnet18"](num_outputs=12), 10)
+
+
+def test_objectives_take_gradients_through_a_superposition(problem: Problem, photographs: Dataset) -> None:
+    method = METHODS["supsup"]()
+    learner = method.learner(problem, learned(method, problem, photographs))
+    x, _ = SplitTask(photographs, [0, 1], keep_labels=False).test_batch(torch.arange(20))
+    both = learner.alpha_gradients(torch.stack([x, x.flip(0)]), None, OBJECTIVES["entropy"])
+    torch.testing.assert_close(both[0], both[1], rtol=1e-3, atol=1e-4)
