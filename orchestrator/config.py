@@ -379,8 +379,8 @@ def build_experiment(node: Node, seed: int) -> Experiment:
     else:
         objective = OBJECTIVES.name_of(OBJECTIVES[inference.objective])
         inference = replace(inference, objective=objective)
-    check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
     _keyed("net", ": ", lambda: net.layers(benchmark.input_shape))
+    check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
     training = _section(TrainingRecipe, node, "training")
     allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)
     evaluation = _section(EvaluationConfig, node, "evaluation")
@@ -410,7 +410,8 @@ def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRe
     stream = _section(Stream, node, "stream")
     if training.changes_rate:
         raise InputError(
-            "training.schedule: in NNs nobody knows how long a mask will be trained; leave schedule and warmup_batches out"
+            "training.schedule: in NNs nobody knows how long a mask will be trained; "
+            "leave schedule and warmup_batches out"
         )
     test = build_component(ALLOCATION_TESTS, node, "allocation")
     test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))

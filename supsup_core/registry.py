@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 def nearest(name: str, names: list[str]) -> str:
     """`; did you mean X?` for the closest of `names`, or nothing when none is close."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    begun = [known for known in names if name and known.startswith(name)]
+    close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

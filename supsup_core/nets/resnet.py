@@ -66,7 +66,7 @@ class ResNet(Net):
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         if len(input_shape) != 3:
             raise InputError(
-                f"net: a residual network needs images of channels, height and width, not of shape {input_shape}; "
+                f"a residual network needs images of channels, height and width, not of shape {input_shape}; "
                 "take an MLP, or a benchmark over cifar10 or cifar100"
             )
         found = [_layer("stem", input_shape[0], self.stem)]
