@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from orchestrator.user_modules import source_digest
-from supsup_core.benchmarks import BENCHMARKS, Benchmark
+from supsup_core.benchmarks import BENCHMARKS, Base, Benchmark
 from supsup_core.errors import InputError
 from supsup_core.evaluation import Inference, check, check_objective
 from supsup_core.inference import ALLOCATION_TESTS, OBJECTIVES, AllocationTest
@@ -363,14 +363,17 @@ def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
     return _section(cls, {key: fields}, key)
 
 
-def build_experiment(node: Node, seed: int) -> Experiment:
+def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
     """An Experiment from the plain values of EXPERIMENT_KEYS; InputError where they do not go together.
+
+    `resolve` fills in what only the data can tell (Base.resolved).
 
     Where the scenario gives the task identity, nothing is inferred: the inference keys fall back to
     rule `known`, so that runs which differ only in them are one run.
     """
     row = _keyed("scenario", ": ", lambda: scenario(str(node["scenario"])))
     benchmark = build_component(BENCHMARKS, node, "benchmark")
+    benchmark = benchmark.with_base(_keyed("benchmark", ".", lambda: resolve(benchmark.source())))
     net = build_component(NETS, node, "net")
     method = build_component(METHODS, node, "method")
     inference = _section(Inference, node, "inference")

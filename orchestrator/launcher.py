@@ -137,5 +137,5 @@ def _cluster(num_cpus: int) -> Iterator[None]:
 
 def prepare_data(groups: Sequence[Group], root: Path | None) -> None:
     """Load and verify every dataset once before anything starts; InputError or CorruptError otherwise."""
-    for base in {group.experiment.benchmark.base: group for group in groups}.values():
-        base.experiment.benchmark.source().load(root)
+    for source in {group.experiment.benchmark.source() for group in groups}:
+        source.load(root)

@@ -24,6 +24,7 @@ from orchestrator.config import (
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
+from supsup_core.benchmarks import Base
 from supsup_core.errors import InputError
 
 FORMAT = 2
@@ -47,6 +48,7 @@ class Sweep:
     extra_inferences: tuple[dict[str, Any], ...] = ()
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
     origin: tuple[str, int, str] | None = None
+    _bases: dict[Base, Base] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def sweep_id(self) -> str:
@@ -109,6 +111,12 @@ class Sweep:
         names = list(variants) if self.config.only is None else self.config.only
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
 
+    def _resolved(self, base: Base) -> Base:
+        """A base with what its files tell; each is asked once for a plan."""
+        if base not in self._bases:
+            self._bases[base] = base.resolved(self.data_root)
+        return self._bases[base]
+
     def _seeded(self, node: dict[str, Any], changes: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
         config = OmegaConf.create(node)
         for key, value in {**changes, **varied}.items():
@@ -116,7 +124,7 @@ class Sweep:
                 OmegaConf.update(config, key, value, merge=False, force_add=True)
         plain: Any = OmegaConf.to_container(config)
         try:
-            return [Run(build_experiment(plain, seed), varied) for seed in self.config.seeds]
+            return [Run(build_experiment(plain, seed, self._resolved), varied) for seed in self.config.seeds]
         except InputError as error:
             where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
             raise InputError(f"{self.file}: {where}{error}") from error
@@ -124,6 +132,7 @@ class Sweep:
     def plan(self) -> list[Group]:
         """The sweep's training groups. Imports the user's modules first."""
         user_modules.load(self.config.imports, self.folder)
+        self._bases.clear()
         return make_plan(self.runs())
 
     def save(self, groups: Sequence[Group]) -> None:

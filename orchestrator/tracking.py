@@ -139,13 +139,13 @@ class Tracker:
         training = self._open("training", group.group_id, label, self._parent.run_id, environment)
         self._training[group.group_id] = training
         self._describe(training, group.runs[0].varied, experiment.node, experiment.seed, training_only=True)
-        self._log_dataset(training, experiment.benchmark.base, experiment.benchmark.source().checksum())
+        self._log_dataset(training, experiment.benchmark.base_name, experiment.benchmark.source().checksum())
         for run in group.runs:
             opened = self._open("evaluation", run.run_id, run.name, self._parent.run_id, environment)
             self._evaluation[run.run_id] = opened
             self._client.set_tag(opened.run_id, "supsup.training_run", training.run_id)
             self._describe(opened, run.varied, run.experiment.node, run.experiment.seed, training_only=False)
-            self._log_dataset(opened, run.experiment.benchmark.base, run.experiment.benchmark.source().checksum())
+            self._log_dataset(opened, run.experiment.benchmark.base_name, run.experiment.benchmark.source().checksum())
 
     def _describe(
         self, run: _Run, varied: dict[str, Any], node: dict[str, Any], seed: int, training_only: bool

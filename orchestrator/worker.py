@@ -104,7 +104,7 @@ class Worker:
             source = experiment.benchmark.source()
             root = self._settings["data_root"]
             same = next(
-                (data for other, _, data in self._problems.values() if other.benchmark.source() is source), None
+                (data for other, _, data in self._problems.values() if other.benchmark.source() == source), None
             )
             dataset = same or source.load(Path(root) if root else None)
             self._problems[name] = (experiment, experiment.problem(self._settings["device"]), dataset)

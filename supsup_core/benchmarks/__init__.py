@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import cifar, digits, mnist, permuted, rotated, split
+from supsup_core.benchmarks import cifar, digits, image_folder, mnist, permuted, rotated, split
 from supsup_core.benchmarks.base import BASES, BENCHMARKS, AlteredTask, Base, Benchmark, Dataset, Images, Task
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Task",
     "cifar",
     "digits",
+    "image_folder",
     "mnist",
     "permuted",
     "rotated",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.registry import Registry
+from supsup_core.registry import Registry, nearest
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,20 @@ class Dataset:
 
 
 class Base(ABC):
-    """A source of labelled images. Its facts (shape, labels, checksum) are known before it is loaded."""
+    """A source of labelled images: a frozen dataclass, whose fields, if it has any, are its config.
+
+    Its facts (shape, labels, checksum) are known before it is loaded.
+    """
 
     shape: tuple[int, ...]
     num_labels: int
+
+    def resolved(self, root: Path | None) -> Base:
+        """This base with what only its files can tell filled in; itself where there is nothing of the kind.
+
+        InputError when they are missing or not what the config says.
+        """
+        return self
 
     @abstractmethod
     def checksum(self) -> str:
@@ -108,7 +120,7 @@ class AlteredTask(Task):
 class Benchmark(ABC):
     """A sequence of tasks over a base. Subclasses are final; their fields are their config."""
 
-    base: str = "mnist"
+    base: Any = "mnist"
     num_tasks: int = 10
 
     def __post_init__(self) -> None:
@@ -117,8 +129,35 @@ class Benchmark(ABC):
         self.source()
 
     def source(self) -> Base:
-        """The base the tasks are made from."""
-        return BASES[self.base]
+        """The base the tasks are made from: `base` is its name, or {name: …, and its fields}."""
+        fields = dict(self.base) if isinstance(self.base, Mapping) else {"name": self.base}
+        cls = BASES[str(fields.pop("name", ""))]
+        known = {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        for name in fields:
+            if name not in known:
+                raise InputError(
+                    f"base: unknown key {name!r}{nearest(name, list(known))}; there are: {', '.join(known)}"
+                )
+        for name, field in known.items():
+            if name not in fields and field.default is dataclasses.MISSING:
+                raise InputError(f"base.{name}: missing; base {self.base_name} needs it")
+        try:
+            return cls(**fields)
+        except InputError as error:
+            raise InputError(f"base.{error}") from error
+        except TypeError as error:
+            raise InputError(f"base: a value has the wrong type ({error})") from error
+
+    @property
+    def base_name(self) -> str:
+        """The name of the base alone."""
+        return str(self.base["name"] if isinstance(self.base, Mapping) else self.base)
+
+    def with_base(self, base: Base) -> Self:
+        """This benchmark over another source, or over the same with more of its fields filled in."""
+        fields: dict[str, Any] = dataclasses.asdict(base) if dataclasses.is_dataclass(base) else {}
+        name = BASES.name_of(type(base))
+        return dataclasses.replace(self, base={"name": name, **fields} if fields else name)
 
     def identity(self) -> dict[str, Any]:
         """Every field that determines a task. num_tasks does not: task 3 of 10 is task 3 of 2500."""
@@ -139,5 +178,5 @@ class Benchmark(ABC):
         """Task `index` of the run `seed`: a pure function of its arguments."""
 
 
-BASES: Registry[Base] = Registry("dataset")
+BASES: Registry[type[Base]] = Registry("dataset")
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,18 +35,15 @@ class Cifar(Base):
     """50,000 training and 10,000 test photographs, 32 x 32 in colour, in `<root>/cifar/*-binary.tar.gz`."""
 
     shape = (3, 32, 32)
-
-    def __init__(self, num_labels: int, files: Published, layout: Layout) -> None:
-        self.num_labels = num_labels
-        self.files = files
-        self._layout = layout
+    files: ClassVar[Published]
+    layout: ClassVar[Layout]
 
     def checksum(self) -> str:
         return self.files.checksum()
 
     def load(self, root: Path | None) -> Dataset:
         ((name, content),) = self.files.contents(root).items()
-        layout = self._layout
+        layout = self.layout
         try:
             with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
                 parts = [
@@ -61,7 +59,7 @@ class Cifar(Base):
         return Dataset(train=train, test=test, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
 
     def _member(self, archive: tarfile.TarFile, name: str, member: str) -> bytes:
-        path = f"{self._layout.folder}/{member}"
+        path = f"{self.layout.folder}/{member}"
         try:
             file = archive.extractfile(path)
         except KeyError:
@@ -72,36 +70,41 @@ class Cifar(Base):
 
     def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
         """One part's images; CorruptError unless there are as many as published, of every class as many."""
-        record = self._layout.label_bytes + PIXELS
+        record = self.layout.label_bytes + PIXELS
         if len(content) != count * record:
             raise CorruptError(
                 f"{name}: its {part} part has {len(content)} bytes, not {count} records of {record}; download it again"
             )
         rows = np.frombuffer(content, np.uint8).reshape(count, record)
-        labels = rows[:, self._layout.label_bytes - 1].astype(np.int64)
+        labels = rows[:, self.layout.label_bytes - 1].astype(np.int64)
         counts = np.bincount(labels, minlength=self.num_labels)
         if len(counts) != self.num_labels or (counts != count // self.num_labels).any():
             raise CorruptError(
                 f"{name}: its {part} part is mislabelled: {count // self.num_labels} images of each of "
                 f"{self.num_labels} classes are published, {counts.min()} to {counts.max()} of {len(counts)} were found"
             )
-        pixels = rows[:, self._layout.label_bytes :].reshape(count, *self.shape).copy()
+        pixels = rows[:, self.layout.label_bytes :].reshape(count, *self.shape).copy()
         return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
 _MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 
-CIFAR10 = Cifar(
-    10,
-    Published("cifar", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, _MIRRORS, unpacks=False),
-    Layout("cifar-10-batches-bin", [f"data_batch_{number}.bin" for number in range(1, 6)], ["test_batch.bin"], 1),
-)
 
-CIFAR100 = Cifar(
-    100,
-    Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False),
-    Layout("cifar-100-binary", ["train.bin"], ["test.bin"], 2),
-)
+@BASES.register("cifar10")
+@dataclass(frozen=True)
+class CIFAR10(Cifar):
+    """Ten classes."""
 
-BASES.register("cifar10")(CIFAR10)
-BASES.register("cifar100")(CIFAR100)
+    num_labels = 10
+    files = Published("cifar", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, _MIRRORS, unpacks=False)
+    layout = Layout("cifar-10-batches-bin", [f"data_batch_{n}.bin" for n in range(1, 6)], ["test_batch.bin"], 1)
+
+
+@BASES.register("cifar100")
+@dataclass(frozen=True)
+class CIFAR100(Cifar):
+    """A hundred classes, the fine labels."""
+
+    num_labels = 100
+    files = Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False)
+    layout = Layout("cifar-100-binary", ["train.bin"], ["test.bin"], 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ NUM_TRAIN = 1437
 """The first images train, the last 360 test: other writers, as in the original split of the data."""
 
 
+@BASES.register("digits")
+@dataclass(frozen=True)
 class Digits(Base):
     """1,797 digits, 8 x 8, 17 grey levels."""
 
@@ -45,6 +48,3 @@ class Digits(Base):
             mean=0.2874,
             std=0.3534,
         )
-
-
-BASES.register("digits")(Digits())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +18,9 @@ class IdxImages(Base):
 
     shape = (28, 28)
     num_labels = 10
-
-    def __init__(self, files: Published, mean: float, std: float) -> None:
-        self.files = files
-        self._mean = mean
-        self._std = std
+    files: ClassVar[Published]
+    mean: ClassVar[float]
+    std: ClassVar[float]
 
     def checksum(self) -> str:
         return self.files.checksum()
@@ -31,7 +31,7 @@ class IdxImages(Base):
             _images(content[f"{part}-images-idx3-ubyte.gz"], content[f"{part}-labels-idx1-ubyte.gz"])
             for part in ("train", "t10k")
         ]
-        return Dataset(train=parts[0], test=parts[1], mean=self._mean, std=self._std)
+        return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
 
 
 def _images(pixels: bytes, labels: bytes) -> Images:
@@ -43,8 +43,14 @@ def _images(pixels: bytes, labels: bytes) -> Images:
     )
 
 
-MNIST = IdxImages(
-    Published(
+@BASES.register("mnist")
+@dataclass(frozen=True)
+class MNIST(IdxImages):
+    """Handwritten digits."""
+
+    mean = 0.1307
+    std = 0.3081
+    files = Published(
         folder="mnist",
         md5={
             "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
@@ -57,13 +63,17 @@ MNIST = IdxImages(
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
         unpacks=True,  # copies were packed by different programs
-    ),
-    mean=0.1307,
-    std=0.3081,
-)
+    )
 
-FASHION_MNIST = IdxImages(
-    Published(
+
+@BASES.register("fashion_mnist")
+@dataclass(frozen=True)
+class FashionMNIST(IdxImages):
+    """Pictures of clothes."""
+
+    mean = 0.2860
+    std = 0.3530
+    files = Published(
         folder="fashion_mnist",
         md5={
             "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -76,10 +86,4 @@ FASHION_MNIST = IdxImages(
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
         unpacks=False,
-    ),
-    mean=0.2860,
-    std=0.3530,
-)
-
-BASES.register("mnist")(MNIST)
-BASES.register("fashion_mnist")(FASHION_MNIST)
+    )

@@ -59,7 +59,7 @@ class Rotated(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.source().shape) != 2:
-            raise InputError(f"base: {self.base} has no grey images to turn; use mnist or digits")
+            raise InputError(f"base: {self.base_name} has no grey images to turn; use mnist or digits")
         if self.degrees == 0:
             raise InputError("degrees: 0 makes every task the same; the paper takes 10")
 

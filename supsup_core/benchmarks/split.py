@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from supsup_core import seeding
@@ -15,11 +17,34 @@ from supsup_core.benchmarks.base import BENCHMARKS, Benchmark, Dataset, Images, 
 from supsup_core.errors import InputError
 
 
-class SplitTask(Task):
-    """The images of some classes. `classes[i]` is labelled i, or keeps its label."""
+def crop_and_flip(x: Tensor, child: int, padding: int = 4) -> Tensor:
+    """Images (batch, channels, height, width), each cropped at random after padding with zeros, half of them mirrored.
 
-    def __init__(self, dataset: Dataset, classes: Sequence[int], keep_labels: bool) -> None:
+    child: the seed of what is drawn.
+    """
+    count, _, height, width = x.shape
+    words = seeding.raw_bits(child, 3 * count).reshape(3, count)
+    top, left = (torch.from_numpy((words[row] % np.uint64(2 * padding + 1)).astype(np.int64)) for row in (0, 1))
+    mirrored = torch.from_numpy((words[2] >> np.uint64(63)).astype(bool))
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    columns[mirrored] = columns[mirrored].flip(1)
+    padded = F.pad(x, (padding,) * 4)
+    images = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+class SplitTask(Task):
+    """The images of some classes. `classes[i]` is labelled i, or keeps its label.
+
+    augment_seed: training images are cropped and flipped at random, by this seed and the batch they are in.
+    """
+
+    def __init__(
+        self, dataset: Dataset, classes: Sequence[int], keep_labels: bool, augment_seed: int | None = None
+    ) -> None:
         self._dataset = dataset
+        self._augment_seed = augment_seed
         labels = torch.full((int(dataset.train.labels.max()) + 1,), -1)
         labels[list(classes)] = torch.tensor(classes) if keep_labels else torch.arange(len(classes))
         self._labels = labels
@@ -28,7 +53,11 @@ class SplitTask(Task):
         self.num_train, self.num_test = len(self._train), len(self._test)
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self._batch(self._dataset.train, self._train[indices])
+        x, y = self._batch(self._dataset.train, self._train[indices])
+        if self._augment_seed is not None:
+            batch = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
+            x = crop_and_flip(x, seeding.child_seed(self._augment_seed, f"augment/{batch}"))
+        return x, y
 
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.test, self._test[indices])
@@ -45,23 +74,26 @@ class Split(Benchmark):
 
     `order`: which classes come together is `drawn` from the seed, or `given` by their numbers. With `labels: own`
     the classes of a task are labelled from 0; with `base` they keep their labels, and every task has the base's
-    output neurons.
+    output neurons. `augment: crop_flip` crops training images at random after padding them by 4, and mirrors half.
     """
 
     num_tasks: int = 5
     labels_per_task: int = 2
     order: Literal["drawn", "given"] = "drawn"
     labels: Literal["own", "base"] = "own"
+    augment: Literal["none", "crop_flip"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         classes = self.source().num_labels
         if self.labels_per_task < 1:
             raise InputError(f"labels_per_task: must be at least 1, not {self.labels_per_task}")
+        if self.augment != "none" and len(self.input_shape) != 3:
+            raise InputError(f"augment: {self.base_name} has no photographs to crop and flip; leave it out")
         if self.num_tasks * self.labels_per_task > classes:
             raise InputError(
                 f"num_tasks: {self.num_tasks} tasks of {self.labels_per_task} classes need "
-                f"{self.num_tasks * self.labels_per_task}; {self.base} has {classes}, "
+                f"{self.num_tasks * self.labels_per_task}; {self.base_name} has {classes}, "
                 f"enough for {classes // self.labels_per_task} tasks"
             )
 
@@ -76,4 +108,5 @@ class Split(Benchmark):
             order = seeding.permutation(seeding.child_seed(seed, "split"), count)
         first = index * self.labels_per_task
         classes = order[first : first + self.labels_per_task].tolist()
-        return SplitTask(dataset, classes, self.labels == "base")
+        augment_seed = None if self.augment == "none" else seeding.child_seed(seed, "augment", index)
+        return SplitTask(dataset, classes, self.labels == "base", augment_seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from supsup_core.benchmarks import BASES, BENCHMARKS, Benchmark, Dataset, mnist
+from supsup_core.benchmarks import BENCHMARKS, Benchmark, Dataset, mnist
 from supsup_core.benchmarks.rotated import rotation
 from supsup_core.errors import CorruptError, InputError
 
@@ -143,7 +143,7 @@ def test_normalised_pixels_are_centred(digits: Dataset) -> None:
 
 
 def test_mnist_is_the_published_one(data_root: Path) -> None:
-    dataset = BASES["mnist"].load(data_root)
+    dataset = mnist.MNIST().load(data_root)
     assert dataset.train.pixels.shape == (60000, 28, 28)
     assert dataset.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert abs(float(dataset.normalise(dataset.train.pixels[:5000]).mean())) < 0.02
@@ -151,22 +151,22 @@ def test_mnist_is_the_published_one(data_root: Path) -> None:
 
 def test_mnist_that_is_missing_says_which_files_go_where(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mnist/train-images-idx3-ubyte\.gz: missing; put .* into"):
-        BASES["mnist"].load(tmp_path)
+        mnist.MNIST().load(tmp_path)
 
 
 def test_without_a_root_or_a_network_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    unreachable = replace(mnist.MNIST.files, mirrors=("http://127.0.0.1:9/",))
+    monkeypatch.setattr(mnist.MNIST, "files", replace(mnist.MNIST.files, mirrors=("http://127.0.0.1:9/",)))
     with pytest.raises(InputError, match=r"no mirror could be reached .*; put .*data=DIR or SUPSUP_DATA"):
-        mnist.IdxImages(unreachable, 0.1, 0.3).load(None)
+        mnist.MNIST().load(None)
     assert not list(tmp_path.rglob("*.gz"))
 
 
 def test_a_mirror_is_used_and_verified(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     mirrors = tuple(f"{folder.as_uri()}/" for folder in (tmp_path / "nowhere", data_root / "mnist"))
-    mirrored = mnist.IdxImages(replace(mnist.MNIST.files, mirrors=mirrors), 0.1, 0.3)
-    assert len(mirrored.load(None).test.labels) == 10000
+    monkeypatch.setattr(mnist.MNIST, "files", replace(mnist.MNIST.files, mirrors=mirrors))
+    assert len(mnist.MNIST().load(None).test.labels) == 10000
     assert {path.name for path in (tmp_path / "supsup" / "mnist").iterdir()} == set(mnist.MNIST.files.md5)
 
 
@@ -183,4 +183,4 @@ def test_bad_mnist_is_named_with_a_remedy(data_root: Path, tmp_path: Path, damag
         labels[100] ^= 1
         file.write_bytes(gzip.compress(bytes(labels)))
     with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete it and run again"):
-        BASES["mnist"].load(tmp_path)
+        mnist.MNIST().load(tmp_path)

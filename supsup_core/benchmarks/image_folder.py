@@ -1,0 +1,170 @@
+"""Photographs in folders, one folder a class, decoded once into a file that all processes of a machine share."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
+from supsup_core.benchmarks.published import user_cache
+from supsup_core.errors import CorruptError, InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"})
+
+_FLUSH = 512
+"""Images between two notes of how far decoding has come."""
+
+_HASHED_BYTES = 1 << 30
+"""Decoded files up to this size are hashed at every load; larger ones are checked by their size."""
+
+
+@BASES.register("image_folder")
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(Base):
+    """Images in `<root>/<folder>/<part>/<class>/*`, classes numbered in the order of their names.
+
+    Each is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its middle.
+    `train`, `test`: the folders of the two parts. `mean`, `std`: of each channel. `checksum_of_files`, of names and
+    sizes, is filled in when a sweep is planned; then the folder may not change under it.
+    """
+
+    folder: str
+    num_classes: int
+    side: int = 32
+    train: str = "train"
+    test: str = "test"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    checksum_of_files: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # a config file has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if len(getattr(self, name)) != 3:
+                raise InputError(f"{name}: needs a number for each of red, green and blue")
+        for name in ("side", "num_classes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (3, self.side, self.side)
+
+    @property
+    def num_labels(self) -> int:  # type: ignore[override]
+        return self.num_classes
+
+    def resolved(self, root: Path | None) -> ImageFolder:
+        found = hashlib.sha256()
+        for part in (self.train, self.test):
+            for path, label, size in self._listing(root, part):
+                found.update(f"{part}/{path.parent.name}/{path.name} {label} {size}\n".encode())
+        return replace(self, checksum_of_files=found.hexdigest())
+
+    def checksum(self) -> str:
+        if self.checksum_of_files is None:
+            raise InputError("base: the files of an image folder are counted when a sweep is planned; plan it first")
+        return self.checksum_of_files
+
+    def _listing(self, root: Path | None, part: str) -> list[tuple[Path, int, int]]:
+        """Every image of a part: path, label and size in bytes, in order."""
+        if root is None:
+            raise InputError(f"base: {self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
+        home = root / self.folder / part
+        if not home.is_dir():
+            raise InputError(f"{home}: no such folder; base image_folder needs {part}/<class>/<images> there")
+        classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir())
+        if len(classes) != self.num_classes:
+            raise InputError(
+                f"{home}: {len(classes)} classes, and num_classes says {self.num_classes}; set the one that is right"
+            )
+        found = []
+        for label, name in enumerate(classes):
+            entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
+            images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
+            if not images:
+                raise InputError(f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); a class needs some")
+            found += [(Path(entry.path), label, entry.stat().st_size) for entry in images]
+        return found
+
+    def load(self, root: Path | None) -> Dataset:
+        if self.resolved(root).checksum() != self.checksum():
+            raise CorruptError(f"{self.folder}: its files have changed since the sweep was planned; plan it again")
+        parts = [self._decoded(self._listing(root, part), part) for part in (self.train, self.test)]
+        return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
+
+    def _decoded(self, listing: Sequence[tuple[Path, int, int]], part: str) -> Images:
+        home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}"
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with _locked(home / f"{part}.lock"):
+                file = _decode([path for path, _, _ in listing], self.side, home / f"{part}.u8")
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise InputError(
+                f"{home}: decoded images cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"
+            ) from error
+        mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
+        return Images(torch.from_numpy(mapped), torch.tensor([label for _, label, _ in listing]))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes wait for."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _decode(paths: Sequence[Path], side: int, file: Path) -> Path:
+    """The decoded images in one file, uint8 (N, 3, side, side): as it is there, or made, or gone on with."""
+    note, partial = file.with_suffix(".json"), file.with_suffix(".partial")
+    record = 3 * side * side
+    if note.exists() and file.exists():
+        facts = json.loads(note.read_text())
+        size = file.stat().st_size
+        if size == record * len(paths) and (size > _HASHED_BYTES or facts["sha256"] == _sha256(file)):
+            return file
+    done = min(partial.stat().st_size // record, len(paths)) if partial.exists() else 0
+    with partial.open("ab") as out:
+        out.truncate(done * record)
+        for number, path in enumerate(paths[done:], start=done + 1):
+            out.write(square(path, side).tobytes())
+            if number % _FLUSH == 0:
+                out.flush()
+        out.flush()
+        os.fsync(out.fileno())
+    note.write_text(json.dumps({"sha256": _sha256(partial), "images": len(paths), "side": side}))
+    os.replace(partial, file)
+    return file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An image file's middle square as uint8 (3, side, side); CorruptError naming it when it cannot be decoded."""
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise CorruptError(f"{path}: cannot be decoded ({error}); put a good copy there, or take it away") from error
+    scale = side / min(image.size)
+    width, height = (max(side, round(extent * scale)) for extent in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)), np.uint8).transpose(2, 0, 1)

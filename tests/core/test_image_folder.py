@@ -1,0 +1,194 @@
+"""Image folders: what is read, what is kept of it, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from supsup_core.benchmarks import BENCHMARKS
+from supsup_core.benchmarks.image_folder import ImageFolder, square
+from supsup_core.benchmarks.split import crop_and_flip
+from supsup_core.errors import CorruptError, InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three classes of 4 training and 2 test images, 10 x 8, each of one colour of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("ant", "bee", "cat")):
+            folder = tmp_path / "data" / "beasts" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (10, 8), (50 * label, 10 * number, 200)).save(folder / f"{number}.png")
+            (folder / "notes.txt").write_text("no image")
+    return tmp_path / "data"
+
+
+def beasts(root: Path) -> ImageFolder:
+    return ImageFolder(folder="beasts", num_classes=3, side=4).resolved(root)
+
+
+def test_images_come_with_the_label_of_their_folder_in_order(root: Path) -> None:
+    dataset = beasts(root).load(root)
+    assert dataset.train.pixels.shape == (12, 3, 4, 4)
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for number, label in enumerate(dataset.train.labels.tolist()):
+        assert dataset.train.pixels[number, :, 2, 2].tolist() == [50 * label, 10 * (number % 4), 200]
+
+
+def test_a_second_load_decodes_nothing_and_a_damaged_file_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = beasts(root).load(root).train.pixels.clone()
+    with monkeypatch.context() as patched:
+        patched.setattr("supsup_core.benchmarks.image_folder.square", None)
+        assert torch.equal(beasts(root).load(root).train.pixels, wanted)
+    (file,) = (root.parent / "cache").rglob("train.u8")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(bytes(content))
+    assert torch.equal(beasts(root).load(root).train.pixels, wanted)
+
+
+def test_decoding_goes_on_where_it_was_cut_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = beasts(root).load(root).train.pixels.clone()
+    (file,) = (root.parent / "cache").rglob("train.u8")
+    file.with_suffix(".partial").write_bytes(file.read_bytes()[: 5 * 48 + 7])
+    file.unlink()
+    seen: list[Path] = []
+
+    def counting(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        seen.append(path)
+        return square(path, side)
+
+    monkeypatch.setattr("supsup_core.benchmarks.image_folder.square", counting)
+    assert torch.equal(beasts(root).load(root).train.pixels, wanted)
+    assert len(seen) == 12 - 5
+
+
+def test_two_that_load_at_once_decode_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def counting(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        seen.append(path)
+        return square(path, side)
+
+    monkeypatch.setattr("supsup_core.benchmarks.image_folder.square", counting)
+    base = beasts(root)
+    threads = [threading.Thread(target=base.load, args=(root,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 18
+
+
+@pytest.mark.parametrize(("size", "side"), [((40, 20), 10), ((20, 40), 10), ((10, 10), 10), ((7, 9), 10)])
+def test_the_square_is_the_middle_of_the_image(tmp_path: Path, size: tuple[int, int], side: int) -> None:
+    width, height = size
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[:, :, 0] = np.linspace(0, 255, width)[None, :]
+    ramp[:, :, 1] = np.linspace(0, 255, height)[:, None]
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    found = square(tmp_path / "ramp.png", side)
+    assert found.shape == (3, side, side)
+    for channel in (0, 1):
+        assert abs(float(found[channel].mean()) - 127.5) < 13
+    spans = [float(found[0, 0, -1]) - float(found[0, 0, 0]), float(found[1, -1, 0]) - float(found[1, 0, 0])]
+    whole = [255 * min(1.0, height / width), 255 * min(1.0, width / height)]
+    for span, expected in zip(spans, whole, strict=True):
+        assert abs(span - expected) < 40
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("class", "4 classes, and num_classes says 3"),
+        ("empty", "no images"),
+        ("part", "no such folder; base image_folder needs test"),
+    ],
+)
+def test_folders_that_do_not_fit_are_refused(root: Path, harm: str, words: str) -> None:
+    home = root / "beasts"
+    if harm == "class":
+        (home / "train" / "dog").mkdir()
+    elif harm == "empty":
+        for path in (home / "train" / "bee").glob("*.png"):
+            path.unlink()
+    else:
+        (home / "test").rename(home / "tests")
+    with pytest.raises(InputError, match=words):
+        beasts(root)
+
+
+def test_a_file_that_is_no_image_is_named(root: Path) -> None:
+    (root / "beasts" / "train" / "bee" / "2.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(CorruptError, match=r"bee/2\.png: cannot be decoded"):
+        beasts(root).load(root)
+
+
+def test_a_folder_that_changed_since_the_plan_is_found_out(root: Path) -> None:
+    base = beasts(root)
+    os.remove(root / "beasts" / "train" / "bee" / "2.png")
+    with pytest.raises(CorruptError, match="changed since the sweep was planned"):
+        base.load(root)
+    assert base != beasts(root)
+
+
+def test_a_base_is_config(root: Path) -> None:
+    node = {"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, "mean": [0.5, 0.5, 0.5]}
+    benchmark = BENCHMARKS["split"](base=node, num_tasks=3, labels_per_task=1)
+    whole = benchmark.with_base(benchmark.source().resolved(root))
+    assert whole.source().checksum() == beasts(root).checksum()
+    assert (whole.base_name, whole.input_shape) == ("image_folder", (3, 4, 4))
+    assert BENCHMARKS["split"](
+        **json.loads(json.dumps({"base": whole.base, "num_tasks": 3, "labels_per_task": 1}))
+    ) == (replace(whole, base=json.loads(json.dumps(whole.base))))
+    for change, words in (
+        ({"folders": "x"}, "base: unknown key 'folders'; did you mean 'folder'"),
+        ({"side": 0}, "base.side: must be at least 1"),
+        ({"mean": [1.0]}, "base.mean: needs a number"),
+        ({"side": "big"}, "base: a value has the wrong type"),
+    ):
+        with pytest.raises(InputError, match=words):
+            BENCHMARKS["split"](base={**node, **change})
+    with pytest.raises(InputError, match=r"base\.num_classes: missing"):
+        BENCHMARKS["split"](base={"name": "image_folder", "folder": "beasts"})
+
+
+def test_real_photographs_are_read(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    base = ImageFolder(folder="cifar10-jpeg", num_classes=10).resolved(data_root)
+    dataset = base.load(data_root)
+    assert dataset.train.pixels.shape == (10_000, 3, 32, 32)
+    assert dataset.test.labels.bincount().tolist() == [200] * 10
+    means = dataset.train.pixels.float().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(means, torch.tensor([0.491, 0.482, 0.447]), atol=0.01, rtol=0)
+
+
+def test_crops_and_flips_are_drawn_from_their_seed_and_keep_the_picture() -> None:
+    x = torch.arange(1.0, 2 * 3 * 32 * 32 + 1).view(2, 3, 32, 32).repeat(50, 1, 1, 1)
+    found = crop_and_flip(x, 7)
+    assert torch.equal(found, crop_and_flip(x, 7))
+    assert not torch.equal(found, crop_and_flip(x, 8))
+    shifts, mirrored = set(), 0
+    for image, original in zip(found, x, strict=True):
+        centre = float(image[0, 16, 16])
+        row, column = divmod(int(centre - float(original[0, 0, 0])), 32)
+        right = float(image[0, 16, 17]) - centre
+        assert abs(right) == 1
+        mirrored += right < 0
+        shifts.add((row - 16, column - 16 if right > 0 else 15 - column))
+        assert abs(row - 16) <= 4
+    assert 30 < mirrored < 70
+    assert len(shifts) > 40
