@@ -132,7 +132,9 @@ class Benchmark(ABC):
         """The base the tasks are made from: `base` is its name, or {name: …, and its fields}."""
         fields = dict(self.base) if isinstance(self.base, Mapping) else {"name": self.base}
         cls = BASES[str(fields.pop("name", ""))]
-        known = {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        known: dict[str, dataclasses.Field[Any]] = {}
+        if dataclasses.is_dataclass(cls):
+            known = {field.name: field for field in dataclasses.fields(cls)}
         for name in fields:
             if name not in known:
                 raise InputError(
