@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -45,14 +45,15 @@ class Dataset:
         return pixels.float().mul_((1 / (255 * std)).float()).sub_((mean / std).float())
 
 
+@dataclass(frozen=True)
 class Base(ABC):
-    """A source of labelled images: a frozen dataclass, whose fields, if it has any, are its config.
+    """A source of labelled images. Subclasses are final frozen dataclasses; their fields are their config.
 
     Its facts (shape, labels, checksum) are known before it is loaded.
     """
 
-    shape: tuple[int, ...]
-    num_labels: int
+    shape: ClassVar[tuple[int, ...]]
+    num_labels: ClassVar[int]
 
     def resolved(self, root: Path | None) -> Base:
         """This base with what only its files can tell filled in; itself where there is nothing of the kind.
@@ -132,9 +133,7 @@ class Benchmark(ABC):
         """The base the tasks are made from: `base` is its name, or {name: …, and its fields}."""
         fields = dict(self.base) if isinstance(self.base, Mapping) else {"name": self.base}
         cls = BASES[str(fields.pop("name", ""))]
-        known: dict[str, dataclasses.Field[Any]] = {}
-        if dataclasses.is_dataclass(cls):
-            known = {field.name: field for field in dataclasses.fields(cls)}
+        known = {field.name: field for field in dataclasses.fields(cls)}
         for name in fields:
             if name not in known:
                 raise InputError(
@@ -157,8 +156,7 @@ class Benchmark(ABC):
 
     def with_base(self, base: Base) -> Self:
         """This benchmark over another source, or over the same with more of its fields filled in."""
-        fields: dict[str, Any] = dataclasses.asdict(base) if dataclasses.is_dataclass(base) else {}
-        name = BASES.name_of(type(base))
+        name, fields = BASES.name_of(type(base)), dataclasses.asdict(base)
         return dataclasses.replace(self, base={"name": name, **fields} if fields else name)
 
     def identity(self) -> dict[str, Any]:
