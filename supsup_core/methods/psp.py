@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +36,8 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
         if len(layer.shape) != 2:
             raise InputError("method psp turns the inputs of fully connected layers; use an MLP, or another method")
         child = seeding.child_seed(problem.seed, f"rotation/{layer.name}", index)
-        q, r = np.linalg.qr(seeding.normal(child, (layer.fan_in, layer.fan_in)))
-        drawn.append(torch.from_numpy((q * np.sign(np.diag(r))).astype(np.float32)).to(problem.device))
+        q, r = torch.linalg.qr(torch.from_numpy(seeding.normal(child, (layer.fan_in, layer.fan_in))))
+        drawn.append((q * r.diagonal().sign()).float().to(problem.device))
     return drawn
 
 
