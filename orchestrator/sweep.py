@@ -27,7 +27,7 @@ from orchestrator.plan import VARIANT, Group, Run, make_plan
 from supsup_core.benchmarks import Base
 from supsup_core.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Version of everything an output folder holds; a program of another format refuses the folder."""
 
 _MARKER = "supsup-output.json"
