@@ -16,6 +16,9 @@ from supsup_core.benchmarks import Task
 from supsup_core.methods import SHARED
 
 _TIMED_BATCHES = 12
+_TIMED_SECONDS = 3.0
+"""Batches that are timed, at most, and about how long they may take together."""
+
 _PROCESS_BYTES = 450 << 20
 """Memory of a worker before it holds anything: Python, torch and Ray, measured."""
 
@@ -79,13 +82,13 @@ def trial_of(experiment: Experiment) -> Trial:
         states[index:] = [state]
         return elapsed
 
-    timed(0, 1)
-    few, many = 2, 2 + _TIMED_BATCHES
-    short, long = (min(timed(1, count) for _ in range(2)) for count in (few, many))
-    per_batch = max(long - short, 0.0) / (many - few)
+    first = timed(0, 1)
+    many = max(1, min(_TIMED_BATCHES, int(_TIMED_SECONDS / 2 / first)))
+    short, long = (min(timed(1, count) for _ in range(2)) for count in (1, 1 + many))
+    per_batch = max(long - short, 0.0) / many
     shared = sum(tensor.nbytes for name, tensor in states[1].items() if name.startswith(SHARED))
     own = sum(tensor.nbytes for tensor in states[1].values()) - shared
-    return Trial(max(short - few * per_batch, 0.0) + whole * per_batch, own, shared)
+    return Trial(max(short - per_batch, 0.0) + whole * per_batch, own, shared)
 
 
 def estimate_group(
@@ -101,7 +104,7 @@ def estimate_group(
     basis = (
         f"the mean of {len(trained)} shards already trained"
         if trained
-        else f"{_TIMED_BATCHES} training batches timed on this machine"
+        else "a few training batches timed on this machine"
     )
     measured = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
     per_evaluation = fmean(measured) if measured else per_shard / 10
