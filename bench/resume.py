@@ -18,6 +18,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+SEGMENTS = 10
+"""Decisions a task, in the sweeps that this is for."""
+
 CLI = [sys.executable, "-m", "orchestrator.cli"]
 
 
@@ -27,26 +30,20 @@ def num_decisions(ledger: Path) -> int:
         return int(db.execute("SELECT count(*) FROM rows WHERE kind = 'decision'").fetchone()[0])
 
 
-def until_more(command: list[str], output: Path, before: set[Path]) -> tuple[Path, float]:
-    """Run a command until the newest ledger has another decision, then kill it: the ledger, and the seconds."""
+def until_more(command: list[str], output: Path, before: set[Path], least: int) -> tuple[Path, float]:
+    """Run a command until the ledger that is not in `before` has more than `least` decisions, then kill it: the
+    ledger, and the seconds."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    ledger, known = None, -1
-    while True:
+    made: set[Path] = set()
+    while not made or num_decisions(next(iter(made))) <= least:
         assert process.poll() is None, f"{command} ended with {process.returncode}"
-        made = set(output.glob("sweeps/*/groups/*/ledger.sqlite")) - before
-        if made:
-            ledger = made.pop()
-            count = num_decisions(ledger)
-            known = count if known < 0 else known
-            if count > known:
-                break
         time.sleep(0.02)
+        made = set(output.glob("sweeps/*/groups/*/ledger.sqlite")) - before
     seconds = time.perf_counter() - started
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert ledger is not None
-    return ledger, seconds
+    return made.pop(), seconds
 
 
 def measure(output: Path, sweep: str, at: int, total: int) -> float:
@@ -54,10 +51,10 @@ def measure(output: Path, sweep: str, at: int, total: int) -> float:
     before = set(output.glob("sweeps/*/groups/*/ledger.sqlite"))
     longer = [f"benchmark.num_tasks={total + 5}", f"budget.num_masks={total + 5}", "commit_every=0.001"]
     fork = [*CLI, "fork", sweep, "--at-task", str(at), "--workers", "1", *longer, f"evaluation.at=[{total + 5}]"]
-    ledger, _ = until_more([*fork, f"output={output}"], output, before)
+    ledger, _ = until_more([*fork, f"output={output}"], output, before, SEGMENTS * at)
     time.sleep(3)  # Ray's processes notice that their driver is gone
     name = ledger.parts[-4]
-    return until_more([*CLI, "resume", name, f"output={output}"], output, before)[1]
+    return until_more([*CLI, "resume", name, f"output={output}"], output, before, num_decisions(ledger))[1]
 
 
 if __name__ == "__main__":
