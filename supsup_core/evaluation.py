@@ -83,12 +83,18 @@ def check(
             f"inference.rule: method {method_name} cannot superpose its masks, "
             f"which {inference.rule} needs; use exhaustive"
         )
-    if RULES[inference.rule].needs_superposition and net.norm_widths():
+    if RULES[inference.rule].needs_memory and not method.recalls:
+        raise InputError(
+            f"inference.rule: method {method_name} keeps its masks in no Hopfield network, which {inference.rule} "
+            "needs; use method hop_sup_sup, or another rule"
+        )
+    if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
         for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
             if alone == 1 and getattr(inference, key):
                 raise InputError(
-                    f"inference.{key}: batch normalisation in a superposition needs several images, one has no spread; "
-                    f"set inference.{key}={128 if key == 'images_per_decision' else 0}, or inference.rule=exhaustive"
+                    f"inference.{key}: batch normalisation without kept statistics needs several images, one has no "
+                    f"spread; set inference.{key}={128 if key == 'images_per_decision' else 0}"
+                    + ("" if net.normalises_by_batch else ", or inference.rule=exhaustive")
                 )
     objective = OBJECTIVES[inference.objective]
     if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:

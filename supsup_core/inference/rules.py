@@ -22,6 +22,9 @@ class Rule(ABC):
     compares_values: ClassVar[bool] = False
     """Whether values of the objective under different masks are compared, rather than slopes."""
 
+    needs_memory: ClassVar[bool] = False
+    """Whether the learner must be able to recall a mask from a memory of all."""
+
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
         """Images x (D, images, *shape) to mask numbers (D,), int64. Each decision stands alone.
@@ -91,3 +94,14 @@ class Binary(Rule):
             half = (len(kept) + 1) // 2
             kept = kept[torch.sort(slopes, stable=True).indices[:half].sort().values]
         return kept[0]
+
+
+@RULES.register("hopfield")
+class Hopfield(Rule):
+    """The mask recalled from a Hopfield network by the images that decide (section 3.6)."""
+
+    needs_superposition = False
+    needs_memory = True
+
+    def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
+        return torch.tensor([learner.recall(images, objective) for images in x])

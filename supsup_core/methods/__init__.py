@@ -1,9 +1,9 @@
 """Continual-learning methods."""
 
-from supsup_core.methods import batch_e, bounds, ewc, icarl, piggyback, psp, separate_heads, supsup
+from supsup_core.methods import batch_e, bounds, ewc, hop_sup_sup, icarl, piggyback, psp, separate_heads, supsup
 from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Learner, Method, Problem, Trainee
 
 __all__ = [
     "METHODS", "SHARED", "Dependence", "Learned", "Learner", "Method", "Problem", "Trainee",
-    "batch_e", "bounds", "ewc", "icarl", "piggyback", "psp", "separate_heads", "supsup",
+    "batch_e", "bounds", "ewc", "hop_sup_sup", "icarl", "piggyback", "psp", "separate_heads", "supsup",
 ]  # fmt: skip

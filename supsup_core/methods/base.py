@@ -128,6 +128,13 @@ class Learner(ABC):
         """
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
 
+    def recall(self, x: Tensor, objective: Objective) -> int:
+        """The mask that images x (images, *shape) of one task lead to in an associative memory of all masks.
+
+        InputError when the method has no such memory; the others set `Method.recalls` to True.
+        """
+        raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
+
     def predict(self, x: Tensor, mask: int) -> Tensor:
         """Labels (batch,) among the real outputs."""
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
@@ -167,6 +174,8 @@ class Method(ABC):
     """The scenarios it can do."""
     superposes: ClassVar[bool]
     """Whether its learner has alpha_gradients, which one_shot and binary inference need."""
+    recalls: ClassVar[bool] = False
+    """Whether its learner has recall, which hopfield inference needs."""
 
     @property
     @abstractmethod

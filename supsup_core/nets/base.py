@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,15 @@ Objective = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight tensor. `fan_in` is the number of inputs that one output neuron sums over."""
+    """One weight tensor. `fan_in` is the number of inputs that one output neuron sums over.
+
+    `is_gate`: it multiplies units one by one, and is 1 unless it is masked.
+    """
 
     name: str
     shape: tuple[int, ...]
     fan_in: int
+    is_gate: bool = False
 
     @property
     def size(self) -> int:
@@ -41,6 +46,9 @@ class Net(ABC):
     `num_outputs` (s) counts the real output neurons and the superfluous ones. `weight_seed` draws the
     frozen weights; None takes the run's seed.
     """
+
+    normalises_by_batch: ClassVar[bool] = False
+    """Whether batch normalisation always takes the images at hand, so that one image alone cannot be answered."""
 
     num_outputs: int = 10
     weight_seed: int | None = None
@@ -99,12 +107,15 @@ NETS: Registry[type[Net]] = Registry("net")
 
 
 def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
-    """The frozen weights W of `seed`: signed Kaiming constant, w = ±sqrt(2 / fan_in), float32, on the CPU.
+    """The frozen weights W of `seed`: signed Kaiming constant, w = ±sqrt(2 / fan_in), float32, on the CPU; gates 1.
 
     Never trained and never stored; the seed is what a run keeps (paper, appendix on training details).
     """
     drawn = []
     for index, layer in enumerate(layers):
+        if layer.is_gate:
+            drawn.append(torch.ones(layer.shape))
+            continue
         sign = seeding.signs(seeding.child_seed(seed, f"weights/{layer.name}", index), layer.shape)
         drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
     return drawn

@@ -103,6 +103,7 @@ def test_nnu_says_why_it_cannot_exist() -> None:
         ("GNu", Inference(rule="known"), (100, 10), "known needs the task identity"),
         ("GNu", Inference(objective="G"), (10, 10), "needs superfluous neurons"),
         ("GNu", Inference(rule="exhaustive", objective="G"), (100, 10), "told apart by its slope alone"),
+        ("GNu", Inference(rule="hopfield"), (100, 10), "in no Hopfield network"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

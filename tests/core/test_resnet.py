@@ -135,7 +135,7 @@ def learned(method: Method, problem: Problem, photographs: Dataset) -> list[dict
     return states
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS.names() if name != "psp"])
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if name not in ("psp", "hop_sup_sup")])
 def test_every_method_keeps_the_statistics_of_each_task(name: str, problem: Problem, photographs: Dataset) -> None:
     """It learns, and answers an image alone as among others."""
     method = METHODS[name](**({"mask_learning_rate": 1e-2} if name == "piggyback" else {}))
@@ -155,9 +155,10 @@ def test_every_method_keeps_the_statistics_of_each_task(name: str, problem: Prob
             method.learner(problem, [states[0], spoilt])
 
 
-def test_psp_says_which_nets_it_takes(problem: Problem, photographs: Dataset) -> None:
-    with pytest.raises(InputError, match="fully connected"):
-        learned(METHODS["psp"](), problem, photographs)
+@pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "take a net with gates")])
+def test_methods_say_which_nets_they_take(name: str, words: str, problem: Problem, photographs: Dataset) -> None:
+    with pytest.raises(InputError, match=words):
+        learned(METHODS[name](), problem, photographs)
 
 
 @pytest.mark.parametrize("rule", ["one_shot", "binary", "exhaustive"])

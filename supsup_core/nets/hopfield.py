@@ -1,0 +1,51 @@
+"""The net of HopSupSup, whose masks are on units, not on weights (paper, section 3.6 and its appendix)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from supsup_core.errors import InputError
+from supsup_core.nets.base import NETS, Layer, Net
+
+
+@NETS.register("hopfield_mlp")
+@dataclass(frozen=True, kw_only=True)
+class HopfieldMLP(Net):
+    """Two hidden layers of `width` units with swish, after batch normalisation and a gate for each unit.
+
+    A gate is a layer of its own, (width, 1), that multiplies the normalised outputs; unmasked it is 1. Batch
+    normalisation has neither parameters nor statistics: it always takes the images at hand.
+    """
+
+    normalises_by_batch: ClassVar[bool] = True
+
+    width: int = 2048
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1:
+            raise InputError(f"width: must be at least 1, not {self.width}")
+
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        size, width = math.prod(input_shape), self.width
+        return (
+            Layer("fc1", (width, size), size),
+            Layer("gate1", (width, 1), 1, is_gate=True),
+            Layer("fc2", (width, width), width),
+            Layer("gate2", (width, 1), 1, is_gate=True),
+            Layer("fc3", (self.num_outputs, width), width),
+        )
+
+    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        first, gate1, second, gate2, last = weights
+        hidden = F.batch_norm(x.flatten(1) @ first.t(), None, None, training=True)
+        hidden = F.silu(hidden * gate1.t())
+        hidden = F.batch_norm(hidden @ second.t(), None, None, training=True)
+        hidden = F.silu(hidden * gate2.t())
+        return hidden @ last.t()

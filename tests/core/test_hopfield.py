@@ -1,0 +1,136 @@
+"""HopSupSup: the memory, the descent, and tasks found by it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from supsup_core.benchmarks import BENCHMARKS, Dataset
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.evaluation import Inference, check, evaluate
+from supsup_core.inference import OBJECTIVES
+from supsup_core.inference.hopfield import Recovery, energy, sign, storkey
+from supsup_core.methods import METHODS, Problem
+from supsup_core.methods.hop_sup_sup import HopfieldLearner
+from supsup_core.nets import NETS
+from supsup_core.scenarios import SCENARIOS, scenario
+from supsup_core.training import TrainingRecipe
+
+
+def patterns(count: int, size: int, seed: int = 0) -> Tensor:
+    return sign(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_storkeys_rule_is_the_published_sum() -> None:
+    size = 7
+    memory = torch.zeros(size, size)
+    wanted = torch.zeros(size, size)
+    for z in patterns(4, size):
+        memory = storkey(memory, z)
+        before = wanted.clone()
+        for i, j in itertools.product(range(size), range(size)):
+            if i == j:
+                continue
+            h_ij, h_ji = (sum(float(before[a, k] * z[k]) for k in range(size) if k not in (i, j)) for a in (i, j))
+            change = float(z[i] * z[j]) - float(z[i]) * h_ji - h_ij * float(z[j])
+            wanted[i, j] = before[i, j] + change / size
+    torch.testing.assert_close(memory, wanted)
+    torch.testing.assert_close(memory, memory.t())
+    assert not memory.diagonal().any()
+
+
+def test_stored_patterns_are_low_in_energy_and_attract() -> None:
+    stored = patterns(6, 200)
+    memory = torch.zeros(200, 200)
+    for z in stored:
+        memory = storkey(memory, z)
+    lows = [float(energy([memory], [z])) for z in stored]
+    assert max(lows) < min(float(energy([memory], [z])) for z in patterns(20, 200, seed=1))
+    for z in stored:
+        assert torch.equal(sign(memory @ z), z)
+        spoilt = z.clone()
+        spoilt[:20] *= -1
+        assert torch.equal(sign(memory @ sign(memory @ spoilt)), z)
+
+
+@pytest.mark.parametrize("gates", ["sign", "real"])
+def test_the_descent_ends_at_the_pattern_that_the_images_point_to(gates: Literal["sign", "real"]) -> None:
+    """An objective that prefers one of the stored patterns in half of its units; the memory adds the rest."""
+    stored = patterns(4, 300)
+    memory = torch.zeros(300, 300)
+    for z in stored:
+        memory = storkey(memory, z)
+    seen: list[Tensor] = []
+    for z in stored:
+
+        def agreement(found: list[Tensor], images: Tensor, z: Tensor = z) -> Tensor:
+            return -(found[0] * z)[:150].mean() * images.mean()
+
+        seen.clear()
+        (found,) = Recovery(gates=gates).recover(
+            [memory], [stored.mean(0)], agreement, torch.ones(64 * 3, 1), lambda now: seen.append(now[0].detach())
+        )
+        assert torch.equal(found, z)
+        assert len(seen) == 31
+        distances = [int((sign(part) != z).sum()) for part in seen]
+        assert distances[0] > 50
+        assert distances[-1] == 0
+
+
+def test_a_recovery_without_a_batch_of_images_is_refused() -> None:
+    with pytest.raises(InputError, match="batches of 64 images and 63 are at hand"):
+        Recovery().recover([], [], lambda z, x: torch.zeros(()), torch.ones(63, 1))
+
+
+@pytest.fixture(scope="module")
+def learned(digits: Dataset) -> tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]]:
+    """Five splits of the digits, their labels kept."""
+    recipe = TrainingRecipe(optimizer="sgd", learning_rate=0.1, num_batches=60, batch_size=64)
+    problem = Problem(NETS["hopfield_mlp"](num_outputs=10, width=512), (8, 8), 10, recipe, seed=0)
+    method = METHODS["hop_sup_sup"]()
+    benchmark = BENCHMARKS["split"](base="digits", labels="base")
+    states = [dict(method.learn(problem, i, benchmark.task(i, digits, 0), []).state) for i in range(5)]
+    learner = method.learner(problem, states)
+    assert isinstance(learner, HopfieldLearner)
+    return learner, problem, states
+
+
+def test_tasks_are_recalled_from_the_memory(
+    learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
+) -> None:
+    learner = learned[0]
+    benchmark = BENCHMARKS["split"](base="digits", labels="base")
+    inference = Inference(rule="hopfield", images_per_decision=64, decision_group=2000, strict_images=0)
+    found = [
+        evaluate(learner, benchmark.task(i, digits, 0), i, scenario("GNs"), inference, 0)["paper"] for i in range(5)
+    ]
+    assert sum(int((part.chosen == index).sum()) for index, part in enumerate(found)) >= 4
+    assert sum(int(part.correct.sum()) for part in found) / 360 > 0.7
+    x, _ = benchmark.task(2, digits, 0).test_batch(torch.arange(64))
+    once, again = (learner.recovered(x, OBJECTIVES["entropy"]) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert learner.distances(learner.patterns[3])[3] == 0
+
+
+def test_a_task_takes_one_bit_a_unit(
+    learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
+) -> None:
+    _, problem, states = learned
+    assert all(sum(tensor.nbytes for tensor in state.values()) == 24 + 2 * 512 // 8 for state in states)
+    with pytest.raises(CorruptError, match="no mask"):
+        METHODS["hop_sup_sup"]().learner(problem, [{}])
+    other = Problem(NETS["hopfield_mlp"](width=9), (8, 8), 10, TrainingRecipe(), seed=0)
+    with pytest.raises(CorruptError, match="does not fit"):
+        METHODS["hop_sup_sup"]().learner(other, states)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="recovery: gamma"):
+        METHODS["hop_sup_sup"](gamma=0.0)
+    net = NETS["hopfield_mlp"]()
+    with pytest.raises(InputError, match="one has no spread"):
+        check(SCENARIOS["GNs"], METHODS["hop_sup_sup"](), "hop_sup_sup", Inference(rule="exhaustive"), net, 10)
