@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from orchestrator.user_modules import source_digest
@@ -114,6 +114,9 @@ class _Schema(SweepConfig):
 
 NNS_KEYS = ("stream", "allocation", "budget")
 """Keys of the experiment that mean something only where no task identity is given in training."""
+
+COMPONENTS = ("benchmark", "net", "method", "allocation")
+"""Keys whose `name` says what other keys they have: another one takes the place of the whole."""
 
 EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
 """The keys that say what is computed; the others say how often, with what and where."""
@@ -234,12 +237,13 @@ def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig
 
 def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> SweepConfig:
     changes = parse_overrides(overrides)
-    variants = loaded.get("variants")
-    named = list(variants.values()) if isinstance(variants, DictConfig) else []
-    for section in (loaded.get("grid"), *named):
+    if isinstance(changes.get("only"), str):
+        changes["only"] = [changes["only"]]
+    grid, variants = loaded.get("grid"), loaded.get("variants")
+    for section in (grid, *(variants.values() if isinstance(variants, DictConfig) else ())):
         if isinstance(section, DictConfig):
-            for key in changes:
-                section.pop(key, None)
+            for key, value in changes.items():
+                _take_over(section, key, value)
     merged = _merge(_Schema, loaded, where)
     for key, value in changes.items():
         node: Any = value
@@ -247,6 +251,19 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
             node = {part: node}
         merged = _merge(merged, OmegaConf.create(node), "command line")
     return _sweep_from(merged, where)
+
+
+def _take_over(section: DictConfig, key: str, value: Any) -> None:
+    """Have an override win over what a grid or a variant says of the same key, or of one above or below it."""
+    for other in list(section):
+        varied = str(other)
+        if varied == key or varied.startswith(f"{key}."):
+            section.pop(other)
+        elif key.startswith(f"{varied}."):
+            held = section._get_node(other)
+            for node in list(held) if isinstance(held, ListConfig) else [held]:
+                if isinstance(node, DictConfig):
+                    OmegaConf.update(node, key.removeprefix(f"{varied}."), value, merge=False, force_add=True)
 
 
 def sweep_from_node(node: Node, where: str) -> SweepConfig:
@@ -295,11 +312,17 @@ def _merge(schema: Any, node: Any, where: str, path: str = "") -> DictConfig:
         return cast(DictConfig, OmegaConf.merge(base, node))
     except OmegaConfBaseException as error:
         raise InputError(_explain(error, where, path)) from error
+    except TypeError as error:
+        lists = [str(key) for key in node if OmegaConf.is_list(node._get_node(key)) and OmegaConf.is_dict(base[key])]
+        problem = f"{lists[0]}: must be a mapping, not a list" if lists else f"a value has the wrong shape ({error})"
+        raise InputError(": ".join(part for part in (where, path, problem) if part)) from error
 
 
 def _explain(error: OmegaConfBaseException, where: str, path: str) -> str:
     key = error.full_key or ""
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "AnyNode is not a" in message:
+        message = f"must be a {'list' if 'ListConfig' in message else 'mapping'}"
     if "$VALUE" in message:
         message = "a value in this list has the wrong type"
     if isinstance(error, ConfigKeyError):
@@ -329,7 +352,7 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     for name, changes in sweep.variants.items():
         for key in changes:
             _check_key(key, f"{where}: variants.{name}.{key}")
-            if key in sweep.grid:
+            if any(_overlap(key, axis) for axis in sweep.grid):
                 raise InputError(f"{where}: variants.{name}.{key}: the grid varies it too; leave it to one of them")
     if sweep.only == []:
         raise InputError(f"{where}: only: empty; name at least one variant, or leave the key out")
@@ -342,6 +365,11 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys are the same, or one is a part of the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _check_key(key: str, where: str) -> None:
@@ -383,6 +411,11 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
         objective = OBJECTIVES.name_of(OBJECTIVES[inference.objective])
         inference = replace(inference, objective=objective)
     _keyed("net", ": ", lambda: net.layers(benchmark.input_shape))
+    _keyed(
+        "method",
+        ".",
+        lambda: method.check(net.layers(benchmark.input_shape), benchmark.num_labels, benchmark.num_tasks),
+    )
     check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
     training = _section(TrainingRecipe, node, "training")
     allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)

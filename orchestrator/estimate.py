@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ _STATE_BYTES = 8
 """Bytes a weight of what NNs keeps to go on with a mask: its score and the optimiser's mean square."""
 
 
+_NUM_NOISE = 2000
+"""Images that the trial's task seems to have."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What is left to spend: seconds of wall time, bytes of disk, bytes of memory over all workers."""
@@ -37,17 +42,16 @@ class Estimate:
 
 
 class _Noise(Task):
-    """One batch of noise, as often as it is asked for."""
+    """One batch of noise, as often as it is asked for, under labels in turn."""
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
         self._x = torch.zeros(batch_size, *shape).normal_(generator=generator)
-        self._y = torch.arange(batch_size) % num_labels
-        self.num_train = self.num_test = max(batch_size, num_labels)
+        self._num_labels = num_labels
+        self.num_train = self.num_test = max(_NUM_NOISE, num_labels, batch_size)
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        rows = indices % len(self._x)
-        return self._x[rows], self._y[rows]
+        return self._x[indices % len(self._x)], indices % self._num_labels
 
     test_batch = train_batch
 
@@ -65,14 +69,14 @@ class Trial:
 
 
 def trial_of(experiment: Experiment) -> Trial:
-    """Learn a second task, which builds on a first where the method does so."""
+    """Learn a second task, if there is one, which builds on a first where the method does so."""
     torch.set_num_threads(1)
     whole = experiment.training.num_batches
     task = _Noise(experiment.benchmark.input_shape, experiment.benchmark.num_labels, experiment.training.batch_size)
     states: list[Mapping[str, Tensor]] = []
 
     def timed(index: int, num_batches: int) -> float:
-        recipe = replace(experiment.training, num_batches=num_batches)
+        recipe = replace(experiment.training, num_batches=num_batches, schedule="constant", warmup_batches=0)
         problem = replace(experiment.problem("cpu"), recipe=recipe)
         parents = [states[parent] for parent in experiment.method.dependence.parents(index)]
         assert problem.weights
@@ -84,10 +88,11 @@ def trial_of(experiment: Experiment) -> Trial:
 
     first = timed(0, 1)
     many = max(1, min(_TIMED_BATCHES, int(_TIMED_SECONDS / 2 / first)))
-    short, long = (min(timed(1, count) for _ in range(2)) for count in (1, 1 + many))
+    last = min(1, experiment.num_tasks - 1)
+    short, long = (min(timed(last, count) for _ in range(2)) for count in (1, 1 + many))
     per_batch = max(long - short, 0.0) / many
-    shared = sum(tensor.nbytes for name, tensor in states[1].items() if name.startswith(SHARED))
-    own = sum(tensor.nbytes for tensor in states[1].values()) - shared
+    shared = sum(tensor.nbytes for name, tensor in states[last].items() if name.startswith(SHARED))
+    own = sum(tensor.nbytes for tensor in states[last].values()) - shared
     return Trial(max(short - per_batch, 0.0) + whole * per_batch, own, shared)
 
 
@@ -114,9 +119,8 @@ def estimate_group(
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)
     bank = total * found.own + found.shared + 4 * num_weights
     gradients = 256 << 20 if not experiment.scenario.given_at_inference else 0
-    pixels = 70_000
-    for extent in experiment.benchmark.source().shape:
-        pixels *= extent
+    source = experiment.benchmark.source()
+    pixels = source.resident_images * math.prod(source.shape)
     kept = found.own + found.shared + 1024 + (0 if allocation is None else _STATE_BYTES * num_weights)
     return Estimate(
         seconds=shards * per_shard / min(num_workers, streams) + evaluations * per_evaluation / num_workers,

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from orchestrator import user_modules
 from orchestrator.config import (
+    COMPONENTS,
     EXPERIMENT_KEYS,
     SweepConfig,
     build_experiment,
@@ -24,7 +25,7 @@ from orchestrator.config import (
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
-from supsup_core.benchmarks import Base
+from supsup_core.benchmarks import Base, base_from, base_node
 from supsup_core.errors import InputError
 
 FORMAT = 3
@@ -40,7 +41,8 @@ class Sweep:
     `file`: where it was read from; its imports are relative to that file's folder. `extra_inferences`:
     the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: shards
     and evaluations of each training group at its last launch, so that a status needs no plan. `origin`: the
-    sweep, the number of tasks, and the training groups that a fork starts from.
+    sweep, the number of tasks, and the training groups that a fork starts from. `bases`: each base as asked for, and
+    with what its files told when it was first planned, so that only training and testing need them.
     """
 
     config: SweepConfig
@@ -48,7 +50,7 @@ class Sweep:
     extra_inferences: tuple[dict[str, Any], ...] = ()
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
     origin: tuple[str, int, str] | None = None
-    _bases: dict[Base, Base] = field(default_factory=dict, compare=False, repr=False)
+    bases: dict[Base, Base] = field(default_factory=dict, compare=False)
 
     @property
     def sweep_id(self) -> str:
@@ -112,16 +114,16 @@ class Sweep:
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
 
     def _resolved(self, base: Base) -> Base:
-        """A base with what its files tell; each is asked once for a plan."""
-        if base not in self._bases:
-            self._bases[base] = base.resolved(self.data_root)
-        return self._bases[base]
+        """A base with what its files tell, which are asked once."""
+        if base not in self.bases:
+            self.bases[base] = base.resolved(self.data_root)
+        return self.bases[base]
 
     def _seeded(self, node: dict[str, Any], changes: dict[str, Any], varied: dict[str, Any]) -> list[Run]:
         config = OmegaConf.create(node)
         for key, value in {**changes, **varied}.items():
             if key != VARIANT:
-                OmegaConf.update(config, key, value, merge=False, force_add=True)
+                OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
         plain: Any = OmegaConf.to_container(config)
         try:
             return [Run(build_experiment(plain, seed, self._resolved), varied) for seed in self.config.seeds]
@@ -132,7 +134,6 @@ class Sweep:
     def plan(self) -> list[Group]:
         """The sweep's training groups. Imports the user's modules first."""
         user_modules.load(self.config.imports, self.folder)
-        self._bases.clear()
         return make_plan(self.runs())
 
     def save(self, groups: Sequence[Group]) -> None:
@@ -145,6 +146,7 @@ class Sweep:
             "file": str(self.file),
             "extra_inferences": list(self.extra_inferences),
             "origin": list(self.origin) if self.origin else None,
+            "bases": [[base_node(asked), base_node(found)] for asked, found in self.bases.items() if asked != found],
             "planned": {group.group_id: list(group.size) for group in groups},
         }
         try:
@@ -181,7 +183,8 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     sweep = Sweep(config, file.absolute())
     check_output(sweep.output)
     if (sweep.path / "sweep.json").exists():
-        sweep = replace(sweep, extra_inferences=_read(sweep.path).extra_inferences)
+        before = _read(sweep.path)
+        sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
     return sweep
 
 
@@ -236,7 +239,8 @@ def _read(folder: Path) -> Sweep:
         config = sweep_from_node(node["config"], str(file))
         planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
         origin = (str(node["origin"][0]), int(node["origin"][1]), str(node["origin"][2])) if node["origin"] else None
-        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin)
+        bases = {base_from(asked): base_from(found) for asked, found in node["bases"]}
+        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin, bases)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
     output = str(folder.parent.parent)

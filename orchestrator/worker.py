@@ -42,6 +42,8 @@ class Worker:
         self._versions = ArtifactStore(Path(settings["versions"]))
         self._trainer: MaskTrainer | None = None
         torch.set_num_threads(settings["threads"])
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
         self._learner: tuple[object, Learner] | None = None
@@ -165,14 +167,17 @@ class Worker:
         keys = tuple(job["masks"])
         if self._learner is None or self._learner[0] != (keys, problem.net):
             self._learner = None  # two at once would be twice the memory
-            states = [{"mask": read_mask(self._versions, key)} if job["versions"] else self._state(key) for key in keys]
+            if job["versions"]:
+                states = [{"mask": read_mask(self._versions, key)} for key in keys]
+            else:
+                states = [self._state(key, superseded=key != keys[-1]) for key in keys]
             self._learner = ((keys, problem.net), experiment.method.learner(problem, states))
         return self._learner[1]
 
-    def _state(self, key: str) -> dict[str, Tensor]:
-        """What a method stored of a task."""
-        tensors = self._store.require(key).tensors
-        return {name.removeprefix(_STATE): tensor for name, tensor in tensors.items()}
+    def _state(self, key: str, superseded: bool = False) -> dict[str, Tensor]:
+        """What a method stored of a task, without what a later task's takes the place of where it is `superseded`."""
+        tensors = {name.removeprefix(_STATE): tensor for name, tensor in self._store.require(key).tensors.items()}
+        return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
 
 
 _STATE = "state."

@@ -1,7 +1,18 @@
 """Datasets and the task sequences made from them."""
 
 from supsup_core.benchmarks import cifar, digits, image_folder, mnist, permuted, rotated, split
-from supsup_core.benchmarks.base import BASES, BENCHMARKS, AlteredTask, Base, Benchmark, Dataset, Images, Task
+from supsup_core.benchmarks.base import (
+    BASES,
+    BENCHMARKS,
+    AlteredTask,
+    Base,
+    Benchmark,
+    Dataset,
+    Images,
+    Task,
+    base_from,
+    base_node,
+)
 
 __all__ = [
     "BASES",
@@ -12,6 +23,8 @@ __all__ = [
     "Dataset",
     "Images",
     "Task",
+    "base_from",
+    "base_node",
     "cifar",
     "digits",
     "image_folder",

@@ -54,6 +54,8 @@ class Base(ABC):
 
     shape: ClassVar[tuple[int, ...]]
     num_labels: ClassVar[int]
+    resident_images: ClassVar[int] = 70_000
+    """About how many images a process holds in memory once it has loaded them."""
 
     def resolved(self, root: Path | None) -> Base:
         """This base with what only its files can tell filled in; itself where there is nothing of the kind.
@@ -89,6 +91,19 @@ class Task(ABC):
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The same, of the test part."""
 
+    def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as `train_batch`, as the images are: without anything that is drawn at random."""
+        return self.train_batch(indices)
+
+    def train_labels(self) -> Tensor:
+        """The labels of all training images, (num_train,)."""
+        parts = torch.split(torch.arange(self.num_train), 1024)
+        return torch.cat([self.plain_train_batch(part)[1] for part in parts])
+
+    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+        """What `train_batch(indices)` does at random to plain images x, done to these."""
+        return x
+
     def all_test(self) -> tuple[Tensor, Tensor]:
         """The whole test part, in order."""
         return self.test_batch(torch.arange(self.num_test))
@@ -108,6 +123,9 @@ class AlteredTask(Task):
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.train, indices)
+
+    def train_labels(self) -> Tensor:
+        return self._dataset.train.labels
 
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.test, indices)
@@ -131,23 +149,7 @@ class Benchmark(ABC):
 
     def source(self) -> Base:
         """The base the tasks are made from: `base` is its name, or {name: …, and its fields}."""
-        fields = dict(self.base) if isinstance(self.base, Mapping) else {"name": self.base}
-        cls = BASES[str(fields.pop("name", ""))]
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        for name in fields:
-            if name not in known:
-                raise InputError(
-                    f"base: unknown key {name!r}{nearest(name, list(known))}; there are: {', '.join(known)}"
-                )
-        for name, field in known.items():
-            if name not in fields and field.default is dataclasses.MISSING:
-                raise InputError(f"base.{name}: missing; base {self.base_name} needs it")
-        try:
-            return cls(**fields)
-        except InputError as error:
-            raise InputError(f"base.{error}") from error
-        except TypeError as error:
-            raise InputError(f"base: a value has the wrong type ({error})") from error
+        return base_from(self.base)
 
     @property
     def base_name(self) -> str:
@@ -156,8 +158,7 @@ class Benchmark(ABC):
 
     def with_base(self, base: Base) -> Self:
         """This benchmark over another source, or over the same with more of its fields filled in."""
-        name, fields = BASES.name_of(type(base)), dataclasses.asdict(base)
-        return dataclasses.replace(self, base={"name": name, **fields} if fields else name)
+        return dataclasses.replace(self, base=base_node(base))
 
     def identity(self) -> dict[str, Any]:
         """Every field that determines a task. num_tasks does not: task 3 of 10 is task 3 of 2500."""
@@ -180,3 +181,30 @@ class Benchmark(ABC):
 
 BASES: Registry[type[Base]] = Registry("dataset")
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")
+
+
+def base_from(node: Any) -> Base:
+    """A base from its name, or {name: …, and its fields}; InputError where that is not one."""
+    fields = dict(node) if isinstance(node, Mapping) else {"name": node}
+    name = str(fields.pop("name", ""))
+    cls = BASES[name]
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for key in fields:
+        if key not in known:
+            names = list(known)
+            raise InputError(f"base: unknown key {key!r}{nearest(key, names)}; there are: {', '.join(names) or 'none'}")
+    for key, field in known.items():
+        if key not in fields and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"base.{key}: missing; base {name} needs it")
+    try:
+        return cls(**fields)
+    except InputError as error:
+        raise InputError(f"base.{error}") from error
+    except TypeError as error:
+        raise InputError(f"base: a value has the wrong type ({error})") from error
+
+
+def base_node(base: Base) -> Any:
+    """What `base_from` makes the base from."""
+    name, fields = BASES.name_of(type(base)), asdict(base)
+    return {"name": name, **fields} if fields else name

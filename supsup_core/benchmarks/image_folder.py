@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, UnidentifiedImageError
 
@@ -19,13 +21,27 @@ from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
 from supsup_core.benchmarks.published import user_cache
 from supsup_core.errors import CorruptError, InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+"""Compressed formats alone: other images of one shape have one size, by which a change could not be told."""
+
+_DECODER = 1
+"""Raised when what `square` makes of a file changes."""
 
 _FLUSH = 512
-"""Images between two notes of how far decoding has come."""
+"""Images decoded between two moments at which they are safe on disk."""
 
 _HASHED_BYTES = 1 << 30
 """Decoded files up to this size are hashed at every load; larger ones are checked by their size."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file; `changed`: its time of modification, in nanoseconds."""
+
+    path: Path
+    label: int
+    size: int
+    changed: int
 
 
 @BASES.register("image_folder")
@@ -37,6 +53,8 @@ class ImageFolder(Base):
     `train`, `test`: the folders of the two parts. `mean`, `std`: of each channel. `checksum_of_files`, of names and
     sizes, is filled in when a sweep is planned; then the folder may not change under it.
     """
+
+    resident_images: ClassVar[int] = 0  # mapped from a file, which the system may drop from memory
 
     folder: str
     num_classes: int
@@ -53,8 +71,8 @@ class ImageFolder(Base):
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{name}: needs a number for each of red, green and blue")
         for name in ("side", "num_classes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name}: must be a whole number from 1 on, not {getattr(self, name)!r}")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -66,9 +84,16 @@ class ImageFolder(Base):
 
     def resolved(self, root: Path | None) -> ImageFolder:
         found = hashlib.sha256()
-        for part in (self.train, self.test):
-            for path, label, size in self._listing(root, part):
-                found.update(f"{part}/{path.parent.name}/{path.name} {label} {size}\n".encode())
+        parts = {part: self._listing(root, part) for part in (self.train, self.test)}
+        names = [{image.path.parent.name for image in listing} for listing in parts.values()]
+        if odd := sorted(names[0] ^ names[-1]):
+            raise InputError(
+                f"base.folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
+                "whose labels would mean different things; give both the same classes"
+            )
+        for part, listing in parts.items():
+            for image in listing:
+                found.update(f"{part}/{image.path.parent.name}/{image.path.name} {image.label} {image.size}\n".encode())
         return replace(self, checksum_of_files=found.hexdigest())
 
     def checksum(self) -> str:
@@ -76,8 +101,8 @@ class ImageFolder(Base):
             raise InputError("base: the files of an image folder are counted when a sweep is planned; plan it first")
         return self.checksum_of_files
 
-    def _listing(self, root: Path | None, part: str) -> list[tuple[Path, int, int]]:
-        """Every image of a part: path, label and size in bytes, in order."""
+    def _listing(self, root: Path | None, part: str) -> list[_File]:
+        """Every image of a part, in order."""
         if root is None:
             raise InputError(f"base: {self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
         home = root / self.folder / part
@@ -94,21 +119,28 @@ class ImageFolder(Base):
             images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
             if not images:
                 raise InputError(f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); a class needs some")
-            found += [(Path(entry.path), label, entry.stat().st_size) for entry in images]
+            for entry in images:
+                facts = entry.stat()
+                found.append(_File(Path(entry.path), label, facts.st_size, facts.st_mtime_ns))
         return found
 
     def load(self, root: Path | None) -> Dataset:
         if self.resolved(root).checksum() != self.checksum():
-            raise CorruptError(f"{self.folder}: its files have changed since the sweep was planned; plan it again")
+            raise CorruptError(
+                f"{self.folder}: its files have changed since the sweep was first planned; "
+                "put them back, or give the sweep another name"
+            )
         parts = [self._decoded(self._listing(root, part), part) for part in (self.train, self.test)]
         return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
 
-    def _decoded(self, listing: Sequence[tuple[Path, int, int]], part: str) -> Images:
-        home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}"
+    def _decoded(self, listing: Sequence[_File], part: str) -> Images:
+        times = hashlib.sha256(repr([image.changed for image in listing]).encode()).hexdigest()[:8]
+        home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
+        stem = f"{part.replace('/', '_')}-{times}"
         try:
             home.mkdir(parents=True, exist_ok=True)
-            with _locked(home / f"{part}.lock"):
-                file = _decode([path for path, _, _ in listing], self.side, home / f"{part}.u8")
+            with _locked(home / f"{stem}.lock"):
+                file = _decode([image.path for image in listing], self.side, home / f"{stem}.u8")
         except OSError as error:
             if error.errno is None:
                 raise
@@ -116,7 +148,7 @@ class ImageFolder(Base):
                 f"{home}: decoded images cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"
             ) from error
         mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
-        return Images(torch.from_numpy(mapped), torch.tensor([label for _, label, _ in listing]))
+        return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
 
 
 @contextmanager
@@ -141,10 +173,9 @@ def _decode(paths: Sequence[Path], side: int, file: Path) -> Path:
         out.truncate(done * record)
         for number, path in enumerate(paths[done:], start=done + 1):
             out.write(square(path, side).tobytes())
-            if number % _FLUSH == 0:
+            if number % _FLUSH == 0 or number == len(paths):
                 out.flush()
-        out.flush()
-        os.fsync(out.fileno())
+                os.fsync(out.fileno())
     note.write_text(json.dumps({"sha256": _sha256(partial), "images": len(paths), "side": side}))
     os.replace(partial, file)
     return file

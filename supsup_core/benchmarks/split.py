@@ -17,10 +17,10 @@ from supsup_core.benchmarks.base import BENCHMARKS, Benchmark, Dataset, Images, 
 from supsup_core.errors import InputError
 
 
-def crop_and_flip(x: Tensor, child: int, padding: int = 4) -> Tensor:
-    """Images (batch, channels, height, width), each cropped at random after padding with zeros, half of them mirrored.
+def crop_and_flip(x: Tensor, child: int, black: Tensor, padding: int = 4) -> Tensor:
+    """Images (batch, channels, height, width), each cropped at random after padding with black, half of them mirrored.
 
-    child: the seed of what is drawn.
+    child: the seed of what is drawn. black: (1, channels, 1, 1), as it is among the images.
     """
     count, _, height, width = x.shape
     words = seeding.raw_bits(child, 3 * count).reshape(3, count)
@@ -29,7 +29,7 @@ def crop_and_flip(x: Tensor, child: int, padding: int = 4) -> Tensor:
     rows = top[:, None] + torch.arange(height)
     columns = left[:, None] + torch.arange(width)
     columns[mirrored] = columns[mirrored].flip(1)
-    padded = F.pad(x, (padding,) * 4)
+    padded = F.pad(x - black, (padding,) * 4) + black
     images = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
@@ -53,11 +53,21 @@ class SplitTask(Task):
         self.num_train, self.num_test = len(self._train), len(self._test)
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self._batch(self._dataset.train, self._train[indices])
-        if self._augment_seed is not None:
-            batch = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
-            x = crop_and_flip(x, seeding.child_seed(self._augment_seed, f"augment/{batch}"))
-        return x, y
+        x, y = self.plain_train_batch(indices)
+        return self.augment(x, indices), y
+
+    def train_labels(self) -> Tensor:
+        return self._labels[self._dataset.train.labels[self._train]]
+
+    def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self._batch(self._dataset.train, self._train[indices])
+
+    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+        if self._augment_seed is None:
+            return x
+        batch = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
+        black = self._dataset.normalise(torch.zeros(1, x.shape[1], 1, 1, dtype=torch.uint8))
+        return crop_and_flip(x, seeding.child_seed(self._augment_seed, f"augment/{batch}"), black)
 
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.test, self._test[indices])

@@ -177,6 +177,9 @@ class Method(ABC):
     recalls: ClassVar[bool] = False
     """Whether its learner has recall, which hopfield inference needs."""
 
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:  # noqa: B027 - most take all
+        """Raise InputError where this method cannot do with these layers, or so many labels and tasks."""
+
     @property
     @abstractmethod
     def dependence(self) -> Dependence:
@@ -233,7 +236,9 @@ NORM_BATCHES = 50
 """Batches that the statistics of batch normalisation are taken over, when a task has been learned."""
 
 
-def norms_of(problem: Problem, index: int, task: Task, weights: Sequence[Tensor]) -> dict[str, Tensor]:
+def norms_of(
+    problem: Problem, index: int, task: Task, weights: Sequence[Tensor], prefix: str = ""
+) -> dict[str, Tensor]:
     """The statistics of a net's batch normalisations on a task, as a state keeps them; {} where it has none.
 
     The mean, over seeded training batches, of each batch's mean and variance at the final weights. Running averages,
@@ -248,16 +253,16 @@ def norms_of(problem: Problem, index: int, task: Task, weights: Sequence[Tensor]
     for indices in torch.from_numpy(order):
         found = problem.net.observe(weights, task.train_batch(indices)[0].to(problem.device))
         totals = [total + one for total, one in zip(totals, found, strict=True)] if totals else found
-    return {f"{_NORM}{number}": total / len(order) for number, total in enumerate(totals)}
+    return {f"{prefix}{_NORM}{number}": total / len(order) for number, total in enumerate(totals)}
 
 
 _NORM = "norm."
 
 
-def norms_in(state: Mapping[str, Tensor], problem: Problem) -> list[Tensor]:
+def norms_in(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") -> list[Tensor]:
     """What `norms_of` put into a state, on the problem's device, in the order that a net takes it."""
     widths = [width for width in problem.net.norm_widths() for _ in range(2)]
-    found = [state.get(f"{_NORM}{number}") for number in range(len(widths))]
+    found = [state.get(f"{prefix}{_NORM}{number}") for number in range(len(widths))]
     kept = [tensor.to(problem.device) for tensor in found if tensor is not None]
     if [len(tensor) for tensor in kept] != widths:
         raise CorruptError("what is stored of a task has no statistics that fit the net")

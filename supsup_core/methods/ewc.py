@@ -39,7 +39,8 @@ def fisher(
     of the squared gradient of log p(label), the label drawn from the net's own answer. norms: the net's statistics."""
     child = seeding.child_seed(problem.seed, "fisher", index)
     order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
-    thresholds = torch.from_numpy(seeding.uniform(child, (len(order),), 0.5)).double() + 0.5
+    drawn = seeding.uniform(seeding.child_seed(problem.seed, "fisher labels", index), (len(order),), 0.5)
+    thresholds = torch.from_numpy(drawn).double() + 0.5
     total = [torch.zeros_like(weight) for weight in weights]
     for indices, point in zip(torch.split(order, 1), thresholds.tolist(), strict=True):
         x = task.train_batch(indices)[0].to(problem.device)

@@ -15,7 +15,7 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.inference.hopfield import Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, WeightsLearner, fit
-from supsup_core.nets.base import Objective
+from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Fixed, Scored
 
 
@@ -126,9 +126,11 @@ class HopSupSup(Method):
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT
 
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        if not any(layer.is_gate for layer in layers):
+            raise InputError("name: hop_sup_sup masks units; take a net with gates, such as net.name=hopfield_mlp")
+
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
-        if not any(layer.is_gate for layer in problem.layers):
-            raise InputError("method hop_sup_sup masks units; take a net with gates, such as net.name=hopfield_mlp")
         scores = [
             torch.zeros_like(w) for w, layer in zip(problem.weights, problem.layers, strict=True) if layer.is_gate
         ]

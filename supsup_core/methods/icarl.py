@@ -28,6 +28,7 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.methods.bounds import fresh_head
+from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense
 from supsup_core.training import Step, train
 
@@ -83,9 +84,10 @@ class _WithExemplars(Task):
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         new = indices < self._task.num_train
-        x, y = self._task.train_batch(indices[new])
+        x, y = self._task.plain_train_batch(indices[new])
         old = indices[~new] - self._task.num_train
-        return torch.cat([x, self._exemplars.images[old]]), torch.cat([y + self._offset, self._exemplars.classes[old]])
+        images = torch.cat([x, self._exemplars.images[old]])
+        return self._task.augment(images, indices), torch.cat([y + self._offset, self._exemplars.classes[old]])
 
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("only the training part has exemplars")
@@ -137,16 +139,17 @@ class ICaRL(Method):
 
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
         num_labels, layers = problem.num_labels, problem.layers[:-1]
-        per_class = self.num_exemplars // ((index + 1) * num_labels)
-        if per_class == 0:
+        per_class = self._per_class((index + 1) * num_labels)
+        missing = sorted(set(range(num_labels)) - set(task.train_labels().tolist()))
+        if missing:
             raise InputError(
-                f"method.num_exemplars: {self.num_exemplars} are not one for each of {(index + 1) * num_labels} "
-                f"classes; set at least that, or benchmark.num_tasks lower"
+                f"benchmark: task {index} has no training image of label {missing[0]}, which iCaRL needs; "
+                "a split needs labels=own"
             )
         old_trunk, old_head, exemplars = self._kept(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
         head = torch.cat([old_head, fresh_head(problem, index)[0][:num_labels]])
-        old_norms = norms_in(parents[0], problem) if parents else []
+        old_norms = norms_in(parents[0], problem, SHARED) if parents else []
         rehearsed = _WithExemplars(task, exemplars, index * num_labels)
 
         def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -163,8 +166,8 @@ class ICaRL(Method):
         drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
         step = Step([Dense(weight) for weight in [*trunk, head]], recipe, loss_gradients)
         curve = train(rehearsed, torch.from_numpy(drawn), step)
-        norms = norms_of(problem, index, rehearsed, [*trunk, head])
-        fixed = [*trunk], norms_in(norms, problem)
+        norms = norms_of(problem, index, rehearsed, [*trunk, head], SHARED)
+        fixed = [*trunk], norms_in(norms, problem, SHARED)
         kept = self._chosen(problem, fixed, task, index, per_class, exemplars)
         return Learned(
             {
@@ -173,6 +176,18 @@ class ICaRL(Method):
             },
             curve,
         )  # fmt: skip
+
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        self._per_class(num_tasks * num_labels)
+
+    def _per_class(self, num_classes: int) -> int:
+        """Exemplars of each class once there are so many."""
+        if self.num_exemplars < num_classes:
+            raise InputError(
+                f"num_exemplars: {self.num_exemplars} are not one for each of {num_classes} classes; "
+                "set at least that, or benchmark.num_tasks lower"
+            )
+        return self.num_exemplars // num_classes
 
     def _kept(
         self, problem: Problem, num_tasks: int, states: Sequence[Mapping[str, Tensor]]
@@ -205,17 +220,18 @@ class ICaRL(Method):
 
         fixed: trunk and statistics.
         """
-        images, classes = [before.first(per_class).images], [before.first(per_class).classes]
-        x, y = task.train_batch(torch.arange(task.num_train))
+        kept = before.first(per_class)
+        images, classes = [kept.images], [kept.classes]
+        everything = torch.arange(task.num_train)
+        parts = [features(problem, *fixed, task.plain_train_batch(part)[0]) for part in torch.split(everything, _CHUNK)]
+        found, labels = torch.cat(parts), task.train_labels()
         for label in range(problem.num_labels):
-            own = x[y == label]
-            if len(own) == 0:
-                raise InputError(f"benchmark: task {index} has no training image of label {label}, which iCaRL needs")
-            chosen = own[herd(features(problem, *fixed, own), per_class)]
-            images.append(chosen)
+            own = torch.nonzero(labels == label).flatten()
+            chosen = own[herd(found[own.to(found.device)], per_class)]
+            images.append(task.plain_train_batch(chosen)[0])
             classes.append(torch.full((len(chosen),), index * problem.num_labels + label))
         return Exemplars(torch.cat(images), torch.cat(classes))
 
     def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
         trunk, _, exemplars = self._kept(problem, len(states), states)
-        return ICaRLLearner(problem, len(states), trunk, norms_in(states[-1], problem), exemplars)
+        return ICaRLLearner(problem, len(states), trunk, norms_in(states[-1], problem, SHARED), exemplars)

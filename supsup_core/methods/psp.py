@@ -26,6 +26,7 @@ from supsup_core.methods.base import (
     named,
     taken,
 )
+from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Rotated
 
 
@@ -33,8 +34,6 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
     """The orthogonal matrices of task `index`, (in, in) for each layer: uniform over all, drawn from the seed."""
     drawn = []
     for layer in problem.layers:
-        if len(layer.shape) != 2:
-            raise InputError("method psp turns the inputs of fully connected layers; use an MLP, or another method")
         child = seeding.child_seed(problem.seed, f"rotation/{layer.name}", index)
         q, r = torch.linalg.qr(torch.from_numpy(seeding.normal(child, (layer.fan_in, layer.fan_in))))
         drawn.append((q * r.diagonal().sign()).float().to(problem.device))
@@ -66,6 +65,10 @@ class PSP(Method):
     @property
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
+
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
+            raise InputError("name: psp turns the inputs of fully connected layers; take an MLP, or another method")
 
     def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
         layers = problem.layers

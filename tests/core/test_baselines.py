@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supsup_core.benchmarks import BENCHMARKS, Dataset
+from supsup_core.benchmarks.permuted import PermutedTask
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation import Inference, evaluate
 from supsup_core.inference import OBJECTIVES
@@ -156,6 +157,37 @@ def test_icarl_keeps_its_budget_and_tells_all_classes_apart(digits: Dataset) -> 
     assert right / (3 * 360) > 0.5
     with pytest.raises(InputError, match="num_exemplars"):
         METHODS["icarl"](num_exemplars=15).learn(problem, 1, benchmark.task(1, digits, 0), states[:1])
+    with pytest.raises(InputError, match="not one for each of 20 classes"):
+        METHODS["icarl"](num_exemplars=15).check(problem.layers, 10, 2)
+    kept = BENCHMARKS["split"](base="digits", labels="base").task(1, digits, 0)
+    with pytest.raises(InputError, match="labels=own"):
+        method.learn(problem, 0, kept, [])
+
+
+def test_icarl_keeps_images_as_they_are_and_rehearses_them_augmented(digits: Dataset) -> None:
+    class Restless(PermutedTask):
+        """Training images come mirrored; `augment` says so of any."""
+
+        def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            x, y = self.plain_train_batch(indices)
+            return self.augment(x, indices), y
+
+        def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            return super().train_batch(indices)
+
+        def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+            seen.append(len(x))
+            return x.flip(1)
+
+    seen: list[int] = []
+    recipe = TrainingRecipe(num_batches=6, batch_size=50)
+    problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, recipe, seed=0)
+    task = Restless(digits, torch.arange(64))
+    first = METHODS["icarl"](num_exemplars=40).learn(problem, 0, task, []).state
+    everything = {row.tobytes() for row in task.plain_train_batch(torch.arange(task.num_train))[0].numpy()}
+    assert all(row.numpy().tobytes() in everything for row in first["shared.exemplars"])
+    METHODS["icarl"](num_exemplars=40).learn(problem, 1, task, [first])
+    assert seen == [50] * 12
 
 
 @pytest.mark.parametrize(

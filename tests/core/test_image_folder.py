@@ -53,7 +53,7 @@ def test_a_second_load_decodes_nothing_and_a_damaged_file_is_made_again(
     with monkeypatch.context() as patched:
         patched.setattr("supsup_core.benchmarks.image_folder.square", None)
         assert torch.equal(beasts(root).load(root).train.pixels, wanted)
-    (file,) = (root.parent / "cache").rglob("train.u8")
+    (file,) = (root.parent / "cache").rglob("train-*.u8")
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(bytes(content))
@@ -62,7 +62,7 @@ def test_a_second_load_decodes_nothing_and_a_damaged_file_is_made_again(
 
 def test_decoding_goes_on_where_it_was_cut_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = beasts(root).load(root).train.pixels.clone()
-    (file,) = (root.parent / "cache").rglob("train.u8")
+    (file,) = (root.parent / "cache").rglob("train-*.u8")
     file.with_suffix(".partial").write_bytes(file.read_bytes()[: 5 * 48 + 7])
     file.unlink()
     seen: list[Path] = []
@@ -131,6 +131,21 @@ def test_folders_that_do_not_fit_are_refused(root: Path, harm: str, words: str) 
         beasts(root)
 
 
+def test_parts_with_other_classes_are_refused(root: Path) -> None:
+    (root / "beasts" / "test" / "ant").rename(root / "beasts" / "test" / "dog")
+    with pytest.raises(InputError, match="class 'ant' is not in both train and test"):
+        beasts(root)
+
+
+def test_an_image_that_was_painted_over_is_decoded_again(root: Path) -> None:
+    beasts(root).load(root)
+    path = root / "beasts" / "train" / "bee" / "2.png"
+    size = path.stat().st_size
+    Image.new("RGB", (10, 8), (51, 20, 200)).save(path)
+    assert path.stat().st_size == size
+    assert beasts(root).load(root).train.pixels[6, :, 2, 2].tolist() == [51, 20, 200]
+
+
 def test_a_file_that_is_no_image_is_named(root: Path) -> None:
     (root / "beasts" / "train" / "bee" / "2.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(CorruptError, match=r"bee/2\.png: cannot be decoded"):
@@ -140,7 +155,7 @@ def test_a_file_that_is_no_image_is_named(root: Path) -> None:
 def test_a_folder_that_changed_since_the_plan_is_found_out(root: Path) -> None:
     base = beasts(root)
     os.remove(root / "beasts" / "train" / "bee" / "2.png")
-    with pytest.raises(CorruptError, match="changed since the sweep was planned"):
+    with pytest.raises(CorruptError, match="changed since the sweep was first planned"):
         base.load(root)
     assert base != beasts(root)
 
@@ -156,9 +171,10 @@ def test_a_base_is_config(root: Path) -> None:
     ) == (replace(whole, base=json.loads(json.dumps(whole.base))))
     for change, words in (
         ({"folders": "x"}, "base: unknown key 'folders'; did you mean 'folder'"),
-        ({"side": 0}, "base.side: must be at least 1"),
+        ({"side": 0}, "base.side: must be a whole number"),
         ({"mean": [1.0]}, "base.mean: needs a number"),
-        ({"side": "big"}, "base: a value has the wrong type"),
+        ({"side": "big"}, "base.side: must be a whole number"),
+        ({"mean": 3}, "base: a value has the wrong type"),
     ):
         with pytest.raises(InputError, match=words):
             BENCHMARKS["split"](base={**node, **change})
@@ -178,9 +194,10 @@ def test_real_photographs_are_read(data_root: Path, tmp_path: Path, monkeypatch:
 
 def test_crops_and_flips_are_drawn_from_their_seed_and_keep_the_picture() -> None:
     x = torch.arange(1.0, 2 * 3 * 32 * 32 + 1).view(2, 3, 32, 32).repeat(50, 1, 1, 1)
-    found = crop_and_flip(x, 7)
-    assert torch.equal(found, crop_and_flip(x, 7))
-    assert not torch.equal(found, crop_and_flip(x, 8))
+    black = torch.full((1, 3, 1, 1), -5.0)
+    found = crop_and_flip(x, 7, black)
+    assert torch.equal(found, crop_and_flip(x, 7, black))
+    assert not torch.equal(found, crop_and_flip(x, 8, black))
     shifts, mirrored = set(), 0
     for image, original in zip(found, x, strict=True):
         centre = float(image[0, 16, 16])
@@ -190,5 +207,6 @@ def test_crops_and_flips_are_drawn_from_their_seed_and_keep_the_picture() -> Non
         mirrored += right < 0
         shifts.add((row - 16, column - 16 if right > 0 else 15 - column))
         assert abs(row - 16) <= 4
+    assert set(found[found < 1].tolist()) == {-5.0}
     assert 30 < mirrored < 70
     assert len(shifts) > 40

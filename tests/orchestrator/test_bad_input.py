@@ -76,6 +76,13 @@ NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
         ({"variants": {"a": {"method.name": "pspp"}}}, ["variants.a", "method.name", "did you mean 'psp'"]),
         ({"variants": {"a": {"seeds": [1]}}}, ["variants.a.seeds", "not a key of the experiment"]),
         ({"variants": {"a": {}}, "only": ["b"]}, ["only", "no variant 'b'", "there are: a"]),
+        ({"variants": ["a"]}, ["variants"]),
+        ({"scenario": "GG", "method": {"name": "icarl", "num_exemplars": 5}}, ["method.num_exemplars", "30 classes"]),
+        ({"scenario": "GG", "method": {"name": "hop_sup_sup"}}, ["method.name: hop_sup_sup", "hopfield_mlp"]),
+        (
+            {"variants": {"a": {"method.density": 0.1}}, "grid": {"method": [{"name": "supsup"}]}},
+            ["variants.a.method.density", "the grid varies it too"],
+        ),
         ({"variants": {"a": {}}, "only": []}, ["only", "empty"]),
         (
             {"variants": {"a": {"scenario": "GG"}}, "grid": {"scenario": ["GG"]}},

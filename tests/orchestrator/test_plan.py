@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from orchestrator.config import build_experiment
 from orchestrator.plan import Run, make_plan, shard_keys
@@ -107,6 +109,58 @@ def test_variants_are_run_by_name_with_every_combination(sweep_file: Callable[..
     some = open_sweep(file, ["only=[BatchE]", "training.learning_rate=0.5"]).runs()
     assert {run.label.split()[0] for run in some} == {"BatchE"}
     assert {run.experiment.training.learning_rate for run in some} == {0.5}
+
+
+def test_an_override_reaches_into_what_variants_and_grid_vary(sweep_file: Callable[..., Path]) -> None:
+    variants = {
+        "iCaRL": {"method": {"name": "icarl", "num_exemplars": 90}},
+        "BatchE": {"method": {"name": "batch_e"}, "training.optimizer": "adam", "training": {"learning_rate": 0.1}},
+    }
+    file = sweep_file(scenario="GG", variants=variants)
+    (icarl,) = open_sweep(file, ["only=iCaRL", "method.num_exemplars=50"]).runs()
+    assert icarl.experiment.method.num_exemplars == 50  # type: ignore[attr-defined]
+    (batch_e,) = open_sweep(file, ["only=BatchE", "training.learning_rate=0.3"]).runs()
+    recipe = batch_e.experiment.training
+    assert (recipe.optimizer, recipe.learning_rate, recipe.num_batches) == ("adam", 0.3, 30)
+    (plain,) = open_sweep(file, ["only=BatchE", "method={name: upper_bound}"]).runs()
+    assert plain.experiment.node["method"] == {"name": "upper_bound"}
+    axes = sweep_file(scenario="GG", grid={"method": [{"name": "icarl"}, {"name": "icarl", "num_exemplars": 80}]})
+    both = open_sweep(axes, ["method.num_exemplars=50"]).runs()
+    assert {run.experiment.method.num_exemplars for run in both} == {50}  # type: ignore[attr-defined]
+
+
+def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
+    training = {"num_batches": 20, "warmup_batches": 5, "schedule": "cosine"}
+    for method in ({"name": "supsup"}, {"name": "icarl", "num_exemplars": 15}):
+        benchmark = {"name": "permuted", "base": "digits", "num_tasks": 1}
+        found = supsup("plan", sweep_file(scenario="GG", training=training, method=method, benchmark=benchmark))
+        assert found.code == 0, found.err
+        assert "training batches timed" in found.out
+
+
+def test_what_files_told_is_asked_once(
+    supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished sweep over a folder of images is reported without it, and a change of it is told."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part, name in itertools.product(("train", "test"), ("ant", "bee")):
+        (tmp_path / "data" / "beasts" / part / name).mkdir(parents=True)
+        for number in range(6):
+            shade = (200 * (name == "bee"), 10 * number, 0)
+            Image.new("RGB", (8, 8), shade).save(tmp_path / "data" / "beasts" / part / name / f"{number}.png")
+    base = {"name": "image_folder", "folder": "beasts", "num_classes": 2, "side": 8}
+    benchmark = {"name": "split", "base": base, "num_tasks": 1}
+    file = sweep_file(scenario="GG", benchmark=benchmark, evaluation={"at": [1]})
+    assert supsup("sweep", file, "--local", f"data={tmp_path / 'data'}").code == 0
+    (tmp_path / "data").rename(tmp_path / "gone")
+    found = supsup("report")
+    assert found.code == 0, found.err
+    assert supsup("status").code == 0
+    (tmp_path / "gone").rename(tmp_path / "data")
+    (tmp_path / "data" / "beasts" / "train" / "ant" / "3.png").unlink()
+    found = supsup("sweep", file, "--local", f"data={tmp_path / 'data'}")
+    assert found.code == 2, found
+    assert "give the sweep another name" in found.err
 
 
 def test_a_variant_that_only_changes_its_name_is_the_same_training(sweep_file: Callable[..., Path]) -> None:
