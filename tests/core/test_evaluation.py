@@ -53,6 +53,13 @@ def by_parity(monkeypatch: pytest.MonkeyPatch) -> str:
     return "by_parity"
 
 
+@pytest.mark.parametrize(("deciding", "sizes"), [(1, [299, 1]), (2, [300])])
+def test_one_image_is_not_left_alone_where_several_decide(by_parity: str, deciding: int, sizes: list[int]) -> None:
+    inference = Inference(rule=by_parity, images_per_decision=deciding, decision_group=299, strict_images=0)
+    found = evaluate(Parrot(), Numbers(), 0, SCENARIOS["GNu"], inference, seed=0)
+    assert found["paper"].sizes.tolist() == sizes
+
+
 def test_paper_protocol_lets_the_first_image_decide_for_its_group(by_parity: str) -> None:
     inference = Inference(rule=by_parity, decision_group=75, strict_images=0)
     found = evaluate(Parrot(), Numbers(), 0, SCENARIOS["GNu"], inference, seed=0)
