@@ -1,6 +1,8 @@
 # The two commands a new user needs are `make run` and `make test`; both set up everything else.
 PYTHON ?= python3
 BIN := .venv/bin
+# Most of a Ray test is waiting: two at a time.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 READY := .venv/.ready
 
 .PHONY: run test check bench clean
@@ -9,14 +11,14 @@ run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
 
 test: check  ## all that CI runs
-	$(BIN)/pytest tests/orchestrator tests/integration tests/chaos tests/browser
+	$(PYTEST) tests/orchestrator tests/integration tests/chaos tests/browser
 
 check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest tests/core
+	$(PYTEST) tests/core
 
 bench: $(READY)  ## a training step and a decision against the plain way; two workers against one (needs MNIST)
 	$(BIN)/python -m bench.training_step

@@ -121,20 +121,21 @@ def fork(
     return commands.fork(sweep, overrides, Start(at_task, run), _output(options), local, workers)
 
 
-@cli.command(epilog="Example: supsup decisions nns_quick --replay allocation.epsilon=0.2")
-@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
+@cli.command(epilog="Example: supsup decisions nns_quick --replay allocation.name=ratio allocation.epsilon=0.2")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR] [key=value]...")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--replay", "changes", multiple=True, metavar="key=value",
-    help="List instead the decisions that another allocation.* or budget.num_masks would have changed. Repeatable.",
+    help="List instead the decisions that another allocation.* or budget.num_masks would change; more may follow.",
 )  # fmt: skip
 def decisions(arguments: tuple[str, ...], as_csv: bool, changes: tuple[str, ...]) -> int:
     """List what NNs runs decided about every segment: which mask knows the data, or that it is new."""
     from orchestrator import decisions as module
 
-    wanted, options = _split(arguments, ("output",))
+    further = [item for item in arguments if changes and "." in item.partition("=")[0] and "=" in item]
+    wanted, options = _split([item for item in arguments if item not in further], ("output",))
     if changes:
-        return module.replay(wanted, _output(options), changes, as_csv)
+        return module.replay(wanted, _output(options), [*changes, *further], as_csv)
     return module.list_decisions(wanted, _output(options), as_csv)
 
 

@@ -215,7 +215,7 @@ def test_decisions_are_listed_and_judged_again(
     stern = supsup("decisions", "--replay", "allocation.false_alarm_rate=1e-300")
     ratio_decided = sum(row["num_masks"] == "1" for row in rows if row["outcome"] == "train")
     assert f"{known - ratio_decided} of 11 decisions would have changed: 0 from new to known" in stern.out
-    other = supsup("decisions", "--replay", "allocation.name=ratio", "--replay", "allocation.epsilon=9")
+    other = supsup("decisions", "--replay", "allocation.name=ratio", "allocation.epsilon=9")
     assert "cannot be judged again" in other.out
     refused = supsup("decisions", "--replay", "stream.order=blocks")
     assert refused.code == 2

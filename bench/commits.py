@@ -1,0 +1,56 @@
+"""What an NNs run spent on commits and decisions, from its own ledger.
+
+    python -m bench.commits OUTPUT [SWEEP]
+
+`lost_seconds`: the most work between two commits, which is what a kill -9 can cost; work on evaluations is not in
+it, since each is committed when it is done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger import LedgerReader
+from orchestrator.state import GroupState
+from orchestrator.sweep import find_sweep
+
+LAST = 100
+"""Decisions whose latency is told: the last, with the most masks."""
+
+
+def measure(ledger: Path) -> dict[str, Any]:
+    """Seconds of training, commits and decisions of one group, and its disk use."""
+    with LedgerReader(ledger) as reader:
+        state = GroupState().apply(reader.rows())
+    commits = [row.payload for row in state.commits]
+    decisions = [row.payload for row in state.decisions]
+    training = sum(commit["training_seconds"] for commit in commits)
+    spent = sum(commit["seconds"] for commit in commits)
+    rounds: dict[int, float] = {}
+    for decision in decisions:  # the streams of a round share its latency
+        rounds[decision["round"]] = rounds.get(decision["round"], decision["latency"]) + decision["seconds"]
+    ends = [0, *(commit["round"] for commit in commits)]
+    work = [sum(rounds[number] for number in range(begin, end)) for begin, end in itertools.pairwise(ends)]
+    masks = sum(path.stat().st_size for path in (ledger.parent / "masks").glob("??/*.safetensors"))
+    return {
+        "commits": len(commits),
+        "training_seconds": training,
+        "commit_seconds": spent,
+        "commit_share": spent / training,
+        "lost_seconds": max(work),
+        "longest_round_seconds": max(rounds.values()),
+        "num_masks": decisions[-1]["num_masks"],
+        "median_latency_ms": 1000 * statistics.median(decision["latency"] for decision in decisions[-LAST:]),
+        "masks_mb": masks / 1e6,
+        "ledger_mb": sum(path.stat().st_size for path in ledger.parent.glob(f"{ledger.name}*")) / 1e6,
+    }
+
+
+if __name__ == "__main__":
+    sweep = find_sweep(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    print(json.dumps({group.group_id: measure(sweep.ledger_path(group.group_id)) for group in sweep.plan()}, indent=1))
