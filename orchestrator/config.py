@@ -72,7 +72,8 @@ class SweepConfig:
     `stream`, `allocation` and `budget` (of Stream, an allocation test, and Budget) are for scenario NNs.
     `variants` maps names to changes of dotted keys that belong together, such as a method and its recipe; `only`
     names those to run. `grid` maps dotted keys to lists of values. Every variant is run with every combination for
-    every seed. `commit_every`: the most seconds of NNs training between two commits.
+    every seed. `commit_every`: the most seconds of training between two commits of NNs, or
+    between two states of a task that is being trained.
     """
 
     name: str

@@ -20,7 +20,7 @@ from orchestrator.store import ArtifactStore
 from orchestrator.worker import Job, Outcome
 from supsup_core.errors import CorruptError
 
-_RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds")
+_RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds", "resumed_at")
 
 MAX_RETRIES = 3
 """How often a job may take its worker down before it is given up."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.coordinator import Coordinator, Points
 from orchestrator.store import CorruptArtifactError
 from orchestrator.worker import Job, Outcome, outcome_of
@@ -41,6 +42,7 @@ class TaskCoordinator(Coordinator):
                 self._lose(error.key, str(error))
                 continue
             if not known:
+                StoredCheckpoint(self._store.root, key).clear()
                 self._done(outcome)
 
     def _lose(self, key: str, reason: str) -> None:

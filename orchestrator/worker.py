@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator import user_modules
+from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.config import Experiment, build_experiment
 from orchestrator.keys import canonical, content_key
 from orchestrator.mask_trainer import MaskTrainer, read_mask
@@ -36,7 +37,7 @@ class Worker:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """settings: group (Group.to_node), store, data_root (paths; the latter may be None), imports, folder,
-        device, threads, number; for NNs also versions (path) and state_mb."""
+        device, threads, number, commit_every (seconds); for NNs also versions (path) and state_mb."""
         self._settings = settings
         self._store = ArtifactStore(Path(settings["store"]))
         self._versions = ArtifactStore(Path(settings["versions"]))
@@ -69,12 +70,14 @@ class Worker:
             with self._store.claim(job["key"]) as mine:
                 if not mine:
                     return {"status": "busy", "key": job["key"]}
+                keep = StoredCheckpoint(self._store.root, job["key"], self._settings["commit_every"])
                 if self._store.has(job["key"]):
+                    keep.clear()
                     return outcome_of(self._store.require(job["key"]))
-                artifact = self._train(job) if job["kind"] == "train" else self._evaluate(job)
-                seconds = time.perf_counter() - started
+                artifact = self._train(job, keep) if job["kind"] == "train" else self._evaluate(job)
+                seconds = keep.seconds_before + time.perf_counter() - started
                 made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
-                return outcome_of(artifact, made)
+                return outcome_of(artifact, {**made, "resumed_at": keep.resumed_at})
         except CorruptArtifactError as error:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
@@ -120,11 +123,11 @@ class Worker:
         if not same:
             raise SupSupError("the source of your modules has changed since the sweep started; start it again")
 
-    def _train(self, job: Job) -> Artifact:
+    def _train(self, job: Job, keep: StoredCheckpoint) -> Artifact:
         experiment, problem, dataset = self._context(job)
         parents = [self._state(key) for key in job["parents"]]
         task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
-        learned = experiment.method.learn(problem, job["task"], task, parents)
+        learned = experiment.method.learn(problem, job["task"], task, parents, keep)
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
             own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
@@ -144,7 +147,9 @@ class Worker:
             "python": platform.python_version(),
         }
         tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in learned.state.items()}
-        return self._store.put(job["key"], tensors, facts)
+        stored = self._store.put(job["key"], tensors, facts)
+        keep.clear()
+        return stored
 
     def _evaluate(self, job: Job) -> Artifact:
         experiment, problem, dataset = self._context(job)
@@ -198,8 +203,11 @@ def failure(job: Job, error: Exception) -> Outcome:
 
 
 def outcome_of(artifact: Artifact, made: dict[str, Any] | None = None) -> Outcome:
-    """A finished job, from what was stored of it; `made` (worker, started_ms, seconds) unless it was found."""
-    found = {"worker": None, "started_ms": None, "seconds": None}
+    """A finished job, from what was stored of it; `made` (worker, started_ms, seconds, resumed_at) unless it was found.
+
+    `resumed_at`: the batches of its training that an earlier worker had done; `seconds` includes those.
+    """
+    found = {"worker": None, "started_ms": None, "seconds": None, "resumed_at": None}
     return {
         "status": "done", "key": artifact.key, "facts": artifact.facts, "sha256": artifact.sha256,
         **(made or found),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
-from supsup_core.errors import InputError, SupSupError
+from supsup_core.errors import CorruptError, InputError, SupSupError
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.parametrizations import Parametrization
 
@@ -88,29 +89,105 @@ def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 
+class Checkpoint(ABC):
+    """Where the training of one task is kept while it is under way, so that it need not begin again after a crash."""
+
+    @abstractmethod
+    def kept(self) -> Iterable[Mapping[str, Tensor]]:
+        """The states that were saved and can be read, the newest first."""
+
+    @abstractmethod
+    def due(self) -> bool:
+        """Whether it is time to save. Asked after every batch."""
+
+    @abstractmethod
+    def save(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Keep the state after `done` batches; its tensors change once this returns."""
+
+
+class _Nowhere(Checkpoint):
+    def kept(self) -> Iterable[Mapping[str, Tensor]]:
+        return ()
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, done: int, state: Mapping[str, Tensor]) -> None:
+        raise AssertionError("never due")
+
+
+NOWHERE = _Nowhere()
+"""Training is not kept until it is over."""
+
+
+@torch.no_grad()
+def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    """Copy kept tensors into live ones of the same names; CorruptError, and nothing copied, when they do not fit."""
+    if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in kept.items()}:
+        raise CorruptError("the tensors kept of training under way do not fit the net and optimiser")
+    for name, tensor in live.items():
+        tensor.copy_(kept[name])
+
+
+class _Progress:
+    """How far training is: batches done, the curve so far, and the losses since its last point."""
+
+    def __init__(self, num_points: int) -> None:
+        self.done = self._since = 0
+        self.curve = LossCurve([], [])
+        self._total: Tensor | float = 0.0
+        self._num_points = num_points
+
+    def add(self, loss: Tensor, num_batches: int) -> None:
+        """Note the loss of one batch of `num_batches`."""
+        self._total = self._total + loss.double()
+        self._since += 1
+        self.done += 1
+        if self.done % -(-num_batches // self._num_points) == 0 or self.done == num_batches:
+            mean = float(self._total) / self._since
+            if not math.isfinite(mean):
+                raise SupSupError(f"the training loss is {mean} after {self.done} batches; lower learning_rate")
+            self.curve.batches.append(self.done)
+            self.curve.losses.append(mean)
+            self._total, self._since = 0.0, 0
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All of it as float64 tensors."""
+        now = (self.done, self._since, float(self._total))
+        points = torch.tensor([self.curve.batches, self.curve.losses], dtype=torch.float64)
+        return {"progress.now": torch.tensor(now, dtype=torch.float64), "progress.curve": points}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        done, since, total = state["progress.now"].tolist()
+        batches, losses = state["progress.curve"].tolist()
+        self.done, self._since, self._total = int(done), int(since), total
+        self.curve = LossCurve([int(count) for count in batches], losses)
+
+
 def train(
-    task: Task, order: Tensor, step: Callable[[Tensor, Tensor], Tensor], num_points: int = NUM_POINTS
+    task: Task, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> LossCurve:
     """Run `step(x, y) -> loss` over batches of a task: order (batches, batch_size) holds image indices.
 
-    The curve has at most `num_points` points. SupSupError when the loss is no longer finite.
+    The curve has at most `num_points` points. Goes on from the newest state that the checkpoint has kept, to the same
+    bits. SupSupError when the loss is no longer finite.
     """
-    curve = LossCurve([], [])
-    interval = -(-len(order) // num_points)
-    total: Tensor | float = 0.0
-    since = 0
-    for index, indices in enumerate(order, start=1):
-        total = total + step(*task.train_batch(indices)).double()
-        since += 1
-        if index % interval == 0 or index == len(order):
-            mean = float(total) / since
-            if not math.isfinite(mean):
-                raise SupSupError(f"the training loss is {mean} after {index} batches; lower learning_rate")
-            curve.batches.append(index)
-            curve.losses.append(mean)
-            total = 0.0
-            since = 0
-    return curve
+    progress = _Progress(num_points)
+    for kept in checkpoint.kept():
+        own = {name: tensor for name, tensor in kept.items() if name not in progress.state}
+        try:
+            restore(step.state, own)
+        except CorruptError:
+            continue  # of another version of this program: nothing is lost but time
+        progress.restore(kept)
+        break
+    for indices in order[progress.done :]:
+        progress.add(step(*task.train_batch(indices)), len(order))
+        if checkpoint.due() and progress.done < len(order):
+            checkpoint.save(progress.done, {**step.state, **progress.state})
+    return progress.curve
 
 
 class Step:

@@ -18,7 +18,17 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_uniform, draw_weights
 from supsup_core.parametrizations import Parametrization
 from supsup_core.registry import Registry
-from supsup_core.training import NUM_POINTS, LossCurve, Step, TrainingRecipe, batch_order, train
+from supsup_core.training import (
+    NOWHERE,
+    NUM_POINTS,
+    Checkpoint,
+    LossCurve,
+    Step,
+    TrainingRecipe,
+    batch_order,
+    restore,
+    train,
+)
 
 
 class Dependence(Enum):
@@ -66,6 +76,9 @@ class Problem:
         return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
 
 
+States = Sequence[Mapping[str, Tensor]]
+"""The states of some tasks, as `Learned` holds them."""
+
 SHARED = "shared."
 """Prefix of those tensors of a task's state that the next task's take the place of."""
 
@@ -100,14 +113,9 @@ class Trainee(ABC):
     def learned(self) -> dict[str, Tensor]:
         """What answering needs, as in Learned.state."""
 
-    @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state` that was kept. CorruptError when it is not one of this trainee."""
-        live = self.state
-        if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in state.items()}:
-            raise CorruptError("the tensors kept of a mask in training do not fit the net and optimiser")
-        for name, tensor in live.items():
-            tensor.copy_(state[name])
+        restore(self.state, state)
 
 
 class Learner(ABC):
@@ -147,7 +155,7 @@ _IMAGES_AT_ONCE = 1024
 class WeightsLearner(Learner):
     """A learner whose answer for a task is the net's, with weights and statistics of the task's own."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, states: States) -> None:
         self._problem = problem
         self._norms = [norms_in(state, problem) for state in states]
         self._last: tuple[int, list[Tensor]] | None = None
@@ -193,14 +201,15 @@ class Method(ABC):
         raise InputError("this method learns a task in one piece, and so cannot do NNs")
 
     @abstractmethod
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         """Learn task `index`. A pure function of its arguments.
 
-        `parents`: the states of `dependence.parents(index)`, in that order.
+        `parents`: the states of `dependence.parents(index)`, in that order. `keep`: where training that takes long
+        may be kept while it is under way; it changes nothing of what is learned.
         """
 
     @abstractmethod
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         """A learner of tasks 0..len(states)-1 from what was stored of them."""
 
 
@@ -224,11 +233,13 @@ class Fitted:
         return Learned({**state, **self.norms}, self.curve)
 
 
-def fit(problem: Problem, index: int, task: Task, layers: Sequence[Parametrization], **changes: Any) -> Fitted:
+def fit(
+    problem: Problem, index: int, task: Task, keep: Checkpoint, layers: Sequence[Parametrization], **changes: Any
+) -> Fitted:
     """Train on task `index` by the problem's recipe, with `changes` to its fields."""
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))
-    curve = train(task, order, Step(layers, recipe, problem.net.loss_gradients))
+    curve = train(task, order, Step(layers, recipe, problem.net.loss_gradients), checkpoint=keep)
     return Fitted(curve, norms_of(problem, index, task, [layer.weight() for layer in layers]))
 
 

@@ -19,6 +19,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     WeightsLearner,
     fit,
     fresh_weights,
@@ -27,6 +28,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import RankOne
+from supsup_core.training import NOWHERE, Checkpoint
 
 Pair = tuple[Tensor, Tensor]
 """The vectors of one layer over its outputs (out,) and its inputs (in,)."""
@@ -62,7 +64,7 @@ def _outer(outputs: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
 class BatchELearner(WeightsLearner):
     """Shared weights under rank-one masks, which superpose as binary ones do."""
 
-    def __init__(self, problem: Problem, base: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
         super().__init__(problem, states)
         self._base = base
         columns = zip(*(_vectors(state, problem) for state in states), strict=True)
@@ -119,7 +121,7 @@ class BatchE(Method):
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT if self.weights == "random" else Dependence.AFTER_FIRST
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         trains_weights = self.weights == "trained" and index == 0
         base = fresh_weights(problem) if trains_weights else self._base(problem, parents)
         vectors = [
@@ -127,16 +129,16 @@ class BatchE(Method):
         ]
         layers = [RankOne(w, r, s, trains_weights) for w, (r, s) in zip(base, vectors, strict=True)]
         changes = {"learning_rate": self.weight_learning_rate} if trains_weights else {}
-        fitted = fit(problem, index, task, layers, **changes)
+        fitted = fit(problem, index, task, keep, layers, **changes)
         state = named("outputs.", problem.layers, [r for r, _ in vectors])
         state |= named("inputs.", problem.layers, [s for _, s in vectors])
         return fitted.learned(state | (named("weights.", problem.layers, base) if trains_weights else {}))
 
-    def _base(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+    def _base(self, problem: Problem, states: States) -> list[Tensor]:
         """The shared weights; the first of `states` holds them where they were trained."""
         if self.weights == "random":
             return problem.weights
         return taken(states[0], "weights.", problem, problem.layers)
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return BatchELearner(problem, self._base(problem, states), states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     WeightsLearner,
     fit,
     fresh_weights,
@@ -25,12 +26,13 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import draw_uniform
 from supsup_core.parametrizations import Dense
+from supsup_core.training import NOWHERE, Checkpoint
 
 
 class OwnWeightsLearner(WeightsLearner):
     """Every task has all weights of its own."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
         self._all = [taken(state, "weights.", problem, problem.layers) for state in states]
 
@@ -53,19 +55,19 @@ class UpperBound(Method):
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         weights = fresh_weights(problem, index)
-        fitted = fit(problem, index, task, [Dense(weight) for weight in weights])
+        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in weights])
         return fitted.learned(named("weights.", problem.layers, weights))
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return OwnWeightsLearner(problem, states)
 
 
 class HeadsLearner(WeightsLearner):
     """One trunk, all layers but the last, and a last layer for each task."""
 
-    def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: States) -> None:
         super().__init__(problem, states)
         self._trunk = list(trunk)
         self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
@@ -91,7 +93,7 @@ class LowerBound(Method):
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers[:-1]
         trunk = (
             [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
@@ -99,8 +101,8 @@ class LowerBound(Method):
             else fresh_weights(problem)[:-1]
         )
         head = fresh_head(problem, index)
-        fitted = fit(problem, index, task, [Dense(weight) for weight in trunk + head])
+        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in trunk + head])
         return fitted.learned({**named(SHARED, layers, trunk), **named("head.", problem.layers[-1:], head)})
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

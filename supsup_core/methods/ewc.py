@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     fit,
     fresh_weights,
     named,
@@ -28,6 +29,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.methods.bounds import HeadsLearner, fresh_head
 from supsup_core.parametrizations import Anchored, Dense, Parametrization
+from supsup_core.training import NOWHERE, Checkpoint
 
 _FISHER = f"{SHARED}fisher."
 
@@ -84,7 +86,7 @@ class OnlineEWC(Method):
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers, last = problem.layers[:-1], problem.layers[-1:]
         head = fresh_head(problem, index)
         if parents:
@@ -99,11 +101,11 @@ class OnlineEWC(Method):
             trunk = fresh_weights(problem)[:-1]
             importance = [torch.zeros_like(weight) for weight in trunk]
             trained = [Dense(weight) for weight in trunk]
-        fitted = fit(problem, index, task, [*trained, *(Dense(weight) for weight in head)])
+        fitted = fit(problem, index, task, keep, [*trained, *(Dense(weight) for weight in head)])
         found = fisher(problem, trunk + head, norms_in(fitted.norms, problem), task, index, self.fisher_images)[:-1]
         total = [self.decay * before + now for before, now in zip(importance, found, strict=True)]
         state = {**named(SHARED, layers, trunk), **named(_FISHER, layers, total), **named("head.", last, head)}
         return fitted.learned(state)
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

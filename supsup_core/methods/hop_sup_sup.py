@@ -14,15 +14,16 @@ from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.inference.hopfield import Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, WeightsLearner, fit
+from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, States, WeightsLearner, fit
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Fixed, Scored
+from supsup_core.training import NOWHERE, Checkpoint
 
 
 class HopfieldLearner(WeightsLearner):
     """The frozen net under masks of its gates, and the memory that they make."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]], recovery: Recovery) -> None:
+    def __init__(self, problem: Problem, states: States, recovery: Recovery) -> None:
         super().__init__(problem, states)
         self._recovery = recovery
         sizes = [layer.size for layer in problem.layers if layer.is_gate]
@@ -130,7 +131,7 @@ class HopSupSup(Method):
         if not any(layer.is_gate for layer in layers):
             raise InputError("name: hop_sup_sup masks units; take a net with gates, such as net.name=hopfield_mlp")
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         scores = [
             torch.zeros_like(w) for w, layer in zip(problem.weights, problem.layers, strict=True) if layer.is_gate
         ]
@@ -139,10 +140,10 @@ class HopSupSup(Method):
             Scored(weight, next(left), Threshold()) if layer.is_gate else Fixed(weight)
             for layer, weight in zip(problem.layers, problem.weights, strict=True)
         ]
-        fitted = fit(problem, index, task, layers)
+        fitted = fit(problem, index, task, keep, layers)
         bits = np.concatenate([(part >= 0).flatten().cpu().numpy() for part in scores])
         blob = codec.encode(codec.pack(bits), bits.size)
         return fitted.learned({"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)})
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return HopfieldLearner(problem, states, self.recovery())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     fresh_weights,
     named,
     norms_in,
@@ -30,7 +31,7 @@ from supsup_core.methods.base import (
 from supsup_core.methods.bounds import fresh_head
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense
-from supsup_core.training import Step, train
+from supsup_core.training import NOWHERE, Checkpoint, Step, train
 
 _CHUNK = 512
 
@@ -137,7 +138,7 @@ class ICaRL(Method):
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         num_labels, layers = problem.num_labels, problem.layers[:-1]
         per_class = self._per_class((index + 1) * num_labels)
         missing = sorted(set(range(num_labels)) - set(task.train_labels().tolist()))
@@ -165,7 +166,7 @@ class ICaRL(Method):
         recipe = problem.recipe
         drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
         step = Step([Dense(weight) for weight in [*trunk, head]], recipe, loss_gradients)
-        curve = train(rehearsed, torch.from_numpy(drawn), step)
+        curve = train(rehearsed, torch.from_numpy(drawn), step, checkpoint=keep)
         norms = norms_of(problem, index, rehearsed, [*trunk, head], SHARED)
         fixed = [*trunk], norms_in(norms, problem, SHARED)
         kept = self._chosen(problem, fixed, task, index, per_class, exemplars)
@@ -189,9 +190,7 @@ class ICaRL(Method):
             )
         return self.num_exemplars // num_classes
 
-    def _kept(
-        self, problem: Problem, num_tasks: int, states: Sequence[Mapping[str, Tensor]]
-    ) -> tuple[list[Tensor], Tensor, Exemplars]:
+    def _kept(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
         """Trunk, head and exemplars after `num_tasks` tasks."""
         if not states:
             width = problem.layers[-1].shape[1]
@@ -232,6 +231,6 @@ class ICaRL(Method):
             classes.append(torch.full((len(chosen),), index * problem.num_labels + label))
         return Exemplars(torch.cat(images), torch.cat(classes))
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         trunk, _, exemplars = self._kept(problem, len(states), states)
         return ICaRLLearner(problem, len(states), trunk, norms_in(states[-1], problem, SHARED), exemplars)

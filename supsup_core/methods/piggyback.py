@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     WeightsLearner,
     fit,
     fresh_weights,
@@ -28,6 +28,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.methods.bounds import fresh_head
 from supsup_core.parametrizations import Dense, Scored
+from supsup_core.training import NOWHERE, Checkpoint
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 """Every score starts at the first; a weight is kept while its score is at least the second."""
@@ -36,7 +37,7 @@ INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 class PiggybackLearner(WeightsLearner):
     """The backbone for the first task, the backbone under a mask for every other."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
         self._layers = problem.layers[:-1]
         self._backbone = taken(states[0], "backbone.", problem, self._layers)
@@ -74,23 +75,23 @@ class Piggyback(Method):
     def dependence(self) -> Dependence:
         return Dependence.AFTER_FIRST
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers, last = problem.layers[:-1], problem.layers[-1:]
         head = fresh_head(problem, index)
         if not parents:
             backbone = fresh_weights(problem)[:-1]
-            fitted = fit(problem, index, task, [Dense(weight) for weight in backbone + head])
+            fitted = fit(problem, index, task, keep, [Dense(weight) for weight in backbone + head])
             return fitted.learned({**named("backbone.", layers, backbone), **named("head.", last, head)})
         backbone = taken(parents[0], "backbone.", problem, layers)
         rule = Threshold(THRESHOLD)
         scores = [torch.full_like(weight, INITIAL_SCORE) for weight in backbone]
         trained = [Scored(w, s, rule) for w, s in zip(backbone, scores, strict=True)]
         trained_head = [Dense(weight) for weight in head]
-        fitted = fit(problem, index, task, [*trained, *trained_head], learning_rate=self.mask_learning_rate)
+        fitted = fit(problem, index, task, keep, [*trained, *trained_head], learning_rate=self.mask_learning_rate)
         bits = np.concatenate([(s >= THRESHOLD).flatten().cpu().numpy() for s in scores])
         blob = codec.encode(codec.pack(bits), bits.size)
         mask = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
         return fitted.learned({"mask": mask, **named("head.", last, head)})
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return PiggybackLearner(problem, states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     WeightsLearner,
     fit,
     fresh_weights,
@@ -28,6 +29,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Rotated
+from supsup_core.training import NOWHERE, Checkpoint
 
 
 def rotations(problem: Problem, index: int) -> list[Tensor]:
@@ -43,7 +45,7 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
 class PSPLearner(WeightsLearner):
     """The weights as the last task left them, turned as each task needs them."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
         self._shared = taken(states[-1], SHARED, problem, problem.layers)
 
@@ -70,7 +72,7 @@ class PSP(Method):
         if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
             raise InputError("name: psp turns the inputs of fully connected layers; take an MLP, or another method")
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers
         turns = rotations(problem, index)
         weights = (
@@ -78,8 +80,8 @@ class PSP(Method):
             if parents
             else fresh_weights(problem)
         )
-        fitted = fit(problem, index, task, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
+        fitted = fit(problem, index, task, keep, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
         return fitted.learned(named(SHARED, layers, weights))
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return PSPLearner(problem, states)

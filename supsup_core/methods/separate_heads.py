@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +16,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     fit,
     fresh_weights,
     named,
@@ -24,6 +24,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.methods.bounds import HeadsLearner, fresh_head
 from supsup_core.parametrizations import Dense, Fixed
+from supsup_core.training import NOWHERE, Checkpoint
 
 
 @METHODS.register("separate_heads")
@@ -51,23 +52,23 @@ class SeparateHeads(Method):
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT if self.trunk == "random" else Dependence.AFTER_FIRST
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers
         head = fresh_head(problem, index)
         stored = named("head.", layers[-1:], head)
         if self.trunk == "trained" and index == 0:
             trunk = fresh_weights(problem)[:-1]
             rate = self.trunk_learning_rate or problem.recipe.learning_rate
-            fitted = fit(problem, index, task, [Dense(weight) for weight in trunk + head], learning_rate=rate)
+            fitted = fit(problem, index, task, keep, [Dense(weight) for weight in trunk + head], learning_rate=rate)
             return fitted.learned({**stored, **named("trunk.", layers[:-1], trunk)})
         fixed = [Fixed(weight) for weight in self._trunk(problem, parents)]
-        return fit(problem, index, task, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
+        return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
-    def _trunk(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+    def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
         """The trunk that all tasks stand on; the first of `states` holds it where it was trained."""
         if self.trunk == "random":
             return problem.weights[:-1]
         return taken(states[0], "trunk.", problem, problem.layers[:-1])
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return HeadsLearner(problem, self._trunk(problem, states), states)

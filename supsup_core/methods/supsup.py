@@ -21,6 +21,7 @@ from supsup_core.methods.base import (
     Learner,
     Method,
     Problem,
+    States,
     Trainee,
     WeightsLearner,
     named,
@@ -29,7 +30,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Scored
-from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train
+from supsup_core.training import NOWHERE, NUM_POINTS, Checkpoint, LossCurve, Step, batch_order, train
 
 _GRADIENT_BYTES = 256 << 20
 """Bytes of gradients held at a time when many decisions are taken together."""
@@ -38,7 +39,7 @@ _GRADIENT_BYTES = 256 << 20
 class SupSupLearner(WeightsLearner):
     """The frozen net under a bank of masks."""
 
-    def __init__(self, problem: Problem, states: Sequence[Mapping[str, Tensor]], bank: MaskBank) -> None:
+    def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         super().__init__(problem, states)
         self._bank = bank
 
@@ -71,8 +72,10 @@ class ScoreTrainee(Trainee):
         self._layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
         self._step = Step(self._layers, problem.recipe, problem.net.loss_gradients)
 
-    def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
-        return train(task, order, self._step, num_points)
+    def train(
+        self, task: Task, order: Tensor, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+    ) -> LossCurve:
+        return train(task, order, self._step, num_points, checkpoint)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -157,10 +160,11 @@ class SupSup(Method):
                 scores = [dealt_out(s, mean, by_size) for s, mean in zip(scores, means, strict=True)]
         return ScoreTrainee(problem, [s.to(problem.device) for s in scores], self.mask_rules(problem.layers))
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         before = parents[0] if parents else {}
         trainee = self._trainee(problem, index, before)
-        curve = trainee.train(task, batch_order(problem.recipe, task, problem.order_seed(index)))
+        order = batch_order(problem.recipe, task, problem.order_seed(index))
+        curve = trainee.train(task, order, checkpoint=keep)
         state = trainee.learned() | norms_of(problem, index, task, trainee.weights())
         if self.transfer != "none":
             totals = [mask.int() for mask in trainee.masks()] if self.transfer == "masks" else list(trainee.scores)
@@ -170,7 +174,7 @@ class SupSup(Method):
             state |= named(SHARED, problem.layers, totals)
         return Learned(state, curve)
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         bank = MaskBank(problem.layers)
         for state in states:
             bits, size = codec.decode(state["mask"].numpy().tobytes())

@@ -1,5 +1,6 @@
 """The contract of every method."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from supsup_core.methods import METHODS, SHARED, Dependence, Method, Problem
 from supsup_core.methods.base import WeightsLearner, accuracy
 from supsup_core.nets import NETS
 from supsup_core.scenarios import SCENARIOS
-from supsup_core.training import TrainingRecipe
+from supsup_core.training import Checkpoint, TrainingRecipe
 
 
 @pytest.fixture(params=METHODS.names())
@@ -42,6 +43,48 @@ def test_learning_is_a_pure_function(method: Method, small_problem: Problem, dig
     for one, other in zip(first, second, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Kept(Checkpoint):
+    """States in memory, one every seven batches; the power goes off while the third is being saved."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, torch.Tensor]] = []
+        self.power_goes_off = True
+        self._asked = 0
+
+    def kept(self) -> list[dict[str, torch.Tensor]]:
+        return self.states[::-1]
+
+    def due(self) -> bool:
+        self._asked += 1
+        return self._asked % 7 == 0
+
+    def save(self, done: int, state: Mapping[str, torch.Tensor]) -> None:
+        if self.power_goes_off and len(self.states) == 2:
+            raise KeyboardInterrupt
+        self.states.append({name: tensor.clone() for name, tensor in state.items()})
+
+
+def test_a_task_cut_off_goes_on_inside_it_to_the_same_bits(
+    method: Method, small_problem: Problem, digits: Dataset
+) -> None:
+    """The second task, so that what it builds on is there; the state of another program is passed over."""
+    problem = fitting(method, small_problem)
+    states = learn(method, problem, digits, 1)
+    parents = [states[parent] for parent in method.dependence.parents(1)]
+    task = BENCHMARKS["permuted"](base="digits").task(1, digits, problem.seed)
+    wanted = method.learn(problem, 1, task, parents)
+    keep = Kept()
+    with pytest.raises(KeyboardInterrupt):
+        method.learn(problem, 1, task, parents, keep)
+    keep.power_goes_off = False
+    keep.states.append({**keep.states[-1], "trained.0": torch.zeros(3)})
+    found = method.learn(problem, 1, task, parents, keep)
+    assert found.curve == wanted.curve
+    assert found.state.keys() == wanted.state.keys()
+    assert all(torch.equal(found.state[name], wanted.state[name]) for name in wanted.state)
+    assert len(keep.states) == 3 + (problem.recipe.num_batches - 14 - 1) // 7
 
 
 def test_seeds_learn_differently(method: Method, digits: Dataset) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.benchmarks import BENCHMARKS, Benchmark, Dataset, Task
 from supsup_core.inference import OBJECTIVES, RULES, Rule
-from supsup_core.methods import METHODS, Dependence, Learned, Learner, Method, Problem
+from supsup_core.methods import METHODS, Dependence, Learned, Learner, Method, Problem, States
 from supsup_core.nets import NETS, Layer, Net
 from supsup_core.nets.base import Objective
+from supsup_core.training import NOWHERE, Checkpoint
 
 
 @NETS.register("toy_net")
@@ -85,13 +86,13 @@ class ToyMethod(Method):
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT
 
-    def learn(self, problem: Problem, index: int, task: Task, parents: Sequence[Mapping[str, Tensor]]) -> Learned:
+    def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         order = seeding.permutation(seeding.child_seed(problem.seed, "toy", index), task.num_train)
         x, y = task.train_batch(torch.from_numpy(order[:500]))
         means = torch.stack([x[y == label].mean(0) for label in range(problem.num_labels)])
         return Learned({"means": means * (1 - self.shrinkage)})
 
-    def learner(self, problem: Problem, states: Sequence[Mapping[str, Tensor]]) -> Learner:
+    def learner(self, problem: Problem, states: States) -> Learner:
         return NearestMeans([state["means"] for state in states], problem.num_labels)
 
 

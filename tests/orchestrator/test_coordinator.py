@@ -12,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator import checkpoints
+from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.coordinator import MAX_RETRIES
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
@@ -77,6 +79,33 @@ def test_whatever_happens_the_end_is_the_same(
         script = script[cut:]
     run(tried, [])
     assert science(state_of(tried)) == science(state_of(wanted))
+
+
+def test_a_task_that_takes_long_goes_on_inside_it(
+    group: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything dies while a state is being saved; of the states before, the newest is damaged."""
+    run({**group, "ledger": str(tmp_path / "wanted.sqlite"), "store": str(tmp_path / "wanted")}, [])
+    often = {**group, "commit_every": 0.0}
+    monkeypatch.setattr(checkpoints, "_COST_SHARE", 0)
+    with monkeypatch.context() as patch:
+        save = StoredCheckpoint.save
+
+        def save_or_die(self: StoredCheckpoint, done: int, state: Any) -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+            save(self, done, state)
+
+        patch.setattr(StoredCheckpoint, "save", save_or_die)
+        run(often, [])
+    states = sorted(Path(group["store"]).glob("unfinished/??/*.safetensors"))
+    assert [path.stem.rpartition("-")[2].lstrip("0") for path in states] == ["2", "3"]
+    states[1].write_bytes(states[1].read_bytes()[:-1] + b"?")
+    run(often, [])
+    state = state_of(group)
+    assert [row.payload["resumed_at"] for row in state.trained.values()] == [2, 0, 0]
+    assert science(state) == science(state_of({**group, "ledger": str(tmp_path / "wanted.sqlite")}))
+    assert not list(Path(group["store"]).glob("unfinished/??/*"))
 
 
 def test_a_new_coordinator_trains_nothing_that_is_done(group: dict[str, Any]) -> None:
