@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import cifar, digits, image_folder, mnist, permuted, rotated, split
+from supsup_core.benchmarks import cifar, digits, image_folder, imagenet, mnist, permuted, rotated, split
 from supsup_core.benchmarks.base import (
     BASES,
     BENCHMARKS,
@@ -28,6 +28,7 @@ __all__ = [
     "cifar",
     "digits",
     "image_folder",
+    "imagenet",
     "mnist",
     "permuted",
     "rotated",

@@ -1,201 +1,48 @@
-"""Photographs in folders, one folder a class, decoded once into a file that all processes of a machine share."""
+"""Photographs in folders, one folder a class."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import numpy as np
-import PIL
-import torch
-from PIL import Image, UnidentifiedImageError
-
-from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
-from supsup_core.benchmarks.published import user_cache
-from supsup_core.errors import CorruptError, InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""Compressed formats alone: other images of one shape have one size, by which a change could not be told."""
-
-_DECODER = 1
-"""Raised when what `square` makes of a file changes."""
-
-_FLUSH = 512
-"""Images decoded between two moments at which they are safe on disk."""
-
-_HASHED_BYTES = 1 << 30
-"""Decoded files up to this size are hashed at every load; larger ones are checked by their size."""
-
-
-@dataclass(frozen=True)
-class _File:
-    """An image file; `changed`: its time of modification, in nanoseconds."""
-
-    path: Path
-    label: int
-    size: int
-    changed: int
+from supsup_core.benchmarks.base import BASES
+from supsup_core.benchmarks.image_files import ImageFile, ImageFiles, in_folders
+from supsup_core.errors import InputError
 
 
 @BASES.register("image_folder")
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(Base):
+class ImageFolder(ImageFiles):
     """Images in `<root>/<folder>/<part>/<class>/*`, classes numbered in the order of their names.
 
-    Each is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its middle.
-    `train`, `test`: the folders of the two parts. `mean`, `std`: of each channel. `checksum_of_files`, of names and
-    sizes, is filled in when a sweep is planned; then the folder may not change under it.
+    `train`, `test`: the folders of the two parts.
     """
 
-    resident_images: ClassVar[int] = 0  # mapped from a file, which the system may drop from memory
-
-    folder: str
     num_classes: int
     side: int = 32
     train: str = "train"
     test: str = "test"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    checksum_of_files: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):  # a config file has lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            if len(getattr(self, name)) != 3:
-                raise InputError(f"{name}: needs a number for each of red, green and blue")
-        for name in ("side", "num_classes"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name}: must be a whole number from 1 on, not {getattr(self, name)!r}")
+        super().__post_init__()
+        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise InputError(f"num_classes: must be a whole number from 1 on, not {self.num_classes!r}")
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return (3, self.side, self.side)
+    def parts(self) -> tuple[str, str]:  # type: ignore[override]
+        return (self.train, self.test)
 
     @property
     def num_labels(self) -> int:  # type: ignore[override]
         return self.num_classes
 
-    def resolved(self, root: Path | None) -> ImageFolder:
-        found = hashlib.sha256()
-        parts = {part: self._listing(root, part) for part in (self.train, self.test)}
-        names = [{image.path.parent.name for image in listing} for listing in parts.values()]
-        if odd := sorted(names[0] ^ names[-1]):
+    def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
+        says = f"num_classes says {self.num_classes}; set the one that is right"
+        train, test = (in_folders(home, part, self.num_classes, says) for part in self.parts)
+        names = [{image.path.parent.name for image in listing} for listing in (train, test)]
+        if odd := sorted(names[0] ^ names[1]):
             raise InputError(
                 f"base.folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
                 "whose labels would mean different things; give both the same classes"
             )
-        for part, listing in parts.items():
-            for image in listing:
-                found.update(f"{part}/{image.path.parent.name}/{image.path.name} {image.label} {image.size}\n".encode())
-        return replace(self, checksum_of_files=found.hexdigest())
-
-    def checksum(self) -> str:
-        if self.checksum_of_files is None:
-            raise InputError("base: the files of an image folder are counted when a sweep is planned; plan it first")
-        return self.checksum_of_files
-
-    def _listing(self, root: Path | None, part: str) -> list[_File]:
-        """Every image of a part, in order."""
-        if root is None:
-            raise InputError(f"base: {self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
-        home = root / self.folder / part
-        if not home.is_dir():
-            raise InputError(f"{home}: no such folder; base image_folder needs {part}/<class>/<images> there")
-        classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir())
-        if len(classes) != self.num_classes:
-            raise InputError(
-                f"{home}: {len(classes)} classes, and num_classes says {self.num_classes}; set the one that is right"
-            )
-        found = []
-        for label, name in enumerate(classes):
-            entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
-            images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
-            if not images:
-                raise InputError(f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); a class needs some")
-            for entry in images:
-                facts = entry.stat()
-                found.append(_File(Path(entry.path), label, facts.st_size, facts.st_mtime_ns))
-        return found
-
-    def load(self, root: Path | None) -> Dataset:
-        if self.resolved(root).checksum() != self.checksum():
-            raise CorruptError(
-                f"{self.folder}: its files have changed since the sweep was first planned; "
-                "put them back, or give the sweep another name"
-            )
-        parts = [self._decoded(self._listing(root, part), part) for part in (self.train, self.test)]
-        return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
-
-    def _decoded(self, listing: Sequence[_File], part: str) -> Images:
-        times = hashlib.sha256(repr([image.changed for image in listing]).encode()).hexdigest()[:8]
-        home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
-        stem = f"{part.replace('/', '_')}-{times}"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with _locked(home / f"{stem}.lock"):
-                file = _decode([image.path for image in listing], self.side, home / f"{stem}.u8")
-        except OSError as error:
-            if error.errno is None:
-                raise
-            raise InputError(
-                f"{home}: decoded images cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"
-            ) from error
-        mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
-        return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes wait for."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _decode(paths: Sequence[Path], side: int, file: Path) -> Path:
-    """The decoded images in one file, uint8 (N, 3, side, side): as it is there, or made, or gone on with."""
-    note, partial = file.with_suffix(".json"), file.with_suffix(".partial")
-    record = 3 * side * side
-    if note.exists() and file.exists():
-        facts = json.loads(note.read_text())
-        size = file.stat().st_size
-        if size == record * len(paths) and (size > _HASHED_BYTES or facts["sha256"] == _sha256(file)):
-            return file
-    done = min(partial.stat().st_size // record, len(paths)) if partial.exists() else 0
-    with partial.open("ab") as out:
-        out.truncate(done * record)
-        for number, path in enumerate(paths[done:], start=done + 1):
-            out.write(square(path, side).tobytes())
-            if number % _FLUSH == 0 or number == len(paths):
-                out.flush()
-                os.fsync(out.fileno())
-    note.write_text(json.dumps({"sha256": _sha256(partial), "images": len(paths), "side": side}))
-    os.replace(partial, file)
-    return file
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An image file's middle square as uint8 (3, side, side); CorruptError naming it when it cannot be decoded."""
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise CorruptError(f"{path}: cannot be decoded ({error}); put a good copy there, or take it away") from error
-    scale = side / min(image.size)
-    width, height = (max(side, round(extent * scale)) for extent in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)), np.uint8).transpose(2, 0, 1)
+        return train, test

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from supsup_core.benchmarks import BENCHMARKS
-from supsup_core.benchmarks.image_folder import ImageFolder, square
-from supsup_core.benchmarks.split import crop_and_flip
+from supsup_core.benchmarks.augmentation import crop_and_flip, middle, resized_crop_and_flip
+from supsup_core.benchmarks.image_files import ImageFile, square
+from supsup_core.benchmarks.image_folder import ImageFolder
 from supsup_core.errors import CorruptError, InputError
 
 
@@ -51,7 +52,7 @@ def test_a_second_load_decodes_nothing_and_a_damaged_file_is_made_again(
 ) -> None:
     wanted = beasts(root).load(root).train.pixels.clone()
     with monkeypatch.context() as patched:
-        patched.setattr("supsup_core.benchmarks.image_folder.square", None)
+        patched.setattr("supsup_core.benchmarks.image_files.square", None)
         assert torch.equal(beasts(root).load(root).train.pixels, wanted)
     (file,) = (root.parent / "cache").rglob("train-*.u8")
     content = bytearray(file.read_bytes())
@@ -65,25 +66,25 @@ def test_decoding_goes_on_where_it_was_cut_off(root: Path, monkeypatch: pytest.M
     (file,) = (root.parent / "cache").rglob("train-*.u8")
     file.with_suffix(".partial").write_bytes(file.read_bytes()[: 5 * 48 + 7])
     file.unlink()
-    seen: list[Path] = []
+    seen: list[ImageFile] = []
 
-    def counting(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def counting(path: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         seen.append(path)
         return square(path, side)
 
-    monkeypatch.setattr("supsup_core.benchmarks.image_folder.square", counting)
+    monkeypatch.setattr("supsup_core.benchmarks.image_files.square", counting)
     assert torch.equal(beasts(root).load(root).train.pixels, wanted)
     assert len(seen) == 12 - 5
 
 
 def test_two_that_load_at_once_decode_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Path] = []
+    seen: list[ImageFile] = []
 
-    def counting(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def counting(path: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         seen.append(path)
         return square(path, side)
 
-    monkeypatch.setattr("supsup_core.benchmarks.image_folder.square", counting)
+    monkeypatch.setattr("supsup_core.benchmarks.image_files.square", counting)
     base = beasts(root)
     threads = [threading.Thread(target=base.load, args=(root,)) for _ in range(3)]
     for thread in threads:
@@ -100,7 +101,8 @@ def test_the_square_is_the_middle_of_the_image(tmp_path: Path, size: tuple[int, 
     ramp[:, :, 0] = np.linspace(0, 255, width)[None, :]
     ramp[:, :, 1] = np.linspace(0, 255, height)[:, None]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    found = square(tmp_path / "ramp.png", side)
+    path = tmp_path / "ramp.png"
+    found = square(ImageFile(path, path.name, 0, path.stat().st_size, 0), side)
     assert found.shape == (3, side, side)
     for channel in (0, 1):
         assert abs(float(found[channel].mean()) - 127.5) < 13
@@ -115,7 +117,7 @@ def test_the_square_is_the_middle_of_the_image(tmp_path: Path, size: tuple[int, 
     [
         ("class", "4 classes, and num_classes says 3"),
         ("empty", "no images"),
-        ("part", "no such folder; base image_folder needs test"),
+        ("part", "no such folder; test/<class>/<images> is looked for there"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused(root: Path, harm: str, words: str) -> None:
@@ -195,9 +197,9 @@ def test_real_photographs_are_read(data_root: Path, tmp_path: Path, monkeypatch:
 def test_crops_and_flips_are_drawn_from_their_seed_and_keep_the_picture() -> None:
     x = torch.arange(1.0, 2 * 3 * 32 * 32 + 1).view(2, 3, 32, 32).repeat(50, 1, 1, 1)
     black = torch.full((1, 3, 1, 1), -5.0)
-    found = crop_and_flip(x, 7, black)
-    assert torch.equal(found, crop_and_flip(x, 7, black))
-    assert not torch.equal(found, crop_and_flip(x, 8, black))
+    found = crop_and_flip(x, 7, black, 32)
+    assert torch.equal(found, crop_and_flip(x, 7, black, 32))
+    assert not torch.equal(found, crop_and_flip(x, 8, black, 32))
     shifts, mirrored = set(), 0
     for image, original in zip(found, x, strict=True):
         centre = float(image[0, 16, 16])
@@ -210,3 +212,41 @@ def test_crops_and_flips_are_drawn_from_their_seed_and_keep_the_picture() -> Non
     assert set(found[found < 1].tolist()) == {-5.0}
     assert 30 < mirrored < 70
     assert len(shifts) > 40
+
+
+def test_resized_crops_are_parts_of_the_picture_enlarged() -> None:
+    """On ramps of brightness: a part of a ramp is a ramp, whose ends tell where the part lay."""
+    side, count = 64, 200
+    ramp = (torch.arange(side) + 0.5) / side
+    x = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)]).expand(count, 2, side, side)
+    found = resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56)
+    assert found.shape == (count, 2, 56, 56)
+    assert torch.equal(found, resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56))
+    assert not torch.equal(found, resized_crop_and_flip(x, 8, torch.zeros(1, 2, 1, 1), 56))
+    wide, high = (found[:, 0, 28, -10] - found[:, 0, 28, 10]), (found[:, 1, -10, 28] - found[:, 1, 10, 28])
+    scale = 56 / (56 - 20)
+    wide, high = scale * wide, scale * high  # of the image, negative where it is mirrored
+    assert (high > 0).all()
+    assert 70 < int((wide < 0).sum()) < 130
+    areas, ratios = wide.abs() * high, wide.abs() / high
+    assert float(areas.min()) > 0.06
+    assert 0.45 < float(areas.mean()) < 0.6
+    assert float(ratios.min()) > 0.65
+    assert float(ratios.max()) < 1.5
+    assert 0.48 < float(found.mean()) < 0.52
+
+
+def test_a_crop_shows_the_middle_but_where_it_is_drawn(root: Path) -> None:
+    node = {"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4}
+    split = BENCHMARKS["split"](base=node, num_tasks=1, labels_per_task=3, crop=2, augment="resized_crop_flip")
+    dataset = beasts(root).load(root)
+    task = split.task(0, dataset, 0)
+    indices = torch.arange(5)
+    whole = BENCHMARKS["split"](base=node, num_tasks=1, labels_per_task=3).task(0, dataset, 0)
+    assert split.input_shape == (3, 2, 2)
+    assert torch.equal(task.test_batch(indices)[0], middle(whole.test_batch(indices)[0], 2))
+    assert torch.equal(task.plain_train_batch(indices)[0], whole.plain_train_batch(indices)[0][:, :, 1:3, 1:3])
+    assert task.train_batch(indices)[0].shape == (5, 3, 2, 2)
+    for change, words in (({"crop": 5}, "crop: must be from 1 to 4"), ({"base": "mnist"}, "no photographs")):
+        with pytest.raises(InputError, match=words):
+            BENCHMARKS["split"](**{"base": node, "num_tasks": 1, "crop": 2, **change})
