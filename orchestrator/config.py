@@ -48,13 +48,16 @@ class Resources:
     """What a sweep may use. `num_workers` per training group; each worker gets `threads` threads.
 
     `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
-    rest is on disk.
+    rest is on disk. `deterministic` and `tf32` are for CUDA: algorithms that give the same bits each time, and
+    matrix products in TensorFloat-32.
     """
 
     num_workers: int = 2
     threads: int = 1
     device: str = "cpu"
     state_mb: int = 256
+    deterministic: bool = False
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "state_mb"):

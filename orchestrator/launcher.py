@@ -33,6 +33,8 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "device": config.resources.device,
         "threads": config.resources.threads,
         "state_mb": config.resources.state_mb,
+        "deterministic": config.resources.deterministic,
+        "tf32": config.resources.tf32,
         "commit_every": config.commit_every,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 import traceback
@@ -37,14 +38,17 @@ class Worker:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """settings: group (Group.to_node), store, data_root (paths; the latter may be None), imports, folder,
-        device, threads, number, commit_every (seconds); for NNs also versions (path) and state_mb."""
+        device, threads, deterministic, tf32, number, commit_every (seconds); for NNs also versions (path) and
+        state_mb."""
         self._settings = settings
         self._store = ArtifactStore(Path(settings["store"]))
         self._versions = ArtifactStore(Path(settings["versions"]))
         self._trainer: MaskTrainer | None = None
         torch.set_num_threads(settings["threads"])
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if settings["deterministic"]:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(settings["deterministic"])
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings["tf32"]
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
         self._learner: tuple[object, Learner] | None = None
@@ -143,6 +147,7 @@ class Worker:
             "weights_sha256": weights_sha256(problem.weights),
             "device": self._settings["device"],
             "threads": self._settings["threads"],
+            "tf32": self._settings["tf32"],
             "torch": torch.__version__,
             "python": platform.python_version(),
         }

@@ -108,6 +108,14 @@ def test_a_task_that_takes_long_goes_on_inside_it(
     assert not list(Path(group["store"]).glob("unfinished/??/*"))
 
 
+def test_tf32_and_deterministic_algorithms_are_asked_for(group: dict[str, Any]) -> None:
+    precise = torch.backends.cuda.matmul, torch.backends.cudnn
+    for asked in (True, False):  # last: as it is without being asked
+        Worker({**group, "number": 0, **({"deterministic": True, "tf32": True} if asked else {})})
+        assert [part.allow_tf32 for part in precise] == [asked, asked]
+        assert torch.are_deterministic_algorithms_enabled() == asked
+
+
 def test_a_new_coordinator_trains_nothing_that_is_done(group: dict[str, Any]) -> None:
     first = run(group, [None, None, "kill"])
     second = run(group, [])
