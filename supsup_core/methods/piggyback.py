@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import safetensors
 import torch
 from torch import Tensor
 
@@ -27,6 +32,7 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.methods.bounds import fresh_head
+from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense, Scored
 from supsup_core.training import NOWHERE, Checkpoint
 
@@ -35,12 +41,12 @@ INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 
 
 class PiggybackLearner(WeightsLearner):
-    """The backbone for the first task, the backbone under a mask for every other."""
+    """The backbone under a mask, or as it is for the task that trained it."""
 
-    def __init__(self, problem: Problem, states: States) -> None:
+    def __init__(self, problem: Problem, backbone: Sequence[Tensor], states: States) -> None:
         super().__init__(problem, states)
         self._layers = problem.layers[:-1]
-        self._backbone = taken(states[0], "backbone.", problem, self._layers)
+        self._backbone = list(backbone)
         self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
         self._masks = [state.get("mask") for state in states]
 
@@ -57,32 +63,48 @@ class PiggybackLearner(WeightsLearner):
 @METHODS.register("piggyback")
 @dataclass(frozen=True, kw_only=True)
 class Piggyback(Method):
-    """The first task trains the backbone; every other finds a mask over it, and trains a head of its own.
+    """Every task finds a mask over a trained backbone, and trains a head of its own.
 
-    `mask_learning_rate`: of the scores and the heads; the recipe's trains the backbone.
+    `backbone`: a safetensors file with the weights of all layers but the last, by the layers' names; without one the
+    first task trains the backbone, and is the only one without a mask. `backbone_sha256` is filled in: the file may
+    not change under a sweep. `mask_learning_rate`: of the scores and the heads; the recipe's trains the backbone.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
 
     mask_learning_rate: float = 1e-4
+    backbone: str | None = None
+    backbone_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not self.mask_learning_rate > 0:
             raise InputError(f"mask_learning_rate: must be positive, not {self.mask_learning_rate}")
+        if self.backbone is None:
+            if self.backbone_sha256 is not None:
+                raise InputError("backbone_sha256: belongs to a backbone; set method.backbone, or leave it out")
+            return
+        found = _sha256(_backbone_path(self.backbone))
+        if self.backbone_sha256 not in (None, found):
+            raise InputError(f"backbone: {self.backbone} has changed since the sweep was planned; put it back")
+        object.__setattr__(self, "backbone_sha256", found)
 
     @property
     def dependence(self) -> Dependence:
-        return Dependence.AFTER_FIRST
+        return Dependence.AFTER_FIRST if self.backbone is None else Dependence.INDEPENDENT
+
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        if self.backbone is not None:
+            _read(_backbone_path(self.backbone), layers[:-1])
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers, last = problem.layers[:-1], problem.layers[-1:]
         head = fresh_head(problem, index)
-        if not parents:
+        if self.backbone is None and not parents:
             backbone = fresh_weights(problem)[:-1]
             fitted = fit(problem, index, task, keep, [Dense(weight) for weight in backbone + head])
             return fitted.learned({**named("backbone.", layers, backbone), **named("head.", last, head)})
-        backbone = taken(parents[0], "backbone.", problem, layers)
+        backbone = self._trunk(problem, parents)
         rule = Threshold(THRESHOLD)
         scores = [torch.full_like(weight, INITIAL_SCORE) for weight in backbone]
         trained = [Scored(w, s, rule) for w, s in zip(backbone, scores, strict=True)]
@@ -93,5 +115,52 @@ class Piggyback(Method):
         mask = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
         return fitted.learned({"mask": mask, **named("head.", last, head)})
 
+    def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
+        """The weights under all masks; the first of `states` holds them where a task trained them."""
+        if self.backbone is None:
+            return taken(states[0], "backbone.", problem, problem.layers[:-1])
+        return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]
+
     def learner(self, problem: Problem, states: States) -> Learner:
-        return PiggybackLearner(problem, states)
+        return PiggybackLearner(problem, self._trunk(problem, states), states)
+
+
+def _backbone_path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise InputError(f"backbone: {text} must be an absolute path, the same for every worker")
+    if not path.is_file():
+        raise InputError(f"backbone: {path} is not there; put a safetensors file of the trunk's weights there")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes; they are read again only where its time or size has changed."""
+    facts = path.stat()
+    return _hashed(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache
+def _hashed(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
+    """The weights of some layers; InputError naming what does not fit."""
+    found: list[Tensor] = []
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            names = set(file.keys())
+            for layer in layers:
+                if layer.name not in names:
+                    raise InputError(f"backbone: {path} has no {layer.name}; name its tensors as the net's layers")
+                found.append(file.get_tensor(layer.name).float())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"backbone: {path}: not a safetensors file ({error})") from error
+    for layer, tensor in zip(layers, found, strict=True):
+        if tensor.shape != layer.shape:
+            raise InputError(
+                f"backbone: {path}: {layer.name} has shape {tuple(tensor.shape)}, and the net's has {layer.shape}"
+            )
+    return found

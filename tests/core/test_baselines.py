@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from supsup_core.benchmarks.permuted import PermutedTask
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation import Inference, evaluate
 from supsup_core.inference import OBJECTIVES
-from supsup_core.methods import METHODS, Method, Problem
+from supsup_core.methods import METHODS, Dependence, Method, Problem
 from supsup_core.methods.base import accuracy, fresh_weights
 from supsup_core.methods.ewc import fisher
 from supsup_core.methods.icarl import herd
@@ -55,6 +57,43 @@ def test_the_bounds_lie_where_their_names_say_and_what_protects_between(problem:
     )
     assert lower + 0.02 < ewc < upper
     assert lower + 0.02 < psp < upper
+
+
+def test_piggyback_over_a_backbone_from_a_file(problem: Problem, digits: Dataset, tmp_path: Path) -> None:
+    """A file with what the first task would have trained gives the other tasks what that gave them."""
+    trained = learned(METHODS["piggyback"](), problem, digits, 2)
+    layers = problem.layers[:-1]
+    weights = {layer.name: trained[0][f"backbone.{layer.name}"] for layer in layers}
+    path = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file(weights, path)
+    method = METHODS["piggyback"](backbone=str(path))
+    method.check(problem.layers, 10, 2)
+    assert method.dependence is Dependence.INDEPENDENT
+    found = learned(method, problem, digits, 2)
+    assert found[1].keys() == trained[1].keys()
+    assert all(torch.equal(found[1][name], trained[1][name]) for name in found[1])
+    task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
+    assert accuracy(method.learner(problem, found), task, 0) > 0.6
+    assert "mask" in found[0]
+
+    named = METHODS["piggyback"](backbone=str(path), backbone_sha256=method.backbone_sha256)
+    assert named == method
+    safetensors.torch.save_file({name: w + 1 for name, w in weights.items()}, path)
+    with pytest.raises(InputError, match="has changed since the sweep was planned"):
+        METHODS["piggyback"](backbone=str(path), backbone_sha256=method.backbone_sha256)
+    for tensors, words in (
+        ({"fc1": weights["fc1"]}, "has no fc2"),
+        ({**weights, "fc2": weights["fc1"]}, "fc2 has shape"),
+    ):
+        safetensors.torch.save_file({name: w.clone() for name, w in tensors.items()}, path)
+        with pytest.raises(InputError, match=words):
+            METHODS["piggyback"](backbone=str(path)).check(problem.layers, 10, 2)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        METHODS["piggyback"](backbone=str(path)).check(problem.layers, 10, 2)
+    for text, words in (("trunk.safetensors", "absolute path"), (str(tmp_path / "gone"), "is not there")):
+        with pytest.raises(InputError, match=words):
+            METHODS["piggyback"](backbone=text)
 
 
 def test_ewc_without_strength_is_the_lower_bound(problem: Problem, digits: Dataset) -> None:
