@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import scipy.io
-
 from supsup_core.benchmarks.base import BASES
 from supsup_core.benchmarks.image_files import ImageFile, ImageFiles, in_folders
 from supsup_core.errors import CorruptError, InputError
@@ -120,6 +118,8 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 def _val_wnids(devkit: Path) -> list[str]:
     """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
 
+    from scipy.io import loadmat  # a tenth of a second, for this alone
+
     def content(archive: tarfile.TarFile, name: str) -> io.BytesIO:
         file = archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}")
         if file is None:
@@ -129,7 +129,7 @@ def _val_wnids(devkit: Path) -> list[str]:
     try:
         with tarfile.open(devkit, "r:gz") as archive:
             truth = content(archive, "ILSVRC2012_validation_ground_truth.txt").getvalue()
-            synsets: Any = scipy.io.loadmat(content(archive, "meta.mat"), squeeze_me=True)["synsets"]
+            synsets: Any = loadmat(content(archive, "meta.mat"), squeeze_me=True)["synsets"]
         wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         return [wnid_of[int(number)] for number in truth.split()]
     except (tarfile.TarError, OSError, EOFError, LookupError, ValueError) as error:
