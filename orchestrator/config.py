@@ -49,7 +49,8 @@ class Resources:
 
     `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
     rest is on disk. `deterministic` and `tf32` are for CUDA: algorithms that give the same bits each time, and
-    matrix products in TensorFloat-32.
+    matrix products in TensorFloat-32. `tasks_at_once`: how many tasks a worker trains together, where they
+    stand alone and the method can stack them.
     """
 
     num_workers: int = 2
@@ -58,9 +59,10 @@ class Resources:
     state_mb: int = 256
     deterministic: bool = False
     tf32: bool = False
+    tasks_at_once: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "threads", "state_mb"):
+        for name in ("num_workers", "threads", "state_mb", "tasks_at_once"):
             if getattr(self, name) < 1:
                 raise InputError(f"resources.{name}: must be at least 1, not {getattr(self, name)}")
 

@@ -99,8 +99,11 @@ class Coordinator(ABC):
             return store.quarantine(key)
         return store.path(key)
 
-    def _record_result(self, kind: str, outcome: Outcome) -> None:
-        self._record(kind, **{name: outcome[name] for name in _RECORDED})
+    def _record_results(self, kind: str, results: Sequence[dict[str, Any]]) -> None:
+        """Record those that have not been: a shard or an evaluation counts once."""
+        for result in results:
+            if result["key"] not in self._state.trained and result["key"] not in self._state.evaluated:
+                self._record(kind, **{name: result[name] for name in _RECORDED})
 
     @abstractmethod
     def _points(self, run: dict[str, Any]) -> Points:

@@ -35,6 +35,7 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "state_mb": config.resources.state_mb,
         "deterministic": config.resources.deterministic,
         "tf32": config.resources.tf32,
+        "tasks_at_once": config.resources.tasks_at_once if group.experiment.method.stacks else 1,
         "commit_every": config.commit_every,
     }
 

@@ -378,7 +378,7 @@ class StreamCoordinator(Coordinator):
             case "save":
                 self._take_save(outcome)
             case _:
-                self._record_result("evaluated", outcome)
+                self._record_results("evaluated", outcome["results"])
                 self._superseded |= self._evaluations.done(outcome["key"]) - set(self._current.values())
                 self._complete_points()
                 if self._phase is _Phase.OVER and not self._evaluations:

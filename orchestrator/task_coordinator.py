@@ -8,8 +8,9 @@ from typing import Any
 
 from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.coordinator import Coordinator, Points
+from orchestrator.keys import content_key
 from orchestrator.store import CorruptArtifactError
-from orchestrator.worker import Job, Outcome, outcome_of
+from orchestrator.worker import Job, Outcome, result_of
 
 
 class TaskCoordinator(Coordinator):
@@ -20,6 +21,10 @@ class TaskCoordinator(Coordinator):
         super().__init__(settings)
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
+        at_once = settings["tasks_at_once"]
+        shards = self._group["shards"]
+        self._batches = [shards[start : start + at_once] for start in range(0, len(shards), at_once)]
+        """Shards that are trained together: cut from all, so that they are the same after a crash."""
         self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
         self._take_stock()
         self._evaluation_queue = deque(self._evaluations)
@@ -37,13 +42,14 @@ class TaskCoordinator(Coordinator):
             if not known and not self._store.has(key):
                 continue
             try:
-                outcome = outcome_of(self._store.require(key))
+                result = result_of(self._store.require(key))
             except CorruptArtifactError as error:
                 self._lose(error.key, str(error))
                 continue
             if not known:
                 StoredCheckpoint(self._store.root, key).clear()
-                self._done(outcome)
+                self._record_results("trained" if key in self._shards else "evaluated", [result])
+        self._complete_points()
 
     def _lose(self, key: str, reason: str) -> None:
         where = self._set_aside(self._store, key)
@@ -60,13 +66,14 @@ class TaskCoordinator(Coordinator):
 
     def _ready(self, count: int, taken: set[str]) -> list[Job]:
         jobs: list[Job] = []
-        for key in self._keys:
+        for batch in self._batches:
             if len(jobs) == count:
                 return jobs
-            shard = self._shards[key]
-            ready = all(parent in self._state.trained for parent in shard["parents"])
-            if key not in self._state.trained and key not in taken and ready:
-                jobs.append(self._train_job(shard))
+            done = all(shard["key"] in self._state.trained for shard in batch)
+            ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
+            key = _job_key(batch)
+            if not done and ready and key not in taken:
+                jobs.append(self._train_job(key, batch))
         prefix = self._num_trained_prefix()
         for key in self._evaluation_queue:
             if len(jobs) == count:
@@ -84,9 +91,9 @@ class TaskCoordinator(Coordinator):
                 return number
         return len(self._keys)
 
-    def _train_job(self, shard: dict[str, Any]) -> Job:
+    def _train_job(self, key: str, batch: Sequence[dict[str, Any]]) -> Job:
         return {
-            "kind": "train", "key": shard["key"], "task": shard["task"], "parents": shard["parents"],
+            "kind": "train", "key": key, "shards": list(batch),
             "experiment": self._group["experiment"], "seed": self._group["seed"],
         }  # fmt: skip
 
@@ -99,11 +106,14 @@ class TaskCoordinator(Coordinator):
         }  # fmt: skip
 
     def _done(self, outcome: Outcome) -> None:
-        self._record_result("trained" if outcome["key"] in self._shards else "evaluated", outcome)
+        self._record_results("evaluated" if outcome["key"] in self._evaluations else "trained", outcome["results"])
         self._complete_points()
 
     def _what(self, key: str) -> str:
-        return f"{'task' if key in self._shards else 'evaluation of task'} {self._task_of(key)}"
+        if key in self._evaluations:
+            return f"evaluation of task {self._task_of(key)}"
+        (tasks,) = ([shard["task"] for shard in batch] for batch in self._batches if _job_key(batch) == key)
+        return f"task {tasks[0]}" if len(tasks) == 1 else f"tasks {tasks[0]} to {tasks[-1]}"
 
     def _task_of(self, key: str) -> int | None:
         item = self._shards.get(key) or self._evaluations.get(key)
@@ -132,3 +142,9 @@ class TaskCoordinator(Coordinator):
             "evaluations_done": self._state.done_evaluations(),
             "accuracy": sum(known) / len(known) if known else 0.0,
         }
+
+
+def _job_key(batch: Sequence[dict[str, Any]]) -> str:
+    """The key of the job that trains some shards: a single one's own."""
+    keys = [shard["key"] for shard in batch]
+    return str(keys[0]) if len(keys) == 1 else content_key(keys)

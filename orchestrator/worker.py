@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -20,17 +21,18 @@ from orchestrator.keys import canonical, content_key
 from orchestrator.mask_trainer import MaskTrainer, read_mask
 from orchestrator.plan import inference_identity, training_id
 from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
-from supsup_core.benchmarks import Dataset
+from supsup_core.benchmarks import Dataset, Task
 from supsup_core.errors import SupSupError
 from supsup_core.evaluation import evaluate
-from supsup_core.methods import SHARED, Dependence, Learner, Problem
+from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
 
 Job = dict[str, Any]
 """A job, as the coordinator makes it: kind, key, worker (its number), and what the kind needs."""
 Outcome = dict[str, Any]
-"""What became of a job: status (done, busy, corrupt, failed, lost), key, and what the status needs."""
+"""What became of a job: status (done, busy, corrupt, failed, lost), key, and what the status needs. Of shards and
+evaluations that are done, `results` (see `result_of`)."""
 
 
 class Worker:
@@ -71,17 +73,20 @@ class Worker:
                 found = self._segment_job(job)
                 evicted = self._trainer.take_evicted() if self._trainer else []
                 return {"status": "done", "kind": job["kind"], "key": job["key"], "evicted": evicted, **found}
-            with self._store.claim(job["key"]) as mine:
-                if not mine:
+            wanted = [shard["key"] for shard in job["shards"]] if job["kind"] == "train" else [job["key"]]
+            with contextlib.ExitStack() as claims:
+                if not all(claims.enter_context(self._store.claim(key)) for key in wanted):
                     return {"status": "busy", "key": job["key"]}
                 keep = StoredCheckpoint(self._store.root, job["key"], self._settings["commit_every"])
-                if self._store.has(job["key"]):
-                    keep.clear()
-                    return outcome_of(self._store.require(job["key"]))
-                artifact = self._train(job, keep) if job["kind"] == "train" else self._evaluate(job)
-                seconds = keep.seconds_before + time.perf_counter() - started
-                made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
-                return outcome_of(artifact, {**made, "resumed_at": keep.resumed_at})
+                found = {key: result_of(self._store.require(key)) for key in wanted if self._store.has(key)}
+                if len(found) < len(wanted):
+                    artifacts = self._train(job, keep) if job["kind"] == "train" else [self._evaluate(job)]
+                    seconds = (keep.seconds_before + time.perf_counter() - started) / len(wanted)
+                    made = {"worker": self._settings["number"], "started_ms": started_ms, "seconds": seconds}
+                    made["resumed_at"] = keep.resumed_at
+                    found = {artifact.key: result_of(artifact, made) for artifact in artifacts} | found
+                keep.clear()
+                return {"status": "done", "key": job["key"], "results": list(found.values())}
         except CorruptArtifactError as error:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
@@ -127,18 +132,29 @@ class Worker:
         if not same:
             raise SupSupError("the source of your modules has changed since the sweep started; start it again")
 
-    def _train(self, job: Job, keep: StoredCheckpoint) -> Artifact:
+    def _train(self, job: Job, keep: StoredCheckpoint) -> list[Artifact]:
         experiment, problem, dataset = self._context(job)
-        parents = [self._state(key) for key in job["parents"]]
-        task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
-        learned = experiment.method.learn(problem, job["task"], task, parents, keep)
+        shards = job["shards"]
+        numbers = [shard["task"] for shard in shards]
+        tasks = [experiment.benchmark.task(number, dataset, experiment.seed) for number in numbers]
+        if len(shards) > 1:
+            learned = experiment.method.learn_together(problem, numbers, tasks, keep)
+        else:
+            parents = [self._state(key) for key in shards[0]["parents"]]
+            learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents, keep)]
+        whole = zip([shard["key"] for shard in shards], numbers, tasks, learned, strict=True)
+        return [self._put(job, key, number, task, its) for key, number, task, its in whole]
+
+    def _put(self, job: Job, key: str, number: int, task: Task, learned: Learned) -> Artifact:
+        """Store one task as it was learned."""
+        experiment, problem, _ = self._context(job)
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
             own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
         shared = sum(tensor.nbytes for name, tensor in learned.state.items() if name.startswith(SHARED))
         facts = {
             "kind": "trained",
-            "task": job["task"],
+            "task": number,
             "accuracy": own_accuracy,
             "curve": [learned.curve.batches, learned.curve.losses],
             "num_images": experiment.training.num_batches * experiment.training.batch_size,
@@ -148,13 +164,12 @@ class Worker:
             "device": self._settings["device"],
             "threads": self._settings["threads"],
             "tf32": self._settings["tf32"],
+            "tasks_at_once": len(job["shards"]),
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
         tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in learned.state.items()}
-        stored = self._store.put(job["key"], tensors, facts)
-        keep.clear()
-        return stored
+        return self._store.put(key, tensors, facts)
 
     def _evaluate(self, job: Job) -> Artifact:
         experiment, problem, dataset = self._context(job)
@@ -207,13 +222,11 @@ def failure(job: Job, error: Exception) -> Outcome:
     }
 
 
-def outcome_of(artifact: Artifact, made: dict[str, Any] | None = None) -> Outcome:
-    """A finished job, from what was stored of it; `made` (worker, started_ms, seconds, resumed_at) unless it was found.
+def result_of(artifact: Artifact, made: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What there is to record of a shard or an evaluation that is done, from what was stored of it; `made` (worker,
+    started_ms, seconds, resumed_at) unless it was found.
 
     `resumed_at`: the batches of its training that an earlier worker had done; `seconds` includes those.
     """
     found = {"worker": None, "started_ms": None, "seconds": None, "resumed_at": None}
-    return {
-        "status": "done", "key": artifact.key, "facts": artifact.facts, "sha256": artifact.sha256,
-        **(made or found),
-    }  # fmt: skip
+    return {"key": artifact.key, "facts": artifact.facts, "sha256": artifact.sha256, **(made or found)}

@@ -130,40 +130,57 @@ def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
 
 
 class _Progress:
-    """How far training is: batches done, the curve so far, and the losses since its last point."""
+    """How far the training of some tasks is: batches done, their curves, and the losses since the last point."""
 
-    def __init__(self, num_points: int) -> None:
+    def __init__(self, num_tasks: int, num_batches: int, num_points: int) -> None:
         self.done = self._since = 0
-        self.curve = LossCurve([], [])
-        self._total: Tensor | float = 0.0
-        self._num_points = num_points
+        self._total = torch.zeros(num_tasks, dtype=torch.float64)
+        self._batches: list[int] = []
+        self._losses: list[list[float]] = []
+        self._num_batches = num_batches
+        self._interval = -(-num_batches // num_points)
 
-    def add(self, loss: Tensor, num_batches: int) -> None:
-        """Note the loss of one batch of `num_batches`."""
-        self._total = self._total + loss.double()
+    @property
+    def over(self) -> bool:
+        """Whether all batches are done."""
+        return self.done == self._num_batches
+
+    def add(self, loss: Tensor) -> None:
+        """Note the losses of one batch, a scalar or (tasks,)."""
+        self._total = self._total.to(loss.device) + loss.double()
         self._since += 1
         self.done += 1
-        if self.done % -(-num_batches // self._num_points) == 0 or self.done == num_batches:
-            mean = float(self._total) / self._since
-            if not math.isfinite(mean):
-                raise SupSupError(f"the training loss is {mean} after {self.done} batches; lower learning_rate")
-            self.curve.batches.append(self.done)
-            self.curve.losses.append(mean)
-            self._total, self._since = 0.0, 0
+        if self.done % self._interval == 0 or self.over:
+            means = [total / self._since for total in self._total.tolist()]
+            odd = [mean for mean in means if not math.isfinite(mean)]
+            if odd:
+                raise SupSupError(f"the training loss is {odd[0]} after {self.done} batches; lower learning_rate")
+            self._batches.append(self.done)
+            self._losses.append(means)
+            self._total, self._since = torch.zeros_like(self._total), 0
+
+    def curves(self) -> list[LossCurve]:
+        """One for each task."""
+        return [
+            LossCurve(list(self._batches), [point[task] for point in self._losses]) for task in range(len(self._total))
+        ]
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """All of it as float64 tensors."""
-        now = (self.done, self._since, float(self._total))
-        points = torch.tensor([self.curve.batches, self.curve.losses], dtype=torch.float64)
-        return {"progress.now": torch.tensor(now, dtype=torch.float64), "progress.curve": points}
+        """All of it, as float64 tensors."""
+        return {
+            "progress.counts": torch.tensor([self.done, self._since], dtype=torch.float64),
+            "progress.total": self._total.cpu(),
+            "progress.batches": torch.tensor(self._batches, dtype=torch.float64),
+            "progress.losses": torch.tensor(self._losses, dtype=torch.float64),
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state`."""
-        done, since, total = state["progress.now"].tolist()
-        batches, losses = state["progress.curve"].tolist()
-        self.done, self._since, self._total = int(done), int(since), total
-        self.curve = LossCurve([int(count) for count in batches], losses)
+        self.done, self._since = (int(count) for count in state["progress.counts"])
+        self._total = state["progress.total"]
+        self._batches = [int(count) for count in state["progress.batches"]]
+        self._losses = state["progress.losses"].tolist()
 
 
 def train(
@@ -174,7 +191,29 @@ def train(
     The curve has at most `num_points` points. Goes on from the newest state that the checkpoint has kept, to the same
     bits. SupSupError when the loss is no longer finite.
     """
-    progress = _Progress(num_points)
+    progress = _Progress(1, len(order), num_points)
+    (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)
+    return curve
+
+
+def train_together(
+    tasks: Sequence[Task], orders: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+) -> list[LossCurve]:
+    """`train` for T tasks at once: orders (T, batches, batch_size); `step` takes x (T, batch, *shape) and y (T, batch)
+    and gives the losses (T,)."""
+    progress = _Progress(len(tasks), orders.shape[1], num_points)
+
+    def batch(done: int) -> tuple[Tensor, Tensor]:
+        parts = [task.train_batch(order[done]) for task, order in zip(tasks, orders, strict=True)]
+        return torch.stack([x for x, _ in parts]), torch.stack([y for _, y in parts])
+
+    return _run(batch, step, progress, checkpoint)
+
+
+def _run(
+    batch: Callable[[int], tuple[Tensor, Tensor]], step: Step, progress: _Progress, checkpoint: Checkpoint
+) -> list[LossCurve]:
+    """Steps over `batch(0)`, `batch(1)`, … until the progress is complete."""
     for kept in checkpoint.kept():
         own = {name: tensor for name, tensor in kept.items() if name not in progress.state}
         try:
@@ -183,11 +222,11 @@ def train(
             continue  # of another version of this program: nothing is lost but time
         progress.restore(kept)
         break
-    for indices in order[progress.done :]:
-        progress.add(step(*task.train_batch(indices)), len(order))
-        if checkpoint.due() and progress.done < len(order):
+    while not progress.over:
+        progress.add(step(*batch(progress.done)))
+        if checkpoint.due() and not progress.over:
             checkpoint.save(progress.done, {**step.state, **progress.state})
-    return progress.curve
+    return progress.curves()
 
 
 class Step:

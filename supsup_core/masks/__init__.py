@@ -2,6 +2,7 @@
 
 from supsup_core.masks.bank import MaskBank
 from supsup_core.masks.edge_popup import (
+    Each,
     MaskRule,
     Threshold,
     TopK,
@@ -11,4 +12,14 @@ from supsup_core.masks.edge_popup import (
     top_k_mask,
 )
 
-__all__ = ["MaskBank", "MaskRule", "Threshold", "TopK", "draw_scores", "erdos_renyi_density", "num_kept", "top_k_mask"]
+__all__ = [
+    "Each",
+    "MaskBank",
+    "MaskRule",
+    "Threshold",
+    "TopK",
+    "draw_scores",
+    "erdos_renyi_density",
+    "num_kept",
+    "top_k_mask",
+]

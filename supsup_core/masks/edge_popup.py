@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ def top_k_mask(ranked: Tensor, count: int, out: Tensor | None = None) -> Tensor:
 class MaskRule(ABC):
     """From the scores of one layer to its mask, and from a mask's gradient to the scores'."""
 
+    elementwise: ClassVar[bool] = False
+    """Whether each weight's mask depends on its own score alone, so that several tasks' scores may be stacked."""
+
     @abstractmethod
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
         """Write the 0/1 float32 mask of `scores` (one layer's shape) into `out`; return it."""
@@ -54,6 +58,8 @@ class MaskRule(ABC):
 @dataclass(frozen=True)
 class Threshold(MaskRule):
     """Keep score >= `at`: 0, as in every MNIST experiment of the paper."""
+
+    elementwise: ClassVar[bool] = True
 
     at: float = 0.0
 
@@ -81,6 +87,23 @@ class TopK(MaskRule):
 
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
         return gradient.mul_(scores.sign()) if self.rank_abs else gradient
+
+
+@dataclass(frozen=True)
+class Each(MaskRule):
+    """A rule for the stacked scores of several tasks, (T, *shape): each task's mask is what `rule` makes of its own."""
+
+    rule: MaskRule
+
+    def mask(self, scores: Tensor, out: Tensor) -> Tensor:
+        if self.rule.elementwise:
+            return self.rule.mask(scores, out)
+        for own, its in zip(scores, out, strict=True):
+            self.rule.mask(own, its)
+        return out
+
+    def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
+        return self.rule.to_scores(scores, gradient)
 
 
 def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:

@@ -208,6 +208,20 @@ class Method(ABC):
         may be kept while it is under way; it changes nothing of what is learned.
         """
 
+    def learn_together(
+        self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
+    ) -> list[Learned]:
+        """Learn some tasks at once: what `learn` gives of each, within float tolerance.
+
+        For methods whose `stacks` is True; an accelerator that one small net leaves idle trains many as fast.
+        """
+        raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")
+
+    @property
+    def stacks(self) -> bool:
+        """Whether `learn_together` can do it; only for tasks that stand alone."""
+        return False
+
     @abstractmethod
     def learner(self, problem: Problem, states: States) -> Learner:
         """A learner of tasks 0..len(states)-1 from what was stored of them."""

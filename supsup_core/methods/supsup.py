@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.masks import MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
+from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
 from supsup_core.methods.base import (
     METHODS,
     SHARED,
@@ -30,7 +30,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Scored
-from supsup_core.training import NOWHERE, NUM_POINTS, Checkpoint, LossCurve, Step, batch_order, train
+from supsup_core.training import NOWHERE, NUM_POINTS, Checkpoint, LossCurve, Step, batch_order, train, train_together
 
 _GRADIENT_BYTES = 256 << 20
 """Bytes of gradients held at a time when many decisions are taken together."""
@@ -159,6 +159,29 @@ class SupSup(Method):
                 by_size = self.mask == "top_k" and self.rank == "abs"
                 scores = [dealt_out(s, mean, by_size) for s, mean in zip(scores, means, strict=True)]
         return ScoreTrainee(problem, [s.to(problem.device) for s in scores], self.mask_rules(problem.layers))
+
+    @property
+    def stacks(self) -> bool:
+        return self.transfer == "none"
+
+    def learn_together(
+        self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
+    ) -> list[Learned]:
+        if not self.stacks:
+            raise InputError("transfer: a task needs those before it; set resources.tasks_at_once=1")
+        drawn = [draw_scores(problem.layers, problem.seed, index) for index in indices]
+        scores = [torch.stack(own).to(problem.device) for own in zip(*drawn, strict=True)]
+        rules = self.mask_rules(problem.layers)
+        layers = [Scored(w, s, Each(rule)) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
+        pairs = list(zip(indices, tasks, strict=True))
+        orders = torch.stack([batch_order(problem.recipe, task, problem.order_seed(index)) for index, task in pairs])
+        step = Step(layers, problem.recipe, problem.net.loss_gradients_together)
+        curves = train_together(tasks, orders, step, checkpoint=keep)
+        found = []
+        for place, ((index, task), curve) in enumerate(zip(pairs, curves, strict=True)):
+            own = ScoreTrainee(problem, [layer[place] for layer in scores], rules)
+            found.append(Learned(own.learned() | norms_of(problem, index, task, own.weights()), curve))
+        return found
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         before = parents[0] if parents else {}

@@ -86,6 +86,20 @@ class Net(ABC):
         loss = F.cross_entropy(self.forward(leaves, x), y)
         return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
+    def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`loss_gradients` for T tasks at once, each with weights and images of its own.
+
+        weights: (T, *layer.shape) for each layer; x: (T, batch, *input_shape); y: (T, batch). Returns the losses (T,)
+        and the gradients, shaped as the weights: what one task at a time gives, within float tolerance. This default
+        maps autograd over the tasks; a net may override it with the same result, faster.
+        """
+
+        def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(self.forward(weights, x), y)
+
+        gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))([w.detach() for w in weights], x, y)
+        return losses.detach(), gradients
+
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> list[Tensor]:

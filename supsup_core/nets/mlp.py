@@ -63,6 +63,25 @@ class MLP(Net):
                 delta *= outputs[index] > 0
         return loss, gradients
 
+    @torch.no_grad()
+    def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        outputs = [x.flatten(2)]
+        for index, weight in enumerate(weights):
+            product = torch.bmm(outputs[-1], weight.mT)
+            outputs.append(product if index == len(weights) - 1 else product.relu_())
+        log_p = torch.log_softmax(outputs[-1], 2)
+        losses = -log_p.gather(2, y[:, :, None]).mean((1, 2))
+        delta = log_p.exp_()
+        delta.scatter_add_(2, y[:, :, None], delta.new_full((*y.shape, 1), -1.0))
+        delta /= y.shape[1]
+        gradients: list[Tensor] = []
+        for index in range(len(weights) - 1, -1, -1):
+            gradients.insert(0, torch.bmm(delta.mT, outputs[index]))
+            if index:
+                delta = torch.bmm(delta, weights[index])
+                delta *= outputs[index] > 0
+        return losses, gradients
+
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """The contract of every method."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,8 @@ from supsup_core.methods import METHODS, SHARED, Dependence, Method, Problem
 from supsup_core.methods.base import WeightsLearner, accuracy
 from supsup_core.nets import NETS
 from supsup_core.scenarios import SCENARIOS
-from supsup_core.training import Checkpoint, TrainingRecipe
+from supsup_core.training import TrainingRecipe
+from tests.core.kept import Kept
 
 
 @pytest.fixture(params=METHODS.names())
@@ -45,27 +45,6 @@ def test_learning_is_a_pure_function(method: Method, small_problem: Problem, dig
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Kept(Checkpoint):
-    """States in memory, one every seven batches; the power goes off while the third is being saved."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, torch.Tensor]] = []
-        self.power_goes_off = True
-        self._asked = 0
-
-    def kept(self) -> list[dict[str, torch.Tensor]]:
-        return self.states[::-1]
-
-    def due(self) -> bool:
-        self._asked += 1
-        return self._asked % 7 == 0
-
-    def save(self, done: int, state: Mapping[str, torch.Tensor]) -> None:
-        if self.power_goes_off and len(self.states) == 2:
-            raise KeyboardInterrupt
-        self.states.append({name: tensor.clone() for name, tensor in state.items()})
-
-
 def test_a_task_cut_off_goes_on_inside_it_to_the_same_bits(
     method: Method, small_problem: Problem, digits: Dataset
 ) -> None:
@@ -85,6 +64,24 @@ def test_a_task_cut_off_goes_on_inside_it_to_the_same_bits(
     assert found.state.keys() == wanted.state.keys()
     assert all(torch.equal(found.state[name], wanted.state[name]) for name in wanted.state)
     assert len(keep.states) == 3 + (problem.recipe.num_batches - 14 - 1) // 7
+
+
+def test_tasks_learned_at_once_are_those_learned_alone(method: Method, small_problem: Problem, digits: Dataset) -> None:
+    """A mask's bits but for those whose score is at its threshold; methods that cannot say so."""
+    problem = replace(fitting(method, small_problem), recipe=TrainingRecipe(num_batches=5, learning_rate=1e-3))
+    tasks = [BENCHMARKS["permuted"](base="digits").task(index, digits, problem.seed) for index in (4, 1, 2)]
+    if not method.stacks:
+        with pytest.raises(InputError, match="tasks_at_once=1"):
+            method.learn_together(problem, (4, 1, 2), tasks)
+        return
+    found = method.learn_together(problem, (4, 1, 2), tasks)
+    for index, task, learned in zip((4, 1, 2), tasks, found, strict=True):
+        alone = method.learn(problem, index, task, [])
+        assert learned.curve.batches == alone.curve.batches
+        assert learned.curve.losses == pytest.approx(alone.curve.losses, rel=1e-4)
+        assert learned.state.keys() == alone.state.keys()
+        for name, tensor in learned.state.items():
+            assert float((tensor != alone.state[name]).double().mean()) < 0.002
 
 
 def test_seeds_learn_differently(method: Method, digits: Dataset) -> None:

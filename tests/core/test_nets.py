@@ -59,6 +59,22 @@ def test_loss_gradients_are_those_of_autograd(net: Net, shape: tuple[int, ...]) 
         torch.testing.assert_close(found, wanted)
 
 
+def test_tasks_at_once_have_the_gradients_that_each_has_alone(net: Net, shape: tuple[int, ...]) -> None:
+    """Three tasks, each with a mask and images of its own, in double precision: small batches are ill-conditioned."""
+    generator = torch.Generator().manual_seed(0)
+    weights = draw_weights(net.layers(shape), 0)
+    masked = [w.double() * (torch.rand(3, *w.shape, generator=generator) < 0.5) for w in weights]
+    x = torch.randn(3, 6, *shape, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 10, (3, 6), generator=generator)
+    losses, gradients = net.loss_gradients_together(masked, x, y)
+    assert losses.shape == (3,)
+    for task in range(3):
+        loss, expected = net.loss_gradients([layer[task] for layer in masked], x[task], y[task])
+        torch.testing.assert_close(losses[task], loss)
+        for found, wanted in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(found[task], wanted, rtol=1e-6, atol=1e-9 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("objective", ["entropy", "superfluous", "max_logit", "energy"])
 def test_decision_gradients_are_those_of_autograd_for_each_decision_alone(
     net: Net, shape: tuple[int, ...], objective: str

@@ -17,6 +17,7 @@ from supsup_core.methods.base import accuracy
 from supsup_core.methods.supsup import dealt_out
 from supsup_core.nets import NETS
 from supsup_core.training import TrainingRecipe
+from tests.core.kept import Kept
 
 
 def kept_by_layer(state: Mapping[str, Tensor], problem: Problem) -> list[int]:
@@ -60,6 +61,29 @@ def learned(method: Method, problem: Problem, digits: Dataset, tasks: list[int])
         parents = [states[parent] for parent in method.dependence.parents(index)]
         states.append(method.learn(problem, index, benchmark.task(task, digits, 0), parents).state)
     return states
+
+
+@pytest.mark.parametrize("fields", [{}, {"mask": "top_k", "density": 0.3}, {"mask": "top_k", "rank": "raw"}])
+def test_tasks_at_once_keep_the_densities_and_go_on_after_a_crash(
+    fields: dict[str, object], small_problem: Problem, digits: Dataset
+) -> None:
+    """Four at once, cut off while a state is saved; what goes on from the one before has the same bits."""
+    method = METHODS["supsup"](**fields)
+    tasks = [BENCHMARKS["permuted"](base="digits").task(index, digits, 0) for index in range(4)]
+    wanted = method.learn_together(small_problem, range(4), tasks)
+    keep = Kept()
+    with pytest.raises(KeyboardInterrupt):
+        method.learn_together(small_problem, range(4), tasks, keep)
+    keep.power_goes_off = False
+    found = method.learn_together(small_problem, range(4), tasks, keep)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.curve == other.curve
+        assert torch.equal(one.state["mask"], other.state["mask"])
+        if fields:
+            kept = kept_by_layer(one.state, small_problem)
+            sizes = [layer.size for layer in small_problem.layers]
+            share = fields.get("density", 0.5)
+            assert kept == [num_kept(share, size) for size in sizes]
 
 
 @pytest.mark.parametrize("transfer", ["masks", "scores"])

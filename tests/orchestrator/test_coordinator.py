@@ -63,10 +63,14 @@ def test_everything_is_done_once(group: dict[str, Any]) -> None:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([None, None, "lost", "lost after", "kill", "kill after"]), max_size=14))
+@given(
+    st.lists(st.sampled_from([None, None, "lost", "lost after", "kill", "kill after"]), max_size=14),
+    st.integers(1, 3),
+)
 def test_whatever_happens_the_end_is_the_same(
-    group: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, script: list[str | None]
+    group: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, script: list[str | None], at_once: int
 ) -> None:
+    group = {**group, "tasks_at_once": at_once}
     reference = tmp_path_factory.mktemp("reference")
     wanted = {**group, "ledger": str(reference / "ledger.sqlite"), "store": str(reference / "store")}
     run(wanted, [])
@@ -114,6 +118,28 @@ def test_tf32_and_deterministic_algorithms_are_asked_for(group: dict[str, Any]) 
         Worker({**group, "number": 0, **({"deterministic": True, "tf32": True} if asked else {})})
         assert [part.allow_tf32 for part in precise] == [asked, asked]
         assert torch.are_deterministic_algorithms_enabled() == asked
+
+
+def test_tasks_at_once_are_one_job_and_a_lost_one_is_made_again_with_the_same_others(group: dict[str, Any]) -> None:
+    group = {**group, "tasks_at_once": 2}
+    pool = run(group, [])
+    jobs = [[shard["task"] for shard in job["shards"]] for job in pool.done if job["kind"] == "train"]
+    assert sorted(jobs) == [[0, 1], [2]]
+    state = state_of(group)
+    wanted = science(state)
+    assert [row.payload["facts"]["tasks_at_once"] for row in state.trained.values()].count(2) == 2
+    key = group["group"]["shards"][1]["key"]
+    path = ArtifactStore(Path(group["store"])).path(key)
+    good = path.read_bytes()
+    path.unlink()
+    again = run(group, [])
+    assert [[shard["task"] for shard in job["shards"]] for job in again.done] == [[0, 1]]
+    assert path.read_bytes() == good
+    assert science(state_of(group)) == wanted
+    broken = {**group, "ledger": group["ledger"] + ".broken", "store": group["store"] + ".broken"}
+    broken["group"] = {**group["group"], "group_id": "000000000000"}
+    run(broken, [])
+    assert {row.payload["what"] for row in state_of(broken).failed.values()} <= {"tasks 0 to 1", "task 2"}
 
 
 def test_a_new_coordinator_trains_nothing_that_is_done(group: dict[str, Any]) -> None:
@@ -227,7 +253,7 @@ def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
     assert pool.busy >= 3
     row = state_of(group).trained[key]
     assert row.payload["seconds"] is None
-    assert row.payload["sha256"] == pool.foreign["sha256"]
+    assert row.payload["sha256"] == pool.foreign["results"][0]["sha256"]
 
 
 def test_weights_are_vouched_for_in_every_artifact(group: dict[str, Any]) -> None:
