@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 SEGMENTS = 10
@@ -26,8 +26,9 @@ CLI = [sys.executable, "-m", "orchestrator.cli"]
 
 def num_decisions(ledger: Path) -> int:
     """Decisions that are committed."""
-    with closing(sqlite3.connect(ledger, timeout=30)) as db:
+    with closing(sqlite3.connect(ledger, timeout=30)) as db, suppress(sqlite3.OperationalError):  # it is being made
         return int(db.execute("SELECT count(*) FROM rows WHERE kind = 'decision'").fetchone()[0])
+    return 0
 
 
 def until_more(command: list[str], output: Path, before: set[Path], least: int) -> tuple[Path, float]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
-from orchestrator.trial import WorkerPool, open_coordinator
-from orchestrator.worker import Job, Outcome, Worker, failure
+from orchestrator.trial import WorkerPool, asked_to_pause, drive, open_coordinator
+
+if TYPE_CHECKING:  # see trial: the actors alone import it
+    from orchestrator.worker import Job, Outcome, Worker
 
 CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included."""
@@ -38,6 +40,8 @@ class WorkerActor:
 
     def _prepared(self) -> Worker:
         if self._worker is None:
+            from orchestrator.worker import Worker
+
             worker = Worker(self._settings)
             worker.prepare()
             self._worker = worker
@@ -47,6 +51,8 @@ class WorkerActor:
         try:
             worker = self._prepared()
         except Exception as error:  # noqa: BLE001 - a user's module may raise anything on import
+            from orchestrator.worker import failure
+
             return failure(job, error)
         return worker.run(job)
 
@@ -123,3 +129,12 @@ class ActorPool(WorkerPool):
             return worker, {"status": "lost", "key": job["key"], "reason": reason}
         except RayTaskError as error:
             return worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)}
+
+
+def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:
+    """A Ray Tune trial: run the group that `config` names, with workers of `bundle` resources each."""
+    from ray import tune
+
+    mine = settings[config["group"]]
+    report: Callable[[dict[str, float]], None] = tune.report
+    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine))

@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
-from orchestrator.trial import LocalPool, drive, open_coordinator
+from orchestrator.trial import LocalPool, asked_to_pause, drive, open_coordinator
 from supsup_core.errors import SupSupError
 
 
@@ -53,14 +53,9 @@ def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> 
     """Run groups to their end; returns when each is done or has failed, as its ledger says."""
     if local:
         for settings in unfinished.values():
-            drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, _asked(settings))
+            drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, asked_to_pause(settings))
     elif unfinished:
         run_ray(sweep, unfinished)
-
-
-def _asked(settings: dict[str, Any]) -> Callable[[], bool]:
-    """Whether the user has asked the sweep to pause: a file says so, to every process that works for it."""
-    return Path(settings["pause"]).exists
 
 
 def _settled(settings: dict[str, Any]) -> bool:
@@ -80,12 +75,14 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
     """
     from ray import tune
 
+    from orchestrator.actors import drive_trial
+
     bundle = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device.startswith("cuda"):
         bundle["GPU"] = 1.0
     num_workers = sweep.config.resources.num_workers
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, settings=settings, num_workers=num_workers, bundle=bundle),
+        tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
         tune.PlacementGroupFactory([{}] + [bundle] * num_workers),
     )
     with _cluster(num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
@@ -104,16 +101,6 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
         if isinstance(cause, SupSupError):
             raise SupSupError(str(cause)) from error
         raise error
-
-
-def _trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:
-    from ray import tune
-
-    from orchestrator.actors import ActorPool, RemoteCoordinator
-
-    mine = settings[config["group"]]
-    report: Callable[[dict[str, float]], None] = tune.report
-    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report, _asked(mine))
 
 
 @contextlib.contextmanager

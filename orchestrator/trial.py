@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator.coordinator import Coordinator
-from orchestrator.stream_coordinator import StreamCoordinator
-from orchestrator.task_coordinator import TaskCoordinator
-from orchestrator.worker import Job, Outcome, Worker
+if TYPE_CHECKING:  # the process that drives a group on Ray needs no torch, which takes seconds and 200 MB
+    from orchestrator.coordinator import Coordinator
+    from orchestrator.worker import Job, Outcome
 
 BUSY_SECONDS = 2.0
 """How long to wait before asking again for a job that another sweep has claimed."""
@@ -54,6 +54,8 @@ class LocalPool(WorkerPool):
     num_workers = 1
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        from orchestrator.worker import Worker
+
         self._worker = Worker({**settings, "number": 0})
         self._job: Job | None = None
 
@@ -68,8 +70,16 @@ class LocalPool(WorkerPool):
 
 def open_coordinator(settings: dict[str, Any]) -> Coordinator:
     """The coordinator of a group: of NNs where no task identity is given, of shards where it is."""
+    from orchestrator.stream_coordinator import StreamCoordinator
+    from orchestrator.task_coordinator import TaskCoordinator
+
     streaming = settings["group"]["segments_per_task"] is not None
     return StreamCoordinator(settings) if streaming else TaskCoordinator(settings)
+
+
+def asked_to_pause(settings: dict[str, Any]) -> Callable[[], bool]:
+    """Whether the user has asked the sweep to pause: a file says so, to every process that works for it."""
+    return Path(settings["pause"]).exists
 
 
 def drive(

@@ -57,8 +57,12 @@ class SupSupLearner(WeightsLearner):
         columns = []
         for decisions in torch.split(x.to(problem.device), at_once):
             gradients = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
-            slopes = [(g * w).flatten(1) for g, w in zip(gradients, problem.weights, strict=True)]
-            columns.append(self._bank.products(torch.cat(slopes, 1).cpu(), subset))
+            flat = torch.empty(len(decisions), self._bank.size, device=problem.device)
+            for out, weight in zip(
+                torch.split(flat, [w.numel() for w in problem.weights], 1), problem.weights, strict=True
+            ):
+                out.copy_(gradients.pop(0).mul_(weight).flatten(1))  # each is let go of: they are as large as the whole
+            columns.append(self._bank.products(flat.cpu(), subset))
         return torch.cat(columns)
 
 
