@@ -2,8 +2,9 @@
 
     python -m bench.commits OUTPUT [SWEEP]
 
-`lost_seconds`: the most work between two commits, which is what a kill -9 can cost; work on evaluations is not in
-it, since each is committed when it is done.
+`lost_seconds`: the work between two commits, which is what a kill -9 can cost, as median and maximum; and the
+maximum without its longest round, which `commit_every` bounds. Evaluations are not in it: each is committed when it is
+done.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ def measure(ledger: Path) -> dict[str, Any]:
     for decision in decisions:  # the streams of a round share its latency
         rounds[decision["round"]] = rounds.get(decision["round"], decision["latency"]) + decision["seconds"]
     ends = [0, *(commit["round"] for commit in commits)]
-    work = [sum(rounds[number] for number in range(begin, end)) for begin, end in itertools.pairwise(ends)]
+    stretches = [[rounds[number] for number in range(begin, end)] for begin, end in itertools.pairwise(ends)]
+    work = [sum(stretch) for stretch in stretches if stretch]
     masks = sum(path.stat().st_size for path in (ledger.parent / "masks").glob("??/*.safetensors"))
     return {
         "commits": len(commits),
         "training_seconds": training,
         "commit_seconds": spent,
         "commit_share": spent / training,
-        "lost_seconds": max(work),
-        "longest_round_seconds": max(rounds.values()),
+        "lost_seconds": {
+            "median": statistics.median(work),
+            "maximum": max(work),
+            "maximum_without_a_round": max(sum(stretch) - max(stretch) for stretch in stretches if stretch),
+        },
         "num_masks": decisions[-1]["num_masks"],
         "median_latency_ms": 1000 * statistics.median(decision["latency"] for decision in decisions[-LAST:]),
         "masks_mb": masks / 1e6,

@@ -166,7 +166,7 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
             cells = {name: row.payload[name] for name in _DECISION_COLUMNS if name in row.payload}
             cells |= {"run": group.runs[0].label, "seed": group.experiment.seed, "truth": truth}
             cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
-            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat()
+            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat(timespec="milliseconds")
             rows.append(cells)
     table = pd.DataFrame(rows, columns=_DECISION_COLUMNS)
     return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import json
 import os
 from collections.abc import Callable
@@ -206,6 +207,7 @@ def test_decisions_are_listed_and_judged_again(
         assert row["outcome"] == committed.payload["outcome"]
         assert float(row["statistic"]) == committed.payload["statistic"]
         assert float(row["margin"]) == pytest.approx(float(row["statistic"]) - float(row["threshold"]))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", row["time"])
     listed = supsup("decisions").out
     assert "12 decisions" in listed
     assert "wrong reuses" in listed
