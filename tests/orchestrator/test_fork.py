@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
