@@ -24,6 +24,9 @@ from supsup_core.metrics import AllocationTally
 _REPLAYED = ("allocation.", "budget.num_masks")
 """The keys that a replay may change: those a verdict depends on, given the slopes."""
 
+_IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
+"""But for these, which the recorded slopes already depend on."""
+
 
 def list_decisions(wanted: str | None, output: Path, as_csv: bool) -> int:
     """Print every committed decision of a sweep: a table, or CSV."""
@@ -48,10 +51,10 @@ def replay(wanted: str | None, output: Path, overrides: Sequence[str], as_csv: b
     """Print which recorded decisions another test or threshold would have taken otherwise."""
     changes = parse_overrides(overrides)
     for key in changes:
-        if not key.startswith(_REPLAYED):
+        if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
             raise InputError(
-                f"command line: {key}: a replay judges the recorded slopes again, so only allocation.* and "
-                f"budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
+                f"command line: {key}: a replay judges the recorded slopes again, so only the test (allocation.name "
+                f"and its own keys) and budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
             )
     sweep = find_sweep(output, wanted)
     found: list[_Again] = []

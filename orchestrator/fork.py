@@ -104,6 +104,8 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[i
         )
     if at > mine.num_tasks:
         raise InputError(f"benchmark.num_tasks: a fork at {at} tasks cannot be one of {mine.num_tasks} tasks")
+    if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
+        raise InputError("stream.segment_batches: a fork's decisions stand for as many batches as its origin's")
     rounds = mine.allocation.schedule.rounds_until(at)
     for old, new in zip(theirs.allocation.schedule.sequences, mine.allocation.schedule.sequences, strict=False):
         if old[:rounds] != new[:rounds]:
@@ -163,6 +165,7 @@ def _write(
     forked = {"sweep": origin.sweep_id, "group_id": parent.group_id, "at_task": at}
     writer = LedgerWriter(target_path)
     writer.commit([("forked", forked, None), *full, ("committed", committed, None)])
+    writer.snapshot()
     writer.close()
 
 

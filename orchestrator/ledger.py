@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 import zlib
@@ -77,8 +78,7 @@ class LedgerWriter:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise CorruptError("quick_check failed")
+            _check(self._db)
             self._db.executescript(_SCHEMA)
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
@@ -86,7 +86,7 @@ class LedgerWriter:
             self._db.execute("DELETE FROM writer")
             self._db.execute("INSERT INTO writer VALUES (?)", (self._epoch,))
             self._db.execute("COMMIT")
-        except (sqlite3.DatabaseError, CorruptError) as error:
+        except _DAMAGE as error:
             if hasattr(self, "_db"):
                 self._db.close()
             raise _explained(path, error) from error
@@ -105,7 +105,8 @@ class LedgerWriter:
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
             if epoch != self._epoch:
                 raise FencedError("another process has taken over this ledger")
-            seq, last = self._db.execute("SELECT coalesce(max(seq), 0), coalesce(max(time_ms), 0) FROM rows").fetchone()
+            newest = self._db.execute("SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1").fetchone()
+            seq, last = newest or (0, 0)
             now = max(last, time.time_ns() // 1_000_000)
             rows = []
             checksum = _checksum_at(self._db, seq)
@@ -129,7 +130,8 @@ class LedgerWriter:
     def snapshot(self) -> None:
         """Copy the ledger, whole and consistent, to where `open_ledger` looks when the ledger is corrupt.
 
-        SupSupError when it cannot be written.
+        SupSupError when it cannot be written; CorruptError, and the copy before stays, when what was copied is not
+        sound: a damaged ledger must not take its own fallback's place.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -138,6 +140,13 @@ class LedgerWriter:
             with contextlib.closing(sqlite3.connect(partial)) as copy:
                 self._db.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")
+                try:
+                    _check(copy)
+                    _select(copy, 0)
+                except _DAMAGE as error:
+                    raise CorruptError(
+                        f"{self._path}: damaged on disk ({error}); resume, and its last copy takes its place"
+                    ) from error
             replace_durably(partial, target)
         except (sqlite3.Error, OSError) as error:
             raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
@@ -146,7 +155,7 @@ class LedgerWriter:
         """Every row so far. CorruptError when one is not what was written."""
         try:
             return _select(self._db, 0)
-        except (sqlite3.DatabaseError, CorruptError) as error:
+        except _DAMAGE as error:
             raise _explained(self._path, error) from error
 
     def close(self) -> None:
@@ -169,7 +178,7 @@ class LedgerReader:
                     return []
                 self._db = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
             return _select(self._db, after)
-        except (sqlite3.DatabaseError, CorruptError) as error:
+        except _DAMAGE as error:
             if "no such table" in str(error):
                 return []
             if self._db is not None:
@@ -195,9 +204,36 @@ class LedgerReader:
             self._db.close()
 
 
+_DAMAGE = (sqlite3.Error, CorruptError, ValueError, TypeError)
+"""What reading a damaged file can raise: SQLite's own errors, and values that are not what was written."""
+
+_FOR_NOW = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+"""SQLite's codes for what has nothing to do with the file's content."""
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """CorruptError unless SQLite finds the file sound."""
+    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise CorruptError("quick_check failed")
+
+
 def _explained(path: Path, error: Exception) -> SupSupError:
     """A corrupt file told from one that cannot be used for now (a full disk, no permission, a lock)."""
-    if isinstance(error, sqlite3.OperationalError):
+    code = getattr(error, "sqlite_errorcode", None)
+    for_now = code is None or code & 0xFF in _FOR_NOW
+    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+        for_now = False  # the file may be written; it says itself that it may not
+    if isinstance(error, sqlite3.OperationalError) and for_now:
         return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
     return CorruptError(f"{path}: not a sound ledger ({error})")
 

@@ -337,7 +337,7 @@ class StreamCoordinator(Coordinator):
 
     def _round_jobs(self) -> Iterator[tuple[Job, int | None]]:
         """What the phase waits for, with the worker it is best or only done by (None: any)."""
-        if not self._paused or self._phase is not _Phase.RECOVER:
+        if not self._paused or self._phase in (_Phase.TRAIN, _Phase.SAVE):
             for key in self._missing:
                 versions = [self._lineages.find(key, self._stored)]
                 yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None

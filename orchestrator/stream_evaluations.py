@@ -21,6 +21,7 @@ class StreamEvaluations:
         self._state = state
         self._queue: deque[Job] = deque()
         self._remade: set[str] = set()
+        self._keys: dict[tuple[str, int], list[str]] = {}
         self.points = sorted({int(n) for run in group["runs"] for n in run["points"]})
         """How many tasks are met at each point of evaluation."""
 
@@ -52,12 +53,15 @@ class StreamEvaluations:
             }  # fmt: skip
 
     def _keys_of(self, run: dict[str, Any], n: int) -> list[str]:
-        due = self._state.due[n]
-        tested = content_key({"inference_id": run["inference_id"], "num_learned": n, "masks": due["keys"]})
-        return [
-            content_key({"tested": tested, "task": task, "right": right})
-            for task, right in zip(due["tasks"], due["right"], strict=True)
-        ]
+        point = (run["inference_id"], n)
+        if point not in self._keys:  # what was due never changes
+            due = self._state.due[n]
+            tested = content_key({"inference_id": run["inference_id"], "num_learned": n, "masks": due["keys"]})
+            self._keys[point] = [
+                content_key({"tested": tested, "task": task, "right": right})
+                for task, right in zip(due["tasks"], due["right"], strict=True)
+            ]
+        return self._keys[point]
 
     def points_of(self, run: dict[str, Any]) -> Points:
         """The points of a run that have been reached, with the keys of what is tested at each."""

@@ -167,7 +167,8 @@ class Allocator:
         ranked = [start[place] for place in np.argsort(-slopes[:k], kind="stable")]
         found = standing_out(slopes, k, _REDUNDANT_RATE / self.capacity).masks
         outliers = tuple(start[place] for place in found)
-        usable = [number for number in ranked if number in self.live]
+        live = set(self.live)
+        usable = [number for number in ranked if number in live]
         outcome, freed = self._outcome(verdict, outliers, bool(usable), chosen)
         if outcome in ("allocate", "reclaim"):
             mask: int | None = self.num_allocated
@@ -201,8 +202,8 @@ class Allocator:
 
     def _note(self, decision: Decision) -> None:
         """Keep the books: what is live, how much it was trained, and which masks stand out together."""
-        for pair in combinations(sorted(decision.standing_out), 2):
-            if all(number in self.live for number in pair):
+        if decision.standing_out:
+            for pair in combinations(sorted(set(decision.standing_out) & set(self.live)), 2):
                 self.together[pair] += 1
         if decision.outcome == "reclaim":
             assert decision.mask is not None

@@ -46,7 +46,8 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     if not books.empty:
         written |= {"decisions.csv": decisions, "masks.csv": books}
         pictures["masks_over_tasks.png"] = figures.masks_over_tasks(books, sweep.config.name)
-        pictures["statistic_over_masks.png"] = figures.statistic_over_masks(decisions, sweep.config.name)
+        if (decisions["num_masks"] > 0).any():
+            pictures["statistic_over_masks.png"] = figures.statistic_over_masks(decisions, sweep.config.name)
     files = []
     for name, table in written.items():
         table.to_csv(folder / name, index=False)

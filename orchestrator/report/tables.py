@@ -140,8 +140,11 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
             continue
         n = max(points)
         found = state.tested(points[n])
+        numbers = state.due[n]["numbers"] if n in state.due else None
         which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
-        rows += [{**which, **pair} for pair in results.confusion(found)]
+        for pair in results.confusion(found):
+            mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: places to numbers
+            rows.append({**which, **pair, "mask": mask})
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
 
 

@@ -116,6 +116,7 @@ def test_a_fork_takes_another_way_from_where_it_starts(
         (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
         (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
         (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
+        (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as many batches"]),
         (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
     ],
 )
@@ -219,9 +220,17 @@ def test_decisions_are_listed_and_judged_again(
     assert f"{known - ratio_decided} of 11 decisions would have changed: 0 from new to known" in stern.out
     other = supsup("decisions", "--replay", "allocation.name=ratio", "allocation.epsilon=9")
     assert "cannot be judged again" in other.out
-    refused = supsup("decisions", "--replay", "stream.order=blocks")
-    assert refused.code == 2
-    assert "supsup fork" in refused.err
+    for key in ("stream.order=blocks", "allocation.objective=energy", "allocation.images_per_decision=1"):
+        refused = supsup("decisions", "--replay", key)
+        assert refused.code == 2
+        assert "supsup fork" in refused.err
+
+
+def test_a_run_of_one_decision_has_its_report(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    changes = {"benchmark": {**NNS["benchmark"], "num_tasks": 1}, "stream": {"segment_batches": 120}}
+    found = supsup("sweep", sweep_file(**{**NNS, **changes, "evaluation": {"at": [1]}}), "--local")
+    assert found.code == 0, found.err
+    assert "1/1 shards" in found.out
 
 
 def test_decisions_of_a_sweep_without_nns_are_refused(supsup: Command, sweep_file: Callable[..., Path]) -> None:

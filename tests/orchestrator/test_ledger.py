@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.ledger import FencedError, LedgerReader, LedgerWriter, Row, set_aside
+from orchestrator.ledger import FencedError, LedgerReader, LedgerWriter, Row, open_ledger, set_aside, snapshot_path
 from orchestrator.state import GroupState
 from supsup_core.errors import CorruptError, SupSupError
 
@@ -116,3 +116,56 @@ def test_a_ledger_that_cannot_be_used_for_now_is_not_called_corrupt(tmp_path: Pa
     with pytest.raises(SupSupError, match="cannot be used") as raised:
         LedgerWriter(tmp_path / "ledger.sqlite")
     assert not isinstance(raised.value, CorruptError)
+
+
+def written(path: Path, count: int) -> list[Row]:
+    """A ledger of so many rows, and a snapshot of it."""
+    writer = LedgerWriter(path)
+    for number in range(count):
+        writer.append("retried", key=str(number), reason="a reason that is long enough to fill pages" * 3)
+    writer.snapshot()
+    rows = writer.rows()
+    writer.close()
+    return rows
+
+
+def flip(path: Path, offset: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1 << bit
+    path.write_bytes(bytes(content))
+
+
+def test_wherever_a_bit_flips_the_snapshot_gives_every_row_back(tmp_path: Path) -> None:
+    """The schema's page and its header too, whose damage SQLite tells in words of its own."""
+    path = tmp_path / "ledger.sqlite"
+    rows = written(path, 12)
+    whole = path.read_bytes()
+    kept = snapshot_path(path).read_bytes()
+    offsets = [*range(16, 100, 3), *range(100, 4096, 61), *range(4096, len(whole), 211)]
+    fallbacks = 0
+    for number, offset in enumerate(offsets):
+        for old in tmp_path.glob("ledger*"):
+            old.unlink()
+        path.write_bytes(whole)
+        snapshot_path(path).write_bytes(kept)
+        flip(path, offset, number % 8)
+        writer, found, aside = open_ledger(path)
+        assert found == rows, offset
+        fallbacks += aside is not None
+        writer.append("retried", key="more", reason="")
+        writer.close()
+    assert fallbacks > 20
+
+
+def test_a_damaged_ledger_does_not_take_its_snapshots_place(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    rows = written(path, 200)
+    flip(path, path.read_bytes().index(b"enough to fill"), 0)
+    writer = LedgerWriter(path)  # reads the last row alone
+    writer.append("retried", key="later", reason="")
+    with pytest.raises(CorruptError, match="damaged on disk"):
+        writer.snapshot()
+    writer.close()
+    writer, found, aside = open_ledger(path)
+    assert (found, aside is not None) == (rows, True)
+    writer.close()

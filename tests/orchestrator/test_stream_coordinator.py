@@ -199,6 +199,22 @@ def test_a_pause_is_told_to_a_coordinator_that_was_replaced(make: Callable[..., 
     assert not state_of(tried).decisions  # nothing was under way
 
 
+def test_a_pause_does_not_wait_for_masks_to_be_made_again(make: Callable[..., Any]) -> None:
+    settings = make("paused")
+    run(settings, [None] * 24 + ["kill"])
+    for path in Path(settings["versions"]).glob("??/*.safetensors"):
+        path.unlink()
+    coordinator = open_coordinator(settings)
+    assert all(job["key"].startswith("rebuild-") for job in coordinator.next_jobs([0, 1], []))
+    assert coordinator.next_jobs([0, 1], [])
+    coordinator.pause()
+    assert coordinator.next_jobs([0, 1], []) == []
+    assert coordinator.finished()
+    coordinator.close()
+    run(settings, [])
+    assert state_of(settings).status == "done"
+
+
 def test_a_pause_ends_the_round_and_commits_it(make: Callable[..., Any]) -> None:
     tried, wanted = make("tried"), make("wanted")
     run(wanted, [])
