@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.ledger import LedgerReader
+from orchestrator.report.tables import confusion_table
 from orchestrator.state import GroupState
+from orchestrator.sweep import find_sweep
 from tests.outputs import DECISION_TIMES
 
 Command = Callable[..., Any]
@@ -224,6 +226,21 @@ def test_decisions_are_listed_and_judged_again(
         refused = supsup("decisions", "--replay", key)
         assert refused.code == 2
         assert "supsup fork" in refused.err
+
+
+def test_confusion_names_masks_by_their_numbers(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As after a reclaim, when numbers are no longer places."""
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    sweep = find_sweep(tmp_path / "runs", None)
+    groups = sweep.plan()
+    found = {groups[0].group_id: next(iter(states(tmp_path / "runs").values()))}
+    before = confusion_table(groups, found)["mask"].tolist()
+    due = found[groups[0].group_id].due[4]
+    due["numbers"] = [10 + number for number in due["numbers"]]
+    assert before
+    assert confusion_table(groups, found)["mask"].tolist() == [10 + number for number in before]
 
 
 def test_a_run_of_one_decision_has_its_report(supsup: Command, sweep_file: Callable[..., Path]) -> None:
