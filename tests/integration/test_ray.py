@@ -112,8 +112,12 @@ def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
     assert json.loads(out)[0]["shards_done"] == len(before)
     code, out, err = call(*command, "--local")
     assert code == 0, err
+    assert "12/12 shards" in out
     after = [row["key"] for row in trained(tmp_path / "runs")]
-    assert len(after) == len(set(after)) == 12
+    assert len(after) == len(set(after))
+    # a shard that each of two workers had just stored, but not yet told, is found by the resume, not trained again
+    assert 12 - 2 <= len(after) <= 12
+    assert len(artifacts(tmp_path / "runs")) == 12 + 4
     code, out, err = call("status")
     assert "done" in out.splitlines()[0]
 
