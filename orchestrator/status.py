@@ -39,7 +39,10 @@ class GroupStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A whole sweep: done, running, failed, interrupted or planned, and its groups."""
+    """A whole sweep: done, running, failed, interrupted or planned, and its groups.
+
+    `tasks_per_second` and `eta` (seconds) count the workers of all groups that run at once.
+    """
 
     sweep_id: str
     state: str
@@ -131,7 +134,8 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     evaluations = sum(evaluations for _, evaluations in planned.values())
     shards_done = sum(group.shards_done for group in groups)
     evaluations_done = sum(group.evaluations_done for group in groups)
-    workers = max((group.num_workers for group in groups), default=1)
+    at_work = sum(group.num_workers for group in groups if group.state == "running")
+    workers = at_work or max((group.num_workers for group in groups), default=1)
     eta = None
     if train_seconds or evaluate_seconds or (shards_done, evaluations_done) == (shards, evaluations):
         left = (shards - shards_done) * (train_seconds or 0)
