@@ -48,7 +48,7 @@ class StreamEvaluations:
         for task, key, right in zip(due["tasks"], self._keys_of(run, n), due["right"], strict=True):
             yield {
                 "kind": "evaluate", "key": key, "num_learned": n, "task": task, "right": right,
-                "masks": due["keys"], "versions": True,
+                "masks": due["keys"],
                 "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
             }  # fmt: skip
 

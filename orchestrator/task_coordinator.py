@@ -101,7 +101,7 @@ class TaskCoordinator(Coordinator):
         run = self._group["runs"][item["run"]]
         return {
             "kind": "evaluate", "key": item["key"], "task": item["task"], "right": [item["task"]],
-            "masks": self._keys[: item["num_learned"]], "versions": False,
+            "masks": self._keys[: item["num_learned"]],
             "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
         }  # fmt: skip
 

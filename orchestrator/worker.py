@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class Worker:
         if len(shards) > 1:
             learned = experiment.method.learn_together(problem, numbers, tasks, keep)
         else:
-            parents = [self._state(key) for key in shards[0]["parents"]]
+            parents = [_state(self._store, key) for key in shards[0]["parents"]]
             learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents, keep)]
         whole = zip([shard["key"] for shard in shards], numbers, tasks, learned, strict=True)
         return [self._put(job, key, number, task, its) for key, number, task, its in whole]
@@ -192,21 +193,35 @@ class Worker:
         keys = tuple(job["masks"])
         if self._learner is None or self._learner[0] != (keys, problem.net):
             self._learner = None  # two at once would be twice the memory
-            if job["versions"]:
-                states = [{"mask": read_mask(self._versions, key)} for key in keys]
-            else:
-                states = [self._state(key, superseded=key != keys[-1]) for key in keys]
-            self._learner = ((keys, problem.net), experiment.method.learner(problem, states))
+            store = self._versions if experiment.allocation is not None else self._store
+            self._learner = ((keys, problem.net), learner_of(experiment, problem, keys, store))
         return self._learner[1]
-
-    def _state(self, key: str, superseded: bool = False) -> dict[str, Tensor]:
-        """What a method stored of a task, without what a later task's takes the place of where it is `superseded`."""
-        tensors = {name.removeprefix(_STATE): tensor for name, tensor in self._store.require(key).tensors.items()}
-        return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
 
 
 _STATE = "state."
 """Prefix of the tensors of an artifact that are the method's own state."""
+
+
+def _state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str, Tensor]:
+    """What a method stored of a task, without what a later task's takes the place of where it is `superseded`.
+
+    CorruptArtifactError when it is damaged or gone.
+    """
+    tensors = {name.removeprefix(_STATE): tensor for name, tensor in store.require(key).tensors.items()}
+    return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
+
+
+def learner_of(experiment: Experiment, problem: Problem, keys: Sequence[str], store: ArtifactStore) -> Learner:
+    """A learner of the masks with these keys; `store` holds whole tasks, or in NNs the versions of masks.
+
+    CorruptArtifactError when one is damaged or gone.
+    """
+    if experiment.allocation is not None:
+        states = [{"mask": read_mask(store, key)} for key in keys]
+    else:
+        states = [_state(store, key, superseded=key != keys[-1]) for key in keys]
+    return experiment.method.learner(problem, states)
+
 
 _SEGMENT_JOBS = ("decide", "advance", "save")
 """The kinds of job that the rounds of NNs are made of."""

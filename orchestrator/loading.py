@@ -1,0 +1,61 @@
+"""What a run has learned, back from the disk as something that answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator import user_modules
+from orchestrator.config import Experiment
+from orchestrator.ledger import LedgerReader
+from orchestrator.plan import Group, Run
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from orchestrator.sweep import Sweep
+from orchestrator.worker import learner_of
+from supsup_core.benchmarks import Dataset
+from supsup_core.errors import InputError
+from supsup_core.methods import Learner, Problem
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run with all it has learned. `tasks`: those it has met; `masks`: of each of them, the numbers of the masks that
+    are its own (several, or none, are possible in NNs)."""
+
+    experiment: Experiment
+    problem: Problem
+    dataset: Dataset
+    learner: Learner
+    tasks: list[int]
+    masks: list[list[int]]
+
+
+def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
+    """A run of a group as it stands at its last point of evaluation.
+
+    InputError when the run has not come there; CorruptArtifactError when what it stored is damaged.
+    """
+    user_modules.load(sweep.config.imports, sweep.folder)
+    experiment = run.experiment
+    last = max(experiment.evaluation.points(experiment.num_tasks))
+    path = sweep.ledger_path(group.group_id)
+    if not path.exists():
+        raise InputError(f"{sweep.sweep_id}: {run.name} has not begun; run `supsup resume {sweep.sweep_id}` first")
+    with LedgerReader(path) as reader:
+        state = GroupState().apply(reader.rows())
+    if (run.run_id, last) not in state.points:
+        raise InputError(
+            f"{sweep.sweep_id}: {run.name} has not come to its {last} tasks; run `supsup resume {sweep.sweep_id}` first"
+        )
+    if experiment.allocation is not None:
+        due = state.due[last]
+        store = ArtifactStore(path.parent / "masks")
+        keys, tasks, masks = due["keys"], due["tasks"], due["right"]
+    else:
+        store = ArtifactStore(sweep.output / "store")
+        keys, tasks = [shard.key for shard in group.shards[:last]], list(range(last))
+        masks = [[task] for task in tasks]
+    problem = experiment.problem(device)
+    learner = learner_of(experiment, problem, keys, store)
+    dataset = experiment.benchmark.source().load(sweep.data_root)
+    return LoadedRun(experiment, problem, dataset, learner, tasks, masks)
