@@ -100,6 +100,11 @@ class ResNet(Net):
 
         return self._run(weights[:num_layers], x, normalise)
 
+    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        # With the channels last in memory the convolutions ran 1.5 times as fast (one thread, AVX-512).
+        loss, gradients = super().loss_gradients(weights, x.contiguous(memory_format=torch.channels_last), y)
+        return loss, [gradient.contiguous() for gradient in gradients]
+
     @torch.no_grad()
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
