@@ -34,14 +34,18 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     folder.mkdir(parents=True, exist_ok=True)
     summary = tables.summary_table(points)
     final = tables.final_table(summary)
+    tasks = tables.tasks_table(groups, states)
     written = {
         "points.csv": points,
         "summary.csv": summary,
         "final.csv": final,
-        "tasks.csv": tables.tasks_table(groups, states),
+        "tasks.csv": tasks,
         "confusion.csv": tables.confusion_table(groups, states),
     }
-    pictures = {"accuracy_over_tasks.png": figures.accuracy_over_tasks(summary, sweep.config.name)}
+    pictures = {
+        "accuracy_over_tasks.png": figures.accuracy_over_tasks(summary, sweep.config.name),
+        "accuracy_by_task.png": figures.accuracy_by_task(tasks, sweep.config.name),
+    }
     decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
     if not books.empty:
         written |= {"decisions.csv": decisions, "masks.csv": books}

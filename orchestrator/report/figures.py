@@ -39,6 +39,25 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
+    """Accuracy of each task after each run's last task, a line per run, the mean over seeds."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (run, part) in enumerate(tasks.groupby("run", sort=False)):
+        last = part[part["num_learned"] == part["num_learned"].max()]
+        means = 100 * last.groupby("task")["accuracy"].mean()
+        colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
+        label = f"{run} ({means.mean():.2f})"
+        axes.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=label)
+    axes.set_xlabel("task, in the order learned")
+    axes.set_ylabel("accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small", title="mean over tasks in brackets", title_fontsize="x-small")
+    return figure
+
+
 def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
     """NNs: masks in use against tasks' worth of data, a line per run and seed, with one mask a task as a diagonal."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")

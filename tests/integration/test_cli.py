@@ -69,7 +69,8 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
     assert "supsup ui output=here" in found.out
     (report,) = (tmp_path / "here" / "sweeps").glob("small-*/report")
     assert {path.name for path in report.iterdir()} == {
-        "accuracy_over_tasks.png", "confusion.csv", "final.csv", "points.csv", "report.md", "summary.csv", "tasks.csv",
+        "accuracy_by_task.png", "accuracy_over_tasks.png",
+        "confusion.csv", "final.csv", "points.csv", "report.md", "summary.csv", "tasks.csv",
     }  # fmt: skip
     tasks = pd.read_csv(report / "tasks.csv")
     points = pd.read_csv(report / "points.csv")
@@ -79,7 +80,8 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
         assert mean == pytest.approx(float(reported.iloc[0]))
     confusion = pd.read_csv(report / "confusion.csv")
     assert set(confusion[confusion.seed == 0].task) == {0, 1, 2}
-    assert (report / "accuracy_over_tasks.png").read_bytes().startswith(b"\x89PNG")
+    for picture in report.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_trains_nothing_and_adds_runs_that_stay(supsup: Command, sweep_file: Callable[..., Path]) -> None:
