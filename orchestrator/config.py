@@ -407,7 +407,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     """
     row = _keyed("scenario", ": ", lambda: scenario(str(node["scenario"])))
     benchmark = build_component(BENCHMARKS, node, "benchmark")
-    benchmark = benchmark.with_base(_keyed("benchmark", ".", lambda: resolve(benchmark.source())))
+    benchmark = benchmark.with_base(_keyed("benchmark.base", ": ", lambda: resolve(benchmark.source())))
     net = build_component(NETS, node, "net")
     method = build_component(METHODS, node, "method")
     inference = _section(Inference, node, "inference")

@@ -95,7 +95,7 @@ class ImageFiles(Base):
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
-            raise InputError(f"base: {self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
+            raise InputError(f"{self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
         return self.listing(root / self.folder)
 
     def resolved(self, root: Path | None) -> Self:

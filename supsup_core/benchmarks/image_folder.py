@@ -42,7 +42,7 @@ class ImageFolder(ImageFiles):
         names = [{image.path.parent.name for image in listing} for listing in (train, test)]
         if odd := sorted(names[0] ^ names[1]):
             raise InputError(
-                f"base.folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
+                f"folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
                 "whose labels would mean different things; give both the same classes"
             )
         return train, test
