@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from orchestrator.config import Allocation, build_experiment, parse_overrides
+from orchestrator.config import parse_overrides
+from orchestrator.experiment import Allocation, build_experiment
 from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group
 from orchestrator.report.tables import decisions_table

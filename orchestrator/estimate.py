@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from orchestrator.config import Experiment
+from orchestrator.experiment import Experiment
 from orchestrator.state import GroupState
 from supsup_core.benchmarks import Task
 from supsup_core.methods import SHARED

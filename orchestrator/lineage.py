@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.config import Experiment
+from orchestrator.experiment import Experiment
 from orchestrator.keys import content_key
 from orchestrator.plan import mask_id
 from supsup_core.streams import Segment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator import user_modules
-from orchestrator.config import Experiment
+from orchestrator.experiment import Experiment
 from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group, Run
 from orchestrator.state import GroupState

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orchestrator.config import Experiment
+from orchestrator.experiment import Experiment
 from orchestrator.lineage import Version
 from orchestrator.store import ArtifactStore, CorruptArtifactError
 from supsup_core.benchmarks import Dataset, Task

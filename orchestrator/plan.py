@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.config import NNS_KEYS, Experiment
+from orchestrator.experiment import NNS_KEYS, Experiment
 from orchestrator.keys import content_key
 from orchestrator.user_modules import source_digest
 from supsup_core import RECIPE_VERSION

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from orchestrator import user_modules
-from orchestrator.config import build_experiment
 from orchestrator.coordinator import Coordinator, Points
+from orchestrator.experiment import build_experiment
 from orchestrator.keys import content_key
 from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages, due_point

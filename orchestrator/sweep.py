@@ -13,15 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from orchestrator import user_modules
-from orchestrator.config import (
-    COMPONENTS,
-    EXPERIMENT_KEYS,
-    SweepConfig,
-    build_experiment,
-    parse_overrides,
-    read_sweep,
-    sweep_from_node,
-)
+from orchestrator.config import SweepConfig, parse_overrides, read_sweep, sweep_from_node
+from orchestrator.experiment import COMPONENTS, EXPERIMENT_KEYS, build_experiment
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.checkpoints import StoredCheckpoint
-from orchestrator.config import Experiment, build_experiment
+from orchestrator.experiment import Experiment, build_experiment
 from orchestrator.keys import canonical, content_key
 from orchestrator.mask_trainer import MaskTrainer, read_mask
 from orchestrator.plan import inference_identity, training_id

@@ -77,6 +77,10 @@ NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
         ({"variants": {"a": {"seeds": [1]}}}, ["variants.a.seeds", "not a key of the experiment"]),
         ({"variants": {"a": {}}, "only": ["b"]}, ["only", "no variant 'b'", "there are: a"]),
         ({"variants": ["a"]}, ["variants"]),
+        ({"scale": "smok", "scales": {"smoke": {}}}, ["scale", "no 'smok'", "did you mean 'smoke'", "smoke, paper"]),
+        ({"scale": "smoke"}, ["scale", "no 'smoke'", "there are: paper"]),
+        ({"scale": "s", "scales": {"s": {"training.num_batchs": 1}}}, ["scales.s: training.num_batchs", "unknown key"]),
+        ({"scales": ["smoke"]}, ["scales"]),
         ({"scenario": "GG", "method": {"name": "icarl", "num_exemplars": 5}}, ["method.num_exemplars", "30 classes"]),
         ({"scenario": "GG", "method": {"name": "hop_sup_sup"}}, ["method.name: hop_sup_sup", "hopfield_mlp"]),
         (

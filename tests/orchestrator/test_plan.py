@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestrator.config import build_experiment
+from orchestrator.experiment import build_experiment
 from orchestrator.plan import Run, make_plan, shard_keys
 from orchestrator.sweep import open_sweep
 
@@ -127,6 +127,36 @@ def test_an_override_reaches_into_what_variants_and_grid_vary(sweep_file: Callab
     axes = sweep_file(scenario="GG", grid={"method": [{"name": "icarl"}, {"name": "icarl", "num_exemplars": 80}]})
     both = open_sweep(axes, ["method.num_exemplars=50"]).runs()
     assert {run.experiment.method.num_exemplars for run in both} == {50}  # type: ignore[attr-defined]
+
+
+SCALES = {"smoke": {"benchmark.num_tasks": 2, "seeds": [0], "net.num_outputs": 20}, "cpu": {"seeds": [0]}}
+
+
+def test_a_scale_makes_the_whole_smaller_and_the_command_line_has_the_last_word(
+    sweep_file: Callable[..., Path],
+) -> None:
+    file = sweep_file(scales=SCALES, seeds=[0, 1], grid={"net.num_outputs": [30, 40]})
+    assert len(open_sweep(file, []).runs()) == 4
+    assert len(open_sweep(file, ["scale=paper"]).runs()) == 4
+    assert len(open_sweep(file, ["scale=cpu"]).runs()) == 2
+    (smoke,) = open_sweep(file, ["scale=smoke"]).runs()
+    assert (smoke.experiment.num_tasks, smoke.experiment.net.num_outputs) == (2, 20)
+    (changed,) = open_sweep(file, ["scale=smoke", "benchmark.num_tasks=1"]).runs()
+    assert (changed.experiment.num_tasks, changed.experiment.net.num_outputs) == (1, 20)
+
+
+def test_a_file_may_name_its_own_scale_and_each_scale_is_a_sweep_of_its_own(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(scales=SCALES, scale="smoke")
+    assert open_sweep(file, []).config.name == "small_smoke"
+    assert open_sweep(file, ["scale=paper"]).config.name == "small"
+    assert open_sweep(file, ["name=mine"]).config.name == "mine"
+
+
+def test_a_scale_reaches_into_variants(sweep_file: Callable[..., Path]) -> None:
+    variants = {"long": {"training.num_batches": 900}, "short": {"training.num_batches": 90}}
+    file = sweep_file(scales={"smoke": {"training.num_batches": 9}}, variants=variants)
+    found = open_sweep(file, ["scale=smoke"]).runs()
+    assert [run.experiment.training.num_batches for run in found] == [9, 9]
 
 
 def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
