@@ -34,7 +34,7 @@ TASKS, BATCH = 5, 128
 
 def one_seed(seed: int, dataset: Dataset, gates: str) -> dict[str, Any]:
     """Every task of one seed: accuracies and hamming distances to the right mask, step by step."""
-    benchmark = BENCHMARKS["split"](base="mnist", num_tasks=TASKS, labels="base")
+    benchmark = BENCHMARKS["split"](base="mnist", num_tasks=TASKS, labels="base", order="given")
     method = METHODS["hop_sup_sup"](recovery_gates=gates)
     tasks = [benchmark.task(index, dataset, seed) for index in range(TASKS)]
     states, net = [], NETS["hopfield_mlp"](num_outputs=10)

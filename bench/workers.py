@@ -21,7 +21,7 @@ def seconds(num_workers: int) -> float:
     """Seconds from the first shard's start to the last one's end."""
     with tempfile.TemporaryDirectory() as output:
         command = [
-            sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/permuted_mnist_lenet.yaml",
+            sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml",
             f"benchmark.num_tasks={TASKS}", "scenario=GG", "inference.objective=H", f"evaluation.at=[{TASKS}]",
             "--workers", str(num_workers), f"output={output}",
         ]  # fmt: skip

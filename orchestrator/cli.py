@@ -22,7 +22,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     \b
     Examples:
       supsup sweep sweeps/quickstart.yaml
-      supsup plan sweeps/permuted_mnist_lenet.yaml benchmark.num_tasks=10
+      supsup plan sweeps/fig07_permuted_lenet.yaml benchmark.num_tasks=10
       supsup resume
       supsup evaluate quickstart inference.rule=binary
     """,
@@ -41,12 +41,25 @@ def cli() -> None:
 @_JSON
 def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show the runs, shards, time, disk and memory of a sweep FILE. Starts nothing."""
-    from orchestrator import commands
+    from orchestrator import planning
 
-    return commands.plan(file, overrides, as_json)
+    return planning.plan(file, overrides, as_json)
 
 
-@cli.command(epilog="Example: supsup sweep sweeps/permuted_mnist_lenet.yaml benchmark.num_tasks=10 --workers 2")
+@cli.command(epilog="Example: supsup sweeps sweeps")
+@click.argument("folder", type=click.Path(path_type=Path), default="sweeps")
+def sweeps(folder: Path) -> int:
+    """List the sweep files of a FOLDER (default: sweeps), and what each costs here at each scale.
+
+    Scales are sizes that a file offers: `smoke` is over in seconds, `cpu` within hours on two cores, `paper` is the
+    file as it stands. A few batches of every method are timed; nothing is started.
+    """
+    from orchestrator import planning
+
+    return planning.list_sweeps(folder)
+
+
+@cli.command(epilog="Example: supsup sweep sweeps/fig07_permuted_lenet.yaml benchmark.num_tasks=10 --workers 2")
 @click.argument("file", type=click.Path(path_type=Path))
 @_OVERRIDES
 @_LOCAL
@@ -98,7 +111,7 @@ def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
     return commands.evaluate(sweep, overrides, _output(options), local)
 
 
-@cli.command(epilog="Example: supsup fork nns_permuted_mnist_2500 --at-task 500 allocation.name=ratio")
+@cli.command(epilog="Example: supsup fork fig09_permuted_2500 --at-task 500 allocation.name=ratio")
 @click.argument("sweep")
 @click.argument("arguments", nargs=-1, metavar="key=value... [output=DIR]")
 @click.option("--at-task", type=click.IntRange(min=1), metavar="N", help="Start after N tasks (default: all so far).")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -10,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from orchestrator import environment, status
 from orchestrator.config import SweepConfig
-from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.files import owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
@@ -35,86 +35,6 @@ log = logging.getLogger("supsup")
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit codes; bad input is 2."""
-
-
-def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
-    """Print what a sweep would do and cost. Starts and writes nothing."""
-    sweep = open_sweep(file, overrides)
-    groups = sweep.plan()
-    forecasts = [_forecast(sweep, group, state) for group, state in _with_states(sweep, groups)]
-    workers = sweep.config.resources.num_workers
-    total = Estimate(
-        seconds=sum(forecast.cost.seconds for forecast in forecasts),
-        disk_bytes=sum(forecast.cost.disk_bytes for forecast in forecasts),
-        memory_bytes=max(forecast.cost.memory_bytes for forecast in forecasts),
-        basis=forecasts[0].cost.basis,
-    )
-    if as_json:
-        node = {
-            "sweep_id": sweep.sweep_id,
-            "output": str(sweep.output),
-            "num_workers": workers,
-            "estimate": asdict(total),
-            "groups": [asdict(forecast) for forecast in forecasts],
-        }
-        print(json.dumps(node, indent=1))
-        return DONE
-    print(f"{sweep.sweep_id}: {sum(len(f.runs) for f in forecasts)} runs in {len(forecasts)} training groups")
-    for forecast in forecasts:
-        print(
-            f"  group {forecast.group_id} (seed {forecast.seed}): "
-            f"{forecast.shards} shards, {forecast.shards_done} already done; "
-            f"{forecast.evaluations} evaluations, {forecast.evaluations_done} already done"
-        )
-        for name in forecast.runs:
-            print(f"    {name}")
-    print(
-        f"estimated: {duration(total.seconds)} on {workers} workers ({total.basis}), "
-        f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
-    )
-    print(f"output: {sweep.output}")
-    return DONE
-
-
-@dataclass(frozen=True)
-class _Forecast:
-    """One training group in a plan: its size, what of it is done, and the cost of the rest."""
-
-    group_id: str
-    seed: int
-    runs: list[str]
-    shards: int
-    shards_done: int
-    evaluations: int
-    evaluations_done: int
-    cost: Estimate
-
-
-def _with_states(sweep: Sweep, groups: Sequence[Group]) -> list[tuple[Group, GroupState]]:
-    states = status.read_states(sweep)
-    return [(group, states.get(group.group_id, GroupState())) for group in groups]
-
-
-def _forecast(sweep: Sweep, group: Group, state: GroupState) -> _Forecast:
-    store = ArtifactStore(sweep.output / "store")
-    shards, evaluations = group.size
-    if group.experiment.allocation is None:
-        trained = sum(store.has(shard.key) for shard in group.shards)
-        tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
-    else:
-        trained, tested = state.done_shards(), state.done_evaluations()
-    left = (shards - trained, evaluations - tested)
-    workers = sweep.config.resources.num_workers
-    return _Forecast(
-        group_id=group.group_id,
-        seed=group.experiment.seed,
-        runs=[run.name for run in group.runs],
-        shards=shards,
-        shards_done=trained,
-        evaluations=evaluations,
-        evaluations_done=tested,
-        cost=estimate_group(group.experiment, state, left, shards, workers),
-    )
 
 
 def sweep(file: Path, overrides: Sequence[str], local: bool, num_workers: int | None) -> int:
@@ -146,9 +66,10 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
     store = ArtifactStore(found.output / "store")
     groups = found.plan()
     missing = sum(not store.has(shard.key) for group in groups for shard in group.shards)
+    states = status.read_states(found)
     missing += sum(
-        group.size[0] - state.done_shards()
-        for group, state in _with_states(found, groups)
+        group.size[0] - states.get(group.group_id, GroupState()).done_shards()
+        for group in groups
         if group.experiment.allocation
     )
     if missing:
@@ -220,7 +141,6 @@ def _refuse_hopeless(sweep: Sweep) -> None:
         raise InputError(
             f"resources.device: {resources.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
         )
-    import torch
 
     found = torch.cuda.device_count()
     if found < resources.num_workers:

@@ -107,6 +107,15 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
 
     An override of a key that the grid or variants vary takes the place of their values.
     """
+    return _overridden(_loaded(path), overrides, str(path))
+
+
+def scales_of(path: Path) -> list[str]:
+    """The scales that a sweep file has beside `paper`, in its order; InputError as `read_sweep` raises it."""
+    return [str(name) for name in merge(_Schema, _loaded(path), str(path)).scales]
+
+
+def _loaded(path: Path) -> DictConfig:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -124,7 +133,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
         raise InputError(f"{path}: a sweep file is a mapping of keys to values, such as `name: my_sweep`")
     if "name" not in loaded:
         loaded.name = path.stem
-    return _overridden(loaded, overrides, str(path))
+    return loaded
 
 
 def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
@@ -147,6 +156,7 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
             node: Any = value
             for part in reversed(key.split(".")):
                 node = {part: node}
+            _make_way(merged, key.split("."), value)
             merged = merge(merged, OmegaConf.create(node), origin)
     return replace(_sweep_from(merged, where), scale=scale, scales={})
 
@@ -160,6 +170,20 @@ def _scaled(merged: DictConfig, scale: str, where: str) -> Node:
         known = [*sorted(scales), PAPER]
         raise InputError(f"{where}: scale: no {scale!r}{nearest(scale, known)}; there are: {', '.join(known)}")
     return {"name": f"{merged.name}_{scale}", **scales[scale]}
+
+
+def _make_way(held: Any, path: Sequence[str], value: Any) -> None:
+    """Before a change that is a mapping with a `name`: empty what is held there under another, and has other keys."""
+    if not isinstance(held, DictConfig):
+        return
+    if path:
+        _make_way(held._get_node(path[0]) if path[0] in held else None, path[1:], value)
+    elif isinstance(value, dict):
+        if "name" in held and value.get("name", held.name) != held.name:
+            for key in list(held):
+                held.pop(key)
+        for key, inner in value.items():
+            _make_way(held, [key], inner)
 
 
 def _take_over(section: DictConfig, key: str, value: Any) -> None:

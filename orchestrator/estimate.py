@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.experiment import Experiment
+from orchestrator.keys import content_key
 from orchestrator.state import GroupState
 from supsup_core.benchmarks import Task
 from supsup_core.methods import SHARED
@@ -26,6 +27,9 @@ _PROCESS_BYTES = 450 << 20
 _STATE_BYTES = 8
 """Bytes a weight of what NNs keeps to go on with a mask: its score and the optimiser's mean square."""
 
+
+_TIMED_FLOATS = 1 << 22
+"""Pixels of a batch that is timed, about, at most: larger ones are timed in part, and scaled up."""
 
 _NUM_NOISE = 2000
 """Images that the trial's task seems to have."""
@@ -60,23 +64,44 @@ class _Noise(Task):
 class Trial:
     """One task of an experiment's method on a few batches of noise.
 
-    `seconds`: of a whole task, at its rate. `own`, `shared`: bytes of what is stored of it (see Learned).
+    `per_batch`, `beside`: seconds of a training batch, and of all that is done beside them. `own`, `shared`: bytes of
+    what is stored of it (see Learned).
     """
 
-    seconds: float
+    per_batch: float
+    beside: float
     own: int
     shared: int
 
 
+_TRIALS: dict[str, Trial] = {}
+
+
 def trial_of(experiment: Experiment) -> Trial:
+    """The trial of an experiment, made once for all that differ only in seed, data of one shape, or length."""
+    identity = experiment.mask_identity()
+    training = {**identity["training"], "num_batches": None}
+    shape = [*experiment.benchmark.input_shape, experiment.benchmark.num_labels]
+    net = {**identity["net"], "weight_seed": None}
+    key = content_key([net, identity["method"], training, shape, min(2, experiment.num_tasks)])
+    if key not in _TRIALS:
+        _TRIALS[key] = _tried(experiment)
+    return _TRIALS[key]
+
+
+def _tried(experiment: Experiment) -> Trial:
     """Learn a second task, if there is one, which builds on a first where the method does so."""
     torch.set_num_threads(1)
-    whole = experiment.training.num_batches
-    task = _Noise(experiment.benchmark.input_shape, experiment.benchmark.num_labels, experiment.training.batch_size)
+    asked = experiment.training.batch_size
+    shape = experiment.benchmark.input_shape
+    batch = min(asked, max(8, _TIMED_FLOATS // math.prod(shape)))
+    task = _Noise(shape, experiment.benchmark.num_labels, batch)
     states: list[Mapping[str, Tensor]] = []
 
     def timed(index: int, num_batches: int) -> float:
-        recipe = replace(experiment.training, num_batches=num_batches, schedule="constant", warmup_batches=0)
+        recipe = replace(
+            experiment.training, num_batches=num_batches, batch_size=batch, schedule="constant", warmup_batches=0
+        )
         problem = replace(experiment.problem("cpu"), recipe=recipe)
         parents = [states[parent] for parent in experiment.method.dependence.parents(index)]
         assert problem.weights
@@ -93,7 +118,7 @@ def trial_of(experiment: Experiment) -> Trial:
     per_batch = max(long - short, 0.0) / many
     shared = sum(tensor.nbytes for name, tensor in states[last].items() if name.startswith(SHARED))
     own = sum(tensor.nbytes for tensor in states[last].values()) - shared
-    return Trial(max(short - per_batch, 0.0) + whole * per_batch, own, shared)
+    return Trial(per_batch * asked / batch, max(short - per_batch, 0.0), own, shared)
 
 
 def estimate_group(
@@ -105,7 +130,7 @@ def estimate_group(
     """
     found = trial_of(experiment)
     trained = state.shard_seconds()
-    per_shard = fmean(trained) if trained else found.seconds
+    per_shard = fmean(trained) if trained else found.beside + experiment.training.num_batches * found.per_batch
     basis = (
         f"the mean of {len(trained)} shards already trained"
         if trained

@@ -10,22 +10,41 @@ import numpy as np
 import torch
 
 from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, InputError
 
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 """Over the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
+
+_MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
 """The first images train, the last 360 test: other writers, as in the original split of the data."""
 
 
 @BASES.register("digits")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Digits(Base):
-    """1,797 digits, 8 x 8, 17 grey levels."""
+    """1,797 digits, 8 x 8, 17 grey levels.
 
-    shape = (8, 8)
+    `enlarge` makes a square of so many pixels a side of each, and `channels` repeats the whole: with 4 and 3 they are
+    photographs to a convolutional net that is to be tried out.
+    """
+
     num_labels = 10
+
+    enlarge: int = 1
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("enlarge", "channels"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: must be a whole number from 1 on, not {value!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        side = 8 * self.enlarge
+        return (side, side) if self.channels == 1 else (self.channels, side, side)
 
     def checksum(self) -> str:
         return SHA256
@@ -41,10 +60,13 @@ class Digits(Base):
                 f"scikit-learn's digits have changed (SHA-256 {found}); install the version in constraints.txt"
             )
         grey = torch.from_numpy(pixels.reshape(-1, 8, 8) * np.uint8(15))
+        grey = grey.repeat_interleave(self.enlarge, 1).repeat_interleave(self.enlarge, 2)
+        if self.channels > 1:
+            grey = grey[:, None].repeat(1, self.channels, 1, 1)
         targets = torch.from_numpy(labels.astype(np.int64))
         return Dataset(
             train=Images(grey[:NUM_TRAIN], targets[:NUM_TRAIN]),
             test=Images(grey[NUM_TRAIN:], targets[NUM_TRAIN:]),
-            mean=0.2874,
-            std=0.3534,
+            mean=_MEAN if self.channels == 1 else (_MEAN,) * self.channels,
+            std=_STD if self.channels == 1 else (_STD,) * self.channels,
         )

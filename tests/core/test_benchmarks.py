@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from supsup_core.benchmarks import BENCHMARKS, Benchmark, Dataset, mnist
+from supsup_core.benchmarks import BASES, BENCHMARKS, Benchmark, Dataset, mnist
 from supsup_core.benchmarks.rotated import rotation
 from supsup_core.errors import CorruptError, InputError
 
@@ -184,3 +184,14 @@ def test_bad_mnist_is_named_with_a_remedy(data_root: Path, tmp_path: Path, damag
         file.write_bytes(gzip.compress(bytes(labels)))
     with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete it and run again"):
         mnist.MNIST().load(tmp_path)
+
+
+def test_enlarged_digits_are_the_digits(digits: Dataset) -> None:
+    base = BASES["digits"](enlarge=4, channels=3)
+    large = base.load(None)
+    assert large.test.pixels.shape[1:] == base.shape == (3, 32, 32)
+    assert torch.equal(large.test.pixels[:, 2, 3::4, ::4], digits.test.pixels)
+    small, enlarged = (data.normalise(data.test.pixels[:5]) for data in (digits, large))
+    torch.testing.assert_close(enlarged[:, 1, ::4, ::4], small)
+    with pytest.raises(InputError, match="enlarge: must be a whole number"):
+        BASES["digits"](enlarge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -26,12 +27,14 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - started)
     assert statistics.median(times) < 0.3
-    for verb in ("plan", "sweep", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"):
+    for verb in ("plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"):
         assert verb in found.stdout
     assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
 
 
-@pytest.mark.parametrize("verb", ["plan", "sweep", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"])
+@pytest.mark.parametrize(
+    "verb", ["plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"]
+)
 def test_every_verb_has_help_with_an_example(supsup: Command, verb: str) -> None:
     found = supsup(verb, "--help")
     assert found.code == 0
@@ -57,6 +60,22 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert node["estimate"]["seconds"] == 0
     longer = json.loads(supsup("plan", file, "benchmark.num_tasks=5", "--json").out)
     assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
+
+
+def test_sweeps_are_listed_with_what_each_scale_costs(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep_file(scales={"smoke": {"benchmark.num_tasks": 2}}, seeds=[0, 1])
+    lost = {"name": "split", "base": {"name": "image_folder", "folder": "cats", "num_classes": 3}, "num_tasks": 1}
+    sweep_file("lost.yaml", benchmark=lost)
+    (tmp_path / "small.yaml").write_text(f"# Small it is. And quick.\n{(tmp_path / 'small.yaml').read_text()}")
+    found = supsup("sweeps", tmp_path)
+    assert found.code == 0
+    assert "small: Small it is\n" in found.out
+    assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers, .* MB of disk", found.out)
+    assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
+    assert re.search(r"lost: .*\n  paper  not here: benchmark.base: cats", found.out)
+    assert supsup("sweeps", tmp_path / "none").code == 2
 
 
 def test_a_sweep_ends_with_its_table_and_says_where_everything_is(

@@ -152,6 +152,17 @@ def test_a_file_may_name_its_own_scale_and_each_scale_is_a_sweep_of_its_own(swee
     assert open_sweep(file, ["name=mine"]).config.name == "mine"
 
 
+def test_another_name_leaves_nothing_of_what_had_the_old_one(sweep_file: Callable[..., Path]) -> None:
+    node = {"name": "image_folder", "folder": "cats", "num_classes": 3}
+    file = sweep_file(
+        benchmark={"name": "split", "base": node, "num_tasks": 3},
+        scales={"smoke": {"benchmark": {"base": {"name": "digits", "enlarge": 2}, "num_tasks": 1}}},
+    )
+    (run,) = open_sweep(file, ["scale=smoke"]).runs()
+    assert run.experiment.node["benchmark"]["base"] == {"name": "digits", "enlarge": 2, "channels": 1}
+    assert run.experiment.num_tasks == 1
+
+
 def test_a_scale_reaches_into_variants(sweep_file: Callable[..., Path]) -> None:
     variants = {"long": {"training.num_batches": 900}, "short": {"training.num_batches": 90}}
     file = sweep_file(scales={"smoke": {"training.num_batches": 9}}, variants=variants)

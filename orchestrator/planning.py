@@ -1,0 +1,144 @@
+"""Verbs that say what sweeps would do and cost, and start nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from orchestrator import status
+from orchestrator.config import PAPER, scales_of
+from orchestrator.estimate import Estimate, estimate_group
+from orchestrator.plan import Group
+from orchestrator.progress import duration
+from orchestrator.state import GroupState
+from orchestrator.store import ArtifactStore
+from orchestrator.sweep import Sweep, open_sweep
+from supsup_core.errors import InputError
+
+
+def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
+    """Print what a sweep would do and cost. Starts and writes nothing."""
+    sweep = open_sweep(file, overrides)
+    groups = sweep.plan()
+    states = status.read_states(sweep)
+    forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState())) for group in groups]
+    total, workers = _total(sweep, [forecast.cost for forecast in forecasts])
+    if as_json:
+        node = {
+            "sweep_id": sweep.sweep_id,
+            "output": str(sweep.output),
+            "num_workers": workers,
+            "estimate": asdict(total),
+            "groups": [asdict(forecast) for forecast in forecasts],
+        }
+        print(json.dumps(node, indent=1))
+        return 0
+    print(f"{sweep.sweep_id}: {sum(len(f.runs) for f in forecasts)} runs in {len(forecasts)} training groups")
+    for forecast in forecasts:
+        print(
+            f"  group {forecast.group_id} (seed {forecast.seed}): "
+            f"{forecast.shards} shards, {forecast.shards_done} already done; "
+            f"{forecast.evaluations} evaluations, {forecast.evaluations_done} already done"
+        )
+        for name in forecast.runs:
+            print(f"    {name}")
+    print(
+        f"estimated: {duration(total.seconds)} on {workers} workers ({total.basis}), "
+        f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
+    )
+    print(f"output: {sweep.output}")
+    return 0
+
+
+def list_sweeps(folder: Path) -> int:
+    """Print the sweep files of a folder, and what each costs at each of its scales on this machine."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise InputError(f"{folder}: no sweep files (*.yaml) here; name the folder that has some")
+    for file in files:
+        print(f"{file.stem}: {_first_words(file)}", flush=True)
+        for scale in [*scales_of(file), PAPER]:
+            try:
+                found = open_sweep(file, [f"scale={scale}"])
+                groups = found.plan()
+                workers = found.config.resources.num_workers
+                costs = [estimate_group(g.experiment, GroupState(), g.size, g.size[0], workers) for g in groups]
+            except InputError as error:
+                print(f"  {scale:6} not here: {str(error).removeprefix(f'{file.absolute()}: ')}")
+                continue
+            total, workers = _total(found, costs)
+            tasks = sum(group.size[0] for group in groups)
+            print(
+                f"  {scale:6} {sum(len(group.runs) for group in groups)} runs, {tasks} tasks to train: "
+                f"{duration(total.seconds)} on {workers} workers, {total.disk_bytes / 1e6:.0f} MB of disk, "
+                f"{total.memory_bytes / 1e9:.1f} GB of memory",
+                flush=True,
+            )
+    print("\nrun one: supsup sweep FILE scale=smoke")
+    return 0
+
+
+def _first_words(file: Path) -> str:
+    """The first sentence of the comment that a sweep file begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".")
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """One training group in a plan: its size, what of it is done, and the cost of the rest."""
+
+    group_id: str
+    seed: int
+    runs: list[str]
+    shards: int
+    shards_done: int
+    evaluations: int
+    evaluations_done: int
+    cost: Estimate
+
+
+def _forecast(sweep: Sweep, group: Group, state: GroupState) -> _Forecast:
+    store = ArtifactStore(sweep.output / "store")
+    shards, evaluations = group.size
+    if group.experiment.allocation is None:
+        trained = sum(store.has(shard.key) for shard in group.shards)
+        tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
+    else:
+        trained, tested = state.done_shards(), state.done_evaluations()
+    left = (shards - trained, evaluations - tested)
+    workers = sweep.config.resources.num_workers
+    return _Forecast(
+        group_id=group.group_id,
+        seed=group.experiment.seed,
+        runs=[run.name for run in group.runs],
+        shards=shards,
+        shards_done=trained,
+        evaluations=evaluations,
+        evaluations_done=tested,
+        cost=estimate_group(group.experiment, state, left, shards, workers),
+    )
+
+
+def _total(sweep: Sweep, costs: Sequence[Estimate]) -> tuple[Estimate, int]:
+    """What all groups cost, as many at once as this machine has room for, and the workers that are then at work."""
+    resources = sweep.config.resources
+    if resources.device.startswith("cuda"):
+        slots = torch.cuda.device_count()
+    else:
+        slots = (os.cpu_count() or 1) // resources.threads
+    room = max(1, slots // resources.num_workers)
+    at_once = min(room, sum(cost.seconds > 0 for cost in costs) or 1)
+    total = Estimate(
+        seconds=max(sum(cost.seconds for cost in costs) / at_once, *(cost.seconds for cost in costs)),
+        disk_bytes=sum(cost.disk_bytes for cost in costs),
+        memory_bytes=sum(sorted(cost.memory_bytes for cost in costs)[-at_once:]),
+        basis=costs[0].basis,
+    )
+    return total, resources.num_workers * at_once
