@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.plan import Group
 from orchestrator.report import figures, tables
+from orchestrator.report.published import published_table
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
@@ -35,11 +36,13 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     summary = tables.summary_table(points)
     final = tables.final_table(summary)
     tasks = tables.tasks_table(groups, states)
+    beside = published_table(groups, summary)
     written = {
         "points.csv": points,
         "summary.csv": summary,
         "final.csv": final,
         "tasks.csv": tasks,
+        "published.csv": beside,
         "confusion.csv": tables.confusion_table(groups, states),
     }
     pictures = {
@@ -57,7 +60,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         table.to_csv(folder / name, index=False)
         files.append(folder / name)
     incomplete = sum(run_points < wanted for run_points, wanted in _completeness(groups, states))
-    markdown = tables.to_markdown(sweep, final, incomplete, list(pictures))
+    markdown = tables.to_markdown(sweep, final, beside, incomplete, list(pictures))
     (folder / "report.md").write_text(markdown)
     files.append(folder / "report.md")
     for name, figure in pictures.items():

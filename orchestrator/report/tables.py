@@ -204,14 +204,14 @@ def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int, pictures: Sequence[str]) -> str:
-    """The report as Markdown."""
-    headings, rows = _cells(final)
+def to_markdown(
+    sweep: Sweep, final: pd.DataFrame, beside: pd.DataFrame, incomplete: int, pictures: Sequence[str]
+) -> str:
+    """The report as Markdown. beside: what was published of the same experiments (published_table)."""
     lines = [f"# {sweep.sweep_id}", ""]
     if incomplete:
         lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
-    lines += ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines += _markdown_table(*_cells(final))
     lines += [
         "",
         "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
@@ -220,10 +220,30 @@ def to_markdown(sweep: Sweep, final: pd.DataFrame, incomplete: int, pictures: Se
         "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
         "their mask's most frequent task.",
         "",
+        *_beside(beside),
         *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
         "",
     ]
     return "\n".join(lines)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
+
+
+def _beside(beside: pd.DataFrame) -> list[str]:
+    """What the paper published, beside ours, as Markdown; nothing where it published nothing."""
+    if beside.empty:
+        return []
+    rows = []
+    for record in beside.to_dict("split")["data"]:
+        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, said, source = record
+        interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
+        cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
+        rows.append([*map(str, cells), said, source])
+    headings = ["run", "tasks", "seeds", "published %", "ours %", "difference", "tolerance", "verdict", "source"]
+    return ["## Beside the paper", "", *_markdown_table(headings, rows), ""]
 
 
 def to_text(final: pd.DataFrame) -> str:

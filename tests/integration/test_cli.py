@@ -89,7 +89,7 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
     (report,) = (tmp_path / "here" / "sweeps").glob("small-*/report")
     assert {path.name for path in report.iterdir()} == {
         "accuracy_by_task.png", "accuracy_over_tasks.png",
-        "confusion.csv", "final.csv", "points.csv", "report.md", "summary.csv", "tasks.csv",
+        "confusion.csv", "final.csv", "points.csv", "published.csv", "report.md", "summary.csv", "tasks.csv",
     }  # fmt: skip
     tasks = pd.read_csv(report / "tasks.csv")
     points = pd.read_csv(report / "points.csv")
