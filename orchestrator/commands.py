@@ -18,12 +18,13 @@ import torch
 
 from orchestrator import environment, status
 from orchestrator.config import SweepConfig
+from orchestrator.durations import duration
 from orchestrator.files import owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
-from orchestrator.progress import Progress, duration
+from orchestrator.progress import Progress
 from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore

@@ -13,9 +13,9 @@ import torch
 
 from orchestrator import status
 from orchestrator.config import PAPER, scales_of
+from orchestrator.durations import duration
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.plan import Group
-from orchestrator.progress import duration
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, open_sweep

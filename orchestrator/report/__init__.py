@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.durations import duration
 from orchestrator.plan import Group
 from orchestrator.report import figures, tables
+from orchestrator.report.page import Page, Shown, render
 from orchestrator.report.published import published_table
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
@@ -24,7 +27,7 @@ class Report:
 
 
 def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> Report:
-    """Write CSV and Markdown tables and the accuracy figure into the sweep's report folder.
+    """Write the page, CSV and Markdown tables and figures into the sweep's report folder.
 
     InputError when no evaluation point of the sweep is complete yet.
     """
@@ -37,36 +40,76 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     final = tables.final_table(summary)
     tasks = tables.tasks_table(groups, states)
     beside = published_table(groups, summary)
+    paired = tables.paired_table(points)
     written = {
         "points.csv": points,
         "summary.csv": summary,
         "final.csv": final,
         "tasks.csv": tasks,
         "published.csv": beside,
+        "paired.csv": paired,
         "confusion.csv": tables.confusion_table(groups, states),
     }
+    name = sweep.config.name
     pictures = {
-        "accuracy_over_tasks.png": figures.accuracy_over_tasks(summary, sweep.config.name),
-        "accuracy_by_task.png": figures.accuracy_by_task(tasks, sweep.config.name),
+        "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
+        "accuracy_by_task": figures.accuracy_by_task(tasks, name),
     }
     decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
     if not books.empty:
         written |= {"decisions.csv": decisions, "masks.csv": books}
-        pictures["masks_over_tasks.png"] = figures.masks_over_tasks(books, sweep.config.name)
+        pictures["masks_over_tasks"] = figures.masks_over_tasks(books, name)
         if (decisions["num_masks"] > 0).any():
-            pictures["statistic_over_masks.png"] = figures.statistic_over_masks(decisions, sweep.config.name)
-    files = []
-    for name, table in written.items():
-        table.to_csv(folder / name, index=False)
-        files.append(folder / name)
-    incomplete = sum(run_points < wanted for run_points, wanted in _completeness(groups, states))
-    markdown = tables.to_markdown(sweep, final, beside, incomplete, list(pictures))
-    (folder / "report.md").write_text(markdown)
-    files.append(folder / "report.md")
-    for name, figure in pictures.items():
-        figure.savefig(folder / name, dpi=150)
-        files.append(folder / name)
-    return Report(folder, files, tables.to_text(final))
+            pictures["statistic_over_masks"] = figures.statistic_over_masks(decisions, name)
+    completeness = _completeness(groups, states)
+    incomplete = sum(run_points < wanted for run_points, wanted in completeness)
+    told = Page(
+        sweep=sweep,
+        final=Shown(*tables.final_cells(final)),
+        beside=Shown(*tables.published_cells(beside)),
+        paired=Shown(*tables.paired_cells(paired)),
+        figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
+        tables=list(written),
+        environments=[state.plan["environment"] for state in states.values() if state.plan],
+        incomplete=incomplete,
+        num_runs=len(completeness),
+        made=_made(sweep, states),
+    )
+    for stem, table in written.items():
+        table.to_csv(folder / stem, index=False)
+    for stem, figure in pictures.items():
+        for suffix in ("png", "svg"):
+            figure.savefig(folder / f"{stem}.{suffix}", dpi=150)
+    shown = [f"{stem}.png" for stem in pictures]
+    (folder / "report.md").write_text(tables.to_markdown(sweep, final, (beside, paired), incomplete, shown))
+    (folder / "report.html").write_text(render(told))
+    files = [
+        *written,
+        *(f"{stem}.{suffix}" for stem in pictures for suffix in ("png", "svg")),
+        "report.md",
+        "report.html",
+    ]
+    return Report(folder, [folder / file for file in files], tables.to_text(final))
+
+
+_CAPTIONS = {
+    "accuracy_over_tasks": "Average accuracy over the tasks learned so far; the bands are 95 % intervals over seeds.",
+    "accuracy_by_task": "Accuracy of each task after the last one was learned, the mean over seeds.",
+    "masks_over_tasks": "Masks in use over the data seen.",
+    "statistic_over_masks": "What the allocation test saw: its statistic for data of new and of known tasks, and its "
+    "threshold, over the masks in superposition.",
+}
+
+
+def _made(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
+    """When the report was made, and what the sweep has cost."""
+    seconds = sum(sum(state.shard_seconds()) for state in states.values())
+    tests = sum(row.payload["seconds"] or 0 for state in states.values() for row in state.evaluated.values())
+    today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"{sweep.sweep_id} · scale {sweep.config.scale} · {today} · "
+        f"{duration(seconds)} of training and {duration(tests)} of testing, all workers together"
+    )
 
 
 def _completeness(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[tuple[int, int]]:

@@ -114,6 +114,31 @@ def final_table(summary: pd.DataFrame) -> pd.DataFrame:
     return table[["run", "tasks", "seeds", *headings, "bytes per task"]]
 
 
+_PAIRED_COLUMNS = ["run", "against", "tasks", "seeds", "difference", "low", "high"]
+
+
+def paired_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Every run against the first: the mean difference of their accuracies (points) at the last number of tasks that
+    both have, over the seeds that both have, two at least, with Student's 95 % interval."""
+    accuracy = points[points["metric"] == "accuracy"]
+    runs = list(accuracy["run"].unique())
+    rows = []
+    for run in runs[1:]:
+        both = [
+            accuracy[accuracy["run"] == name].set_index(["num_learned", "seed"])["value"] for name in (run, runs[0])
+        ]
+        differences = (both[0] - both[1]).dropna()
+        if differences.empty:
+            continue
+        last = int(max(differences.index.get_level_values("num_learned")))
+        found = [100 * float(value) for value in differences.xs(last, level="num_learned")]
+        if len(found) > 1:
+            interval = mean_interval(found)
+            cells = (run, runs[0], last, len(found), interval.value, interval.low, interval.high)
+            rows.append(dict(zip(_PAIRED_COLUMNS, cells, strict=True)))
+    return pd.DataFrame(rows, columns=_PAIRED_COLUMNS)
+
+
 def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """One row per run, seed, evaluation point and task."""
     rows = []
@@ -185,7 +210,7 @@ def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
     return pd.DataFrame(rows)
 
 
-def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def final_cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
     headings = [column for column in final.columns if not column.endswith(" ±")]
     rows = []
@@ -205,13 +230,19 @@ def _cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def to_markdown(
-    sweep: Sweep, final: pd.DataFrame, beside: pd.DataFrame, incomplete: int, pictures: Sequence[str]
+    sweep: Sweep,
+    final: pd.DataFrame,
+    sides: tuple[pd.DataFrame, pd.DataFrame],
+    incomplete: int,
+    pictures: Sequence[str],
 ) -> str:
-    """The report as Markdown. beside: what was published of the same experiments (published_table)."""
+    """The report as Markdown. sides: what was published of the same experiments (published_table), and what seeds say
+    pair by pair (paired_table)."""
+    beside, paired = sides
     lines = [f"# {sweep.sweep_id}", ""]
     if incomplete:
         lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
-    lines += _markdown_table(*_cells(final))
+    lines += _markdown_table(*final_cells(final))
     lines += [
         "",
         "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
@@ -220,7 +251,8 @@ def to_markdown(
         "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
         "their mask's most frequent task.",
         "",
-        *_beside(beside),
+        *_section("Beside the paper", published_cells(beside)),
+        *_section("Seed by seed", paired_cells(paired)),
         *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
         "",
     ]
@@ -232,10 +264,8 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> l
     return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def _beside(beside: pd.DataFrame) -> list[str]:
-    """What the paper published, beside ours, as Markdown; nothing where it published nothing."""
-    if beside.empty:
-        return []
+def published_cells(beside: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of `published_table` for people."""
     rows = []
     for record in beside.to_dict("split")["data"]:
         run, tasks, seeds, theirs, ours, difference, low, high, tolerance, said, source = record
@@ -243,12 +273,26 @@ def _beside(beside: pd.DataFrame) -> list[str]:
         cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
         rows.append([*map(str, cells), said, source])
     headings = ["run", "tasks", "seeds", "published %", "ours %", "difference", "tolerance", "verdict", "source"]
-    return ["## Beside the paper", "", *_markdown_table(headings, rows), ""]
+    return headings, rows
+
+
+def paired_cells(paired: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of `paired_table` for people."""
+    rows = [
+        [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
+        for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]
+    ]
+    return ["run", "against", "tasks", "seeds", "difference in points"], rows
+
+
+def _section(title: str, cells: tuple[list[str], list[list[str]]]) -> list[str]:
+    """A table under a title as Markdown; nothing for no rows."""
+    return [f"## {title}", "", *_markdown_table(*cells), ""] if cells[1] else []
 
 
 def to_text(final: pd.DataFrame) -> str:
     """The final table for a terminal, aligned."""
-    headings, rows = _cells(final)
+    headings, rows = final_cells(final)
     widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
     lines = []
     for row in [headings, ["-" * width for width in widths], *rows]:

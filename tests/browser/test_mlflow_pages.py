@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,28 +16,8 @@ from typing import Any
 import mlflow
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from orchestrator.tracking import tracking_uri
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
-    reason="needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)",
-)
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1600,1200",
-]
 
 
 class Pages:
@@ -69,7 +47,7 @@ class Pages:
 
 
 @pytest.fixture
-def pages(tmp_path: Path) -> Iterator[Pages]:
+def pages(tmp_path: Path, browser: webdriver.Chrome) -> Iterator[Pages]:
     """Pages of the output `runs` in tmp_path."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,15 +58,9 @@ def pages(tmp_path: Path) -> Iterator[Pages]:
     assert server.stdout is not None
     assert address in server.stdout.readline()
     _wait_for(f"{address}/health")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        yield Pages(driver, address)
+        yield Pages(browser, address)
     finally:
-        driver.quit()
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
         server.stdout.close()

@@ -88,8 +88,9 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
     assert "supsup ui output=here" in found.out
     (report,) = (tmp_path / "here" / "sweeps").glob("small-*/report")
     assert {path.name for path in report.iterdir()} == {
-        "accuracy_by_task.png", "accuracy_over_tasks.png",
-        "confusion.csv", "final.csv", "points.csv", "published.csv", "report.md", "summary.csv", "tasks.csv",
+        "accuracy_by_task.png", "accuracy_by_task.svg", "accuracy_over_tasks.png", "accuracy_over_tasks.svg",
+        "confusion.csv", "final.csv", "paired.csv", "points.csv", "published.csv", "report.html", "report.md",
+        "summary.csv", "tasks.csv",
     }  # fmt: skip
     tasks = pd.read_csv(report / "tasks.csv")
     points = pd.read_csv(report / "points.csv")

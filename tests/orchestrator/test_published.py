@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from orchestrator.report.published import curves, published_table, verdict
-from orchestrator.report.tables import to_markdown
+from orchestrator.report.tables import paired_table, to_markdown
 from orchestrator.sweep import open_sweep
 
+NO_PAIRS = paired_table(pd.DataFrame({"metric": [], "run": []}))
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
@@ -46,7 +47,9 @@ def test_a_figures_curves_stand_beside_its_runs() -> None:
         ["PSP GG", 10, 94.8, 97.0, 2.2, "better"],
     ]
     assert found["low"].tolist() == pytest.approx([-0.07, -9.33, 1.2])
-    text = to_markdown(open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []), pd.DataFrame({"run": []}), found, 0, [])
+    text = to_markdown(
+        open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []), pd.DataFrame({"run": []}), (found, NO_PAIRS), 0, []
+    )
     assert "| PSP GG | 10 | 3 | 94.80 | 97.00 | +2.20 (+1.20 to +3.20) | ±0.8 | better | figure 7, left |" in text
 
 
