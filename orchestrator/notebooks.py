@@ -1,0 +1,54 @@
+"""For notebooks and scripts: results as data frames, figures as matplotlib objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from orchestrator.report import figures, tables
+from orchestrator.status import read_states
+from orchestrator.sweep import Sweep, all_sweeps, find_sweep
+from supsup_core.errors import InputError
+
+FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
+"""Columns of `load_results`; those that a sweep varies follow, by their dotted keys."""
+
+
+def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
+    """What the sweeps of an output have measured so far, one row per run, seed, number of tasks learned and metric.
+
+    path: an output folder (`output=DIR`, by default `runs`). sweep: the one that is meant, by the beginning of its
+    name; without it, all of them. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies.
+    InputError when there is no such output or sweep.
+    """
+    output = Path(path).expanduser().absolute()
+    found = all_sweeps(output) if sweep is None else [find_sweep(output, sweep)]
+    if not found:
+        raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or name another output")
+    table = pd.concat([_of(one) for one in found], ignore_index=True)
+    return table[[*FIRST, *(column for column in table.columns if column not in FIRST)]]
+
+
+def _of(sweep: Sweep) -> pd.DataFrame:
+    groups = sweep.plan()
+    points = tables.points_table(groups, read_states(sweep))
+    rows = [
+        {
+            **{key: str(value) if isinstance(value, dict | list) else value for key, value in run.varied.items()},
+            "run": run.label,
+            "seed": run.experiment.seed,
+            "scenario": run.experiment.scenario.name,
+            "method": run.experiment.node["method"]["name"],
+        }
+        for group in groups
+        for run in group.runs
+    ]
+    runs = pd.DataFrame(rows).drop_duplicates(["run", "seed"])
+    return points.merge(runs, on=["run", "seed"]).assign(sweep=sweep.sweep_id, scale=sweep.config.scale)
+
+
+def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
+    """Average accuracy over the tasks learned, a line per run, seeds as a 95 % band; `results` from `load_results`."""
+    return figures.accuracy_over_tasks(tables.summary_table(results), title)
