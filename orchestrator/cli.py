@@ -162,6 +162,20 @@ def report(arguments: tuple[str, ...]) -> int:
     return inspection.report(wanted, _output(options))
 
 
+@cli.command(epilog="Example: supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'")
+@click.argument("arguments", nargs=-1, metavar="RUN RUN... [output=DIR]")
+def compare(arguments: tuple[str, ...]) -> int:
+    """Show two or more RUNs side by side: the keys they differ in, and their metrics.
+
+    A run is named by words of its sweep's and its own name, as `supsup plan` shows them, or by its id.
+    """
+    from orchestrator import comparison
+
+    words = [item for item in arguments if not item.startswith("output=")]
+    _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
+    return comparison.compare(words, _output(options))
+
+
 @cli.command(epilog="Example: supsup ui output=runs --port 5000")
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")

@@ -17,6 +17,8 @@ import pytest
 
 Command = Callable[..., Any]
 
+VERBS = ("plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "compare", "ui")
+
 
 def test_help_answers_at_once() -> None:
     times = []
@@ -27,14 +29,24 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - started)
     assert statistics.median(times) < 0.3
-    for verb in ("plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"):
+    for verb in (
+        "plan",
+        "sweep",
+        "sweeps",
+        "resume",
+        "status",
+        "evaluate",
+        "fork",
+        "decisions",
+        "report",
+        "compare",
+        "ui",
+    ):
         assert verb in found.stdout
     assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
 
 
-@pytest.mark.parametrize(
-    "verb", ["plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "ui"]
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(supsup: Command, verb: str) -> None:
     found = supsup(verb, "--help")
     assert found.code == 0
@@ -102,6 +114,24 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
     assert set(confusion[confusion.seed == 0].task) == {0, 1, 2}
     for picture in report.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    assert supsup("compare", "a", "b").code == 2
+    assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1]), "--local").code == 0
+    found = supsup("compare", "small GG seed=0", "GNu seed=1")
+    assert found.code == 0, found.err
+    lines = {line.split("  ")[0].strip(): line.split()[-2:] for line in found.out.splitlines()}
+    assert lines["scenario"] == ["GG", "GNu"]
+    assert lines["seed"] == ["0", "1"]
+    assert "training.num_batches" not in lines  # the same in both
+    assert "after 3 tasks" in found.out
+    assert re.search(r"  accuracy +\d+\.\d\d % +\d+\.\d\d %", found.out)
+    ambiguous = supsup("compare", "small GG", "GNu seed=1")
+    assert ambiguous.code == 2
+    assert "several runs fit" in ambiguous.err
+    assert "no such run" in supsup("compare", "small GX", "GNu seed=1").err
+    assert "name two runs" in supsup("compare", "small GG seed=0").err
 
 
 def test_evaluate_trains_nothing_and_adds_runs_that_stay(supsup: Command, sweep_file: Callable[..., Path]) -> None:
