@@ -176,6 +176,20 @@ def compare(arguments: tuple[str, ...]) -> int:
     return comparison.compare(words, _output(options))
 
 
+@cli.command(epilog="Example: supsup export 'quickstart GNu entropy seed=0'")
+@click.argument("run")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+def export(run: str, arguments: tuple[str, ...]) -> int:
+    """Log a finished RUN as an MLflow model that infers the task and answers.
+
+    A run is named by words of its sweep's and its own name, as `supsup plan` shows them, or by its id.
+    """
+    from orchestrator import inspection
+
+    _, options = _split(arguments, ("output",))
+    return inspection.export(run, _output(options))
+
+
 @cli.command(epilog="Example: supsup ui output=runs --port 5000")
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import Run
+from orchestrator.plan import Group, Run
 from orchestrator.status import read_states
 from orchestrator.sweep import Sweep, all_sweeps
 from supsup_core.errors import InputError
@@ -17,10 +17,11 @@ _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A run of a sweep with the metrics of its points, by the number of tasks learned."""
 
     sweep: Sweep
+    group: Group
     run: Run
     points: Mapping[int, Mapping[str, float]]
 
@@ -31,8 +32,7 @@ class _Measured:
 
 def compare(wanted: Sequence[str], output: Path) -> int:
     """Print the keys in which runs differ, and their metrics at the last number of tasks that all of them have."""
-    runs = _all_runs(output)
-    chosen = [_the_one(word, runs) for word in wanted]
+    chosen = [find_run(word, output) for word in wanted]
     if len({id(run) for run in chosen}) < 2:
         raise InputError("command line: name two runs at least, by words of their names; `supsup status` lists sweeps")
     common = set.intersection(*(set(run.points) for run in chosen))
@@ -56,7 +56,7 @@ def compare(wanted: Sequence[str], output: Path) -> int:
     return 0
 
 
-def _all_runs(output: Path) -> list[_Measured]:
+def _all_runs(output: Path) -> list[Measured]:
     found = []
     for sweep in all_sweeps(output):
         states = read_states(sweep)
@@ -65,15 +65,15 @@ def _all_runs(output: Path) -> list[_Measured]:
             for run in group.runs:
                 rows = {} if state is None else state.points
                 points = {n: row.payload["metrics"] for (run_id, n), row in rows.items() if run_id == run.run_id}
-                found.append(_Measured(sweep, run, points))
+                found.append(Measured(sweep, group, run, points))
     if not found:
         raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
     return found
 
 
-def _the_one(word: str, runs: Sequence[_Measured]) -> _Measured:
+def find_run(word: str, output: Path) -> Measured:
     """The run whose name holds all the words, or whose id begins so; InputError when none or several do."""
-    parts = word.split()
+    runs, parts = _all_runs(output), word.split()
     fitting = [run for run in runs if run.run.run_id.startswith(word) or all(part in run.name for part in parts)]
     if len(fitting) == 1:
         return fitting[0]

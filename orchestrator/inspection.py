@@ -1,17 +1,24 @@
-"""Verbs that only look at a finished or running sweep: status and report."""
+"""Verbs that only look at a finished or running sweep: status, report and export."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
+import torch
+
 from orchestrator import environment
+from orchestrator.comparison import find_run
+from orchestrator.exporting import export_run
 from orchestrator.files import holder_of
+from orchestrator.loading import load_run
 from orchestrator.progress import line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_states, sweep_status
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import Tracker, tracking_uri
+from supsup_core.errors import InputError
 
 
 def status(wanted: str | None, output: Path, as_json: bool) -> int:
@@ -46,6 +53,29 @@ def _print(found: SweepStatus) -> None:
             print(f"    made again: {lost}")
         for failure in group.failures:
             print(f"    FAILED {failure}")
+
+
+def export(wanted: str, output: Path) -> int:
+    """Log a finished run as an MLflow model, and print how to load it."""
+    found = find_run(wanted, output)
+    if holder_of(found.sweep.path) is not None:
+        raise InputError(f"{found.sweep.sweep_id}: is running; export it when it is done")
+    loaded = load_run(found.sweep, found.group, found.run)
+    task = loaded.experiment.benchmark.task(loaded.tasks[0], loaded.dataset, loaded.experiment.seed)
+    example = task.test_batch(torch.arange(min(4, task.num_test)))[0].numpy()
+    groups = found.sweep.plan()
+    with tempfile.TemporaryDirectory() as scratch:
+        export_run(found.sweep, loaded, Path(scratch))
+        tracker = Tracker(found.sweep, groups, environment.describe(found.sweep.folder))
+        tracker.project()
+        uri = tracker.log_model(found.run.run_id, Path(scratch), example)
+        tracker.finish({group_id: state.ended for group_id, state in read_states(found.sweep).items()})
+    params = ", params={'task': 0}" if loaded.experiment.scenario.given_at_inference else ""
+    print(f"{found.name}: an MLflow model now\n")
+    print(f"  mlflow.set_tracking_uri({tracking_uri(output)!r})")
+    print(f"  model = mlflow.pyfunc.load_model({uri!r})")
+    print(f"  model.predict(images{params})    # float32 {('images', *example.shape[1:])}: label and mask of each")
+    return 0
 
 
 def report(wanted: str | None, output: Path) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.experiment import Experiment
@@ -11,7 +14,7 @@ from orchestrator.plan import Group, Run
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep
-from orchestrator.worker import learner_of
+from orchestrator.worker import states_of
 from supsup_core.benchmarks import Dataset
 from supsup_core.errors import InputError
 from supsup_core.methods import Learner, Problem
@@ -19,15 +22,20 @@ from supsup_core.methods import Learner, Problem
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run with all it has learned. `tasks`: those it has met; `masks`: of each of them, the numbers of the masks that
-    are its own (several, or none, are possible in NNs)."""
+    """A run with all it has learned. `states`: of each task learned, in NNs of each mask. `tasks`: those it has met;
+    `masks`: of each of them, the numbers of the masks that are its own (several, or none, are possible in NNs)."""
 
     experiment: Experiment
     problem: Problem
     dataset: Dataset
-    learner: Learner
+    states: list[dict[str, Tensor]]
     tasks: list[int]
     masks: list[list[int]]
+
+    @cached_property
+    def learner(self) -> Learner:
+        """What answers with all that was learned."""
+        return self.experiment.method.learner(self.problem, self.states)
 
 
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
@@ -55,7 +63,5 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
         store = ArtifactStore(sweep.output / "store")
         keys, tasks = [shard.key for shard in group.shards[:last]], list(range(last))
         masks = [[task] for task in tasks]
-    problem = experiment.problem(device)
-    learner = learner_of(experiment, problem, keys, store)
     dataset = experiment.benchmark.source().load(sweep.data_root)
-    return LoadedRun(experiment, problem, dataset, learner, tasks, masks)
+    return LoadedRun(experiment, experiment.problem(device), dataset, states_of(experiment, keys, store), tasks, masks)

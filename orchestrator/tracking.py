@@ -8,9 +8,11 @@ crash or resume loses or doubles one.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -184,6 +186,34 @@ class Tracker:
         """Attach files to the sweep's run."""
         for file in files:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
+
+    def log_model(self, run_id: str, folder: Path, example: Any) -> str:
+        """Log an exported run (exporting.export_run) as an MLflow model of its evaluation run; returns its URI.
+
+        example: a few images (images, *input_shape) float32, kept as the input example.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # MLflow's, of type hints of its own
+            import mlflow.pyfunc
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+        from orchestrator.environment import PACKAGES
+
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+            outputs=Schema([ColSpec("long", "label"), ColSpec("long", "mask")]),
+            params=ParamSchema([ParamSpec("task", "long", -1)]),
+        )
+        versions = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
+        mlflow.set_tracking_uri(tracking_uri(self._sweep.output))
+        with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model", python_model=str(Path(__file__).with_name("served_model.py")),
+                artifacts={"learned": str(folder)}, signature=signature, input_example=example,
+                pip_requirements=versions,
+            )  # fmt: skip
+        return str(logged.model_uri)
 
     def finish(self, statuses: dict[str, str]) -> None:
         """End every run. statuses: group_id to done, failed or interrupted; the parent takes the worst."""

@@ -194,7 +194,10 @@ class Worker:
         if self._learner is None or self._learner[0] != (keys, problem.net):
             self._learner = None  # two at once would be twice the memory
             store = self._versions if experiment.allocation is not None else self._store
-            self._learner = ((keys, problem.net), learner_of(experiment, problem, keys, store))
+            self._learner = (
+                (keys, problem.net),
+                experiment.method.learner(problem, states_of(experiment, keys, store)),
+            )
         return self._learner[1]
 
 
@@ -211,16 +214,14 @@ def _state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str
     return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
 
 
-def learner_of(experiment: Experiment, problem: Problem, keys: Sequence[str], store: ArtifactStore) -> Learner:
-    """A learner of the masks with these keys; `store` holds whole tasks, or in NNs the versions of masks.
+def states_of(experiment: Experiment, keys: Sequence[str], store: ArtifactStore) -> list[dict[str, Tensor]]:
+    """The states with these keys, as a learner takes them; `store` holds whole tasks, or in NNs the versions of masks.
 
     CorruptArtifactError when one is damaged or gone.
     """
     if experiment.allocation is not None:
-        states = [{"mask": read_mask(store, key)} for key in keys]
-    else:
-        states = [_state(store, key, superseded=key != keys[-1]) for key in keys]
-    return experiment.method.learner(problem, states)
+        return [{"mask": read_mask(store, key)} for key in keys]
+    return [_state(store, key, superseded=key != keys[-1]) for key in keys]
 
 
 _SEGMENT_JOBS = ("decide", "advance", "save")

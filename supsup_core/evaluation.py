@@ -147,24 +147,28 @@ class Decisions:
         }
 
 
-@torch.no_grad()
-def _decide(
-    learner: Learner,
-    task: Task,
-    groups: Sequence[Tensor],
-    num_deciding: int,
-    choose: tuple[Rule, Objective, int | None],
-) -> Decisions:
-    """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
+Choose = tuple[Rule, Objective, int | None]
+"""A rule, the objective that it minimises, and the mask that is given, if one is."""
+
+
+def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> Tensor:
+    """The mask (D,) of each decision, from the images (images, *shape) that take it."""
     rule, objective, given = choose
-    chosen = torch.empty(len(groups), dtype=torch.int64)
+    chosen = torch.empty(len(deciding), dtype=torch.int64)
     by_size: dict[int, list[int]] = {}
-    for number, group in enumerate(groups):
-        by_size.setdefault(min(num_deciding, len(group)), []).append(number)
-    for size, numbers in by_size.items():
-        x = torch.stack([task.test_batch(groups[number][:size])[0] for number in numbers])
+    for number, images in enumerate(deciding):
+        by_size.setdefault(len(images), []).append(number)
+    for numbers in by_size.values():
+        x = torch.stack([deciding[number] for number in numbers])
         with torch.enable_grad():
             chosen[numbers] = rule.choose(learner, x, objective, given)
+    return chosen
+
+
+@torch.no_grad()
+def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
+    """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
+    chosen = _chosen(learner, [task.test_batch(group[:num_deciding])[0] for group in groups], choose)
     correct = torch.zeros(len(groups), dtype=torch.int64)
     for mask in sorted(set(chosen.tolist())):
         numbers = torch.nonzero(chosen == mask).squeeze(1).tolist()
@@ -174,6 +178,28 @@ def _decide(
         sizes = [len(groups[number]) for number in numbers]
         correct[numbers] = torch.stack([part.sum() for part in torch.split(hits, sizes)])
     return Decisions(chosen, torch.tensor([len(group) for group in groups]), correct)
+
+
+def _groups(num_images: int, inference: Inference) -> list[Tensor]:
+    """The runs of images that are decided for together, in the paper's protocol: their indices."""
+    groups = list(torch.split(torch.arange(num_images), inference.decision_group))
+    if len(groups) > 1 and len(groups[-1]) == 1 < inference.images_per_decision:
+        groups[-2:] = [torch.cat(groups[-2:])]  # one image alone may not do where several were asked for
+    return groups
+
+
+@torch.no_grad()
+def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
+    """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
+    images: each run of `decision_group` images, of one task, has its mask from the first of them, or it is `given`."""
+    groups = _groups(len(x), inference)
+    choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
+    chosen = _chosen(learner, [x[group[: inference.images_per_decision]] for group in groups], choose)
+    masks = torch.cat([mask.expand(len(group)) for mask, group in zip(chosen, groups, strict=True)])
+    labels = torch.empty(len(x), dtype=torch.int64)
+    for mask in sorted(set(chosen.tolist())):
+        labels[masks == mask] = learner.predict(x[masks == mask], mask)
+    return labels, masks
 
 
 def evaluate(
@@ -186,10 +212,7 @@ def evaluate(
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
-    whole = torch.arange(task.num_test)
-    paper = list(torch.split(whole, inference.decision_group))
-    if len(paper) > 1 and len(paper[-1]) == 1 < inference.images_per_decision:
-        paper[-2:] = [torch.cat(paper[-2:])]  # one image alone may not do where several were asked for
+    paper = _groups(task.num_test, inference)
     results = {"paper": _decide(learner, task, paper, inference.images_per_decision, choose)}
     if inference.strict_images and given is None:
         child = seeding.child_seed(seed, "strict", index)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from supsup_core.benchmarks import Task
 from supsup_core.errors import InputError
-from supsup_core.evaluation import Inference, check, evaluate
+from supsup_core.evaluation import Inference, answer, check, evaluate
 from supsup_core.inference import RULES, Rule
 from supsup_core.methods import METHODS, Learner
 from supsup_core.nets import NETS
@@ -127,3 +127,15 @@ def test_what_does_not_go_together_is_refused(
 def test_impossible_inference_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InputError):
         Inference(**fields)
+
+
+@pytest.mark.parametrize(("deciding", "group"), [(1, 4), (3, 4), (4, 5), (1, 7)])
+def test_answers_to_images_are_those_of_their_evaluation(by_parity: str, deciding: int, group: int) -> None:
+    inference = Inference(rule=by_parity, images_per_decision=deciding, decision_group=group, strict_images=0)
+    x, y = Numbers().all_test()
+    labels, masks = answer(Parrot(), x, inference)
+    decisions = evaluate(Parrot(), Numbers(), 0, scenario("GNu"), inference, 0)["paper"]
+    assert torch.repeat_interleave(decisions.chosen, decisions.sizes).tolist() == masks.tolist()
+    assert int((labels == y).sum()) == int(decisions.correct.sum())
+    given, _ = answer(Parrot(), x, Inference(rule="known"), given=1)
+    assert given.tolist() == Parrot().predict(x, 1).tolist()

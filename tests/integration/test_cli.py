@@ -17,7 +17,20 @@ import pytest
 
 Command = Callable[..., Any]
 
-VERBS = ("plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "compare", "ui")
+VERBS = (
+    "plan",
+    "sweep",
+    "sweeps",
+    "resume",
+    "status",
+    "evaluate",
+    "fork",
+    "decisions",
+    "report",
+    "compare",
+    "export",
+    "ui",
+)
 
 
 def test_help_answers_at_once() -> None:
