@@ -74,7 +74,8 @@ def export(wanted: str, output: Path) -> int:
     print(f"{found.name}: an MLflow model now\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri(output)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
-    print(f"  model.predict(images{params})    # float32 {('images', *example.shape[1:])}: label and mask of each")
+    shape = " × ".join(map(str, ("images", *example.shape[1:])))
+    print(f"  model.predict(images{params})    # float32, {shape}: the label and the mask of each")
     return 0
 
 

@@ -21,8 +21,12 @@ class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Read the run from the model's artifacts."""
         self._run = ExportedRun(Path(context.artifacts["learned"]))
 
-    # MLflow takes a type hint of the images for a schema of its own; they have one, the model's signature.
-    def predict(self, context, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    def predict(
+        self,
+        context: Any,
+        model_input: np.ndarray,  # type: ignore[type-arg]  # MLflow warns of other hints, and of none
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Images (images, *input_shape), float32, to their labels and the masks that answered. params: `task`, where
         the scenario gives it."""
         task = int((params or {}).get("task", -1))

@@ -52,6 +52,7 @@ def test_a_model_loaded_elsewhere_answers_as_the_evaluation_did(
     assert supsup("sweep", file, "--local").code == 0
     found = supsup("export", f"small {scenario}")
     assert found.code == 0, found.err
+    assert "Warning" not in found.err
     uri, address = re.search(r"set_tracking_uri\('(.*)'\)", found.out), re.search(r"load_model\('(.*)'\)", found.out)
     assert uri
     assert address
