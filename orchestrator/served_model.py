@@ -24,7 +24,7 @@ class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(
         self,
         context: Any,
-        model_input: np.ndarray,  # type: ignore[type-arg]  # MLflow warns of other hints, and of none
+        model_input: np.ndarray,  # MLflow warns of every other hint, and of none
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Images (images, *input_shape), float32, to their labels and the masks that answered. params: `task`, where
