@@ -22,7 +22,7 @@ def seconds(num_workers: int) -> float:
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml",
-            f"benchmark.num_tasks={TASKS}", "scenario=GG", "inference.objective=H", f"evaluation.at=[{TASKS}]",
+            f"benchmark.num_tasks={TASKS}", "only=SupSup", f"evaluation.at=[{TASKS}]",
             "--workers", str(num_workers), f"output={output}",
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)

@@ -155,7 +155,7 @@ def decisions(arguments: tuple[str, ...], as_csv: bool, changes: tuple[str, ...]
 @cli.command(epilog="Example: supsup report quickstart")
 @click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
 def report(arguments: tuple[str, ...]) -> int:
-    """Write a sweep's tables (CSV, Markdown) and figure (PNG), and attach them to its MLflow run."""
+    """Write a sweep's page (HTML), tables (CSV, Markdown) and figures, and attach them to its MLflow run."""
     from orchestrator import inspection
 
     wanted, options = _split(arguments, ("output",))
@@ -186,7 +186,9 @@ def export(run: str, arguments: tuple[str, ...]) -> int:
     """
     from orchestrator import inspection
 
-    _, options = _split(arguments, ("output",))
+    unwanted, options = _split(arguments, ("output",))
+    if unwanted is not None:
+        raise click.UsageError(f"one run at a time; put the words of its name in quotes: '{run} {unwanted}'")
     return inspection.export(run, _output(options))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,10 @@ class Measured:
 
 def compare(wanted: Sequence[str], output: Path) -> int:
     """Print the keys in which runs differ, and their metrics at the last number of tasks that all of them have."""
-    chosen = [find_run(word, output) for word in wanted]
-    if len({id(run) for run in chosen}) < 2:
-        raise InputError("command line: name two runs at least, by words of their names; `supsup status` lists sweeps")
+    runs = _all_runs(output)
+    chosen = [_the_one(word, runs) for word in wanted]
+    if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < max(2, len(chosen)):
+        raise InputError("command line: name two different runs, by words of their names as `supsup plan` shows them")
     common = set.intersection(*(set(run.points) for run in chosen))
     if not common:
         told = "; ".join(f"{run.name} has {sorted(run.points) or 'none'}" for run in chosen)
@@ -60,7 +62,12 @@ def _all_runs(output: Path) -> list[Measured]:
     found = []
     for sweep in all_sweeps(output):
         states = read_states(sweep)
-        for group in sweep.plan():
+        try:
+            groups = sweep.plan()
+        except InputError as error:
+            print(f"supsup: {sweep.sweep_id} is left out: {error}", file=sys.stderr)
+            continue
+        for group in groups:
             state = states.get(group.group_id)
             for run in group.runs:
                 rows = {} if state is None else state.points
@@ -72,13 +79,31 @@ def _all_runs(output: Path) -> list[Measured]:
 
 
 def find_run(word: str, output: Path) -> Measured:
-    """The run whose name holds all the words, or whose id begins so; InputError when none or several do."""
-    runs, parts = _all_runs(output), word.split()
-    fitting = [run for run in runs if run.run.run_id.startswith(word) or all(part in run.name for part in parts)]
+    """The run of an output that is named: in full, by its id, by whole words of its name and the beginning of its
+    sweep's, or by parts of words, whatever fits first; InputError when nothing does, or several do."""
+    return _the_one(word, _all_runs(output))
+
+
+def _the_one(word: str, runs: Sequence[Measured]) -> Measured:
+    parts = word.split()
+
+    def by_words(run: Measured) -> bool:
+        return all(part in run.run.name.split() or run.sweep.sweep_id.startswith(part) for part in parts)
+
+    def by_parts(run: Measured) -> bool:
+        return all(part in run.name for part in parts)
+
+    fitting: list[Measured] = []
+    for fits in (
+        lambda run: word in (run.name, run.run.name) or run.run.run_id.startswith(word),
+        by_words,
+        by_parts,
+    ):
+        fitting = fitting or [run for run in runs if fits(run)]
     if len(fitting) == 1:
         return fitting[0]
     problem = "several runs fit" if fitting else "no such run"
-    names = [f"{run.name!r}" for run in (fitting or runs)[:8]]
+    names = [f"{run.name!r} ({run.run.run_id})" for run in (fitting or runs)[:8]]
     more = f" and {len(fitting or runs) - 8} more" if len(fitting or runs) > 8 else ""
     raise InputError(f"{word!r}: {problem}; there are: {', '.join(names)}{more}")
 

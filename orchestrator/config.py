@@ -148,7 +148,8 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
         changes["only"] = [changes["only"]]
     merged = merge(_Schema, loaded, where)
     scale = str(changes.pop("scale", merged.scale))
-    for made, origin in ((_scaled(merged, scale, where), f"{where}: scales.{scale}"), (changes, "command line")):
+    asked = ((_scaled(merged, scale, where), f"{where}: scales.{scale}"), (changes, "command line"))
+    for made, origin in ((_by_key(node), origin) for node, origin in asked):
         for section in (merged.grid, *merged.variants.values()):
             for key, value in made.items():
                 _take_over(section, key, value)
@@ -164,12 +165,26 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
 def _scaled(merged: DictConfig, scale: str, where: str) -> Node:
     """The changes of a scale; InputError, listing those there are, when a sweep has no such one."""
     scales = cast(dict[str, Node], OmegaConf.to_container(merged.scales))
+    if PAPER in scales:
+        raise InputError(f"{where}: scales.{PAPER}: is the file as it stands; give the scale another name")
     if scale == PAPER:
         return {}
     if scale not in scales:
         known = [*sorted(scales), PAPER]
         raise InputError(f"{where}: scale: no {scale!r}{nearest(scale, known)}; there are: {', '.join(known)}")
     return {"name": f"{merged.name}_{scale}", **scales[scale]}
+
+
+def _by_key(changes: Node, prefix: str = "") -> Node:
+    """Changes by their full dotted keys; a mapping with a `name` is one value, as are a grid and variants."""
+    found: Node = {}
+    for key, value in changes.items():
+        full = f"{prefix}{key}"
+        if isinstance(value, dict) and value and "name" not in value and full not in ("grid", "variants", "scales"):
+            found |= _by_key(value, f"{full}.")
+        else:
+            found[full] = value
+    return found
 
 
 def _make_way(held: Any, path: Sequence[str], value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,15 @@ FORMAT = 1
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
     """Write a run into an empty folder. InputError where a module of the user's is not a file that can go with it."""
-    dotted = [entry for entry in sweep.config.imports if not entry.endswith(".py")]
-    if dotted:
-        raise InputError(f"imports: {dotted[0]} is not a .py file, which an exported run can take along; name the file")
+    for path, text in user_modules.sources(sweep.config.imports, sweep.folder).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(text)
     names = [Path(entry).name for entry in sweep.config.imports]
-    for entry, name in zip(sweep.config.imports, names, strict=True):
-        shutil.copy(sweep.folder / entry, folder / name)
     tensors = {f"{number}.{name}": t.contiguous() for number, s in enumerate(run.states) for name, t in s.items()}
     safetensors.torch.save_file(tensors, folder / "learned.safetensors")
     node = {
         "format": FORMAT, "experiment": run.experiment.node, "seed": run.experiment.seed,
-        "num_states": len(run.states), "imports": names, "tasks": run.tasks, "masks": run.masks,
+        "num_states": len(run.states), "imports": names, "tasks": run.tasks, "masks": run.masks, "numbers": run.numbers,
     }  # fmt: skip
     (folder / "experiment.json").write_text(json.dumps(node, indent=1))
 
@@ -57,13 +54,14 @@ class ExportedRun:
                 states[int(number)][key] = tensor
             user_modules.load(node["imports"], folder)
             self.experiment: Experiment = build_experiment(node["experiment"], node["seed"])
+            self._numbers = torch.tensor(node["numbers"], dtype=torch.int64)
             self._masks: dict[int, Sequence[int]] = dict(zip(node["tasks"], node["masks"], strict=True))
         except (OSError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
             raise CorruptError(f"{folder}: not a whole exported run ({error}); export it again") from error
         self._learner: Learner = self.experiment.method.learner(self.experiment.problem(device), states)
 
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
-        """Labels and masks (images,) for images x (images, *input_shape), float32 as the benchmark shows them.
+        """Labels and masks' numbers (images,) for x (images, *input_shape), float32 images as the benchmark shows them.
 
         The task is inferred as in the run's evaluation: each run of `decision_group` images is of one task. Where the
         scenario gives the task identity, so must the caller. InputError where they do not, or the task is not known.
@@ -77,4 +75,5 @@ class ExportedRun:
         elif task is not None:
             raise InputError(f"task: scenario {self.experiment.scenario.name} infers it; leave it out")
         with torch.inference_mode(False):
-            return answer(self._learner, x, self.experiment.inference, given)
+            labels, places = answer(self._learner, x, self.experiment.inference, given)
+        return labels, self._numbers[places]

@@ -68,14 +68,17 @@ def export(wanted: str, output: Path) -> int:
         export_run(found.sweep, loaded, Path(scratch))
         tracker = Tracker(found.sweep, groups, environment.describe(found.sweep.folder))
         tracker.project()
-        uri = tracker.log_model(found.run.run_id, Path(scratch), example)
-        tracker.finish({group_id: state.ended for group_id, state in read_states(found.sweep).items()})
-    params = ", params={'task': 0}" if loaded.experiment.scenario.given_at_inference else ""
+        params = {"task": loaded.tasks[0]} if loaded.experiment.scenario.given_at_inference else {}
+        try:
+            uri = tracker.log_model(found.run.run_id, Path(scratch), example, params)
+        finally:
+            tracker.finish({group_id: state.ended for group_id, state in read_states(found.sweep).items()})
     print(f"{found.name}: an MLflow model now\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri(output)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
-    print(f"  model.predict(images{params})    # float32, {shape}: the label and the mask of each")
+    given = f", params={params}" if params else ""
+    print(f"  model.predict(images{given})    # float32, {shape}: the label and the mask of each")
     return 0
 
 

@@ -22,13 +22,15 @@ from supsup_core.methods import Learner, Problem
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run with all it has learned. `states`: of each task learned, in NNs of each mask. `tasks`: those it has met;
-    `masks`: of each of them, the numbers of the masks that are its own (several, or none, are possible in NNs)."""
+    """A run with all it has learned. `states`: of each task learned, in NNs of each live mask; `numbers`: what those
+    are called, which in NNs tells more than their places. `tasks`: those it has met; `masks`: the places of each one's
+    own masks (in NNs several are possible, or none)."""
 
     experiment: Experiment
     problem: Problem
     dataset: Dataset
     states: list[dict[str, Tensor]]
+    numbers: list[int]
     tasks: list[int]
     masks: list[list[int]]
 
@@ -58,10 +60,11 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
     if experiment.allocation is not None:
         due = state.due[last]
         store = ArtifactStore(path.parent / "masks")
-        keys, tasks, masks = due["keys"], due["tasks"], due["right"]
+        keys, numbers, tasks, masks = due["keys"], due["numbers"], due["tasks"], due["right"]
     else:
         store = ArtifactStore(sweep.output / "store")
         keys, tasks = [shard.key for shard in group.shards[:last]], list(range(last))
-        masks = [[task] for task in tasks]
+        numbers, masks = tasks, [[task] for task in tasks]
     dataset = experiment.benchmark.source().load(sweep.data_root)
-    return LoadedRun(experiment, experiment.problem(device), dataset, states_of(experiment, keys, store), tasks, masks)
+    states = states_of(experiment, keys, store)
+    return LoadedRun(experiment, experiment.problem(device), dataset, states, numbers, tasks, masks)

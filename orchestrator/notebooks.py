@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -27,12 +28,22 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     found = all_sweeps(output) if sweep is None else [find_sweep(output, sweep)]
     if not found:
         raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or name another output")
-    table = pd.concat([_of(one) for one in found], ignore_index=True)
+    parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]
+    if not parts:
+        return pd.DataFrame(columns=FIRST)
+    table = pd.concat(parts, ignore_index=True)
     return table[[*FIRST, *(column for column in table.columns if column not in FIRST)]]
 
 
-def _of(sweep: Sweep) -> pd.DataFrame:
-    groups = sweep.plan()
+def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
+    """The table of one sweep; none, with a warning, of one that nobody named and that cannot be planned any more."""
+    try:
+        groups = sweep.plan()
+    except InputError as error:
+        if wanted:
+            raise
+        warnings.warn(f"{sweep.sweep_id} is left out: {error}", stacklevel=3)
+        return []
     points = tables.points_table(groups, read_states(sweep))
     rows = [
         {
@@ -46,9 +57,16 @@ def _of(sweep: Sweep) -> pd.DataFrame:
         for run in group.runs
     ]
     runs = pd.DataFrame(rows).drop_duplicates(["run", "seed"])
-    return points.merge(runs, on=["run", "seed"]).assign(sweep=sweep.sweep_id, scale=sweep.config.scale)
+    return [points.merge(runs, on=["run", "seed"]).assign(sweep=sweep.sweep_id, scale=sweep.config.scale)]
 
 
 def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
-    """Average accuracy over the tasks learned, a line per run, seeds as a 95 % band; `results` from `load_results`."""
+    """Average accuracy over the tasks learned, a line per run, seeds as a 95 % band; `results` from `load_results`.
+
+    Runs of several sweeps are told apart by the sweep's name. InputError when nothing is measured yet.
+    """
+    if not (results["metric"] == "accuracy").any():
+        raise InputError("results: no accuracy in them yet; `supsup resume` goes on with a sweep")
+    if results["sweep"].nunique() > 1:
+        results = results.assign(run=results["sweep"] + " " + results["run"])
     return figures.accuracy_over_tasks(tables.summary_table(results), title)

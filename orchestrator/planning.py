@@ -62,8 +62,13 @@ def list_sweeps(folder: Path) -> int:
     if not files:
         raise InputError(f"{folder}: no sweep files (*.yaml) here; name the folder that has some")
     for file in files:
+        try:
+            scales = [*scales_of(file), PAPER]
+        except InputError as error:
+            print(f"{file.stem}: not a sweep: {error}")
+            continue
         print(f"{file.stem}: {_first_words(file)}", flush=True)
-        for scale in [*scales_of(file), PAPER]:
+        for scale in scales:
             try:
                 found = open_sweep(file, [f"scale={scale}"])
                 groups = found.plan()

@@ -25,6 +25,7 @@ class GroupState:
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
     commits: list[Row] = field(default_factory=list)
     status: str = "planned"
+    at_work: bool = False
     last: Row | None = None
 
     def apply(self, rows: Iterable[Row]) -> GroupState:
@@ -43,17 +44,21 @@ class GroupState:
                     self.lost.clear()  # told, and mended, by the launch that ended
                 self.failed.clear()
                 self.retried.clear()
+                self.at_work = False
                 self.status = "planned"
             case "trained":
                 self.status = "running"
+                self.at_work |= bool(row.payload["seconds"])
                 self.trained.setdefault(key, row)
             case "evaluated":
                 self.status = "running"
+                self.at_work |= bool(row.payload["seconds"])
                 self.evaluated.setdefault(key, row)
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
             case "decision":
                 self.status = "running"
+                self.at_work = True
                 self.decisions.append(row)
             case "met":
                 self.met.setdefault(row.payload["num_learned"], row)
@@ -70,6 +75,7 @@ class GroupState:
                 self.failed[key] = row
             case "ended":
                 self.status = row.payload["status"]
+                self.at_work = False
 
     def tested(self, keys: Iterable[str]) -> dict[int, dict[str, Any]]:
         """The results of evaluations that are done, by task."""

@@ -17,7 +17,7 @@ from orchestrator.sweep import Sweep
 class GroupStatus:
     """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet.
 
-    `masks`: in use in NNs, else None.
+    `masks`: in use in NNs, else None. `at_work`: whether its last launch has begun with what was to be done.
     """
 
     group_id: str
@@ -31,6 +31,7 @@ class GroupStatus:
     accuracy: float | None
     masks: int | None
     num_workers: int
+    at_work: bool
     train_seconds: float | None
     evaluate_seconds: float | None
     failures: list[str]
@@ -82,7 +83,7 @@ def _recent_seconds(rows: Iterable[Row]) -> float | None:
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """The status of one group from its replayed state."""
     if not state.plan:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, None, None, [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [])
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
@@ -105,6 +106,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         accuracy=_mean([value for value in accuracies if value is not None]),
         masks=state.num_masks(),
         num_workers=workers,
+        at_work=state.at_work,
         train_seconds=train_seconds,
         evaluate_seconds=evaluate_seconds,
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
@@ -134,7 +136,7 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     evaluations = sum(evaluations for _, evaluations in planned.values())
     shards_done = sum(group.shards_done for group in groups)
     evaluations_done = sum(group.evaluations_done for group in groups)
-    at_work = sum(group.num_workers for group in groups if group.state == "running")
+    at_work = sum(group.num_workers for group in groups if group.at_work)
     workers = at_work or max((group.num_workers for group in groups), default=1)
     eta = None
     if train_seconds or evaluate_seconds or (shards_done, evaluations_done) == (shards, evaluations):

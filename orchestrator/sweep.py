@@ -211,7 +211,8 @@ def find_sweep(output: Path, wanted: str | None) -> Sweep:
     if wanted is None:
         return _read(folders[-1])
     exact = [folder for folder in folders if folder.name == wanted]
-    fitting = exact or [folder for folder in folders if folder.name.startswith(wanted)]
+    named = [folder for folder in folders if folder.name.rpartition("-")[0] == wanted]
+    fitting = exact or named or [folder for folder in folders if folder.name.startswith(wanted)]
     if len(fitting) == 1:
         return _read(fitting[0])
     names = ", ".join(sorted(folder.name for folder in fitting or folders))

@@ -187,10 +187,11 @@ class Tracker:
         for file in files:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
 
-    def log_model(self, run_id: str, folder: Path, example: Any) -> str:
+    def log_model(self, run_id: str, folder: Path, example: Any, params: dict[str, int]) -> str:
         """Log an exported run (exporting.export_run) as an MLflow model of its evaluation run; returns its URI.
 
-        example: a few images (images, *input_shape) float32, kept as the input example.
+        example: a few images (images, *input_shape) float32, kept as the input example; params: what predicting them
+        needs beside them.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # MLflow's, of type hints of its own
@@ -210,7 +211,8 @@ class Tracker:
         with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(Path(__file__).with_name("served_model.py")),
-                artifacts={"learned": str(folder)}, signature=signature, input_example=example,
+                artifacts={"learned": str(folder)}, signature=signature,
+                input_example=(example, params) if params else example,
                 pip_requirements=versions,
             )  # fmt: skip
         return str(logged.model_uri)

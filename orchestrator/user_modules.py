@@ -42,7 +42,8 @@ def load(imports: Sequence[str], folder: Path) -> None:
 def _load_file(path: Path) -> None:
     loaded = sys.modules.get(path.stem)
     if loaded is not None:
-        if getattr(loaded, "__file__", None) == str(path):
+        file = getattr(loaded, "__file__", None)
+        if file and (file == str(path) or (path.is_file() and Path(file).read_bytes() == path.read_bytes())):
             return
         raise InputError(f"a module called {path.stem!r} is loaded already; rename the file")
     if not path.is_file():
@@ -68,8 +69,29 @@ def source_digest(thing: Any) -> str | None:
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
         return None
-    first = sys.modules[name]
-    top = Path(str(first.__file__)).resolve().parents[name.count(".")]
+    digest = hashlib.sha256()
+    for path, text in _closure(sys.modules[name]).items():
+        digest.update(str(path).encode() + b"\0" + text + b"\0")
+    return digest.hexdigest()
+
+
+def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
+    """The text of the files that `imports` names, and of the modules beside them that these import, by their paths
+    below their top folders. They must be loaded. InputError where an entry is no file, or two files have one path."""
+    found: dict[Path, bytes] = {}
+    for entry in entries:
+        if not entry.endswith(".py"):
+            raise InputError(f"imports: {entry} is not a .py file, which could be taken along; name the file")
+        for path, text in _closure(sys.modules[(folder / entry).stem]).items():
+            if found.setdefault(path, text) != text:
+                raise InputError(f"imports: two modules are called {path}; rename one of them")
+    return found
+
+
+def _closure(first: ModuleType) -> dict[Path, bytes]:
+    """The source of a module, and of the modules below its top folder that it imports, directly or through one
+    another, by path below that folder, in order."""
+    top = Path(str(first.__file__)).resolve().parents[first.__name__.count(".")]
     found: dict[Path, bytes] = {}
     waiting = [first]
     while waiting:
@@ -78,10 +100,7 @@ def source_digest(thing: Any) -> str | None:
         if path not in found:
             found[path] = path.read_bytes()
             waiting += [other for other in _imported(module, found[path]) if _within(other, top)]
-    digest = hashlib.sha256()
-    for path in sorted(found):
-        digest.update(str(path.relative_to(top)).encode() + b"\0" + found[path] + b"\0")
-    return digest.hexdigest()
+    return {path.relative_to(top): found[path] for path in sorted(found)}
 
 
 def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:

@@ -91,6 +91,8 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     sweep_file(scales={"smoke": {"benchmark.num_tasks": 2}}, seeds=[0, 1])
+    (tmp_path / "broken.yaml").write_text("name: [")
+    (tmp_path / "odd.yaml").write_bytes(b"name: \xff")
     lost = {"name": "split", "base": {"name": "image_folder", "folder": "cats", "num_classes": 3}, "num_tasks": 1}
     sweep_file("lost.yaml", benchmark=lost)
     (tmp_path / "small.yaml").write_text(f"# Small it is. And quick.\n{(tmp_path / 'small.yaml').read_text()}")
@@ -99,7 +101,9 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     assert "small: Small it is\n" in found.out
     assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers, .* MB of disk", found.out)
     assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
-    assert re.search(r"lost: .*\n  paper  not here: benchmark.base: cats", found.out)
+    assert re.search(r"lost: .*\n  paper  not here: benchmark.base: .*cats", found.out)
+    assert "broken: not a sweep: " in found.out
+    assert "odd: not a sweep: " in found.out
     assert supsup("sweeps", tmp_path / "none").code == 2
 
 
@@ -129,6 +133,17 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_name_in_full_or_in_whole_words_is_never_ambiguous(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    variants = {"transfer": {}, "no transfer": {"net.num_outputs": 31}, "b=1": {"net.num_outputs": 32}, "b=16": {}}
+    assert supsup("sweep", sweep_file(variants=variants, scenario="GG", seeds=[1, 10]), "--local").code == 0
+    for one, other in (("transfer GG seed=1", "no transfer GG seed=1"), ("b=1 seed=1", "no transfer seed=10")):
+        found = supsup("compare", one, other)
+        assert found.code == 0, found.err
+    assert supsup("report", "small").code == 0
+    assert supsup("sweep", sweep_file("smaller.yaml", name="small_smoke"), "--local").code == 0
+    assert supsup("report", "small").code == 0  # and not small_smoke, which begins so too
+
+
 def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     assert supsup("compare", "a", "b").code == 2
     assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1]), "--local").code == 0
@@ -140,11 +155,13 @@ def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: C
     assert "training.num_batches" not in lines  # the same in both
     assert "after 3 tasks" in found.out
     assert re.search(r"  accuracy +\d+\.\d\d % +\d+\.\d\d %", found.out)
+    assert supsup("compare", "GG seed=0", "small-", "GNu").code == 2
+    assert "two different runs" in supsup("compare", "small GG seed=0", "GG seed=0").err
     ambiguous = supsup("compare", "small GG", "GNu seed=1")
     assert ambiguous.code == 2
     assert "several runs fit" in ambiguous.err
     assert "no such run" in supsup("compare", "small GX", "GNu seed=1").err
-    assert "name two runs" in supsup("compare", "small GG seed=0").err
+    assert "two different runs" in supsup("compare", "small GG seed=0").err
 
 
 def test_evaluate_trains_nothing_and_adds_runs_that_stay(supsup: Command, sweep_file: Callable[..., Path]) -> None:

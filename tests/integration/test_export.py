@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_a_model_loaded_elsewhere_answers_as_the_evaluation_did(
     assert supsup("sweep", file, "--local").code == 0
     found = supsup("export", f"small {scenario}")
     assert found.code == 0, found.err
-    assert "Warning" not in found.err
+    assert "warning" not in found.err.lower()
     uri, address = re.search(r"set_tracking_uri\('(.*)'\)", found.out), re.search(r"load_model\('(.*)'\)", found.out)
     assert uri
     assert address
@@ -87,3 +88,56 @@ def test_a_folder_that_is_not_whole_and_a_task_that_is_not_known_are_refused(
     (folder / "learned.safetensors").write_bytes((folder / "learned.safetensors").read_bytes()[:-1])
     with pytest.raises(CorruptError, match="export it again"):
         ExportedRun(folder)
+
+
+NETS = """
+from dataclasses import dataclass
+from helpers_of_mine import WIDTH
+from supsup_core.nets import NETS
+from supsup_core.nets.mlp import MLP
+
+@NETS.register("narrow")
+@dataclass(frozen=True, kw_only=True)
+class Narrow(MLP):
+    @property
+    def hidden(self):
+        return (WIDTH,)
+"""
+
+EXPORTS = """
+import sys
+from pathlib import Path
+from orchestrator.exporting import ExportedRun, export_run
+from orchestrator.loading import load_run
+from orchestrator.sweep import find_sweep
+sweep = find_sweep(Path(sys.argv[1]), None)
+(group,) = sweep.plan()
+export_run(sweep, load_run(sweep, group, group.runs[0]), Path(sys.argv[2]))
+ExportedRun(Path(sys.argv[2]))  # beside the module that it was made from
+"""
+
+LOADS = """
+import sys
+from pathlib import Path
+from orchestrator.exporting import ExportedRun
+print(type(ExportedRun(Path(sys.argv[1])).experiment.net).__name__)
+"""
+
+
+def test_a_users_modules_go_along_with_what_they_import(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets_of_mine.py").write_text(NETS)
+    (tmp_path / "mine" / "helpers_of_mine.py").write_text("WIDTH = 20\n")
+    changes = {"imports": ["mine/nets_of_mine.py"], "net": {"name": "narrow", "num_outputs": 12}}
+    file = sweep_file(**changes, scenario="GG", evaluation={"at": [3]})
+    output, folder = tmp_path / "runs", tmp_path / "exported"
+    folder.mkdir()
+
+    def python(*arguments: object) -> str:
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    python("-m", "orchestrator.cli", "sweep", file, "--local", f"output={output}")
+    python("-c", EXPORTS, output, folder)
+    shutil.rmtree(tmp_path / "mine")
+    assert python("-c", LOADS, folder).strip() == "Narrow"

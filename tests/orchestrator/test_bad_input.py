@@ -81,6 +81,7 @@ NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
         ({"scale": "smoke"}, ["scale", "no 'smoke'", "there are: paper"]),
         ({"scale": "s", "scales": {"s": {"training.num_batchs": 1}}}, ["scales.s: training.num_batchs", "unknown key"]),
         ({"scales": ["smoke"]}, ["scales"]),
+        ({"scales": {"paper": {"seeds": [1]}}, "scale": "paper"}, ["scales.paper", "another name"]),
         ({"scenario": "GG", "method": {"name": "icarl", "num_exemplars": 5}}, ["method.num_exemplars", "30 classes"]),
         ({"scenario": "GG", "method": {"name": "hop_sup_sup"}}, ["method.name: hop_sup_sup", "hopfield_mlp"]),
         (

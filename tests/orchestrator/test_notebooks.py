@@ -33,5 +33,10 @@ def test_results_of_all_sweeps_come_as_one_tidy_table(
     assert sorted(points["value"]) == pytest.approx(sorted(small["value"]))
     assert set(small["method"]) == {"supsup"}
     assert isinstance(orchestrator.plot_accuracy(small, "two scenarios"), Figure)
+    both = orchestrator.plot_accuracy(found).axes[0].get_legend()
+    assert both is not None
+    assert len(both.get_texts()) == 3  # the other sweep's run of the same name is a line of its own
+    with pytest.raises(InputError, match="no accuracy in them yet"):
+        orchestrator.plot_accuracy(found[found["metric"] == "forgetting"])
     with pytest.raises(AttributeError, match="no attribute 'load_result'"):
         orchestrator.load_result  # noqa: B018

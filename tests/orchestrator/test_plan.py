@@ -170,6 +170,16 @@ def test_a_scale_reaches_into_variants(sweep_file: Callable[..., Path]) -> None:
     assert [run.experiment.training.num_batches for run in found] == [9, 9]
 
 
+def test_a_scale_given_as_a_mapping_leaves_the_keys_it_does_not_name_to_the_variants(
+    sweep_file: Callable[..., Path],
+) -> None:
+    variants = {"a": {"training.learning_rate": 0.5, "training.num_batches": 900}}
+    file = sweep_file(scales={"smoke": {"training": {"num_batches": 9, "batch_size": 32}}}, variants=variants)
+    (run,) = open_sweep(file, ["scale=smoke"]).runs()
+    training = run.experiment.training
+    assert (training.learning_rate, training.num_batches, training.batch_size) == (0.5, 9, 32)
+
+
 def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
     training = {"num_batches": 20, "warmup_batches": 5, "schedule": "cosine"}
     for method in ({"name": "supsup"}, {"name": "icarl", "num_exemplars": 15}):

@@ -14,6 +14,7 @@ from orchestrator.report.tables import paired_table, to_markdown
 from orchestrator.sweep import open_sweep
 
 NO_PAIRS = paired_table(pd.DataFrame({"metric": [], "run": []}))
+H = "SupSup, H GNu one_shot entropy"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
@@ -59,6 +60,24 @@ def test_other_conditions_are_named_in_place_of_a_verdict() -> None:
     found = published_table(groups, summary(("PSP GG", 10, 0.99, 0.98, 1.0)))
     said = "not comparable: benchmark.base.name is digits, not mnist; training.num_batches is 60, not 1000"
     assert found["verdict"].tolist() == [said]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "label"),
+    [
+        ("fig07_permuted_lenet", ["training.learning_rate=1"], "Upper Bound GG"),
+        ("fig07_permuted_lenet", ['only=["SupSup, H"]', "method.mask=top_k", "method.density=0.01"], H),
+        ("fig09_permuted_2500", ["stream.order=recurring", "stream.visits=5"], "NNs NNs one_shot entropy outlier"),
+        ("fig09_permuted_2500", ["inference.decision_group=1"], "GNu GNu one_shot entropy"),
+        ("fig11_hopfield_accuracy", ["training.num_batches=1"], "recovered mask GNu hopfield entropy"),
+    ],
+)
+def test_what_the_paper_did_not_run_gets_no_verdict(file: str, changes: list[str], label: str) -> None:
+    groups = open_sweep(SWEEPS / f"{file}.yaml", changes).plan()
+    measured = summary(*((label, n, 0.9, 0.8, 1.0) for n in (5, 10)))
+    found = published_table(groups, measured)
+    assert len(found)
+    assert all(said.startswith("not comparable: ") for said in found["verdict"])
 
 
 @pytest.mark.parametrize(
