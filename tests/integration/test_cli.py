@@ -18,19 +18,8 @@ import pytest
 Command = Callable[..., Any]
 
 VERBS = (
-    "plan",
-    "sweep",
-    "sweeps",
-    "resume",
-    "status",
-    "evaluate",
-    "fork",
-    "decisions",
-    "report",
-    "compare",
-    "export",
-    "ui",
-)
+    "plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "compare", "export", "ui",
+)  # fmt: skip
 
 
 def test_help_answers_at_once() -> None:
@@ -42,19 +31,7 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - started)
     assert statistics.median(times) < 0.3
-    for verb in (
-        "plan",
-        "sweep",
-        "sweeps",
-        "resume",
-        "status",
-        "evaluate",
-        "fork",
-        "decisions",
-        "report",
-        "compare",
-        "ui",
-    ):
+    for verb in VERBS:
         assert verb in found.stdout
     assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
 
