@@ -48,11 +48,11 @@ class GroupState:
                 self.status = "planned"
             case "trained":
                 self.status = "running"
-                self.at_work |= bool(row.payload["seconds"])
+                self.at_work |= bool(row.payload.get("seconds"))
                 self.trained.setdefault(key, row)
             case "evaluated":
                 self.status = "running"
-                self.at_work |= bool(row.payload["seconds"])
+                self.at_work |= bool(row.payload.get("seconds"))
                 self.evaluated.setdefault(key, row)
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)

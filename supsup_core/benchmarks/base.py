@@ -205,6 +205,7 @@ def base_from(node: Any) -> Base:
 
 
 def base_node(base: Base) -> Any:
-    """What `base_from` makes the base from."""
-    name, fields = BASES.name_of(type(base)), asdict(base)
-    return {"name": name, **fields} if fields else name
+    """What `base_from` makes the base from: its name alone, where its fields are as they are when nobody sets them."""
+    name, values = BASES.name_of(type(base)), asdict(base)
+    usual = {field.name: field.default for field in dataclasses.fields(base)}
+    return name if values == usual else {"name": name, **values}
