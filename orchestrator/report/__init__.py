@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 from orchestrator.durations import duration
 from orchestrator.plan import Group
 from orchestrator.report import figures, tables
@@ -75,21 +78,27 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         num_runs=len(completeness),
         made=_made(sweep, states),
     )
-    for stem, table in written.items():
-        table.to_csv(folder / stem, index=False)
+    markdown = tables.to_markdown(sweep, final, (beside, paired), incomplete, [f"{stem}.png" for stem in pictures])
+    files = _write(folder, written, pictures, {"report.md": markdown, "report.html": render(told)})
+    return Report(folder, files, tables.to_text(final))
+
+
+def _write(
+    folder: Path, written: Mapping[str, pd.DataFrame], pictures: Mapping[str, Figure], texts: Mapping[str, str]
+) -> list[Path]:
+    """Write tables, pictures (as PNG and SVG) and texts into a folder; returns their paths."""
+    files = []
+    for name, table in written.items():
+        files.append(folder / name)
+        table.to_csv(files[-1], index=False)
     for stem, figure in pictures.items():
         for suffix in ("png", "svg"):
-            figure.savefig(folder / f"{stem}.{suffix}", dpi=150)
-    shown = [f"{stem}.png" for stem in pictures]
-    (folder / "report.md").write_text(tables.to_markdown(sweep, final, (beside, paired), incomplete, shown))
-    (folder / "report.html").write_text(render(told))
-    files = [
-        *written,
-        *(f"{stem}.{suffix}" for stem in pictures for suffix in ("png", "svg")),
-        "report.md",
-        "report.html",
-    ]
-    return Report(folder, [folder / file for file in files], tables.to_text(final))
+            files.append(folder / f"{stem}.{suffix}")
+            figure.savefig(files[-1], dpi=150)
+    for name, text in texts.items():
+        files.append(folder / name)
+        files[-1].write_text(text)
+    return files
 
 
 _CAPTIONS = {
