@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
-from orchestrator.trial import WorkerPool, asked_to_pause, drive, open_coordinator
+from orchestrator.search import ACCURACY, TASKS
+from orchestrator.trial import WorkerPool, asked_to_pause, asked_to_stop, drive, open_coordinator
 
 if TYPE_CHECKING:  # see trial: the actors alone import it
     from orchestrator.worker import Job, Outcome, Worker
@@ -88,6 +89,13 @@ class RemoteCoordinator:
     def pause(self) -> None:
         self._call("pause")
 
+    def stop(self) -> None:
+        self._call("stop")
+
+    def judged(self) -> list[tuple[int, float]]:
+        points: list[tuple[int, float]] = self._call("judged")
+        return points
+
     def finished(self) -> bool:
         return bool(self._call("finished"))
 
@@ -136,5 +144,30 @@ def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: i
     from ray import tune
 
     mine = settings[config["group"]]
+    coordinator = RemoteCoordinator(mine)
     report: Callable[[dict[str, float]], None] = tune.report
-    drive(RemoteCoordinator(mine), ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine))
+    if not mine["search"]:
+        drive(coordinator, ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine))
+        return
+    tell = _telling(coordinator, report)
+    if coordinator.finished():  # by an earlier launch: the others are judged by it, and it needs no workers
+        tell({})
+        coordinator.end()
+        return
+    pool = ActorPool(mine, num_workers, bundle)
+    drive(coordinator, pool, tell, asked_to_pause(mine), asked_to_stop(mine), every=0)
+
+
+def _telling(
+    coordinator: RemoteCoordinator, report: Callable[[dict[str, float]], None]
+) -> Callable[[dict[str, float]], None]:
+    """Progress for a search's scheduler: each time the group is judged, once."""
+    told = 0
+
+    def tell(progress: dict[str, float]) -> None:
+        nonlocal told
+        for tasks, accuracy in coordinator.judged()[told:]:
+            report({TASKS: tasks, ACCURACY: accuracy})
+            told += 1
+
+    return tell

@@ -19,7 +19,7 @@ import torch
 from orchestrator import environment, status
 from orchestrator.config import SweepConfig
 from orchestrator.durations import duration
-from orchestrator.files import owned
+from orchestrator.files import as_typed, owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.monitor import Monitor
@@ -187,7 +187,7 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     )
     if report is not None:
         print(f"\n{report.text}\n\nreport:  {report.folder}")
-    print(f"MLflow:  {tracking_uri(sweep.output)}  (open it with: supsup ui output={_shown(sweep.output)})")
+    print(f"MLflow:  {tracking_uri(sweep.output)}  (open it with: supsup ui output={as_typed(sweep.output)})")
     for state in monitor.states.values():
         for row in state.failed.values():
             log.info("%s failed: %s\n%s", row.payload["what"], row.payload["error"], row.payload["traceback"])
@@ -234,12 +234,7 @@ def _close_tracking(sweep: Sweep, monitor: Monitor, report: Report | None) -> bo
 
 def resume_command(sweep: Sweep) -> str:
     """The command that goes on with a sweep from here."""
-    return f"supsup resume {sweep.sweep_id} output={_shown(sweep.output)}"
-
-
-def _shown(path: Path) -> str:
-    """A path as a person here would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return f"supsup resume {sweep.sweep_id} output={as_typed(sweep.output)}"
 
 
 class _LoggingTo:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from orchestrator.experiment import EXPERIMENT_KEYS, EvaluationConfig
 from orchestrator.merging import Node, merge
+from orchestrator.search import Search
 from supsup_core.errors import InputError
 from supsup_core.evaluation import Inference
 from supsup_core.nns import Budget
@@ -57,8 +58,9 @@ class SweepConfig:
     `stream`, `allocation` and `budget` (of Stream, an allocation test, and Budget) are for scenario NNs.
     `variants` maps names to changes of dotted keys that belong together, such as a method and its recipe; `only`
     names those to run. `grid` maps dotted keys to lists of values. Every variant is run with every combination for
-    every seed. `scales` maps names to changes of any keys that make the whole smaller, such as `smoke` and `cpu`; those
-    of the one that `scale` names come before the command line's, and `paper` is the file as it stands.
+    every seed. `search` takes the place of both: it draws configurations, and stops the worse ones early. `scales`
+    maps names to changes of any keys that make the whole smaller, such as `smoke` and `cpu`; those of the one that
+    `scale` names come before the command line's, and `paper` is the file as it stands.
     `commit_every`: the most seconds of training between two commits of NNs, or between two states of a task that is
     being trained.
     """
@@ -77,6 +79,7 @@ class SweepConfig:
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     only: list[str] | None = None
     grid: dict[str, list[Any]] = field(default_factory=dict)
+    search: Search | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     scale: str = PAPER
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -89,6 +92,11 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.commit_every > 0:
             raise InputError(f"commit_every: must be a positive number of seconds, not {self.commit_every}")
+        if self.search is not None:
+            if self.grid or self.variants:
+                raise InputError("search: takes the place of grid and variants; leave those out")
+            if len(self.seeds) != 1:
+                raise InputError(f"search: runs with one seed, not {self.seeds}; repeat the best config with several")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +258,8 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
         raise InputError(f"{where}: name: missing; give the sweep a name")
     node = cast(Node, OmegaConf.to_container(config))
     try:
-        sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"])})
+        search = None if node["search"] is None else _search_from(node["search"])
+        sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"]), "search": search})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if not sweep.seeds:
@@ -277,6 +286,13 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
+
+
+def _search_from(node: Node) -> Search:
+    try:
+        return Search(**node)
+    except InputError as error:
+        raise InputError(f"search.{error}") from error
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -39,6 +39,7 @@ class Coordinator(ABC):
         self._num_workers: int = settings["environment"]["num_workers"]
         self._ledger, rows, aside = open_ledger(Path(settings["ledger"]))
         self._state = GroupState().apply(rows)
+        self._paused = self._state.stopped is not None
         self._record("plan", group=self._group, environment=settings["environment"])
         if aside is not None:
             self._record("lost", key="", file=str(aside), reason=self._ledger_remedy(bool(rows)))
@@ -136,15 +137,35 @@ class Coordinator(ABC):
         """Come to a stop where nothing is lost, and hand out nothing beyond. By default that is here."""
         self._paused = True
 
-    _paused = False
-
     @abstractmethod
     def progress(self) -> dict[str, float]:
         """Counts for whoever schedules the group."""
 
+    def stop(self) -> None:
+        """Give the group up where it is, as a search does with a trial that falls behind; a resume will not go on.
+
+        A group that has finished, or was stopped before, stays as it is.
+        """
+        if self.finished():
+            return
+        if self._state.stopped is None:
+            self._record("stopped", num_learned=max((n for _, n in self._state.points), default=0))
+        self.pause()
+
+    def judged(self) -> list[tuple[int, float]]:
+        """How accurate the group's first run was found after how many tasks, in the order found."""
+        first = self._group["runs"][0]["run_id"]
+        rows = [row.payload for (run, _), row in self._state.points.items() if run == first]
+        return [(row["num_learned"], row["metrics"]["accuracy"]) for row in rows]
+
     def end(self) -> str:
-        """Note how it ended, and say so: done, failed or interrupted. Called once nothing is in flight."""
-        status = "failed" if self._state.failed else "interrupted" if self._paused else "done"
+        """Note how it ended, and say so: done, stopped, failed or interrupted. Called once nothing is in flight."""
+        if self._state.failed:
+            status = "failed"
+        elif self._state.stopped is not None:
+            status = "stopped"
+        else:
+            status = "interrupted" if self._paused else "done"
         if status != "interrupted":
             self._record("ended", status=status)
         self.close()

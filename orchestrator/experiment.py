@@ -120,7 +120,7 @@ class Experiment:
             "net": net,
             "method": _identity(METHODS, self.method),
             "benchmark": {**_identity(BENCHMARKS, self.benchmark), "num_tasks": None, **self.benchmark.identity()},
-            "dataset": {"checksum": source.checksum(), "source": source_digest(type(source))},
+            "dataset": {"checksum": source.checksum(), "source": source_digest(type(source.original()))},
             "training": {**asdict(self.training), "source": source_digest(OPTIMIZERS[self.training.optimizer])},
             "seed": self.seed,
         }

@@ -88,3 +88,8 @@ def holder_of(folder: Path) -> int | None:
         return None  # an output one may only read: nobody can be told
     lock.release()
     return None
+
+
+def as_typed(path: Path) -> str:
+    """A path as a person here would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -44,6 +44,8 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
         raise InputError(
             "command line: say what the fork is to change, such as allocation.epsilon=0.2 or benchmark.num_tasks=200"
         )
+    if origin.config.search is not None:
+        raise InputError(f"{origin.sweep_id}: a search has no forks; sweep its best.yaml, and fork that")
     parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
     if not parents:
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")

@@ -13,6 +13,7 @@ from orchestrator.comparison import find_run
 from orchestrator.exporting import export_run
 from orchestrator.files import holder_of
 from orchestrator.loading import load_run
+from orchestrator.monitor import conclude
 from orchestrator.progress import line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_states, sweep_status
@@ -91,8 +92,7 @@ def report(wanted: str | None, output: Path) -> int:
     if holder_of(sweep.path) is None:
         tracker = Tracker(sweep, groups, environment.describe(sweep.folder))
         tracker.project()
-        tracker.attach(written.files, "report")
-        tracker.finish({group_id: state.ended for group_id, state in states.items()})
+        conclude(tracker, groups, states, written.files)
     else:
         print("the sweep is running: its process will attach the report when it ends")
     print(written.text)

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
 from orchestrator.trial import LocalPool, asked_to_pause, drive, open_coordinator
-from supsup_core.errors import SupSupError
+from supsup_core.errors import InputError, SupSupError
 
 
 def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
@@ -26,6 +26,8 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "store": str(sweep.output / "store"),
         "versions": str(sweep.ledger_path(group.group_id).parent / "masks"),
         "pause": str(sweep.pause_path),
+        "stop": str(sweep.stop_path(group.group_id)),
+        "search": sweep.config.search is not None,
         "environment": {**environment, "num_workers": num_workers},
         "data_root": str(sweep.data_root) if sweep.data_root else None,
         "imports": config.imports,
@@ -43,15 +45,19 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
 def take_stock(
     sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], local: bool
 ) -> dict[str, dict[str, Any]]:
-    """The settings of every group that has work left. Verifies every artifact that is there."""
+    """The settings of every group that has work left; while a search has any, of all its trials, by which the others
+    are judged. Verifies every artifact that is there."""
     num_workers = 1 if local else sweep.config.resources.num_workers
     settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
-    return {group_id: found for group_id, found in settings.items() if not _settled(found)}
+    unfinished = {group_id: found for group_id, found in settings.items() if not _settled(found)}
+    return settings if unfinished and sweep.config.search is not None else unfinished
 
 
 def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
-    """Run groups to their end; returns when each is done or has failed, as its ledger says."""
+    """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says."""
     if local:
+        if sweep.config.search is not None:
+            raise InputError("--local: Ray Tune compares the trials of a search; leave --local out")
         for settings in unfinished.values():
             drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, asked_to_pause(settings))
     elif unfinished:
@@ -85,10 +91,18 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
         tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
         tune.PlacementGroupFactory([{}] + [bundle] * num_workers),
     )
+    search, scheduler = sweep.config.search, None
+    if search is not None:
+        from orchestrator.early_stopping import LedgeredASHA
+
+        num_tasks = max(found["group"]["size"][0] for found in settings.values())
+        stop_files = {group_id: Path(found["stop"]) for group_id, found in settings.items()}
+        scheduler = LedgeredASHA(search, num_tasks, stop_files)
     with _cluster(num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
         tuner = tune.Tuner(
             trainable,
             param_space={"group": tune.grid_search(list(settings))},
+            tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(
                 name=sweep.sweep_id, storage_path=scratch, verbose=0,
                 failure_config=tune.FailureConfig(max_failures=3),

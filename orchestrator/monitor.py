@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
+from orchestrator.report import tables
 from orchestrator.state import GroupState
 from orchestrator.status import SweepStatus, sweep_status
 from orchestrator.sweep import Sweep
@@ -61,6 +62,7 @@ class Monitor:
         self._progress.update(self.status())
         if self._tracker is None:
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
+            self._tracker.watch_machine()
         self._tracker.project()
 
     def status(self) -> SweepStatus:
@@ -85,5 +87,21 @@ class Monitor:
         """Write all that is owed, attach the files and end the MLflow runs; raises if that cannot be done."""
         self.tick()
         assert self._tracker is not None, "tick() has made it"
-        self._tracker.attach(files, "report")
-        self._tracker.finish({group_id: state.ended for group_id, state in self._states.items()})
+        conclude(self._tracker, self._groups, self._states, files)
+
+
+def conclude(
+    tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState], files: Sequence[Path]
+) -> None:
+    """Attach a sweep's report and, to each run, what it answered at its last point: task by task, and which masks were
+    chosen for which task. Then end the runs."""
+    tracker.attach(files, "report")
+    found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}
+    for run in (run for group in groups for run in group.runs):
+        for name, table in found.items():
+            mine = table[(table["run"] == run.label) & (table["seed"] == run.experiment.seed)] if len(table) else table
+            last = mine[mine["num_learned"] == mine["num_learned"].max()] if len(mine) else mine
+            if len(last):
+                told = last.drop(columns=["run", "seed", "num_learned"])
+                tracker.log_table(run.run_id, f"{name}_after_{last['num_learned'].iloc[0]}", told)
+    tracker.finish({group_id: state.ended for group_id, state in states.items()})

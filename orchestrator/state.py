@@ -8,6 +8,9 @@ from typing import Any
 
 from orchestrator.ledger import Row
 
+ENDED = ("done", "stopped", "failed")
+"""How a group can come to an end of its own."""
+
 
 @dataclass
 class GroupState:
@@ -24,6 +27,7 @@ class GroupState:
     met: dict[int, Row] = field(default_factory=dict)
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
     commits: list[Row] = field(default_factory=list)
+    stopped: Row | None = None
     status: str = "planned"
     at_work: bool = False
     last: Row | None = None
@@ -40,7 +44,7 @@ class GroupState:
         match row.kind:
             case "plan":
                 self.plan = row.payload
-                if self.status in ("done", "failed"):
+                if self.status in ENDED:
                     self.lost.clear()  # told, and mended, by the launch that ended
                 self.failed.clear()
                 self.retried.clear()
@@ -73,6 +77,8 @@ class GroupState:
                 self.retried[key] = self.retried.get(key, 0) + 1
             case "failed":
                 self.failed[key] = row
+            case "stopped":
+                self.stopped = row
             case "ended":
                 self.status = row.payload["status"]
                 self.at_work = False
@@ -90,8 +96,8 @@ class GroupState:
 
     @property
     def ended(self) -> str:
-        """How the last launch ended: done or failed, or else interrupted."""
-        return self.status if self.status in ("done", "failed") else "interrupted"
+        """How the last launch ended: done, stopped (a trial of a search) or failed, or else interrupted."""
+        return self.status if self.status in ENDED else "interrupted"
 
     @property
     def round(self) -> int:

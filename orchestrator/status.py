@@ -17,7 +17,8 @@ from orchestrator.sweep import Sweep
 class GroupStatus:
     """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet.
 
-    `masks`: in use in NNs, else None. `at_work`: whether its last launch has begun with what was to be done.
+    `masks`: in use in NNs, else None. `at_work`: whether its last launch has begun with what was to be done. What a
+    search has stopped is as large as it has become.
     """
 
     group_id: str
@@ -62,7 +63,7 @@ class SweepStatus:
         if any(group.failures for group in self.groups):
             return "failed"
         complete = self.shards_done == self.shards and self.evaluations_done == self.evaluations
-        if complete and all(group.state == "done" for group in self.groups):
+        if complete and all(group.state in ("done", "stopped") for group in self.groups):
             return "done"
         return "interrupted" if any(group.shards for group in self.groups) else "planned"
 
@@ -100,9 +101,9 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         runs=[run["name"] for run in group["runs"]],
         state=state.status,
         shards_done=shards_done,
-        shards=group["size"][0],
+        shards=shards_done if state.stopped else group["size"][0],
         evaluations_done=evaluations_done,
-        evaluations=group["size"][1],
+        evaluations=evaluations_done if state.stopped else group["size"][1],
         accuracy=_mean([value for value in accuracies if value is not None]),
         masks=state.num_masks(),
         num_workers=workers,
@@ -132,8 +133,10 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     train_seconds = _mean([group.train_seconds for group in groups if group.train_seconds])
     evaluate_seconds = _mean([group.evaluate_seconds for group in groups if group.evaluate_seconds])
     accuracies = [group.accuracy for group in groups if group.accuracy is not None]
-    shards = sum(shards for shards, _ in planned.values())
-    evaluations = sum(evaluations for _, evaluations in planned.values())
+    stopped = {group.group_id: (group.shards, group.evaluations) for group in groups if group.state == "stopped"}
+    sizes = planned | stopped
+    shards = sum(shards for shards, _ in sizes.values())
+    evaluations = sum(evaluations for _, evaluations in sizes.values())
     shards_done = sum(group.shards_done for group in groups)
     evaluations_done = sum(group.evaluations_done for group in groups)
     at_work = sum(group.num_workers for group in groups if group.at_work)

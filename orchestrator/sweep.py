@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 
 from orchestrator import user_modules
 from orchestrator.config import SweepConfig, parse_overrides, read_sweep, sweep_from_node
-from orchestrator.experiment import COMPONENTS, EXPERIMENT_KEYS, build_experiment
+from orchestrator.experiment import COMPONENTS, EXPERIMENT_KEYS, build_component, build_experiment
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
-from supsup_core.benchmarks import Base, base_from, base_node
+from orchestrator.search import Search
+from supsup_core.benchmarks import BENCHMARKS, Base, base_from, base_node
 from supsup_core.errors import InputError
 
 FORMAT = 3
@@ -50,6 +51,8 @@ class Sweep:
         """Name and content: the same file with other values is another sweep, with its own folder."""
         node = asdict(self.config)
         science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
+        if self.config.search is not None:
+            science["search"] = node["search"]
         if self.origin is not None:
             science["origin"] = list(self.origin)
         return f"{self.config.name}-{content_key(science, 6)}"
@@ -80,17 +83,25 @@ class Sweep:
         """A file that is there while the sweep is asked to pause."""
         return self.path / "pause"
 
+    def stop_path(self, group_id: str) -> Path:
+        """A file that is there once a search has asked a training group to stop."""
+        return self.ledger_path(group_id).with_name("stop")
+
     def ledger_path(self, group_id: str) -> Path:
         """The ledger of one training group."""
         return self.path / "groups" / group_id / "ledger.sqlite"
 
     def runs(self) -> list[Run]:
-        """Every variant with every combination of the grid for every seed, then those that `evaluate` added.
+        """Every variant with every combination of the grid for every seed, then those that `evaluate` added; or the
+        trials of a search, in order.
 
         InputError names the sweep and the key when a combination is not a valid experiment.
         """
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
+        if self.config.search is not None:
+            judged = self._judged(experiment, self.config.search)
+            return [run for values in self._trials() for run in self._seeded(experiment, judged, values)]
         axes = list(self.config.grid.items())
         runs = []
         for name, changes in self._variants():
@@ -105,6 +116,25 @@ class Sweep:
         variants = self.config.variants
         names = list(variants) if self.config.only is None else self.config.only
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
+
+    def _trials(self) -> list[dict[str, Any]]:
+        """The configurations of a search."""
+        assert self.config.search is not None
+        try:
+            return self.config.search.trials()
+        except InputError as error:
+            raise InputError(f"{self.file}: search.{error}") from error
+
+    def _judged(self, experiment: dict[str, Any], search: Search) -> dict[str, Any]:
+        """What a search changes of every trial: validation takes the place of the test, at the search's rungs."""
+        try:
+            benchmark = build_component(BENCHMARKS, experiment, "benchmark")
+        except InputError as error:
+            raise InputError(f"{self.file}: {error}") from error
+        return {
+            "benchmark.base": {"name": "held_out", "of": benchmark.base, "share": search.held_out, "seed": search.seed},
+            "evaluation.at": search.rungs(benchmark.num_tasks),
+        }
 
     def _resolved(self, base: Base) -> Base:
         """A base with what its files tell, which are asked once."""
@@ -155,6 +185,10 @@ class Sweep:
     def with_inference(self, overrides: Sequence[str]) -> Sweep:
         """This sweep with one more inference; InputError for a key outside `inference`."""
         changes = parse_overrides(overrides)
+        if self.config.search is not None:
+            raise InputError(
+                f"{self.sweep_id}: a search is judged by one inference; sweep its best.yaml, and evaluate that"
+            )
         if not changes:
             raise InputError("command line: name the inference to try, such as inference.objective=energy")
         for key in changes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.checkpoints import StoredCheckpoint
@@ -15,12 +16,13 @@ from orchestrator.worker import Job, Outcome, result_of
 
 class TaskCoordinator(Coordinator):
     """Tasks are trained in order, each once its parents are; an evaluation follows once the tasks it needs are
-    all trained."""
+    all trained: once there is nothing to train, or in a search before any further task."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
+        self._tests_first: bool = settings["search"]
         at_once = settings["tasks_at_once"]
         shards = self._group["shards"]
         self._batches = [shards[start : start + at_once] for start in range(0, len(shards), at_once)]
@@ -65,25 +67,27 @@ class TaskCoordinator(Coordinator):
         return [{**job, "worker": worker} for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
 
     def _ready(self, count: int, taken: set[str]) -> list[Job]:
-        jobs: list[Job] = []
+        kinds = [self._to_train(taken), self._to_test(taken)]
+        if self._tests_first:
+            kinds.reverse()
+        return list(itertools.islice(itertools.chain(*kinds), count))
+
+    def _to_train(self, taken: set[str]) -> Iterator[Job]:
         for batch in self._batches:
-            if len(jobs) == count:
-                return jobs
             done = all(shard["key"] in self._state.trained for shard in batch)
             ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
             key = _job_key(batch)
             if not done and ready and key not in taken:
-                jobs.append(self._train_job(key, batch))
+                yield self._train_job(key, batch)
+
+    def _to_test(self, taken: set[str]) -> Iterator[Job]:
         prefix = self._num_trained_prefix()
         for key in self._evaluation_queue:
-            if len(jobs) == count:
-                break
             item = self._evaluations[key]
             if item["num_learned"] > prefix:
-                break
+                return
             if key not in self._state.evaluated and key not in taken:
-                jobs.append(self._evaluation_job(item))
-        return jobs
+                yield self._evaluation_job(item)
 
     def _num_trained_prefix(self) -> int:
         for number, key in enumerate(self._keys):

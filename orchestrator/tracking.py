@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
 from orchestrator.files import replace_durably
@@ -27,6 +28,9 @@ from orchestrator.sweep import Sweep
 
 _BATCH = 900
 """Metrics per log_batch; MLflow takes at most 1000."""
+
+_SYSTEM = "system/"
+"""What MLflow's own metrics of the machine begin with."""
 
 Point = tuple[str, int]
 """A metric's name and step."""
@@ -67,7 +71,8 @@ class _Run:
         self._written: set[Point] = set()
         if not is_new:
             for key in client.get_run(run_id).data.metrics:
-                self._written |= {(key, metric.step) for metric in client.get_metric_history(run_id, key)}
+                if not key.startswith(_SYSTEM):
+                    self._written |= {(key, metric.step) for metric in client.get_metric_history(run_id, key)}
 
     def log(self, points: Iterable[tuple[str, int, float, int]]) -> None:
         """Add the points (name, step, value, time in ms) that are not there yet, synchronously."""
@@ -106,6 +111,7 @@ class Tracker:
         self._seen = {group.group_id: 0 for group in groups}
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
         self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
+        self._machine: Any = None
         self._training: dict[str, _Run] = {}
         self._evaluation: dict[str, _Run] = {}
         for group in groups:
@@ -182,6 +188,22 @@ class Tracker:
                     run.log((name, n, value, row.time_ms) for name, value in row.payload["metrics"].items())
             self._seen[group.group_id] = rows[-1].seq
 
+    def watch_machine(self) -> None:
+        """Have MLflow measure this machine every ten seconds (its system metrics), for the sweep's run, until
+        `finish`."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._machine = SystemMetricsMonitor(
+            self._parent.run_id, resume_logging=True, tracking_uri=tracking_uri(self._sweep.output)
+        )
+        self._machine.start()
+
+    def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
+        """Log a table of a run (Run.run_id), which MLflow's pages can show; one of that name that is there stays."""
+        logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
+        if path not in {artifact.path for artifact in self._client.list_artifacts(logged, "tables")}:
+            self._client.log_table(logged, table, path)
+
     def attach(self, files: Sequence[Path], folder: str) -> None:
         """Attach files to the sweep's run."""
         for file in files:
@@ -218,12 +240,16 @@ class Tracker:
         return str(logged.model_uri)
 
     def finish(self, statuses: dict[str, str]) -> None:
-        """End every run. statuses: group_id to done, failed or interrupted; the parent takes the worst."""
-        words = {"done": "FINISHED", "failed": "FAILED"}
+        """End every run. statuses: group_id to done, stopped, failed or interrupted; the parent takes the worst."""
+        if self._machine is not None:
+            self._machine.finish()
+        words = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
         for group in self._groups:
-            status = words.get(statuses.get(group.group_id, ""), "KILLED")
+            ended = statuses.get(group.group_id, "interrupted")
+            status = words.get(ended, "KILLED")
             self._client.set_terminated(self._training[group.group_id].run_id, status)
             for run in group.runs:
+                self._client.set_tag(self._evaluation[run.run_id].run_id, "supsup.ended", ended)
                 self._client.set_terminated(self._evaluation[run.run_id].run_id, status)
         worst = [status for status in ("interrupted", "failed") if status in statuses.values()]
         self._client.set_terminated(self._parent.run_id, words.get(worst[0] if worst else "done", "KILLED"))

@@ -27,6 +27,7 @@ class CoordinatorLike(Protocol):
     def report(self, outcome: Outcome) -> None: ...
     def finished(self) -> bool: ...
     def pause(self) -> None: ...
+    def stop(self) -> None: ...
     def progress(self) -> dict[str, float]: ...
     def end(self) -> str: ...
 
@@ -82,15 +83,24 @@ def asked_to_pause(settings: dict[str, Any]) -> Callable[[], bool]:
     return Path(settings["pause"]).exists
 
 
+def asked_to_stop(settings: dict[str, Any]) -> Callable[[], bool]:
+    """Whether a search has given this group up: a file says so."""
+    return Path(settings["stop"]).exists
+
+
 def drive(
     coordinator: CoordinatorLike,
     pool: WorkerPool,
     on_progress: Callable[[dict[str, float]], None],
+    pause: Callable[[], bool] = lambda: False,
     stop: Callable[[], bool] = lambda: False,
+    every: float = PROGRESS_SECONDS,
 ) -> str:
-    """Run the group to its end; returns done, failed or interrupted. What is committed survives this being killed.
+    """Run the group to its end; returns done, stopped, failed or interrupted. What is committed survives this being
+    killed.
 
-    Once `stop()` is true the group is paused: it ends where nothing is lost.
+    Once `pause()` is true the group is paused, once `stop()` is it is given up: it ends where nothing is lost.
+    `on_progress` is called at most `every` so many seconds, and at the end.
     """
     idle = set(range(pool.num_workers))
     in_flight: dict[int, str] = {}
@@ -99,8 +109,10 @@ def drive(
     while True:
         now = time.monotonic()
         set_back = {key: until for key, until in set_back.items() if until > now}
-        if stop():
+        if pause():
             coordinator.pause()  # each time: a coordinator that was replaced has not heard of it
+        if stop():
+            coordinator.stop()
         jobs = coordinator.next_jobs(sorted(idle), [*in_flight.values(), *set_back]) if idle else []
         for job in jobs:
             idle.remove(job["worker"])
@@ -121,4 +133,4 @@ def drive(
             coordinator.report(outcome)
         if now >= progress_due:
             on_progress(coordinator.progress())
-            progress_due = now + PROGRESS_SECONDS
+            progress_due = now + every

@@ -10,9 +10,9 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import psutil
@@ -22,6 +22,8 @@ from orchestrator.mask_trainer import read_mask
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.tracking import tracking_uri
+
+Found = TypeVar("Found", bound=Collection[Any])
 
 TIMINGS = {"task_seconds", "images_per_second", "decision_latency"}
 """Metrics that are times, and so differ from run to run."""
@@ -51,7 +53,7 @@ def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str
         found[run.data.tags["supsup.uid"]] = sorted(
             (key, metric.step, metric.value)
             for key in run.data.metrics
-            if key not in TIMINGS
+            if key not in TIMINGS and not key.startswith("system/")
             for metric in client.get_metric_history(run.info.run_id, key)
         )
     return found
@@ -122,7 +124,7 @@ def kill_all(pid: int) -> None:
             os.kill(victim, signal.SIGKILL)
 
 
-def wait_for(look: Callable[[], list[Any]], seconds: float = 60) -> list[Any]:
+def wait_for(look: Callable[[], Found], seconds: float = 60) -> Found:
     """Wait until `look` finds something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -11,10 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orchestrator.durations import duration
+from orchestrator.files import as_typed
 from orchestrator.plan import Group
 from orchestrator.report import figures, tables
 from orchestrator.report.page import Page, Shown, render
 from orchestrator.report.published import published_table
+from orchestrator.report.search import best_of, best_sweep, search_cells, search_table, trials_of
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
@@ -53,6 +55,15 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         "paired.csv": paired,
         "confusion.csv": tables.confusion_table(groups, states),
     }
+    trials = trials_of(groups, states) if sweep.config.search is not None else []
+    texts = {}
+    text = tables.to_text(tables.final_cells(final))
+    if trials:
+        written["search.csv"] = search_table(trials)
+        text = tables.to_text(search_cells(trials))
+        if (best := best_of(trials)) is not None:
+            texts["best.yaml"] = best_sweep(sweep, best)
+            text += f"\n\nbest:    {folder / 'best.yaml'}  (run it with: supsup sweep {as_typed(folder / 'best.yaml')})"
     name = sweep.config.name
     pictures = {
         "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
@@ -71,6 +82,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         final=Shown(*tables.final_cells(final)),
         beside=Shown(*tables.published_cells(beside)),
         paired=Shown(*tables.paired_cells(paired)),
+        search=Shown(*search_cells(trials)),
         figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
         tables=list(written),
         environments=[state.plan["environment"] for state in states.values() if state.plan],
@@ -78,9 +90,14 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         num_runs=len(completeness),
         made=_made(sweep, states),
     )
-    markdown = tables.to_markdown(sweep, final, (beside, paired), incomplete, [f"{stem}.png" for stem in pictures])
-    files = _write(folder, written, pictures, {"report.md": markdown, "report.html": render(told)})
-    return Report(folder, files, tables.to_text(final))
+    sections = {
+        "Trials": search_cells(trials),
+        "Beside the paper": tables.published_cells(beside),
+        "Seed by seed": tables.paired_cells(paired),
+    }
+    markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
+    texts |= {"report.md": markdown, "report.html": render(told)}
+    return Report(folder, _write(folder, written, pictures, texts), text)
 
 
 def _write(
@@ -127,5 +144,6 @@ def _completeness(groups: Sequence[Group], states: Mapping[str, GroupState]) -> 
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
-            counts.append((sum((run.run_id, n) in state.points for n in points), len(points)))
+            found = sum((run.run_id, n) in state.points for n in points)
+            counts.append((found, found if state.stopped else len(points)))
     return counts

@@ -36,6 +36,7 @@ class Page:
     final: Shown
     beside: Shown
     paired: Shown
+    search: Shown
     figures: Mapping[str, Figure]
     tables: Sequence[str]
     environments: Sequence[Mapping[str, Any]]
@@ -59,6 +60,7 @@ def render(page: Page) -> str:
         final=page.final,
         beside=page.beside,
         paired=page.paired,
+        search=page.search,
         nns="duplicates" in page.final.headings,
         figures=[{"caption": caption, "png": _png(figure)} for caption, figure in page.figures.items()],
         tables=page.tables,

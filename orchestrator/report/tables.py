@@ -33,6 +33,9 @@ _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "
 """Counts in the final table (NNs) and their headings; means over seeds."""
 
 
+Cells = tuple[list[str], list[list[str]]]
+"""A table for people: headings, and rows of text."""
+
 _RunRow = tuple[Run, dict[int, list[str]], GroupState]
 
 
@@ -210,7 +213,7 @@ def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
     return pd.DataFrame(rows)
 
 
-def final_cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def final_cells(final: pd.DataFrame) -> Cells:
     """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
     headings = [column for column in final.columns if not column.endswith(" ±")]
     rows = []
@@ -232,13 +235,11 @@ def final_cells(final: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def to_markdown(
     sweep: Sweep,
     final: pd.DataFrame,
-    sides: tuple[pd.DataFrame, pd.DataFrame],
+    sections: Mapping[str, Cells],
     incomplete: int,
     pictures: Sequence[str],
 ) -> str:
-    """The report as Markdown. sides: what was published of the same experiments (published_table), and what seeds say
-    pair by pair (paired_table)."""
-    beside, paired = sides
+    """The report as Markdown. sections: further tables by their titles, those without rows to be left out."""
     lines = [f"# {sweep.sweep_id}", ""]
     if incomplete:
         lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
@@ -251,8 +252,7 @@ def to_markdown(
         "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
         "their mask's most frequent task.",
         "",
-        *_section("Beside the paper", published_cells(beside)),
-        *_section("Seed by seed", paired_cells(paired)),
+        *(line for title, cells in sections.items() for line in _section(title, cells)),
         *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
         "",
     ]
@@ -264,7 +264,7 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> l
     return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def published_cells(beside: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def published_cells(beside: pd.DataFrame) -> Cells:
     """Headings and cells of `published_table` for people."""
     rows = []
     for record in beside.to_dict("split")["data"]:
@@ -276,7 +276,7 @@ def published_cells(beside: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def paired_cells(paired: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def paired_cells(paired: pd.DataFrame) -> Cells:
     """Headings and cells of `paired_table` for people."""
     rows = [
         [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
@@ -285,14 +285,14 @@ def paired_cells(paired: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["run", "against", "tasks", "seeds", "difference in points"], rows
 
 
-def _section(title: str, cells: tuple[list[str], list[list[str]]]) -> list[str]:
+def _section(title: str, cells: Cells) -> list[str]:
     """A table under a title as Markdown; nothing for no rows."""
     return [f"## {title}", "", *_markdown_table(*cells), ""] if cells[1] else []
 
 
-def to_text(final: pd.DataFrame) -> str:
-    """The final table for a terminal, aligned."""
-    headings, rows = final_cells(final)
+def to_text(cells: Cells) -> str:
+    """A table for a terminal, aligned."""
+    headings, rows = cells
     widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
     lines = []
     for row in [headings, ["-" * width for width in widths], *rows]:

@@ -1,6 +1,6 @@
 """Datasets and the task sequences made from them."""
 
-from supsup_core.benchmarks import cifar, digits, image_folder, imagenet, mnist, permuted, rotated, split
+from supsup_core.benchmarks import cifar, digits, held_out, image_folder, imagenet, mnist, permuted, rotated, split
 from supsup_core.benchmarks.base import (
     BASES,
     BENCHMARKS,
@@ -27,6 +27,7 @@ __all__ = [
     "base_node",
     "cifar",
     "digits",
+    "held_out",
     "image_folder",
     "imagenet",
     "mnist",

@@ -64,6 +64,10 @@ class Base(ABC):
         """
         return self
 
+    def original(self) -> Base:
+        """The base whose images these are: itself, unless it is made from another one."""
+        return self
+
     @abstractmethod
     def checksum(self) -> str:
         """What identifies the bytes of this dataset, version included; part of every task's key."""

@@ -195,3 +195,29 @@ def test_enlarged_digits_are_the_digits(digits: Dataset) -> None:
     torch.testing.assert_close(enlarged[:, 1, ::4, ::4], small)
     with pytest.raises(InputError, match="enlarge: must be a whole number"):
         BASES["digits"](enlarge=0)
+
+
+def test_held_out_images_are_training_images_and_leave_both_parts_every_class(digits: Dataset) -> None:
+    base = BASES["held_out"](of="digits", share=0.2, seed=3)
+    found = base.load(None)
+    assert base.shape == (8, 8)
+    assert base.num_labels == 10
+    rows = {image.numpy().tobytes() for image in digits.train.pixels}
+    assert {image.numpy().tobytes() for image in torch.cat([found.train.pixels, found.test.pixels])} == rows
+    assert len(found.train.labels) + len(found.test.labels) == len(digits.train.labels)
+    share = found.test.labels.bincount() / digits.train.labels.bincount()
+    torch.testing.assert_close(share, torch.full((10,), 0.2), atol=0.01, rtol=0)
+    again, other = (BASES["held_out"](of={"name": "digits"}, share=0.2, seed=seed) for seed in (3, 4))
+    assert torch.equal(again.load(None).test.pixels, found.test.pixels)
+    assert not torch.equal(other.load(None).test.pixels, found.test.pixels)
+    assert base == again
+    assert len({base, again, other}) == len({base.checksum(), again.checksum(), other.checksum()}) == 2
+
+
+def test_what_cannot_be_held_out_is_named() -> None:
+    with pytest.raises(InputError, match=r"base\.share: 0\.001 of the \d+ training images of class 0 is 0"):
+        BASES["held_out"](of="digits", share=0.001).load(None)
+    with pytest.raises(InputError, match="share: must be between 0 and 1, not 1"):
+        BASES["held_out"](of="digits", share=1)
+    with pytest.raises(InputError, match="of: is held_out itself"):
+        BASES["held_out"](of={"name": "held_out", "of": "digits"})

@@ -27,9 +27,34 @@ def refused(result: Any, *words: str) -> None:
 NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
 
 
+def _space(key: str, values: Any) -> dict[str, Any]:
+    """A search of one key."""
+    return {"space": {key: values}}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"search": {"space": {}}}, ["small.yaml", "search.space: empty"]),
+        ({"search": {"spaces": {}}}, ["search.spaces", "did you mean 'space'"]),
+        ({"search": _space("benchmark.num_tasks", [1, 2])}, ["search.space.benchmark.num_tasks", "keys start with"]),
+        ({"search": _space("training.learning_rate", 3)}, ["search.space.training.learning_rate", "list of choices"]),
+        ({"search": _space("training.learning_rate", [1, 1])}, ["search.space.training.learning_rate", "one twice"]),
+        ({"search": _space("training.learning_rate", {"low": 2, "high": 1})}, ["low (2) must be below high (1)"]),
+        ({"search": _space("training.learning_rate", {"low": 0, "high": 1, "log": True})}, ["must be positive"]),
+        ({"search": _space("training.learning_rate", {"low": "a", "high": 1})}, ["low: must be a number, not 'a'"]),
+        ({"search": _space("training.learning_rate", {"low": 1, "hi": 2})}, ["learning_rate.hi: unknown key"]),
+        ({"search": _space("training.learning_rate", {"low": 1, "high": 2})}, ["search.num_trials: missing"]),
+        ({"search": _space("training.learning_rate", [-1, 1])}, ["training.learning_rate: must be positive"]),
+        ({"search": _space("training.lerning_rate", [0.1, 1])}, ["lerning_rate", "did you mean 'learning_rate'"]),
+        ({"search": {**_space("training.learning_rate", [0.1, 1]), "num_trials": 3}}, ["search.num_trials: 3"]),
+        (
+            {"search": {**_space("training.learning_rate", [0.1, 1]), "reduction": 1}},
+            ["search.reduction", "at least 2"],
+        ),
+        ({"search": {**_space("training.learning_rate", [0.1, 1]), "held_out": 1.5}}, ["search.held_out", "0 and 1"]),
+        ({"search": _space("training.learning_rate", [0.1, 1]), "seeds": [0, 1]}, ["search: runs with one seed"]),
+        ({"search": _space("training.learning_rate", [1]), "grid": {"scenario": ["GG"]}}, ["search", "grid"]),
         ({"trianing": {"num_batches": 3}}, ["small.yaml", "trianing", "did you mean 'training'"]),
         ({"training": {"num_batchs": 3}}, ["training.num_batchs", "did you mean 'num_batches'"]),
         ({"training": {"num_batches": "many"}}, ["small.yaml", "training.num_batches", "many"]),

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 
 from orchestrator.report.published import curves, published_table, verdict
-from orchestrator.report.tables import paired_table, to_markdown
+from orchestrator.report.tables import published_cells, to_markdown
 from orchestrator.sweep import open_sweep
 
-NO_PAIRS = paired_table(pd.DataFrame({"metric": [], "run": []}))
 H = "SupSup, H GNu one_shot entropy"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -49,7 +48,11 @@ def test_a_figures_curves_stand_beside_its_runs() -> None:
     ]
     assert found["low"].tolist() == pytest.approx([-0.07, -9.33, 1.2])
     text = to_markdown(
-        open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []), pd.DataFrame({"run": []}), (found, NO_PAIRS), 0, []
+        open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []),
+        pd.DataFrame({"run": []}),
+        {"Beside": published_cells(found)},
+        0,
+        [],
     )
     assert "| PSP GG | 10 | 3 | 94.80 | 97.00 | +2.20 (+1.20 to +3.20) | ±0.8 | better | figure 7, left |" in text
 

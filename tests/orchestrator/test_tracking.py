@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 from orchestrator.environment import describe
 from orchestrator.launcher import launch, take_stock
 from orchestrator.ledger import LedgerReader
+from orchestrator.monitor import conclude
+from orchestrator.report import tables
+from orchestrator.status import read_states
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.tracking import Tracker, tracking_uri
 
@@ -214,3 +219,38 @@ def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
     track(sweep).project()
     assert points(sweep)
     assert not list((sweep.output / "mlflow").glob("*.partial"))
+
+
+def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(sweep.output))  # load_table asks no client
+    run_sweep(sweep)
+    groups, states = sweep.plan(), read_states(sweep)
+    for _ in range(2):  # a report is made again whenever one asks for it
+        tracker = track(sweep)
+        tracker.project()
+        conclude(tracker, groups, states, [])
+    wanted = tables.tasks_table(groups, states)
+    for run in runs(sweep):
+        if run.data.tags["supsup.kind"] != "evaluation":
+            continue
+        names = [artifact.path for artifact in client(sweep).list_artifacts(run.info.run_id, "tables")]
+        inferred = run.data.params["scenario"] == "GNu"
+        assert names == ["tables/confusion_after_3.json"] * inferred + ["tables/tasks_after_3.json"]
+        logged = client(sweep).load_table(run.info.experiment_id, "tables/tasks_after_3.json", [run.info.run_id])
+        mine = wanted[(wanted["num_learned"] == 3) & wanted["run"].str.startswith(run.data.params["scenario"])]
+        assert logged["accuracy"].tolist() == pytest.approx(mine["accuracy"].tolist(), abs=1e-9)  # JSON has ten digits
+        assert json.loads(run.data.tags["mlflow.loggedArtifacts"])[-1] == {"path": names[-1], "type": "table"}
+
+
+def test_the_machine_is_measured_while_a_sweep_runs(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    run_sweep(sweep)
+    for _ in range(2):
+        tracker = track(sweep)
+        tracker.watch_machine()
+        time.sleep(1)
+        tracker.finish({})
+    (found,) = (keys for uid, keys in points(sweep).items() if "/sweep/" in uid)
+    steps = [step for step, _, _ in found["system/cpu_utilization_percentage"]]
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 2

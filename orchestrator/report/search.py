@@ -1,0 +1,82 @@
+"""What a search has found: its trials from best to worst, and the best as a sweep file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+from omegaconf import OmegaConf
+
+from orchestrator.config import PAPER, SweepConfig
+from orchestrator.experiment import COMPONENTS
+from orchestrator.plan import Group
+from orchestrator.report.tables import Cells
+from orchestrator.state import ENDED, GroupState
+from orchestrator.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial and how far it came: `tasks` learned when it was last judged, and how accurate it then was on the images
+    held out, in [0, 1]; `ended`: done, stopped, failed or interrupted."""
+
+    values: Mapping[str, Any]
+    tasks: int
+    accuracy: float | None
+    ended: str
+
+
+def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
+    """The trials of a search: those that got furthest come first, of these the most accurate."""
+    trials = []
+    for group in groups:
+        state = states.get(group.group_id, GroupState())
+        for run in group.runs:
+            points = {n: row for (run_id, n), row in state.points.items() if run_id == run.run_id}
+            last = max(points, default=0)
+            accuracy = points[last].payload["metrics"]["accuracy"] if points else None
+            trials.append(Trial(run.varied, last, accuracy, state.ended))
+    return sorted(trials, key=lambda trial: (-trial.tasks, -(trial.accuracy or 0.0)))
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The best that went to the end; None while one is still to end, or where none got there."""
+    over = all(trial.ended in ENDED for trial in trials)
+    return next((trial for trial in trials if over and trial.ended == "done"), None)
+
+
+def search_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """A row per trial, a column per searched key."""
+    rows = [
+        {**trial.values, "tasks": trial.tasks, "validation_accuracy": trial.accuracy, "ended": trial.ended}
+        for trial in trials
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def search_cells(trials: Sequence[Trial]) -> Cells:
+    """Headings and cells of trials for people."""
+    rows = []
+    for trial in trials:
+        shown = "–" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
+        rows.append([*map(str, trial.values.values()), str(trial.tasks), shown, trial.ended])
+    keys = list(trials[0].values) if trials else []
+    return [*keys, "tasks", "validation accuracy %", "ended"], rows
+
+
+def best_sweep(sweep: Sweep, best: Trial) -> str:
+    """A sweep file with the best trial's values in the place of the search, tested on the test images; it runs as it
+    is, wherever it is put."""
+    config = OmegaConf.create(asdict(sweep.config))
+    for key, value in best.values.items():
+        OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
+    node: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    usual = asdict(SweepConfig(name=sweep.config.name))
+    imports = [str((sweep.folder / entry).absolute()) if entry.endswith(".py") else entry for entry in node["imports"]]
+    node |= {"name": f"{sweep.config.name}_best", "search": None, "scale": PAPER, "imports": imports}
+    kept = {key: value for key, value in node.items() if key == "name" or value != usual[key]}
+    head = f"# The best configuration that the search {sweep.sweep_id} found on the images it held out.\n"
+    return head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,66 @@
+"""A search on real Ray: ASHA stops what falls behind, a killed search honours it, and the best runs as it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from orchestrator.status import read_states
+from orchestrator.sweep import find_sweep
+from tests.outputs import wait_for
+
+Call = Callable[..., tuple[int, str, str]]
+
+SEARCH: dict[str, Any] = {
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 8},
+    "training": {"num_batches": 60},
+    "inference": {"strict_images": 0},
+    "evaluation": {"at": [8]},
+    "search": {"space": {"training.learning_rate": [1e-3, 1e-6, 3e-4, 1e-7]}, "reduction": 2},
+    "resources": {"num_workers": 1},
+}
+"""Four trials, of which two learn next to nothing."""
+
+
+def _stopped(output: Path) -> dict[str, int]:
+    """The shards that each stopped trial had trained."""
+    states = read_states(find_sweep(output, None)) if list(output.glob("sweeps/*/sweep.json")) else {}
+    return {group_id: len(state.trained) for group_id, state in states.items() if state.status == "stopped"}
+
+
+def test_what_falls_behind_is_stopped_for_good_and_the_best_runs_as_it_is(
+    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = launch("sweep", sweep_file(**SEARCH))
+    stopped = wait_for(lambda: _stopped(tmp_path / "runs"))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, out, err = call("resume")
+    assert code == 0, err
+    after = _stopped(tmp_path / "runs")
+    assert {group_id: after[group_id] for group_id in stopped} == stopped
+    (report,) = tmp_path.glob("runs/sweeps/*/report")
+    trials = pd.read_csv(report / "search.csv")
+    assert sorted(trials["ended"].unique()) == ["done", "stopped"]
+    assert set(trials[trials["ended"] == "done"]["training.learning_rate"]) <= {1e-3, 3e-4}
+    assert (trials[trials["ended"] == "stopped"]["tasks"] < 8).all()
+    code, out, _ = call("status")
+    assert out.splitlines()[0].endswith(": done")
+    code, out, err = call("resume")
+    assert code == 0, err
+    assert _stopped(tmp_path / "runs") == after
+
+    best = report / "best.yaml"
+    written = yaml.safe_load(best.read_text())
+    assert written["training"]["learning_rate"] == trials["training.learning_rate"][0]
+    assert "search" not in written
+    code, out, err = call("sweep", best, "--local", "benchmark.num_tasks=2")
+    assert code == 0, err
+    (found,) = tmp_path.glob("runs/sweeps/small_best-*/report/final.csv")
+    assert pd.read_csv(found)["tasks"].tolist() == [2]
