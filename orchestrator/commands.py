@@ -29,7 +29,7 @@ from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
-from orchestrator.tracking import tracking_uri
+from orchestrator.tracking import uri_of
 from supsup_core.errors import InputError, SupSupError
 
 log = logging.getLogger("supsup")
@@ -187,7 +187,8 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     )
     if report is not None:
         print(f"\n{report.text}\n\nreport:  {report.folder}")
-    print(f"MLflow:  {tracking_uri(sweep.output)}  (open it with: supsup ui output={as_typed(sweep.output)})")
+    how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={as_typed(sweep.output)})"
+    print(f"MLflow:  {uri_of(sweep)}{how}")
     for state in monitor.states.values():
         for row in state.failed.values():
             log.info("%s failed: %s\n%s", row.payload["what"], row.payload["error"], row.payload["traceback"])

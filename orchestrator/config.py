@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -62,7 +63,7 @@ class SweepConfig:
     maps names to changes of any keys that make the whole smaller, such as `smoke` and `cpu`; those of the one that
     `scale` names come before the command line's, and `paper` is the file as it stands.
     `commit_every`: the most seconds of training between two commits of NNs, or between two states of a task that is
-    being trained.
+    being trained. `tracking`: the address of an MLflow server; without it, the output has a store of its own.
     """
 
     name: str
@@ -88,10 +89,13 @@ class SweepConfig:
     commit_every: float = 5.0
     output: str = "runs"
     data: str | None = None
+    tracking: str | None = None
 
     def __post_init__(self) -> None:
         if not self.commit_every > 0:
             raise InputError(f"commit_every: must be a positive number of seconds, not {self.commit_every}")
+        if self.tracking is not None:
+            _check_server(self.tracking)
         if self.search is not None:
             if self.grid or self.variants:
                 raise InputError("search: takes the place of grid and variants; leave those out")
@@ -286,6 +290,18 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
+
+
+def _check_server(address: str) -> None:
+    """InputError unless it is the address of an MLflow server, without a password in it."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"tracking: the address of an MLflow server, such as http://localhost:5000, not {address!r}")
+    if parts.username or parts.password:
+        raise InputError(
+            "tracking: no user or password in the address, which is written to files; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
 
 
 def _search_from(node: Node) -> Search:

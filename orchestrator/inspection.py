@@ -18,7 +18,7 @@ from orchestrator.progress import line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_states, sweep_status
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
-from orchestrator.tracking import Tracker, tracking_uri
+from orchestrator.tracking import Tracker, uri_of
 from supsup_core.errors import InputError
 
 
@@ -75,7 +75,7 @@ def export(wanted: str, output: Path) -> int:
         finally:
             tracker.finish({group_id: state.ended for group_id, state in read_states(found.sweep).items()})
     print(f"{found.name}: an MLflow model now\n")
-    print(f"  mlflow.set_tracking_uri({tracking_uri(output)!r})")
+    print(f"  mlflow.set_tracking_uri({uri_of(found.sweep)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
     given = f", params={params}" if params else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from orchestrator.tracking import Tracker
 
 SECONDS = 1.0
 """How often the ledgers are looked at."""
+
+PATIENCE_SECONDS = 60.0
+"""How long the end of a sweep waits for an MLflow server that does not answer."""
 
 log = logging.getLogger("supsup")
 
@@ -53,8 +57,12 @@ class Monitor:
                 self.tick()
             except Exception as error:  # noqa: BLE001 - told now, and raised by finish() if it lasts
                 if not self._complained:
-                    log.warning("MLflow cannot be written for now, and will be later: %s", error)
+                    log.warning("MLflow cannot be written for now, and will be later: %s", _first_line(error))
                 self._complained = True
+            else:
+                if self._complained:
+                    log.warning("MLflow can be written again, and has what it was owed")
+                self._complained = False
             self._stop.wait(SECONDS)
 
     def tick(self) -> None:
@@ -84,10 +92,30 @@ class Monitor:
             self._thread.join()
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Write all that is owed, attach the files and end the MLflow runs; raises if that cannot be done."""
-        self.tick()
-        assert self._tracker is not None, "tick() has made it"
-        conclude(self._tracker, self._groups, self._states, files)
+        """Write all that is owed, attach the files and end the MLflow runs; raises if that cannot be done.
+
+        A server that does not answer is waited for, a minute at most.
+        """
+        patience = PATIENCE_SECONDS if self._sweep.config.tracking is not None else 0.0
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.tick()
+                assert self._tracker is not None, "tick() has made it"
+                conclude(self._tracker, self._groups, self._states, files)
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not self._complained:
+                    log.warning("waiting for MLflow, %.0f seconds at most: %s", patience, _first_line(error))
+                self._complained = True
+                time.sleep(SECONDS)
+            else:
+                return
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def conclude(
@@ -102,6 +130,6 @@ def conclude(
             mine = table[(table["run"] == run.label) & (table["seed"] == run.experiment.seed)] if len(table) else table
             last = mine[mine["num_learned"] == mine["num_learned"].max()] if len(mine) else mine
             if len(last):
-                told = last.drop(columns=["run", "seed", "num_learned"])
-                tracker.log_table(run.run_id, f"{name}_after_{last['num_learned'].iloc[0]}", told)
+                told = last.drop(columns=["run", "seed"])
+                tracker.log_table(run.run_id, name, told)
     tracker.finish({group_id: state.ended for group_id, state in states.items()})

@@ -9,6 +9,7 @@ crash or resume loses or doubles one.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import time
@@ -39,6 +40,11 @@ Point = tuple[str, int]
 def tracking_uri(output: Path) -> str:
     """The tracking store of an output folder."""
     return f"sqlite:///{output / 'mlflow' / 'mlflow.db'}"
+
+
+def uri_of(sweep: Sweep) -> str:
+    """Where a sweep's runs are written: the server that it names, or the store of its output."""
+    return sweep.config.tracking or tracking_uri(sweep.output)
 
 
 def artifact_folder(output: Path) -> Path:
@@ -102,10 +108,16 @@ class Tracker:
         self._mlflow = mlflow
         self._sweep = sweep
         self._groups = groups
+        if sweep.config.tracking is not None:
+            os.environ.setdefault(
+                "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+            )  # who asks tries again, and knows what is there
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         (sweep.output / "mlflow").mkdir(parents=True, exist_ok=True)
-        with FileLock(sweep.output / "mlflow" / "lock"):  # two sweeps must not create one database
-            create_database(mlflow, sweep.output)
-            self._client = mlflow.MlflowClient(tracking_uri(sweep.output))
+        with FileLock(sweep.output / "mlflow" / "lock"):  # two sweeps must not create one database or experiment
+            if sweep.config.tracking is None:
+                create_database(mlflow, sweep.output)
+            self._client = mlflow.MlflowClient(uri_of(sweep))
             self._experiment_id = self._experiment()
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
         self._seen = {group.group_id: 0 for group in groups}
@@ -122,10 +134,13 @@ class Tracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        where = artifact_folder(self._sweep.output)
-        where.mkdir(parents=True, exist_ok=True)
+        where = None  # a server knows for itself
+        if self._sweep.config.tracking is None:
+            folder = artifact_folder(self._sweep.output)
+            folder.mkdir(parents=True, exist_ok=True)
+            where = folder.as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # opens on its runs, not on GenAI's pages
-        return str(self._client.create_experiment(name, artifact_location=where.as_uri(), tags=tags))
+        return str(self._client.create_experiment(name, artifact_location=where, tags=tags))
 
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: dict[str, Any]) -> _Run:
         """The run with this uid, running again, or a new one."""
@@ -193,16 +208,20 @@ class Tracker:
         `finish`."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        self._machine = SystemMetricsMonitor(
-            self._parent.run_id, resume_logging=True, tracking_uri=tracking_uri(self._sweep.output)
-        )
+        self._machine = SystemMetricsMonitor(self._parent.run_id, resume_logging=True, tracking_uri=uri_of(self._sweep))
         self._machine.start()
 
     def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
-        """Log a table of a run (Run.run_id), which MLflow's pages can show; one of that name that is there stays."""
+        """Log a table of a run (Run.run_id), which MLflow's pages can show, in the place of one of that name."""
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS as TAG
+
+        # as MLflow's own log_table, which would add to what an earlier launch has logged
         logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
-        if path not in {artifact.path for artifact in self._client.list_artifacts(logged, "tables")}:
-            self._client.log_table(logged, table, path)
+        self._client.log_text(logged, table.to_json(orient="split", index=False), path)
+        shown = json.loads(self._client.get_run(logged).data.tags.get(TAG, "[]"))
+        item = {"path": path, "type": "table"}
+        if item not in shown:
+            self._client.set_tag(logged, TAG, json.dumps([*shown, item]))
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
         """Attach files to the sweep's run."""
@@ -229,7 +248,7 @@ class Tracker:
             params=ParamSchema([ParamSpec("task", "long", -1)]),
         )
         versions = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
-        mlflow.set_tracking_uri(tracking_uri(self._sweep.output))
+        mlflow.set_tracking_uri(uri_of(self._sweep))
         with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(Path(__file__).with_name("served_model.py")),

@@ -47,7 +47,11 @@ def trained(output: Path) -> list[dict[str, Any]]:
 
 def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
     """Every point of every MLflow run, by uid, without those that are times; doubled ones show twice."""
-    client = mlflow.MlflowClient(tracking_uri(output))
+    return points_of(mlflow.MlflowClient(tracking_uri(output)), experiment)
+
+
+def points_of(client: mlflow.MlflowClient, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
+    """The same, as a client sees them."""
     found = {}
     for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
         found[run.data.tags["supsup.uid"]] = sorted(

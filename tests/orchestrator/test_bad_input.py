@@ -35,6 +35,8 @@ def _space(key: str, values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"tracking": "localhost:5000"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"tracking": "http://me:secret@host"}, ["tracking: no user or password", "MLFLOW_TRACKING_PASSWORD"]),
         ({"search": {"space": {}}}, ["small.yaml", "search.space: empty"]),
         ({"search": {"spaces": {}}}, ["search.spaces", "did you mean 'space'"]),
         ({"search": _space("benchmark.num_tasks", [1, 2])}, ["search.space.benchmark.num_tasks", "keys start with"]),

@@ -235,8 +235,8 @@ def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monke
             continue
         names = [artifact.path for artifact in client(sweep).list_artifacts(run.info.run_id, "tables")]
         inferred = run.data.params["scenario"] == "GNu"
-        assert names == ["tables/confusion_after_3.json"] * inferred + ["tables/tasks_after_3.json"]
-        logged = client(sweep).load_table(run.info.experiment_id, "tables/tasks_after_3.json", [run.info.run_id])
+        assert names == ["tables/confusion.json"] * inferred + ["tables/tasks.json"]
+        logged = client(sweep).load_table(run.info.experiment_id, "tables/tasks.json", [run.info.run_id])
         mine = wanted[(wanted["num_learned"] == 3) & wanted["run"].str.startswith(run.data.params["scenario"])]
         assert logged["accuracy"].tolist() == pytest.approx(mine["accuracy"].tolist(), abs=1e-9)  # JSON has ten digits
         shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # by these its pages offer them
