@@ -42,6 +42,9 @@ def point_metrics(scenario: str, points: Mapping[int, Tested], num_learned: int)
             decisions = sum(results[protocol]["decisions"] for results in rows.values())
             right = sum(results[protocol]["right_task"] for results in rows.values())
             values[f"task_inference_accuracy{suffix}"] = right / decisions
+            if all("recovered" in results[protocol] for results in rows.values()):
+                found = sum(results[protocol]["recovered"] for results in rows.values())
+                values[f"mask_recovery{suffix}"] = found / decisions
             shared = [task_accuracy(results, protocol, False) for results in rows.values()]
             values[f"accuracy_labels_shared{suffix}"] = metrics.average_accuracy(shared)
     return values

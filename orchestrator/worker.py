@@ -185,7 +185,8 @@ class Worker:
         tensors = {
             f"{protocol}.{field}": getattr(decisions, field).to(torch.int32)
             for protocol, decisions in found.items()
-            for field in ("chosen", "sizes", "correct")
+            for field in ("chosen", "sizes", "correct", "trace")
+            if getattr(decisions, field) is not None
         }
         return self._store.put(job["key"], tensors, facts)
 

@@ -123,21 +123,29 @@ class Decisions:
     """The outcome of D decisions on one task.
 
     `chosen`: mask numbers. `sizes`: test images each decided for. `correct`: how many of those got the
-    right label from the chosen mask. All int64, (D,).
+    right label from the chosen mask. All int64, (D,). `trace`: distances from each mask, step by step (Rule.traced), of
+    a rule that has them.
     """
 
     chosen: Tensor
     sizes: Tensor
     correct: Tensor
+    trace: Tensor | None = None
 
     def summary(self, right_masks: Sequence[int]) -> dict[str, object]:
         """Exact counts as plain integers; `confusion` maps a mask number to decisions for it.
 
-        `right_masks`: those that belong to the task.
+        `right_masks`: those that belong to the task. With a trace also `recovered`, the decisions that ended exactly at
+        one of them, and `distances`, how far from them decisions were at each step, on average.
         """
         right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
         counts = Counter(self.chosen.tolist())
+        steps: dict[str, object] = {}
+        if self.trace is not None:
+            nearest = self.trace[:, :, list(right_masks)].amin(2)
+            steps = {"recovered": int((nearest[:, -1] == 0).sum()), "distances": nearest.double().mean(0).tolist()}
         return {
+            **steps,
             "images": int(self.sizes.sum()),
             "correct": int(self.correct.sum()),
             "correct_and_right_task": int(self.correct[right].sum()),
@@ -151,24 +159,27 @@ Choose = tuple[Rule, Objective, int | None]
 """A rule, the objective that it minimises, and the mask that is given, if one is."""
 
 
-def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> Tensor:
-    """The mask (D,) of each decision, from the images (images, *shape) that take it."""
+def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> tuple[Tensor, Tensor | None]:
+    """The mask (D,) of each decision, from the images (images, *shape) that take it, and how it was found."""
     rule, objective, given = choose
     chosen = torch.empty(len(deciding), dtype=torch.int64)
+    traces: dict[int, Tensor] = {}
     by_size: dict[int, list[int]] = {}
     for number, images in enumerate(deciding):
         by_size.setdefault(len(images), []).append(number)
     for numbers in by_size.values():
         x = torch.stack([deciding[number] for number in numbers])
         with torch.enable_grad():
-            chosen[numbers] = rule.choose(learner, x, objective, given)
-    return chosen
+            chosen[numbers], trace = rule.traced(learner, x, objective, given)
+        if trace is not None:
+            traces |= dict(zip(numbers, trace, strict=True))
+    return chosen, torch.stack([traces[number] for number in range(len(deciding))]) if traces else None
 
 
 @torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
     """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
-    chosen = _chosen(learner, [task.test_batch(group[:num_deciding])[0] for group in groups], choose)
+    chosen, trace = _chosen(learner, [task.test_batch(group[:num_deciding])[0] for group in groups], choose)
     correct = torch.zeros(len(groups), dtype=torch.int64)
     for mask in sorted(set(chosen.tolist())):
         numbers = torch.nonzero(chosen == mask).squeeze(1).tolist()
@@ -177,7 +188,7 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
         hits = (learner.predict(x, mask) == y).long()
         sizes = [len(groups[number]) for number in numbers]
         correct[numbers] = torch.stack([part.sum() for part in torch.split(hits, sizes)])
-    return Decisions(chosen, torch.tensor([len(group) for group in groups]), correct)
+    return Decisions(chosen, torch.tensor([len(group) for group in groups]), correct, trace)
 
 
 def _groups(num_images: int, inference: Inference) -> list[Tensor]:
@@ -194,7 +205,7 @@ def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None 
     images: each run of `decision_group` images, of one task, has its mask from the first of them, or it is `given`."""
     groups = _groups(len(x), inference)
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
-    chosen = _chosen(learner, [x[group[: inference.images_per_decision]] for group in groups], choose)
+    chosen, _ = _chosen(learner, [x[group[: inference.images_per_decision]] for group in groups], choose)
     masks = torch.cat([mask.expand(len(group)) for mask, group in zip(chosen, groups, strict=True)])
     labels = torch.empty(len(x), dtype=torch.int64)
     for mask in sorted(set(chosen.tolist())):

@@ -69,6 +69,10 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
         "accuracy_by_task": figures.accuracy_by_task(tasks, name),
     }
+    recovery = tables.recovery_table(groups, states)
+    if not recovery.empty:
+        written["recovery.csv"] = recovery
+        pictures["recovery_over_steps"] = figures.recovery_over_steps(recovery, name)
     decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
     if not books.empty:
         written |= {"decisions.csv": decisions, "masks.csv": books}
@@ -121,6 +125,7 @@ def _write(
 _CAPTIONS = {
     "accuracy_over_tasks": "Average accuracy over the tasks learned so far; the bands are 95 % intervals over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last one was learned, the mean over seeds.",
+    "recovery_over_steps": "How far from the right mask the descent is at each step, a line per seed and task.",
     "masks_over_tasks": "Masks in use over the data seen.",
     "statistic_over_masks": "What the allocation test saw: its statistic for data of new and of known tasks, and its "
     "threshold, over the masks in superposition.",

@@ -58,6 +58,24 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
+    """HopSupSup: units that differ from the right mask over the steps of the descent, a line per run, seed and task."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for _, part in recovery.groupby(["run", "seed", "task"], sort=False):
+        there = part["distance"].iloc[-1] == 0
+        axes.plot(part["step"], part["distance"], color=_COLOURS[0 if there else 1], alpha=0.4, linewidth=0.8)
+    for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
+        axes.plot([], [], color=colour, label=label)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("steps of the descent")
+    axes.set_ylabel("units that differ from the right mask")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
     """NNs: masks in use against tasks' worth of data, a line per run and seed, with one mask a task as a diagonal."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")

@@ -20,6 +20,7 @@ _POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"
 _SHOWN = (
     ("accuracy", "accuracy %"),
     ("task_inference_accuracy", "task inference %"),
+    ("mask_recovery", "recovered %"),
     ("accuracy_labels_shared", "as GNs %"),
     ("accuracy_strict", "strict %"),
     ("task_inference_accuracy_strict", "strict inference %"),
@@ -174,6 +175,20 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
             mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: places to numbers
             rows.append({**which, **pair, "mask": mask})
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
+
+
+def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """How masks were recovered step by step: units that differ from the right mask, on average over the decisions of a
+    task, at each run's last complete point. Empty where no rule goes by steps."""
+    rows = []
+    for run, points, state in _runs(groups, states):
+        tested = state.tested(points[max(points)]) if points else {}
+        rows += [
+            {"run": run.label, "seed": run.experiment.seed, "task": task, "step": step, "distance": distance}
+            for task, found in tested.items()
+            for step, distance in enumerate(found["paper"].get("distances", []))
+        ]
+    return pd.DataFrame(rows, columns=["run", "seed", "task", "step", "distance"])
 
 
 _DECISION_COLUMNS = [

@@ -32,6 +32,12 @@ class Rule(ABC):
         `given`: the task identity in scenarios that give it at inference, else None.
         """
 
+    def traced(
+        self, learner: Learner, x: Tensor, objective: Objective, given: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `choose`; and of a rule that goes step by step, its distance from each mask (D, steps + 1, k), int64."""
+        return self.choose(learner, x, objective, given), None
+
 
 RULES: Registry[type[Rule]] = Registry("inference rule")
 
@@ -104,4 +110,10 @@ class Hopfield(Rule):
     needs_memory = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        return torch.tensor([learner.recall(images, objective) for images in x])
+        return self.traced(learner, x, objective, given)[0]
+
+    def traced(
+        self, learner: Learner, x: Tensor, objective: Objective, given: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        distances = torch.stack([learner.recall(images, objective) for images in x])
+        return distances[:, -1].argmin(1), distances

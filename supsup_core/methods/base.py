@@ -136,10 +136,12 @@ class Learner(ABC):
         """
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
 
-    def recall(self, x: Tensor, objective: Objective) -> int:
-        """The mask that images x (images, *shape) of one task lead to in an associative memory of all masks.
+    def recall(self, x: Tensor, objective: Objective) -> Tensor:
+        """Where images x (images, *shape) of one task lead to in an associative memory of all masks.
 
-        InputError when the method has no such memory; the others set `Method.recalls` to True.
+        In how many units what was found differs from each mask, before each step and at the end: (steps + 1, k), int64.
+        The nearest mask at the end is the one recalled. InputError when the method has no such memory; the others set
+        `Method.recalls` to True.
         """
         raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
 

@@ -74,9 +74,10 @@ class HopfieldLearner(WeightsLearner):
         found = [sign(part) for part in patterns]
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
-    def recall(self, x: Tensor, objective: Objective) -> int:
-        distances = self.distances(self.recovered(x, objective))
-        return distances.index(min(distances))
+    def recall(self, x: Tensor, objective: Objective) -> Tensor:
+        found: list[list[int]] = []
+        self.recovered(x, objective, lambda z: found.append(self.distances([part.detach() for part in z])))
+        return torch.tensor(found)
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -110,6 +110,13 @@ def test_tasks_are_recalled_from_the_memory(
     ]
     assert sum(int((part.chosen == index).sum()) for index, part in enumerate(found)) >= 4
     assert sum(int(part.correct.sum()) for part in found) / 360 > 0.7
+    for index, part in enumerate(found):
+        assert part.trace is not None
+        assert part.trace.shape == (1, 31, 5)
+        summary: Any = part.summary([index])
+        assert summary["distances"] == part.trace[0, :, index].tolist()
+        assert summary["recovered"] == int(part.trace[0, -1, index] == 0) <= summary["right_task"]
+        assert summary["distances"][0] > summary["distances"][-1] or not summary["right_task"]
     x, _ = benchmark.task(2, digits, 0).test_batch(torch.arange(64))
     once, again = (learner.recovered(x, OBJECTIVES["entropy"]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
