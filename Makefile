@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 READY := .venv/.ready
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench docs clean
 
 run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
@@ -25,8 +25,11 @@ bench: $(READY)  ## a training step and a decision against the plain way; two wo
 	$(BIN)/python -m bench.decisions
 	$(BIN)/python -m bench.workers
 
+docs: $(READY)  ## the documentation as pages, in site/
+	$(BIN)/mkdocs build --strict
+
 clean:  ## everything that can be made again; not runs/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
