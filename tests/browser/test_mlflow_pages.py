@@ -111,3 +111,18 @@ def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages
     while time.monotonic() < deadline and not any(width > 900 for width, _ in pages.picture_sizes()):
         time.sleep(0.3)
     assert any(width > 900 and height > 500 for width, height in pages.picture_sizes())
+
+
+def test_runs_stand_side_by_side_and_tables_are_shown(swept: None, pages: Pages, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(tracking_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("small").experiment_id
+    kinds = "tags.`supsup.kind` = 'evaluation'"
+    first, second = client.search_runs([experiment], kinds, order_by=["attributes.run_name"])
+
+    chosen = f'runs=["{first.info.run_id}","{second.info.run_id}"]&experiments=["{experiment}"]'
+    names = (first.info.run_name, second.info.run_name)
+    assert names == ("GG seed=0", "GNu one_shot entropy seed=0")
+    pages.open(f"/compare-runs?{chosen}", *names, "Comparing 2 Runs", "scenario", "inference.rule", "accuracy")
+
+    folder = f"/experiments/{experiment}/runs/{second.info.run_id}/artifacts/tables"
+    pages.open(f"{folder}/tasks.json", "tasks.json", "confusion.json", "accuracy", "num_learned")
