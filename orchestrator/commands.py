@@ -98,7 +98,7 @@ def fork(
 def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int:
     """Run what is left of a sweep, show it, project it, report it; returns the exit code."""
     groups = groups or sweep.plan()
-    _refuse_hopeless(sweep)
+    _refuse_hopeless(sweep, local)
     prepare_data(groups, sweep.data_root)
     with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
         sweep.pause_path.unlink(missing_ok=True)
@@ -133,8 +133,10 @@ def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) ->
         log.info("the sweep was stopped", exc_info=True)
 
 
-def _refuse_hopeless(sweep: Sweep) -> None:
-    """InputError for a device that could not be had, before anything waits for it."""
+def _refuse_hopeless(sweep: Sweep, local: bool) -> None:
+    """InputError for what could not be had, before anything waits for it."""
+    if local and sweep.config.search is not None:
+        raise InputError("--local: Ray Tune compares the trials of a search; leave --local out")
     resources = sweep.config.resources
     if resources.device == "cpu":
         return

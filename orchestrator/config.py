@@ -122,6 +122,11 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     return _overridden(_loaded(path), overrides, str(path))
 
 
+def defaults() -> Node:
+    """What every key of a sweep file is where the file does not say."""
+    return asdict(_Schema(name=""))
+
+
 def scales_of(path: Path) -> list[str]:
     """The scales that a sweep file has beside `paper`, in its order; InputError as `read_sweep` raises it."""
     return [str(name) for name in merge(_Schema, _loaded(path), str(path)).scales]
@@ -187,12 +192,16 @@ def _scaled(merged: DictConfig, scale: str, where: str) -> Node:
     return {"name": f"{merged.name}_{scale}", **scales[scale]}
 
 
+_WHOLE = ("grid", "variants", "scales", "search.space")
+"""Mappings whose keys are dotted ones or names, and so stay as they are."""
+
+
 def _by_key(changes: Node, prefix: str = "") -> Node:
-    """Changes by their full dotted keys; a mapping with a `name` is one value, as are a grid and variants."""
+    """Changes by their full dotted keys; a mapping with a `name` is one value, as is a grid."""
     found: Node = {}
     for key, value in changes.items():
         full = f"{prefix}{key}"
-        if isinstance(value, dict) and value and "name" not in value and full not in ("grid", "variants", "scales"):
+        if isinstance(value, dict) and value and "name" not in value and full not in _WHOLE:
             found |= _by_key(value, f"{full}.")
         else:
             found[full] = value

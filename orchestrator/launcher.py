@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
 from orchestrator.trial import LocalPool, asked_to_pause, drive, open_coordinator
-from supsup_core.errors import InputError, SupSupError
+from supsup_core.errors import SupSupError
 
 
 def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
@@ -56,8 +56,6 @@ def take_stock(
 def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
     """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says."""
     if local:
-        if sweep.config.search is not None:
-            raise InputError("--local: Ray Tune compares the trials of a search; leave --local out")
         for settings in unfinished.values():
             drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, asked_to_pause(settings))
     elif unfinished:

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from omegaconf import OmegaConf
 
-from orchestrator.config import PAPER, SweepConfig
+from orchestrator.config import PAPER, defaults
 from orchestrator.experiment import COMPONENTS
 from orchestrator.plan import Group
 from orchestrator.report.tables import Cells
@@ -74,9 +74,19 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
     for key, value in best.values.items():
         OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
     node: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    usual = asdict(SweepConfig(name=sweep.config.name))
     imports = [str((sweep.folder / entry).absolute()) if entry.endswith(".py") else entry for entry in node["imports"]]
     node |= {"name": f"{sweep.config.name}_best", "search": None, "scale": PAPER, "imports": imports}
-    kept = {key: value for key, value in node.items() if key == "name" or value != usual[key]}
+    kept = {"name": node["name"], **_told(node, defaults())}
     head = f"# The best configuration that the search {sweep.sweep_id} found on the images it held out.\n"
     return head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def _told(node: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not as it is where nobody says."""
+    kept = {}
+    for key, value in node.items():
+        whole = not isinstance(value, dict) or not isinstance(usual.get(key), dict) or "name" in value
+        part = value if whole else _told(value, usual[key])
+        if value != usual.get(key) and part != {}:
+            kept[key] = part
+    return kept

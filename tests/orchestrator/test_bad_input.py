@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.files import owned
+from orchestrator.sweep import open_sweep
 
 Command = Callable[..., Any]
 
@@ -244,3 +245,12 @@ def test_a_second_process_on_a_sweep_is_refused_with_the_holders_id(
         refused(supsup("sweep", sweep_file(), "--local"), f"process {os.getpid()}", "is running this sweep")
         other = supsup("sweep", sweep_file(), "benchmark.num_tasks=1", "--local")
         assert other.code == 0, other.err
+
+
+def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(search=_space("training.learning_rate", [0.1, 1]))
+    refused(supsup("sweep", file, "--local"), "--local: Ray Tune compares")
+    sweep = open_sweep(file, [])
+    sweep.save(sweep.plan())
+    refused(supsup("evaluate", "small", "inference.rule=binary"), "judged by one inference", "best.yaml")
+    refused(supsup("fork", "small", "benchmark.num_tasks=4"), "a search has no forks", "best.yaml")

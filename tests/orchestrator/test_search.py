@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
+from orchestrator.report.search import Trial, best_of, best_sweep
 from orchestrator.search import Search
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.trial import drive, open_coordinator
@@ -125,3 +127,34 @@ def test_a_search_is_known_by_what_it_searches(search: Sweep) -> None:
     wider = open_sweep(search.file, ["search.held_out=0.3"])
     assert wider.sweep_id != search.sweep_id
     assert math.isclose(wider.config.search.held_out, 0.3) if wider.config.search else False
+
+
+def test_the_best_is_a_sweep_file_that_tells_no_more_than_it_must(search: Sweep, tmp_path: Path) -> None:
+    best = Trial({"training.learning_rate": 3e-4, "net": {"name": "lenet_300_100", "num_outputs": 50}}, 8, 0.9, "done")
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "elsewhere" / "best.yaml"
+    file.write_text(best_sweep(search, best))
+    node = yaml.safe_load(file.read_text())
+    assert node["training"] == {"num_batches": 5, "learning_rate": 3e-4}
+    assert set(node) == {
+        "name", "scenario", "benchmark", "net", "training", "inference", "evaluation", "output"
+    }  # fmt: skip
+    found = open_sweep(file, [])
+    assert found.config.output == search.config.output
+    (group,) = found.plan()
+    assert group.experiment.benchmark.base_name == "digits"
+    assert (group.experiment.training.learning_rate, group.experiment.net.num_outputs) == (3e-4, 50)
+    assert group.experiment.evaluation.points(8) == [8]
+
+
+def test_trials_are_ranked_by_how_far_they_came(search: Sweep) -> None:
+    ranked = [Trial({}, 8, 0.5, "done"), Trial({}, 8, 0.4, "done"), Trial({}, 4, 0.9, "stopped")]
+    assert best_of(ranked) is ranked[0]
+    assert best_of([*ranked, Trial({}, 2, 0.9, "interrupted")]) is None
+    assert best_of(ranked[2:]) is None
+
+
+def test_a_space_is_widened_on_the_command_line(search: Sweep) -> None:
+    wider = open_sweep(search.file, ["search.space={training.learning_rate: [1, 2, 3]}"])
+    assert wider.config.search is not None
+    assert wider.config.search.space == {"training.learning_rate": [1, 2, 3]}
