@@ -11,6 +11,7 @@ from orchestrator.files import holder_of
 from orchestrator.ledger import LedgerReader, Row
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
+from supsup_core.errors import CorruptError
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,15 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def read_states(sweep: Sweep) -> dict[str, GroupState]:
-    """The replayed state of every group that the sweep last planned."""
+    """The replayed state of every group that the sweep last planned; CorruptError, with a remedy, for a ledger that is
+    damaged."""
     states = {}
     for path in sorted((sweep.path / "groups").glob("*/ledger.sqlite")):
-        with LedgerReader(path) as reader:
-            states[path.parent.name] = GroupState().apply(reader.rows())
+        try:
+            with LedgerReader(path) as reader:
+                states[path.parent.name] = GroupState().apply(reader.rows())
+        except CorruptError as error:
+            raise CorruptError(f"{error}; `supsup resume {sweep.sweep_id}` sets it aside and makes it good") from error
     return states
 
 

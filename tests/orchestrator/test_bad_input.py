@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,3 +256,26 @@ def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[
     sweep.save(sweep.plan())
     refused(supsup("evaluate", "small", "inference.rule=binary"), "judged by one inference", "best.yaml")
     refused(supsup("fork", "small", "benchmark.num_tasks=4"), "a search has no forks", "best.yaml")
+
+
+def test_a_half_corrupt_output_is_named_and_resume_makes_it_good(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}), "--local").code == 0
+    (ledger,) = tmp_path.glob("runs/sweeps/*/groups/*/ledger.sqlite")
+    with contextlib.closing(sqlite3.connect(ledger)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(ledger.read_bytes())
+    content[content.index(b"weights_sha256")] ^= 1
+    with ledger.open("r+b") as file:
+        file.write(content)
+    for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
+        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "sets it aside")
+    found = supsup("resume", "--local")
+    assert found.code == 0, found.err
+    assert "made again" in found.out
+    assert supsup("report").code == 0
+    (sweep,) = tmp_path.glob("runs/sweeps/*/sweep.json")
+    sweep.write_text(sweep.read_text()[:100])
+    for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["resume"]):
+        refused(supsup(*command), "sweep.json: damaged", "start the sweep again from its file")
