@@ -121,12 +121,13 @@ class Coordinator(ABC):
                 if (run["run_id"], n) in self._state.points:
                     continue
                 values = results.point_metrics(run["experiment"]["scenario"], points, n)
-                values |= self._metrics_of(n)
+                values |= self._metrics_of(n, keys)
                 self._record("point", run_id=run["run_id"], num_learned=n, metrics=values, keys=keys)
 
     @abstractmethod
-    def _metrics_of(self, num_tasks: int) -> dict[str, float]:
-        """What else there is to say of the learner after so many tasks; `num_bytes` at least, what it stores."""
+    def _metrics_of(self, num_tasks: int, keys: Sequence[str]) -> dict[str, float]:
+        """What else there is to say of the learner after so many tasks, which the evaluations with these keys tested;
+        `num_bytes` at least, what it stores."""
 
     @abstractmethod
     def finished(self) -> bool:

@@ -300,11 +300,9 @@ class StreamCoordinator(Coordinator):
     def _points(self, run: dict[str, Any]) -> Points:
         return self._evaluations.points_of(run)
 
-    def _metrics_of(self, num_tasks: int) -> dict[str, float]:
-        size = sum(layer.size for layer in self._allocator.layers)
-        blob = len(codec.encode(codec.pack(np.zeros(size, bool)), size))
+    def _metrics_of(self, num_tasks: int, keys: Sequence[str]) -> dict[str, float]:
         books: dict[str, float] = self._state.met[num_tasks].payload["metrics"]
-        return {**books, "num_bytes": float(blob * len(self._state.due[num_tasks]["numbers"]))}
+        return {**books, "num_bytes": float(self._state.evaluated[keys[0]].payload["facts"]["state_bytes"])}
 
     # --- the coordinator's calls
 

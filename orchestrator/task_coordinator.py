@@ -127,7 +127,7 @@ class TaskCoordinator(Coordinator):
         prefix = self._num_trained_prefix()
         return {int(n): keys for n, keys in run["points"].items() if int(n) <= prefix}
 
-    def _metrics_of(self, num_tasks: int) -> dict[str, float]:
+    def _metrics_of(self, num_tasks: int, keys: Sequence[str]) -> dict[str, float]:
         facts = [self._state.trained[key].payload["facts"] for key in self._keys[:num_tasks]]
         return {"num_bytes": float(sum(fact["num_bytes"] for fact in facts) + facts[-1].get("shared_bytes", 0))}
 

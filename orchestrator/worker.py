@@ -54,7 +54,7 @@ class Worker:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings["tf32"]
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
-        self._learner: tuple[object, Learner] | None = None
+        self._learner: tuple[object, Learner, int] | None = None
 
     def prepare(self) -> None:
         """Load what the group's shards need, before the first of them is asked for."""
@@ -174,12 +174,13 @@ class Worker:
 
     def _evaluate(self, job: Job) -> Artifact:
         experiment, problem, dataset = self._context(job)
-        learner = self._learner_of(job, experiment, problem)
+        learner, state_bytes = self._learner_of(job, experiment, problem)
         task = experiment.benchmark.task(job["task"], dataset, experiment.seed)
         found = evaluate(learner, task, job["task"], experiment.scenario, experiment.inference, experiment.seed)
         facts = {
             "kind": "evaluated",
             "task": job["task"],
+            "state_bytes": state_bytes,
             "results": {protocol: decisions.summary(job["right"]) for protocol, decisions in found.items()},
         }
         tensors = {
@@ -190,16 +191,16 @@ class Worker:
         }
         return self._store.put(job["key"], tensors, facts)
 
-    def _learner_of(self, job: Job, experiment: Experiment, problem: Problem) -> Learner:
-        keys = tuple(job["masks"])
-        if self._learner is None or self._learner[0] != (keys, problem.net):
+    def _learner_of(self, job: Job, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
+        """What answers with a job's masks, and the bytes of what is stored of them."""
+        name = (tuple(job["masks"]), problem.net)
+        if self._learner is None or self._learner[0] != name:
             self._learner = None  # two at once would be twice the memory
             store = self._versions if experiment.allocation is not None else self._store
-            self._learner = (
-                (keys, problem.net),
-                experiment.method.learner(problem, states_of(experiment, keys, store)),
-            )
-        return self._learner[1]
+            states = states_of(experiment, job["masks"], store)
+            num_bytes = sum(tensor.nbytes for state in states for tensor in state.values())
+            self._learner = (name, experiment.method.learner(problem, states), num_bytes)
+        return self._learner[1:]
 
 
 _STATE = "state."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -23,6 +24,8 @@ from supsup_core.nets import NETS
 from supsup_core.training import TrainingRecipe
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine that is busy is no failure
+hypothesis.settings.load_profile("unhurried")
 
 PROGRAM = [sys.executable, "-m", "orchestrator.cli"]
 

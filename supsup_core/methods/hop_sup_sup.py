@@ -143,7 +143,7 @@ class HopSupSup(Method):
         ]
         fitted = fit(problem, index, task, keep, layers)
         bits = np.concatenate([(part >= 0).flatten().cpu().numpy() for part in scores])
-        blob = codec.encode(codec.pack(bits), bits.size)
+        blob = codec.encode(codec.pack(bits), bits.size, [part.numel() for part in scores])
         return fitted.learned({"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)})
 
     def learner(self, problem: Problem, states: States) -> Learner:

@@ -111,7 +111,7 @@ class Piggyback(Method):
         trained_head = [Dense(weight) for weight in head]
         fitted = fit(problem, index, task, keep, [*trained, *trained_head], learning_rate=self.mask_learning_rate)
         bits = np.concatenate([(s >= THRESHOLD).flatten().cpu().numpy() for s in scores])
-        blob = codec.encode(codec.pack(bits), bits.size)
+        blob = codec.encode(codec.pack(bits), bits.size, [s.numel() for s in scores])
         mask = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
         return fitted.learned({"mask": mask, **named("head.", last, head)})
 

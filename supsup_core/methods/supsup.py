@@ -95,7 +95,7 @@ class ScoreTrainee(Trainee):
 
     def learned(self) -> dict[str, Tensor]:
         bits = np.concatenate([mask.flatten().bool().cpu().numpy() for mask in self.masks()])
-        blob = codec.encode(codec.pack(bits), bits.size)
+        blob = codec.encode(codec.pack(bits), bits.size, [scores.numel() for scores in self.scores])
         return {"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}
 
 

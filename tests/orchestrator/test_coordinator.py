@@ -62,7 +62,7 @@ def test_everything_is_done_once(group: dict[str, Any]) -> None:
     assert metrics["num_bytes"] == 3 * (24 + (64 * 300 + 300 * 100 + 100 * 30) // 8)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from([None, None, "lost", "lost after", "kill", "kill after"]), max_size=14),
     st.integers(1, 3),

@@ -232,7 +232,7 @@ def test_two_lengths_share_the_shorter_ones_tasks(sweep_file: Callable[..., Path
     assert len(group.runs) == 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(list(NODE)), st.integers(0, 3), st.integers(1, 6))
 def test_a_plan_depends_on_values_alone_not_on_their_order(order: list[str], seed: int, num_tasks: int) -> None:
     benchmark = {"num_tasks": num_tasks, "base": "digits", "name": "permuted"}

@@ -49,7 +49,7 @@ def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
     return nns_science(Path(settings["ledger"]), whole_files)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from([None, None, None, "lost", "lost after", "kill", "kill after"]), max_size=60),
     st.sampled_from([0.001, 60.0]),
