@@ -15,7 +15,7 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.nets.base import Layer, Net, Objective, draw_uniform, draw_weights
+from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
 from supsup_core.parametrizations import Parametrization
 from supsup_core.registry import Registry
 from supsup_core.training import (
@@ -233,8 +233,18 @@ METHODS: Registry[type[Method]] = Registry("method")
 
 
 def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
-    """Weights that are to be trained, one tensor a layer, on the problem's device: Kaiming uniform, a = sqrt(5)."""
-    return [w.to(problem.device) for w in draw_uniform(problem.layers, problem.seed, "dense", index)]
+    """Weights that are to be trained, one tensor a layer, on the problem's device, as the net starts them."""
+    return _fresh(problem, problem.layers, "dense", index)
+
+
+def fresh_head(problem: Problem, index: int) -> list[Tensor]:
+    """The last layer of task `index` before its training."""
+    return _fresh(problem, problem.layers[-1:], "head", index)
+
+
+def _fresh(problem: Problem, layers: Sequence[Layer], purpose: str, index: int) -> list[Tensor]:
+    draw = draw_signed if problem.net.trained_from_signs else draw_uniform
+    return [weight.to(problem.device) for weight in draw(layers, problem.seed, purpose, index)]
 
 
 @dataclass(frozen=True)

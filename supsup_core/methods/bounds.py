@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -20,11 +20,11 @@ from supsup_core.methods.base import (
     States,
     WeightsLearner,
     fit,
+    fresh_head,
     fresh_weights,
     named,
     taken,
 )
-from supsup_core.nets.base import draw_uniform
 from supsup_core.parametrizations import Dense
 from supsup_core.training import NOWHERE, Checkpoint
 
@@ -76,33 +76,44 @@ class HeadsLearner(WeightsLearner):
         return self._trunk + self._heads[mask]
 
 
-def fresh_head(problem: Problem, index: int) -> list[Tensor]:
-    """The last layer of task `index` before its training."""
-    return [w.to(problem.device) for w in draw_uniform(problem.layers[-1:], problem.seed, "head", index)]
+class LastWeightsLearner(WeightsLearner):
+    """All tasks have the weights that the last of them left."""
+
+    def __init__(self, problem: Problem, states: States) -> None:
+        super().__init__(problem, states)
+        self._shared = taken(states[-1], SHARED, problem, problem.layers)
+
+    def weights(self, mask: int) -> list[Tensor]:
+        return self._shared
 
 
 @METHODS.register("lower_bound")
 @dataclass(frozen=True, kw_only=True)
 class LowerBound(Method):
-    """One trunk trained throughout, with nothing that keeps what it knew, and a head for each task."""
+    """One trunk trained throughout, with nothing that keeps what it knew, and a head for each task of its `own`, or
+    one that is `shared` by all and trained throughout too: as the published figures for permutations have it."""
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
+
+    head: Literal["own", "shared"] = "own"
 
     @property
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
-        layers = problem.layers[:-1]
-        trunk = (
+        layers = problem.layers if self.head == "shared" else problem.layers[:-1]
+        shared = (
             [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
             if parents
-            else fresh_weights(problem)[:-1]
+            else fresh_weights(problem)[: len(layers)]
         )
-        head = fresh_head(problem, index)
-        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in trunk + head])
-        return fitted.learned({**named(SHARED, layers, trunk), **named("head.", problem.layers[-1:], head)})
+        own = [] if self.head == "shared" else fresh_head(problem, index)
+        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in shared + own])
+        return fitted.learned({**named(SHARED, layers, shared), **named("head.", problem.layers[len(layers) :], own)})
 
     def learner(self, problem: Problem, states: States) -> Learner:
+        if self.head == "shared":
+            return LastWeightsLearner(problem, states)
         return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -22,12 +22,13 @@ from supsup_core.methods.base import (
     Problem,
     States,
     fit,
+    fresh_head,
     fresh_weights,
     named,
     norms_in,
     taken,
 )
-from supsup_core.methods.bounds import HeadsLearner, fresh_head
+from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.parametrizations import Anchored, Dense, Parametrization
 from supsup_core.training import NOWHERE, Checkpoint
 

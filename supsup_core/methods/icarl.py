@@ -22,13 +22,13 @@ from supsup_core.methods.base import (
     Method,
     Problem,
     States,
+    fresh_head,
     fresh_weights,
     named,
     norms_in,
     norms_of,
     taken,
 )
-from supsup_core.methods.bounds import fresh_head
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense
 from supsup_core.training import NOWHERE, Checkpoint, Step, train

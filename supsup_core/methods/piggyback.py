@@ -27,11 +27,11 @@ from supsup_core.methods.base import (
     States,
     WeightsLearner,
     fit,
+    fresh_head,
     fresh_weights,
     named,
     taken,
 )
-from supsup_core.methods.bounds import fresh_head
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense, Scored
 from supsup_core.training import NOWHERE, Checkpoint

@@ -18,11 +18,12 @@ from supsup_core.methods.base import (
     Problem,
     States,
     fit,
+    fresh_head,
     fresh_weights,
     named,
     taken,
 )
-from supsup_core.methods.bounds import HeadsLearner, fresh_head
+from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.parametrizations import Dense, Fixed
 from supsup_core.training import NOWHERE, Checkpoint
 

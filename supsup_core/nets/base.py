@@ -50,6 +50,9 @@ class Net(ABC):
     normalises_by_batch: ClassVar[bool] = False
     """Whether batch normalisation always takes the images at hand, so that one image alone cannot be answered."""
 
+    trained_from_signs: ClassVar[bool] = False
+    """Whether weights to be trained start as frozen ones do, signed Kaiming constant, or else Kaiming uniform."""
+
     num_outputs: int = 10
     weight_seed: int | None = None
 
@@ -131,6 +134,15 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
             drawn.append(torch.ones(layer.shape))
             continue
         sign = seeding.signs(seeding.child_seed(seed, f"weights/{layer.name}", index), layer.shape)
+        drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
+    return drawn
+
+
+def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Signed Kaiming constant, as W is, of a draw of its own for each (seed, purpose, index): weights to be trained."""
+    drawn = []
+    for layer in layers:
+        sign = seeding.signs(seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer.shape)
         drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
     return drawn
 

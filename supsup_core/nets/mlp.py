@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ class MLP(Net):
     Forward and backward are written out by hand: no graph is built, and no gradient is computed that
     nobody needs (that of the images, above all).
     """
+
+    trained_from_signs: ClassVar[bool] = True
 
     @property
     @abstractmethod

