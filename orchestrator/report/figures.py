@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -12,10 +13,20 @@ _MARKERS = "osD^vPX"
 _STYLES = ("-", "--", ":", "-.")
 
 
-def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
-    """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty figure of the usual size, and what is drawn on."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
+    """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
+    figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
     accuracy = summary[summary["metric"] == "accuracy"]
     for number, (run, part) in enumerate(accuracy.sort_values("num_learned").groupby("run", sort=False)):
         style = _STYLES[number % len(_STYLES)]
@@ -30,56 +41,41 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(bottom, 0), min(top, 100))
     axes.set_xlim(0, 1.05 * accuracy["num_learned"].max())
-    axes.set_xlabel("tasks learned")
-    axes.set_ylabel("average accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     return figure
 
 
 def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
     """Accuracy of each task after each run's last task, a line per run, the mean over seeds."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(title, "task, in the order learned", "accuracy (%)")
     for number, (run, part) in enumerate(tasks.groupby("run", sort=False)):
         last = part[part["num_learned"] == part["num_learned"].max()]
         means = 100 * last.groupby("task")["accuracy"].mean()
         colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
         label = f"{run} ({means.mean():.2f})"
         axes.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=label)
-    axes.set_xlabel("task, in the order learned")
-    axes.set_ylabel("accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small", title="mean over tasks in brackets", title_fontsize="x-small")
     return figure
 
 
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
     """HopSupSup: units that differ from the right mask over the steps of the descent, a line per run, seed and task."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(title, "steps of the descent", "units that differ from the right mask")
     for _, part in recovery.groupby(["run", "seed", "task"], sort=False):
         there = part["distance"].iloc[-1] == 0
         axes.plot(part["step"], part["distance"], color=_COLOURS[0 if there else 1], alpha=0.4, linewidth=0.8)
     for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
         axes.plot([], [], color=colour, label=label)
     axes.set_ylim(0, None)
-    axes.set_xlabel("steps of the descent")
-    axes.set_ylabel("units that differ from the right mask")
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     return figure
 
 
 def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
     """NNs: masks in use against tasks' worth of data, a line per run and seed, with one mask a task as a diagonal."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(title, "data seen (in tasks)", "masks")
     last = int(books["num_learned"].max())
     axes.plot([0, last], [0, last], color="0.6", linewidth=1, linestyle="--", label="one mask a task")
     for number, (run, part) in enumerate(books.groupby("run", sort=False)):
@@ -87,10 +83,6 @@ def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
         for index, (_, seed) in enumerate(part.groupby("seed")):
             label = str(run) if index == 0 else None
             axes.plot(seed["num_learned"], seed["masks"], color=colour, linestyle=style, linewidth=1.2, label=label)
-    axes.set_xlabel("data seen (in tasks)")
-    axes.set_ylabel("masks")
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     return figure
 
