@@ -1,6 +1,6 @@
 """Seconds from `supsup resume` to the first round of NNs that is trained and committed, with few masks and with many.
 
-    python -m bench.resume OUTPUT SWEEP FEW MANY     # a finished NNs run of MANY tasks, in blocks
+    python -m bench.resume OUTPUT SWEEP FEW MANY     # a finished NNs run of MANY tasks, in blocks; SWEEP: its whole id
 
 The run is forked after FEW and after MANY tasks to go on for longer, killed at once, and resumed. Ray's start is the
 same in both; what MANY takes longer is what its masks cost.
