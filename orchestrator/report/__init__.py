@@ -16,7 +16,7 @@ from orchestrator.plan import Group
 from orchestrator.report import figures, tables
 from orchestrator.report.page import Page, Shown, render
 from orchestrator.report.published import published_table
-from orchestrator.report.search import best_of, best_sweep, search_cells, search_table, trials_of
+from orchestrator.report.search import Trial, best_of, best_sweep, search_cells, search_table, trials_of
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
@@ -56,14 +56,11 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         "confusion.csv": tables.confusion_table(groups, states),
     }
     trials = trials_of(groups, states) if sweep.config.search is not None else []
-    texts = {}
+    texts: dict[str, str] = {}
     text = tables.to_text(tables.final_cells(final))
     if trials:
         written["search.csv"] = search_table(trials)
-        text = tables.to_text(search_cells(trials))
-        if (best := best_of(trials)) is not None:
-            texts["best.yaml"] = best_sweep(sweep, best)
-            text += f"\n\nbest:    {folder / 'best.yaml'}  (run it with: supsup sweep {as_typed(folder / 'best.yaml')})"
+        texts, text = _searched(sweep, trials, folder)
     name = sweep.config.name
     pictures = {
         "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
@@ -102,6 +99,17 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
     texts |= {"report.md": markdown, "report.html": render(told)}
     return Report(folder, _write(folder, written, pictures, texts), text)
+
+
+def _searched(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> tuple[dict[str, str], str]:
+    """The best of a search as a file to be written, once it is known; and the trials, for the terminal."""
+    text, best = tables.to_text(search_cells(trials)), best_of(trials)
+    if best is None:
+        return {}, text
+    path = folder / "best.yaml"
+    return {
+        path.name: best_sweep(sweep, best)
+    }, f"{text}\n\nbest:    {path}  (run it with: supsup sweep {as_typed(path)})"
 
 
 def _write(
