@@ -11,13 +11,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 
 from orchestrator import user_modules
@@ -29,11 +27,11 @@ from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
 from orchestrator.store import ArtifactStore, CorruptArtifactError
 from orchestrator.stream_evaluations import StreamEvaluations
+from orchestrator.stream_round import Round, decision_of
 from orchestrator.worker import Job, Outcome
-from supsup_core.inference.allocation import Slopes
 from supsup_core.masks import codec
 from supsup_core.metrics import AllocationTally
-from supsup_core.nns import Allocator, Decision
+from supsup_core.nns import Allocator
 from supsup_core.streams import Segment
 
 SNAPSHOT_SECONDS = 60.0
@@ -42,25 +40,9 @@ SNAPSHOT_SECONDS = 60.0
 
 class _Phase(Enum):
     RECOVER = "recover"  # masks that the ledger knows are missing on disk
-    DECIDE = "decide"
-    TRAIN = "train"
+    ROUND = "round"
     SAVE = "save"
     OVER = "over"  # no round is left, or the group is paused
-
-
-@dataclass
-class _Step:
-    """One segment of the round: its decision, and what became of it. `key`: of the mask's version after it."""
-
-    stream: int
-    segment: Segment
-    decision: Decision
-    slopes: Slopes
-    key: str | None
-    length: int = 0
-    loss: float | None = None
-    seconds: float = 0.0
-    done: bool = False
 
 
 class StreamCoordinator(Coordinator):
@@ -97,8 +79,9 @@ class StreamCoordinator(Coordinator):
 
     def _resume(self) -> None:
         """Take up what is committed: the books at once, the masks as far as they are on disk."""
-        self._round = self._state.round
-        decisions = [_decision_of(row.payload) for row in self._state.decisions]
+        self._num_rounds = self._state.round
+        self._round: Round | None = None
+        decisions = [decision_of(row.payload) for row in self._state.decisions]
         self._allocator.replay(decisions)
         for row, decision in zip(self._state.decisions, decisions, strict=True):
             segment = Segment(row.payload["task"], row.payload["segment"])
@@ -114,7 +97,6 @@ class StreamCoordinator(Coordinator):
         self._assigned: dict[str, int] = {}
         self._uncommitted: list[Entry] = []
         self._evaluations = StreamEvaluations(self._group, self._state)
-        self._steps: list[_Step] = []
         self._recent = deque(
             ((row.payload["margin"], row.payload["latency"], row.payload["seconds"]) for row in self._state.decisions),
             maxlen=self._schedule.segments_per_task,
@@ -149,64 +131,38 @@ class StreamCoordinator(Coordinator):
     # --- rounds
 
     def _open_round(self) -> None:
-        self._round_started = time.monotonic()
         self._assigned = {}
-        if self._paused or self._round == self._schedule.num_rounds:
+        if self._paused or self._num_rounds == self._schedule.num_rounds:
             self._phase = _Phase.OVER
             return
-        self._phase = _Phase.DECIDE
-        self._segments = self._schedule.round(self._round)
-        self._vectors: dict[int, torch.Tensor] = {}
-        self._vector_seconds: list[float] = []
-        started = time.perf_counter()
-        self._superposition = self._allocator.superposition()
-        self._latency = time.perf_counter() - started
-        if self._superposition is None:
-            self._decide()
+        self._phase = _Phase.ROUND
+        segments = self._schedule.round(self._num_rounds)
+        self._round = Round(self._num_rounds, segments, self._allocator, self._lineages)
+        if self._round.over:
+            self._end_round(self._round)
 
-    def _decide(self) -> None:
-        started = time.perf_counter()
-        if self._superposition is None:
-            slopes: Slopes = np.zeros((len(self._segments), 0))
-        else:
-            vectors = torch.stack([self._vectors[stream] for stream, _ in self._segments])
-            slopes = self._allocator.slopes(vectors)
-        decisions = self._allocator.decide(slopes)
-        self._latency += max(self._vector_seconds, default=0.0) + time.perf_counter() - started
-        self._steps = []
-        for (stream, segment), decision, row in zip(self._segments, decisions, slopes, strict=True):
-            step = _Step(stream, segment, decision, row, None)
-            if decision.mask is None:
-                step.done = True
-            else:
-                step.key = self._lineages.extend(decision.mask, segment)
-                step.length = len(self._lineages[decision.mask].segments)
-            self._steps.append(step)
-        self._phase = _Phase.TRAIN
-        if all(step.done for step in self._steps):
-            self._end_round()
-
-    def _end_round(self) -> None:
+    def _end_round(self, ended: Round) -> None:
+        self._round = None
         self._allocator.end_round()
-        before = self._schedule.num_segments(self._round)
-        for ordinal, step in enumerate(self._steps, start=before):
+        self._uncommitted += ended.entries(self._schedule.num_segments(self._num_rounds))
+        for step in ended.steps:
             self._tally.add(step.segment.task, step.decision.mask, step.decision.freed)
-            self._uncommitted.append(self._decision_entry(ordinal, step))
             if step.decision.freed is not None:
                 self._dirty.pop(step.decision.freed, None)
             if step.decision.mask is not None:
                 self._dirty[step.decision.mask] = None
             self._training_seconds += step.seconds
-            self._recent.append((step.decision.margin, self._latency, step.seconds))
-        self._round += 1
-        after = self._schedule.num_segments(self._round)
+            self._recent.append((step.decision.margin, ended.latency, step.seconds))
+        before = self._schedule.num_segments(self._num_rounds)
+        self._num_rounds += 1
+        after = self._schedule.num_segments(self._num_rounds)
         count = self._schedule.segments_per_task
         for n in range(before // count + 1, after // count + 1):
             self._uncommitted.append(("met", self._met_payload(n), None))
-        due = [n for n in self._evaluations.points if self._schedule.rounds_until(n) == self._round]
+        due = [n for n in self._evaluations.points if self._schedule.rounds_until(n) == self._num_rounds]
         now = time.monotonic()
-        soon = now + (now - self._round_started) - self._last_commit > self._commit_every
-        if due or soon or self._paused or self._round == self._schedule.num_rounds:
+        soon = now + (now - ended.started) - self._last_commit > self._commit_every
+        if due or soon or self._paused or self._num_rounds == self._schedule.num_rounds:
             self._begin_commit(due)
         else:
             self._open_round()
@@ -218,15 +174,6 @@ class StreamCoordinator(Coordinator):
             "num_learned": n, "metrics": {**self._tally.metrics(), "margin": fmean(margins)},
             "latency": fmean(latencies), "seconds": sum(seconds),
         }  # fmt: skip
-
-    def _decision_entry(self, ordinal: int, step: _Step) -> Entry:
-        payload = {
-            "round": self._round, "ordinal": ordinal, "stream": step.stream,
-            "task": step.segment.task, "segment": step.segment.index, **asdict(step.decision),
-            "standing_out": list(step.decision.standing_out), "margin": step.decision.margin,
-            "key": step.key, "loss": step.loss, "seconds": step.seconds, "latency": self._latency,
-        }  # fmt: skip
-        return "decision", payload, step.slopes.astype("<f4").tobytes()
 
     # --- commits
 
@@ -241,7 +188,7 @@ class StreamCoordinator(Coordinator):
         self._saves: dict[str, tuple[int, list[int]]] = {}
         for worker, numbers in by_worker.items():
             wanted = content_key([self._lineages[number].keys[-1] for number in numbers], 12)
-            self._saves[f"save-{self._round}-{wanted}"] = (worker, numbers)
+            self._saves[f"save-{self._num_rounds}-{wanted}"] = (worker, numbers)
         self._saved_bytes = 0
         if not self._saves:
             self._commit()
@@ -250,11 +197,11 @@ class StreamCoordinator(Coordinator):
         changed = {number: self._lineages[number].keys[-1] for number in self._dirty if number in self._allocator.live}
         current = {number: changed.get(number) or self._current[number] for number in self._allocator.live}
         for n in self._due:
-            tasks = self._schedule.tasks_met(self._round)
+            tasks = self._schedule.tasks_met(self._num_rounds)
             self._uncommitted.append(("due", due_point(n, tasks, current, self._tally.owners), None))
         self._uncommitted.append(
             ("committed", {
-                "round": self._round, "versions": changed, "num_bytes": self._saved_bytes,
+                "round": self._num_rounds, "versions": changed, "num_bytes": self._saved_bytes,
                 "training_seconds": self._training_seconds,
                 "seconds": self._commit_seconds + time.perf_counter() - self._commit_started,
             }, None)
@@ -284,7 +231,7 @@ class StreamCoordinator(Coordinator):
 
     def _maybe_snapshot(self) -> None:
         wait = max(SNAPSHOT_SECONDS, 100 * self._snapshot_cost)
-        over = self._paused or self._round == self._schedule.num_rounds
+        over = self._paused or self._num_rounds == self._schedule.num_rounds
         if over or time.monotonic() - self._last_snapshot > wait:
             started = time.perf_counter()
             self._ledger.snapshot()
@@ -335,30 +282,16 @@ class StreamCoordinator(Coordinator):
 
     def _round_jobs(self) -> Iterator[tuple[Job, int | None]]:
         """What the phase waits for, with the worker it is best or only done by (None: any)."""
-        if not self._paused or self._phase in (_Phase.TRAIN, _Phase.SAVE):
+        if not self._paused or self._phase is _Phase.SAVE or self._training():
             for key in self._missing:
                 versions = [self._lineages.find(key, self._stored)]
                 yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None
         match self._phase:
-            case _Phase.DECIDE:
-                assert self._superposition is not None
-                for stream, segment in self._segments:
-                    if stream not in self._vectors:
-                        yield {
-                            "kind": "decide", "key": f"decide-{self._round}-{stream}",
-                            "superposition": self._superposition.numpy(),
-                            "task": segment.task, "segment": segment.index,
-                        }, stream % self._num_workers  # fmt: skip
-            case _Phase.TRAIN:
-                waiting: set[int] = set()
-                for step in self._steps:
-                    if step.done or step.decision.mask is None or step.decision.mask in waiting:
-                        continue  # two streams on one mask run one after the other
-                    waiting.add(step.decision.mask)
-                    version = self._lineages[step.decision.mask].version(self._stored, step.length)
-                    holder = self._holders.get(step.decision.mask) if step.decision.mask in self._dirty else None
-                    home = step.stream % self._num_workers
-                    yield {"kind": "advance", "key": step.key, "version": version}, home if holder is None else holder
+            case _Phase.ROUND:
+                assert self._round is not None
+                for job, stream, mask in self._round.jobs(self._stored):
+                    holder = self._holders.get(mask) if mask is not None and mask in self._dirty else None
+                    yield job, stream % self._num_workers if holder is None else holder
             case _Phase.SAVE:
                 for key, (worker, numbers) in self._saves.items():
                     versions = [self._lineages[number].version(self._stored) for number in numbers]
@@ -369,10 +302,8 @@ class StreamCoordinator(Coordinator):
         self._stored |= evicted
         self._superseded |= evicted  # unless the next commit needs them
         match outcome.get("kind"):
-            case "decide":
-                self._take_vector(outcome)
-            case "advance":
-                self._take_mask(outcome)
+            case "decide" | "advance":
+                self._take_work(outcome)
             case "save":
                 self._take_save(outcome)
             case _:
@@ -382,27 +313,19 @@ class StreamCoordinator(Coordinator):
                 if self._phase is _Phase.OVER and not self._evaluations:
                     self._collect(set(), set(self._current.values()))
 
-    def _take_vector(self, outcome: Outcome) -> None:
-        for stream, _ in self._segments if self._phase is _Phase.DECIDE else []:
-            if outcome["key"] == f"decide-{self._round}-{stream}" and stream not in self._vectors:
-                self._vectors[stream] = torch.from_numpy(np.array(outcome["vector"]))
-                self._vector_seconds.append(outcome["seconds"])
-        if self._phase is _Phase.DECIDE and len(self._vectors) == len(self._segments):
-            self._decide()
-
-    def _take_mask(self, outcome: Outcome) -> None:
-        if self._phase is not _Phase.TRAIN:
+    def _take_work(self, outcome: Outcome) -> None:
+        """Take what a round waits for; what comes too late changes nothing."""
+        now = self._round
+        if now is None:
             return
-        for step in self._steps:
-            if step.key == outcome["key"] and not step.done:
-                assert step.decision.mask is not None
-                self._allocator.trained(step.decision.mask, codec.decode(outcome["mask"])[0])
-                step.loss, step.seconds, step.done = outcome["loss"], outcome["seconds"], True
-                self._dirty[step.decision.mask] = None
-                if outcome["key"] in self._assigned:
-                    self._holders[step.decision.mask] = self._assigned.pop(outcome["key"])
-        if all(step.done for step in self._steps):
-            self._end_round()
+        if outcome["kind"] == "decide":
+            now.take_vector(outcome)
+        elif (mask := now.take_mask(outcome)) is not None:
+            self._dirty[mask] = None
+            if outcome["key"] in self._assigned:
+                self._holders[mask] = self._assigned.pop(outcome["key"])
+        if now.over:
+            self._end_round(now)
 
     def _take_save(self, outcome: Outcome) -> None:
         key = outcome["key"]
@@ -431,14 +354,21 @@ class StreamCoordinator(Coordinator):
 
     def _what(self, key: str) -> str:
         part = key.partition("-")[0] if "-" in key else "training"
-        return self._evaluations.what(key) or f"round {self._round} ({part})"
+        return self._evaluations.what(key) or f"round {self._num_rounds} ({part})"
+
+    def _training(self) -> bool:
+        """Whether a round has been decided, and its masks are to be trained."""
+        return self._round is not None and bool(self._round.steps)
 
     def pause(self) -> None:
         """End the round if masks are at work in it, and commit; then nothing more is handed out."""
         self._paused = True
-        if self._phase is _Phase.DECIDE and self._uncommitted:
+        if self._phase is _Phase.SAVE or (self._training() and (self._uncommitted or self._assigned)):
+            return
+        self._round = None
+        if self._uncommitted:
             self._begin_commit([])
-        elif self._phase in (_Phase.RECOVER, _Phase.DECIDE) or not (self._uncommitted or self._assigned):
+        else:
             self._phase = _Phase.OVER
 
     def finished(self) -> bool:
@@ -453,9 +383,3 @@ class StreamCoordinator(Coordinator):
             "evaluations_done": self._state.done_evaluations(),
             "accuracy": last.payload["metrics"]["accuracy"] if last else 0.0,
         }
-
-
-def _decision_of(payload: dict[str, Any]) -> Decision:
-    """The decision that a row holds."""
-    names = ("num_masks", "statistic", "threshold", "best", "second", "outcome", "mask", "freed")
-    return Decision(**{name: payload[name] for name in names}, standing_out=tuple(payload["standing_out"]))

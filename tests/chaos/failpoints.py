@@ -21,6 +21,7 @@ import psutil
 
 from orchestrator import store
 from orchestrator.stream_coordinator import StreamCoordinator
+from orchestrator.stream_round import Round
 from orchestrator.worker import Worker
 from supsup_core.methods import supsup
 
@@ -87,19 +88,19 @@ class _Connection:
 
 
 def _arm_coordinator() -> None:
-    next_jobs, decide, commit = StreamCoordinator.next_jobs, StreamCoordinator._decide, StreamCoordinator._commit
+    next_jobs, decide, commit = StreamCoordinator.next_jobs, Round._decide, StreamCoordinator._commit
 
     def jobs_with_rounds(self: Any, *arguments: Any) -> Any:
-        return [{**job, "chaos_round": self._round} for job in next_jobs(self, *arguments)]
+        return [{**job, "chaos_round": self._num_rounds} for job in next_jobs(self, *arguments)]
 
     def decide_and_fire(self: Any) -> None:
-        _now["round"] = self._round
+        _now["round"] = self.number
         fire("deciding")
         decide(self)
         fire("decided")
 
     def commit_and_fire(self: Any) -> None:
-        _now["round"] = self._round
+        _now["round"] = self._num_rounds
         if not isinstance(self._ledger._db, _Connection):
             self._ledger._db = _Connection(self._ledger._db)
         fire("committing")
@@ -107,7 +108,7 @@ def _arm_coordinator() -> None:
         fire("committed")
 
     StreamCoordinator.next_jobs = jobs_with_rounds  # type: ignore[method-assign]
-    StreamCoordinator._decide = decide_and_fire  # type: ignore[method-assign]
+    Round._decide = decide_and_fire  # type: ignore[method-assign]
     StreamCoordinator._commit = commit_and_fire  # type: ignore[method-assign]
 
 
