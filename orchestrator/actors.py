@@ -150,8 +150,8 @@ def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: i
         drive(coordinator, ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine))
         return
     tell = _telling(coordinator, report)
-    if coordinator.finished():  # by an earlier launch: the others are judged by it, and it needs no workers
-        tell({})
+    tell({})  # what earlier launches found, before any more is trained: by it the others are judged
+    if coordinator.finished():
         coordinator.end()
         return
     pool = ActorPool(mine, num_workers, bundle)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from orchestrator import environment, status
+from orchestrator import environment
 from orchestrator.config import SweepConfig
 from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
@@ -26,10 +26,10 @@ from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
 from orchestrator.report import Report, write_report
-from orchestrator.state import GroupState
+from orchestrator.state import GroupState, read_states
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
-from orchestrator.tracking import uri_of
+from orchestrator.tracking import told_in_words, uri_of
 from supsup_core.errors import InputError, SupSupError
 
 log = logging.getLogger("supsup")
@@ -67,7 +67,7 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
     store = ArtifactStore(found.output / "store")
     groups = found.plan()
     missing = sum(not store.has(shard.key) for group in groups for shard in group.shards)
-    states = status.read_states(found)
+    states = read_states(found)
     missing += sum(
         group.size[0] - states.get(group.group_id, GroupState()).done_shards()
         for group in groups
@@ -189,6 +189,8 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     )
     if report is not None:
         print(f"\n{report.text}\n\nreport:  {report.folder}")
+    elif sweep.config.search is not None and now.state_when_idle() == "done":
+        print("\nno trial was judged: all of them diverged; search.space asks for too high rates, or too much else")
     how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={as_typed(sweep.output)})"
     print(f"MLflow:  {uri_of(sweep)}{how}")
     for state in monitor.states.values():
@@ -223,13 +225,10 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
 def _close_tracking(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
     """Write what MLflow is owed and end its runs. The results stand without it: trouble is told, not raised."""
     try:
-        monitor.finish(report.files if report else [])
-    except Exception as error:
-        log.warning(
-            "MLflow could not be written (%s); once it can be, `supsup report %s` writes what is owed",
-            str(error).splitlines()[0],
-            sweep.sweep_id,
-        )
+        with told_in_words(sweep):
+            monitor.finish(report.files if report else [])
+    except SupSupError as error:
+        log.warning("%s", error)
         log.info("MLflow could not be written", exc_info=True)
         return False
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Group, Run
-from orchestrator.status import read_states
+from orchestrator.state import read_states
 from orchestrator.sweep import Sweep, all_sweeps
 from supsup_core.errors import InputError
 

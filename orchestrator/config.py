@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ class _Schema(SweepConfig):
 def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     """A sweep file with `key=value` overrides on top; InputError with file, key and remedy on any mistake.
 
-    An override of a key that the grid or variants vary takes the place of their values.
+    An override of a key that the grid, the variants or a search vary takes the place of their values.
     """
     return _overridden(_loaded(path), overrides, str(path))
 
@@ -167,9 +168,11 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
     scale = str(changes.pop("scale", merged.scale))
     asked = ((_scaled(merged, scale, where), f"{where}: scales.{scale}"), (changes, "command line"))
     for made, origin in ((_by_key(node), origin) for node, origin in asked):
-        for section in (merged.grid, *merged.variants.values()):
+        for section in (merged.grid, *merged.variants.values(), _space(merged)):
             for key, value in made.items():
                 _take_over(section, key, value)
+        for axis in made.get("search.space") or ():
+            _space(merged).pop(axis, None)  # a range is one value: nothing of the old one stays
         for key, value in made.items():
             node: Any = value
             for part in reversed(key.split(".")):
@@ -177,6 +180,16 @@ def _overridden(loaded: DictConfig, overrides: Sequence[str], where: str) -> Swe
             _make_way(merged, key.split("."), value)
             merged = merge(merged, OmegaConf.create(node), origin)
     return replace(_sweep_from(merged, where), scale=scale, scales={})
+
+
+def _space(merged: DictConfig) -> DictConfig:
+    """What a search varies; empty where there is none."""
+    found: Any = merged
+    for part in ("search", "space"):
+        found = found._get_node(part)
+        if not isinstance(found, DictConfig) or found._is_none() or found._is_missing():
+            return OmegaConf.create({})
+    return cast(DictConfig, found)
 
 
 def _scaled(merged: DictConfig, scale: str, where: str) -> Node:
@@ -197,7 +210,7 @@ _WHOLE = ("grid", "variants", "scales", "search.space")
 
 
 def _by_key(changes: Node, prefix: str = "") -> Node:
-    """Changes by their full dotted keys; a mapping with a `name` is one value, as is a grid."""
+    """Changes by their full dotted keys; a mapping with a `name` is one value, and one of dotted keys stays whole."""
     found: Node = {}
     for key, value in changes.items():
         full = f"{prefix}{key}"
@@ -210,7 +223,7 @@ def _by_key(changes: Node, prefix: str = "") -> Node:
 
 def _make_way(held: Any, path: Sequence[str], value: Any) -> None:
     """Before a change that is a mapping with a `name`: empty what is held there under another, and has other keys."""
-    if not isinstance(held, DictConfig):
+    if not isinstance(held, DictConfig) or held._is_none() or held._is_missing():
         return
     if path:
         _make_way(held._get_node(path[0]) if path[0] in held else None, path[1:], value)
@@ -253,17 +266,21 @@ def parse_overrides(overrides: Iterable[str]) -> Node:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise InputError(f"command line: {key}: {value!r} is not a YAML value") from error
-        if isinstance(changes[key], str):
-            changes[key] = _number(changes[key])
+        changes[key] = _with_numbers(changes[key])
     return changes
 
 
-def _number(text: str) -> str | float:
+def _with_numbers(value: Any) -> Any:
     """YAML 1.1 takes 1e-4 for a string; researchers do not."""
-    try:
-        return float(text) if any(c.isdigit() for c in text) else text
-    except ValueError:
-        return text
+    match value:
+        case dict():
+            return {key: _with_numbers(inner) for key, inner in value.items()}
+        case list():
+            return [_with_numbers(inner) for inner in value]
+        case str() if any(c.isdigit() for c in value):
+            with contextlib.suppress(ValueError):
+                return float(value)
+    return value
 
 
 def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
@@ -303,8 +320,12 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
 
 def _check_server(address: str) -> None:
     """InputError unless it is the address of an MLflow server, without a password in it."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        sound = False
+    if not sound:
         raise InputError(f"tracking: the address of an MLflow server, such as http://localhost:5000, not {address!r}")
     if parts.username or parts.password:
         raise InputError(
@@ -314,6 +335,10 @@ def _check_server(address: str) -> None:
 
 
 def _search_from(node: Node) -> Search:
+    if node["space"] == "???":
+        raise InputError(
+            "search.space: missing; name what to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
+        )
     try:
         return Search(**node)
     except InputError as error:

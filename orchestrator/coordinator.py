@@ -33,10 +33,12 @@ class Coordinator(ABC):
     """Hands out the jobs of one group and commits what comes back. Subclasses say what the jobs are."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """settings: group (Group.to_node), ledger, store and versions (paths), environment (for the plan row)."""
+        """settings: group (Group.to_node), ledger, store and versions (paths), environment (for the plan row), search
+        (whether it is a search's trial)."""
         self._group = settings["group"]
         self._store = ArtifactStore(Path(settings["store"]))
         self._num_workers: int = settings["environment"]["num_workers"]
+        self._is_trial: bool = settings["search"]
         self._ledger, rows, aside = open_ledger(Path(settings["ledger"]))
         self._state = GroupState().apply(rows)
         self._paused = self._state.stopped is not None
@@ -67,6 +69,8 @@ class Coordinator(ABC):
                 self._done(outcome)
             case "corrupt":
                 self._lose(outcome["artifact"], outcome["reason"])
+            case "failed" if self._is_trial and outcome.get("diverged"):
+                self._give_up(diverged=outcome["error"])
             case "failed":
                 self._fail(key, outcome["error"], outcome["traceback"])
             case "lost":
@@ -149,9 +153,15 @@ class Coordinator(ABC):
         """
         if self.finished():
             return
-        if self._state.stopped is None:
-            self._record("stopped", num_learned=max((n for _, n in self._state.points), default=0))
+        self._give_up()
         self.pause()
+
+    def _give_up(self, **reason: str) -> None:
+        """Note that a trial goes no further."""
+        self._paused = True
+        if self._state.stopped is None:
+            last = max((n for _, n in self._state.points), default=0)
+            self._record("stopped", num_learned=last, **reason)
 
     def judged(self) -> list[tuple[int, float]]:
         """How accurate the group's first run was found after how many tasks, in the order found."""

@@ -17,7 +17,7 @@ from orchestrator.experiment import Allocation, build_experiment
 from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group
 from orchestrator.report.tables import decisions_table
-from orchestrator.state import GroupState
+from orchestrator.state import GroupState, read_state
 from orchestrator.sweep import Sweep, find_sweep
 from supsup_core.errors import InputError
 from supsup_core.metrics import AllocationTally
@@ -163,9 +163,7 @@ def _streaming(sweep: Sweep) -> list[tuple[Group, GroupState, Path]]:
     found = []
     for group in sweep.plan():
         if group.experiment.allocation is not None:
-            path = sweep.ledger_path(group.group_id)
-            with LedgerReader(path) as reader:
-                found.append((group, GroupState().apply(reader.rows()), path))
+            found.append((group, read_state(sweep, group.group_id), sweep.ledger_path(group.group_id)))
     if not found:
         raise InputError(f"{sweep.sweep_id}: no run of scenario NNs in it, and only those decide about masks")
     return found

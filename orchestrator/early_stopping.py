@@ -19,8 +19,9 @@ class LedgeredASHA(ASHAScheduler):  # type: ignore[misc]  # Ray has no types for
     """Asynchronous successive halving over tasks learned (Li et al. 2020).
 
     A trial that falls behind is not killed: a file asks it to stop, as a pause is asked for, and it notes so in its
-    own ledger, which has one writer. After a crash or a resume every trial reports again what it has, so the rungs
-    are filled as they were.
+    own ledger, which has one writer. After a crash or a resume every trial first reports again what it has, so the
+    rungs are filled before more is trained; who is stopped depends on the order in which trials report, as always in
+    ASHA.
     """
 
     def __init__(self, search: Search, num_tasks: int, stop_files: Mapping[str, Path]) -> None:

@@ -18,7 +18,7 @@ from orchestrator.config import with_overrides
 from orchestrator.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.plan import Group, mask_id
-from orchestrator.state import GroupState
+from orchestrator.state import GroupState, read_state
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
@@ -55,7 +55,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     if not pairs:
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs is left in the fork")
-    states = {parent.group_id: _read(origin, parent) for _, parent in pairs}
+    states = {parent.group_id: read_state(origin, parent.group_id) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
     if not 0 < at <= done:
@@ -88,11 +88,6 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
         names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
         raise InputError(f"{group.runs[0].name}: a fork starts from one run; name it with --run; there are: {names}")
     return chosen[0]
-
-
-def _read(sweep: Sweep, group: Group) -> GroupState:
-    with LedgerReader(sweep.ledger_path(group.group_id)) as reader:
-        return GroupState().apply(reader.rows())
 
 
 def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[int, list[Entry], dict[int, str]]:

@@ -16,9 +16,10 @@ from orchestrator.loading import load_run
 from orchestrator.monitor import conclude
 from orchestrator.progress import line
 from orchestrator.report import write_report
-from orchestrator.status import SweepStatus, read_states, sweep_status
+from orchestrator.state import read_states
+from orchestrator.status import SweepStatus, sweep_status
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
-from orchestrator.tracking import Tracker, uri_of
+from orchestrator.tracking import Tracker, told_in_words, uri_of
 from supsup_core.errors import InputError
 
 
@@ -65,7 +66,7 @@ def export(wanted: str, output: Path) -> int:
     task = loaded.experiment.benchmark.task(loaded.tasks[0], loaded.dataset, loaded.experiment.seed)
     example = task.test_batch(torch.arange(min(4, task.num_test)))[0].numpy()
     groups = found.sweep.plan()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, told_in_words(found.sweep):
         export_run(found.sweep, loaded, Path(scratch))
         tracker = Tracker(found.sweep, groups, environment.describe(found.sweep.folder))
         tracker.project()
@@ -89,12 +90,13 @@ def report(wanted: str | None, output: Path) -> int:
     groups = sweep.plan()
     states = read_states(sweep)
     written = write_report(sweep, groups, states)
-    if holder_of(sweep.path) is None:
+    print(written.text)
+    print(f"\nreport: {written.folder}")
+    if holder_of(sweep.path) is not None:
+        print("the sweep is running: its process will attach the report when it ends")
+        return 0
+    with told_in_words(sweep):
         tracker = Tracker(sweep, groups, environment.describe(sweep.folder))
         tracker.project()
         conclude(tracker, groups, states, written.files)
-    else:
-        print("the sweep is running: its process will attach the report when it ends")
-    print(written.text)
-    print(f"\nreport: {written.folder}")
     return 0

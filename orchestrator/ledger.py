@@ -19,7 +19,8 @@ Kinds of rows, and their payloads:
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it
   failed    key, what, error, traceback
-  ended     status: done or failed; without one, the launch was interrupted
+  stopped   num_learned: a search has given its trial up, where it was judged last; diverged, when that is why
+  ended     status: done, stopped or failed; without one, the launch was interrupted
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.experiment import Experiment
-from orchestrator.ledger import LedgerReader
 from orchestrator.plan import Group, Run
-from orchestrator.state import GroupState
+from orchestrator.state import read_state
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep
 from orchestrator.worker import states_of
@@ -51,8 +50,7 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
     path = sweep.ledger_path(group.group_id)
     if not path.exists():
         raise InputError(f"{sweep.sweep_id}: {run.name} has not begun; run `supsup resume {sweep.sweep_id}` first")
-    with LedgerReader(path) as reader:
-        state = GroupState().apply(reader.rows())
+    state = read_state(sweep, group.group_id)
     if (run.run_id, last) not in state.points:
         raise InputError(
             f"{sweep.sweep_id}: {run.name} has not come to its {last} tasks; run `supsup resume {sweep.sweep_id}` first"

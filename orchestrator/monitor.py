@@ -16,7 +16,7 @@ from orchestrator.report import tables
 from orchestrator.state import GroupState
 from orchestrator.status import SweepStatus, sweep_status
 from orchestrator.sweep import Sweep
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import Tracker, first_line
 
 SECONDS = 1.0
 """How often the ledgers are looked at."""
@@ -57,7 +57,7 @@ class Monitor:
                 self.tick()
             except Exception as error:  # noqa: BLE001 - told now, and raised by finish() if it lasts
                 if not self._complained:
-                    log.warning("MLflow cannot be written for now, and will be later: %s", _first_line(error))
+                    log.warning("MLflow cannot be written for now, and will be later: %s", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
@@ -70,8 +70,8 @@ class Monitor:
         self._progress.update(self.status())
         if self._tracker is None:
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
-            self._tracker.watch_machine()
         self._tracker.project()
+        self._tracker.watch_machine()
 
     def status(self) -> SweepStatus:
         """The sweep's status as of now."""
@@ -107,15 +107,11 @@ class Monitor:
                 if time.monotonic() > deadline:
                     raise
                 if not self._complained:
-                    log.warning("waiting for MLflow, %.0f seconds at most: %s", patience, _first_line(error))
+                    log.warning("waiting for MLflow, %.0f seconds at most: %s", patience, first_line(error))
                 self._complained = True
                 time.sleep(SECONDS)
             else:
                 return
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def conclude(

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orchestrator.report import figures, tables
-from orchestrator.status import read_states
+from orchestrator.state import read_states
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
 from supsup_core.errors import InputError
 

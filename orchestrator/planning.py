@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 
-from orchestrator import status
 from orchestrator.config import PAPER, scales_of
 from orchestrator.durations import duration
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.plan import Group
-from orchestrator.state import GroupState
+from orchestrator.state import GroupState, read_states
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep, open_sweep
 from supsup_core.errors import InputError
@@ -26,7 +25,7 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     """Print what a sweep would do and cost. Starts and writes nothing."""
     sweep = open_sweep(file, overrides)
     groups = sweep.plan()
-    states = status.read_states(sweep)
+    states = read_states(sweep)
     forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState())) for group in groups]
     total, workers = _total(sweep, [forecast.cost for forecast in forecasts])
     if as_json:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger import Row
+from orchestrator.ledger import LedgerReader, Row
+from orchestrator.sweep import Sweep
+from supsup_core.errors import CorruptError
 
 ENDED = ("done", "stopped", "failed")
 """How a group can come to an end of its own."""
@@ -100,6 +102,11 @@ class GroupState:
         return self.status if self.status in ENDED else "interrupted"
 
     @property
+    def hopeless(self) -> bool:
+        """Whether nothing more can be done: a job has failed for good, or a search's trial has diverged."""
+        return bool(self.failed) or (self.stopped is not None and "diverged" in self.stopped.payload)
+
+    @property
     def round(self) -> int:
         """Rounds of NNs that are committed."""
         return int(self.commits[-1].payload["round"]) if self.commits else 0
@@ -141,3 +148,19 @@ class GroupState:
             spent = [row.payload["seconds"] + row.payload["latency"] for row in self.decisions]
             return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
         return [row.payload["seconds"] for row in self.trained.values() if row.payload["seconds"]]
+
+
+def read_state(sweep: Sweep, group_id: str) -> GroupState:
+    """The state of a group as its ledger tells it; CorruptError, with a remedy, when that is damaged."""
+    try:
+        with LedgerReader(sweep.ledger_path(group_id)) as reader:
+            return GroupState().apply(reader.rows())
+    except CorruptError as error:
+        raise CorruptError(f"{error}; `supsup resume {sweep.sweep_id}` sets it aside and makes it good") from error
+
+
+def read_states(sweep: Sweep) -> dict[str, GroupState]:
+    """The states of the groups that the sweep last planned, as far as they have begun; of all that are on disk, where
+    it does not say."""
+    found = sorted(path.parent.name for path in (sweep.path / "groups").glob("*/ledger.sqlite"))
+    return {group_id: read_state(sweep, group_id) for group_id in found if group_id in (sweep.planned or found)}

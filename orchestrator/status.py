@@ -8,10 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator.files import holder_of
-from orchestrator.ledger import LedgerReader, Row
+from orchestrator.ledger import Row
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
-from supsup_core.errors import CorruptError
 
 
 @dataclass(frozen=True)
@@ -114,19 +113,6 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
         lost=[f"{row.payload['file']}: {row.payload['reason']}" for row in state.lost],
     )
-
-
-def read_states(sweep: Sweep) -> dict[str, GroupState]:
-    """The replayed state of every group that the sweep last planned; CorruptError, with a remedy, for a ledger that is
-    damaged."""
-    states = {}
-    for path in sorted((sweep.path / "groups").glob("*/ledger.sqlite")):
-        try:
-            with LedgerReader(path) as reader:
-                states[path.parent.name] = GroupState().apply(reader.rows())
-        except CorruptError as error:
-            raise CorruptError(f"{error}; `supsup resume {sweep.sweep_id}` sets it aside and makes it good") from error
-    return states
 
 
 def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str, tuple[int, int]]) -> SweepStatus:

@@ -254,7 +254,7 @@ class StreamCoordinator(Coordinator):
     # --- the coordinator's calls
 
     def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
-        if self._state.failed:
+        if self._state.hopeless:
             return []
         free, taken = set(idle), set(exclude)
         jobs: list[Job] = []
@@ -372,7 +372,7 @@ class StreamCoordinator(Coordinator):
             self._phase = _Phase.OVER
 
     def finished(self) -> bool:
-        if self._state.failed:
+        if self._state.hopeless:
             return True
         return self._phase is _Phase.OVER and (self._paused or not (self._evaluations or self._missing))
 

@@ -22,7 +22,6 @@ class TaskCoordinator(Coordinator):
         super().__init__(settings)
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
-        self._tests_first: bool = settings["search"]
         at_once = settings["tasks_at_once"]
         shards = self._group["shards"]
         self._batches = [shards[start : start + at_once] for start in range(0, len(shards), at_once)]
@@ -68,7 +67,7 @@ class TaskCoordinator(Coordinator):
 
     def _ready(self, count: int, taken: set[str]) -> list[Job]:
         kinds = [self._to_train(taken), self._to_test(taken)]
-        if self._tests_first:
+        if self._is_trial:
             kinds.reverse()
         return list(itertools.islice(itertools.chain(*kinds), count))
 

@@ -8,13 +8,14 @@ crash or resume loses or doubles one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from orchestrator.files import replace_durably
 from orchestrator.ledger import LedgerReader, Row
 from orchestrator.plan import VARIANT, Group
 from orchestrator.sweep import Sweep
+from supsup_core.errors import SupSupError
 
 _BATCH = 900
 """Metrics per log_batch; MLflow takes at most 1000."""
@@ -35,6 +37,25 @@ _SYSTEM = "system/"
 
 Point = tuple[str, int]
 """A metric's name and step."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def told_in_words(sweep: Sweep) -> Iterator[None]:
+    """SupSupError, with a remedy, for whatever keeps MLflow from being written."""
+    try:
+        yield
+    except SupSupError:
+        raise
+    except Exception as error:  # of MLflow, its database, its server, the network: the results stand without it
+        raise SupSupError(
+            f"MLflow could not be written ({first_line(error)}); once it can be, `supsup report {sweep.sweep_id}` "
+            "writes what is owed"
+        ) from error
 
 
 def tracking_uri(output: Path) -> str:
@@ -205,9 +226,12 @@ class Tracker:
 
     def watch_machine(self) -> None:
         """Have MLflow measure this machine every ten seconds (its system metrics), for the sweep's run, until
-        `finish`."""
+        `finish`. Call it again and again: MLflow gives up for good where a server does not answer once."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+        thread = None if self._machine is None else self._machine._process
+        if thread is not None and thread.is_alive():
+            return
         self._machine = SystemMetricsMonitor(self._parent.run_id, resume_logging=True, tracking_uri=uri_of(self._sweep))
         self._machine.start()
 

@@ -23,7 +23,7 @@ from orchestrator.mask_trainer import MaskTrainer, read_mask
 from orchestrator.plan import inference_identity, training_id
 from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
 from supsup_core.benchmarks import Dataset, Task
-from supsup_core.errors import SupSupError
+from supsup_core.errors import DivergedError, SupSupError
 from supsup_core.evaluation import evaluate
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.base import accuracy
@@ -237,6 +237,7 @@ def failure(job: Job, error: Exception) -> Outcome:
         "key": job["key"],
         "error": f"{type(error).__name__}: {error}",
         "traceback": traceback.format_exc(),
+        "diverged": isinstance(error, DivergedError),
     }
 
 

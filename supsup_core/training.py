@@ -13,7 +13,7 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
-from supsup_core.errors import CorruptError, InputError, SupSupError
+from supsup_core.errors import CorruptError, DivergedError, InputError
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.parametrizations import Parametrization
 
@@ -154,7 +154,7 @@ class _Progress:
             means = [total / self._since for total in self._total.tolist()]
             odd = [mean for mean in means if not math.isfinite(mean)]
             if odd:
-                raise SupSupError(f"the training loss is {odd[0]} after {self.done} batches; lower learning_rate")
+                raise DivergedError(f"the training loss is {odd[0]} after {self.done} batches; lower learning_rate")
             self._batches.append(self.done)
             self._losses.append(means)
             self._total, self._since = torch.zeros_like(self._total), 0
@@ -189,7 +189,7 @@ def train(
     """Run `step(x, y) -> loss` over batches of a task: order (batches, batch_size) holds image indices.
 
     The curve has at most `num_points` points. Goes on from the newest state that the checkpoint has kept, to the same
-    bits. SupSupError when the loss is no longer finite.
+    bits. DivergedError when the loss is no longer finite.
     """
     progress = _Progress(1, len(order), num_points)
     (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)

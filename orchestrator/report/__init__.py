@@ -66,16 +66,9 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
         "accuracy_by_task": figures.accuracy_by_task(tasks, name),
     }
-    recovery = tables.recovery_table(groups, states)
-    if not recovery.empty:
-        written["recovery.csv"] = recovery
-        pictures["recovery_over_steps"] = figures.recovery_over_steps(recovery, name)
-    decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
-    if not books.empty:
-        written |= {"decisions.csv": decisions, "masks.csv": books}
-        pictures["masks_over_tasks"] = figures.masks_over_tasks(books, name)
-        if (decisions["num_masks"] > 0).any():
-            pictures["statistic_over_masks"] = figures.statistic_over_masks(decisions, name)
+    for more_tables, more_pictures in (_recovered(groups, states, name), _allocated(groups, states, name)):
+        written |= more_tables
+        pictures |= more_pictures
     completeness = _completeness(groups, states)
     incomplete = sum(run_points < wanted for run_points, wanted in completeness)
     told = Page(
@@ -99,6 +92,29 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
     texts |= {"report.md": markdown, "report.html": render(told)}
     return Report(folder, _write(folder, written, pictures, texts), text)
+
+
+_Made = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
+"""Tables by the names of their files, and pictures by those of theirs, without suffix."""
+
+
+def _recovered(groups: Sequence[Group], states: Mapping[str, GroupState], name: str) -> _Made:
+    """How Hopfield descents went; empty where none was traced."""
+    recovery = tables.recovery_table(groups, states)
+    if recovery.empty:
+        return {}, {}
+    return {"recovery.csv": recovery}, {"recovery_over_steps": figures.recovery_over_steps(recovery, name)}
+
+
+def _allocated(groups: Sequence[Group], states: Mapping[str, GroupState], name: str) -> _Made:
+    """How masks were allocated; empty where every task is given."""
+    decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
+    if books.empty:
+        return {}, {}
+    pictures = {"masks_over_tasks": figures.masks_over_tasks(books, name)}
+    if (decisions["num_masks"] > 0).any():
+        pictures["statistic_over_masks"] = figures.statistic_over_masks(decisions, name)
+    return {"decisions.csv": decisions, "masks.csv": books}, pictures
 
 
 def _searched(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> tuple[dict[str, str], str]:

@@ -18,10 +18,17 @@ from supsup_core.registry import Registry, nearest
 
 @dataclass(frozen=True)
 class Images:
-    """One part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,)."""
+    """One part of a dataset: int64 labels (N,), and uint8 pixels (N, *shape), or those of more images (M, *shape) of
+    which these are the ones at `places` (N,)."""
 
     pixels: Tensor
     labels: Tensor
+    places: Tensor | None = None
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (batch, *shape) and labels (batch,) of some of the images."""
+        rows = indices if self.places is None else self.places.index_select(0, indices)
+        return self.pixels.index_select(0, rows), self.labels.index_select(0, indices)
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,8 @@ class AlteredTask(Task):
         return self._batch(self._dataset.test, indices)
 
     def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self._dataset.normalise(images.pixels.index_select(0, indices)).flatten(1)
-        return self.alter(rows), images.labels.index_select(0, indices)
+        pixels, labels = images.gather(indices)
+        return self.alter(self._dataset.normalise(pixels).flatten(1)), labels
 
 
 @dataclass(frozen=True, kw_only=True)

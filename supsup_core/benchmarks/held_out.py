@@ -19,8 +19,8 @@ from supsup_core.errors import InputError
 class HeldOut(Base):
     """The base `of`, with a `share` of each class's training images in the place of its test images.
 
-    Which images those are is drawn from `seed`. The base's own test images are left out altogether. Both parts are
-    held in memory, also where the base maps them from a file.
+    Which images those are is drawn from `seed`. The base's own test images are left out altogether. Nothing is copied:
+    both parts are places in the base's training images, in memory or mapped from a file as the base has them.
     """
 
     of: Any
@@ -52,6 +52,10 @@ class HeldOut(Base):
     def num_labels(self) -> int:  # type: ignore[override]
         return self._whole.num_labels
 
+    @property
+    def resident_images(self) -> int:  # type: ignore[override]
+        return self._whole.resident_images
+
     def original(self) -> Base:
         return self._whole
 
@@ -80,4 +84,4 @@ class HeldOut(Base):
 def _part(images: Images, chosen: Tensor) -> Images:
     """The images where `chosen` (N,), in order."""
     places = torch.nonzero(chosen).flatten()
-    return Images(images.pixels.index_select(0, places), images.labels.index_select(0, places))
+    return Images(images.pixels, images.labels.index_select(0, places), places)

@@ -71,8 +71,8 @@ class SplitTask(Task):
         return middle(x, self._crop), y
 
     def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._dataset.normalise(images.pixels.index_select(0, indices))
-        return x, self._labels[images.labels.index_select(0, indices)]
+        pixels, labels = images.gather(indices)
+        return self._dataset.normalise(pixels), self._labels[labels]
 
 
 @BENCHMARKS.register("split")

@@ -79,6 +79,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     call: Callable[..., Any],
     sweep_file: Callable[..., Path],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = sweep_file(
         grid={"scenario": ["GG", "GNu"]},
@@ -86,6 +87,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
         evaluation={"at": [2, 4, 40]},
     )
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     process = launch("sweep", file, "--local", f"tracking={server.address}", "output=served")
     client = mlflow.MlflowClient(server.address)
 
@@ -100,6 +102,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     time.sleep(OUTAGE_SECONDS)
     assert len(trained(tmp_path / "served")) > before, "training waits for MLflow"
     server.start()
+    back = 1000 * time.time()
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "MLflow cannot be written for now, and will be later" in err
@@ -111,6 +114,8 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     (sweep,) = (run for run in runs if run.data.tags["supsup.kind"] == "sweep")
+    measured = client.get_metric_history(sweep.info.run_id, "system/cpu_utilization_percentage")
+    assert min(point.timestamp for point in measured) < back < max(point.timestamp for point in measured)
     names = {artifact.path for artifact in client.list_artifacts(sweep.info.run_id, "report")}
     assert {"report/report.html", "report/final.csv"} <= names
 
@@ -127,3 +132,10 @@ def test_a_server_that_never_answers_costs_no_result(
     assert "once it can be, `supsup report small-" in found.err
     assert list(tmp_path.glob("runs/sweeps/*/report/report.html"))
     assert len(trained(tmp_path / "runs")) == 3
+    again = supsup("report")
+    assert again.code == 2
+    assert "report: " in again.out
+    assert "MLflow could not be written" in again.err
+    refused = supsup("export", "small")
+    assert refused.code == 2
+    assert "MLflow could not be written" in refused.err

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.status import read_states
+from orchestrator.state import read_states
 from orchestrator.sweep import find_sweep
 from tests.outputs import wait_for
 

@@ -40,6 +40,9 @@ def _space(key: str, values: Any) -> dict[str, Any]:
     [
         ({"tracking": "localhost:5000"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
         ({"tracking": "http://me:secret@host"}, ["tracking: no user or password", "MLFLOW_TRACKING_PASSWORD"]),
+        ({"tracking": "http://[::1"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"tracking": "http://localhost:mlflow"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"search": {"num_trials": 4}}, ["small.yaml", "search.space: missing; name what to search"]),
         ({"search": {"space": {}}}, ["small.yaml", "search.space: empty"]),
         ({"search": {"spaces": {}}}, ["search.spaces", "did you mean 'space'"]),
         ({"search": _space("benchmark.num_tasks", [1, 2])}, ["search.space.benchmark.num_tasks", "keys start with"]),
@@ -267,6 +270,9 @@ def test_a_half_corrupt_output_is_named_and_resume_makes_it_good(
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     content = bytearray(ledger.read_bytes())
     content[content.index(b"weights_sha256")] ^= 1
+    stale = ledger.parents[1] / "of-an-older-version" / "ledger.sqlite"
+    stale.parent.mkdir()
+    stale.write_bytes(b"damaged")  # not of this plan, so nobody looks at it
     with ledger.open("r+b") as file:
         file.write(content)
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):

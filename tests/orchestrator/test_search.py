@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
-from orchestrator.report.search import Trial, best_of, best_sweep
+from orchestrator.report.search import Trial, best_of, best_sweep, trials_of
 from orchestrator.search import Search
+from orchestrator.status import sweep_status
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.trial import drive, open_coordinator
 from supsup_core.benchmarks import base_node
@@ -116,6 +118,48 @@ def test_a_stopped_trial_stays_stopped(trial: dict[str, Any]) -> None:
     assert len(state_of(trial).trained) == len(state.trained)
 
 
+def test_a_trial_that_diverges_is_given_up_for_good_and_is_no_failure(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(
+        scenario="GG",
+        method={"name": "upper_bound"},
+        training={"num_batches": 20},
+        search={"space": {"training.learning_rate": [1e30, 1e-3]}, "held_out": 0.2, "reduction": 2},
+    )
+    sweep = open_sweep(file, [])
+    groups = sweep.plan()
+    trials = [settings_of(sweep, group, describe(tmp_path), 2) for group in groups]
+    ends = [drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None) for trial in trials]
+    assert ends == ["stopped", "done"]
+    states = {group.group_id: state_of(trial) for group, trial in zip(groups, trials, strict=True)}
+    found = trials_of(groups, states)
+    assert [trial.ended for trial in found] == ["done", "diverged"]
+    assert best_of(found) is found[0]
+    assert sweep_status(sweep, states, {group.group_id: group.size for group in groups}).state == "done"
+    again = ScriptedPool(trials[0], iter([]))
+    assert drive(open_coordinator(trials[0]), again, lambda progress: None) == "stopped"
+    assert again.done == []
+
+
+def test_a_trial_of_nns_that_diverges_in_a_round_is_given_up_there(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(
+        scenario="NNs", stream={"segment_batches": 10}, search={"space": {"training.learning_rate": [1e-4, 1e-3]}}
+    )
+    sweep = open_sweep(file, [])
+    coordinator = open_coordinator(settings_of(sweep, sweep.plan()[0], describe(tmp_path), 1))
+    (job,) = coordinator.next_jobs([0], [])
+    words = {"error": "DivergedError: the training loss is nan", "traceback": "", "diverged": True}
+    coordinator.report({"status": "failed", "key": job["key"], **words})
+    assert coordinator.next_jobs([0], []) == []
+    assert coordinator.finished()
+    assert coordinator.end() == "stopped"
+
+
 def test_stopping_what_has_finished_changes_nothing(trial: dict[str, Any]) -> None:
     assert drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None) == "done"
     again = drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None, stop=lambda: True)
@@ -152,6 +196,33 @@ def test_trials_are_ranked_by_how_far_they_came(search: Sweep) -> None:
     assert best_of(ranked) is ranked[0]
     assert best_of([*ranked, Trial({}, 2, 0.9, "interrupted")]) is None
     assert best_of(ranked[2:]) is None
+
+
+def test_a_key_that_is_set_is_not_searched(search: Sweep) -> None:
+    both = "search.space={training.learning_rate: {low: 0.1, high: 0.2, log: true}, net.num_outputs: [20, 30]}"
+    search.file.write_text(yaml.safe_dump(asdict(open_sweep(search.file, [both, "search.num_trials=2"]).config)))
+    found = open_sweep(search.file, ["training.learning_rate=0.05"]).config
+    assert found.search is not None
+    assert found.search.space == {"net.num_outputs": [20, 30]}
+    assert found.training["learning_rate"] == 0.05
+
+
+def test_an_axis_is_replaced_whole(search: Sweep) -> None:
+    first = "search.space={training.learning_rate: {low: 1.0e-5, high: 1.0, log: true}}"
+    second = "search.space={training.learning_rate: {low: 1e-4, high: 1e-3}}"
+    ranged = open_sweep(search.file, [first, "search.num_trials=2"]).config
+    search.file.write_text(yaml.safe_dump(asdict(ranged)))
+    found = open_sweep(search.file, [second]).config.search
+    assert found is not None
+    assert found.space == {"training.learning_rate": {"low": 1e-4, "high": 1e-3}}
+
+
+def test_the_best_finds_the_modules_beside_the_search(search: Sweep) -> None:
+    search.file.with_name("my_nets.py").write_text("")
+    asked = replace(search, config=replace(search.config, imports=["my_nets", "math", "other.py"]))
+    best = yaml.safe_load(best_sweep(asked, Trial({}, 8, 0.9, "done")))
+    beside = search.file.parent
+    assert best["imports"] == [str(beside / "my_nets.py"), "math", str(beside / "other.py")]
 
 
 def test_a_space_is_widened_on_the_command_line(search: Sweep) -> None:

@@ -16,7 +16,7 @@ from orchestrator.launcher import launch, take_stock
 from orchestrator.ledger import LedgerReader
 from orchestrator.monitor import conclude
 from orchestrator.report import tables
-from orchestrator.status import read_states
+from orchestrator.state import read_states
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.tracking import Tracker, tracking_uri
 
