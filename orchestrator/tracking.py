@@ -13,11 +13,13 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -116,6 +118,43 @@ class _Run:
             self._written.update(batch)  # only now: a batch that raised is owed again
 
 
+class _Means:
+    """The accuracy of each configuration of a sweep over its seeds: what the sweep's own run shows.
+
+    It is named `accuracy`, or `accuracy/` and the configuration where there are several, and comes once every seed has
+    come to a point.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._seeds: dict[str, list[str]] = {}
+        self._labels: dict[str, str] = {}
+        self._found: dict[tuple[str, int], dict[str, Row]] = {}
+        for run in (run for group in groups for run in group.runs):
+            self._seeds.setdefault(run.label, []).append(run.run_id)
+            self._labels[run.run_id] = run.label
+
+    def add(self, row: Row) -> list[tuple[str, int, float, int]]:
+        """Take a `point` row; the mean that it completes, if it does."""
+        label, n = self._labels.get(row.payload["run_id"]), row.payload["num_learned"]
+        if label is None:  # of a run that is no longer asked for
+            return []
+        found = self._found.setdefault((label, n), {})
+        found[row.payload["run_id"]] = row
+        if len(found) < len(self._seeds[label]):
+            return []
+        rows = [found[run_id] for run_id in self._seeds[label]]
+        mean = fmean(row.payload["metrics"]["accuracy"] for row in rows)
+        return [(self._name(label), n, mean, max(row.time_ms for row in rows))]
+
+    def _name(self, label: str) -> str:
+        return "accuracy" if len(self._seeds) == 1 else f"accuracy/{_plain(label)}"
+
+
+def _plain(text: str) -> str:
+    """Text as MLflow takes it in the name of a metric."""
+    return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]
+
+
 class Tracker:
     """Writes one sweep's ledgers to MLflow. One process, one thread."""
 
@@ -144,6 +183,7 @@ class Tracker:
         self._seen = {group.group_id: 0 for group in groups}
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
         self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
+        self._means = _Means(groups)
         self._machine: Any = None
         self._training: dict[str, _Run] = {}
         self._evaluation: dict[str, _Run] = {}
@@ -222,6 +262,7 @@ class Tracker:
                 if row.kind == "point" and run is not None:
                     n = row.payload["num_learned"]
                     run.log((name, n, value, row.time_ms) for name, value in row.payload["metrics"].items())
+            self._parent.log(point for row in rows if row.kind == "point" for point in self._means.add(row))
             self._seen[group.group_id] = rows[-1].seq
 
     def watch_machine(self) -> None:

@@ -139,6 +139,10 @@ def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
     assert set(found) == {sweep.sweep_id, "train seed=0", "GG seed=0", "GNu one_shot entropy seed=0"}
     parent = found.pop(sweep.sweep_id)
     assert parent.data.tags["supsup.kind"] == "sweep"
+    means = {"GG": "accuracy/GG", "GNu one_shot entropy": "accuracy/GNu one_shot entropy"}
+    for label, name in means.items():
+        assert parent.data.metrics[name] == found[f"{label} seed=0"].data.metrics["accuracy"]
+    assert set(parent.data.metrics) == set(means.values())
     for run in found.values():
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -150,6 +154,29 @@ def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
     assert evaluation.data.params["inference.objective"] == "entropy"
     assert evaluation.data.tags["supsup.training_run"] == found["train seed=0"].info.run_id
     assert "inference.objective" not in found["train seed=0"].data.params
+
+
+def test_the_sweeps_own_run_has_the_mean_over_seeds_once_all_are_in(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = open_sweep(sweep_file(seeds=[0, 1]), [])
+    groups = sweep.plan()
+    sweep.save(groups)
+    unfinished = take_stock(sweep, groups, describe(sweep.folder), local=True)
+    first = groups[0].group_id
+    launch(sweep, {first: unfinished.pop(first)}, local=True)
+    uid = f"{sweep.sweep_id}/sweep/{sweep.sweep_id}"
+    track(sweep).project()
+    assert points(sweep)[uid] == {}
+    launch(sweep, unfinished, local=True)
+    track(sweep).project()
+    track(sweep).project()
+    found = points(sweep)
+    seeds = [{step: value for step, value, _ in found[f"{sweep.sweep_id}/evaluation/{run.run_id}"]["accuracy"]}
+             for group in groups for run in group.runs]  # fmt: skip
+    means = [(step, value) for step, value, _ in found[uid]["accuracy"]]
+    assert means == [(n, (seeds[0][n] + seeds[1][n]) / 2) for n in (1, 3)]
 
 
 def test_a_killed_run_does_not_stay_running_once_it_is_finished_later(sweep: Sweep) -> None:

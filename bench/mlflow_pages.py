@@ -1,0 +1,154 @@
+"""Whether MLflow stays usable with 300 runs of 50 metrics: how long searches and pages take.
+
+    python -m bench.mlflow_pages FOLDER [RUNS]
+
+A real sweep of RUNS/2 seeds (a training and an evaluation run each) on scikit-learn's digits, every run topped up to
+50 metrics; then MLflow's search, the report, a comparison in the terminal, and the pages in headless Chromium, from
+asking for them to showing what they are for. Medians of five; times in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from orchestrator.tracking import tracking_uri
+
+SUPSUP = [sys.executable, "-m", "orchestrator.cli"]
+
+SWEEP = """\
+scenario: GNu
+benchmark: {name: permuted, base: digits, num_tasks: 5}
+net: {name: lenet_300_100, num_outputs: 20}
+training: {num_batches: 5}
+inference: {strict_images: 0}
+evaluation: {at: [1, 2, 3, 4, 5]}
+"""
+
+NUM_METRICS = 50
+REPEATS = 5
+PATIENCE = 120.0
+
+
+def seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """Median seconds of some work."""
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return round(statistics.median(taken), 2)
+
+
+def command(folder: Path, *words: str) -> None:
+    """Run a supsup command in the folder."""
+    subprocess.run([*SUPSUP, *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def top_up(client: mlflow.MlflowClient, runs: list[Any]) -> None:
+    """Give every run so many metrics."""
+    now = int(1000 * time.time())
+    for run in runs:
+        missing = NUM_METRICS - len(run.data.metrics)
+        client.log_batch(run.info.run_id, [Metric(f"extra_{i:02}", i / 50, now, 0) for i in range(missing)])
+
+
+class Browser:
+    """Headless Chromium on the pages that `supsup ui` serves of a folder's output."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._address = f"http://127.0.0.1:{port}"
+        self._server = subprocess.Popen([*SUPSUP, "ui", "--port", str(port)], cwd=folder, stdout=subprocess.DEVNULL)
+        options = webdriver.ChromeOptions()
+        for flag in ("--headless", "--no-sandbox", "--window-size=1600,1200", f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(flag)
+        self._driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        while True:
+            try:
+                urllib.request.urlopen(f"{self._address}/health", timeout=2).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+
+    def show(self, path: str, *words: str) -> None:
+        """Open a page anew and wait until it shows the words; AssertionError when it never does."""
+        self._driver.get("about:blank")
+        self._driver.get(f"{self._address}/#{path}")
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            text = self._driver.find_element("tag name", "body").text
+            if all(word in text for word in words):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{words} never shown on {path}: {text[:2000]}")
+
+    def picture(self, file: Path) -> None:
+        """Keep what it shows."""
+        self._driver.save_screenshot(str(file))
+
+    def close(self) -> None:
+        """End both processes."""
+        self._driver.quit()
+        self._server.send_signal(signal.SIGTERM)
+        self._server.wait()
+
+
+def main(folder: Path, num_runs: int = 300) -> None:
+    """Measure and print as JSON; pictures of the pages are left in the folder."""
+    folder.mkdir(parents=True)
+    (folder / "many.yaml").write_text(f"{SWEEP}seeds: {list(range(num_runs // 2))}\n")
+    found: dict[str, Any] = {"sweep": seconds(lambda: command(folder, "sweep", "many.yaml", "--local"), 1)}
+    client = mlflow.MlflowClient(tracking_uri(folder / "runs"))
+    experiment = client.get_experiment_by_name("many").experiment_id
+    runs = list(client.search_runs([experiment], "tags.`supsup.kind` != 'sweep'", max_results=1000))
+    assert len(runs) == num_runs, len(runs)
+    top_up(client, runs)
+    best = "tags.`supsup.kind` = 'evaluation' and metrics.accuracy > 0.1 and params.scenario = 'GNu'"
+    order = ["metrics.accuracy DESC"]
+    found["search"] = seconds(lambda: client.search_runs([experiment], best, max_results=1000, order_by=order))
+    found["report"] = seconds(lambda: command(folder, "report"), 1)
+    found["compare"] = seconds(lambda: command(folder, "compare", "seed=7", "seed=8"), 1)
+    evaluated = client.search_runs([experiment], best, max_results=10, order_by=order)
+    ids, names = [run.info.run_id for run in evaluated], [run.info.run_name for run in evaluated]
+    home = f"/experiments/{experiment}/runs"
+    pages = {
+        "runs": (home, f"{num_runs + 1} matching runs"),
+        "charts": (f"{home}?compareRunsMode=CHART", "accuracy", "forgetting"),
+        "run": (f"{home}/{ids[0]}", names[0], "task_inference_accuracy"),
+        "run_charts": (f"{home}/{ids[0]}/model-metrics", "accuracy", "extra_00"),
+        "compare_ten": (
+            f"/compare-runs?runs={json.dumps(ids, separators=(',', ':'))}&experiments=[%22{experiment}%22]",
+            "Comparing 10 Runs", "extra_00",
+        ),
+    }  # fmt: skip
+    browser = Browser(folder)
+    try:
+        for name, (path, *words) in pages.items():
+            found[f"page_{name}"] = seconds(lambda path=path, words=words: browser.show(path, *words))  # type: ignore[misc]
+            browser.picture(folder / f"{name}.png")
+    finally:
+        browser.close()
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), *map(int, sys.argv[2:]))
