@@ -35,7 +35,7 @@ SWEEP = """\
 scenario: GNu
 benchmark: {name: permuted, base: digits, num_tasks: 5}
 net: {name: lenet_300_100, num_outputs: 20}
-training: {num_batches: 5}
+training: {num_batches: 60, learning_rate: 1.0e-3}
 inference: {strict_images: 0}
 evaluation: {at: [1, 2, 3, 4, 5]}
 """
@@ -126,13 +126,14 @@ def main(folder: Path, num_runs: int = 300) -> None:
     order = ["metrics.accuracy DESC"]
     found["search"] = seconds(lambda: client.search_runs([experiment], best, max_results=1000, order_by=order))
     found["report"] = seconds(lambda: command(folder, "report"), 1)
-    found["compare"] = seconds(lambda: command(folder, "compare", "seed=7", "seed=8"), 1)
     evaluated = client.search_runs([experiment], best, max_results=10, order_by=order)
     ids, names = [run.info.run_id for run in evaluated], [run.info.run_name for run in evaluated]
+    pair = [run.data.tags["supsup.uid"].rpartition("/")[2] for run in evaluated[:2]]
+    found["compare"] = seconds(lambda: command(folder, "compare", *pair), 1)
     home = f"/experiments/{experiment}/runs"
     pages = {
         "runs": (home, f"{num_runs + 1} matching runs"),
-        "charts": (f"{home}?compareRunsMode=CHART", "accuracy", "forgetting"),
+        "charts": (f"{home}?compareRunsMode=CHART", "Model metrics", "accuracy"),
         "run": (f"{home}/{ids[0]}", names[0], "task_inference_accuracy"),
         "run_charts": (f"{home}/{ids[0]}/model-metrics", "accuracy", "extra_00"),
         "compare_ten": (

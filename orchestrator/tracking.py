@@ -13,32 +13,32 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
 
+from orchestrator.experiment import Experiment
 from orchestrator.files import replace_durably
-from orchestrator.ledger import LedgerReader, Row
+from orchestrator.ledger import LedgerReader
 from orchestrator.plan import VARIANT, Group
+from orchestrator.points import Means, Point, training_points
 from orchestrator.sweep import Sweep
 from supsup_core.errors import SupSupError
 
 _BATCH = 900
 """Metrics per log_batch; MLflow takes at most 1000."""
 
-_SYSTEM = "system/"
-"""What MLflow's own metrics of the machine begin with."""
+_PAGE = 1000
+"""Runs per search_runs; MLflow gives at most 50,000."""
 
-Point = tuple[str, int]
-"""A metric's name and step."""
+_DESCRIBED = "supsup.described"
+"""The tag of a run whose params, config and dataset are all logged."""
 
 
 def first_line(error: Exception) -> str:
@@ -94,21 +94,23 @@ def create_database(mlflow: Any, output: Path) -> None:
 class _Run:
     """One MLflow run and the points it holds."""
 
-    def __init__(self, client: Any, run_id: str, is_new: bool) -> None:
-        self.run_id = run_id
+    def __init__(self, client: Any, found: Any) -> None:
+        """found: the run as MLflow gave it. The points of a metric that it has are read before any is added."""
+        self.run_id: str = found.info.run_id
+        self.is_described = _DESCRIBED in found.data.tags
         self._client = client
-        self._written: set[Point] = set()
-        if not is_new:
-            for key in client.get_run(run_id).data.metrics:
-                if not key.startswith(_SYSTEM):
-                    self._written |= {(key, metric.step) for metric in client.get_metric_history(run_id, key)}
+        self._unread = set(found.data.metrics)
+        self._written: set[tuple[str, int]] = set()
 
-    def log(self, points: Iterable[tuple[str, int, float, int]]) -> None:
+    def log(self, points: Iterable[Point]) -> None:
         """Add the points (name, step, value, time in ms) that are not there yet, synchronously."""
         from mlflow.entities import Metric
 
-        owed: dict[Point, Any] = {}
+        owed: dict[tuple[str, int], Any] = {}
         for name, step, value, time_ms in points:
+            if name in self._unread:
+                self._written |= {(name, held.step) for held in self._client.get_metric_history(self.run_id, name)}
+                self._unread.remove(name)
             if (name, step) not in self._written:
                 owed.setdefault((name, step), Metric(name, value, time_ms, step))
         places = list(owed)
@@ -116,43 +118,6 @@ class _Run:
             batch = places[start : start + _BATCH]
             self._client.log_batch(self.run_id, metrics=[owed[place] for place in batch])
             self._written.update(batch)  # only now: a batch that raised is owed again
-
-
-class _Means:
-    """The accuracy of each configuration of a sweep over its seeds: what the sweep's own run shows.
-
-    It is named `accuracy`, or `accuracy/` and the configuration where there are several, and comes once every seed has
-    come to a point.
-    """
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._seeds: dict[str, list[str]] = {}
-        self._labels: dict[str, str] = {}
-        self._found: dict[tuple[str, int], dict[str, Row]] = {}
-        for run in (run for group in groups for run in group.runs):
-            self._seeds.setdefault(run.label, []).append(run.run_id)
-            self._labels[run.run_id] = run.label
-
-    def add(self, row: Row) -> list[tuple[str, int, float, int]]:
-        """Take a `point` row; the mean that it completes, if it does."""
-        label, n = self._labels.get(row.payload["run_id"]), row.payload["num_learned"]
-        if label is None:  # of a run that is no longer asked for
-            return []
-        found = self._found.setdefault((label, n), {})
-        found[row.payload["run_id"]] = row
-        if len(found) < len(self._seeds[label]):
-            return []
-        rows = [found[run_id] for run_id in self._seeds[label]]
-        mean = fmean(row.payload["metrics"]["accuracy"] for row in rows)
-        return [(self._name(label), n, mean, max(row.time_ms for row in rows))]
-
-    def _name(self, label: str) -> str:
-        return "accuracy" if len(self._seeds) == 1 else f"accuracy/{_plain(label)}"
-
-
-def _plain(text: str) -> str:
-    """Text as MLflow takes it in the name of a metric."""
-    return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]
 
 
 class Tracker:
@@ -181,9 +146,10 @@ class Tracker:
             self._experiment_id = self._experiment()
         self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
         self._seen = {group.group_id: 0 for group in groups}
+        self._found = self._existing()
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
         self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
-        self._means = _Means(groups)
+        self._means = Means(groups)
         self._machine: Any = None
         self._training: dict[str, _Run] = {}
         self._evaluation: dict[str, _Run] = {}
@@ -203,52 +169,56 @@ class Tracker:
         tags = {"mlflow.experimentKind": "custom_model_development"}  # opens on its runs, not on GenAI's pages
         return str(self._client.create_experiment(name, artifact_location=where, tags=tags))
 
+    def _existing(self) -> dict[str, Any]:
+        """The sweep's runs that there are, by uid."""
+        mine, token = f"tags.`supsup.sweep` = '{self._sweep.sweep_id}'", None
+        found: dict[str, Any] = {}
+        while token != "":
+            page = self._client.search_runs([self._experiment_id], mine, max_results=_PAGE, page_token=token)
+            found |= {run.data.tags["supsup.uid"]: run for run in page}
+            token = page.token or ""
+        return found
+
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: dict[str, Any]) -> _Run:
         """The run with this uid, running again, or a new one."""
         tag = f"{self._sweep.sweep_id}/{kind}/{uid}"
-        found = self._client.search_runs([self._experiment_id], f"tags.`supsup.uid` = '{tag}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            self._client.update_run(run_id, status="RUNNING")
-            return _Run(self._client, run_id, is_new=False)
+        found = self._found.get(tag)
+        if found is not None:
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return _Run(self._client, found)
         tags = {"supsup.uid": tag, "supsup.kind": kind, "supsup.sweep": self._sweep.sweep_id, **_tags(environment)}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        return _Run(self._client, run.info.run_id, is_new=True)
+        return _Run(self._client, self._client.create_run(self._experiment_id, run_name=name, tags=tags))
 
     def _open_group(self, group: Group, environment: dict[str, Any]) -> None:
-        experiment = group.experiment
         label = training_label(group)
         training = self._open("training", group.group_id, label, self._parent.run_id, environment)
         self._training[group.group_id] = training
-        self._describe(training, group.runs[0].varied, experiment.node, experiment.seed, training_only=True)
-        self._log_dataset(training, experiment.benchmark.base_name, experiment.benchmark.source().checksum())
+        self._describe(training, group.experiment, group.runs[0].varied, {})
         for run in group.runs:
             opened = self._open("evaluation", run.run_id, run.name, self._parent.run_id, environment)
             self._evaluation[run.run_id] = opened
-            self._client.set_tag(opened.run_id, "supsup.training_run", training.run_id)
-            self._describe(opened, run.varied, run.experiment.node, run.experiment.seed, training_only=False)
-            self._log_dataset(opened, run.experiment.benchmark.base_name, run.experiment.benchmark.source().checksum())
+            tags = {"supsup.configuration": run.label, "supsup.training_run": training.run_id}
+            self._describe(opened, run.experiment, run.varied, tags)
 
-    def _describe(
-        self, run: _Run, varied: dict[str, Any], node: dict[str, Any], seed: int, training_only: bool
-    ) -> None:
-        """Params: the flat config that runs of this sweep differ in. The whole config: an artifact."""
-        from mlflow.entities import Param
+    def _describe(self, run: _Run, experiment: Experiment, varied: dict[str, Any], tags: dict[str, str]) -> None:
+        """Params: the flat config that runs of this sweep differ in, of a run without tags what its training depends
+        on. The whole config: an artifact."""
+        from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
-        flat = {key: value for key, value in flatten(node).items() if not (training_only and _inferring(key))}
+        if run.is_described:
+            return
+        flat = {key: value for key, value in flatten(experiment.node).items() if tags or not _inferring(key)}
         shown = {key: flat[key] for key in (*varied, *_ALWAYS) if key in flat}
         shown |= {key: value for key, value in varied.items() if key == VARIANT}
-        params = [Param(key, str(value)) for key, value in {**shown, "seed": seed}.items()]
-        self._client.log_batch(run.run_id, params=params)
-        self._client.log_dict(run.run_id, {**node, "seed": seed}, "config.yaml")
-
-    def _log_dataset(self, run: _Run, name: str, checksum: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput
-
-        dataset = Dataset(name=name, digest=checksum[:32], source_type="code", source="{}")
+        params = [Param(key, str(value)) for key, value in {**shown, "seed": experiment.seed}.items()]
+        self._client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.log_dict(run.run_id, {**experiment.node, "seed": experiment.seed}, "config.yaml")
+        name, digest = experiment.benchmark.base_name, experiment.benchmark.source().checksum()[:32]
+        dataset = Dataset(name=name, digest=digest, source_type="code", source="{}")
         self._client.log_inputs(run.run_id, [DatasetInput(dataset, [])])
+        self._client.set_tag(run.run_id, _DESCRIBED, "true")
 
     def project(self) -> None:
         """Write what the ledgers have gained since the last call."""
@@ -256,7 +226,7 @@ class Tracker:
             rows = self._readers[group.group_id].rows(self._seen[group.group_id])
             if not rows:
                 continue
-            self._training[group.group_id].log(point for row in rows for point in _training_points(group, row))
+            self._training[group.group_id].log(point for row in rows for point in training_points(group, row))
             for row in rows:
                 run = self._evaluation.get(row.payload.get("run_id", ""))
                 if row.kind == "point" and run is not None:
@@ -376,37 +346,3 @@ def _tags(environment: dict[str, Any]) -> dict[str, str]:
     if environment["git_revision"]:
         tags["mlflow.source.git.commit"] = environment["git_revision"]
     return tags
-
-
-def _training_points(group: Group, row: Row) -> list[tuple[str, int, float, int]]:
-    """A row as points: loss by batches seen by the group, the rest by task or, in NNs, by tasks' worth of data."""
-    if row.kind in ("decision", "met"):
-        return _stream_points(group, row)
-    if row.kind != "trained":
-        return []
-    facts, task = row.payload["facts"], row.payload["facts"]["task"]
-    first = task * group.experiment.training.num_batches
-    points = [("loss", first + batch, loss, row.time_ms) for batch, loss in zip(*facts["curve"], strict=True)]
-    if facts["accuracy"] is not None:
-        points.append(("task_accuracy", task, facts["accuracy"], row.time_ms))
-    if row.payload["seconds"]:
-        points.append(("task_seconds", task, row.payload["seconds"], row.time_ms))
-        points.append(("images_per_second", task, facts["num_images"] / row.payload["seconds"], row.time_ms))
-    return points
-
-
-def _stream_points(group: Group, row: Row) -> list[tuple[str, int, float, int]]:
-    """A decision or the books of NNs as points."""
-    payload, experiment = row.payload, group.experiment
-    assert experiment.allocation is not None
-    if row.kind == "decision":
-        batches = (payload["ordinal"] + 1) * experiment.allocation.stream.segment_batches
-        return [] if payload["loss"] is None else [("loss", batches, payload["loss"], row.time_ms)]
-    n = payload["num_learned"]
-    points = [(name, n, value, row.time_ms) for name, value in payload["metrics"].items()]
-    points.append(("decision_latency", n, payload["latency"], row.time_ms))
-    if payload["seconds"]:
-        images = experiment.training.num_batches * experiment.training.batch_size
-        points.append(("task_seconds", n, payload["seconds"], row.time_ms))
-        points.append(("images_per_second", n, images / payload["seconds"], row.time_ms))
-    return points

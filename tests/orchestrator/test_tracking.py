@@ -152,6 +152,7 @@ def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
         assert {file.path for file in client(sweep).list_artifacts(run.info.run_id)} == {"config.yaml"}
     evaluation = found["GNu one_shot entropy seed=0"]
     assert evaluation.data.params["inference.objective"] == "entropy"
+    assert evaluation.data.tags["supsup.configuration"] == "GNu one_shot entropy"
     assert evaluation.data.tags["supsup.training_run"] == found["train seed=0"].info.run_id
     assert "inference.objective" not in found["train seed=0"].data.params
 
