@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
-from supsup_core.methods.base import Dependence, Learner, Method
+from supsup_core.methods.base import Dependence, Learner, Method, Recalled
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 
-EVALUATION_VERSION = 3
+EVALUATION_VERSION = 4
 """Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
 
 
@@ -27,8 +28,9 @@ class Inference:
     """How the task is inferred.
 
     The paper's protocol lets the first `images_per_decision` images of each run of `decision_group` test
-    images decide for all of them. The strict protocol lets each of `strict_images` seeded test images of
-    a task decide for itself alone; 0 leaves it out.
+    images decide for all of them; where a mask is recovered from a memory, at most half of them decide, for the others.
+    The strict protocol lets each of `strict_images` seeded test images of a task decide for itself alone; 0 leaves it
+    out.
     """
 
     rule: str = "one_shot"
@@ -83,11 +85,18 @@ def check(
             f"inference.rule: method {method_name} cannot superpose its masks, "
             f"which {inference.rule} needs; use exhaustive"
         )
-    if RULES[inference.rule].needs_memory and not method.recalls:
+    if RULES[inference.rule].needs_memory and not method.recall_images:
         raise InputError(
             f"inference.rule: method {method_name} keeps its masks in no Hopfield network, which {inference.rule} "
             "needs; use method hop_sup_sup, or another rule"
         )
+    if RULES[inference.rule].needs_memory:
+        for key, least in (("images_per_decision", method.recall_images), ("decision_group", 2 * method.recall_images)):
+            if getattr(inference, key) < least:
+                raise InputError(
+                    f"inference.{key}: a mask is recovered from batches of {method.recall_images} images, half of a "
+                    f"group at most; set at least {least}"
+                )
     if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
         for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
             if alone == 1 and getattr(inference, key):
@@ -123,8 +132,8 @@ class Decisions:
     """The outcome of D decisions on one task.
 
     `chosen`: mask numbers. `sizes`: test images each decided for. `correct`: how many of those got the
-    right label from the chosen mask. All int64, (D,). `trace`: distances from each mask, step by step (Rule.traced), of
-    a rule that has them.
+    right label from the chosen mask, or from what was recalled. All int64, (D,). `trace`: of a rule with a memory,
+    distances from each mask, step by step (Recalled.distances), (D, steps + 1, k).
     """
 
     chosen: Tensor
@@ -159,43 +168,80 @@ Choose = tuple[Rule, Objective, int | None]
 """A rule, the objective that it minimises, and the mask that is given, if one is."""
 
 
-def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> tuple[Tensor, Tensor | None]:
-    """The mask (D,) of each decision, from the images (images, *shape) that take it, and how it was found."""
+@dataclass(frozen=True)
+class _Chosen:
+    """What D decisions chose: masks (D,), int64, and what each recalled, by a rule with a memory."""
+
+    masks: Tensor
+    recalled: list[Recalled]
+
+    def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
+        """Decisions that can be answered together, each once, with the function from their images to labels."""
+        if self.recalled or learner.normalises_by_batch:  # each stands alone
+            together = [[number] for number in range(len(self.masks))]
+        else:
+            together = [(self.masks == mask).nonzero().flatten().tolist() for mask in sorted(set(self.masks.tolist()))]
+        for numbers in together:
+            first = numbers[0]
+            if self.recalled:
+                yield numbers, self.recalled[first].labels
+            else:
+                yield numbers, partial(learner.predict, mask=int(self.masks[first]))
+
+    @property
+    def trace(self) -> Tensor | None:
+        """Distances (D, steps + 1, k) of a rule with a memory."""
+        return torch.stack([found.distances for found in self.recalled]) if self.recalled else None
+
+
+def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Chosen:
+    """Let the images (images, *shape) of each decision take it."""
     rule, objective, given = choose
-    chosen = torch.empty(len(deciding), dtype=torch.int64)
-    traces: dict[int, Tensor] = {}
+    masks = torch.empty(len(deciding), dtype=torch.int64)
+    recalled: dict[int, Recalled] = {}
     by_size: dict[int, list[int]] = {}
     for number, images in enumerate(deciding):
         by_size.setdefault(len(images), []).append(number)
     for numbers in by_size.values():
         x = torch.stack([deciding[number] for number in numbers])
         with torch.enable_grad():
-            chosen[numbers], trace = rule.traced(learner, x, objective, given)
-        if trace is not None:
-            traces |= dict(zip(numbers, trace, strict=True))
-    return chosen, torch.stack([traces[number] for number in range(len(deciding))]) if traces else None
+            masks[numbers], found = rule.decide(learner, x, objective, given)
+        recalled |= dict(zip(numbers, found, strict=bool(found)))
+    return _Chosen(masks, [recalled[number] for number in sorted(recalled)])
+
+
+def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
+    """Those images of a group that decide for it."""
+    return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
 @torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
     """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
-    chosen, trace = _chosen(learner, [task.test_batch(group[:num_deciding])[0] for group in groups], choose)
+    rule = choose[0]
+    deciding = [_deciding(group, num_deciding, rule) for group in groups]
+    scored = groups
+    if rule.needs_memory:
+        scored = [group[len(part) :] for group, part in zip(groups, deciding, strict=True)]
+    chosen = _chosen(learner, [task.test_batch(part)[0] for part in deciding], choose)
     correct = torch.zeros(len(groups), dtype=torch.int64)
-    for mask in sorted(set(chosen.tolist())):
-        numbers = torch.nonzero(chosen == mask).squeeze(1).tolist()
-        indices = torch.cat([groups[number] for number in numbers])
-        x, y = task.test_batch(indices)
-        hits = (learner.predict(x, mask) == y).long()
-        sizes = [len(groups[number]) for number in numbers]
+    for numbers, labels_of in chosen.answering(learner):
+        x, y = task.test_batch(torch.cat([scored[number] for number in numbers]))
+        hits = (labels_of(x) == y).long()
+        sizes = [len(scored[number]) for number in numbers]
         correct[numbers] = torch.stack([part.sum() for part in torch.split(hits, sizes)])
-    return Decisions(chosen, torch.tensor([len(group) for group in groups]), correct, trace)
+    return Decisions(chosen.masks, torch.tensor([len(group) for group in scored]), correct, chosen.trace)
 
 
-def _groups(num_images: int, inference: Inference) -> list[Tensor]:
-    """The runs of images that are decided for together, in the paper's protocol: their indices."""
+def _groups(learner: Learner, num_images: int, inference: Inference) -> list[Tensor]:
+    """The runs of images that are decided for together, in the paper's protocol: their indices. What is left at the end
+    and cannot decide is added to the last of them."""
+    least = min(2, inference.images_per_decision)  # one image alone may not do where several were asked for
+    if RULES[inference.rule].needs_memory:
+        least = 2 * learner.recall_images
     groups = list(torch.split(torch.arange(num_images), inference.decision_group))
-    if len(groups) > 1 and len(groups[-1]) == 1 < inference.images_per_decision:
-        groups[-2:] = [torch.cat(groups[-2:])]  # one image alone may not do where several were asked for
+    if len(groups) > 1 and len(groups[-1]) < least:
+        groups[-2:] = [torch.cat(groups[-2:])]
     return groups
 
 
@@ -203,13 +249,16 @@ def _groups(num_images: int, inference: Inference) -> list[Tensor]:
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
     """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
     images: each run of `decision_group` images, of one task, has its mask from the first of them, or it is `given`."""
-    groups = _groups(len(x), inference)
-    choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
-    chosen, _ = _chosen(learner, [x[group[: inference.images_per_decision]] for group in groups], choose)
-    masks = torch.cat([mask.expand(len(group)) for mask, group in zip(chosen, groups, strict=True)])
+    groups = _groups(learner, len(x), inference)
+    rule = RULES[inference.rule]()
+    choose = (rule, OBJECTIVES[inference.objective], given)
+    deciding = [x[_deciding(group, inference.images_per_decision, rule)] for group in groups]
+    chosen = _chosen(learner, deciding, choose)
+    masks = torch.cat([mask.expand(len(group)) for mask, group in zip(chosen.masks, groups, strict=True)])
     labels = torch.empty(len(x), dtype=torch.int64)
-    for mask in sorted(set(chosen.tolist())):
-        labels[masks == mask] = learner.predict(x[masks == mask], mask)
+    for numbers, labels_of in chosen.answering(learner):
+        indices = torch.cat([groups[number] for number in numbers])
+        labels[indices] = labels_of(x[indices])
     return labels, masks
 
 
@@ -223,7 +272,7 @@ def evaluate(
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
-    paper = _groups(task.num_test, inference)
+    paper = _groups(learner, task.num_test, inference)
     results = {"paper": _decide(learner, task, paper, inference.images_per_decision, choose)}
     if inference.strict_images and given is None:
         child = seeding.child_seed(seed, "strict", index)

@@ -74,8 +74,8 @@ class Recovery:
         """
         if len(x) < self.batch_size:
             raise InputError(
-                f"recovery takes batches of {self.batch_size} images and {len(x)} are at hand; set "
-                f"inference.images_per_decision to {self.num_steps * self.batch_size}, or as many as there are"
+                f"recovery takes batches of {self.batch_size} images and {len(x)} are at hand; lower "
+                "method.recovery_batch"
             )
         values = [part.clone() for part in start]
         velocities = [torch.zeros_like(part) for part in values]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.methods.base import Learner
+from supsup_core.methods.base import Learner, Recalled
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
 
@@ -23,7 +23,8 @@ class Rule(ABC):
     """Whether values of the objective under different masks are compared, rather than slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must be able to recall a mask from a memory of all."""
+    """Whether the learner must be able to recall a mask from a memory of all. Then at most half of a group of images
+    decides, and what was recalled is scored on the others."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
@@ -32,11 +33,11 @@ class Rule(ABC):
         `given`: the task identity in scenarios that give it at inference, else None.
         """
 
-    def traced(
+    def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `choose`; and of a rule that goes step by step, its distance from each mask (D, steps + 1, k), int64."""
-        return self.choose(learner, x, objective, given), None
+    ) -> tuple[Tensor, list[Recalled]]:
+        """As `choose`; and of a rule with a memory, what each decision recalled, which then answers."""
+        return self.choose(learner, x, objective, given), []
 
 
 RULES: Registry[type[Rule]] = Registry("inference rule")
@@ -66,7 +67,8 @@ class Exhaustive(Rule):
         num_decisions, num_images = x.shape[:2]
         values = []
         for mask in range(learner.num_masks):
-            logits = learner.logits(x.flatten(0, 1), mask).view(num_decisions, num_images, -1)
+            parts = x if learner.normalises_by_batch else x.flatten(0, 1)[None]
+            logits = torch.cat([learner.logits(part, mask) for part in parts]).view(num_decisions, num_images, -1)
             values.append(objective(logits, learner.num_labels))
         return torch.stack(values, 1).argmin(1)
 
@@ -104,16 +106,16 @@ class Binary(Rule):
 
 @RULES.register("hopfield")
 class Hopfield(Rule):
-    """The mask recalled from a Hopfield network by the images that decide (section 3.6)."""
+    """The stored mask nearest to what the deciding images recall from a Hopfield network (section 3.6)."""
 
     needs_superposition = False
     needs_memory = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        return self.traced(learner, x, objective, given)[0]
+        return self.decide(learner, x, objective, given)[0]
 
-    def traced(
+    def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
-    ) -> tuple[Tensor, Tensor | None]:
-        distances = torch.stack([learner.recall(images, objective) for images in x])
-        return distances[:, -1].argmin(1), distances
+    ) -> tuple[Tensor, list[Recalled]]:
+        found = [learner.recall(images, objective) for images in x]
+        return torch.stack([recalled.distances[-1] for recalled in found]).argmin(1), found

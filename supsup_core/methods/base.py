@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -118,11 +118,27 @@ class Trainee(ABC):
         restore(self.state, state)
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """What images led to in an associative memory of all masks.
+
+    `labels`: labels (batch,) of images (batch, *shape) under what was recalled, which may be no mask that is stored.
+    `distances`: in how many units it differs from each mask, before each step and at the end, (steps + 1, k), int64.
+    """
+
+    labels: Callable[[Tensor], Tensor]
+    distances: Tensor
+
+
 class Learner(ABC):
     """Answers for the tasks learned so far; mask i is whatever the method keeps for task i."""
 
     num_masks: int
     num_labels: int
+    normalises_by_batch: bool = False
+    """Whether an answer depends on the other images it is asked for with (Net.normalises_by_batch)."""
+    recall_images: int = 0
+    """How many images `recall` takes at least."""
 
     @abstractmethod
     def logits(self, x: Tensor, mask: int) -> Tensor:
@@ -136,12 +152,10 @@ class Learner(ABC):
         """
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
 
-    def recall(self, x: Tensor, objective: Objective) -> Tensor:
+    def recall(self, x: Tensor, objective: Objective) -> Recalled:
         """Where images x (images, *shape) of one task lead to in an associative memory of all masks.
 
-        In how many units what was found differs from each mask, before each step and at the end: (steps + 1, k), int64.
-        The nearest mask at the end is the one recalled. InputError when the method has no such memory; the others set
-        `Method.recalls` to True.
+        InputError when the method has no such memory; the others set `Method.recall_images`.
         """
         raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
 
@@ -163,6 +177,7 @@ class WeightsLearner(Learner):
         self._last: tuple[int, list[Tensor]] | None = None
         self.num_masks = len(states)
         self.num_labels = problem.num_labels
+        self.normalises_by_batch = problem.net.normalises_by_batch
 
     @abstractmethod
     def weights(self, mask: int) -> list[Tensor]:
@@ -184,8 +199,11 @@ class Method(ABC):
     """The scenarios it can do."""
     superposes: ClassVar[bool]
     """Whether its learner has alpha_gradients, which one_shot and binary inference need."""
-    recalls: ClassVar[bool] = False
-    """Whether its learner has recall, which hopfield inference needs."""
+
+    @property
+    def recall_images(self) -> int:
+        """How many images its learner's `recall` takes at least, which hopfield inference needs; 0: it has none."""
+        return 0
 
     def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:  # noqa: B027 - most take all
         """Raise InputError where this method cannot do with these layers, or so many labels and tasks."""

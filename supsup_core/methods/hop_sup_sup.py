@@ -14,7 +14,18 @@ from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.inference.hopfield import Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import METHODS, Dependence, Learned, Learner, Method, Problem, States, WeightsLearner, fit
+from supsup_core.methods.base import (
+    METHODS,
+    Dependence,
+    Learned,
+    Learner,
+    Method,
+    Problem,
+    Recalled,
+    States,
+    WeightsLearner,
+    fit,
+)
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Fixed, Scored
 from supsup_core.training import NOWHERE, Checkpoint
@@ -26,6 +37,7 @@ class HopfieldLearner(WeightsLearner):
     def __init__(self, problem: Problem, states: States, recovery: Recovery) -> None:
         super().__init__(problem, states)
         self._recovery = recovery
+        self.recall_images = recovery.batch_size
         sizes = [layer.size for layer in problem.layers if layer.is_gate]
         self.patterns = [_pattern(state, sizes, problem) for state in states]
         """Each task's stored patterns, -1 and +1, one (d,) a gated layer."""
@@ -74,10 +86,10 @@ class HopfieldLearner(WeightsLearner):
         found = [sign(part) for part in patterns]
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
-    def recall(self, x: Tensor, objective: Objective) -> Tensor:
+    def recall(self, x: Tensor, objective: Objective) -> Recalled:
         found: list[list[int]] = []
-        self.recovered(x, objective, lambda z: found.append(self.distances([part.detach() for part in z])))
-        return torch.tensor(found)
+        patterns = self.recovered(x, objective, lambda z: found.append(self.distances([part.detach() for part in z])))
+        return Recalled(lambda images: self.answers(images, patterns), torch.tensor(found))
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
@@ -97,13 +109,11 @@ class HopSupSup(Method):
 
     With an unknown task, `inference.rule=hopfield` recovers the mask from a Hopfield network that stores all, by the
     descent that `gamma`, `recovery_rate`, `recovery_batch`, `recovery_steps` and `recovery_gates` describe (see
-    inference.hopfield.Recovery), and answers with the stored mask that it is nearest to. Needs a net with gates, such
-    as hopfield_mlp.
+    inference.hopfield.Recovery), and answers with what it has recovered. Needs a net with gates, such as hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
     superposes: ClassVar[bool] = False
-    recalls: ClassVar[bool] = True
 
     gamma: float = 1.5e-3
     recovery_rate: float = 500.0
@@ -123,6 +133,10 @@ class HopSupSup(Method):
             gamma=self.gamma, learning_rate=self.recovery_rate, batch_size=self.recovery_batch,
             num_steps=self.recovery_steps, gates=self.recovery_gates,
         )  # fmt: skip
+
+    @property
+    def recall_images(self) -> int:
+        return self.recovery_batch
 
     @property
     def dependence(self) -> Dependence:
