@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -287,6 +288,7 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if OmegaConf.is_missing(config, "name"):
         raise InputError(f"{where}: name: missing; give the sweep a name")
     node = cast(Node, OmegaConf.to_container(config))
+    _check_finite(node, where)
     try:
         search = None if node["search"] is None else _search_from(node["search"])
         sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"]), "search": search})
@@ -316,6 +318,15 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
+
+
+def _check_finite(value: Any, where: str, path: str = "") -> None:
+    """InputError for a number that is none, anywhere in plain values."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: {path}: must be a finite number, not {value}")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        _check_finite(part, where, f"{path}.{key}" if path else str(key))
 
 
 def _check_server(address: str) -> None:

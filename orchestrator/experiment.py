@@ -169,6 +169,8 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     )
     check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
     training = _section(TrainingRecipe, node, "training")
+    if training.batch_size == 1 and (net.norm_widths() or net.normalises_by_batch):
+        raise InputError("training.batch_size: batch normalisation needs several images; set at least 2")
     allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)
     evaluation = _section(EvaluationConfig, node, "evaluation")
     if evaluation.at is not None and (not evaluation.at or min(evaluation.at) < 1):

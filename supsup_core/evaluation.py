@@ -66,7 +66,7 @@ def check(
             f"scenario: in {scenario.name} nobody knows which task came before, and method {method_name} as it is set "
             "builds on that; leave method.transfer out"
         )
-    if not scenario.given_in_training and net.norm_widths():
+    if not scenario.given_in_training and (net.norm_widths() or net.normalises_by_batch):
         raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; take a net without any")
     num_outputs = net.num_outputs
     if num_outputs < num_labels:

@@ -69,7 +69,8 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
     left, top = np.floor(share_x * (width - wide + 1)), np.floor(share_y * (height - high + 1))
     left, top = np.minimum(left, width - wide), np.minimum(top, height - high)
     mirror = np.where(drawn[:, -1] < 0.5, 1.0, -1.0)
-    return F.grid_sample(x, _grid((left, top, wide, high), mirror, (height, width), side), align_corners=False)
+    grid = _grid((left, top, wide, high), mirror, (height, width), side)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def _grid(

@@ -194,6 +194,15 @@ BASES: Registry[type[Base]] = Registry("dataset")
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")
 
 
+_PLAIN: dict[str, tuple[Any, str]] = {
+    "str": (str, "a name"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "true or false"),
+}
+"""The types of fields that are checked, as they are annotated, and what to call them."""
+
+
 def base_from(node: Any) -> Base:
     """A base from its name, or {name: …, and its fields}; InputError where that is not one."""
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
@@ -207,6 +216,10 @@ def base_from(node: Any) -> Base:
     for key, field in known.items():
         if key not in fields and field.default is field.default_factory is dataclasses.MISSING:
             raise InputError(f"base.{key}: missing; base {name} needs it")
+    for key, value in fields.items():
+        wanted, words = _PLAIN.get(str(known[key].type), (object, ""))
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted not in (bool, object)):
+            raise InputError(f"base.{key}: must be {words}, not {value!r}")
     try:
         return cls(**fields)
     except InputError as error:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import ClassVar, Self
 import numpy as np
 import PIL
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from supsup_core.benchmarks.base import Base, Dataset, Images
 from supsup_core.benchmarks.published import user_cache
@@ -82,6 +83,11 @@ class ImageFiles(Base):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{name}: needs a number for each of red, green and blue")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            for value in getattr(self, name):
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if not (number and math.isfinite(value) and value > least):
+                    raise InputError(f"{name}: needs finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
         if not isinstance(self.side, int) or self.side < 1:
             raise InputError(f"side: must be a whole number from 1 on, not {self.side!r}")
 
@@ -175,9 +181,8 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
     note, partial = file.with_suffix(".json"), file.with_suffix(".partial")
     record = 3 * side * side
     if note.exists() and file.exists():
-        facts = json.loads(note.read_text())
         size = file.stat().st_size
-        if size == record * len(images) and (size > _HASHED_BYTES or facts["sha256"] == _sha256(file)):
+        if size == record * len(images) and (size > _HASHED_BYTES or _noted(note) == _sha256(file)):
             return file
     done = min(partial.stat().st_size // record, len(images)) if partial.exists() else 0
     with partial.open("ab") as out:
@@ -192,6 +197,14 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
     return file
 
 
+def _noted(note: Path) -> str | None:
+    """The checksum that a note holds; None when it was cut off, as by a power failure."""
+    try:
+        return str(json.loads(note.read_text())["sha256"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -202,7 +215,7 @@ def square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[n
     try:
         with Image.open(io.BytesIO(file.read())) as opened:
             image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow's readers raise them
         where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
         raise CorruptError(f"{where}: cannot be decoded ({error}); put a good copy there, or take it away") from error
     scale = side / min(image.size)

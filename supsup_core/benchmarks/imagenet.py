@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections import Counter
@@ -22,8 +23,11 @@ class ImageNet(ImageFiles):
 
     `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published
     `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are read as they
-    are. Refused unless there are as many images of every class as were published.
+    are. Refused unless there are as many images of every class as were published; the devkit, whose table is binary,
+    also unless it has the published MD5.
     """
+
+    devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
 
     parts: ClassVar[tuple[str, str]] = ("train", "val")
     num_labels: ClassVar[int] = 1000
@@ -49,6 +53,8 @@ class ImageNet(ImageFiles):
                     raise InputError(f"{path}: missing; put it beside {train_tar.name}")
             train = list(_train_images(train_tar))
             wnids = sorted({image.name.partition("/")[0] for image in train})
+            if hashlib.md5(devkit.read_bytes(), usedforsecurity=False).hexdigest() != self.devkit_md5:
+                raise CorruptError(f"{devkit}: not the published devkit (its MD5 is another); get it again")
             val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
         else:
             raise InputError(
@@ -76,7 +82,7 @@ class ImageNet(ImageFiles):
             raise InputError(f"{home}: {len(train)} images in train, and ImageNet has {self.num_train}; {remedy}")
 
 
-def _members(path: Path, start: int = 0, size: int | None = None) -> Iterator[tarfile.TarInfo]:
+def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
     """The files of a tar archive that begins at byte `start` of a file; their offsets are in that file."""
     try:
         with path.open("rb") as file:
@@ -132,5 +138,5 @@ def _val_wnids(devkit: Path) -> list[str]:
             synsets: Any = loadmat(content(archive, "meta.mat"), squeeze_me=True)["synsets"]
         wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         return [wnid_of[int(number)] for number in truth.split()]
-    except (tarfile.TarError, OSError, EOFError, LookupError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
         raise CorruptError(f"{devkit}: not the published devkit ({error}); get it again") from error

@@ -62,6 +62,15 @@ class Rotated(Benchmark):
             raise InputError(f"base: {self.base_name} has no grey images to turn; use mnist or digits")
         if self.degrees == 0:
             raise InputError("degrees: 0 makes every task the same; the paper takes 10")
+        angles: set[float] = set()
+        for index in range(self.num_tasks):
+            angle = round(index * self.degrees % 360, 6) % 360
+            if angle in angles:
+                raise InputError(
+                    f"num_tasks: with degrees={self.degrees:g} task {index} is turned as an earlier one is; ask for "
+                    f"{index} tasks at most, or change degrees"
+                )
+            angles.add(angle)
 
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:
         height, width = self.source().shape

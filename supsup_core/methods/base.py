@@ -16,7 +16,7 @@ from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
-from supsup_core.parametrizations import Parametrization
+from supsup_core.parametrizations import Dense, Fixed, Parametrization
 from supsup_core.registry import Registry
 from supsup_core.training import (
     NOWHERE,
@@ -262,7 +262,13 @@ def fresh_head(problem: Problem, index: int) -> list[Tensor]:
 
 def _fresh(problem: Problem, layers: Sequence[Layer], purpose: str, index: int) -> list[Tensor]:
     draw = draw_signed if problem.net.trained_from_signs else draw_uniform
-    return [weight.to(problem.device) for weight in draw(layers, problem.seed, purpose, index)]
+    drawn = zip(layers, draw(layers, problem.seed, purpose, index), strict=True)
+    return [(torch.ones_like(w) if layer.is_gate else w).to(problem.device) for layer, w in drawn]
+
+
+def dense(problem: Problem, weights: Sequence[Tensor]) -> list[Parametrization]:
+    """The net's weights to be trained as they are, in the order of its layers; its gates stay open."""
+    return [Fixed(w) if layer.is_gate else Dense(w) for layer, w in zip(problem.layers, weights, strict=True)]
 
 
 @dataclass(frozen=True)

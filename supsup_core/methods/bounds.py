@@ -19,13 +19,13 @@ from supsup_core.methods.base import (
     Problem,
     States,
     WeightsLearner,
+    dense,
     fit,
     fresh_head,
     fresh_weights,
     named,
     taken,
 )
-from supsup_core.parametrizations import Dense
 from supsup_core.training import NOWHERE, Checkpoint
 
 
@@ -57,7 +57,7 @@ class UpperBound(Method):
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         weights = fresh_weights(problem, index)
-        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in weights])
+        fitted = fit(problem, index, task, keep, dense(problem, weights))
         return fitted.learned(named("weights.", problem.layers, weights))
 
     def learner(self, problem: Problem, states: States) -> Learner:
@@ -110,7 +110,7 @@ class LowerBound(Method):
             else fresh_weights(problem)[: len(layers)]
         )
         own = [] if self.head == "shared" else fresh_head(problem, index)
-        fitted = fit(problem, index, task, keep, [Dense(weight) for weight in shared + own])
+        fitted = fit(problem, index, task, keep, dense(problem, shared + own))
         return fitted.learned({**named(SHARED, layers, shared), **named("head.", problem.layers[len(layers) :], own)})
 
     def learner(self, problem: Problem, states: States) -> Learner:

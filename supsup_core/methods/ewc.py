@@ -21,6 +21,7 @@ from supsup_core.methods.base import (
     Method,
     Problem,
     States,
+    dense,
     fit,
     fresh_head,
     fresh_weights,
@@ -29,7 +30,8 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.methods.bounds import HeadsLearner
-from supsup_core.parametrizations import Anchored, Dense, Parametrization
+from supsup_core.nets.base import Layer
+from supsup_core.parametrizations import Anchored
 from supsup_core.training import NOWHERE, Checkpoint
 
 _FISHER = f"{SHARED}fisher."
@@ -50,7 +52,8 @@ def fisher(
 
         def log_likelihood(logits: Tensor, num_labels: int, point: float = point) -> Tensor:
             log_p = torch.log_softmax(logits, -1).flatten()
-            below = int((log_p.detach().double().exp().cumsum(0) < point).sum())
+            answered = log_p.detach().cpu()  # a running sum on CUDA is refused where results must be deterministic
+            below = int((answered.double().exp().cumsum(0) < point).sum())
             return log_p[min(below, len(log_p) - 1)]
 
         gradients = problem.net.decision_gradients([*weights, *norms], x[None], log_likelihood, 0)
@@ -87,6 +90,10 @@ class OnlineEWC(Method):
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        if any(layer.is_gate for layer in layers):
+            raise InputError("name: ewc takes gradients of single images, which this net cannot be shown; take another")
+
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers, last = problem.layers[:-1], problem.layers[-1:]
         head = fresh_head(problem, index)
@@ -94,15 +101,15 @@ class OnlineEWC(Method):
             anchors = taken(parents[0], SHARED, problem, layers)
             importance = taken(parents[0], _FISHER, problem, layers)
             trunk = [anchor.clone() for anchor in anchors]
-            trained: list[Parametrization] = [
-                Anchored(weight, anchor, pull, self.strength)
-                for weight, anchor, pull in zip(trunk, anchors, importance, strict=True)
-            ]
         else:
+            anchors = []
             trunk = fresh_weights(problem)[:-1]
             importance = [torch.zeros_like(weight) for weight in trunk]
-            trained = [Dense(weight) for weight in trunk]
-        fitted = fit(problem, index, task, keep, [*trained, *(Dense(weight) for weight in head)])
+        trained = dense(problem, trunk + head)
+        for number, (anchor, layer) in enumerate(zip(anchors, layers)):  # noqa: B905 - the first task has no anchors
+            if not layer.is_gate:
+                trained[number] = Anchored(trunk[number], anchor, importance[number], self.strength)
+        fitted = fit(problem, index, task, keep, trained)
         found = fisher(problem, trunk + head, norms_in(fitted.norms, problem), task, index, self.fisher_images)[:-1]
         total = [self.decay * before + now for before, now in zip(importance, found, strict=True)]
         state = {**named(SHARED, layers, trunk), **named(_FISHER, layers, total), **named("head.", last, head)}

@@ -22,6 +22,7 @@ from supsup_core.methods.base import (
     Method,
     Problem,
     States,
+    dense,
     fresh_head,
     fresh_weights,
     named,
@@ -30,7 +31,6 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer
-from supsup_core.parametrizations import Dense
 from supsup_core.training import NOWHERE, Checkpoint, Step, train
 
 _CHUNK = 512
@@ -165,7 +165,7 @@ class ICaRL(Method):
 
         recipe = problem.recipe
         drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
-        step = Step([Dense(weight) for weight in [*trunk, head]], recipe, loss_gradients)
+        step = Step(dense(problem, [*trunk, head]), recipe, loss_gradients)
         curve = train(rehearsed, torch.from_numpy(drawn), step, checkpoint=keep)
         norms = norms_of(problem, index, rehearsed, [*trunk, head], SHARED)
         fixed = [*trunk], norms_in(norms, problem, SHARED)

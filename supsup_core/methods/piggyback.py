@@ -26,6 +26,7 @@ from supsup_core.methods.base import (
     Problem,
     States,
     WeightsLearner,
+    dense,
     fit,
     fresh_head,
     fresh_weights,
@@ -102,7 +103,7 @@ class Piggyback(Method):
         head = fresh_head(problem, index)
         if self.backbone is None and not parents:
             backbone = fresh_weights(problem)[:-1]
-            fitted = fit(problem, index, task, keep, [Dense(weight) for weight in backbone + head])
+            fitted = fit(problem, index, task, keep, dense(problem, backbone + head))
             return fitted.learned({**named("backbone.", layers, backbone), **named("head.", last, head)})
         backbone = self._trunk(problem, parents)
         rule = Threshold(THRESHOLD)

@@ -17,6 +17,7 @@ from supsup_core.methods.base import (
     Method,
     Problem,
     States,
+    dense,
     fit,
     fresh_head,
     fresh_weights,
@@ -60,7 +61,7 @@ class SeparateHeads(Method):
         if self.trunk == "trained" and index == 0:
             trunk = fresh_weights(problem)[:-1]
             rate = self.trunk_learning_rate or problem.recipe.learning_rate
-            fitted = fit(problem, index, task, keep, [Dense(weight) for weight in trunk + head], learning_rate=rate)
+            fitted = fit(problem, index, task, keep, dense(problem, trunk + head), learning_rate=rate)
             return fitted.learned({**stored, **named("trunk.", layers[:-1], trunk)})
         fixed = [Fixed(weight) for weight in self._trunk(problem, parents)]
         return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)

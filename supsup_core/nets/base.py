@@ -139,11 +139,12 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
 
 
 def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Signed Kaiming constant, as W is, of a draw of its own for each (seed, purpose, index): weights to be trained."""
+    """±1 / sqrt(fan_in), float32, on the CPU, of a draw of its own for each (seed, purpose, index): weights to be
+    trained. With them the published dense curves come out, which do not say where they start (docs/results)."""
     drawn = []
     for layer in layers:
         sign = seeding.signs(seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer.shape)
-        drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
+        drawn.append(torch.from_numpy(sign) * math.sqrt(1 / layer.fan_in))
     return drawn
 
 

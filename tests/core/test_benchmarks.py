@@ -68,7 +68,7 @@ def test_a_permutation_keeps_the_pixels_and_the_labels(digits: Dataset) -> None:
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4])
 def test_a_quarter_turn_is_exact_and_counterclockwise(digits: Dataset, quarters: int) -> None:
-    benchmark = BENCHMARKS["rotated"](base="digits", degrees=90.0)
+    benchmark = BENCHMARKS["rotated"](base="digits", degrees=90.0, num_tasks=4)
     x, y = benchmark.task(quarters, digits, 0).test_batch(torch.arange(5))
     upright = digits.normalise(digits.test.pixels[:5])
     assert torch.equal(x, torch.rot90(upright, quarters, (1, 2)))
@@ -93,7 +93,11 @@ def test_rotations_do_not_depend_on_the_seed(digits: Dataset) -> None:
     first, second = (benchmark.task(3, digits, seed).train_batch(torch.arange(4))[0] for seed in (0, 1))
     assert torch.equal(first, second)
     with pytest.raises(InputError, match="every task the same"):
-        BENCHMARKS["rotated"](base="digits", degrees=0.0)
+        BENCHMARKS["rotated"](base="digits", degrees=0.0, num_tasks=1)
+    for num_tasks, degrees, most in ((37, 10.0, 36), (4, 120.0, 3), (2, 360.0, 1), (40, -10.0, 36)):
+        with pytest.raises(InputError, match=f"task {most} is turned as an earlier one is; ask for {most} tasks"):
+            BENCHMARKS["rotated"](base="digits", degrees=degrees, num_tasks=num_tasks)
+    BENCHMARKS["rotated"](base="digits", degrees=0.1, num_tasks=3600)
 
 
 @pytest.mark.parametrize("order", ["drawn", "given"])

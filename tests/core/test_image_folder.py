@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import threading
@@ -15,6 +17,7 @@ from PIL import Image
 
 from supsup_core.benchmarks import BENCHMARKS
 from supsup_core.benchmarks.augmentation import crop_and_flip, middle, resized_crop_and_flip
+from supsup_core.benchmarks.base import base_from
 from supsup_core.benchmarks.image_files import ImageFile, square
 from supsup_core.benchmarks.image_folder import ImageFolder
 from supsup_core.errors import CorruptError, InputError
@@ -75,6 +78,38 @@ def test_decoding_goes_on_where_it_was_cut_off(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr("supsup_core.benchmarks.image_files.square", counting)
     assert torch.equal(beasts(root).load(root).train.pixels, wanted)
     assert len(seen) == 12 - 5
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}"])
+def test_a_note_that_was_cut_off_costs_no_more_than_decoding_again(root: Path, note: str) -> None:
+    wanted = beasts(root).load(root).train.pixels.clone()
+    (file,) = (root.parent / "cache").rglob("train-*.u8")
+    file.with_suffix(".json").write_text(note)
+    assert torch.equal(beasts(root).load(root).train.pixels, wanted)
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+@pytest.mark.parametrize("bad", [["a", "b", "c"], [0.5, 0.5, float("nan")], [True, 1, 1]])
+def test_constants_that_normalise_nothing_are_refused(field: str, bad: list[object]) -> None:
+    with pytest.raises(InputError, match=f"base.{field}: needs finite numbers"):
+        base_from({"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, field: bad})
+    with pytest.raises(InputError, match=r"base.std: needs finite numbers above 0, not 0"):
+        base_from({"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, "std": [0, 0, 0]})
+    with pytest.raises(InputError, match=r"base.folder: must be a name, not 5"):
+        base_from({"name": "image_folder", "folder": 5, "num_classes": 3, "side": 4})
+
+
+def test_images_that_cannot_be_decoded_are_named_whatever_pillow_raises(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((40, 40), 50).convert("RGB").save(out, "PNG")
+    whole = out.getvalue()
+    path, read = tmp_path / "noise.png", 0
+    for place in range(8, len(whole), 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(CorruptError):
+            square(ImageFile(path, path.name, 0, len(whole), 0), 8)
+            read += 1
+    assert 0 < read < len(range(8, len(whole), 37)) / 2
 
 
 def test_two_that_load_at_once_decode_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +254,8 @@ def test_resized_crops_are_parts_of_the_picture_enlarged() -> None:
     side, count = 64, 200
     ramp = (torch.arange(side) + 0.5) / side
     x = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)]).expand(count, 2, side, side)
+    plain = resized_crop_and_flip(torch.full((64, 2, 40, 60), 2.0), 7, torch.zeros(1, 2, 1, 1), 56)
+    torch.testing.assert_close(plain, torch.full((64, 2, 56, 56), 2.0))  # nothing from beyond the edge
     found = resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56)
     assert found.shape == (count, 2, 56, 56)
     assert torch.equal(found, resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56))

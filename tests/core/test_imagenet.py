@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -68,13 +69,17 @@ def devkit() -> bytes:
     return packed(contents, "w:gz")
 
 
+DEVKIT = devkit()
+Small.devkit_md5 = hashlib.md5(DEVKIT).hexdigest()
+
+
 def put_archives(home: Path, train: dict[tuple[str, str], bytes] = TRAIN) -> None:
     home.mkdir(parents=True)
     wnids = sorted({wnid for wnid, _ in train}, reverse=True)
     inner = {f"{w}.tar": packed({name: content for (wnid, name), content in train.items() if wnid == w}) for w in wnids}
     (home / "ILSVRC2012_img_train.tar").write_bytes(packed(inner))
     (home / "ILSVRC2012_img_val.tar").write_bytes(packed({name: content for name, (_, content) in VAL.items()}))
-    (home / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(devkit())
+    (home / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(DEVKIT)
 
 
 def put_folders(home: Path, train: dict[tuple[str, str], bytes] = TRAIN) -> None:
@@ -150,9 +155,10 @@ def test_damage_is_named(home: Path) -> None:
     put_archives(home)
     kit = home / "ILSVRC2012_devkit_t12.tar.gz"
     whole = kit.read_bytes()
-    kit.write_bytes(whole[:200])
-    with pytest.raises(CorruptError, match="not the published devkit"):
-        Small().resolved(home.parent)
+    for damaged in (whole[:200], whole[:-60] + bytes([whole[-60] ^ 1]) + whole[-59:]):
+        kit.write_bytes(damaged)
+        with pytest.raises(CorruptError, match="not the published devkit"):
+            Small().resolved(home.parent)
     kit.unlink()
     with pytest.raises(InputError, match=r"devkit_t12.tar.gz: missing"):
         Small().resolved(home.parent)

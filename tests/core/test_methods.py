@@ -24,7 +24,7 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 def fitting(method: Method, problem: Problem) -> Problem:
     """The problem, with a net that has gates where the method masks those."""
-    return replace(problem, net=NETS["hopfield_mlp"](num_outputs=20, width=256)) if method.recalls else problem
+    return replace(problem, net=NETS["hopfield_mlp"](num_outputs=20, width=256)) if method.recall_images else problem
 
 
 def learn(method: Method, problem: Problem, digits: Dataset, count: int) -> list[dict[str, torch.Tensor]]:

@@ -29,7 +29,11 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 def problem_on(device: str, method: Method, num_batches: int) -> Problem:
     recipe = TrainingRecipe(num_batches=num_batches, learning_rate=1e-3)
-    net = NETS["hopfield_mlp"](num_outputs=20, width=256) if method.recalls else NETS["lenet_300_100"](num_outputs=20)
+    net = (
+        NETS["hopfield_mlp"](num_outputs=20, width=256)
+        if method.recall_images
+        else NETS["lenet_300_100"](num_outputs=20)
+    )
     return Problem(net, (64,), 10, recipe, seed=3, device=device)
 
 
