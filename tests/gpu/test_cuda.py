@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from orchestrator.worker import Worker
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Method, Problem
@@ -93,3 +97,90 @@ def test_nets_agree(name: str, side: int) -> None:
         found.append([loss.cpu(), *(gradient.cpu() for gradient in gradients)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("changes", [{}, {"mask": "top_k", "density": 0.3}])
+def test_tasks_at_once_on_the_device_are_tasks_one_by_one_on_the_cpu(digits: Dataset, changes: dict[str, Any]) -> None:
+    method, benchmark = METHODS["supsup"](**changes), BENCHMARKS["permuted"](base="digits")
+    tasks = [benchmark.task(index, digits, 3) for index in range(4)]
+    ours, theirs = (problem_on(device, method, 5) for device in DEVICES)
+    together = method.learn_together(theirs, range(4), tasks)
+    for index, task in enumerate(tasks):
+        alone = method.learn(ours, index, task, [])
+        masks = [learned.state["mask"].cpu() for learned in (alone, together[index])]
+        assert len(masks[0]) == len(masks[1])
+        assert float((masks[0] != masks[1]).double().mean()) < 0.01
+        torch.testing.assert_close(
+            torch.tensor(alone.curve.losses), torch.tensor(together[index].curve.losses), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ["supsup", "upper_bound", "batch_e", "separate_heads"])
+def test_a_resnet_keeps_the_same_statistics_and_answers_alike(digits: Dataset, name: str) -> None:
+    base = {"name": "digits", "enlarge": 4, "channels": 3}
+    benchmark = BENCHMARKS["split"](base=base, num_tasks=2, labels_per_task=2)
+    data = benchmark.source().load(None)
+    task = benchmark.task(0, data, 0)
+    method = METHODS[name](**({"mask": "top_k", "density": 0.3} if name == "supsup" else {}))
+    recipe = TrainingRecipe(num_batches=3, batch_size=16, learning_rate=1e-3)
+    ours, theirs = (
+        Problem(NETS["gem_resnet18"](num_outputs=2, width=8), (3, 32, 32), 2, recipe, seed=1, device=device)
+        for device in DEVICES
+    )
+    state = method.learn(ours, 0, task, []).state
+    again = {key: tensor.cpu() for key, tensor in method.learn(theirs, 0, task, []).state.items()}
+    statistics = [key for key in state if key.startswith("norm.")]
+    assert statistics
+    for key in statistics:
+        torch.testing.assert_close(state[key], again[key], rtol=1e-2, atol=1e-2)
+    x, _ = task.test_batch(torch.arange(16))
+    answers = [method.learner(problem, [state]).logits(x, 0) for problem in (ours, theirs)]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-2, atol=1e-2)
+
+
+def test_what_images_recall_is_the_same(digits: Dataset) -> None:
+    method = METHODS["hop_sup_sup"](recovery_batch=32)
+    problem = problem_on("cpu", method, 40)
+    states = learned(method, problem, digits, 2)
+    x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, 3).test_batch(torch.arange(64))
+    ours, theirs = (
+        method.learner(replace(problem, device=device), states).recall(x, OBJECTIVES["entropy"]) for device in DEVICES
+    )
+    assert torch.equal(ours.distances[0], theirs.distances[0])  # the mean of the stored masks
+    assert int(ours.distances[-1].argmin()) == int(theirs.distances[-1].argmin())
+    assert theirs.labels(x).device == x.device
+    assert float((ours.labels(x) == theirs.labels(x)).double().mean()) > 0.9
+
+
+@pytest.fixture
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_deterministic_algorithms_give_the_same_bits_and_refuse_nothing(
+    deterministic: None, method: Method, digits: Dataset
+) -> None:
+    first, second = (learned(method, problem_on("cuda", method, 5), digits, 2) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_tensorfloat_is_as_the_sweep_says(tmp_path: Path, asked: bool) -> None:
+    settings = {
+        "store": str(tmp_path), "versions": str(tmp_path), "threads": 1, "deterministic": False, "tf32": asked,
+        "imports": [], "folder": str(tmp_path),
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(512, 512, generator=generator) for _ in range(2))
+    try:
+        Worker(settings)
+        error = float(((one.cuda() @ other.cuda()).cpu() - one @ other).abs().max())
+        assert torch.backends.cuda.matmul.allow_tf32 is asked
+        if torch.cuda.get_device_capability() >= (8, 0):
+            assert (error > 1e-3) is asked
+    finally:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
