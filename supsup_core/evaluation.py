@@ -73,8 +73,14 @@ def check(
         raise InputError(
             f"net.num_outputs: {num_outputs} outputs cannot tell {num_labels} labels apart; set at least {num_labels}"
         )
-    if scenario.given_at_inference:
-        return
+    if not scenario.given_at_inference:
+        _check_inference(scenario, method, method_name, inference, net, num_labels)
+
+
+def _check_inference(
+    scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
+) -> None:
+    """Raise InputError when a task cannot be inferred so."""
     if inference.rule == "known":
         raise InputError(
             f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
@@ -112,7 +118,7 @@ def check(
             "its slope alone; use rule one_shot or binary, or objective entropy"
         )
     try:
-        check_objective(inference.objective, (num_outputs, num_labels))
+        check_objective(inference.objective, (net.num_outputs, num_labels))
     except InputError as error:
         raise InputError(f"inference.{error}") from error
 
