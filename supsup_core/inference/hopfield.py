@@ -32,12 +32,21 @@ def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How a mask is recovered: the paper's constants.
+    """How a mask is recovered: the paper's descent, its constants, and what keeps it from going astray.
 
     Descends gamma * t/T * E(z) + (1 - t/T) * H(p) by gradient descent, T = `num_steps`, on batches of `batch_size`
-    images each. z, which energy and net are shown, is the `sign` of what is descended on, with a straight-through
-    gradient, as in the paper; or, `real`, that itself cut to [-1, 1], whose sign is taken at the end alone: then the
-    net starts under the superposition of all masks, not under the one that most of them agree on.
+    images each. The two `descent`s:
+
+    - `paper`: z, which energy and net are shown, is the sign of what is descended on, with a straight-through gradient.
+      H falls wherever in the d-dimensional space it can, within a few steps and far from all patterns, and the energy
+      then draws z to whatever pattern is near.
+    - `memory`: z is what is descended on itself, kept in [-1, 1], so that the net starts under the superposition of all
+      masks; the slope of H is multiplied by each layer's memory, which passes what lies in the span of the stored
+      patterns and stops the rest.
+
+    Where H leads to the wrong pattern, it does so again from other images. So there are up to `tries` descents, each
+    with what the ones before have found taken out of memory and start, and the find under which the objective is least
+    over all images is the answer.
     """
 
     gamma: float = 1.5e-3
@@ -46,13 +55,14 @@ class Recovery:
     weight_decay: float = 1e-4
     batch_size: int = 64
     num_steps: int = 30
-    gates: Literal["sign", "real"] = "real"
+    descent: Literal["memory", "paper"] = "memory"
+    tries: int = 3
 
     def __post_init__(self) -> None:
         for name in ("gamma", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: must be positive, not {getattr(self, name)}")
-        for name in ("batch_size", "num_steps"):
+        for name in ("batch_size", "num_steps", "tries"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.momentum < 1:
@@ -62,36 +72,71 @@ class Recovery:
         self,
         memories: Sequence[Tensor],
         start: Sequence[Tensor],
-        entropy_of: Callable[[Sequence[Tensor], Tensor], Tensor],
+        num_patterns: int,
+        objective_of: Callable[[Sequence[Tensor], Tensor], Tensor],
         x: Tensor,
-        watch: Callable[[Sequence[Tensor]], None] = lambda z: None,
-    ) -> list[Tensor]:
-        """The pattern -1, +1 of each layer (d,) that the descent ends at.
+    ) -> Recovered:
+        """The pattern that images x (count, *shape) of one task lead to.
 
-        start: the mean of the stored patterns. entropy_of(z, images): the objective under gates z. x: images
-        (count, *shape), a batch at least, taken in order and from the start again once all were seen. watch: is
-        shown z before each step and the pattern at the end.
+        start: the mean of the `num_patterns` stored patterns, one (d,) a layer. objective_of(z, images): the objective
+        under gates z. Batches are taken in order and from the start again once all were seen; a batch of images at
+        least, or InputError.
         """
         if len(x) < self.batch_size:
             raise InputError(
                 f"recovery takes batches of {self.batch_size} images and {len(x)} are at hand; lower "
                 "method.recovery_batch"
             )
+        found: list[tuple[float, Recovered]] = []
+        for left in range(num_patterns, max(0, num_patterns - self.tries), -1):
+            recovered = self._descend(memories, start, objective_of, x)
+            pattern = recovered.pattern
+            with torch.no_grad():
+                found.append((float(objective_of(pattern, x)), recovered))
+            if left > 1:
+                memories = [_forget(memory, z) for memory, z in zip(memories, pattern, strict=True)]
+                start = [(left * mean - z) / (left - 1) for mean, z in zip(start, pattern, strict=True)]
+        return min(found, key=lambda one: one[0])[1]
+
+    def _descend(
+        self,
+        memories: Sequence[Tensor],
+        start: Sequence[Tensor],
+        objective_of: Callable[[Sequence[Tensor], Tensor], Tensor],
+        x: Tensor,
+    ) -> Recovered:
         values = [part.clone() for part in start]
         velocities = [torch.zeros_like(part) for part in values]
         batches = torch.split(x, self.batch_size)[: len(x) // self.batch_size]
+        path = []
         for step in range(self.num_steps):
             share = step / self.num_steps
-            images = batches[step % len(batches)]
-            z = [(sign(part) if self.gates == "sign" else part.clamp(-1, 1)).requires_grad_() for part in values]
-            watch(z)
-            loss = self.gamma * share * energy(memories, z) + (1 - share) * entropy_of(z, images)
-            for value, velocity, slope in zip(values, velocities, torch.autograd.grad(loss, z), strict=True):
-                velocity.mul_(self.momentum).add_(slope + self.weight_decay * value)
-                value.add_(velocity, alpha=-self.learning_rate)
-        found = [sign(part) for part in values]
-        watch(found)
-        return found
+            z = [sign(part) if self.descent == "paper" else part.clone() for part in values]
+            path.append(z)
+            leaves = [part.detach().requires_grad_() for part in z]
+            slopes = torch.autograd.grad(objective_of(leaves, batches[step % len(batches)]), leaves)
+            for memory, value, velocity, now, slope in zip(memories, values, velocities, z, slopes, strict=True):
+                downhill = slope if self.descent == "paper" else memory @ slope
+                velocity.mul_(self.momentum).add_(downhill, alpha=1 - share)
+                velocity.add_(memory @ now, alpha=-self.gamma * share)  # the slope of the energy
+                value.add_(velocity.add_(value, alpha=self.weight_decay), alpha=-self.learning_rate)
+                if self.descent == "memory":
+                    value.clamp_(-1, 1)
+        pattern = [sign(part) for part in values]
+        return Recovered(pattern, [*path, pattern])
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery ended at, -1 and +1, one (d,) a layer, and `path`: z before each step and at the end."""
+
+    pattern: list[Tensor]
+    path: list[list[Tensor]]
+
+
+def _forget(memory: Tensor, z: Tensor) -> Tensor:
+    """The memory with a pattern taken out (Hopfield, Feinstein and Palmer 1983), its diagonal left at 0."""
+    return (memory - torch.outer(z, z) / len(z)).fill_diagonal_(0)
 
 
 def sign(values: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.inference.hopfield import Recovery, sign, storkey
+from supsup_core.inference.hopfield import Recovered, Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import (
     METHODS,
@@ -69,17 +69,16 @@ class HopfieldLearner(WeightsLearner):
                 self._memories.append(memory)
         return self._memories
 
-    def recovered(
-        self, x: Tensor, objective: Objective, watch: Callable[[Sequence[Tensor]], None] = lambda z: None
-    ) -> list[Tensor]:
-        """The patterns that images x of one task lead to from the mean of all that are stored."""
+    def recovered(self, x: Tensor, objective: Objective) -> Recovered:
+        """The pattern that images x of one task lead to from the mean of all that are stored."""
         start = [torch.stack(column).mean(0) for column in zip(*self.patterns, strict=True)]
 
         def objective_of(z: Sequence[Tensor], images: Tensor) -> Tensor:
             logits = self._problem.net.forward(self._under([(part + 1) / 2 for part in z]), images)
             return objective(logits, self.num_labels)
 
-        return self._recovery.recover(self.memories, start, objective_of, x.to(self._problem.device), watch)
+        images = x.to(self._problem.device)
+        return self._recovery.recover(self.memories, start, self.num_masks, objective_of, images)
 
     def distances(self, patterns: Sequence[Tensor]) -> list[int]:
         """In how many units the signs of patterns differ from each task's."""
@@ -87,9 +86,9 @@ class HopfieldLearner(WeightsLearner):
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
     def recall(self, x: Tensor, objective: Objective) -> Recalled:
-        found: list[list[int]] = []
-        patterns = self.recovered(x, objective, lambda z: found.append(self.distances([part.detach() for part in z])))
-        return Recalled(lambda images: self.answers(images, patterns), torch.tensor(found))
+        recovered = self.recovered(x, objective)
+        distances = torch.tensor([self.distances(z) for z in recovered.path])
+        return Recalled(lambda images: self.answers(images, recovered.pattern), distances)
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
@@ -107,9 +106,10 @@ def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem
 class HopSupSup(Method):
     """One binary mask a task over the units of frozen layers, found from scores that start at zero.
 
-    With an unknown task, `inference.rule=hopfield` recovers the mask from a Hopfield network that stores all, by the
-    descent that `gamma`, `recovery_rate`, `recovery_batch`, `recovery_steps` and `recovery_gates` describe (see
-    inference.hopfield.Recovery), and answers with what it has recovered. Needs a net with gates, such as hopfield_mlp.
+    With an unknown task, `inference.rule=hopfield` recovers the mask from a Hopfield network that stores all, by up to
+    `recovery_tries` descents that `recovery_descent`, `gamma`, `recovery_rate`, `recovery_batch` and `recovery_steps`
+    describe (see inference.hopfield.Recovery), and answers with what it has recovered. Needs a net with gates, such as
+    hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -119,7 +119,8 @@ class HopSupSup(Method):
     recovery_rate: float = 500.0
     recovery_batch: int = 64
     recovery_steps: int = 30
-    recovery_gates: Literal["sign", "real"] = "real"
+    recovery_descent: Literal["memory", "paper"] = "memory"
+    recovery_tries: int = 3
 
     def __post_init__(self) -> None:
         try:
@@ -131,7 +132,7 @@ class HopSupSup(Method):
         """The descent."""
         return Recovery(
             gamma=self.gamma, learning_rate=self.recovery_rate, batch_size=self.recovery_batch,
-            num_steps=self.recovery_steps, gates=self.recovery_gates,
+            num_steps=self.recovery_steps, descent=self.recovery_descent, tries=self.recovery_tries,
         )  # fmt: skip
 
     @property

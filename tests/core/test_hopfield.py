@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
@@ -57,33 +58,70 @@ def test_stored_patterns_are_low_in_energy_and_attract() -> None:
         assert torch.equal(sign(memory @ sign(memory @ spoilt)), z)
 
 
-@pytest.mark.parametrize("gates", ["sign", "real"])
-def test_the_descent_ends_at_the_pattern_that_the_images_point_to(gates: Literal["sign", "real"]) -> None:
-    """An objective that prefers one of the stored patterns in half of its units; the memory adds the rest."""
-    stored = patterns(4, 300)
-    memory = torch.zeros(300, 300)
+def remembered(stored: Tensor) -> Tensor:
+    memory = torch.zeros(stored.shape[1], stored.shape[1])
     for z in stored:
         memory = storkey(memory, z)
-    seen: list[Tensor] = []
+    return memory
+
+
+@pytest.mark.parametrize("descent", ["memory", "paper"])
+def test_the_descent_ends_at_the_pattern_that_the_images_point_to(descent: Literal["memory", "paper"]) -> None:
+    """An objective that prefers one of the stored patterns in half of its units; the memory adds the rest."""
+    stored = patterns(4, 300)
+    memory = remembered(stored)
     for z in stored:
 
-        def agreement(found: list[Tensor], images: Tensor, z: Tensor = z) -> Tensor:
+        def agreement(found: Sequence[Tensor], images: Tensor, z: Tensor = z) -> Tensor:
             return -(found[0] * z)[:150].mean() * images.mean()
 
-        seen.clear()
-        (found,) = Recovery(gates=gates).recover(
-            [memory], [stored.mean(0)], agreement, torch.ones(64 * 3, 1), lambda now: seen.append(now[0].detach())
-        )
-        assert torch.equal(found, z)
-        assert len(seen) == 31
-        distances = [int((sign(part) != z).sum()) for part in seen]
+        recovery = Recovery(descent=descent, tries=1)
+        recovered = recovery.recover([memory], [stored.mean(0)], 4, agreement, torch.ones(64 * 3, 1))
+        assert torch.equal(recovered.pattern[0], z)
+        assert len(recovered.path) == 31
+        distances = [int((sign(part) != z).sum()) for (part,) in recovered.path]
         assert distances[0] > 50
         assert distances[-1] == 0
 
 
+def test_a_descent_through_the_memory_stays_among_the_stored_patterns() -> None:
+    """What an objective says of directions that no pattern spans is not heard."""
+    stored = patterns(4, 400)
+    elsewhere = patterns(1, 400, seed=1)[0]
+
+    def astray(found: Sequence[Tensor], images: Tensor) -> Tensor:
+        return -(found[0] * elsewhere).mean() - 0.5 * (found[0] * stored[2]).mean()
+
+    ends = {}
+    descents: list[Literal["memory", "paper"]] = ["memory", "paper"]
+    for descent in descents:
+        recovery = Recovery(descent=descent, tries=1)
+        path = recovery.recover([remembered(stored)], [stored.mean(0)], 4, astray, torch.ones(64, 1)).path
+        ends[descent] = (max(float(z @ elsewhere) / 400 for (z,) in path), path[-1][0])
+    assert ends["paper"][0] > 0.6 > 0.3 > ends["memory"][0]
+    assert torch.equal(ends["memory"][1], stored[2])
+
+
+def test_another_try_goes_elsewhere_and_the_best_of_all_is_kept() -> None:
+    """The slope leads to one pattern, and the objective is least at another."""
+    stored = patterns(5, 400)
+
+    def deceiving(found: Sequence[Tensor], images: Tensor) -> Tensor:
+        first, second = ((found[0] * stored[index]).mean() for index in (3, 1))
+        return -first - 0.5 * second - 30 * torch.relu(second - 0.9)
+
+    def found_after(tries: int) -> list[int]:
+        recovery, start = Recovery(tries=tries), [stored.mean(0)]
+        recovered = recovery.recover([remembered(stored)], start, 5, deceiving, torch.ones(64, 1))
+        assert torch.equal(recovered.path[-1][0], recovered.pattern[0])
+        return [index for index, z in enumerate(stored) if torch.equal(z, recovered.pattern[0])]
+
+    assert [found_after(tries) for tries in (1, 2, 9)] == [[3], [1], [1]]
+
+
 def test_a_recovery_without_a_batch_of_images_is_refused() -> None:
     with pytest.raises(InputError, match="batches of 64 images and 63 are at hand"):
-        Recovery().recover([], [], lambda z, x: torch.zeros(()), torch.ones(63, 1))
+        Recovery().recover([], [], 1, lambda z, x: torch.zeros(()), torch.ones(63, 1))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +155,7 @@ def test_tasks_are_recalled_from_the_memory(
     assert sum(index == mask for index, mask in enumerate(nearest)) >= 4
     assert right / 360 > 0.6  # by what was recalled itself, one task of five missed
     once, again = (learner.recovered(x[:64], objective) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(once.pattern, again.pattern, strict=True))
     assert learner.distances(learner.patterns[3])[3] == 0
 
 
@@ -184,6 +222,8 @@ def test_a_rest_too_small_to_recall_anything_joins_the_last_group(
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="recovery: gamma"):
         METHODS["hop_sup_sup"](gamma=0.0)
+    with pytest.raises(InputError, match="recovery: tries"):
+        METHODS["hop_sup_sup"](recovery_tries=0)
     net = NETS["hopfield_mlp"]()
     for key, least in (("images_per_decision", 64), ("decision_group", 128)):
         few = Inference(**{"rule": "hopfield", "images_per_decision": 64, "decision_group": 128, key: least - 1})
