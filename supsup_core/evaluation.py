@@ -19,7 +19,7 @@ from supsup_core.methods.base import Dependence, Learner, Method, Recalled
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 
-EVALUATION_VERSION = 4
+EVALUATION_VERSION = 5
 """Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
 
 
@@ -27,8 +27,9 @@ EVALUATION_VERSION = 4
 class Inference:
     """How the task is inferred.
 
-    The paper's protocol lets the first `images_per_decision` images of each run of `decision_group` test
-    images decide for all of them; where a mask is recovered from a memory, at most half of them decide, for the others.
+    The paper's protocol shuffles the test images, from the seed, and cuts them into groups of `decision_group`, of
+    which the first `images_per_decision` decide for all; where a mask is recovered from a memory, at most half of them
+    decide, for the others.
     The strict protocol lets each of `strict_images` seeded test images of a task decide for itself alone; 0 leaves it
     out.
     """
@@ -239,23 +240,31 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
     return Decisions(chosen.masks, torch.tensor([len(group) for group in scored]), correct, chosen.trace)
 
 
-def _groups(learner: Learner, num_images: int, inference: Inference) -> list[Tensor]:
-    """The runs of images that are decided for together, in the paper's protocol: their indices. What is left at the end
-    and cannot decide is added to the last of them."""
+def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
+    """The images (indices, in this order) that are decided for together in the paper's protocol. What is left at the
+    end and cannot decide is added to the last group."""
     least = min(2, inference.images_per_decision)  # one image alone may not do where several were asked for
     if RULES[inference.rule].needs_memory:
         least = 2 * learner.recall_images
-    groups = list(torch.split(torch.arange(num_images), inference.decision_group))
+    groups = list(torch.split(order, inference.decision_group))
     if len(groups) > 1 and len(groups[-1]) < least:
         groups[-2:] = [torch.cat(groups[-2:])]
     return groups
 
 
+def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
+    """Test images of task `index` (indices, int64) in the order in which the paper's protocol groups them: shuffled.
+
+    Datasets keep images that are alike together (one writer's digits, all slanted as much), which decide worse.
+    """
+    return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
+
+
 @torch.no_grad()
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
     """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
-    images: each run of `decision_group` images, of one task, has its mask from the first of them, or it is `given`."""
-    groups = _groups(learner, len(x), inference)
+    images: each run of `decision_group` of them, of one task, has its mask from the first, or it is `given`."""
+    groups = _groups(learner, torch.arange(len(x)), inference)
     rule = RULES[inference.rule]()
     choose = (rule, OBJECTIVES[inference.objective], given)
     deciding = [x[_deciding(group, inference.images_per_decision, rule)] for group in groups]
@@ -278,8 +287,8 @@ def evaluate(
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
-    paper = _groups(learner, task.num_test, inference)
-    results = {"paper": _decide(learner, task, paper, inference.images_per_decision, choose)}
+    groups = _groups(learner, order_of_test_images(task, index, seed), inference)
+    results = {"paper": _decide(learner, task, groups, inference.images_per_decision, choose)}
     if inference.strict_images and given is None:
         child = seeding.child_seed(seed, "strict", index)
         drawn = torch.from_numpy(seeding.permutation(child, task.num_test))[: inference.strict_images]

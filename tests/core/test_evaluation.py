@@ -1,12 +1,14 @@
 """Counting right answers, in both protocols, and refusing what does not go together."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from supsup_core.benchmarks import Task
 from supsup_core.errors import InputError
-from supsup_core.evaluation import Inference, answer, check, evaluate
+from supsup_core.evaluation import Inference, answer, check, evaluate, order_of_test_images
 from supsup_core.inference import RULES, Rule
 from supsup_core.methods import METHODS, Learner
 from supsup_core.nets import NETS
@@ -64,13 +66,28 @@ def test_paper_protocol_lets_the_first_image_decide_for_its_group(by_parity: str
     inference = Inference(rule=by_parity, decision_group=75, strict_images=0)
     found = evaluate(Parrot(), Numbers(), 0, SCENARIOS["GNu"], inference, seed=0)
     assert set(found) == {"paper"}
-    assert found["paper"].chosen.tolist() == [0, 1, 0, 1]
+    groups = order_of_test_images(Numbers(), 0, 0).split(75)
+    chosen = [int(group[0]) % 2 for group in groups]
+    correct = [int((group % 10 == 3).sum()) if mask else 75 for group, mask in zip(groups, chosen, strict=True)]
+    right = chosen.count(0)
+    assert 0 < right < 4
+    assert found["paper"].chosen.tolist() == chosen
     assert found["paper"].sizes.tolist() == [75] * 4
-    assert found["paper"].correct.tolist() == [75, 7, 75, 7]
+    assert found["paper"].correct.tolist() == correct
     assert found["paper"].summary([0]) == {
-        "images": 300, "correct": 164, "correct_and_right_task": 150,
-        "decisions": 4, "right_task": 2, "confusion": {"0": 2, "1": 2},
+        "images": 300, "correct": sum(correct), "correct_and_right_task": 75 * right,
+        "decisions": 4, "right_task": right, "confusion": {"0": right, "1": 4 - right},
     }  # fmt: skip
+
+
+def test_groups_are_drawn_from_the_seed_and_not_runs_of_the_dataset() -> None:
+    orders = [order_of_test_images(Numbers(), index, seed).tolist() for index, seed in ((0, 0), (0, 0), (1, 0), (0, 1))]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]
+    for order in orders:
+        assert sorted(order) == list(range(300))
+        assert sum(second - first == 1 for first, second in itertools.pairwise(order)) < 10
 
 
 def test_strict_protocol_lets_every_sampled_image_decide_for_itself(by_parity: str) -> None:
@@ -132,7 +149,7 @@ def test_impossible_inference_is_refused(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize(("deciding", "group"), [(1, 4), (3, 4), (4, 5), (1, 7)])
 def test_answers_to_images_are_those_of_their_evaluation(by_parity: str, deciding: int, group: int) -> None:
     inference = Inference(rule=by_parity, images_per_decision=deciding, decision_group=group, strict_images=0)
-    x, y = Numbers().all_test()
+    x, y = Numbers().test_batch(order_of_test_images(Numbers(), 0, 0))
     labels, masks = answer(Parrot(), x, inference)
     decisions = evaluate(Parrot(), Numbers(), 0, scenario("GNu"), inference, 0)["paper"]
     assert torch.repeat_interleave(decisions.chosen, decisions.sizes).tolist() == masks.tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.evaluation import Inference, answer, check, evaluate
+from supsup_core.evaluation import Inference, answer, check, evaluate, order_of_test_images
 from supsup_core.inference import OBJECTIVES
 from supsup_core.inference.hopfield import Recovery, energy, sign, storkey
 from supsup_core.methods import METHODS, Problem
@@ -168,8 +168,9 @@ def test_what_was_recalled_answers_for_images_that_did_not_recall_it(
         task = BENCHMARKS["split"](base="digits", labels="base").task(index, digits, 0)
         part = evaluate(learner, task, index, scenario("GNs"), inference, 0)["paper"]
         half = task.num_test // 2
-        recalled = learner.recall(task.test_batch(torch.arange(half))[0], objective)
-        others, y = task.test_batch(torch.arange(half, task.num_test))
+        order = order_of_test_images(task, index, 0)
+        recalled = learner.recall(task.test_batch(order[:half])[0], objective)
+        others, y = task.test_batch(order[half:])
         assert part.sizes.tolist() == [task.num_test - half]
         assert int((recalled.labels(others) == y).sum()) == int(part.correct)
         assert part.trace is not None
@@ -200,7 +201,7 @@ def test_decisions_of_a_net_that_normalises_by_batch_stand_alone(
         inference = Inference(rule=rule, images_per_decision=16, decision_group=16, strict_images=0)
         together = evaluate(learner, task, 1, scenario(scene), inference, 0)["paper"]
         for number, (indices, size) in enumerate(
-            zip(torch.arange(task.num_test).split(16), together.sizes, strict=True)
+            zip(order_of_test_images(task, 1, 0).split(16), together.sizes, strict=True)
         ):
             x, y = task.test_batch(indices)
             assert len(x) == size

@@ -20,6 +20,7 @@ from orchestrator.loading import load_run
 from orchestrator.state import GroupState
 from orchestrator.sweep import find_sweep
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.evaluation import order_of_test_images
 
 Command = Callable[..., Any]
 
@@ -60,7 +61,8 @@ def test_a_model_loaded_elsewhere_answers_as_the_evaluation_did(
     sweep = find_sweep(tmp_path / "runs", None)
     (group,) = sweep.plan()
     loaded = load_run(sweep, group, group.runs[0])
-    x, y = loaded.experiment.benchmark.task(1, loaded.dataset, 0).all_test()
+    task = loaded.experiment.benchmark.task(1, loaded.dataset, 0)
+    x, y = task.test_batch(order_of_test_images(task, 1, 0))
     np.save(tmp_path / "x.npy", x.numpy())
     command = [sys.executable, "-c", ANSWERS, uri[1], address[1], str(tmp_path / "x.npy"), json.dumps(params)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
