@@ -24,6 +24,27 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+_MOST_PANELS = 8
+
+
+def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with a panel for each of the first runs of `data`, and the rows that belong there."""
+    parts = list(data.groupby("run", sort=False))[:_MOST_PANELS]
+    columns = min(2, len(parts))
+    rows = -(-len(parts) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.2 * rows), layout="constrained")
+    figure.suptitle(title)
+    panels = []
+    for number, (run, part) in enumerate(parts, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.set_title(str(run), fontsize="small")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(alpha=0.25)
+        panels.append((axes, part))
+    return figure, panels
+
+
 def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
     figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
@@ -61,15 +82,17 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
 
 
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
-    """HopSupSup: units that differ from the right mask over the steps of the descent, a line per run, seed and task."""
-    figure, axes = _axes(title, "steps of the descent", "units that differ from the right mask")
-    for _, part in recovery.groupby(["run", "seed", "task"], sort=False):
-        there = part["distance"].iloc[-1] == 0
-        axes.plot(part["step"], part["distance"], color=_COLOURS[0 if there else 1], alpha=0.4, linewidth=0.8)
-    for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
-        axes.plot([], [], color=colour, label=label)
-    axes.set_ylim(0, None)
-    axes.legend(frameon=False, fontsize="small")
+    """HopSupSup: units that differ from the right mask over the steps of the descent, a line per seed and task; a panel
+    per run, eight at most."""
+    figure, panels = _panels(recovery, title, "steps of the descent", "units that differ")
+    for axes, part in panels:
+        for _, line in part.groupby(["seed", "task"], sort=False):
+            there = line["distance"].iloc[-1] == 0
+            axes.plot(line["step"], line["distance"], color=_COLOURS[0 if there else 1], alpha=0.4, linewidth=0.8)
+        for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
+            axes.plot([], [], color=colour, label=label)
+        axes.set_ylim(0, None)
+        axes.legend(frameon=False, fontsize="x-small")
     return figure
 
 
@@ -87,21 +110,12 @@ def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-_MOST_PANELS = 8
-
-
 def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
-    """NNs: the test's statistic against k for segments of new and of known tasks, with its threshold; a panel per run.
-
-    Eight runs at most are drawn. Statistics above 40 are drawn at 40.
-    """
-    parts = [(run, part) for run, part in decisions[decisions["num_masks"] > 0].groupby("run", sort=False)]
-    parts = parts[:_MOST_PANELS]
-    columns = min(2, len(parts))
-    rows = -(-len(parts) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.2 * rows), layout="constrained")
-    for number, (run, part) in enumerate(parts, start=1):
-        axes = figure.add_subplot(rows, columns, number)
+    """NNs: the test's statistic against k for segments of new and of known tasks, with its threshold; a panel per run,
+    eight at most. Statistics above 40 are drawn at 40."""
+    superposed = decisions[decisions["num_masks"] > 0]
+    figure, panels = _panels(superposed, title, "masks in superposition (k)", "statistic")
+    for axes, part in panels:
         for truth, colour in (("known", _COLOURS[0]), ("new", _COLOURS[1])):
             found = part[part["truth"] == truth]
             axes.scatter(
@@ -110,10 +124,5 @@ def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
             )  # fmt: skip
         thresholds = part.groupby("num_masks")["threshold"].median()
         axes.plot(thresholds.index, thresholds, color="black", linewidth=1, label="threshold")
-        axes.set_title(str(run), fontsize="small")
-        axes.set_xlabel("masks in superposition (k)")
-        axes.set_ylabel("statistic")
-        axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize="x-small")
-    figure.suptitle(title)
     return figure
