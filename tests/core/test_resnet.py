@@ -194,7 +194,7 @@ def test_methods_say_which_nets_they_take(name: str, words: str, problem: Proble
         METHODS[name]().check(problem.layers, 2, 2)
 
 
-@pytest.mark.parametrize("rule", ["one_shot", "binary", "exhaustive"])
+@pytest.mark.parametrize("rule", ["one_shot", "binary", "exhaustive", "shortlist"])
 def test_tasks_are_inferred_with_batch_normalisation(rule: str, problem: Problem, photographs: Dataset) -> None:
     method = METHODS["supsup"]()
     learner = method.learner(problem, learned(method, problem, photographs))
