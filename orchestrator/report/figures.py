@@ -24,6 +24,18 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
+    """The legend of the lines: among them, or beside the axes where there are many."""
+    labels = axes.get_legend_handles_labels()[1]
+    style = {"frameon": False, "fontsize": "small", "title": title, "title_fontsize": "x-small"}
+    if len(labels) <= 5:
+        axes.legend(**style)
+        return
+    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches: a letter
+    figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.19 * len(labels)))
+    figure.legend(loc="outside right upper", **style)
+
+
 _MOST_PANELS = 8
 
 
@@ -63,7 +75,7 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     axes.set_ylim(max(bottom, 0), min(top, 100))
     axes.set_xlim(0, 1.05 * accuracy["num_learned"].max())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize="small")
+    _legend(figure, axes)
     return figure
 
 
@@ -77,7 +89,7 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
         label = f"{run} ({means.mean():.2f})"
         axes.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize="small", title="mean over tasks in brackets", title_fontsize="x-small")
+    _legend(figure, axes, title="mean over tasks in brackets")
     return figure
 
 
@@ -106,7 +118,7 @@ def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
         for index, (_, seed) in enumerate(part.groupby("seed")):
             label = str(run) if index == 0 else None
             axes.plot(seed["num_learned"], seed["masks"], color=colour, linestyle=style, linewidth=1.2, label=label)
-    axes.legend(frameon=False, fontsize="small")
+    _legend(figure, axes)
     return figure
 
 
