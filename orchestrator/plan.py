@@ -50,13 +50,14 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The same for the same experiment and seed, wherever and whenever it is planned."""
+        """The same for the same experiment and seed, wherever it is planned; another once the code that trains or
+        tests is of another version, so that a run's results are never mixed."""
         experiment = self.experiment
         return content_key(
             {
                 "training": experiment.training_identity(),
                 "scenario": experiment.scenario.name,
-                "inference": asdict(experiment.inference),
+                "inference": inference_identity(experiment),
                 "points": experiment.evaluation.points(experiment.num_tasks),
                 "num_tasks": experiment.num_tasks,
             },

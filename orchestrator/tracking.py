@@ -37,6 +37,9 @@ _BATCH = 900
 _PAGE = 1000
 """Runs per search_runs; MLflow gives at most 50,000."""
 
+_SUPERSEDED = "superseded"
+"""The kind of a run that the sweep does not ask for any more."""
+
 _DESCRIBED = "supsup.described"
 """The tag of a run whose params, config and dataset are all logged."""
 
@@ -91,6 +94,10 @@ def create_database(mlflow: Any, output: Path) -> None:
     replace_durably(partial, path)
 
 
+def _time(metric: Any) -> int:
+    return int(metric.timestamp)
+
+
 class _Run:
     """One MLflow run and the points it holds."""
 
@@ -100,24 +107,28 @@ class _Run:
         self.is_described = _DESCRIBED in found.data.tags
         self._client = client
         self._unread = set(found.data.metrics)
-        self._written: set[tuple[str, int]] = set()
+        self._written: dict[tuple[str, int], float] = {}
 
-    def log(self, points: Iterable[Point]) -> None:
-        """Add the points (name, step, value, time in ms) that are not there yet, synchronously."""
+    def log(self, points: Iterable[Point], *, correct: bool = False) -> None:
+        """Add the points (name, step, value, time in ms) that are not there yet, synchronously.
+
+        correct: add those too that are there with another value; MLflow shows what was added last.
+        """
         from mlflow.entities import Metric
 
         owed: dict[tuple[str, int], Any] = {}
         for name, step, value, time_ms in points:
             if name in self._unread:
-                self._written |= {(name, held.step) for held in self._client.get_metric_history(self.run_id, name)}
+                history = self._client.get_metric_history(self.run_id, name)
+                self._written |= {(name, held.step): held.value for held in sorted(history, key=_time)}
                 self._unread.remove(name)
-            if (name, step) not in self._written:
+            if (name, step) not in self._written or (correct and self._written[name, step] != value):
                 owed.setdefault((name, step), Metric(name, value, time_ms, step))
         places = list(owed)
         for start in range(0, len(places), _BATCH):
             batch = places[start : start + _BATCH]
             self._client.log_batch(self.run_id, metrics=[owed[place] for place in batch])
-            self._written.update(batch)  # only now: a batch that raised is owed again
+            self._written |= {place: owed[place].value for place in batch}  # only now: one that raised is owed again
 
 
 class Tracker:
@@ -155,6 +166,14 @@ class Tracker:
         self._evaluation: dict[str, _Run] = {}
         for group in groups:
             self._open_group(group, environment)
+        self._supersede()
+
+    def _supersede(self) -> None:
+        """Mark what earlier versions of the code have trained or tested, so that it is not taken for this sweep's."""
+        opened = {run.run_id for run in (self._parent, *self._training.values(), *self._evaluation.values())}
+        for run in self._found.values():
+            if run.info.run_id not in opened and run.data.tags["supsup.kind"] != _SUPERSEDED:
+                self._client.set_tag(run.info.run_id, "supsup.kind", _SUPERSEDED)
 
     def _experiment(self) -> str:
         name = self._sweep.config.name
@@ -185,6 +204,8 @@ class Tracker:
         found = self._found.get(tag)
         if found is not None:
             self._client.update_run(found.info.run_id, status="RUNNING")
+            if found.data.tags["supsup.kind"] != kind:
+                self._client.set_tag(found.info.run_id, "supsup.kind", kind)
             return _Run(self._client, found)
         tags = {"supsup.uid": tag, "supsup.kind": kind, "supsup.sweep": self._sweep.sweep_id, **_tags(environment)}
         if parent is not None:
@@ -232,7 +253,8 @@ class Tracker:
                 if row.kind == "point" and run is not None:
                     n = row.payload["num_learned"]
                     run.log((name, n, value, row.time_ms) for name, value in row.payload["metrics"].items())
-            self._parent.log(point for row in rows if row.kind == "point" for point in self._means.add(row))
+            means = (point for row in rows if row.kind == "point" for point in self._means.add(row))
+            self._parent.log(means, correct=True)
             self._seen[group.group_id] = rows[-1].seq
 
     def watch_machine(self) -> None:

@@ -95,6 +95,39 @@ def test_projecting_again_from_any_moment_adds_nothing(sweep: Sweep) -> None:
     assert points(sweep) == wanted
 
 
+def test_what_another_version_evaluates_is_a_run_of_its_own(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored masks stay; results of an earlier version are neither reported nor shown as the sweep's."""
+    run_sweep(sweep)
+    track(sweep).project()
+    before = {run.info.run_id: run for run in runs(sweep)}
+
+    monkeypatch.setattr("orchestrator.plan.EVALUATION_VERSION", 999)
+    monkeypatch.setattr("orchestrator.results.task_accuracy", lambda *_: 0.25)
+    trained = sum(state.done_shards() for state in read_states(sweep).values())
+    run_sweep(sweep)
+    states = read_states(sweep)
+    assert sum(state.done_shards() for state in states.values()) == trained == 3
+    told = tables.points_table(sweep.plan(), states)
+    assert set(told[told["metric"] == "accuracy"]["value"]) == {0.25}
+    track(sweep).project()
+    track(sweep).project()
+    after = {run.info.run_id: run for run in runs(sweep)}
+    for run_id, run in before.items():
+        kind = run.data.tags["supsup.kind"]
+        assert after[run_id].data.tags["supsup.kind"] == ("superseded" if kind == "evaluation" else kind)
+    new = [run for run_id, run in after.items() if run_id not in before]
+    assert [run.data.tags["supsup.kind"] for run in new] == ["evaluation"] * 2
+    assert {run.data.metrics["accuracy"] for run in new} == {0.25}
+    (parent,) = (run for run in after.values() if run.data.tags["supsup.kind"] == "sweep")
+    assert {value for name, value in parent.data.metrics.items() if name.startswith("accuracy")} == {0.25}
+    history = client(sweep).get_metric_history(parent.info.run_id, "accuracy/GG")
+    assert len(history) == 2 * len({metric.step for metric in history})
+
+    monkeypatch.undo()
+    track(sweep)
+    assert {run.info.run_id for run in runs(sweep) if run.data.tags["supsup.kind"] == "evaluation"} < set(before)
+
+
 def test_what_a_crash_left_half_written_is_completed(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer dies between two batches; the next one writes the rest."""
     run_sweep(sweep)
