@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,11 @@ def assert_same(ours: Path, wanted: Path) -> None:
     assert run_statuses(ours, "small") == {"FINISHED"}
 
 
-@pytest.mark.parametrize("seed", [int(time.time())])
+LAUNCH = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time())
+"""Another at each launch, and the same for all of its processes, which must collect the same tests."""
+
+
+@pytest.mark.parametrize("seed", [zlib.crc32(LAUNCH.encode())])
 def test_a_kill_in_the_middle(
     call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
