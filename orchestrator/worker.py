@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import time
 import traceback
@@ -25,6 +24,7 @@ from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
 from supsup_core.benchmarks import Dataset, Task
 from supsup_core.errors import DivergedError, SupSupError
 from supsup_core.evaluation import evaluate
+from supsup_core.kernels import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
@@ -48,10 +48,7 @@ class Worker:
         self._versions = ArtifactStore(Path(settings["versions"]))
         self._trainer: MaskTrainer | None = None
         torch.set_num_threads(settings["threads"])
-        if settings["deterministic"]:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(settings["deterministic"])
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings["tf32"]
+        set_algorithms(settings["deterministic"], settings["tf32"])
         user_modules.load(settings["imports"], Path(settings["folder"]))
         self._problems: dict[str, tuple[Experiment, Problem, Dataset]] = {}
         self._learner: tuple[object, Learner, int] | None = None
