@@ -42,14 +42,7 @@ def run(seed: int, batches: int, way: str, device: str, data: Dataset) -> list[f
     """The accuracy of each task, as it is learned."""
     method = METHODS["supsup"](mask="top_k", erdos_renyi=16, transfer=way)
     recipe = replace(RECIPE, num_batches=batches)
-    problem = Problem(
-        NETS["gem_resnet18"](num_outputs=2),
-        BENCHMARK.input_shape,
-        2,
-        replace(RECIPE, num_batches=batches),
-        seed,
-        device,
-    )
+    problem = Problem(NETS["gem_resnet18"](num_outputs=2), BENCHMARK.input_shape, 2, recipe, seed, device)
     state, found = [], []
     for index in range(BENCHMARK.num_tasks):
         task = BENCHMARK.task(index, data, seed)
