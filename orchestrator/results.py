@@ -37,7 +37,8 @@ def point_metrics(scenario: str, points: Mapping[int, Tested], num_learned: int)
             continue
         matrix = {n: accuracies(tested, protocol, scenario) for n, tested in points.items()}
         values[f"accuracy{suffix}"] = metrics.average_accuracy(list(matrix[num_learned].values()))
-        values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
+        if len(matrix) > 1:  # otherwise nobody has looked at what may have been forgotten
+            values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
         if not SCENARIOS[scenario].given_at_inference:
             decisions = sum(results[protocol]["decisions"] for results in rows.values())
             right = sum(results[protocol]["right_task"] for results in rows.values())

@@ -62,10 +62,9 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         written["search.csv"] = search_table(trials)
         texts, text = _searched(sweep, trials, folder)
     name = sweep.config.name
-    pictures = {
-        "accuracy_over_tasks": figures.accuracy_over_tasks(summary, name),
-        "accuracy_by_task": figures.accuracy_by_task(tasks, name),
-    }
+    pictures = {"accuracy_by_task": figures.accuracy_by_task(tasks, name)}
+    if summary["num_learned"].nunique() > 1:
+        pictures = {"accuracy_over_tasks": figures.accuracy_over_tasks(summary, name)} | pictures
     for more_tables, more_pictures in (_recovered(groups, states, name), _allocated(groups, states, name)):
         written |= more_tables
         pictures |= more_pictures

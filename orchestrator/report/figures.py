@@ -61,7 +61,7 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
     figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
     accuracy = summary[summary["metric"] == "accuracy"]
-    for number, (run, part) in enumerate(accuracy.sort_values("num_learned").groupby("run", sort=False)):
+    for number, (run, part) in enumerate(accuracy.sort_values("num_learned", kind="stable").groupby("run", sort=False)):
         style = _STYLES[number % len(_STYLES)]
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         axes.plot(
