@@ -68,13 +68,20 @@ def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Object
 
 
 def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> Tensor:
-    """Mask numbers (at_most or fewer), ascending, that are left for one decision's images x (1, images, *shape) when
-    the half with the steepest decrease is kept, again and again."""
-    kept = torch.arange(learner.num_masks)
-    while len(kept) > at_most:
-        slopes = learner.alpha_gradients(x, None if len(kept) == learner.num_masks else kept, objective)[0]
-        half = (len(kept) + 1) // 2
-        kept = kept[torch.sort(slopes, stable=True).indices[:half].sort().values]
+    """Of each of D decisions the masks (D, at_most or fewer), ascending, that are left when the half with the steepest
+    decrease is kept, again and again. Decisions that are left with the same masks go on together."""
+    kept = torch.arange(learner.num_masks).expand(len(x), -1)
+    while kept.shape[1] > at_most:
+        half = (kept.shape[1] + 1) // 2
+        left = torch.empty(len(x), half, dtype=torch.int64)
+        subsets, numbers = torch.unique(kept, dim=0, return_inverse=True)
+        for number, subset in enumerate(subsets):
+            own = (numbers == number).nonzero().flatten()
+            whole = len(subset) == learner.num_masks
+            slopes = learner.alpha_gradients(x[own], None if whole else subset, objective)
+            steepest = torch.sort(slopes, stable=True).indices[:, :half].sort().values
+            left[own] = subset[steepest.to(subset.device)]
+        kept = left
     return kept
 
 
@@ -109,7 +116,7 @@ class Binary(Rule):
     needs_superposition = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        return torch.cat([_halved(learner, images[None], objective, at_most=1) for images in x])
+        return _halved(learner, x, objective, at_most=1)[:, 0]
 
 
 @RULES.register("shortlist")
@@ -125,11 +132,13 @@ class Shortlist(Rule):
     compares_values = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        chosen = []
-        for images in torch.split(x, 1):
-            kept = _halved(learner, images, objective, at_most=4)
-            chosen.append(kept[_values(learner, images, kept.tolist(), objective).argmin(1)])
-        return torch.cat(chosen)
+        lists = _halved(learner, x, objective, at_most=4)
+        chosen = torch.empty(len(x), dtype=torch.int64)
+        subsets, numbers = torch.unique(lists, dim=0, return_inverse=True)
+        for number, subset in enumerate(subsets):
+            own = (numbers == number).nonzero().flatten()
+            chosen[own] = subset[_values(learner, x[own], subset.tolist(), objective).argmin(1).cpu()]
+        return chosen
 
 
 @RULES.register("hopfield")

@@ -13,6 +13,9 @@ from supsup_core.masks import codec
 from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
 
+_COUNTED = 16
+"""Masks counted together, as bytes."""
+
 
 class MaskBank:
     """k masks of one net: k * ceil(n / 8) bytes, and an exact integer count per weight.
@@ -70,8 +73,8 @@ class MaskBank:
     def subset_mean(self, indices: Tensor) -> list[Tensor]:
         """The mean of some masks (int64 indices), per layer."""
         total = np.zeros(self.size, np.int32)
-        for index in indices.tolist():
-            total += codec.unpack(self._rows[index], self.size)
+        for some in torch.split(indices, _COUNTED):
+            total += np.add.reduce(codec.unpack(self._rows[some.numpy()], self.size), 0, dtype=np.uint8)
         return self.split(torch.from_numpy(total.astype(np.float32)) / len(indices))
 
     def products(self, vectors: Tensor, subset: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,19 +26,25 @@ def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
     return min(0.5, budget * (shape[0] + shape[1]) / math.prod(shape))
 
 
-def top_k_mask(ranked: Tensor, count: int, out: Tensor | None = None) -> Tensor:
-    """A mask of exactly `count` ones on the largest entries of `ranked`, ties to the lowest index.
+def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | None = None) -> Tensor:
+    """A mask of exactly `count` ones on the largest of the scores, or of their sizes; ties to the lowest index.
 
-    ranked: any shape, finite. Returns float32 of that shape (`out` when given).
+    scores: any shape, float32, finite. Returns float32 of that shape (`out` when given).
     """
-    flat = ranked.reshape(-1)
+    result = out if out is not None else torch.empty_like(scores)
+    if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
+        from supsup_core.compiled import keep_largest
+
+        bits = scores.detach().view(-1).view(torch.int32).numpy().view(np.uint32)
+        keep_largest(bits, count, by_size, result.view(-1).numpy())
+        return result
+    flat = (scores.abs() if by_size else scores).reshape(-1)
     smallest_kept = torch.kthvalue(flat, flat.numel() - count + 1).values
     above = flat > smallest_kept
     missing = count - int(above.sum())
     tied = torch.nonzero(flat == smallest_kept).squeeze(1)[:missing]
     above[tied] = True
-    result = out if out is not None else torch.empty_like(ranked, dtype=torch.float32)
-    return result.copy_(above.view(ranked.shape))
+    return result.copy_(above.view(scores.shape))
 
 
 class MaskRule(ABC):
@@ -82,8 +89,7 @@ class TopK(MaskRule):
             raise InputError(f"density: must be in (0, 1], not {self.density}")
 
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
-        ranked = scores.abs() if self.rank_abs else scores
-        return top_k_mask(ranked, num_kept(self.density, scores.numel()), out)
+        return top_k_mask(scores, num_kept(self.density, scores.numel()), self.rank_abs, out)
 
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
         return gradient.mul_(scores.sign()) if self.rank_abs else gradient

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from supsup_core.masks import codec
 
+_BLOCK = 512
+"""Bytes of a mask taken at a time: what they select from, 16 KB of floats, stays in the nearest cache."""
 _FEW = 16
-"""Up to so many vectors are looked up; more are multiplied, where unpacking pays for itself."""
-_BLOCK = 256
-"""Bytes of a mask looked up at a time: their tables, 256 KB of floats, stay in the cache."""
+"""Up to so many vectors the bits select; for more it pays to unpack the masks and multiply."""
 _CHUNK_BYTES = 64 << 20
 """Float bytes of masks unpacked at a time: bounds memory whatever k is."""
 
-_BYTE_BITS = torch.from_numpy(codec.unpack(codec.BYTES[:, None], 8).astype("float32"))
+
+_BYTE_FLOATS = torch.from_numpy(codec.unpack(codec.BYTES[:, None], 8).astype("float32"))
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Inner product of every mask with every vector.
+    """Inner product of every mask with every vector, within 1e-6 of the largest.
 
-    rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32. Returns (D, k) float32. The masks are
-    never all floats at once.
+    rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
+    CPU. The masks are never all floats at once.
     """
-    if len(vectors) <= _FEW:
-        return _looked_up(torch.from_numpy(rows), vectors)
-    step = max(1, _CHUNK_BYTES // (4 * size))
-    out = torch.empty(vectors.shape[0], len(rows))
+    if vectors.device.type == "cpu" and len(vectors) <= _FEW:
+        return _selected(rows, vectors)
+    return _multiplied(rows, size, vectors).cpu()
+
+
+def _selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
+    """Bits select among a vector's numbers."""
+    from supsup_core.compiled import add_inner_products
+
+    num_blocks = -(-rows.shape[1] // _BLOCK)
+    padded = torch.zeros(num_blocks * _BLOCK * 8)
+    out = np.zeros((len(vectors), len(rows)))
+    for vector, found in zip(vectors, out, strict=True):
+        padded[: len(vector)] = vector
+        planes = padded.view(num_blocks, _BLOCK, 8).transpose(1, 2).contiguous()
+        add_inner_products(rows, planes.numpy(), found)
+    return torch.from_numpy(out).float()
+
+
+def _multiplied(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
+    """Masks as floats, some at a time and in the same place, times the vectors, on their device."""
+    device, num_bytes = vectors.device, rows.shape[1]
+    step = max(1, _CHUNK_BYTES // (32 * num_bytes))
+    table = _BYTE_FLOATS.to(device)
+    unpacked = torch.empty(min(step, len(rows)) * num_bytes, 8, device=device)
+    out = torch.empty(len(vectors), len(rows), device=device)
     for start in range(0, len(rows), step):
-        chunk = torch.from_numpy(codec.unpack(rows[start : start + step], size)).float()
-        out[:, start : start + step] = vectors @ chunk.t()
-    return out
-
-
-def _looked_up(rows: Tensor, vectors: Tensor) -> Tensor:
-    """A mask's byte selects one of the 256 sums that its eight weights can have."""
-    num_bytes = rows.shape[1]
-    padded = torch.zeros(len(vectors), num_bytes * 8)
-    padded[:, : vectors.shape[1]] = vectors
-    eights = padded.view(len(vectors), num_bytes, 8)
-    out = torch.zeros(len(vectors), len(rows))
-    for start in range(0, num_bytes, _BLOCK):
-        block = rows[:, start : start + _BLOCK]
-        places = block.to(torch.int32) + torch.arange(0, 256 * block.shape[1], 256, dtype=torch.int32)
-        tables = (eights[:, start : start + _BLOCK] @ _BYTE_BITS.t()).flatten(1)
-        for number, table in enumerate(tables):
-            out[number] += table.index_select(0, places.view(-1)).view(block.shape).sum(1)
+        chunk = torch.from_numpy(rows[start : start + step]).to(device)
+        floats = unpacked[: chunk.numel()]
+        torch.index_select(table, 0, chunk.flatten().int(), out=floats)
+        torch.mm(vectors, floats.view(len(chunk), -1)[:, :size].t(), out=out[:, start : start + len(chunk)])
     return out

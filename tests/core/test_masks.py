@@ -24,11 +24,18 @@ def by_sorting(ranked: list[float], count: int) -> list[float]:
     return [1.0 if i in kept else 0.0 for i in range(len(ranked))]
 
 
-@given(st.lists(st.sampled_from([-1.5, -1.0, 0.0, 0.25, 0.5, 2.0]), min_size=1, max_size=60), st.data())
-def test_top_k_is_exact_with_ties_to_the_lowest_index(values: list[float], data: st.DataObject) -> None:
+few_values = st.sampled_from([-1.5, -1.0, -0.0, 0.0, 0.25, 0.5, 1.0, 2.0])
+any_values = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(few_values | any_values, min_size=1, max_size=60), st.booleans(), st.data())
+def test_top_k_is_exact_with_ties_to_the_lowest_index(values: list[float], by_size: bool, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(values)))
-    mask = top_k_mask(torch.tensor(values), count)
-    assert mask.tolist() == by_sorting(values, count)
+    wanted = by_sorting([abs(value) if by_size else value for value in values], count)
+    scores = torch.tensor(values)
+    assert top_k_mask(scores, count, by_size).tolist() == wanted
+    strided = torch.stack([scores, scores], 1)[:, 0]  # what is not flat goes the way of every other device
+    assert top_k_mask(strided, count, by_size).tolist() == wanted
 
 
 @pytest.mark.parametrize(("density", "size", "kept"), [(0.5, 10, 5), (0.001, 10, 1), (1.0, 10, 10), (0.25, 10, 2)])
@@ -162,7 +169,7 @@ def test_products_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(bank.products(vectors), whole)
     monkeypatch.setattr("supsup_core.masks.products._FEW", 0)
     torch.testing.assert_close(bank.products(vectors), whole)
-    monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 4 * 56)
+    monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 32 * 7)
     torch.testing.assert_close(bank.products(vectors), whole)
 
 

@@ -83,7 +83,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
 ) -> None:
     file = sweep_file(
         grid={"scenario": ["GG", "GNu"]},
-        training={"num_batches": 400},
+        training={"num_batches": 1500},  # longer than the outage
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
         evaluation={"at": [2, 4, 40]},
     )
@@ -103,7 +103,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     assert len(trained(tmp_path / "served")) > before, "training waits for MLflow"
     server.start()
     back = 1000 * time.time()
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert "MLflow cannot be written for now, and will be later" in err
     assert f"MLflow:  {server.address}\n" in out

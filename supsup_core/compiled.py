@@ -1,0 +1,119 @@
+"""Loops that numba compiles when they are first used, for the CPU they run on; what it makes of them is kept on disk.
+
+Import this where a loop is called, not above: numba takes as long to load as all else here that is not torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float32]
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+_ZERO = np.float32(0)
+
+
+def _compiled(loop: Loop, **options: Any) -> Loop:
+    try:
+        found: Loop = njit(cache=True, nogil=True, error_model="numpy", **options)(loop)
+    except RuntimeError:  # no folder to keep it in that could be written: then each process compiles for itself
+        found = njit(nogil=True, error_model="numpy", **options)(loop)
+    return found
+
+
+def _fast(loop: Loop) -> Loop:
+    """May add in any order."""
+    return _compiled(loop, fastmath=True)
+
+
+def _exact(loop: Loop) -> Loop:
+    """To the bit the same on every processor: each operation rounded once, in the order written."""
+    return _compiled(loop)
+
+
+@_fast
+def add_inner_products(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDArray[np.float64]) -> None:
+    """Add to `out` (k,) the inner product of each packed mask with a vector.
+
+    rows: (k, bytes). planes: (blocks, 8, B): the vector cut into blocks of 8 B numbers, and of each block the
+    numbers that belong to a byte's first bit, those that belong to its second bit, and so on. So B bytes of a mask
+    select among eight runs of B numbers, sixteen at a time with AVX-512, and a block stays in the nearest cache while
+    all masks pass by. Sums of a block are float32, sums of blocks float64.
+    """
+    width = planes.shape[2]
+    for block in range(planes.shape[0]):
+        start = block * width
+        count = min(width, rows.shape[1] - start)
+        p0, p1, p2, p3 = planes[block, 0], planes[block, 1], planes[block, 2], planes[block, 3]
+        p4, p5, p6, p7 = planes[block, 4], planes[block, 5], planes[block, 6], planes[block, 7]
+        for mask in range(rows.shape[0]):
+            row = rows[mask, start : start + count]
+            total = _ZERO
+            for j in range(count):
+                byte = np.int32(row[j])
+                low = (p0[j] if byte & 1 else _ZERO) + (p1[j] if byte & 2 else _ZERO)
+                low += (p2[j] if byte & 4 else _ZERO) + (p3[j] if byte & 8 else _ZERO)
+                high = (p4[j] if byte & 16 else _ZERO) + (p5[j] if byte & 32 else _ZERO)
+                high += (p6[j] if byte & 64 else _ZERO) + (p7[j] if byte & 128 else _ZERO)
+                total += low + high
+            out[mask] += total
+
+
+@_exact
+def step_rmsprop(parameter: Floats, gradient: Floats, square_mean: Floats, rate: np.float32) -> None:
+    """RMSprop with alpha 0.99 and eps 1e-8 in one pass over flat arrays, in place."""
+    for i in range(len(parameter)):
+        g = gradient[i]
+        mean = square_mean[i] * np.float32(0.99) + np.float32(0.01) * g * g
+        square_mean[i] = mean
+        parameter[i] -= rate * g / (np.sqrt(mean) + np.float32(1e-8))
+
+
+@_exact
+def _order(bits: np.uint32, by_size: bool) -> np.uint32:
+    """A float32's bits as a number that is larger where the float, or its size, is; 0.0 and -0.0 are the same."""
+    size = bits & np.uint32(0x7FFFFFFF)
+    if by_size:
+        return size
+    if size != bits and size != 0:
+        return np.uint32(0x80000000) - size
+    return np.uint32(0x80000000) + size
+
+
+@_exact
+def keep_largest(bits: npt.NDArray[np.uint32], count: int, by_size: bool, out: Floats) -> None:
+    """Write a mask of exactly `count` ones on the largest of flat finite float32, given as their bits, by value or by
+    size, ties to the lowest index. Three passes: how many there are of each sign, exponent and start of a mantissa;
+    which of those among which the smallest that is kept must be; the mask."""
+    bins = np.zeros(1 << 16, np.int64)
+    for i in range(len(bits)):
+        bins[_order(bits[i], by_size) >> np.uint32(16)] += 1
+    wanted, last = count, len(bins) - 1
+    while bins[last] < wanted:
+        wanted -= bins[last]
+        last -= 1
+    close = np.empty(bins[last], np.uint32)
+    found = 0
+    for i in range(len(bits)):
+        order = _order(bits[i], by_size)
+        if order >> np.uint32(16) == last:
+            close[found] = order
+            found += 1
+    bins[:] = 0
+    for order in close:
+        bins[order & np.uint32(0xFFFF)] += 1
+    low = len(bins) - 1
+    while bins[low] < wanted:
+        wanted -= bins[low]
+        low -= 1
+    smallest = np.uint32(last << 16 | low)
+    for i in range(len(bits)):
+        order = _order(bits[i], by_size)
+        tied = order == smallest and wanted > 0
+        wanted -= tied
+        out[i] = np.float32(order > smallest or tied)
