@@ -25,7 +25,7 @@ def page(supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: 
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 10},
         net={"name": "lenet_300_100", "num_outputs": 100},
         training={"num_batches": 2},
-        evaluation={"at": [10]},
+        evaluation={"at": [5, 10]},
     )
     assert supsup("sweep", file, "--local").code == 0
     (found,) = tmp_path.glob("runs/sweeps/*/report/report.html")
