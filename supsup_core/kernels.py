@@ -8,9 +8,13 @@ takes the ordinary way.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bfloat16"]
 
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -26,15 +30,25 @@ def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
+def products_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Within it, products of matrices and convolutions take operands rounded to this precision; their sums are
+    float32. What they give is of that precision too."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T: (batch, fan_in) and (fan_out, fan_in) to (batch, fan_out)."""
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not followed:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return product
-    return x @ weight.t()
+    if not _ONEDNN or x.device.type != "cpu" or x.dtype == torch.float64 or followed:
+        return torch.nn.functional.linear(x, weight)
+    if torch.is_autocast_enabled("cpu"):
+        x, weight = x.bfloat16(), weight.bfloat16()
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
 
 
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """delta.T @ x: the gradient in a linear layer's weight of outputs delta (batch, fan_out)."""
+    if torch.is_autocast_enabled(x.device.type):  # there, oneDNN's kernel is the slower one
+        return torch.mm(delta.t(), x)
     return linear(delta.t(), x.t())

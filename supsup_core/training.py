@@ -14,6 +14,7 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, DivergedError, InputError
+from supsup_core.kernels import Precision, products_in
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.parametrizations import Parametrization
 
@@ -27,7 +28,8 @@ class TrainingRecipe:
 
     `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate stays `constant`
     or falls as a `cosine` to 0 at the last batch, after rising in a line over `warmup_batches`. `weight_decay` is
-    added to the gradient, times the parameter. `momentum` is for sgd.
+    added to the gradient, times the parameter. `momentum` is for sgd. `precision`: that of products of matrices and
+    convolutions in forward and backward passes; all else, scores and their optimiser above all, stays float32.
     """
 
     optimizer: str = "rmsprop"
@@ -38,6 +40,7 @@ class TrainingRecipe:
     warmup_batches: int = 0
     weight_decay: float = 0.0
     momentum: float = 0.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         optimizer = OPTIMIZERS[self.optimizer]
@@ -248,7 +251,10 @@ class Step:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
         device = self._trained[0].device
-        loss, gradients = self._loss_gradients([layer.weight() for layer in self._layers], x.to(device), y.to(device))
+        weights = [layer.weight() for layer in self._layers]
+        with products_in(self._recipe.precision, device):
+            loss, products = self._loss_gradients(weights, x.to(device), y.to(device))
+        gradients = [gradient.float() for gradient in products]
         found = [g for layer, gradient in zip(self._layers, gradients, strict=True) for g in layer.gradients(gradient)]
         if self._recipe.weight_decay:
             for tensor, gradient in zip(self._trained, found, strict=True):

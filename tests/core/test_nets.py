@@ -7,6 +7,7 @@ import torch
 
 from supsup_core.errors import InputError
 from supsup_core.inference import OBJECTIVES
+from supsup_core.kernels import products_in
 from supsup_core.nets import NETS, Net, draw_weights, weights_sha256
 
 
@@ -43,6 +44,22 @@ def test_weights_are_signed_kaiming_constants_of_the_seed(net: Net, shape: tuple
 def test_forward_has_num_outputs(net: Net, shape: tuple[int, ...]) -> None:
     weights = draw_weights(net.layers(shape), 0)
     assert net.forward(weights, torch.randn(4, *shape)).shape == (4, 15)
+
+
+def test_products_in_bfloat16_give_nearly_the_same(net: Net, shape: tuple[int, ...]) -> None:
+    weights = draw_weights(net.layers(shape), 0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, *shape, generator=generator)
+    y = torch.randint(0, 10, (16,), generator=generator)
+    exact, whole = net.loss_gradients(weights, x, y)
+    with products_in("bfloat16", x.device):
+        loss, rounded = net.loss_gradients(weights, x, y)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.03, atol=0)
+    whole_flat, rounded_flat = (torch.cat([g.flatten().float() for g in found]) for found in (whole, rounded))
+    assert not torch.equal(whole_flat, rounded_flat)
+    if not net.norm_widths():  # normalisation over a small batch makes much of little
+        assert torch.cosine_similarity(whole_flat, rounded_flat, 0) > 0.999
 
 
 def test_loss_gradients_are_those_of_autograd(net: Net, shape: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from supsup_core import RECIPE_VERSION
 from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.errors import InputError, SupSupError
+from supsup_core.kernels import Precision
 from supsup_core.masks import Threshold, TopK, draw_scores
 from supsup_core.methods import METHODS, Problem
 from supsup_core.methods.base import accuracy
@@ -65,10 +66,12 @@ def test_rmsprop_in_one_pass_is_rmsprop_by_torchs_operations() -> None:
         torch.testing.assert_close(found.double(), otherwise.state[name], rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", [{}, {"mask": "top_k", "density": 0.3}, {"mask": "top_k", "rank": "raw"}])
-def test_it_learns_real_digits(digits: Dataset, method: dict[str, object]) -> None:
+def test_it_learns_real_digits(digits: Dataset, method: dict[str, object], precision: Precision) -> None:
     benchmark = BENCHMARKS["permuted"](base="digits")
-    problem = Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, TrainingRecipe(num_batches=400), seed=0)
+    recipe = TrainingRecipe(num_batches=400, precision=precision)
+    problem = Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, recipe, seed=0)
     learner_of = METHODS["supsup"](**method)
     task = benchmark.task(0, digits, 0)
     learned = learner_of.learn(problem, 0, task, [])
