@@ -17,6 +17,12 @@ from supsup_core.kernels import linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
 
 
+def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
+    """The gradient in a ReLU's input from that in its output."""
+    passed: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
+    return passed
+
+
 @dataclass(frozen=True, kw_only=True)
 class MLP(Net):
     """An abstract ReLU MLP; subclasses say how wide the hidden layers are.
@@ -44,7 +50,7 @@ class MLP(Net):
         outputs = [x.flatten(1)]
         for index, weight in enumerate(weights):
             product = linear(outputs[-1], weight)
-            outputs.append(product if index == len(weights) - 1 else product.relu())
+            outputs.append(product if index == len(weights) - 1 else product.relu_())
         return outputs
 
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -62,8 +68,7 @@ class MLP(Net):
         for index in range(len(weights) - 1, -1, -1):
             gradients.insert(0, weight_gradient(delta, outputs[index]))
             if index:
-                delta = torch.mm(delta, weights[index])
-                delta *= outputs[index] > 0
+                delta = _through_relu(torch.mm(delta, weights[index]), outputs[index])
         return loss, gradients
 
     @torch.no_grad()
@@ -81,8 +86,7 @@ class MLP(Net):
         for index in range(len(weights) - 1, -1, -1):
             gradients.insert(0, torch.bmm(delta.mT, outputs[index]))
             if index:
-                delta = torch.bmm(delta, weights[index])
-                delta *= outputs[index] > 0
+                delta = _through_relu(torch.bmm(delta, weights[index]), outputs[index])
         return losses, gradients
 
     def decision_gradients(
@@ -101,7 +105,7 @@ class MLP(Net):
                 inputs = outputs[index].view(num_decisions, num_images, -1)
                 gradients.insert(0, torch.bmm(grouped.mT, inputs))
                 if index:
-                    delta = (delta @ weights[index]) * (outputs[index] > 0)
+                    delta = _through_relu(delta @ weights[index], outputs[index])
         return gradients
 
 
