@@ -42,26 +42,37 @@ def add_inner_products(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDA
 
     rows: (k, bytes). planes: (blocks, 8, B): the vector cut into blocks of 8 B numbers, and of each block the
     numbers that belong to a byte's first bit, those that belong to its second bit, and so on. So B bytes of a mask
-    select among eight runs of B numbers, sixteen at a time with AVX-512, and a block stays in the nearest cache while
-    all masks pass by. Sums of a block are float32, sums of blocks float64.
+    select among eight runs of B numbers, sixteen at a time with AVX-512; a block stays in the nearest cache while all
+    masks pass by, and four of them share what is read of it. Sums of a block are float32, sums of blocks float64.
     """
     width = planes.shape[2]
+    in_fours = rows.shape[0] // 4 * 4
     for block in range(planes.shape[0]):
         start = block * width
         count = min(width, rows.shape[1] - start)
-        p0, p1, p2, p3 = planes[block, 0], planes[block, 1], planes[block, 2], planes[block, 3]
-        p4, p5, p6, p7 = planes[block, 4], planes[block, 5], planes[block, 6], planes[block, 7]
-        for mask in range(rows.shape[0]):
-            row = rows[mask, start : start + count]
-            total = _ZERO
-            for j in range(count):
-                byte = np.int32(row[j])
-                low = (p0[j] if byte & 1 else _ZERO) + (p1[j] if byte & 2 else _ZERO)
-                low += (p2[j] if byte & 4 else _ZERO) + (p3[j] if byte & 8 else _ZERO)
-                high = (p4[j] if byte & 16 else _ZERO) + (p5[j] if byte & 32 else _ZERO)
-                high += (p6[j] if byte & 64 else _ZERO) + (p7[j] if byte & 128 else _ZERO)
-                total += low + high
-            out[mask] += total
+        for mask in range(0, in_fours, 4):
+            row0, row1 = rows[mask, start : start + count], rows[mask + 1, start : start + count]
+            row2, row3 = rows[mask + 2, start : start + count], rows[mask + 3, start : start + count]
+            total0 = total1 = total2 = total3 = _ZERO
+            for bit in range(8):
+                plane, chosen = planes[block, bit], np.int32(1 << bit)
+                for j in range(count):
+                    number = plane[j]
+                    total0 += number if np.int32(row0[j]) & chosen else _ZERO
+                    total1 += number if np.int32(row1[j]) & chosen else _ZERO
+                    total2 += number if np.int32(row2[j]) & chosen else _ZERO
+                    total3 += number if np.int32(row3[j]) & chosen else _ZERO
+            out[mask] += total0
+            out[mask + 1] += total1
+            out[mask + 2] += total2
+            out[mask + 3] += total3
+        for mask in range(in_fours, rows.shape[0]):
+            row0, total0 = rows[mask, start : start + count], _ZERO
+            for bit in range(8):
+                plane, chosen = planes[block, bit], np.int32(1 << bit)
+                for j in range(count):
+                    total0 += plane[j] if np.int32(row0[j]) & chosen else _ZERO
+            out[mask] += total0
 
 
 @_exact

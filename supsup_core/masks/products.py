@@ -10,8 +10,6 @@ from supsup_core.masks import codec
 
 _BLOCK = 512
 """Bytes of a mask taken at a time: what they select from, 16 KB of floats, stays in the nearest cache."""
-_FEW = 16
-"""Up to so many vectors the bits select; for more it pays to unpack the masks and multiply."""
 _CHUNK_BYTES = 64 << 20
 """Float bytes of masks unpacked at a time: bounds memory whatever k is."""
 
@@ -25,13 +23,13 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
     rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
     CPU. The masks are never all floats at once.
     """
-    if vectors.device.type == "cpu" and len(vectors) <= _FEW:
-        return _selected(rows, vectors)
-    return _multiplied(rows, size, vectors).cpu()
+    if vectors.device.type == "cpu":
+        return selected(rows, vectors)
+    return multiplied(rows, size, vectors).cpu()
 
 
-def _selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Bits select among a vector's numbers."""
+def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
+    """Bits select among a vector's numbers. On a CPU this beats `multiplied` however many vectors there are."""
     from supsup_core.compiled import add_inner_products
 
     num_blocks = -(-rows.shape[1] // _BLOCK)
@@ -44,8 +42,8 @@ def _selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
     return torch.from_numpy(out).float()
 
 
-def _multiplied(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Masks as floats, some at a time and in the same place, times the vectors, on their device."""
+def multiplied(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
+    """Masks as floats, some at a time and in the same place, times the vectors, on their device, whatever that is."""
     device, num_bytes = vectors.device, rows.shape[1]
     step = max(1, _CHUNK_BYTES // (32 * num_bytes))
     table = _BYTE_FLOATS.to(device)

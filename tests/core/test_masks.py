@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import MaskBank, Threshold, TopK, codec, draw_scores, num_kept, top_k_mask
+from supsup_core.masks.products import multiplied
 from supsup_core.nets import Layer
 
 LAYERS = (Layer("a", (7, 5), 5), Layer("b", (3, 7), 7))
@@ -158,7 +159,7 @@ def test_bank_agrees_with_dense_masks(num_masks: int, seed: int, data: st.DataOb
     torch.testing.assert_close(some, dense[subset].mean(0))
 
 
-def test_products_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_are_the_same_in_pieces_and_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = np.random.default_rng(0).random((9, 56)) < 0.5
     bank = MaskBank(LAYERS)
     for mask in masks:
@@ -167,10 +168,9 @@ def test_products_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = bank.products(vectors)
     monkeypatch.setattr("supsup_core.masks.products._BLOCK", 3)
     torch.testing.assert_close(bank.products(vectors), whole)
-    monkeypatch.setattr("supsup_core.masks.products._FEW", 0)
-    torch.testing.assert_close(bank.products(vectors), whole)
+    torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
     monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 32 * 7)
-    torch.testing.assert_close(bank.products(vectors), whole)
+    torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
 
 
 def test_a_replaced_mask_leaves_nothing_behind() -> None:

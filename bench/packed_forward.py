@@ -1,0 +1,39 @@
+"""A forward pass under a mask that is kept as bits against one with plain weights, one thread.
+
+The mask is unpacked and laid over the weights anew for each batch, as for a task that was just inferred.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.timing import alternate, medians, ratio
+from supsup_core.masks import MaskBank, codec
+from supsup_core.nets import NETS, draw_weights
+
+NETS_MEASURED = {"lenet_300_100": ((784,), 10_000), "gem_resnet18": ((3, 32, 32), 256), "resnet50": ((3, 224, 224), 8)}
+"""Images of a forward pass: the test set of a permuted task; what fits a core's memory for the others."""
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Milliseconds of both, and what the mask costs in percent."""
+    torch.set_num_threads(1)
+    return {name: _of(name, shape, count) for name, (shape, count) in NETS_MEASURED.items()}
+
+
+@torch.no_grad()
+def _of(name: str, shape: tuple[int, ...], num_images: int) -> dict[str, float]:
+    net = NETS[name](num_outputs=100)
+    layers = net.layers(shape)
+    weights = draw_weights(layers, 0)
+    bank = MaskBank(layers)
+    bank.add(codec.pack(np.random.default_rng(0).random(bank.size) < 0.5))
+    x = torch.randn(num_images, *shape, generator=torch.Generator().manual_seed(0))
+    times = alternate(
+        {
+            "masked": lambda: net.forward([m.mul_(w) for m, w in zip(bank.mask(0), weights, strict=True)], x),
+            "plain": lambda: net.forward(weights, x),
+        }
+    )
+    return medians(times) | {"overhead_percent": 100 * (ratio(times, "masked", "plain") - 1)}

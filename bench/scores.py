@@ -1,0 +1,48 @@
+"""The k scores of a one-shot decision: packed masks times a vector, against all masks kept as floats.
+
+LeNet 300-100 with 500 outputs, k = 2500 random masks (98.5 MB of bits, 3.15 GB of floats), one thread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.timing import alternate, medians, ratio
+from supsup_core.masks import codec
+from supsup_core.masks.products import inner_products
+
+NUM_MASKS, SIZE = 2500, 784 * 300 + 300 * 100 + 100 * 500
+
+
+def measure() -> dict[str, float]:
+    """Milliseconds, memory and error of both, and the time to read the bits once."""
+    torch.set_num_threads(1)
+    rows = np.random.default_rng(0).integers(0, 256, (NUM_MASKS, codec.num_packed_bytes(SIZE)), dtype=np.uint8)
+    rows[:, -1] &= (1 << SIZE % 8) - 1 if SIZE % 8 else 255
+    floats = torch.empty(NUM_MASKS, SIZE)
+    for row, place in zip(rows, floats, strict=True):
+        place.copy_(torch.from_numpy(codec.unpack(row, SIZE)))
+    vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
+    words = torch.from_numpy(rows).view(-1)[: rows.size // 8 * 8].view(torch.int64)
+    times = alternate(
+        {
+            "ours": lambda: inner_products(rows, SIZE, vector[None]),
+            "floats": lambda: floats @ vector,
+            "read": words.sum,
+        }
+    )
+    exact = floats.double() @ vector.double() if NUM_MASKS * SIZE < 1e8 else _exact(floats, vector)
+    ours = inner_products(rows, SIZE, vector[None])[0].double()
+    assert ours.argmax() == (floats @ vector).argmax(), "the same winner"
+    return medians(times) | {
+        "ratio to floats": ratio(times, "floats", "ours"),
+        "reads": 1 / ratio(times, "read", "ours"),
+        "memory": rows.nbytes / (floats.numel() * 4),
+        "error": float((ours - exact).abs().max() / exact.abs().max()),
+    }
+
+
+def _exact(floats: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    wide = vector.double()
+    return torch.stack([mask.double() @ wide for mask in floats])
