@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,25 @@ Points = dict[int, list[str]]
 """The evaluation points of a run that can be named so far: tasks learned to the keys of what is tested."""
 
 
+class Prefix:
+    """How many of some keys are done, from the first on without a gap. Each look goes on where the last one ended, so
+    that thousands of keys cost nothing."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._length = 0
+
+    def length(self, done: Container[str]) -> int:
+        """As far as all are in `done`, which has only grown since the last look, or since `forget`."""
+        while self._length < len(self._keys) and self._keys[self._length] in done:
+            self._length += 1
+        return self._length
+
+    def forget(self) -> None:
+        """Look at all of them anew: one that was done may be so no longer."""
+        self._length = 0
+
+
 class Coordinator(ABC):
     """Hands out the jobs of one group and commits what comes back. Subclasses say what the jobs are."""
 
@@ -42,6 +61,7 @@ class Coordinator(ABC):
         self._ledger, rows, aside = open_ledger(Path(settings["ledger"]))
         self._state = GroupState().apply(rows)
         self._paused = self._state.stopped is not None
+        self._tested: dict[tuple[str, int], Prefix] = {}
         self._record("plan", group=self._group, environment=settings["environment"])
         if aside is not None:
             self._record("lost", key="", file=str(aside), reason=self._ledger_remedy(bool(rows)))
@@ -117,14 +137,15 @@ class Coordinator(ABC):
     def _complete_points(self) -> None:
         """Record the metrics of every evaluation point that has become complete, in order of tasks learned."""
         for run in self._group["runs"]:
-            points: dict[int, dict[int, dict[str, Any]]] = {}
-            for n, keys in sorted(self._points(run).items()):
-                if not all(key in self._state.evaluated for key in keys):
-                    break
-                points[n] = self._state.tested(keys)
+            points = dict(sorted(self._points(run).items()))
+            for n, keys in points.items():
                 if (run["run_id"], n) in self._state.points:
                     continue
-                values = results.point_metrics(run["experiment"]["scenario"], points, n)
+                tested = self._tested.setdefault((run["run_id"], n), Prefix(keys))
+                if tested.length(self._state.evaluated) < len(keys):
+                    break
+                earlier = {m: self._state.tested(its) for m, its in points.items() if m <= n}
+                values = results.point_metrics(run["experiment"]["scenario"], earlier, n)
                 values |= self._metrics_of(n, keys)
                 self._record("point", run_id=run["run_id"], num_learned=n, metrics=values, keys=keys)
 

@@ -185,12 +185,13 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
     points = []
     for number, run in enumerate(runs):
         per_point = {}
-        identity = inference_identity(run.experiment)
+        identity = content_key(inference_identity(run.experiment))
         for n in run.experiment.evaluation.points(run.experiment.num_tasks):
             keys = []
+            alone = run.experiment.scenario.given_at_inference and _stays(run.experiment)
+            all_masks = content_key([shard.key for shard in shards[:n]])
             for task in range(n):
-                alone = run.experiment.scenario.given_at_inference and _stays(run.experiment)
-                masks = [shards[task].key] if alone else [shard.key for shard in shards[:n]]
+                masks = shards[task].key if alone else all_masks
                 key = content_key({"inference": identity, "masks": masks, "task": task})
                 evaluations.setdefault(key, Evaluation(key, task, n, number))
                 keys.append(key)

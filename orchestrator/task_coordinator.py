@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.checkpoints import StoredCheckpoint
-from orchestrator.coordinator import Coordinator, Points
+from orchestrator.coordinator import Coordinator, Points, Prefix
 from orchestrator.keys import content_key
 from orchestrator.store import CorruptArtifactError
 from orchestrator.worker import Job, Outcome, result_of
@@ -26,6 +26,7 @@ class TaskCoordinator(Coordinator):
         shards = self._group["shards"]
         self._batches = [shards[start : start + at_once] for start in range(0, len(shards), at_once)]
         """Shards that are trained together: cut from all, so that they are the same after a crash."""
+        self._trained = Prefix(self._keys)
         self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
         self._take_stock()
         self._evaluation_queue = deque(self._evaluations)
@@ -54,6 +55,7 @@ class TaskCoordinator(Coordinator):
 
     def _lose(self, key: str, reason: str) -> None:
         where = self._set_aside(self._store, key)
+        self._trained.forget()
         if where is not None:  # else made again in the meantime, by another sweep or after an earlier report
             self._record("lost", key=key, task=self._task_of(key), file=str(where), reason=reason)
 
@@ -72,7 +74,7 @@ class TaskCoordinator(Coordinator):
         return list(itertools.islice(itertools.chain(*kinds), count))
 
     def _to_train(self, taken: set[str]) -> Iterator[Job]:
-        for batch in self._batches:
+        for batch in self._batches[self._num_trained_prefix() // len(self._batches[0]) :]:
             done = all(shard["key"] in self._state.trained for shard in batch)
             ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
             key = _job_key(batch)
@@ -89,10 +91,7 @@ class TaskCoordinator(Coordinator):
                 yield self._evaluation_job(item)
 
     def _num_trained_prefix(self) -> int:
-        for number, key in enumerate(self._keys):
-            if key not in self._state.trained:
-                return number
-        return len(self._keys)
+        return self._trained.length(self._state.trained)
 
     def _train_job(self, key: str, batch: Sequence[dict[str, Any]]) -> Job:
         return {
@@ -104,7 +103,7 @@ class TaskCoordinator(Coordinator):
         run = self._group["runs"][item["run"]]
         return {
             "kind": "evaluate", "key": item["key"], "task": item["task"], "right": [item["task"]],
-            "masks": self._keys[: item["num_learned"]],
+            "num_learned": item["num_learned"],
             "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
         }  # fmt: skip
 

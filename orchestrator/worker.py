@@ -190,11 +190,13 @@ class Worker:
 
     def _learner_of(self, job: Job, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
         """What answers with a job's masks, and the bytes of what is stored of them."""
-        name = (tuple(job["masks"]), problem.net)
+        shards = self._settings["group"]["shards"]
+        keys = job["masks"] if "masks" in job else [shard["key"] for shard in shards[: job["num_learned"]]]
+        name = (tuple(keys), problem.net)
         if self._learner is None or self._learner[0] != name:
             self._learner = None  # two at once would be twice the memory
             store = self._versions if experiment.allocation is not None else self._store
-            states = states_of(experiment, job["masks"], store)
+            states = states_of(experiment, keys, store)
             num_bytes = sum(tensor.nbytes for state in states for tensor in state.values())
             self._learner = (name, experiment.method.learner(problem, states), num_bytes)
         return self._learner[1:]

@@ -189,7 +189,7 @@ def test_an_artifact_that_goes_bad_under_a_running_evaluation_is_made_again(grou
 
         def submit(self, worker: int, job: Job) -> None:
             if job["kind"] == "evaluate" and not self.spoilt:
-                ArtifactStore(Path(group["store"])).path(job["masks"][0]).write_bytes(b"spoilt")
+                ArtifactStore(Path(group["store"])).path(group["group"]["shards"][0]["key"]).write_bytes(b"spoilt")
                 self.spoilt = True
             super().submit(worker, job)
 

@@ -1,0 +1,130 @@
+"""A cluster of 64 workers that only wait, and 10,000 shards: how much of it the coordinator can drive.
+
+    python -m bench.cluster [SHARDS] [WORKERS] [SECONDS]
+
+The planner, the coordinator, its ledger and the loop that drives them are the real ones; the workers wait for SECONDS
+a shard, in four processes that never import torch. `busy`: the share of the time in which the coordinator worked. Then
+`supsup plan` and `supsup status` of that sweep, timed as whole commands.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as ready
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.waiting import serve
+from orchestrator import environment
+from orchestrator.launcher import settings_of
+from orchestrator.sweep import open_sweep
+from orchestrator.trial import CoordinatorLike, WorkerPool, drive, open_coordinator
+
+PROCESSES = 4
+
+
+class WaitingPool(WorkerPool):
+    """Workers that wait, spread over a few processes."""
+
+    def __init__(self, num_workers: int, seconds: float) -> None:
+        self.num_workers = num_workers
+        context = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection] = []
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe()
+            context.Process(target=serve, args=(theirs, seconds), daemon=True).start()
+            self._pipes.append(ours)
+
+    def submit(self, worker: int, job: dict[str, Any]) -> None:
+        self._pipes[worker % PROCESSES].send((worker, job))
+
+    def wait(self, timeout: float) -> list[tuple[int, dict[str, Any]]]:
+        return [pipe.recv() for pipe in ready(self._pipes, timeout) if isinstance(pipe, Connection)]
+
+
+class Timed:
+    """A coordinator, and the seconds spent in it."""
+
+    def __init__(self, coordinator: CoordinatorLike) -> None:
+        self._coordinator = coordinator
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._coordinator, name)
+
+        def timed(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return timed
+
+
+def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.5) -> dict[str, float]:
+    """Of the run: shards a second, the coordinator's busy share and memory; of the commands: seconds."""
+    with tempfile.TemporaryDirectory() as output:
+        arguments = [
+            "only=GNu", f"benchmark.num_tasks={num_shards}", f"evaluation.at=[{num_shards}]", "name=cluster",
+            "benchmark.base=digits", f"output={output}",
+        ]  # fmt: skip
+        file = Path("sweeps/fig09_permuted_2500.yaml")
+        started = time.perf_counter()
+        sweep = open_sweep(file, arguments)
+        (group,) = groups = sweep.plan()
+        sweep.save(groups)
+        planned = time.perf_counter() - started
+        settings = settings_of(sweep, group, environment.describe(Path.cwd()), num_workers)
+        opened = time.perf_counter()
+        coordinator = Timed(open_coordinator(settings))
+        opened = time.perf_counter() - opened
+        pool = WaitingPool(num_workers, seconds)
+        started = time.perf_counter()
+        done = [0.0]
+
+        def tell(progress: dict[str, float]) -> None:
+            if progress["shards_done"] == num_shards and not done[0]:
+                done[0] = time.perf_counter() - started
+            print(f"{progress['shards_done']:.0f} shards, {progress['evaluations_done']:.0f}", file=sys.stderr)
+
+        assert drive(coordinator, pool, tell) == "done"
+        wall = time.perf_counter() - started
+        found = {
+            "plan_s": planned,
+            "open_s": opened,
+            "wall_s": wall,
+            "jobs_per_s": 2 * num_shards / wall,
+            "wanted_per_s": num_workers / seconds,
+            "busy": coordinator.seconds / wall,
+            "ms_per_job": 1000 * coordinator.seconds / (2 * num_shards),
+            "rss_mb": psutil.Process().memory_info().rss / 1e6,
+            "ledger_mb": Path(settings["ledger"]).stat().st_size / 1e6,
+        }
+        return found | {
+            "plan command": _seconds(["plan", str(file), *arguments]),
+            "status command": _seconds(["status", sweep.sweep_id, f"output={output}"]),
+        }
+
+
+def _seconds(arguments: list[str]) -> float:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "orchestrator.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    numbers = [float(argument) for argument in sys.argv[1:]]
+    print(json.dumps(measure(*(int(n) for n in numbers[:2]), *numbers[2:]), indent=1))
