@@ -34,7 +34,7 @@ class Resources:
     `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
     rest is on disk. `deterministic` and `tf32` are for CUDA: algorithms that give the same bits each time, and
     matrix products in TensorFloat-32. `tasks_at_once`: how many tasks a worker trains together, where they
-    stand alone and the method can stack them.
+    stand alone and the method can stack them; without it, as many as pay.
     """
 
     num_workers: int = 2
@@ -43,12 +43,13 @@ class Resources:
     state_mb: int = 256
     deterministic: bool = False
     tf32: bool = False
-    tasks_at_once: int = 1
+    tasks_at_once: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "state_mb", "tasks_at_once"):
-            if getattr(self, name) < 1:
-                raise InputError(f"resources.{name}: must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"resources.{name}: must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

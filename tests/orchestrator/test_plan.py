@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.config import Resources
 from orchestrator.experiment import build_experiment
+from orchestrator.launcher import tasks_at_once
 from orchestrator.plan import Run, make_plan, shard_keys
 from orchestrator.sweep import open_sweep
 
@@ -302,3 +305,30 @@ def test_a_benchmark_whose_tasks_depend_on_their_number_can_say_so(monkeypatch: 
 
     monkeypatch.setattr(Permuted, "identity", lambda self: {"base": self.base, "num_tasks": self.num_tasks})
     assert keys(benchmark={"num_tasks": 9})[:5] != keys()
+
+
+@pytest.mark.parametrize(
+    ("net", "resources", "picked"),
+    [
+        ("lenet_300_100", {}, 1),
+        ("lenet_300_100", {"device": "cuda"}, 32),
+        ("lenet_300_100", {"device": "cuda:1", "tasks_at_once": 3}, 3),
+        ("lenet_300_100", {"tasks_at_once": 2}, 2),
+        ("fc_1024_1024", {"device": "cuda"}, 14),
+    ],
+)
+def test_as_many_tasks_are_trained_at_once_as_pay(net: str, resources: dict[str, Any], picked: int) -> None:
+    node = {**NODE, "net": {"name": net, "num_outputs": 30}}
+    node["benchmark"] = {**node["benchmark"], "num_tasks": 128}
+    (group,) = make_plan([Run(build_experiment(node, 0), {})])
+    assert tasks_at_once(Resources(**resources), group, 2) == picked
+    assert tasks_at_once(Resources(**resources), group, 128) == min(picked, resources.get("tasks_at_once", 1))
+
+
+def test_thousands_of_tasks_are_planned_at_once() -> None:
+    """The keys of 20,000 evaluations, each of which depends on up to 10,000 masks."""
+    node = {**NODE, "benchmark": {**NODE["benchmark"], "num_tasks": 10_000}, "evaluation": {"at": [10_000]}}
+    started = time.perf_counter()
+    (group,) = make_plan([Run(build_experiment(node, 0), {})])
+    assert time.perf_counter() - started < 5
+    assert len({item.key for item in group.evaluations}) == 10_000
