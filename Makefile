@@ -20,10 +20,8 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/lint-imports --no-logo
 	$(PYTEST) tests/core
 
-bench: $(READY)  ## a training step and a decision against the plain way; two workers against one (needs MNIST)
-	$(BIN)/python -m bench.training_step
-	$(BIN)/python -m bench.decisions
-	$(BIN)/python -m bench.workers
+bench: $(READY)  ## speed and memory against peers, in minutes; `.venv/bin/python -m bench --help` for the long ones
+	$(BIN)/python -m bench
 
 docs: $(READY)  ## the documentation as pages, in site/
 	$(BIN)/mkdocs build --strict

@@ -12,7 +12,7 @@ from bench.timing import alternate, medians, ratio
 from supsup_core.masks import MaskBank, codec
 from supsup_core.nets import NETS, draw_weights
 
-NETS_MEASURED = {"lenet_300_100": ((784,), 10_000), "gem_resnet18": ((3, 32, 32), 256), "resnet50": ((3, 224, 224), 8)}
+NETS_MEASURED = {"lenet_300_100": ((784,), 10_000), "gem_resnet18": ((3, 32, 32), 256), "resnet50": ((3, 224, 224), 32)}
 """Images of a forward pass: the test set of a permuted task; what fits a core's memory for the others."""
 
 

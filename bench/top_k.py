@@ -20,10 +20,10 @@ def by_sort(scores: Tensor, count: int) -> Tensor:
     return mask.view(scores.shape)
 
 
-def measure() -> dict[str, float]:
-    """Milliseconds of both for a whole net; the masks must be identical."""
+def measure(num_layers: int | None = None) -> dict[str, float]:
+    """Milliseconds of both for a whole net, or for its first layers; the masks must be identical."""
     torch.set_num_threads(1)
-    scores = draw_scores(NETS["resnet50"](num_outputs=1000).layers((3, 224, 224)), 0, 0)
+    scores = draw_scores(NETS["resnet50"](num_outputs=1000).layers((3, 224, 224))[:num_layers], 0, 0)
     counts = [num_kept(DENSITY, layer.numel()) for layer in scores]
     pairs = list(zip(scores, counts, strict=True))
     out = [torch.empty_like(layer) for layer in scores]

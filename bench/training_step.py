@@ -1,39 +1,33 @@
-"""A training step of LeNet 300-100 (batch 128, s = 100, one thread) against the plain way.
+"""A training step of LeNet 300-100 (batch 128, s = 100, one thread): against the plain way, and the machine's floor.
 
-The plain way: autograd through a threshold function, torch.optim.RMSprop with foreach. Both get the same
-batches of permuted data; rounds alternate, and the medians are compared.
+The plain way: autograd through a threshold function, torch.optim.RMSprop with foreach. The floor: the products of the
+step's matrices alone, by the fastest kernel there is here. All get the same batches; rounds alternate.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
+import itertools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.floor import products
+from bench.naive import Subnet
+from bench.timing import alternate, medians, ratio
+from supsup_core.kernels import Precision
 from supsup_core.masks import Threshold, draw_scores
 from supsup_core.nets import NETS, draw_weights
 from supsup_core.parametrizations import Scored
 from supsup_core.training import Step, TrainingRecipe
 
-ROUNDS, STEPS, BATCH = 15, 100, 128
+STEPS, BATCH = 100, 128
+NET = NETS["lenet_300_100"](num_outputs=100)
+LAYERS = NET.layers((784,))
 
 
-class _Threshold(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, scores: Tensor) -> Tensor:
-        return (scores >= 0).float()
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-def plain_step(weights: list[Tensor], scores: list[Tensor]) -> Callable[[Tensor, Tensor], None]:
+def plain_step(weights: list[Tensor], scores: list[Tensor]) -> Callable[[Tensor, Tensor], object]:
     """A step as a careful researcher first writes it."""
     parameters = [torch.nn.Parameter(s) for s in scores]
     optimizer = torch.optim.RMSprop(parameters, lr=1e-4, foreach=True)
@@ -41,7 +35,7 @@ def plain_step(weights: list[Tensor], scores: list[Tensor]) -> Callable[[Tensor,
     def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
         for index, (weight, parameter) in enumerate(zip(weights, parameters, strict=True)):
-            x = F.linear(x, weight * _Threshold.apply(parameter))
+            x = F.linear(x, weight * Subnet.apply(parameter))
             x = x if index == len(weights) - 1 else F.relu(x)
         F.cross_entropy(x, y).backward()
         optimizer.step()
@@ -49,29 +43,31 @@ def plain_step(weights: list[Tensor], scores: list[Tensor]) -> Callable[[Tensor,
     return step
 
 
-def measure() -> dict[str, float]:
-    """Milliseconds per step of both, and their ratio (medians over alternating rounds)."""
+def our_step(weights: list[Tensor], scores: list[Tensor], precision: Precision) -> Callable[[Tensor, Tensor], object]:
+    """The platform's."""
+    scored = [Scored(w, s, Threshold()) for w, s in zip(weights, scores, strict=True)]
+    return Step(scored, TrainingRecipe(precision=precision), NET.loss_gradients)
+
+
+def measure(rounds: int = 15) -> dict[str, float]:
+    """Milliseconds per step of each, and their ratios."""
     torch.set_num_threads(1)
-    net = NETS["lenet_300_100"](num_outputs=100)
-    layers = net.layers((784,))
-    weights = draw_weights(layers, 0)
+    weights = draw_weights(LAYERS, 0)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(STEPS, BATCH, 784, generator=generator)
     y = torch.randint(0, 10, (STEPS, BATCH), generator=generator)
-    scored = [Scored(w, s, Threshold()) for w, s in zip(weights, draw_scores(layers, 0, 0), strict=True)]
-    ours = Step(scored, TrainingRecipe(), net.loss_gradients)
-    plain = plain_step(weights, draw_scores(layers, 0, 0))
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for _ in range(ROUNDS):
-        for name, step in (("ours", ours), ("plain", plain)):
-            started = time.perf_counter()
-            for images, labels in zip(x, y, strict=True):
-                step(images, labels)
-            times[name].append((time.perf_counter() - started) / STEPS * 1e3)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["plain"], strict=True))
-    return {"ours_ms": medians["ours"], "plain_ms": medians["plain"], "ratio": ratio}
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(), indent=1))
+    steps = {
+        "ours": our_step(weights, draw_scores(LAYERS, 0, 0), "float32"),
+        "bfloat16": our_step(weights, draw_scores(LAYERS, 0, 0), "bfloat16"),
+        "plain": plain_step(weights, draw_scores(LAYERS, 0, 0)),
+    }
+    batches = itertools.cycle(list(zip(x, y, strict=True)))
+    peers: dict[str, Callable[[], object]] = {
+        name: lambda step=step: step(*next(batches)) for name, step in steps.items()
+    }
+    times = alternate(peers | {"floor": products(BATCH)}, rounds=rounds, repeats=STEPS)
+    return medians(times) | {
+        "ratio to plain": ratio(times, "plain", "ours"),
+        "ratio of bfloat16": ratio(times, "ours", "bfloat16"),
+        "share of the floor": ratio(times, "floor", "ours"),
+    }

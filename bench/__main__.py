@@ -1,0 +1,79 @@
+"""Measures speed and memory on this machine, each against a peer in the same run.
+
+    python -m bench [NAME]... [--json FILE]
+
+Without names: all that take no more than a few minutes; `sweep`, `workers` and `cluster` take up to half an hour in
+all. Results are printed as tables and kept as JSON, one file a machine, in docs/results/bench; a name that is measured
+again takes the place of what stood there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+QUICK = ("floor", "training_step", "together", "scores", "decisions", "top_k", "storage", "packed_forward", "learners")
+LONG = ("cluster", "workers", "sweep")
+FOLDER = Path("docs/results/bench")
+
+
+def machine() -> str:
+    """The processor and how many cores of it there are."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(': ')[2]}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """Numbers and where they stand."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from rows(inner, (*path, str(name)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from rows(inner, (*path, str(number)))
+    else:
+        yield " · ".join(path), value
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*QUICK, *LONG, []], metavar="NAME", help=", ".join(QUICK + LONG))
+    parser.add_argument("--json", type=Path, help="where to keep the results")
+    arguments = parser.parse_args()
+    here = machine()
+    file = arguments.json or FOLDER / f"{re.sub('[^a-z0-9]+', '-', here.lower()).strip('-')}.json"
+    kept = json.loads(file.read_text()) if file.exists() else {"machine": here, "results": {}}
+    for name in arguments.names or QUICK:
+        module = importlib.import_module(f"bench.{name}")
+        print(f"\n{name}: {(module.__doc__ or '').partition(chr(10))[0]}", flush=True)
+        started = time.perf_counter()
+        found = module.measure()
+        for where, value in rows(found):
+            print(f"  {where:44} {value:>14.6g}", flush=True)
+        kept["results"][name] = {
+            "measured": datetime.date.today().isoformat(),
+            "torch": torch.__version__,
+            "seconds": round(time.perf_counter() - started, 1),
+            "found": found,
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"\nkept in {file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Twenty PermutedMNIST tasks trained and evaluated in GNu, whole processes: the platform against `bench.naive`.
+
+LeNet 300-100, s = 100, 1000 batches of 128 a task; two workers, or the naive process with torch's own threads. One task
+is inferred for each group of 128 test images from one of them. In float32 and in bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger import LedgerReader
+
+ROUNDS, TASKS = 3, 20
+
+
+def ours(*changes: str) -> dict[str, Any]:
+    """A sweep from launch to report: its seconds, accuracy, and seconds of training alone, per worker."""
+    with tempfile.TemporaryDirectory() as output:
+        command = [
+            sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml", "only=SupSup, H",
+            f"benchmark.num_tasks={TASKS}", f"evaluation.at=[{TASKS}]", "inference.strict_images=0",
+            f"output={output}", *changes,
+        ]  # fmt: skip
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - started
+        (ledger,) = Path(output).glob("sweeps/*/groups/*/ledger.sqlite")
+        with LedgerReader(ledger) as reader:
+            rows = reader.rows()
+    (point,) = (row.payload["metrics"] for row in rows if row.kind == "point")
+    trained = [row.payload["seconds"] for row in rows if row.kind == "trained"]
+    assert len(trained) == TASKS
+    return {
+        "seconds": seconds,
+        "accuracy": 100 * point["accuracy"],
+        "training_seconds": sum(trained) / 2,
+    }
+
+
+def naive() -> dict[str, Any]:
+    """The same work by `bench.naive`."""
+    command = [sys.executable, "-m", "bench.naive", str(TASKS)]
+    started = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found | {"seconds": time.perf_counter() - started}
+
+
+PEERS = {"ours": ours, "ours, bfloat16": lambda: ours("training.precision=bfloat16"), "naive": naive}
+
+
+def measure(rounds: int = ROUNDS) -> dict[str, Any]:
+    """Of each peer the median seconds and the accuracy, and how many times as long as ours it took."""
+    runs = [{name: peer() for name, peer in PEERS.items()} for _ in range(rounds)]
+    found: dict[str, Any] = {}
+    for name in PEERS:
+        ratios = [run[name]["seconds"] / run["ours"]["seconds"] for run in runs]
+        found[name] = {
+            "seconds": statistics.median(run[name]["seconds"] for run in runs),
+            "training_seconds": statistics.median(run[name]["training_seconds"] for run in runs),
+            "accuracy": runs[0][name]["accuracy"],
+            "times ours": statistics.median(ratios),
+        }
+    return found
