@@ -1,8 +1,8 @@
 # The two commands a new user needs are `make run` and `make test`; both set up everything else.
 PYTHON ?= python3
 BIN := .venv/bin
-# Most of a Ray test is waiting: two at a time.
-PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+# Most of a test with Ray is waiting: three at a time on two cores.
+PYTEST := $(BIN)/pytest --dist worksteal
 READY := .venv/.ready
 
 .PHONY: run test check bench docs clean
@@ -11,14 +11,14 @@ run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
 
 test: check  ## all that CI runs
-	$(PYTEST) tests/orchestrator tests/integration tests/chaos tests/browser
+	$(PYTEST) -n 3 tests/orchestrator tests/integration tests/chaos tests/browser
 
 check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(PYTEST) tests/core
+	$(PYTEST) -n 2 tests/core
 
 bench: $(READY)  ## speed and memory against peers, in minutes; `.venv/bin/python -m bench --help` for the long ones
 	$(BIN)/python -m bench
