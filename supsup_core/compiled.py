@@ -10,12 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 Floats = npt.NDArray[np.float32]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
+LANES = 16
+"""Vectors that masks are multiplied with at a time: a register of AVX-512."""
 _ZERO = np.float32(0)
+_PREFETCHED = 64
+"""Bytes ahead at which a mask is fetched from memory."""
 
 
 def _compiled(loop: Loop, **options: Any) -> Loop:
@@ -73,6 +80,99 @@ def add_inner_products(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDA
                 for j in range(count):
                     total0 += plane[j] if np.int32(row0[j]) & chosen else _ZERO
             out[mask] += total0
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _word_at(typing: Any, array: Any, at: Any) -> Any:
+    """Eight bytes of a flat array, from index `at`, as one number; those soon needed are fetched."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        number, address = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
+        ahead = builder.gep(start, [ir.IntType(64)(_PREFETCHED)])
+        builder.call(fetch, [ahead, number(0), number(3), number(1)])  # to be read, soon again, as data
+        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(array, at), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
+    """sums[at : at + LANES] += the sum over n of table[n, (word >> 4 n) & 15], both arrays flat, rows of LANES.
+
+    Written for LLVM, since from loops it would make no vectors: it cannot know that `sums` and `table` are apart.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = zip(signature.args[:2], args[:2], strict=True)
+        flat = [context.make_array(kind)(context, builder, value).data for kind, value in arrays]
+        index = ir.IntType(64)
+
+        def place(array: Any, start: Any) -> Any:
+            return builder.bitcast(builder.gep(array, [start]), ir.VectorType(ir.FloatType(), LANES).as_pointer())
+
+        entries = []
+        for nibble in range(16):
+            number = builder.and_(builder.lshr(args[3], index(4 * nibble)), index(15))
+            start = builder.add(builder.mul(number, index(LANES)), index(16 * LANES * nibble))
+            entries.append(builder.load(place(flat[0], start), align=4))
+        while len(entries) > 1:
+            entries = [builder.fadd(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
+        own = place(flat[1], args[2])
+        builder.store(builder.fadd(builder.load(own, align=4), entries[0]), own, align=4)
+        return context.get_dummy_value()
+
+    return types.void(table, sums, at, word), generate
+
+
+@_exact
+def _tabulate(numbers: Floats, table: Floats) -> None:
+    """table[n, v] = the sum of those of numbers[4 n : 4 n + 4] whose bit is set in v; rows of LANES."""
+    for nibble in range(16):
+        for bit in range(4):
+            for low in range(1 << bit):
+                for lane in range(LANES):
+                    number = numbers[4 * nibble + bit, lane]
+                    table[nibble, (1 << bit) + low, lane] = table[nibble, low, lane] + number
+
+
+@_exact
+def add_products_together(
+    rows: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint8], vectors: Floats, out: npt.NDArray[np.float64]
+) -> None:
+    """Add to `out` (k, LANES) the inner product of each packed mask with each of up to LANES vectors.
+
+    rows: (k, bytes). ends: (k, 8), the bytes of each row past its last whole eight, filled up with zeros. vectors:
+    (up to LANES, size). The four Russians' way: of every four weights the sums of all sixteen choices are made once,
+    for all vectors side by side, and half a byte of a mask picks one. Sixteen such tables, 16 KB, stay in the nearest
+    cache while all masks pass by. Sums of 2048 weights are float32, their sums float64.
+    """
+    num_masks, num_bytes = rows.shape
+    num_words = (num_bytes + 7) // 8
+    table = np.zeros((16, 16, LANES), np.float32)
+    numbers = np.zeros((64, LANES), np.float32)
+    sums = np.zeros((num_masks, LANES), np.float32)
+    flat, flat_ends = rows.reshape(rows.size), ends.reshape(ends.size)
+    flat_table, flat_sums = table.reshape(table.size), sums.reshape(sums.size)
+    for word in range(num_words):
+        count = min(64, vectors.shape[1] - 64 * word)
+        if count < 64:
+            numbers[:] = _ZERO
+        for lane in range(vectors.shape[0]):
+            for j in range(count):
+                numbers[j, lane] = vectors[lane, 64 * word + j]
+        _tabulate(numbers, table)
+        if 8 * word + 8 <= num_bytes:
+            for mask in range(num_masks):
+                _add_entries(flat_table, flat_sums, LANES * mask, _word_at(flat, num_bytes * mask + 8 * word))
+        else:
+            for mask in range(num_masks):
+                _add_entries(flat_table, flat_sums, LANES * mask, _word_at(flat_ends, 8 * mask))
+        if word % 32 == 31 or word == num_words - 1:
+            out += sums
+            sums[:] = _ZERO
 
 
 @_exact

@@ -10,6 +10,9 @@ from supsup_core.masks import codec
 
 _BLOCK = 512
 """Bytes of a mask taken at a time: what they select from, 16 KB of floats, stays in the nearest cache."""
+_TOGETHER = 5
+"""Vectors from which on it pays to take them together, if they have so many products with masks:"""
+_PRODUCTS_TOGETHER = 600
 _CHUNK_BYTES = 64 << 20
 """Float bytes of masks unpacked at a time: bounds memory whatever k is."""
 
@@ -30,6 +33,16 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """Bits select among a vector's numbers. On a CPU this beats `multiplied` however many vectors there are."""
+    from supsup_core.compiled import LANES
+
+    found = []
+    for some in torch.split(vectors, LANES):
+        together = len(some) >= _TOGETHER and len(some) * len(rows) >= _PRODUCTS_TOGETHER
+        found.append((_selected_together if together else _selected_alone)(rows, some))
+    return torch.cat(found)
+
+
+def _selected_alone(rows: codec.Bits, vectors: Tensor) -> Tensor:
     from supsup_core.compiled import add_inner_products
 
     num_blocks = -(-rows.shape[1] // _BLOCK)
@@ -40,6 +53,17 @@ def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
         planes = padded.view(num_blocks, _BLOCK, 8).transpose(1, 2).contiguous()
         add_inner_products(rows, planes.numpy(), found)
     return torch.from_numpy(out).float()
+
+
+def _selected_together(rows: codec.Bits, vectors: Tensor) -> Tensor:
+    from supsup_core.compiled import LANES, add_products_together
+
+    whole = rows.shape[1] // 8 * 8
+    ends = np.zeros((len(rows), 8), np.uint8)
+    ends[:, : rows.shape[1] - whole] = rows[:, whole:]
+    out = np.zeros((len(rows), LANES))
+    add_products_together(rows, ends, vectors.contiguous().numpy(), out)
+    return torch.from_numpy(out[:, : len(vectors)].T.astype(np.float32))
 
 
 def multiplied(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:

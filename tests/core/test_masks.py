@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import MaskBank, Threshold, TopK, codec, draw_scores, num_kept, top_k_mask
-from supsup_core.masks.products import multiplied
+from supsup_core.masks.products import inner_products, multiplied
 from supsup_core.nets import Layer
 
 LAYERS = (Layer("a", (7, 5), 5), Layer("b", (3, 7), 7))
@@ -171,6 +171,20 @@ def test_products_are_the_same_in_pieces_and_on_any_device(monkeypatch: pytest.M
     torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
     monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 32 * 7)
     torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(120, 140), st.integers(5, 40), st.integers(1, 1300), st.integers(0, 2**31))
+def test_many_vectors_together_give_what_each_gives_alone(num_masks: int, count: int, size: int, seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    masks = drawn.random((num_masks, size)) < 0.4
+    rows = np.stack([codec.pack(mask) for mask in masks])
+    vectors = torch.from_numpy(drawn.standard_normal((count, size)).astype(np.float32))
+    together = inner_products(rows, size, vectors)
+    exact = vectors.double() @ torch.from_numpy(masks.astype(np.float64)).t()
+    assert (together - exact).abs().max() <= 1e-6 * exact.abs().max() + 1e-6
+    alone = torch.cat([inner_products(rows, size, vector[None]) for vector in vectors])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_a_replaced_mask_leaves_nothing_behind() -> None:
