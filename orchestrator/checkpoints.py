@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from orchestrator.store import ArtifactStore
 from supsup_core.errors import CorruptError
 from supsup_core.training import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GENERATIONS = 2
 """States kept of a task: should the newest turn out bad, there is the one before."""

@@ -41,6 +41,7 @@ def cli() -> None:
 @_JSON
 def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show the runs, shards, time, disk and memory of a sweep FILE. Starts nothing."""
+    _without_torch()
     from orchestrator import planning
 
     return planning.plan(file, overrides, as_json)
@@ -54,6 +55,7 @@ def sweeps(folder: Path) -> int:
     Scales are sizes that a file offers: `smoke` is over in seconds, `cpu` within hours on two cores, `paper` is the
     file as it stands. A few batches of every method are timed; nothing is started.
     """
+    _without_torch()
     from orchestrator import planning
 
     return planning.list_sweeps(folder)
@@ -92,10 +94,11 @@ def resume(arguments: tuple[str, ...], local: bool, workers: int | None) -> int:
 @_JSON
 def status(arguments: tuple[str, ...], as_json: bool) -> int:
     """Show what is done, running and failed, and the time left. Reads the ledgers only."""
-    from orchestrator import inspection
+    _without_torch()
+    from orchestrator import planning
 
     wanted, options = _split(arguments, ("output",))
-    return inspection.status(wanted, _output(options), as_json)
+    return planning.status(wanted, _output(options), as_json)
 
 
 @cli.command(epilog="Example: supsup evaluate quickstart inference.rule=binary inference.objective=energy")
@@ -156,10 +159,10 @@ def decisions(arguments: tuple[str, ...], as_csv: bool, changes: tuple[str, ...]
 @click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
 def report(arguments: tuple[str, ...]) -> int:
     """Write a sweep's page (HTML), tables (CSV, Markdown) and figures, and attach them to its MLflow run."""
-    from orchestrator import inspection
+    from orchestrator import publishing
 
     wanted, options = _split(arguments, ("output",))
-    return inspection.report(wanted, _output(options))
+    return publishing.report(wanted, _output(options))
 
 
 @cli.command(epilog="Example: supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'")
@@ -184,12 +187,12 @@ def export(run: str, arguments: tuple[str, ...]) -> int:
 
     A run is named by words of its sweep's and its own name, as `supsup plan` shows them, or by its id.
     """
-    from orchestrator import inspection
+    from orchestrator import publishing
 
     unwanted, options = _split(arguments, ("output",))
     if unwanted is not None:
         raise click.UsageError(f"one run at a time; put the words of its name in quotes: '{run} {unwanted}'")
-    return inspection.export(run, _output(options))
+    return publishing.export(run, _output(options))
 
 
 @cli.command(epilog="Example: supsup ui output=runs --port 5000")
@@ -203,6 +206,13 @@ def ui(arguments: tuple[str, ...], port: int) -> int:
     if unwanted is not None:
         raise click.UsageError(f"{unwanted!r} is not output=DIR")
     return server.serve(_output(options), port)
+
+
+def _without_torch() -> None:
+    """For verbs that need torch only to time what was never timed here: their answer is there in a blink."""
+    from orchestrator.deferral import defer
+
+    defer("torch")
 
 
 def _split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:

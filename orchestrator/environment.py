@@ -15,16 +15,22 @@ PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", 
 def describe(folder: Path) -> dict[str, Any]:
     """Versions, machine, and the git revision of `folder` ("" outside a repository)."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "num_cpus": os.cpu_count() or 1,
         "git_revision": _git_revision(folder),
     }
 
 
-def _processor() -> str:
+def versions() -> dict[str, str]:
+    """The versions of this program and of what it computes and keeps with."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
+from orchestrator import environment
 from orchestrator.experiment import Experiment
+from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.state import GroupState
+from supsup_core import RECIPE_VERSION
 from supsup_core.benchmarks import Task
+from supsup_core.benchmarks.published import user_cache
 from supsup_core.methods import SHARED
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TIMED_BATCHES = 12
 _TIMED_SECONDS = 3.0
@@ -78,15 +89,37 @@ _TRIALS: dict[str, Trial] = {}
 
 
 def trial_of(experiment: Experiment) -> Trial:
-    """The trial of an experiment, made once for all that differ only in seed, data of one shape, or length."""
+    """The trial of an experiment, made once on a machine for all that differ in seed, length or data of one shape.
+
+    Kept in the user's cache, so that only the first plan of its kind takes torch and the time.
+    """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None}
     shape = [*experiment.benchmark.input_shape, experiment.benchmark.num_labels]
     net = {**identity["net"], "weight_seed": None}
-    key = content_key([net, identity["method"], training, shape, min(2, experiment.num_tasks)])
+    machine = [platform.node(), environment.processor(), environment.versions(), RECIPE_VERSION]
+    key = content_key([net, identity["method"], training, shape, min(2, experiment.num_tasks), machine])
     if key not in _TRIALS:
-        _TRIALS[key] = _tried(experiment)
+        file = user_cache() / "trials" / f"{key}.json"
+        _TRIALS[key] = _kept(file) or _keep(file, _tried(experiment))
     return _TRIALS[key]
+
+
+def _kept(file: Path) -> Trial | None:
+    """What an earlier plan found; None where none did, or the file is not what `_keep` writes."""
+    try:
+        node = json.loads(file.read_text())
+        return Trial(float(node["per_batch"]), float(node["beside"]), int(node["own"]), int(node["shared"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _keep(file: Path, trial: Trial) -> Trial:
+    """Keep it for later plans; where nothing can be written, they will time again."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(asdict(trial)).encode())
+    return trial
 
 
 def _tried(experiment: Experiment) -> Trial:

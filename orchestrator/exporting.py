@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.experiment import Experiment, build_experiment
@@ -18,6 +17,9 @@ from orchestrator.sweep import Sweep
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation import answer
 from supsup_core.methods import Learner
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 """Version of an exported folder."""

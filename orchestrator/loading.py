@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from orchestrator import user_modules
 from orchestrator.experiment import Experiment
@@ -17,6 +16,9 @@ from orchestrator.worker import states_of
 from supsup_core.benchmarks import Dataset
 from supsup_core.errors import InputError
 from supsup_core.methods import Learner, Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from orchestrator.experiment import Experiment
 from orchestrator.lineage import Version
@@ -18,6 +18,9 @@ from supsup_core.inference import OBJECTIVES
 from supsup_core.masks import codec
 from supsup_core.methods import Problem, Trainee
 from supsup_core.training import batch_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LEARNED, _STATE = "state.", "training."
 """Prefixes of a version's tensors: what answering needs, and what going on needs."""

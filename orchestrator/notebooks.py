@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from orchestrator.report import figures, tables
 from orchestrator.state import read_states
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep
 from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
 """Columns of `load_results`; those that a sweep varies follow, by their dotted keys."""

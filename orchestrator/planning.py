@@ -1,4 +1,4 @@
-"""Verbs that say what sweeps would do and cost, and start nothing."""
+"""Verbs that say what sweeps would do and cost, and what they have done; they start nothing, and load no torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from orchestrator.config import PAPER, scales_of
 from orchestrator.durations import duration
 from orchestrator.estimate import Estimate, estimate_group
 from orchestrator.plan import Group
+from orchestrator.progress import line
 from orchestrator.state import GroupState, read_states
+from orchestrator.status import SweepStatus, sweep_status
 from orchestrator.store import ArtifactStore
-from orchestrator.sweep import Sweep, open_sweep
+from orchestrator.sweep import Sweep, all_sweeps, find_sweep, open_sweep
 from supsup_core.errors import InputError
 
 
@@ -53,6 +55,40 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     )
     print(f"output: {sweep.output}")
     return 0
+
+
+def status(wanted: str | None, output: Path, as_json: bool) -> int:
+    """Print the status of one sweep, or of all."""
+    sweeps = [find_sweep(output, wanted)] if wanted else all_sweeps(output) or [find_sweep(output, None)]
+    statuses = [_status(sweep) for sweep in sweeps]
+    if as_json:
+        nodes = [found.to_node() for found in statuses]
+        print(json.dumps(nodes[0] if wanted else nodes, indent=1))
+        return 0
+    for found in statuses:
+        _print(found)
+    return 0
+
+
+def _status(sweep: Sweep) -> SweepStatus:
+    """From the ledgers alone."""
+    return sweep_status(sweep, read_states(sweep), sweep.planned)
+
+
+def _print(found: SweepStatus) -> None:
+    process = f" (process {found.process})" if found.process else ""
+    print(f"{found.sweep_id}: {found.state}{process}")
+    print(f"  {line(found)}")
+    for group in found.groups:
+        print(
+            f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
+            f"evaluations {group.evaluations_done}/{group.evaluations}"
+            + (f", {group.masks} masks" if group.masks is not None else "")
+        )
+        for lost in group.lost:
+            print(f"    made again: {lost}")
+        for failure in group.failures:
+            print(f"    FAILED {failure}")
 
 
 def list_sweeps(folder: Path) -> int:

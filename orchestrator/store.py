@@ -14,16 +14,17 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from orchestrator.files import write_atomically
 from orchestrator.keys import canonical
 from supsup_core.errors import CorruptError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ENTRY = "supsup"
 _BLANK = b"0" * 64
@@ -68,11 +69,13 @@ class ArtifactStore:
 
         One that is there already, and sound, stays: equal keys mean equal results.
         """
+        from safetensors.torch import save  # it loads torch, which a plan does without
+
         if self.has(key):
             with contextlib.suppress(CorruptError):
                 return self.get(key)
         entry = canonical({"facts": dict(facts), "key": key, "sha256": _BLANK.decode()})
-        blob = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
+        blob = save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
         digest = hashlib.sha256(blob).hexdigest()
         (length,) = struct.unpack_from("<Q", blob)
         at = blob.rindex(_MARK + _BLANK, 8, 8 + length) + len(_MARK)
@@ -84,6 +87,8 @@ class ArtifactStore:
 
     def get(self, key: str) -> Artifact:
         """Read and verify an artifact; CorruptError naming the file when its bytes are not those written."""
+        from safetensors.torch import load
+
         path = self.path(key)
         blob = path.read_bytes()
         try:
@@ -97,7 +102,7 @@ class ArtifactStore:
             entry = json.loads(json.loads(header)["__metadata__"][_ENTRY])
             if entry["key"] != key:
                 raise CorruptError(f"{path}: holds the artifact of another key, {entry['key']}")
-            return Artifact(key, safetensors.torch.load(blob), entry["facts"], digest, len(blob))
+            return Artifact(key, load(blob), entry["facts"], digest, len(blob))
         except (ValueError, KeyError, TypeError, struct.error, safetensors.SafetensorError) as error:
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
 

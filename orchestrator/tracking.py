@@ -18,9 +18,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock
 
 from orchestrator.experiment import Experiment
@@ -30,6 +29,9 @@ from orchestrator.plan import VARIANT, Group
 from orchestrator.points import Means, Point, training_points
 from orchestrator.sweep import Sweep
 from supsup_core.errors import SupSupError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BATCH = 900
 """Metrics per log_batch; MLflow takes at most 1000."""

@@ -8,11 +8,10 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from orchestrator import user_modules
 from orchestrator.checkpoints import StoredCheckpoint
@@ -28,6 +27,9 @@ from supsup_core.kernels import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Job = dict[str, Any]
 """A job, as the coordinator makes it: kind, key, worker (its number), and what the kind needs."""

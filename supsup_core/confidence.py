@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
+from supsup_core.autograd import without_gradients
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.base import Learner
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUM_BINS = 15
 """Bins of equal width that the calibration error sorts answers into, as Guo et al. 2017 do."""
@@ -55,7 +59,7 @@ class Confidence:
     told_apart: dict[str, float]
 
 
-@torch.no_grad()
+@without_gradients
 def confidence(
     learner: Learner, mask: int, own: tuple[Tensor, Tensor], others: Tensor, objectives: Sequence[str]
 ) -> Confidence:

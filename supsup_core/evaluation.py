@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
+from supsup_core.autograd import without_gradients
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
@@ -18,6 +19,9 @@ from supsup_core.inference.rules import RULES, Rule
 from supsup_core.methods.base import Dependence, Learner, Method, Recalled
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EVALUATION_VERSION = 7
 """Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
@@ -222,7 +226,7 @@ def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
-@torch.no_grad()
+@without_gradients
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
     """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
     rule = choose[0]
@@ -260,7 +264,7 @@ def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
 
-@torch.no_grad()
+@without_gradients
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
     """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
     images: each run of `decision_group` of them, of one task, has its mask from the first, or it is `given`."""

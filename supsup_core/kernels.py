@@ -7,16 +7,22 @@ takes the ordinary way.
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
-_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+@functools.cache
+def _has_onednn() -> bool:
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
@@ -39,7 +45,7 @@ def products_in(precision: Precision, device: torch.device) -> AbstractContextMa
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T: (batch, fan_in) and (fan_out, fan_in) to (batch, fan_out)."""
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if not _ONEDNN or x.device.type != "cpu" or x.dtype == torch.float64 or followed:
+    if not _has_onednn() or x.device.type != "cpu" or x.dtype == torch.float64 or followed:
         return torch.nn.functional.linear(x, weight)
     if torch.is_autocast_enabled("cpu"):
         x, weight = x.bfloat16(), weight.bfloat16()

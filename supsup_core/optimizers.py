@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from supsup_core.autograd import without_gradients
 from supsup_core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Optimizer(ABC):
@@ -45,7 +48,7 @@ class RMSprop(Optimizer):
         self._parameters = parameters
         self._square_means = [torch.zeros_like(p) for p in parameters]
 
-    @torch.no_grad()
+    @without_gradients
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         for tensors in zip(self._parameters, gradients, self._square_means, strict=True):
             if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors):
@@ -81,7 +84,7 @@ class Adam(Optimizer):
         self._scratch = [torch.empty_like(p) for p in parameters]
         self._steps = torch.zeros((), dtype=torch.int64)
 
-    @torch.no_grad()
+    @without_gradients
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         self._steps += 1
         steps = int(self._steps)
@@ -111,7 +114,7 @@ class SGD(Optimizer):
         self._momentum = momentum
         self._velocities = [torch.zeros_like(p) for p in parameters] if momentum else []
 
-    @torch.no_grad()
+    @without_gradients
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         moving: Sequence[Tensor] = gradients
         if self._momentum:

@@ -6,19 +6,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
+from supsup_core.autograd import without_gradients
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, DivergedError, InputError
 from supsup_core.kernels import Precision, products_in
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.parametrizations import Parametrization
 
-LossGradients = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
 """Weights of all layers, images and labels to the mean loss and its gradient in each weight."""
 
 
@@ -123,7 +126,7 @@ NOWHERE = _Nowhere()
 """Training is not kept until it is over."""
 
 
-@torch.no_grad()
+@without_gradients
 def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
     """Copy kept tensors into live ones of the same names; CorruptError, and nothing copied, when they do not fit."""
     if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in kept.items()}:

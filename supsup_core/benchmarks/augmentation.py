@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from supsup_core import seeding
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
 
 PADDING = 4
 """Black pixels on each side before a `crop_flip`."""
@@ -42,7 +44,7 @@ def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
     rows = top[:, None] + torch.arange(side)
     columns = left[:, None] + torch.arange(side)
     columns[mirrored] = columns[mirrored].flip(1)
-    padded = F.pad(x - black, (PADDING,) * 4) + black
+    padded = torch.nn.functional.pad(x - black, (PADDING,) * 4) + black
     images = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
@@ -70,19 +72,21 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
     left, top = np.minimum(left, width - wide), np.minimum(top, height - high)
     mirror = np.where(drawn[:, -1] < 0.5, 1.0, -1.0)
     grid = _grid((left, top, wide, high), mirror, (height, width), side)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def _grid(
     boxes: tuple[npt.NDArray[np.float64], ...], mirror: npt.NDArray[np.float64], image: tuple[int, int], side: int
 ) -> Tensor:
-    """Where each pixel of the (side, side) result is in an image of (height, width), as F.grid_sample takes it."""
+    """Where each pixel of the (side, side) result is in an image of (height, width), as grid_sample takes it."""
     left, top, wide, high = boxes
     height, width = image
     theta = np.zeros((len(left), 2, 3))
     theta[:, 0, 0], theta[:, 0, 2] = mirror * wide / width, (2 * left + wide) / width - 1
     theta[:, 1, 1], theta[:, 1, 2] = high / height, (2 * top + high) / height - 1
-    return F.affine_grid(torch.from_numpy(theta).float(), [len(left), 1, side, side], align_corners=False)
+    return torch.nn.functional.affine_grid(
+        torch.from_numpy(theta).float(), [len(left), 1, side, side], align_corners=False
+    )
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import BASES, Base, Dataset, Images, base_from, base_node
 from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @BASES.register("held_out")

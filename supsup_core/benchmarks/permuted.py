@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import BENCHMARKS, AlteredTask, Benchmark, Dataset, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PermutedTask(AlteredTask):

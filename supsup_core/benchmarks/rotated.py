@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from supsup_core.benchmarks.base import BENCHMARKS, AlteredTask, Benchmark, Dataset, Task
 from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:

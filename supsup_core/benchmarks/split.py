@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.augmentation import AUGMENTATIONS, middle
 from supsup_core.benchmarks.base import BENCHMARKS, Benchmark, Dataset, Images, Task
 from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SplitTask(Task):

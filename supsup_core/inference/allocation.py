@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES
@@ -138,6 +137,8 @@ def standing_out(slopes: Slopes, num_masks: int, rate: float) -> StandingOut:
     over learned masks only, and untrained ones add to the spread s (pooled within the two groups), which a
     few learned masks could not tell. Needs num_masks >= 2 and three slopes, else nothing stands out.
     """
+    from scipy.special import stdtrit  # a quarter of a second, which a plan need not wait for
+
     learned = slopes[:num_masks]
     order = np.argsort(-learned, kind="stable")
     untrained = slopes[num_masks:]

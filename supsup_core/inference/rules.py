@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
+from supsup_core.autograd import without_gradients
 from supsup_core.errors import InputError
 from supsup_core.methods.base import Learner, Recalled
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Rule(ABC):
@@ -56,7 +59,7 @@ class Known(Rule):
         return torch.full((len(x),), given)
 
 
-@torch.no_grad()
+@without_gradients
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
     """The objective on images x (D, images, *shape) under each of k masks, by one forward pass each: (D, k)."""
     values = []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from supsup_core.masks import codec
 from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
 
 _COUNTED = 16
 """Masks counted together, as bytes."""

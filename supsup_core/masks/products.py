@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from torch import Tensor
 
 from supsup_core.masks import codec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BLOCK = 512
 """Bytes of a mask taken at a time: what they select from, 16 KB of floats, stays in the nearest cache."""
@@ -17,7 +22,10 @@ _CHUNK_BYTES = 64 << 20
 """Float bytes of masks unpacked at a time: bounds memory whatever k is."""
 
 
-_BYTE_FLOATS = torch.from_numpy(codec.unpack(codec.BYTES[:, None], 8).astype("float32"))
+@functools.cache
+def _byte_floats() -> Tensor:
+    """The eight floats that each of the 256 bytes stands for: (256, 8)."""
+    return torch.from_numpy(codec.unpack(codec.BYTES[:, None], 8).astype("float32"))
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
@@ -70,7 +78,7 @@ def multiplied(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
     """Masks as floats, some at a time and in the same place, times the vectors, on their device, whatever that is."""
     device, num_bytes = vectors.device, rows.shape[1]
     step = max(1, _CHUNK_BYTES // (32 * num_bytes))
-    table = _BYTE_FLOATS.to(device)
+    table = _byte_floats().to(device)
     unpacked = torch.empty(min(step, len(rows)) * num_bytes, 8, device=device)
     out = torch.empty(len(vectors), len(rows), device=device)
     for start in range(0, len(rows), step):

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
+from supsup_core.autograd import without_gradients
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
@@ -29,6 +29,9 @@ from supsup_core.training import (
     restore,
     train,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Dependence(Enum):
@@ -76,7 +79,7 @@ class Problem:
         return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
 
 
-States = Sequence[Mapping[str, Tensor]]
+States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
 """The states of some tasks, as `Learned` holds them."""
 
 SHARED = "shared."
@@ -352,7 +355,7 @@ def taken(state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Se
     return found
 
 
-@torch.no_grad()
+@without_gradients
 def accuracy(learner: Learner, task: Task, mask: int) -> float:
     """Share of the task's test images that mask `mask` labels rightly."""
     x, y = task.all_test()

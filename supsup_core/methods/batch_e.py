@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
@@ -29,7 +28,10 @@ from supsup_core.nets.base import Layer, Objective, draw_uniform
 from supsup_core.parametrizations import RankOne
 from supsup_core.training import NOWHERE, Checkpoint
 
-Pair = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pair: TypeAlias = "tuple[Tensor, Tensor]"
 """The vectors of one layer over its outputs (out,) and its inputs (in,)."""
 
 

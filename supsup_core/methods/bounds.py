@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.methods.base import (
@@ -27,6 +25,9 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class OwnWeightsLearner(WeightsLearner):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
@@ -33,6 +32,9 @@ from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Anchored
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FISHER = f"{SHARED}fisher."
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import CorruptError, InputError
@@ -29,6 +28,9 @@ from supsup_core.methods.base import (
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Fixed, Scored
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class HopfieldLearner(WeightsLearner):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
@@ -33,6 +31,9 @@ from supsup_core.methods.base import (
 from supsup_core.nets.base import Layer
 from supsup_core.training import NOWHERE, Checkpoint, Step, train
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _CHUNK = 512
 
 
@@ -41,7 +42,7 @@ def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor],
     last = problem.layers[-1]
     through = torch.eye(last.shape[1], device=problem.device)
     rows = [problem.net.forward([*trunk, through, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
-    return F.normalize(torch.cat(rows), dim=1)
+    return torch.nn.functional.normalize(torch.cat(rows), dim=1)
 
 
 def herd(found: Tensor, count: int) -> Tensor:
@@ -108,7 +109,7 @@ class ICaRLLearner(Learner):
         found = features(problem, trunk, norms, exemplars.images)
         classes = exemplars.classes.to(found.device)
         means = [found[classes == c].mean(0) for c in range(num_tasks * self.num_labels)]
-        self._means = F.normalize(torch.stack(means), dim=1)
+        self._means = torch.nn.functional.normalize(torch.stack(means), dim=1)
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
         own = self._means[mask * self.num_labels : (mask + 1) * self.num_labels]
@@ -155,12 +156,12 @@ class ICaRL(Method):
 
         def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
             leaves = [weight.detach().requires_grad_() for weight in weights]
-            targets = F.one_hot(y, len(head)).float()
+            targets = torch.nn.functional.one_hot(y, len(head)).float()
             if parents:
                 with torch.no_grad():
                     before = problem.net.forward([*old_trunk, old_head, *old_norms], x)
                     targets[:, : len(old_head)] = before.sigmoid()
-            loss = F.binary_cross_entropy_with_logits(problem.net.forward(leaves, x), targets)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(problem.net.forward(leaves, x), targets)
             return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
         recipe = problem.recipe

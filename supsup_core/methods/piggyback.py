@@ -7,12 +7,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import safetensors
 import torch
-from torch import Tensor
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError
@@ -36,6 +35,9 @@ from supsup_core.methods.base import (
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense, Scored
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 """Every score starts at the first; a weight is kept while its score is at least the second."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
@@ -30,6 +29,9 @@ from supsup_core.methods.base import (
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Rotated
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def rotations(problem: Problem, index: int) -> list[Tensor]:

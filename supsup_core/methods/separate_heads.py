@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from supsup_core.benchmarks.base import Task
 from supsup_core.errors import InputError
@@ -27,6 +25,9 @@ from supsup_core.methods.base import (
 from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.parametrizations import Dense, Fixed
 from supsup_core.training import NOWHERE, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @METHODS.register("separate_heads")

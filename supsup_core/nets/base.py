@@ -7,17 +7,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
 from supsup_core.registry import Registry
 
-Objective = Callable[[Tensor, int], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Objective: TypeAlias = "Callable[[Tensor, int], Tensor]"
 """Logits (..., images, num_outputs) and num_labels to one value per leading index; see inference.objectives."""
 
 
@@ -86,7 +87,7 @@ class Net(ABC):
         This default goes through autograd; a net may override it with the same result, faster.
         """
         leaves = [w.detach().requires_grad_() for w in weights]
-        loss = F.cross_entropy(self.forward(leaves, x), y)
+        loss = torch.nn.functional.cross_entropy(self.forward(leaves, x), y)
         return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -98,7 +99,7 @@ class Net(ABC):
         """
 
         def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return F.cross_entropy(self.forward(weights, x), y)
+            return torch.nn.functional.cross_entropy(self.forward(weights, x), y)
 
         gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))([w.detach() for w in weights], x, y)
         return losses.detach(), gradients

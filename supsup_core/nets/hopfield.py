@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @NETS.register("hopfield_mlp")
@@ -44,8 +46,8 @@ class HopfieldMLP(Net):
 
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         first, gate1, second, gate2, last = weights
-        hidden = F.batch_norm(x.flatten(1) @ first.t(), None, None, training=True)
-        hidden = F.silu(hidden * gate1.t())
-        hidden = F.batch_norm(hidden @ second.t(), None, None, training=True)
-        hidden = F.silu(hidden * gate2.t())
+        hidden = torch.nn.functional.batch_norm(x.flatten(1) @ first.t(), None, None, training=True)
+        hidden = torch.nn.functional.silu(hidden * gate1.t())
+        hidden = torch.nn.functional.batch_norm(hidden @ second.t(), None, None, training=True)
+        hidden = torch.nn.functional.silu(hidden * gate2.t())
         return hidden @ last.t()

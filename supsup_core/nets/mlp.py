@@ -7,14 +7,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from supsup_core.autograd import without_gradients
 from supsup_core.kernels import linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
@@ -56,11 +58,11 @@ class MLP(Net):
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         return self._activations(weights, x)[-1]
 
-    @torch.no_grad()
+    @without_gradients
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = self._activations(weights, x)
         log_p = torch.log_softmax(outputs[-1], 1)
-        loss = F.nll_loss(log_p, y)
+        loss = torch.nn.functional.nll_loss(log_p, y)
         delta = log_p.exp_()
         delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
         delta /= len(y)
@@ -71,7 +73,7 @@ class MLP(Net):
                 delta = _through_relu(torch.mm(delta, weights[index]), outputs[index])
         return loss, gradients
 
-    @torch.no_grad()
+    @without_gradients
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = [x.flatten(2)]
         for index, weight in enumerate(weights):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from supsup_core.autograd import without_gradients
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net
 
-Normalise = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ class ResNet(Net):
 
         def normalise(maps: Tensor) -> Tensor:
             if len(weights) == num_layers:
-                return F.batch_norm(maps, None, None, training=True)
-            return F.batch_norm(maps, next(kept), next(kept), training=False)
+                return torch.nn.functional.batch_norm(maps, None, None, training=True)
+            return torch.nn.functional.batch_norm(maps, next(kept), next(kept), training=False)
 
         return self._run(weights[:num_layers], x, normalise)
 
@@ -105,14 +108,14 @@ class ResNet(Net):
         loss, gradients = super().loss_gradients(weights, x.contiguous(memory_format=torch.channels_last), y)
         return loss, [gradient.contiguous() for gradient in gradients]
 
-    @torch.no_grad()
+    @without_gradients
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
 
         def normalise(maps: Tensor) -> Tensor:
             variance, mean = torch.var_mean(maps, (0, 2, 3))
             found.extend((mean, variance))
-            return F.batch_norm(maps, None, None, training=True)
+            return torch.nn.functional.batch_norm(maps, None, None, training=True)
 
         self._run(weights, x, normalise)
         return found
@@ -138,7 +141,7 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
-    return F.conv2d(x, next(weights), stride=convolution.stride, padding=convolution.kernel // 2)
+    return torch.nn.functional.conv2d(x, next(weights), stride=convolution.stride, padding=convolution.kernel // 2)
 
 
 def _around(into: int, block: Block) -> bool:
@@ -201,4 +204,4 @@ class ResNet50(ResNet):
         return _stages((3, 4, 6, 3), bottleneck, 64, (1, 2, 4, 8))
 
     def after_stem(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 3, stride=2, padding=1)
+        return torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)

@@ -64,6 +64,29 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
 
 
+WHETHER_TORCH = "import sys, orchestrator.cli as c\ntry: c.main()\nfinally: print('torch.nn' in sys.modules)"
+
+
+def test_a_plan_and_a_status_answer_without_torch(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """torch takes a second and a half to load, and more than that beside other work."""
+    file = sweep_file()
+
+    def asked(*words: object) -> list[str]:
+        command = [sys.executable, "-c", WHETHER_TORCH, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    first = asked("plan", file, f"output={tmp_path / 'runs'}")
+    assert first[-1] == "True"  # it timed a few batches
+    assert asked("plan", file, f"output={tmp_path / 'runs'}") == [*first[:-1], "False"]
+    assert supsup("sweep", file, "--local").code == 0
+    assert asked("status", f"output={tmp_path / 'runs'}")[-1] == "False"
+    for kept in (tmp_path / "home" / ".cache" / "supsup" / "trials").iterdir():
+        kept.write_text("{}")  # damaged: timed again
+    assert asked("plan", file, "training.num_batches=41", f"output={tmp_path / 'runs'}")[-1] == "True"
+
+
 def test_sweeps_are_listed_with_what_each_scale_costs(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

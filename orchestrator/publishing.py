@@ -1,8 +1,7 @@
-"""Verbs that only look at a finished or running sweep: status, report and export."""
+"""Verbs that make something of what a sweep has learned: report and export."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -14,47 +13,11 @@ from orchestrator.exporting import export_run
 from orchestrator.files import holder_of
 from orchestrator.loading import load_run
 from orchestrator.monitor import conclude
-from orchestrator.progress import line
 from orchestrator.report import write_report
 from orchestrator.state import read_states
-from orchestrator.status import SweepStatus, sweep_status
-from orchestrator.sweep import Sweep, all_sweeps, find_sweep
+from orchestrator.sweep import find_sweep
 from orchestrator.tracking import Tracker, told_in_words, uri_of
 from supsup_core.errors import InputError
-
-
-def status(wanted: str | None, output: Path, as_json: bool) -> int:
-    """Print the status of one sweep, or of all."""
-    sweeps = [find_sweep(output, wanted)] if wanted else all_sweeps(output) or [find_sweep(output, None)]
-    statuses = [_status(sweep) for sweep in sweeps]
-    if as_json:
-        nodes = [found.to_node() for found in statuses]
-        print(json.dumps(nodes[0] if wanted else nodes, indent=1))
-        return 0
-    for found in statuses:
-        _print(found)
-    return 0
-
-
-def _status(sweep: Sweep) -> SweepStatus:
-    """From the ledgers alone."""
-    return sweep_status(sweep, read_states(sweep), sweep.planned)
-
-
-def _print(found: SweepStatus) -> None:
-    process = f" (process {found.process})" if found.process else ""
-    print(f"{found.sweep_id}: {found.state}{process}")
-    print(f"  {line(found)}")
-    for group in found.groups:
-        print(
-            f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
-            f"evaluations {group.evaluations_done}/{group.evaluations}"
-            + (f", {group.masks} masks" if group.masks is not None else "")
-        )
-        for lost in group.lost:
-            print(f"    made again: {lost}")
-        for failure in group.failures:
-            print(f"    FAILED {failure}")
 
 
 def export(wanted: str, output: Path) -> int:
