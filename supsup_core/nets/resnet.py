@@ -140,8 +140,16 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
     return Layer(name, (convolution.width, into, kernel, kernel), into * kernel * kernel)
 
 
+_ONEDNN_BLOCK = 16
+"""With fewer channels than a register has floats, oneDNN writes past its memory in the way back through a 1 × 1
+convolution with a stride, channels last (uxlfoundation/oneDNN issue 6035, seen here with AVX2)."""
+
+
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
-    return torch.nn.functional.conv2d(x, next(weights), stride=convolution.stride, padding=convolution.kernel // 2)
+    stride = convolution.stride
+    if convolution.kernel == 1 and stride > 1 and x.shape[1] < _ONEDNN_BLOCK:
+        x, stride = x[:, :, ::stride, ::stride], 1  # the same pixels, taken beforehand
+    return torch.nn.functional.conv2d(x, next(weights), stride=stride, padding=convolution.kernel // 2)
 
 
 def _around(into: int, block: Block) -> bool:
