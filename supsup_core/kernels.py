@@ -25,6 +25,13 @@ def _has_onednn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+@functools.cache
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it (AVX-512 or later). Without them torch.mm takes forty times as long
+    as in float32, and oneDNN refuses; rounded operands are then multiplied as float32, which gives the same."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
     """How this process computes on CUDA: by algorithms that give the same bits each time, and with products of
     matrices and convolutions in TensorFloat-32, faster and coarser. torch itself takes TF32 for convolutions, which
@@ -49,12 +56,16 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
         return torch.nn.functional.linear(x, weight)
     if torch.is_autocast_enabled("cpu"):
         x, weight = x.bfloat16(), weight.bfloat16()
+        if not _multiplies_bfloat16():
+            with torch.autocast("cpu", enabled=False):
+                return linear(x.float(), weight.float()).bfloat16()
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return product
 
 
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """delta.T @ x: the gradient in a linear layer's weight of outputs delta (batch, fan_out)."""
-    if torch.is_autocast_enabled(x.device.type):  # there, oneDNN's kernel is the slower one
+    rounded = torch.is_autocast_enabled(x.device.type)
+    if rounded and (x.device.type != "cpu" or _multiplies_bfloat16()):  # there, oneDNN's kernel is the slower one
         return torch.mm(delta.t(), x)
     return linear(delta.t(), x.t())
