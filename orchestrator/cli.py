@@ -195,6 +195,31 @@ def export(run: str, arguments: tuple[str, ...]) -> int:
     return publishing.export(run, _output(options))
 
 
+@cli.command(epilog="Example: supsup gc output=runs --delete")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+@click.option("--delete", is_flag=True, help="Delete it. Without this, nothing is touched.")
+def gc(arguments: tuple[str, ...], delete: bool) -> int:
+    """List what an output holds that no sweep there asks for any more: results of sweeps whose folders are gone,
+    states of tasks that are trained, what was set aside as damaged, what interrupted writes left."""
+    from orchestrator import upkeep
+
+    return upkeep.gc(_output_alone(arguments), delete)
+
+
+@cli.command(epilog="Example: supsup fsck output=runs --repair")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+@click.option("--repair", is_flag=True, help="Set aside what is damaged, and run the sweeps that make it again.")
+@_LOCAL
+def fsck(arguments: tuple[str, ...], repair: bool, local: bool) -> int:
+    """Verify every ledger and every artifact of an output against its checksum.
+
+    Exit code 0 when all is sound, or has been repaired; 1 when something is damaged.
+    """
+    from orchestrator import upkeep
+
+    return upkeep.fsck(_output_alone(arguments), repair, local)
+
+
 @cli.command(epilog="Example: supsup ui output=runs --port 5000")
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
@@ -202,10 +227,7 @@ def ui(arguments: tuple[str, ...], port: int) -> int:
     """Serve the MLflow pages of an output on 127.0.0.1, and print the address to open."""
     from orchestrator import server
 
-    unwanted, options = _split(arguments, ("output",))
-    if unwanted is not None:
-        raise click.UsageError(f"{unwanted!r} is not output=DIR")
-    return server.serve(_output(options), port)
+    return server.serve(_output_alone(arguments), port)
 
 
 def _without_torch() -> None:
@@ -233,6 +255,13 @@ def _split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None
 
 def _output(options: dict[str, str]) -> Path:
     return Path(options.get("output", "runs")).expanduser().absolute()
+
+
+def _output_alone(arguments: Sequence[str]) -> Path:
+    unwanted, options = _split(arguments, ("output",))
+    if unwanted is not None:
+        raise click.UsageError(f"{unwanted!r} is not output=DIR")
+    return _output(options)
 
 
 def main() -> None:

@@ -197,6 +197,19 @@ class LedgerReader:
             raise CorruptError(f"{self._path}: the attachment of row {seq} is not what was written")
         return bytes(found[0])
 
+    def verify(self) -> list[Row]:
+        """Every row, with all that is attached to them verified too; CorruptError when anything is not what was
+        written."""
+        rows = self.rows()
+        if self._db is not None:
+            try:
+                _check(self._db)
+                for (seq,) in self._db.execute("SELECT seq FROM attachments ORDER BY seq").fetchall():
+                    self.attachment(seq)
+            except _DAMAGE as error:
+                raise _explained(self._path, error) from error
+        return rows
+
     def __enter__(self) -> LedgerReader:
         return self
 

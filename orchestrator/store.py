@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _ENTRY = "supsup"
 _BLANK = b"0" * 64
+_KEY = re.compile(r"[0-9a-f]{8,64}(-[0-9]{12,})?")
 _MARK = b'\\"sha256\\":\\"'
 
 
@@ -57,7 +59,9 @@ class ArtifactStore:
         self.root = root
 
     def path(self, key: str) -> Path:
-        """Where the artifact of a key is or would be."""
+        """Where the artifact of a key is or would be. CorruptError for what is no key, such as a path leading out."""
+        if not _KEY.fullmatch(key):
+            raise CorruptError(f"{self.root}: {key!r} is not the key of an artifact")
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
@@ -89,6 +93,19 @@ class ArtifactStore:
         """Read and verify an artifact; CorruptError naming the file when its bytes are not those written."""
         from safetensors.torch import load
 
+        blob, entry, digest = self._read(key)
+        try:
+            return Artifact(key, load(blob), entry["facts"], digest, len(blob))
+        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise CorruptError(f"{self.path(key)}: not a readable artifact ({error})") from error
+
+    def verify(self, key: str) -> int:
+        """The size in bytes of an artifact whose bytes are those written; else CorruptError, or FileNotFoundError."""
+        blob, _, _ = self._read(key)
+        return len(blob)
+
+    def _read(self, key: str) -> tuple[bytes, dict[str, Any], str]:
+        """The verified bytes of an artifact, its metadata, and its SHA-256."""
         path = self.path(key)
         blob = path.read_bytes()
         try:
@@ -96,15 +113,23 @@ class ArtifactStore:
             header = blob[8 : 8 + length]
             at = 8 + header.rindex(_MARK) + len(_MARK)
             claimed = blob[at : at + 64]
-            digest = hashlib.sha256(blob[:at] + _BLANK + blob[at + 64 :]).hexdigest()
+            hashed = hashlib.sha256(memoryview(blob)[:at])
+            hashed.update(_BLANK)
+            hashed.update(memoryview(blob)[at + 64 :])
+            digest = hashed.hexdigest()
             if digest.encode() != claimed:
                 raise CorruptError(f"{path}: its bytes do not match its SHA-256")
-            entry = json.loads(json.loads(header)["__metadata__"][_ENTRY])
+            entry: dict[str, Any] = json.loads(json.loads(header)["__metadata__"][_ENTRY])
             if entry["key"] != key:
                 raise CorruptError(f"{path}: holds the artifact of another key, {entry['key']}")
-            return Artifact(key, load(blob), entry["facts"], digest, len(blob))
-        except (ValueError, KeyError, TypeError, struct.error, safetensors.SafetensorError) as error:
+            return blob, entry, digest
+        except (ValueError, KeyError, TypeError, struct.error) as error:
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of all artifacts there are, in no order."""
+        found = (path.stem for path in self.root.glob("??/*.safetensors"))
+        return (key for key in found if _KEY.fullmatch(key))
 
     def require(self, key: str) -> Artifact:
         """`get`, with a missing file told like a corrupt one: CorruptArtifactError with its key."""

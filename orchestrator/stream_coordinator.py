@@ -88,7 +88,7 @@ class StreamCoordinator(Coordinator):
             if decision.mask is not None:
                 self._lineages.extend(decision.mask, segment)
             self._tally.add(segment.task, decision.mask, decision.freed)
-        self._stored = {path.stem for path in self._versions.root.glob("??/*.safetensors")}
+        self._stored = set(self._versions)
         self._missing: dict[str, None] = {}
         self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
         self._superseded = self._stored - set(self._current.values())

@@ -210,7 +210,7 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     sweep = Sweep(config, file.absolute())
     check_output(sweep.output)
     if (sweep.path / "sweep.json").exists():
-        before = _read(sweep.path)
+        before = sweep_at(sweep.path)
         sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
     return sweep
 
@@ -243,12 +243,12 @@ def find_sweep(output: Path, wanted: str | None) -> Sweep:
         raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
     folders.sort(key=lambda folder: (folder / "sweep.json").stat().st_mtime)
     if wanted is None:
-        return _read(folders[-1])
+        return sweep_at(folders[-1])
     exact = [folder for folder in folders if folder.name == wanted]
     named = [folder for folder in folders if folder.name.rpartition("-")[0] == wanted]
     fitting = exact or named or [folder for folder in folders if folder.name.startswith(wanted)]
     if len(fitting) == 1:
-        return _read(fitting[0])
+        return sweep_at(fitting[0])
     names = ", ".join(sorted(folder.name for folder in fitting or folders))
     problem = "several sweeps fit" if fitting else "no such sweep"
     raise InputError(f"{wanted}: {problem} in {output}; there are: {names}")
@@ -257,10 +257,11 @@ def find_sweep(output: Path, wanted: str | None) -> Sweep:
 def all_sweeps(output: Path) -> list[Sweep]:
     """Every sweep of an output folder, by name."""
     check_output(output)
-    return [_read(path.parent) for path in sorted((output / "sweeps").glob("*/sweep.json"))]
+    return [sweep_at(path.parent) for path in sorted((output / "sweeps").glob("*/sweep.json"))]
 
 
-def _read(folder: Path) -> Sweep:
+def sweep_at(folder: Path) -> Sweep:
+    """The sweep that a folder below an output's `sweeps` holds; InputError when its sweep.json is damaged."""
     file = folder / "sweep.json"
     try:
         node = json.loads(file.read_text())

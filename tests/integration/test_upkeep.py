@@ -1,0 +1,149 @@
+"""gc and fsck on outputs that were really run, and then lost or spoilt something."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.files import owned
+from tests.outputs import nns_science, the_ledger
+
+Command = Callable[..., Any]
+
+NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 3},
+    "training": {"num_batches": 300, "learning_rate": 5e-4},
+    "stream": {"segment_batches": 100},
+    "inference": {"strict_images": 0},
+}
+
+
+def everything(output: Path) -> dict[Path, bytes]:
+    """All that gc could touch."""
+    return {
+        path: path.read_bytes() for part in ("store", "sweeps") for path in (output / part).rglob("*") if path.is_file()
+    }
+
+
+def spoil(path: Path) -> bytes:
+    """Flip a bit in the middle of a file; what was in it."""
+    good = path.read_bytes()
+    middle = len(good) // 2
+    path.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
+    return good
+
+
+def test_gc_deletes_what_no_sweep_asks_for_and_only_when_told(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "runs"
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    assert "nothing to delete" in supsup("gc").out
+    kept = everything(output)
+    assert supsup("sweep", sweep_file(), "training.num_batches=31", "name=other", "--local").code == 0
+    assert "nothing to delete" in supsup("gc").out
+    (other,) = output.glob("sweeps/other-*")
+    shutil.rmtree(other)
+    (output / "sweeps" / ".sweep.json.x1").write_bytes(b"a part")
+    (output / "store" / "corrupt").mkdir()
+    (output / "store" / "corrupt" / "0123456789abcdef.0.safetensors").write_bytes(b"x" * 500_000)
+    before = everything(output)
+    found = supsup("gc")
+    assert found.code == 0
+    assert "no sweep asks for it: 7 files" in found.out  # three tasks, four evaluations
+    assert "set aside as damaged: 1 file, 0.5 MB" in found.out
+    assert "a write that was interrupted: 1 file" in found.out
+    assert "nothing was deleted" in found.out
+    assert everything(output) == before
+    with owned(next(output.glob("sweeps/small-*"))):
+        refused = supsup("gc", "--delete")
+    assert refused.code == 2
+    assert "small-" in refused.err
+    assert everything(output).keys() >= before.keys()
+    assert supsup("gc", "--delete").code == 0
+    left = {path: content for path, content in everything(output).items() if path.name not in ("lock", "holder")}
+    assert left == {path: content for path, content in kept.items() if path.name not in ("lock", "holder")}
+    assert "nothing to delete" in supsup("gc").out
+
+
+def test_fsck_finds_every_fault_and_makes_the_lost_again_to_the_bit(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "runs"
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    sound = supsup("fsck")
+    assert (sound.code, sound.err) == (0, "")
+    assert "7 artifacts verified, and every ledger: 0 faults" in sound.out
+    good = {path: path.read_bytes() for path in (output / "store").glob("??/*")}
+    masks = sorted(path for path, content in good.items() if len(content) > 5000)
+    (evaluation, *_) = sorted(path for path, content in good.items() if len(content) < 5000)
+    spoil(masks[0])
+    masks[1].unlink()
+    spoil(evaluation)
+    found = supsup("fsck")
+    assert found.code == 1
+    assert f"{masks[0].relative_to(tmp_path)}: its bytes do not match its SHA-256" in found.out
+    assert f"{masks[1].relative_to(tmp_path)}: missing" in found.out
+    assert f"{evaluation.relative_to(tmp_path)}: " in found.out
+    assert "3 faults" in found.out
+    repaired = supsup("fsck", "--repair", "--local")
+    assert repaired.code == 0, repaired.err
+    assert {path: path.read_bytes() for path in masks} == {path: good[path] for path in masks}
+    assert supsup("fsck").code == 0
+    assert supsup("gc").out.count("store/corrupt") == 2
+
+
+def test_fsck_makes_masks_and_ledgers_of_nns_good_again(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "runs"
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    wanted = nns_science(the_ledger(output))
+    mask, other, *_ = sorted(output.glob("sweeps/*/groups/*/masks/??/*"))
+    spoil(mask)
+    other.unlink()
+    found = supsup("fsck")
+    assert (found.code, found.out.count("makes it again when it is run")) == (1, 2)
+    assert supsup("fsck", "--repair", "--local").code == 0
+    assert nns_science(the_ledger(output)) == wanted
+    with closing(sqlite3.connect(the_ledger(output))) as db:
+        db.execute("UPDATE attachments SET data = zeroblob(8) WHERE seq = (SELECT min(seq) FROM attachments)")
+        db.commit()
+    found = supsup("fsck")
+    assert found.code == 1
+    assert "ledger.sqlite: the attachment of row" in found.out
+    assert supsup("fsck", "--repair", "--local").code == 0
+    assert nns_science(the_ledger(output)) == wanted
+    copy = the_ledger(output).with_name("ledger.previous.sqlite")
+    spoil(copy)
+    assert supsup("fsck", "--repair", "--local").code == 0
+    assert nns_science(the_ledger(output)) == wanted
+
+
+def test_fsck_of_a_damaged_sweep_or_of_no_output_says_what_to_do(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("fsck").code == 2
+    assert supsup("gc", f"output={tmp_path / 'nowhere'}").code == 2
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    (node,) = (tmp_path / "runs").glob("sweeps/*/sweep.json")
+    node.write_text(node.read_text()[:-20])
+    found = supsup("fsck")
+    assert found.code == 1
+    assert "start the sweep again from its file" in found.out
+    refused = supsup("gc", "--delete")
+    assert refused.code == 2
+    assert "damaged" in refused.err
+    assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
+
+
+@pytest.mark.parametrize("verb", ["gc", "fsck"])
+def test_they_take_one_output(supsup: Command, verb: str) -> None:
+    assert supsup(verb, "small").code == 2
