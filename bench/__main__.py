@@ -29,11 +29,12 @@ FOLDER = Path("docs/results/bench")
 
 
 def machine() -> str:
-    """The processor and how many cores of it there are."""
+    """The processor, how many cores of it there are, and the widest instructions that torch finds."""
+    name = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            return f"{line.partition(': ')[2]}, {os.cpu_count()} cores"
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+            name = line.partition(": ")[2]
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
