@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.search import ACCURACY, TASKS
 from orchestrator.trial import WorkerPool, asked_to_pause, asked_to_stop, drive, open_coordinator
@@ -63,10 +64,12 @@ _WorkerHandle: Any = ray.remote(max_restarts=0)(WorkerActor)
 
 
 class RemoteCoordinator:
-    """Calls a CoordinatorActor; its calls are idempotent, so one that was cut short is made again."""
+    """Calls a CoordinatorActor, on this process's node; its calls are idempotent, so one that was cut short is made
+    again."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._actor = _CoordinatorHandle.remote(settings)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = _CoordinatorHandle.options(scheduling_strategy=here).remote(settings)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         deadline = time.monotonic() + CALL_SECONDS
@@ -114,11 +117,19 @@ class ActorPool(WorkerPool):
         self.num_workers = num_workers
         self._settings = settings
         self._options = {"num_cpus": per_worker.get("CPU", 0), "num_gpus": per_worker.get("GPU", 0)}
+        self._starting: dict[int, Any] = {}
         self._actors = [self._start(number) for number in range(num_workers)]
         self._running: dict[Any, tuple[int, Job]] = {}
 
     def _start(self, number: int) -> Any:
-        return _WorkerHandle.options(**self._options).remote({**self._settings, "number": number})
+        actor = _WorkerHandle.options(**self._options).remote({**self._settings, "number": number})
+        self._starting[number] = actor.__ray_ready__.remote()
+        return actor
+
+    def absent(self) -> set[int]:
+        ready, _ = ray.wait(list(self._starting.values()), num_returns=len(self._starting), timeout=0)
+        self._starting = {number: wanted for number, wanted in self._starting.items() if wanted not in ready}
+        return set(self._starting)
 
     def submit(self, worker: int, job: Job) -> None:
         self._running[self._actors[worker].run.remote(job)] = (worker, job)
@@ -133,10 +144,20 @@ class ActorPool(WorkerPool):
             return worker, ray.get(reference, timeout=CALL_SECONDS)
         except RayActorError as error:
             self._actors[worker] = self._start(worker)
-            reason = str(error).splitlines()[0]
-            return worker, {"status": "lost", "key": job["key"], "reason": reason}
+            return worker, {"status": "lost", "key": job["key"], **_cause_of(error)}
         except RayTaskError as error:
             return worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)}
+
+
+_NODE_DIED = "its node has died"
+"""What Ray 2.60 says where an actor's node is gone."""
+
+
+def _cause_of(error: RayActorError) -> dict[str, Any]:
+    """Why a worker died, in Ray's words, and whether that was its node's end: then the job has no part in it."""
+    text = str(error)
+    told = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
+    return {"reason": told[-1] if told else text, "node_lost": error.preempted or _NODE_DIED in text}
 
 
 def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:

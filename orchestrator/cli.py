@@ -10,6 +10,10 @@ import click
 
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
 _LOCAL = click.option("--local", is_flag=True, help="One process, one worker, no Ray.")
+_ADDRESS = click.option(
+    "--address", envvar="RAY_ADDRESS", metavar="HOST:PORT",
+    help="Run on the Ray cluster there (default: RAY_ADDRESS, else a Ray of its own on this machine).",
+)  # fmt: skip
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Workers per training group (resources.num_workers)."
 )
@@ -65,8 +69,9 @@ def sweeps(folder: Path) -> int:
 @click.argument("file", type=click.Path(path_type=Path))
 @_OVERRIDES
 @_LOCAL
+@_ADDRESS
 @_WORKERS
-def sweep(file: Path, overrides: tuple[str, ...], local: bool, workers: int | None) -> int:
+def sweep(file: Path, overrides: tuple[str, ...], local: bool, address: str | None, workers: int | None) -> int:
     """Run a sweep FILE to its end. Run again, it goes on where it stopped.
 
     Any key of the file can be set on the command line; `output=DIR` says where everything is kept
@@ -74,19 +79,20 @@ def sweep(file: Path, overrides: tuple[str, ...], local: bool, workers: int | No
     """
     from orchestrator import commands
 
-    return commands.sweep(file, overrides, local, workers)
+    return commands.sweep(file, overrides, _cluster(local, address), workers)
 
 
 @cli.command(epilog="Example: supsup resume quickstart output=runs")
 @click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR] [data=DIR]")
 @_LOCAL
+@_ADDRESS
 @_WORKERS
-def resume(arguments: tuple[str, ...], local: bool, workers: int | None) -> int:
+def resume(arguments: tuple[str, ...], local: bool, address: str | None, workers: int | None) -> int:
     """Go on where a sweep stopped, from what is on disk. Without SWEEP, the newest."""
     from orchestrator import commands
 
     wanted, options = _split(arguments, ("output", "data"))
-    return commands.resume(wanted, _output(options), options.get("data"), local, workers)
+    return commands.resume(wanted, _output(options), options.get("data"), _cluster(local, address), workers)
 
 
 @cli.command(epilog="Example: supsup status quickstart --json")
@@ -105,13 +111,14 @@ def status(arguments: tuple[str, ...], as_json: bool) -> int:
 @click.argument("sweep")
 @click.argument("arguments", nargs=-1, metavar="[inference.KEY=VALUE]... [output=DIR]")
 @_LOCAL
-def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
+@_ADDRESS
+def evaluate(sweep: str, arguments: tuple[str, ...], local: bool, address: str | None) -> int:
     """Evaluate a SWEEP's trained masks with another inference, logged as new runs. Trains nothing."""
     from orchestrator import commands
 
     overrides = [item for item in arguments if not item.startswith("output=")]
     _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
-    return commands.evaluate(sweep, overrides, _output(options), local)
+    return commands.evaluate(sweep, overrides, _output(options), _cluster(local, address))
 
 
 @cli.command(epilog="Example: supsup fork fig09_permuted_2500 --at-task 500 allocation.name=ratio")
@@ -120,9 +127,16 @@ def evaluate(sweep: str, arguments: tuple[str, ...], local: bool) -> int:
 @click.option("--at-task", type=click.IntRange(min=1), metavar="N", help="Start after N tasks (default: all so far).")
 @click.option("--run", metavar="RUN", help="The run to start from: a part of its name, or its group.")
 @_LOCAL
+@_ADDRESS
 @_WORKERS
 def fork(
-    sweep: str, arguments: tuple[str, ...], at_task: int | None, run: str | None, local: bool, workers: int | None
+    sweep: str,
+    arguments: tuple[str, ...],
+    at_task: int | None,
+    run: str | None,
+    local: bool,
+    address: str | None,
+    workers: int | None,
 ) -> int:
     """Go on from an NNs SWEEP's committed state, under a new name, with something changed.
 
@@ -134,7 +148,7 @@ def fork(
 
     overrides = [item for item in arguments if not item.startswith("output=")]
     _, options = _split([item for item in arguments if item.startswith("output=")], ("output",))
-    return commands.fork(sweep, overrides, Start(at_task, run), _output(options), local, workers)
+    return commands.fork(sweep, overrides, Start(at_task, run), _output(options), _cluster(local, address), workers)
 
 
 @cli.command(epilog="Example: supsup decisions nns_quick --replay allocation.name=ratio allocation.epsilon=0.2")
@@ -195,6 +209,25 @@ def export(run: str, arguments: tuple[str, ...]) -> int:
     return publishing.export(run, _output(options))
 
 
+@cli.group()
+def cluster() -> None:
+    """Ray clusters, from the files that `ray up` starts them by."""
+
+
+@cluster.command(epilog="Example: supsup cluster check ray_cluster.yaml sweeps/fig04_split_imagenet.yaml")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("sweep", type=click.Path(path_type=Path), required=False)
+@_OVERRIDES
+def check(file: Path, sweep: Path | None, overrides: tuple[str, ...]) -> int:
+    """Check a cluster's FILE without a connection, and whether a SWEEP file's workers have room there.
+
+    Beyond what Ray would refuse: keys that the cloud would, secrets, doors left open, spot machines alone.
+    """
+    from orchestrator import clusters
+
+    return clusters.check(file, sweep, overrides)
+
+
 @cli.command(epilog="Example: supsup gc output=runs --delete")
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
 @click.option("--delete", is_flag=True, help="Delete it. Without this, nothing is touched.")
@@ -210,14 +243,15 @@ def gc(arguments: tuple[str, ...], delete: bool) -> int:
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
 @click.option("--repair", is_flag=True, help="Set aside what is damaged, and run the sweeps that make it again.")
 @_LOCAL
-def fsck(arguments: tuple[str, ...], repair: bool, local: bool) -> int:
+@_ADDRESS
+def fsck(arguments: tuple[str, ...], repair: bool, local: bool, address: str | None) -> int:
     """Verify every ledger and every artifact of an output against its checksum.
 
     Exit code 0 when all is sound, or has been repaired; 1 when something is damaged.
     """
     from orchestrator import upkeep
 
-    return upkeep.fsck(_output_alone(arguments), repair, local)
+    return upkeep.fsck(_output_alone(arguments), repair, _cluster(local, address))
 
 
 @cli.command(epilog="Example: supsup ui output=runs --port 5000")
@@ -251,6 +285,11 @@ def _split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None
     if len(words) > 1:
         raise click.UsageError(f"one sweep at a time, not {', '.join(words)}")
     return (words[0] if words else None), options
+
+
+def _cluster(local: bool, address: str | None) -> str | None:
+    """Where to run: in this process (None), on a Ray of its own (`local`), or on the cluster at an address."""
+    return None if local else address or "local"
 
 
 def _output(options: dict[str, str]) -> Path:

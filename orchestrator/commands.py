@@ -38,19 +38,19 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit codes; bad input is 2."""
 
 
-def sweep(file: Path, overrides: Sequence[str], local: bool, num_workers: int | None) -> int:
+def sweep(file: Path, overrides: Sequence[str], cluster: str | None, num_workers: int | None) -> int:
     """Run a sweep file to its end."""
     opened = open_sweep(file, overrides)
     if num_workers is not None:
         opened = replace(opened, config=_with_workers(opened.config, num_workers))
-    return run(opened, local)
+    return run(opened, cluster)
 
 
 def _with_workers(config: SweepConfig, num_workers: int) -> SweepConfig:
     return replace(config, resources=replace(config.resources, num_workers=num_workers))
 
 
-def resume(wanted: str | None, output: Path, data: str | None, local: bool, num_workers: int | None) -> int:
+def resume(wanted: str | None, output: Path, data: str | None, cluster: str | None, num_workers: int | None) -> int:
     """Go on with a sweep from what is on disk."""
     found = find_sweep(output, wanted)
     config = found.config
@@ -58,10 +58,10 @@ def resume(wanted: str | None, output: Path, data: str | None, local: bool, num_
         config = replace(config, data=str(Path(data).expanduser().absolute()))
     if num_workers is not None:
         config = _with_workers(config, num_workers)
-    return run(replace(found, config=config), local)
+    return run(replace(found, config=config), cluster)
 
 
-def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -> int:
+def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str | None) -> int:
     """Evaluate a sweep's trained masks with another inference, as new runs of the sweep."""
     found = find_sweep(output, wanted).with_inference(overrides)
     store = ArtifactStore(found.output / "store")
@@ -77,7 +77,7 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, local: bool) -
         raise InputError(
             f"{found.sweep_id}: {missing} shards are not trained; run `supsup resume {found.sweep_id}` first"
         )
-    return run(found, local, groups)
+    return run(found, cluster, groups)
 
 
 def fork(
@@ -85,20 +85,20 @@ def fork(
     overrides: Sequence[str],
     start: Start,
     output: Path,
-    local: bool,
+    cluster: str | None,
     num_workers: int | None,
 ) -> int:
     """Start another sweep from what one had committed, and run it to its end."""
     made = fork_sweep(find_sweep(output, wanted), overrides, start)
     if num_workers is not None:
         made = replace(made, config=_with_workers(made.config, num_workers))
-    return run(made, local)
+    return run(made, cluster)
 
 
-def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int:
+def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None) -> int:
     """Run what is left of a sweep, show it, project it, report it; returns the exit code."""
     groups = groups or sweep.plan()
-    _refuse_hopeless(sweep, local)
+    _refuse_hopeless(sweep, cluster)
     prepare_data(groups, sweep.data_root)
     with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
         sweep.pause_path.unlink(missing_ok=True)
@@ -111,9 +111,9 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
         with Progress() as progress:
             monitor = Monitor(sweep, groups, described, progress)
             try:
-                unfinished = take_stock(sweep, groups, described, local)
+                unfinished = take_stock(sweep, groups, described, cluster)
                 monitor.start()
-                _launch(sweep, unfinished, local)
+                _launch(sweep, unfinished, cluster)
                 interrupted = sweep.pause_path.exists() and monitor.status().state_when_idle() != "done"
             except KeyboardInterrupt:
                 interrupted = True
@@ -122,10 +122,10 @@ def run(sweep: Sweep, local: bool, groups: Sequence[Group] | None = None) -> int
         return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
 
 
-def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
+def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None) -> None:
     """Run groups to their end. What stops them all, such as a full disk, is told; the ledgers say what was done."""
     try:
-        launch(sweep, unfinished, local)
+        launch(sweep, unfinished, cluster)
     except InputError:
         raise
     except SupSupError as error:
@@ -133,9 +133,9 @@ def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) ->
         log.info("the sweep was stopped", exc_info=True)
 
 
-def _refuse_hopeless(sweep: Sweep, local: bool) -> None:
+def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
     """InputError for what could not be had, before anything waits for it."""
-    if local and sweep.config.search is not None:
+    if cluster is None and sweep.config.search is not None:
         raise InputError("--local: Ray Tune compares the trials of a search; leave --local out")
     resources = sweep.config.resources
     if resources.device == "cpu":

@@ -144,16 +144,21 @@ def _loaded(path: Path) -> DictConfig:
         if "${" in text:
             raise InputError(f"{path}: ${{…}} is not supported; write the value out")
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}{not_yaml(error)}") from error
     if not isinstance(loaded, DictConfig):
         raise InputError(f"{path}: a sweep file is a mapping of keys to values, such as `name: my_sweep`")
     if "name" not in loaded:
         loaded.name = path.stem
     return loaded
+
+
+def not_yaml(error: Exception) -> str:
+    """What is wrong with a text that is no YAML, and where, to be put after the file's name."""
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
+    return f"{where}: not valid YAML: {problem}"
 
 
 def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:

@@ -23,7 +23,7 @@ from supsup_core.errors import CorruptError
 _RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds", "resumed_at")
 
 MAX_RETRIES = 3
-"""How often a job may take its worker down before it is given up."""
+"""How often a job may take its worker down before it is given up. A worker that goes with its node does not count."""
 
 Points = dict[int, list[str]]
 """The evaluation points of a run that can be named so far: tasks learned to the keys of what is tested."""
@@ -94,7 +94,7 @@ class Coordinator(ABC):
             case "failed":
                 self._fail(key, outcome["error"], outcome["traceback"])
             case "lost":
-                self._record("retried", key=key, reason=outcome["reason"])
+                self._record("retried", key=key, reason=outcome["reason"], free=outcome.get("node_lost", False))
                 if self._state.retried[key] > MAX_RETRIES:
                     self._fail(key, f"its worker died {self._state.retried[key]} times: {outcome['reason']}", "")
 

@@ -15,7 +15,7 @@ from orchestrator.config import Resources
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
 from orchestrator.trial import LocalPool, asked_to_pause, drive, open_coordinator
-from supsup_core.errors import SupSupError
+from supsup_core.errors import InputError, SupSupError
 
 
 def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_workers: int) -> dict[str, Any]:
@@ -69,23 +69,23 @@ def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
 
 
 def take_stock(
-    sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], local: bool
+    sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], cluster: str | None
 ) -> dict[str, dict[str, Any]]:
     """The settings of every group that has work left; while a search has any, of all its trials, by which the others
     are judged. Verifies every artifact that is there."""
-    num_workers = 1 if local else sweep.config.resources.num_workers
+    num_workers = 1 if cluster is None else sweep.config.resources.num_workers
     settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
     unfinished = {group_id: found for group_id, found in settings.items() if not _settled(found)}
     return settings if unfinished and sweep.config.search is not None else unfinished
 
 
-def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], local: bool) -> None:
+def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None) -> None:
     """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says."""
-    if local:
+    if cluster is None:
         for settings in unfinished.values():
             drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, asked_to_pause(settings))
     elif unfinished:
-        run_ray(sweep, unfinished)
+        run_ray(sweep, unfinished, cluster)
 
 
 def _settled(settings: dict[str, Any]) -> bool:
@@ -98,8 +98,8 @@ def _settled(settings: dict[str, Any]) -> bool:
     return False
 
 
-def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
-    """Run each group as one Ray Tune trial: an empty head bundle, and one bundle a worker.
+def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> None:
+    """Run each group as one Ray Tune trial.
 
     Raises what a trial raised beyond the failures that its ledger records: SupSupError where that is told in words.
     """
@@ -111,10 +111,6 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
     if sweep.config.resources.device.startswith("cuda"):
         bundle["GPU"] = 1.0
     num_workers = sweep.config.resources.num_workers
-    trainable = tune.with_resources(
-        tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
-        tune.PlacementGroupFactory([{}] + [bundle] * num_workers),
-    )
     search, scheduler = sweep.config.search, None
     if search is not None:
         from orchestrator.early_stopping import LedgeredASHA
@@ -122,9 +118,12 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
         num_tasks = max(found["group"]["size"][0] for found in settings.values())
         stop_files = {group_id: Path(found["stop"]) for group_id, found in settings.items()}
         scheduler = LedgeredASHA(search, num_tasks, stop_files)
-    with _cluster(num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
+    with _connected(cluster, num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(
+                tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
+                _placement([bundle] * num_workers),
+            ),
             param_space={"group": tune.grid_search(list(settings))},
             tune_config=tune.TuneConfig(scheduler=scheduler),
             run_config=tune.RunConfig(
@@ -142,8 +141,9 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def _cluster(num_cpus: int) -> Iterator[None]:
-    """A local Ray of this process's own, with room for `num_cpus`, quiet and gone afterwards."""
+def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
+    """Be connected to a Ray cluster for a while. `local`: one of this process's own, with room for `num_cpus`, quiet
+    and gone afterwards. InputError where there is none at the address, or its token is another."""
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -151,16 +151,34 @@ def _cluster(num_cpus: int) -> Iterator[None]:
     import ray
 
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ray.init(
-        address="local", num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False,
-        log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
-    )  # fmt: skip
+    own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if cluster == "local" else {}
+    try:
+        ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if cluster == "local":
+            raise
+        raise InputError(
+            f"--address: no Ray cluster to be had at {cluster} ({str(error).splitlines()[0]}); "
+            "look with `ray status --address` and at RAY_AUTH_TOKEN_PATH, or leave the address out"
+        ) from error
     for number, handler in ours.items():
         signal.signal(number, handler)  # Ray has put its own in their place
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _placement(workers: list[dict[str, float]]) -> Any:
+    """The bundles of a trial: one for what drives it and writes its ledger, on the node that this process runs on, for
+    there the ledger is; and one for each worker, anywhere."""
+    import ray
+    from ray import tune
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    driver = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+    anywhere: list[dict[str, str]] = [{} for _ in workers]
+    return tune.PlacementGroupFactory([driver, *workers], bundle_label_selector=[here, *anywhere])
 
 
 def prepare_data(groups: Sequence[Group], root: Path | None) -> None:

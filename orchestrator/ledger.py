@@ -17,7 +17,7 @@ Kinds of rows, and their payloads:
   forked    NNs: sweep, group_id, at_task: the rows up to the first commit are that run's
   committed NNs: round, versions, and what the commit cost; all before it is safe on disk
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
-  retried   key, reason: a worker died at it
+  retried   key, reason: a worker died at it; free: with its whole node, which does not count against the job
   failed    key, what, error, traceback
   stopped   num_learned: a search has given its trial up, where it was judged last; diverged, when that is why
   ended     status: done, stopped or failed; without one, the launch was interrupted

@@ -76,7 +76,7 @@ class GroupState:
                 self.trained.pop(key, None)
                 self.lost.append(row)
             case "retried":
-                self.retried[key] = self.retried.get(key, 0) + 1
+                self.retried[key] = self.retried.get(key, 0) + (not row.payload.get("free", False))
             case "failed":
                 self.failed[key] = row
             case "stopped":

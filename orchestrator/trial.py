@@ -37,6 +37,10 @@ class WorkerPool(ABC):
 
     num_workers: int
 
+    def absent(self) -> set[int]:
+        """Workers that cannot take a job yet: they are starting, or wait for room in the cluster."""
+        return set()
+
     @abstractmethod
     def submit(self, worker: int, job: Job) -> None:
         """Give an idle worker a job."""
@@ -113,7 +117,8 @@ def drive(
             coordinator.pause()  # each time: a coordinator that was replaced has not heard of it
         if stop():
             coordinator.stop()
-        jobs = coordinator.next_jobs(sorted(idle), [*in_flight.values(), *set_back]) if idle else []
+        free = sorted(idle - pool.absent())
+        jobs = coordinator.next_jobs(free, [*in_flight.values(), *set_back]) if free else []
         for job in jobs:
             idle.remove(job["worker"])
             in_flight[job["worker"]] = job["key"]

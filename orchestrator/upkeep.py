@@ -52,7 +52,7 @@ def gc(output: Path, delete: bool) -> int:
     return 0
 
 
-def fsck(output: Path, repair: bool, local: bool) -> int:
+def fsck(output: Path, repair: bool, cluster: str | None) -> int:
     """Verify every ledger and artifact of an output and print what is damaged. With `repair`, set that aside, run the
     sweeps it belongs to, which make it again, and verify anew."""
     _check(output)
@@ -67,7 +67,7 @@ def fsck(output: Path, repair: bool, local: bool) -> int:
         _set_aside(damage, found)
     for sweep in {sweep.sweep_id: sweep for damage in found for sweep in damage.sweeps}.values():
         print(f"\n{sweep.sweep_id}: making again what is lost")
-        if commands.run(sweep, local) == commands.INTERRUPTED:
+        if commands.run(sweep, cluster) == commands.INTERRUPTED:
             return commands.INTERRUPTED
     print()
     return DAMAGED if _verified(output) else SOUND

@@ -128,7 +128,7 @@ def kill_all(pid: int) -> None:
             os.kill(victim, signal.SIGKILL)
 
 
-def wait_for(look: Callable[[], Found], seconds: float = 60) -> Found:
+def wait_for(look: Callable[[], Found], seconds: float = 120) -> Found:
     """Wait until `look` finds something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,0 +1,121 @@
+"""Three Ray nodes on one machine, with a token: nodes killed and drained, the driver killed; the same end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.test_kill import assert_same
+from tests.outputs import trained, wait_for
+
+Call = Callable[..., tuple[int, str, str]]
+Launch = Callable[..., Any]
+
+
+class Nodes:
+    """A cluster of `tests.chaos.nodes`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address, *self.ids = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def _tell(self, *words: object) -> Any:
+        assert self._process.stdin is not None
+        print(*words, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def kill(self, number: int) -> None:
+        """End a node with all its processes at once."""
+        self._tell("kill", number)
+
+    def add(self) -> None:
+        """One node more."""
+        self.ids.append(self._tell("add"))
+
+    def drain(self, number: int, seconds: int) -> None:
+        """Tell a node that it will be taken away, as a cloud tells a spot machine."""
+        subprocess.run(
+            [
+                Path(sys.executable).parent / "ray", "drain-node", "--address", self.address,
+                "--node-id", self.ids[number], "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+                "--reason-message", "taken away", "--deadline-remaining-seconds", str(seconds),
+            ],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Nodes]]:
+    """Start a head without CPUs and so many nodes of one CPU each, that let nobody in without their token."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(num_nodes: int) -> Nodes:
+        command = [sys.executable, "-m", "tests.chaos.nodes", str(num_nodes)]
+        started.append(
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        )
+        return Nodes(started[-1])
+
+    yield start
+    for process in started:
+        process.communicate(timeout=60)
+
+
+def test_a_node_that_is_killed_costs_nothing_but_time(
+    call: Call,
+    launch: Launch,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    cluster_of: Callable[[int], Nodes],
+) -> None:
+    file = sweep_file(
+        benchmark={"name": "permuted", "base": "digits", "num_tasks": 12},
+        training={"num_batches": 400},
+        evaluation={"at": [12]},
+        grid={"scenario": ["GG", "GNu"]},
+    )
+    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    cluster = cluster_of(3)
+    process = launch("sweep", file, "--address", cluster.address)
+    wait_for(lambda: {row["worker"] for row in trained(tmp_path / "runs")} == {0, 1})
+    cluster.kill(0)
+    cluster.kill(1)  # one worker's at least; one node is left
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "12/12 shards" in out
+    assert_same(tmp_path / "runs", tmp_path / "wanted")
+
+
+def test_an_address_without_a_cluster_or_with_the_wrong_token_is_told(
+    call: Call,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    cluster_of: Callable[[int], Nodes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = cluster_of(0).address
+    (tmp_path / "token").rename(tmp_path / "right")
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    code, _, err = call("sweep", sweep_file(), "--address", address)
+    assert code == 2
+    assert "RAY_AUTH_TOKEN_PATH" in err
+    assert "Traceback" not in err
