@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.chaos.test_kill import assert_same
-from tests.outputs import trained, wait_for
+from tests.outputs import kill_all, nns_science, the_ledger, trained, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 Launch = Callable[..., Any]
@@ -105,6 +108,7 @@ def test_a_node_that_is_killed_costs_nothing_but_time(
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 
+@pytest.mark.long
 def test_an_address_without_a_cluster_or_with_the_wrong_token_is_told(
     call: Call,
     sweep_file: Callable[..., Path],
@@ -119,3 +123,79 @@ def test_an_address_without_a_cluster_or_with_the_wrong_token_is_told(
     assert code == 2
     assert "RAY_AUTH_TOKEN_PATH" in err
     assert "Traceback" not in err
+
+
+def committed(output: Path) -> int:
+    """Shards trained, or decisions of NNs committed."""
+    for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
+        with closing(sqlite3.connect(path)) as db, suppress(sqlite3.OperationalError):
+            (found,) = db.execute("SELECT count(*) FROM rows WHERE kind IN ('trained', 'decision')").fetchone()
+            return int(found)
+    return 0
+
+
+NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 20},
+    "training": {"num_batches": 600, "learning_rate": 5e-4},
+    "stream": {"segment_batches": 100, "num_streams": 2},
+    "evaluation": {"at": [10, 20]},
+    "inference": {"strict_images": 0},
+    "commit_every": 0.5,
+}
+SHARDS: dict[str, Any] = {
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 60},
+    "training": {"num_batches": 600},
+    "evaluation": {"at": [60]},
+    "grid": {"scenario": ["GG", "GNu"]},
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("node", "total"), [(SHARDS, 60), (NNS, 120)], ids=["60 shards", "NNs"])
+def test_nodes_killed_and_drained_and_the_driver_killed_change_nothing(
+    call: Call,
+    launch: Launch,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    cluster_of: Callable[[int], Nodes],
+    node: dict[str, Any],
+    total: int,
+) -> None:
+    """Run with -s to see how long each took until the next commit."""
+    file = sweep_file(**node)
+    code, _, err = call("sweep", file, "output=wanted", "--local")
+    assert code == 0, err
+    output = tmp_path / "runs"
+    cluster = cluster_of(3)
+    process = launch("sweep", file, "--address", cluster.address)
+
+    def after(share: float, what: str, happens: Callable[[], object]) -> None:
+        """Have something happen once a share of the work is done, and wait for the next commit."""
+        nonlocal process
+        wait_for(lambda: committed(output) >= share * total)
+        before, started = committed(output), time.monotonic()
+        happens()
+        settled = committed(output)
+        wait_for(lambda: committed(output) > settled)
+        print(f"{what}: at {before} of {total}, {settled} when it had happened; {time.monotonic() - started:.1f} s")
+
+    def restart() -> None:
+        nonlocal process
+        kill_all(process.pid)
+        process.communicate()
+        process = launch("resume", "--address", cluster.address)
+
+    after(0.15, "a node killed", lambda: cluster.kill(0))
+    cluster.add()
+    after(0.4, "a node drained", lambda: cluster.drain(1, 5))
+    cluster.add()
+    after(0.65, "the driver killed", restart)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    if node is NNS:
+        assert nns_science(the_ledger(output)) == nns_science(the_ledger(tmp_path / "wanted"))
+    else:
+        assert "60/60 shards" in out
+        assert_same(output, tmp_path / "wanted")
