@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.search import ACCURACY, TASKS
@@ -16,6 +17,9 @@ from orchestrator.trial import WorkerPool, asked_to_pause, asked_to_stop, drive,
 
 if TYPE_CHECKING:  # see trial: the actors alone import it
     from orchestrator.worker import Job, Outcome, Worker
+
+PATIENCE_SECONDS = 10.0
+"""How long a worker may wait for its place in the trial's placement group."""
 
 CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included."""
@@ -111,24 +115,45 @@ class RemoteCoordinator:
 
 
 class ActorPool(WorkerPool):
-    """Worker actors in the placement group of the trial that makes the pool."""
+    """Worker actors in the placement group of the trial that makes the pool, as long as that has room for them.
+
+    Where nodes are lost, Ray moves what the group had there together or not at all. So a worker that has found no place
+    in it for a while is looked for one anywhere in the cluster, and the first to be there is taken.
+    """
 
     def __init__(self, settings: dict[str, Any], num_workers: int, per_worker: dict[str, float]) -> None:
         self.num_workers = num_workers
         self._settings = settings
         self._options = {"num_cpus": per_worker.get("CPU", 0), "num_gpus": per_worker.get("GPU", 0)}
-        self._starting: dict[int, Any] = {}
-        self._actors = [self._start(number) for number in range(num_workers)]
+        self._starting: dict[int, list[tuple[Any, Any]]] = {}
+        self._patience: dict[int, float] = {}
+        self._actors: list[Any] = [None] * num_workers
+        for number in range(num_workers):
+            self._restart(number)
         self._running: dict[Any, tuple[int, Job]] = {}
 
-    def _start(self, number: int) -> Any:
-        actor = _WorkerHandle.options(**self._options).remote({**self._settings, "number": number})
-        self._starting[number] = actor.__ray_ready__.remote()
-        return actor
+    def _restart(self, number: int) -> None:
+        self._starting[number] = []
+        self._patience[number] = time.monotonic() + PATIENCE_SECONDS
+        self._start(number)
+
+    def _start(self, number: int, **where: str) -> None:
+        actor = _WorkerHandle.options(**self._options, **where).remote({**self._settings, "number": number})
+        self._starting[number].append((actor, actor.__ray_ready__.remote()))
 
     def absent(self) -> set[int]:
-        ready, _ = ray.wait(list(self._starting.values()), num_returns=len(self._starting), timeout=0)
-        self._starting = {number: wanted for number, wanted in self._starting.items() if wanted not in ready}
+        for number, candidates in list(self._starting.items()):
+            ready, _ = ray.wait([there for _, there in candidates], timeout=0)
+            if ready:
+                del self._starting[number]
+                for actor, there in candidates:
+                    if there == ready[0]:
+                        self._actors[number] = actor
+                    else:
+                        ray.kill(actor)
+            elif time.monotonic() > self._patience[number]:
+                self._patience[number] = math.inf
+                self._start(number, scheduling_strategy="SPREAD")
         return set(self._starting)
 
     def submit(self, worker: int, job: Job) -> None:
@@ -136,28 +161,47 @@ class ActorPool(WorkerPool):
 
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        return [self._collect(reference) for reference in ready]
+        return [found for reference in ready for found in self._collect(reference)]
 
-    def _collect(self, reference: Any) -> tuple[int, Outcome]:
+    def _collect(self, reference: Any) -> list[tuple[int, Outcome]]:
         worker, job = self._running.pop(reference)
         try:
-            return worker, ray.get(reference, timeout=CALL_SECONDS)
+            outcome = ray.get(reference, timeout=CALL_SECONDS)
+            if outcome is not True:
+                return [(worker, outcome)]
+            cause = {"reason": "the worker could not be reached for a while"}
+        except ActorUnavailableError:
+            # What became of it Ray knows later, and then says so to whoever asks the actor for anything.
+            self._running[self._actors[worker].__ray_ready__.remote()] = (worker, job)
+            return []
         except RayActorError as error:
-            self._actors[worker] = self._start(worker)
-            return worker, {"status": "lost", "key": job["key"], **_cause_of(error)}
+            cause = _cause_of(error)
         except RayTaskError as error:
-            return worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)}
+            return [
+                (worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)})
+            ]
+        ray.kill(self._actors[worker])
+        self._restart(worker)
+        return [(worker, {"status": "lost", "key": job["key"], **cause})]
 
 
 _NODE_DIED = "its node has died"
 """What Ray 2.60 says where an actor's node is gone."""
 
 
+_KILLED_FOR_MEMORY = "running low on memory"
+"""What it says where its monitor has killed a worker before the machine runs out of memory."""
+
+
 def _cause_of(error: RayActorError) -> dict[str, Any]:
-    """Why a worker died, in Ray's words, and whether that was its node's end: then the job has no part in it."""
+    """Why a worker died, in Ray's words, and whether with its node, in which the job has no part, or for its memory."""
     text = str(error)
     told = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
-    return {"reason": told[-1] if told else text, "node_lost": error.preempted or _NODE_DIED in text}
+    return {
+        "reason": told[-1] if told else text,
+        "node_lost": error.preempted or _NODE_DIED in text,
+        "out_of_memory": _KILLED_FOR_MEMORY in text,
+    }
 
 
 def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:

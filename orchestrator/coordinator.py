@@ -85,6 +85,8 @@ class Coordinator(ABC):
         if key in self._state.trained or key in self._state.evaluated:
             return
         match outcome["status"]:
+            case "failed" | "lost" if outcome.get("out_of_memory") and self._halve(key, _first_line(outcome)):
+                pass
             case "done":
                 self._done(outcome)
             case "corrupt":
@@ -109,6 +111,10 @@ class Coordinator(ABC):
     @abstractmethod
     def _what(self, key: str) -> str:
         """A job in words."""
+
+    def _halve(self, key: str, reason: str) -> bool:
+        """Have the tasks of a job that did not fit into memory trained in halves; False where there is one alone."""
+        return False
 
     def _fail(self, key: str, error: str, traceback: str) -> None:
         self._record("failed", key=key, what=self._what(key), error=error, traceback=traceback)
@@ -206,3 +212,7 @@ class Coordinator(ABC):
     def close(self) -> None:
         """Let go of the ledger, leaving the group as it is."""
         self._ledger.close()
+
+
+def _first_line(outcome: Outcome) -> str:
+    return str(outcome.get("error") or outcome["reason"]).splitlines()[0]

@@ -18,6 +18,7 @@ Kinds of rows, and their payloads:
   committed NNs: round, versions, and what the commit cost; all before it is safe on disk
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it; free: with its whole node, which does not count against the job
+  split     key, reason: the tasks of a job did not fit into memory together; from then on its halves are jobs
   failed    key, what, error, traceback
   stopped   num_learned: a search has given its trial up, where it was judged last; diverged, when that is why
   ended     status: done, stopped or failed; without one, the launch was interrupted

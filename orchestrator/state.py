@@ -25,6 +25,7 @@ class GroupState:
     failed: dict[str, Row] = field(default_factory=dict)
     lost: list[Row] = field(default_factory=list)
     retried: dict[str, int] = field(default_factory=dict)
+    split: set[str] = field(default_factory=set)
     decisions: list[Row] = field(default_factory=list)
     met: dict[int, Row] = field(default_factory=dict)
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -77,6 +78,8 @@ class GroupState:
                 self.lost.append(row)
             case "retried":
                 self.retried[key] = self.retried.get(key, 0) + (not row.payload.get("free", False))
+            case "split":
+                self.split.add(key)
             case "failed":
                 self.failed[key] = row
             case "stopped":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from orchestrator.checkpoints import StoredCheckpoint
@@ -22,14 +23,20 @@ class TaskCoordinator(Coordinator):
         super().__init__(settings)
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
-        at_once = settings["tasks_at_once"]
-        shards = self._group["shards"]
-        self._batches = [shards[start : start + at_once] for start in range(0, len(shards), at_once)]
-        """Shards that are trained together: cut from all, so that they are the same after a crash."""
+        self._at_once: int = settings["tasks_at_once"]
+        self._cut()
         self._trained = Prefix(self._keys)
         self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
         self._take_stock()
         self._evaluation_queue = deque(self._evaluations)
+
+    def _cut(self) -> None:
+        """Which shards are trained together: cut from all, so that they are the same after a crash, and halved where
+        they have not fitted into memory."""
+        shards = self._group["shards"]
+        whole = (shards[start : start + self._at_once] for start in range(0, len(shards), self._at_once))
+        self._batches = [part for batch in whole for part in _halved(batch, self._state.split)]
+        self._starts = [0, *itertools.accumulate(len(batch) for batch in self._batches)]
 
     @staticmethod
     def _ledger_remedy(restored: bool) -> str:
@@ -74,7 +81,8 @@ class TaskCoordinator(Coordinator):
         return list(itertools.islice(itertools.chain(*kinds), count))
 
     def _to_train(self, taken: set[str]) -> Iterator[Job]:
-        for batch in self._batches[self._num_trained_prefix() // len(self._batches[0]) :]:
+        first = bisect.bisect_right(self._starts, self._num_trained_prefix()) - 1
+        for batch in self._batches[first:]:
             done = all(shard["key"] in self._state.trained for shard in batch)
             ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
             key = _job_key(batch)
@@ -111,6 +119,13 @@ class TaskCoordinator(Coordinator):
         self._record_results("evaluated" if outcome["key"] in self._evaluations else "trained", outcome["results"])
         self._complete_points()
 
+    def _halve(self, key: str, reason: str) -> bool:
+        if not any(len(batch) > 1 and _job_key(batch) == key for batch in self._batches):
+            return False
+        self._record("split", key=key, reason=reason)
+        self._cut()
+        return True
+
     def _what(self, key: str) -> str:
         if key in self._evaluations:
             return f"evaluation of task {self._task_of(key)}"
@@ -144,6 +159,16 @@ class TaskCoordinator(Coordinator):
             "evaluations_done": self._state.done_evaluations(),
             "accuracy": sum(known) / len(known) if known else 0.0,
         }
+
+
+def _halved(batch: Sequence[dict[str, Any]], split: Container[str]) -> Iterator[Sequence[dict[str, Any]]]:
+    """A batch, or its halves where its job is among those that were split, and so on."""
+    if len(batch) > 1 and _job_key(batch) in split:
+        middle = len(batch) // 2
+        yield from _halved(batch[:middle], split)
+        yield from _halved(batch[middle:], split)
+    else:
+        yield batch
 
 
 def _job_key(batch: Sequence[dict[str, Any]]) -> str:

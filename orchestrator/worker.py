@@ -90,7 +90,10 @@ class Worker:
         except CorruptArtifactError as error:
             return {"status": "corrupt", "key": job["key"], "artifact": error.key, "reason": str(error)}
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger keeps it
-            return failure(job, error)
+            found = failure(job, error)
+        if found["out_of_memory"] and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # only now: until then the traceback holds what was allocated
+        return found
 
     def _segment_job(self, job: Job) -> dict[str, Any]:
         """A part of a round of NNs. What comes back depends on the job alone, but for the seconds it took."""
@@ -239,6 +242,7 @@ def failure(job: Job, error: Exception) -> Outcome:
         "error": f"{type(error).__name__}: {error}",
         "traceback": traceback.format_exc(),
         "diverged": isinstance(error, DivergedError),
+        "out_of_memory": isinstance(error, (MemoryError, torch.OutOfMemoryError)),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.ledger import LedgerReader
 from tests.chaos.test_kill import assert_same
 from tests.outputs import kill_all, nns_science, the_ledger, trained, wait_for
 
@@ -105,6 +106,10 @@ def test_a_node_that_is_killed_costs_nothing_but_time(
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "12/12 shards" in out
+    with LedgerReader(the_ledger(tmp_path / "runs")) as reader:
+        retried = [row.payload for row in reader.rows() if row.kind == "retried"]
+    assert retried
+    assert all(row["free"] and "node" in row["reason"] for row in retried)
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 

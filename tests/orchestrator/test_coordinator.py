@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import drive, open_coordinator
 from orchestrator.worker import Job, Outcome, Worker
+from supsup_core.methods import Problem
+from supsup_core.methods.supsup import SupSup
 from tests.orchestrator.scripted import ScriptedPool, run, state_of
 
 Group = tuple[dict[str, Any], list[str]]
@@ -118,6 +120,56 @@ def test_tf32_and_deterministic_algorithms_are_asked_for(group: dict[str, Any]) 
         Worker({**group, "number": 0, **({"deterministic": True, "tf32": True} if asked else {})})
         assert [part.allow_tf32 for part in precise] == [asked, asked]
         assert torch.are_deterministic_algorithms_enabled() == asked
+
+
+def test_tasks_that_do_not_fit_into_memory_together_are_trained_in_halves(
+    group: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {**group, "ledger": str(tmp_path / "whole.sqlite"), "store": str(tmp_path / "whole")}
+    run(whole, [])
+    together = SupSup.learn_together
+
+    def tight(self: SupSup, problem: Problem, numbers: Sequence[int], *rest: Any) -> Any:
+        if len(numbers) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return together(self, problem, numbers, *rest)
+
+    monkeypatch.setattr(SupSup, "learn_together", tight)
+    group = {**group, "tasks_at_once": 3}
+    run(group, [None, "kill"])
+    assert len(state_of(group).split) == 1
+    pool = run(group, [])
+    state = state_of(group)
+    assert [len(job["shards"]) for job in pool.done if job["kind"] == "train"] == [1, 1, 1]
+    assert len(state.split) == 2
+    assert (state.status, state.retried, state.failed) == ("done", {}, {})
+    assert state.trained.keys() == state_of(whole).trained.keys()
+
+
+def test_a_task_that_alone_does_not_fit_into_memory_fails_in_words(
+    group: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr(SupSup, "learn", full)
+    run(group, [])
+    state = state_of(group)
+    assert state.status == "failed"
+    assert {row.payload["error"] for row in state.failed.values()} == {"MemoryError: nothing left"}
+
+
+def test_workers_that_go_with_their_nodes_are_not_held_against_the_job(group: dict[str, Any]) -> None:
+    coordinator = open_coordinator(group)
+    (job,) = coordinator.next_jobs([0], [])
+    for _ in range(2 * MAX_RETRIES):
+        coordinator.report({"status": "lost", "key": job["key"], "reason": "its node has died", "node_lost": True})
+    assert not coordinator.finished()
+    for _ in range(MAX_RETRIES + 1):
+        assert not coordinator.finished()
+        coordinator.report({"status": "lost", "key": job["key"], "reason": "killed"})
+    assert coordinator.finished()
+    coordinator.close()
 
 
 def test_tasks_at_once_are_one_job_and_a_lost_one_is_made_again_with_the_same_others(group: dict[str, Any]) -> None:
