@@ -36,9 +36,14 @@ class GroupState:
     last: Row | None = None
 
     def apply(self, rows: Iterable[Row]) -> GroupState:
-        """Take further rows; returns itself."""
+        """Take further rows; returns itself. CorruptError for one that does not hold what its kind does."""
         for row in rows:
-            self._apply(row)
+            try:
+                self._apply(row)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise CorruptError(
+                    f"ledger row {row.seq}: not a row {row.kind!r} of this version ({error!r})"
+                ) from error
             self.last = row
         return self
 

@@ -1,0 +1,162 @@
+"""Coverage-guided fuzzing of everything that reads bytes from a disk: any bytes are read right, or refused in words.
+
+    pip install atheris; python -m tests.fuzz {codec,artifact,ledger,rows,sweep,cluster} SECONDS
+
+Starts from sound inputs that it writes itself. Ends at the first input that raises anything else than what a user is
+told, and keeps it as crash-…; libFuzzer prints how many were tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import atheris
+import numpy as np
+
+with atheris.instrument_imports(include=["orchestrator", "supsup_core"]):
+    from orchestrator.cluster_file import read_cluster_file
+    from orchestrator.config import read_sweep
+    from orchestrator.ledger import LedgerReader, LedgerWriter, open_ledger
+    from orchestrator.state import GroupState
+    from orchestrator.store import ArtifactStore
+    from orchestrator.sweep import sweep_at
+    from supsup_core.errors import CorruptError, SupSupError
+    from supsup_core.masks import codec
+
+HERE = Path(tempfile.mkdtemp(dir="/dev/shm"))
+KEY = "0123456789abcdef"
+ROOT = Path(__file__).parents[1]
+KINDS = ["plan", "trained", "evaluated", "point", "decision", "met", "due", "committed"]
+KINDS += ["lost", "retried", "split", "failed", "stopped", "ended"]
+LARGEST = 1 << 24
+"""Weights of a mask that is tried: a few bytes may rightly stand for billions, which take their time."""
+
+
+def blob(size: int, share: float, parts: int = 1) -> bytes:
+    mask = np.random.default_rng(0).random(size) < share
+    return codec.encode(codec.pack(mask), size, [size // parts] * parts)
+
+
+def check_codec(data: bytes) -> None:
+    if len(data) >= 16 and int.from_bytes(data[8:16], "little") > LARGEST:
+        return
+    with suppress(CorruptError):
+        bits, size = codec.decode(data)
+        assert codec.decode(codec.encode(bits, size))[1] == size
+
+
+def artifact() -> tuple[ArtifactStore, bytes]:
+    import torch
+
+    store = ArtifactStore(HERE / "store")
+    store.put(KEY, {"state.mask": torch.arange(40, dtype=torch.uint8)}, {"kind": "trained", "task": 0})
+    return store, store.path(KEY).read_bytes()
+
+
+def check_artifact(data: bytes) -> None:
+    """As it is, and again with the hash that its bytes ask for."""
+    store = ArtifactStore(HERE / "store")
+    for content in (data, _hashed(data)):
+        store.path(KEY).write_bytes(content)
+        with suppress(CorruptError):
+            store.get(KEY)
+        with suppress(CorruptError):
+            store.tensor(KEY, "state.mask")
+
+
+def _hashed(data: bytes) -> bytes:
+    mark = b'\\"sha256\\":\\"'
+    at = data.find(mark) + len(mark)
+    if at < len(mark) or len(data) < at + 64:
+        return data
+    blank = data[:at] + b"0" * 64 + data[at + 64 :]
+    return data[:at] + hashlib.sha256(blank).hexdigest().encode() + data[at + 64 :]
+
+
+def ledger() -> bytes:
+    path = HERE / "seed.sqlite"
+    writer = LedgerWriter(path)
+    writer.append("plan", group={"shards": [], "evaluations": [], "segments_per_task": None}, environment={})
+    writer.commit([("decision", {"mask": 0, "freed": None, "outcome": "allocate"}, b"1234")])
+    writer.append("trained", key=KEY, facts={"accuracy": 0.5}, seconds=1.0)
+    writer.close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=DELETE")
+    db.close()
+    return path.read_bytes()
+
+
+def check_ledger(data: bytes) -> None:
+    path = HERE / "ledger.sqlite"
+    for file in HERE.glob("ledger.*"):
+        file.unlink()
+    path.write_bytes(data)
+    with suppress(SupSupError), LedgerReader(path) as reader:
+        reader.verify()
+    with suppress(SupSupError):
+        writer, _, _ = open_ledger(path)
+        writer.close()
+
+
+def check_rows(data: bytes) -> None:
+    """Rows that were committed as they are, and hold what no program of this version writes."""
+    path = HERE / "rows.sqlite"
+    for file in HERE.glob("rows.*"):
+        file.unlink()
+    provider = atheris.FuzzedDataProvider(data)
+    writer = LedgerWriter(path)
+    for _ in range(provider.ConsumeIntInRange(1, 4)):
+        kind = provider.PickValueInList(KINDS)
+        with suppress(ValueError, RecursionError):
+            payload = json.loads(provider.ConsumeUnicodeNoSurrogates(200))
+            writer.append(kind, **payload if isinstance(payload, dict) else {"key": payload})
+    writer.close()
+    with suppress(SupSupError), LedgerReader(path) as reader:
+        GroupState().apply(reader.rows())
+
+
+def check_sweep(data: bytes) -> None:
+    (HERE / "sweep.json").write_bytes(data)
+    (HERE / "sweep.yaml").write_bytes(data)
+    with suppress(SupSupError):
+        sweep_at(HERE)
+    with suppress(SupSupError):
+        read_sweep(HERE / "sweep.yaml", [])
+
+
+def check_cluster(data: bytes) -> None:
+    (HERE / "cluster.yaml").write_bytes(data)
+    with suppress(SupSupError):
+        assert all("\n" not in problem for problem in read_cluster_file(HERE / "cluster.yaml").problems)
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
+    "codec": (check_codec, lambda: [blob(96, 0.5), blob(400, 0.02), blob(400, 0.02, 4), blob(7, 1.0)]),
+    "artifact": (check_artifact, lambda: [artifact()[1]]),
+    "ledger": (check_ledger, lambda: [ledger()]),
+    "rows": (check_rows, lambda: [b'\x02\x01{"key": "a", "round": 1, "versions": {}}']),
+    "sweep": (check_sweep, lambda: [path.read_bytes() for path in (ROOT / "sweeps").glob("*.yaml")]),
+    "cluster": (check_cluster, lambda: [(ROOT / "ray_cluster.yaml").read_bytes()]),
+}
+
+
+def main(name: str, seconds: int) -> None:
+    check, seeds = TARGETS[name]
+    corpus = HERE / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(seeds()):
+        (corpus / str(number)).write_bytes(seed)
+    print(f"{name}: {len(list(corpus.iterdir()))} seeds, {seconds} s")
+    atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-timeout=30", "-rss_limit_mb=6000"], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
