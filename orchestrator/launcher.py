@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -151,7 +152,10 @@ def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
     import ray
 
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if cluster == "local" else {}
+    own: dict[str, Any] = {}
+    if cluster == "local":
+        own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
+        _keep_token_private()
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
@@ -167,6 +171,25 @@ def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_token_private() -> None:
+    """See to it that a Ray of our own lets nobody in without a token, and that nobody else can read it: Ray would make
+    the file, but readable by all."""
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise InputError(
+            f"{path}: Ray's token cannot be kept there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to a file of yours"
+        ) from error
 
 
 def _placement(workers: list[dict[str, float]]) -> Any:
