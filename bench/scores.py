@@ -1,4 +1,4 @@
-"""The k scores of a one-shot decision: packed masks times a vector, against all masks kept as floats.
+"""The k scores of one-shot decisions, one and sixteen at a time: packed masks times vectors, against masks as floats.
 
 LeNet 300-100 with 500 outputs, k = 2500 random masks (98.5 MB of bits, 3.15 GB of floats), one thread.
 """
@@ -12,6 +12,7 @@ from bench.timing import alternate, medians, ratio
 from supsup_core.masks import codec
 from supsup_core.masks.products import inner_products
 
+TOGETHER = 16
 NUM_MASKS, SIZE = 2500, 784 * 300 + 300 * 100 + 100 * 500
 
 
@@ -23,21 +24,28 @@ def measure(num_masks: int = NUM_MASKS) -> dict[str, float]:
     floats = torch.empty(num_masks, SIZE)
     for row, place in zip(rows, floats, strict=True):
         place.copy_(torch.from_numpy(codec.unpack(row, SIZE)))
-    vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(TOGETHER, SIZE, generator=torch.Generator().manual_seed(0))
+    vector = vectors[0]
     words = torch.from_numpy(rows).view(-1)[: rows.size // 8 * 8].view(torch.int64)
     times = alternate(
         {
             "ours": lambda: inner_products(rows, SIZE, vector[None]),
             "floats": lambda: floats @ vector,
             "read": words.sum,
+            "ours together": lambda: inner_products(rows, SIZE, vectors),
+            "floats together": lambda: floats @ vectors.t(),
         }
     )
     exact = torch.stack([mask.double() @ vector.double() for mask in floats])
     ours = inner_products(rows, SIZE, vector[None])[0].double()
+    together = inner_products(rows, SIZE, vectors)[0].double()
     assert ours.argmax() == (floats @ vector).argmax(), "the same winner"
     return medians(times) | {
         "ratio to floats": ratio(times, "floats", "ours"),
         "reads": 1 / ratio(times, "read", "ours"),
         "memory": rows.nbytes / (floats.numel() * 4),
         "error": float((ours - exact).abs().max() / exact.abs().max()),
+        "ratio to one": ratio(times, "ours", "ours together") * TOGETHER,
+        "ratio to floats together": ratio(times, "floats together", "ours together"),
+        "error together": float((together - exact).abs().max() / exact.abs().max()),
     }

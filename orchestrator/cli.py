@@ -209,6 +209,52 @@ def export(run: str, arguments: tuple[str, ...]) -> int:
     return publishing.export(run, _output(options))
 
 
+_JOBS = click.option(
+    "--address", envvar="RAY_API_SERVER_ADDRESS", default="http://127.0.0.1:8265", show_default=True, metavar="URL",
+    help="The dashboard of the cluster's head, through `ray dashboard ray_cluster.yaml` or ssh -L.",
+)  # fmt: skip
+
+
+@cli.command(epilog="Example: supsup submit sweeps/fig04_split_imagenet.yaml resources.device=cuda output=/shared/runs")
+@click.argument("file", type=click.Path(path_type=Path))
+@_OVERRIDES
+@_JOBS
+@_WORKERS
+@click.option("--detach", is_flag=True, help="Do not wait for it and show its log.")
+@click.option(
+    "--python", default=sys.executable, show_default=True, metavar="PATH",
+    help="The interpreter on the head that supsup is installed for.",
+)  # fmt: skip
+def submit(file: Path, overrides: tuple[str, ...], address: str, workers: int | None, detach: bool, python: str) -> int:
+    """Run a sweep FILE as a job of a Ray cluster, from this working tree, and follow its log.
+
+    The same asked twice is one job. One that failed or was stopped is submitted anew, and goes on where it was.
+    """
+    from orchestrator import jobs
+
+    return jobs.submit(file, overrides, address, python, workers, detach)
+
+
+@cli.command(epilog="Example: supsup logs fig04_split_imagenet")
+@click.argument("job")
+@_JOBS
+def logs(job: str, address: str) -> int:
+    """Follow the log of a submitted JOB, named in full or by how its name begins."""
+    from orchestrator import jobs
+
+    return jobs.logs(job, address)
+
+
+@cli.command(epilog="Example: supsup stop fig04_split_imagenet")
+@click.argument("job")
+@_JOBS
+def stop(job: str, address: str) -> int:
+    """Stop a submitted JOB where nothing is lost: what is done is committed, and the same `submit` goes on with it."""
+    from orchestrator import jobs
+
+    return jobs.stop(job, address)
+
+
 @cli.group()
 def cluster() -> None:
     """Ray clusters, from the files that `ray up` starts them by."""

@@ -92,4 +92,8 @@ def holder_of(folder: Path) -> int | None:
 
 def as_typed(path: Path) -> str:
     """A path as a person here would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # deleted under this process, as the folder of a job that is stopped
+        return str(path)
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,9 +1,9 @@
 """A Ray cluster of several nodes on this machine, in a process of its own, which has Ray read the token when it starts.
 
-    python -m tests.chaos.nodes NODES
+    python -m tests.chaos.nodes NODES [PORT]
 
-Prints the cluster's address and the ids of its nodes, one CPU each, beside a head without any; then obeys `kill N` and
-`add` on standard input until that ends.
+Prints the cluster's address and the ids of its nodes, one CPU each, beside a head without any, whose dashboard is at
+PORT; then obeys `kill N` and `add` on standard input until that ends.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 
-def main(num_nodes: int) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+def main(num_nodes: int, port: int | None = None) -> None:
+    head = {"include_dashboard": True, "dashboard_port": port} if port else {"include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head})
     nodes: list[Any] = [cluster.add_node(num_cpus=1) for _ in range(num_nodes)]
     print(json.dumps([cluster.address, *(node.node_id for node in nodes)]), flush=True)
     for line in sys.stdin:
@@ -31,4 +32,4 @@ def main(num_nodes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.ledger import LedgerReader
@@ -60,7 +62,7 @@ class Nodes:
 
 
 @pytest.fixture
-def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Nodes]]:
+def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Nodes]]:
     """Start a head without CPUs and so many nodes of one CPU each, that let nobody in without their token."""
     token = tmp_path / "token"
     token.touch(mode=0o600)
@@ -70,8 +72,8 @@ def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     started: list[subprocess.Popen[str]] = []
 
-    def start(num_nodes: int) -> Nodes:
-        command = [sys.executable, "-m", "tests.chaos.nodes", str(num_nodes)]
+    def start(*arguments: int) -> Nodes:
+        command = [sys.executable, "-m", "tests.chaos.nodes", *map(str, arguments)]
         started.append(
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -84,12 +86,13 @@ def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         process.communicate(timeout=60)
 
 
+@pytest.mark.long  # a minute and a half
 def test_a_node_that_is_killed_costs_nothing_but_time(
     call: Call,
     launch: Launch,
     sweep_file: Callable[..., Path],
     tmp_path: Path,
-    cluster_of: Callable[[int], Nodes],
+    cluster_of: Callable[..., Nodes],
 ) -> None:
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 12},
@@ -118,7 +121,7 @@ def test_an_address_without_a_cluster_or_with_the_wrong_token_is_told(
     call: Call,
     sweep_file: Callable[..., Path],
     tmp_path: Path,
-    cluster_of: Callable[[int], Nodes],
+    cluster_of: Callable[..., Nodes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address = cluster_of(0).address
@@ -137,6 +140,53 @@ def committed(output: Path) -> int:
             (found,) = db.execute("SELECT count(*) FROM rows WHERE kind IN ('trained', 'decision')").fetchone()
             return int(found)
     return 0
+
+
+@pytest.mark.long
+def test_a_submitted_sweep_is_one_job_and_one_whose_driver_was_killed_goes_on(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path, cluster_of: Callable[..., Nodes]
+) -> None:
+    """From a working tree in which nothing of ours is, to the interpreter that supsup is installed for."""
+    file = sweep_file(
+        benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
+        training={"num_batches": 400},
+        evaluation={"at": [40]},
+    )
+    output = tmp_path / "kept"
+    (tmp_path / ".gitignore").write_text("home/\ntoken\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster_of(2, port)
+    asked = ("submit", file, f"output={output}", "--address", f"http://127.0.0.1:{port}")
+    code, out, err = call(*asked, "--detach")
+    assert code == 0, err
+    name = out.split(":")[0]
+    assert "is there already" in call(*asked, "--detach")[1]
+    wait_for(lambda: trained(output))
+    (driver,) = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if "orchestrator.cli" in (words := process.info["cmdline"] or []) and f"output={output}" in words
+        and "sweep" in words and "-c" not in words
+    ]  # fmt: skip
+    kill_all(driver)
+    assert call("logs", name, *asked[-2:])[0] == 1
+    before = len(trained(output))
+    code, out, err = call(*asked)
+    assert code == 0, out + err
+    assert f"{name}-2: submitted" in out
+    assert "40/40 shards" in out
+    assert before < len(trained(output)) == 40
+    assert "is there already (SUCCEEDED)" in call(*asked)[1]
+    file.write_text(file.read_text() + "\n# another tree\n")
+    code, out, _ = call(*asked, "training.num_batches=4000", "--detach")
+    other = out.split(":")[0]
+    wait_for(lambda: len(trained(output)) > 40)
+    assert call("stop", other, *asked[-2:])[0] == 0
+    code, out, _ = call("logs", other, *asked[-2:])
+    assert code == 130
+    assert "Go on with: supsup resume" in out
 
 
 NNS: dict[str, Any] = {
@@ -164,7 +214,7 @@ def test_nodes_killed_and_drained_and_the_driver_killed_change_nothing(
     launch: Launch,
     sweep_file: Callable[..., Path],
     tmp_path: Path,
-    cluster_of: Callable[[int], Nodes],
+    cluster_of: Callable[..., Nodes],
     node: dict[str, Any],
     total: int,
 ) -> None:

@@ -19,6 +19,7 @@ Command = Callable[..., Any]
 
 VERBS = (
     "plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "compare", "export", "ui",
+    "gc", "fsck", "submit", "logs", "stop",
 )  # fmt: skip
 
 
