@@ -174,9 +174,9 @@ def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
 
 
 def _keep_token_private() -> None:
-    """See to it that a Ray of our own lets nobody in without a token, and that nobody else can read it: Ray would make
-    the file, but readable by all."""
-    if os.environ.setdefault("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
+    """A Ray of our own lets nobody in without the user's token. See to it that nobody else can read that: Ray would
+    make the file, but readable by all."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
         return
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     try:
