@@ -185,9 +185,13 @@ def _keep_token_private() -> None:
             if path.stat().st_mode & 0o077:
                 path.chmod(0o600)
             return
-        with contextlib.suppress(FileExistsError):  # another sweep's, this very moment
-            with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        if not path.is_file():
+            raise InputError(
+                f"{path.parent}: is no folder; Ray's token is kept there, or where RAY_AUTH_TOKEN_PATH says"
+            ) from None
     except OSError as error:
         raise InputError(
             f"{path}: Ray's token cannot be kept there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to a file of yours"
