@@ -18,8 +18,8 @@ from orchestrator.trial import WorkerPool, asked_to_pause, asked_to_stop, drive,
 if TYPE_CHECKING:  # see trial: the actors alone import it
     from orchestrator.worker import Job, Outcome, Worker
 
-PATIENCE_SECONDS = 10.0
-"""How long a worker may wait for its place in the trial's placement group."""
+PATIENCE_SECONDS = 30.0
+"""How long a worker may take to start in the trial's placement group before it is looked for a place elsewhere too."""
 
 CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included."""
