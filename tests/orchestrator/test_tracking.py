@@ -36,7 +36,7 @@ def track(sweep: Sweep) -> Tracker:
 def run_sweep(sweep: Sweep) -> None:
     groups = sweep.plan()
     sweep.save(groups)
-    launch(sweep, take_stock(sweep, groups, describe(sweep.folder), local=True), local=True)
+    launch(sweep, take_stock(sweep, groups, describe(sweep.folder), cluster=None), cluster=None)
 
 
 def client(sweep: Sweep) -> Any:
@@ -197,13 +197,13 @@ def test_the_sweeps_own_run_has_the_mean_over_seeds_once_all_are_in(
     sweep = open_sweep(sweep_file(seeds=[0, 1]), [])
     groups = sweep.plan()
     sweep.save(groups)
-    unfinished = take_stock(sweep, groups, describe(sweep.folder), local=True)
+    unfinished = take_stock(sweep, groups, describe(sweep.folder), cluster=None)
     first = groups[0].group_id
-    launch(sweep, {first: unfinished.pop(first)}, local=True)
+    launch(sweep, {first: unfinished.pop(first)}, cluster=None)
     uid = f"{sweep.sweep_id}/sweep/{sweep.sweep_id}"
     track(sweep).project()
     assert points(sweep)[uid] == {}
-    launch(sweep, unfinished, local=True)
+    launch(sweep, unfinished, cluster=None)
     track(sweep).project()
     track(sweep).project()
     found = points(sweep)
