@@ -83,6 +83,7 @@ def assert_same(ours: Path, wanted: Path) -> None:
     assert run_statuses(ours, "small") == {"FINISHED"}
 
 
+@pytest.mark.timeout(600)
 def test_kills_of_every_target_change_nothing(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

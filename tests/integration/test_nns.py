@@ -96,6 +96,7 @@ def test_a_run_goes_on_elsewhere_from_its_output_alone(
     assert nns_science(the_ledger(tmp_path / "elsewhere")) == nns_science(the_ledger(wanted))
 
 
+@pytest.mark.long  # a minute; tests/orchestrator does the same with workers that answer in any order
 def test_one_worker_or_two_make_the_same_masks_of_four_streams(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cluster_file import read_cluster_file
@@ -114,6 +114,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(sorted(yaml.safe_load(FILE.read_text())))
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
 def test_whatever_stands_in_it_the_check_ends_in_words(tmp_path_factory: pytest.TempPathFactory, wrong: Node) -> None:
     path = tmp_path_factory.getbasetemp() / "wrong.yaml"
