@@ -167,7 +167,7 @@ class ActorPool(WorkerPool):
         worker, job = self._running.pop(reference)
         try:
             outcome = ray.get(reference, timeout=CALL_SECONDS)
-            if outcome is not True:
+            if outcome is not True:  # which only __ray_ready__ gives
                 return [(worker, outcome)]
             cause = {"reason": "the worker could not be reached for a while"}
         except ActorUnavailableError:

@@ -144,7 +144,8 @@ def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
         raise InputError(
             f"resources.device: {resources.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
         )
-
+    if cluster not in (None, "local"):
+        return  # devices are on its nodes, which may have yet to come
     found = torch.cuda.device_count()
     if found < resources.num_workers:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", 
 def describe(folder: Path) -> dict[str, Any]:
     """Versions, machine, and the git revision of `folder` ("" outside a repository)."""
     return {
-        "versions": versions(),
+        "versions": dict(versions()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -24,11 +25,13 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """The versions of this program and of what it computes and keeps with."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+@functools.cache
 def processor() -> str:
     """The name of this machine's processor."""
     try:

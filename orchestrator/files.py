@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def is_partial(path: Path) -> bool:
+    """Whether it has a name that `write_atomically` gives a file until it is whole."""
+    return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

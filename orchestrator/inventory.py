@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.files import holder_of
+from orchestrator.files import holder_of, is_partial
 from orchestrator.ledger import LedgerReader, snapshot_path
 from orchestrator.state import GroupState, read_state
 from orchestrator.store import ArtifactStore
@@ -79,10 +79,14 @@ def leftovers(output: Path) -> list[Leftover]:
     """
     needed: set[str] = set()
     unfinished = False
-    for folder in _sweep_folders(output):
+    for folder in sorted({path.parent for path in (output / "sweeps").glob("*/groups")} | {*_sweep_folders(output)}):
         sweep = sweep_at(folder)
         for group_id in _group_ids(sweep):
             state = read_state(sweep, group_id)
+            if not state.plan:
+                raise CorruptError(
+                    f"{sweep.ledger_path(group_id)}: tells nothing; `supsup fsck --repair` makes it good"
+                )
             needed |= _needed(state)
             unfinished |= state.status != "done"
     store, states = ArtifactStore(output / "store"), ArtifactStore(output / "store" / "unfinished")
@@ -95,8 +99,8 @@ def leftovers(output: Path) -> list[Leftover]:
             found.append((states.path(key), "no sweep asks for its task"))
     found += [(path, "set aside as damaged") for path in _set_aside(output)]
     for part in ("store", "sweeps"):
-        for path in (output / part).rglob(".*"):
-            found.append((path, "a write that was interrupted"))
+        partial = (path for path in (output / part).rglob(".*") if is_partial(path))
+        found += [(path, "a write that was interrupted") for path in partial]
     found += [(path, "a claim on a task") for path in (output / "store" / "claims").glob("*.lock")]
     return [Leftover(path, why, path.stat().st_size) for path, why in sorted(found) if path.is_file()]
 

@@ -154,11 +154,12 @@ def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
     """A client of a head's job server; InputError where there is none, or it lets nobody in."""
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         yield JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--address: the jobs of {address} cannot be had ({(str(error) or '?').splitlines()[0]}); name the head's "
             "dashboard, such as http://127.0.0.1:8265, have ray[default] on both sides, and the cluster's token here"

@@ -51,7 +51,9 @@ def test_gc_deletes_what_no_sweep_asks_for_and_only_when_told(
     assert "nothing to delete" in supsup("gc").out
     (other,) = output.glob("sweeps/other-*")
     shutil.rmtree(other)
-    (output / "sweeps" / ".sweep.json.x1").write_bytes(b"a part")
+    (output / "sweeps" / ".sweep.json.k3x_9a0b").write_bytes(b"a part")
+    (output / "sweeps" / ".theirs").write_bytes(b"of no write of ours")
+    kept[output / "sweeps" / ".theirs"] = b"of no write of ours"
     (output / "store" / "corrupt").mkdir()
     (output / "store" / "corrupt" / "0123456789abcdef.0.safetensors").write_bytes(b"x" * 500_000)
     before = everything(output)
@@ -141,6 +143,8 @@ def test_fsck_of_a_damaged_sweep_or_of_no_output_says_what_to_do(
     refused = supsup("gc", "--delete")
     assert refused.code == 2
     assert "damaged" in refused.err
+    node.unlink()
+    assert supsup("gc", "--delete").code == 2
     assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
 
 
