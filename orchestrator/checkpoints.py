@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.store import ArtifactStore
@@ -24,9 +23,9 @@ _COST_SHARE = 50
 class StoredCheckpoint(Checkpoint):
     """States of one shard's training, as artifacts of their own beside the store's."""
 
-    def __init__(self, store: Path, key: str, every: float = 0.0) -> None:
-        """store: the folder of the ArtifactStore that the shard itself will be in. every: seconds between states."""
-        self._states = ArtifactStore(store / "unfinished")
+    def __init__(self, store: ArtifactStore, key: str, every: float = 0.0) -> None:
+        """store: where the shard itself will be. every: seconds between states."""
+        self._states = store.child("unfinished")
         self._key = key
         self._every = every
         self._wait = every
@@ -38,8 +37,7 @@ class StoredCheckpoint(Checkpoint):
 
     def _keys(self) -> list[str]:
         """Of all states there are, the newest first."""
-        found = self._states.path(self._key).parent.glob(f"{self._key}-*.safetensors")
-        return sorted((path.stem for path in found), reverse=True)
+        return sorted(self._states.beginning(self._key), reverse=True)
 
     def kept(self) -> Iterator[Mapping[str, Tensor]]:
         for key in self._keys():

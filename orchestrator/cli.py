@@ -83,28 +83,55 @@ def sweep(file: Path, overrides: tuple[str, ...], local: bool, address: str | No
 
 
 @cli.command(epilog="Example: supsup resume quickstart output=runs")
-@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR] [data=DIR]")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR] [data=DIR] [storage=URL]")
 @_LOCAL
 @_ADDRESS
 @_WORKERS
 def resume(arguments: tuple[str, ...], local: bool, address: str | None, workers: int | None) -> int:
-    """Go on where a sweep stopped, from what is on disk. Without SWEEP, the newest."""
+    """Go on where a sweep stopped, from what is on disk. Without SWEEP, the newest.
+
+    With storage=URL, what is newer there is fetched first: the output may be a new folder on another machine.
+    """
     from orchestrator import commands
 
-    wanted, options = _split(arguments, ("output", "data"))
-    return commands.resume(wanted, _output(options), options.get("data"), _cluster(local, address), workers)
+    wanted, options = _split(arguments, ("output", "data", "storage"))
+    data, storage = options.get("data"), options.get("storage")
+    return commands.resume(wanted, _output(options), data, storage, _cluster(local, address), workers)
 
 
 @cli.command(epilog="Example: supsup status quickstart --json")
-@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR]")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] [output=DIR | storage=URL]")
 @_JSON
 def status(arguments: tuple[str, ...], as_json: bool) -> int:
-    """Show what is done, running and failed, and the time left. Reads the ledgers only."""
+    """Show what is done, running and failed, and the time left. Reads the ledgers only.
+
+    With storage=URL, of sweeps that run anywhere, by the newest snapshots of their ledgers.
+    """
     _without_torch()
     from orchestrator import planning
 
-    wanted, options = _split(arguments, ("output",))
+    wanted, options = _split(arguments, ("output", "storage"))
+    if "storage" in options:
+        return planning.stored_status(wanted, options["storage"], as_json)
     return planning.status(wanted, _output(options), as_json)
+
+
+@cli.command(epilog="Example: supsup fetch fig09_permuted_2500 storage=s3://bucket/runs output=here")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP] storage=URL [output=DIR]")
+def fetch(arguments: tuple[str, ...]) -> int:
+    """Bring a SWEEP, or all, from a storage to an output here: to report it, compare its runs or look at its decisions.
+
+    Its ledgers come at once; trained masks when they are asked for.
+    """
+    from orchestrator import stored_sweeps
+    from orchestrator.storage import ASKING_SECONDS, Storage
+
+    wanted, options = _split(arguments, ("output", "storage"))
+    if "storage" not in options:
+        raise click.UsageError("storage=URL is missing: where to fetch from")
+    names = stored_sweeps.fetch(Storage(options["storage"], ASKING_SECONDS), _output(options), wanted)
+    print("\n".join(f"{name}: is in {_output(options)} as its storage knows it" for name in names))
+    return 0
 
 
 @cli.command(epilog="Example: supsup evaluate quickstart inference.rule=binary inference.objective=energy")

@@ -27,7 +27,7 @@ from orchestrator.plan import Group
 from orchestrator.progress import Progress
 from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState, read_states
-from orchestrator.store import ArtifactStore
+from orchestrator.stored_sweeps import fetch, fetched, prepare, publish, stored
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
 from orchestrator.tracking import told_in_words, uri_of
 from supsup_core.errors import InputError, SupSupError
@@ -41,6 +41,9 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 def sweep(file: Path, overrides: Sequence[str], cluster: str | None, num_workers: int | None) -> int:
     """Run a sweep file to its end."""
     opened = open_sweep(file, overrides)
+    if opened.storage is not None and stored(opened):
+        fetch(opened.storage, opened.output, opened.sweep_id)
+        opened = open_sweep(file, overrides)
     if num_workers is not None:
         opened = replace(opened, config=_with_workers(opened.config, num_workers))
     return run(opened, cluster)
@@ -50,9 +53,16 @@ def _with_workers(config: SweepConfig, num_workers: int) -> SweepConfig:
     return replace(config, resources=replace(config.resources, num_workers=num_workers))
 
 
-def resume(wanted: str | None, output: Path, data: str | None, cluster: str | None, num_workers: int | None) -> int:
-    """Go on with a sweep from what is on disk."""
-    found = find_sweep(output, wanted)
+def resume(
+    wanted: str | None,
+    output: Path,
+    data: str | None,
+    storage: str | None,
+    cluster: str | None,
+    num_workers: int | None,
+) -> int:
+    """Go on with a sweep from what is on disk, or newer in the storage."""
+    found = fetched(storage, output, wanted)
     config = found.config
     if data is not None:
         config = replace(config, data=str(Path(data).expanduser().absolute()))
@@ -64,9 +74,9 @@ def resume(wanted: str | None, output: Path, data: str | None, cluster: str | No
 def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str | None) -> int:
     """Evaluate a sweep's trained masks with another inference, as new runs of the sweep."""
     found = find_sweep(output, wanted).with_inference(overrides)
-    store = ArtifactStore(found.output / "store")
     groups = found.plan()
-    missing = sum(not store.has(shard.key) for group in groups for shard in group.shards)
+    there = set(found.store)
+    missing = sum(shard.key not in there for group in groups for shard in group.shards)
     states = read_states(found)
     missing += sum(
         group.size[0] - states.get(group.group_id, GroupState()).done_shards()
@@ -101,6 +111,8 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     _refuse_hopeless(sweep, cluster)
     prepare_data(groups, sweep.data_root)
     with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
+        if sweep.storage is not None:
+            prepare(sweep)
         sweep.pause_path.unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _Interrupt(sweep, any(group.experiment.allocation for group in groups)))
@@ -210,6 +222,8 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
             print(f"made again: {lost}")
         for failure in group.failures:
             print(f"FAILED  {failure}")
+    if sweep.pause_path.exists() and (told := sweep.pause_path.read_text()):
+        print(f"WARNING  {told}")
     if interrupted:
         print(f"interrupted; everything finished is committed. Go on with: {resume_command(sweep)}")
     elif now.state_when_idle() != "done":
@@ -218,6 +232,8 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
             f"Mend the cause, then: {resume_command(sweep)}"
         )
     written = _close_tracking(sweep, monitor, report)
+    if sweep.storage is not None:
+        written &= _close_storage(sweep, report)
     if interrupted:
         return INTERRUPTED
     return DONE if written and now.state_when_idle() == "done" else FAILED
@@ -232,6 +248,18 @@ def _close_tracking(sweep: Sweep, monitor: Monitor, report: Report | None) -> bo
         log.warning("%s", error)
         log.info("MLflow could not be written", exc_info=True)
         return False
+    return True
+
+
+def _close_storage(sweep: Sweep, report: Report | None) -> bool:
+    """Have in the storage what it is owed. The results are here without it: trouble is told, not raised."""
+    try:
+        publish(sweep, report.files if report else [])
+    except SupSupError as error:
+        log.warning("%s", error)
+        print(f"what the storage is owed is here, and goes there with: {resume_command(sweep)}")
+        return False
+    print(f"storage: {sweep.config.storage}")
     return True
 
 

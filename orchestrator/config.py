@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from orchestrator.experiment import EXPERIMENT_KEYS, EvaluationConfig
 from orchestrator.merging import Node, merge
 from orchestrator.search import Search
+from orchestrator.storage import check_url
 from supsup_core.errors import InputError
 from supsup_core.evaluation import Inference
 from supsup_core.nns import Budget
@@ -34,7 +35,8 @@ class Resources:
     `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
     rest is on disk. `deterministic` and `tf32` are for CUDA: algorithms that give the same bits each time, and
     matrix products in TensorFloat-32. `tasks_at_once`: how many tasks a worker trains together, where they
-    stand alone and the method can stack them; without it, as many as pay.
+    stand alone and the method can stack them; without it, as many as pay. `cache_gb`: the most gigabytes of what is
+    in the sweep's `storage` that a machine keeps here too.
     """
 
     num_workers: int = 2
@@ -44,12 +46,15 @@ class Resources:
     deterministic: bool = False
     tf32: bool = False
     tasks_at_once: int | None = None
+    cache_gb: float = 50.0
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "state_mb", "tasks_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"resources.{name}: must be at least 1, not {value}")
+        if not self.cache_gb > 0:
+            raise InputError(f"resources.cache_gb: must be a positive number of gigabytes, not {self.cache_gb}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,9 @@ class SweepConfig:
     `scale` names come before the command line's, and `paper` is the file as it stands.
     `commit_every`: the most seconds of training between two commits of NNs, or between two states of a task that is
     being trained. `tracking`: the address of an MLflow server; without it, the output has a store of its own.
+    `storage`: the URL of a folder (s3://, gs://, file://) that artifacts, snapshots of the ledgers and reports go to,
+    so that any machine can go on; `output` is a cache of it then. `snapshot_every`: the most seconds between two
+    snapshots.
     """
 
     name: str
@@ -93,12 +101,18 @@ class SweepConfig:
     output: str = "runs"
     data: str | None = None
     tracking: str | None = None
+    storage: str | None = None
+    snapshot_every: float = 30.0
 
     def __post_init__(self) -> None:
         if not self.commit_every > 0:
             raise InputError(f"commit_every: must be a positive number of seconds, not {self.commit_every}")
+        if not self.snapshot_every > 0:
+            raise InputError(f"snapshot_every: must be a positive number of seconds, not {self.snapshot_every}")
         if self.tracking is not None:
             _check_server(self.tracking)
+        if self.storage is not None:
+            check_url(self.storage)
         if self.search is not None:
             if self.grid or self.variants:
                 raise InputError("search: takes the place of grid and variants; leave those out")

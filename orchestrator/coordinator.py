@@ -8,15 +8,18 @@ again.
 from __future__ import annotations
 
 import contextlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator import results
-from orchestrator.ledger import open_ledger
+from orchestrator.ledger import FencedError, open_ledger, snapshot_path
+from orchestrator.snapshots import Copier, Snapshots, place_of
 from orchestrator.state import GroupState
-from orchestrator.store import ArtifactStore
+from orchestrator.storage import Storage
+from orchestrator.store import ArtifactStore, stores_of
 from orchestrator.worker import Job, Outcome
 from supsup_core.errors import CorruptError
 
@@ -24,6 +27,9 @@ _RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds", "resum
 
 MAX_RETRIES = 3
 """How often a job may take its worker down before it is given up. A worker that goes with its node does not count."""
+
+SNAPSHOT_SECONDS = 60.0
+"""How often the ledger is copied, at most; less often when a copy takes long."""
 
 Points = dict[int, list[str]]
 """The evaluation points of a run that can be named so far: tasks learned to the keys of what is tested."""
@@ -52,19 +58,34 @@ class Coordinator(ABC):
     """Hands out the jobs of one group and commits what comes back. Subclasses say what the jobs are."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """settings: group (Group.to_node), ledger, store and versions (paths), environment (for the plan row), search
-        (whether it is a search's trial)."""
+        """settings: group (Group.to_node), ledger, store, versions and pause (paths), storage (the URLs of the first
+        three, `cache_bytes` and `snapshot_every`; or None), environment (for the plan row), search (whether it is a
+        search's trial)."""
         self._group = settings["group"]
-        self._store = ArtifactStore(Path(settings["store"]))
+        self._store, self._versions = stores_of(settings)
         self._num_workers: int = settings["environment"]["num_workers"]
         self._is_trial: bool = settings["search"]
-        self._ledger, rows, aside = open_ledger(Path(settings["ledger"]))
+        path = Path(settings["ledger"])
+        self._copier, above = None, 0
+        if settings["storage"]:
+            snapshots = Snapshots(Storage(settings["storage"]["ledger"]))
+            above = max((epoch for epoch, _ in snapshots.versions()), default=0)
+            self._copier = Copier(snapshots, self._versions)
+        self._ledger, rows, aside = open_ledger(path, above)
+        self._version = (self._ledger.epoch, place_of(path))
+        self._snapshot_path = snapshot_path(path)
+        self._pause_path = Path(settings["pause"])
+        self._snapshot_every = settings["storage"]["snapshot_every"] if settings["storage"] else SNAPSHOT_SECONDS
+        self._last_snapshot, self._snapshot_cost = time.monotonic(), 0.0
+        self._dropped: list[str] = []
         self._state = GroupState().apply(rows)
         self._paused = self._state.stopped is not None
         self._tested: dict[tuple[str, int], Prefix] = {}
         self._record("plan", group=self._group, environment=settings["environment"])
         if aside is not None:
             self._record("lost", key="", file=str(aside), reason=self._ledger_remedy(bool(rows)))
+        if self._copier is not None:
+            self._copy_when_due(now=True)  # whoever else writes this sweep stops now
 
     @staticmethod
     @abstractmethod
@@ -82,8 +103,12 @@ class Coordinator(ABC):
     def report(self, outcome: Outcome) -> None:
         """Take what became of a job. Reporting the same outcome again changes nothing."""
         key = outcome["key"]
-        if key in self._state.trained or key in self._state.evaluated:
-            return
+        if key not in self._state.trained and key not in self._state.evaluated:
+            self._take(key, outcome)
+        if self._copier is not None:
+            self._copy_when_due()
+
+    def _take(self, key: str, outcome: Outcome) -> None:
         match outcome["status"]:
             case "failed" | "lost" if outcome.get("out_of_memory") and self._halve(key, _first_line(outcome)):
                 pass
@@ -99,6 +124,27 @@ class Coordinator(ABC):
                 self._record("retried", key=key, reason=outcome["reason"], free=outcome.get("node_lost", False))
                 if self._state.retried[key] > MAX_RETRIES:
                     self._fail(key, f"its worker died {self._state.retried[key]} times: {outcome['reason']}", "")
+
+    def _copy_when_due(self, now: bool = False) -> None:
+        """Take a snapshot of the ledger, where the last one is a while ago, or `now`; it goes on to the storage beside
+        the work. Where another process has taken over meanwhile, come to a stop."""
+        try:
+            busy = self._copier is not None and self._copier.busy
+        except FencedError as error:
+            self._paused = True
+            self._copier = None
+            self._pause_path.write_text(str(error))
+            return
+        wait = max(self._snapshot_every, 100 * self._snapshot_cost)
+        if busy or not (now or time.monotonic() - self._last_snapshot > wait):
+            return
+        started = time.perf_counter()
+        self._ledger.snapshot()
+        if self._copier is not None:
+            dropped, self._dropped = self._dropped, []
+            self._copier.start(self._version, self._snapshot_path.read_bytes(), dropped)
+        self._snapshot_cost = time.perf_counter() - started
+        self._last_snapshot = time.monotonic()
 
     @abstractmethod
     def _done(self, outcome: Outcome) -> None:
@@ -206,11 +252,16 @@ class Coordinator(ABC):
             status = "interrupted" if self._paused else "done"
         if status != "interrupted":
             self._record("ended", status=status)
+        if self._copier is not None:
+            self._copier.wait()
+            self._copy_when_due(now=True)
         self.close()
         return status
 
     def close(self) -> None:
         """Let go of the ledger, leaving the group as it is."""
+        if self._copier is not None:
+            self._copier.close()
         self._ledger.close()
 
 

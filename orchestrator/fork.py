@@ -6,12 +6,8 @@ linked; the others are made again from their segments, to the same bits, before 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator.config import with_overrides
@@ -19,7 +15,6 @@ from orchestrator.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.plan import Group, mask_id
 from orchestrator.state import GroupState, read_state
-from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
 from supsup_core.metrics import AllocationTally
@@ -145,10 +140,10 @@ def _write(
     """Write the ledger and the masks of one group of a fork; the ledger last, whole."""
     rounds, entries, current = history
     source_path, target_path = origin.ledger_path(parent.group_id), made.ledger_path(group.group_id)
-    theirs, mine = ArtifactStore(source_path.parent / "masks"), ArtifactStore(target_path.parent / "masks")
+    theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
     needed = set(current.values()).union(*(payload["keys"] for kind, payload, _ in entries if kind == "due"))
     for key in sorted(needed):
-        _link(theirs.path(key), mine.path(key))
+        mine.adopt(theirs, key)
     for path in target_path.parent.glob("ledger*"):
         path.unlink()  # of a fork that was cut short before its sweep.json was written
     with LedgerReader(source_path) as reader:
@@ -164,16 +159,3 @@ def _write(
     writer.commit([("forked", forked, None), *full, ("committed", committed, None)])
     writer.snapshot()
     writer.close()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Have the content of `source` at `target` too, without a second copy where the file system can; versions are
-    never written to. What the origin no longer has is made again."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if isinstance(error, (FileNotFoundError, FileExistsError)):
-                raise
-            shutil.copyfile(source, target)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from orchestrator.files import holder_of, is_partial
+from orchestrator.files import as_typed, holder_of, is_partial
 from orchestrator.ledger import LedgerReader, snapshot_path
 from orchestrator.state import GroupState, read_state
+from orchestrator.storage import Storage
 from orchestrator.store import ArtifactStore
 from orchestrator.stream_evaluations import StreamEvaluations
-from orchestrator.sweep import Sweep, sweep_at
+from orchestrator.sweep import Sweep, storage_of, store_at, sweep_at
 from supsup_core.errors import CorruptError, InputError, SupSupError
+
+YOUNG_SECONDS = 86400.0
+"""What is younger than this stays in a storage: a sweep elsewhere may have made it, whose snapshot is still to come."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing will ever ask for again, and why."""
+    """A file that nothing will ever ask for again, and why. `remove` deletes it."""
 
-    path: Path
+    name: str
     why: str
     num_bytes: int
+    remove: Callable[[], None] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -89,20 +95,34 @@ def leftovers(output: Path) -> list[Leftover]:
                 )
             needed |= _needed(state)
             unfinished |= state.status != "done"
-    store, states = ArtifactStore(output / "store"), ArtifactStore(output / "store" / "unfinished")
-    found = [(store.path(key), "no sweep asks for it") for key in store if key not in needed]
+    url = storage_of(output)
+    store = store_at(output, Storage(url) if url else None, None)
+    states = store.child("unfinished")
+    trained = set(store)
+    left = [(store, key, "no sweep asks for it") for key in trained if key not in needed]
     for key in states:
         shard = key.partition("-")[0]
-        if store.has(shard):
-            found.append((states.path(key), "its task has been trained"))
+        if shard in trained:
+            left.append((states, key, "its task has been trained"))
         elif shard not in needed and not unfinished:  # the state of several tasks has a key of its own
-            found.append((states.path(key), "no sweep asks for its task"))
-    found += [(path, "set aside as damaged") for path in _set_aside(output)]
+            left.append((states, key, "no sweep asks for its task"))
+    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, states)}
+    artifacts = [
+        Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(its.delete, key))
+        for its, key, why in left
+        if key in sizes[its]
+    ]
+    found = [(path, "set aside as damaged") for path in _set_aside(output)]
     for part in ("store", "sweeps"):
-        partial = (path for path in (output / part).rglob(".*") if is_partial(path))
-        found += [(path, "a write that was interrupted") for path in partial]
+        cut_short = (path for path in (output / part).rglob(".*") if is_partial(path))
+        found += [(path, "a write that was interrupted") for path in cut_short]
     found += [(path, "a claim on a task") for path in (output / "store" / "claims").glob("*.lock")]
-    return [Leftover(path, why, path.stat().st_size) for path, why in sorted(found) if path.is_file()]
+    files = [
+        Leftover(as_typed(path), why, path.stat().st_size, partial(path.unlink, missing_ok=True))
+        for path, why in found
+        if path.is_file()
+    ]
+    return sorted([*artifacts, *files], key=lambda item: item.name)
 
 
 def _set_aside(output: Path) -> Iterator[Path]:
@@ -131,10 +151,12 @@ def damages(output: Path, on_progress: Callable[[int, int], None]) -> list[Damag
             for key in _needed(state):
                 owners.setdefault(key, []).append(sweep)
             trained |= set(state.trained)
-            masks = ArtifactStore(sweep.ledger_path(group_id).parent / "masks")
+            masks = sweep.masks(group_id)
             live = _live_masks(state) if holder_of(sweep.path) is None else set()  # else they change meanwhile
             to_verify += [(masks, key, (sweep,), key in live) for key in {*masks, *live}]
-    store, states = ArtifactStore(output / "store"), ArtifactStore(output / "store" / "unfinished")
+    url = storage_of(output)
+    store = store_at(output, Storage(url) if url else None, None)
+    states = store.child("unfinished")
     for key in {*store, *trained}:
         again = tuple(owners.get(key, ())) if key in trained else ()
         to_verify.append((store, key, again, key in trained))

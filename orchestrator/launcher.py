@@ -30,6 +30,7 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "pause": str(sweep.pause_path),
         "stop": str(sweep.stop_path(group.group_id)),
         "search": sweep.config.search is not None,
+        "storage": _places(sweep, group),
         "environment": {**environment, "num_workers": num_workers},
         "data_root": str(sweep.data_root) if sweep.data_root else None,
         "imports": config.imports,
@@ -41,6 +42,20 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "tf32": config.resources.tf32,
         "tasks_at_once": tasks_at_once(config.resources, group, num_workers),
         "commit_every": config.commit_every,
+    }
+
+
+def _places(sweep: Sweep, group: Group) -> dict[str, Any] | None:
+    """Where in the sweep's storage, if it has one, a group keeps what it has in files here."""
+    if sweep.storage is None:
+        return None
+    mine = sweep.storage / f"sweeps/{sweep.sweep_id}/groups/{group.group_id}"
+    return {
+        "store": (sweep.storage / "store").url,
+        "versions": (mine / "masks").url,
+        "ledger": mine.url,
+        "cache_bytes": sweep.cache_bytes,
+        "snapshot_every": sweep.config.snapshot_every,
     }
 
 

@@ -30,6 +30,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import tempfile
 import time
 import zlib
 from collections.abc import Sequence
@@ -72,8 +73,9 @@ class Row:
 class LedgerWriter:
     """The writer of a ledger. Opening one fences off whoever wrote before: their next append raises."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the ledger. CorruptError when the file is not a sound ledger."""
+    def __init__(self, path: Path, above: int = 0) -> None:
+        """Open or create the ledger. CorruptError when the file is not a sound ledger. above: an epoch that this
+        writer's is to be higher than, beside the last one's."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         try:
@@ -84,9 +86,9 @@ class LedgerWriter:
             self._db.executescript(_SCHEMA)
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
-            self._epoch = last + 1
+            self.epoch: int = max(last, above) + 1
             self._db.execute("DELETE FROM writer")
-            self._db.execute("INSERT INTO writer VALUES (?)", (self._epoch,))
+            self._db.execute("INSERT INTO writer VALUES (?)", (self.epoch,))
             self._db.execute("COMMIT")
         except _DAMAGE as error:
             if hasattr(self, "_db"):
@@ -105,7 +107,7 @@ class LedgerWriter:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
-            if epoch != self._epoch:
+            if epoch != self.epoch:
                 raise FencedError("another process has taken over this ledger")
             newest = self._db.execute("SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1").fetchone()
             seq, last = newest or (0, 0)
@@ -137,21 +139,8 @@ class LedgerWriter:
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
-        try:
-            partial.unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(partial)) as copy:
-                self._db.backup(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")
-                try:
-                    _check(copy)
-                    _select(copy, 0)
-                except _DAMAGE as error:
-                    raise CorruptError(
-                        f"{self._path}: damaged on disk ({error}); resume, and its last copy takes its place"
-                    ) from error
-            replace_durably(partial, target)
-        except (sqlite3.Error, OSError) as error:
-            raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
+        _copy(self._db, self._path, partial)
+        replace_durably(partial, target)
 
     def rows(self) -> list[Row]:
         """Every row so far. CorruptError when one is not what was written."""
@@ -278,6 +267,45 @@ def _select(db: sqlite3.Connection, after: int) -> list[Row]:
     return rows
 
 
+def _copy(db: sqlite3.Connection, path: Path, target: Path) -> None:
+    """Copy the ledger that is open, whole and consistent. CorruptError, and no copy, when it is not sound."""
+    try:
+        target.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(target)) as copy:
+            db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+            try:
+                _check(copy)
+                _select(copy, 0)
+            except _DAMAGE as error:
+                raise CorruptError(
+                    f"{path}: damaged on disk ({error}); resume, and its last copy takes its place"
+                ) from error
+    except (sqlite3.Error, OSError) as error:
+        raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
+
+
+def copy_of(path: Path) -> bytes:
+    """A ledger's content as one file, whole and consistent, whoever writes it. CorruptError when it is not sound."""
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / path.name
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
+            _copy(db, path, target)
+        return target.read_bytes()
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch of a ledger's last writer; 0 where there is none, or it cannot be told."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
+            (found,) = db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
+            return int(found)
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
 def set_aside(path: Path) -> Path:
     """Move a corrupt ledger and its side files out of the way, keeping them; returns the new path."""
     number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
@@ -294,17 +322,17 @@ def snapshot_path(path: Path) -> Path:
     return path.with_name("ledger.previous.sqlite")
 
 
-def open_ledger(path: Path) -> tuple[LedgerWriter, list[Row], Path | None]:
+def open_ledger(path: Path, above: int = 0) -> tuple[LedgerWriter, list[Row], Path | None]:
     """A ledger's writer and its rows; a corrupt one is set aside and its last snapshot, if any, takes its place.
 
     So does the snapshot where the ledger is missing or has lost all its rows. The third value is where a bad
-    ledger was put.
+    ledger was put. `above`: see LedgerWriter.
     """
     previous = snapshot_path(path)
     try:
         if previous.exists() and not (path.exists() and path.stat().st_size):
             raise CorruptError(f"{path}: missing or empty")
-        writer = LedgerWriter(path)
+        writer = LedgerWriter(path, above)
         try:
             rows = writer.rows()
             if rows or not previous.exists():
@@ -318,8 +346,8 @@ def open_ledger(path: Path) -> tuple[LedgerWriter, list[Row], Path | None]:
     if previous.exists():
         with contextlib.suppress(CorruptError):
             write_atomically(path, previous.read_bytes())
-            writer = LedgerWriter(path)
+            writer = LedgerWriter(path, above)
             return writer, writer.rows(), aside
         set_aside(path)
-    writer = LedgerWriter(path)
+    writer = LedgerWriter(path, above)
     return writer, [], aside

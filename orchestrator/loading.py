@@ -10,7 +10,6 @@ from orchestrator import user_modules
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Group, Run
 from orchestrator.state import read_state
-from orchestrator.store import ArtifactStore
 from orchestrator.sweep import Sweep
 from orchestrator.worker import states_of
 from supsup_core.benchmarks import Dataset
@@ -59,10 +58,10 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
         )
     if experiment.allocation is not None:
         due = state.due[last]
-        store = ArtifactStore(path.parent / "masks")
+        store = sweep.masks(group.group_id)
         keys, numbers, tasks, masks = due["keys"], due["numbers"], due["tasks"], due["right"]
     else:
-        store = ArtifactStore(sweep.output / "store")
+        store = sweep.store
         keys, tasks = [shard.key for shard in group.shards[:last]], list(range(last))
         numbers, masks = tasks, [[task] for task in tasks]
     dataset = experiment.benchmark.source().load(sweep.data_root)

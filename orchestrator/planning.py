@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from orchestrator.plan import Group
 from orchestrator.progress import line
 from orchestrator.state import GroupState, read_states
 from orchestrator.status import SweepStatus, sweep_status
-from orchestrator.store import ArtifactStore
+from orchestrator.storage import ASKING_SECONDS, Storage
+from orchestrator.stored_sweeps import fetch
 from orchestrator.sweep import Sweep, all_sweeps, find_sweep, open_sweep
 from supsup_core.errors import InputError
 
@@ -28,7 +30,8 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     sweep = open_sweep(file, overrides)
     groups = sweep.plan()
     states = read_states(sweep)
-    forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState())) for group in groups]
+    there = set(sweep.store)
+    forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState()), there) for group in groups]
     total, workers = _total(sweep, [forecast.cost for forecast in forecasts])
     if as_json:
         node = {
@@ -55,6 +58,16 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     )
     print(f"output: {sweep.output}")
     return 0
+
+
+def stored_status(wanted: str | None, url: str, as_json: bool) -> int:
+    """Print the status of one sweep of a storage, or of all, by the newest snapshots."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (name, *others) = fetch(Storage(url, ASKING_SECONDS), Path(scratch), wanted)
+        code = status(None if others and wanted is None else name, Path(scratch), as_json)
+    if not as_json:
+        print(f"by the newest snapshots in {url}: whether a sweep is running, only the machine knows that runs it")
+    return code
 
 
 def status(wanted: str | None, output: Path, as_json: bool) -> int:
@@ -144,12 +157,11 @@ class _Forecast:
     cost: Estimate
 
 
-def _forecast(sweep: Sweep, group: Group, state: GroupState) -> _Forecast:
-    store = ArtifactStore(sweep.output / "store")
+def _forecast(sweep: Sweep, group: Group, state: GroupState, there: Set[str]) -> _Forecast:
     shards, evaluations = group.size
     if group.experiment.allocation is None:
-        trained = sum(store.has(shard.key) for shard in group.shards)
-        tested = sum(item.key in state.evaluated or store.has(item.key) for item in group.evaluations)
+        trained = sum(shard.key in there for shard in group.shards)
+        tested = sum(item.key in state.evaluated or item.key in there for item in group.evaluations)
     else:
         trained, tested = state.done_shards(), state.done_evaluations()
     left = (shards - trained, evaluations - tested)

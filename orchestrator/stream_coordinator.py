@@ -25,7 +25,7 @@ from orchestrator.keys import content_key
 from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
-from orchestrator.store import ArtifactStore, CorruptArtifactError
+from orchestrator.store import CorruptArtifactError
 from orchestrator.stream_evaluations import StreamEvaluations
 from orchestrator.stream_round import Round, decision_of
 from orchestrator.worker import Job, Outcome
@@ -33,9 +33,6 @@ from supsup_core.masks import codec
 from supsup_core.metrics import AllocationTally
 from supsup_core.nns import Allocator
 from supsup_core.streams import Segment
-
-SNAPSHOT_SECONDS = 60.0
-"""How often the ledger is copied, at most; less often when a copy takes long."""
 
 
 class _Phase(Enum):
@@ -59,7 +56,6 @@ class StreamCoordinator(Coordinator):
         self._allocation = experiment.allocation
         self._schedule = self._allocation.schedule
         problem = experiment.problem("cpu")
-        self._versions = ArtifactStore(Path(settings["versions"]))
         self._lineages = Lineages.of(experiment)
         self._tally = AllocationTally()
 
@@ -103,8 +99,7 @@ class StreamCoordinator(Coordinator):
         )
         self._training_seconds = 0.0
         self._commit_seconds = 0.0
-        self._snapshot_cost = 0.0
-        self._last_commit = self._last_snapshot = time.monotonic()
+        self._last_commit = time.monotonic()
         for n in self._evaluations.points:
             if n in self._state.due:
                 self._queue_evaluations(n)
@@ -216,7 +211,7 @@ class StreamCoordinator(Coordinator):
         self._current = current
         self._dirty = {}
         self._training_seconds = 0.0
-        self._maybe_snapshot()
+        self._copy_when_due(now=self._paused or self._num_rounds == self._schedule.num_rounds)
         self._last_commit = time.monotonic()
         self._commit_seconds = time.perf_counter() - started  # the next row tells it
         self._open_round()
@@ -225,18 +220,10 @@ class StreamCoordinator(Coordinator):
         """Delete what the commit before last superseded; what this one did stays for one more."""
         gone = self._superseded - (needed | superseded | self._evaluations.needed())
         for key in gone:
-            self._versions.delete(key)
+            self._versions.drop(key)
+        self._dropped += gone
         self._stored -= gone
         self._superseded = (self._superseded - gone) | superseded
-
-    def _maybe_snapshot(self) -> None:
-        wait = max(SNAPSHOT_SECONDS, 100 * self._snapshot_cost)
-        over = self._paused or self._num_rounds == self._schedule.num_rounds
-        if over or time.monotonic() - self._last_snapshot > wait:
-            started = time.perf_counter()
-            self._ledger.snapshot()
-            self._snapshot_cost = time.perf_counter() - started
-            self._last_snapshot = time.monotonic()
 
     # --- evaluations
 

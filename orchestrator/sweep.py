@@ -19,6 +19,8 @@ from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
 from orchestrator.search import Search
+from orchestrator.storage import Storage
+from orchestrator.store import ArtifactStore
 from supsup_core.benchmarks import BENCHMARKS, Base, base_from, base_node
 from supsup_core.errors import InputError
 
@@ -66,6 +68,27 @@ class Sweep:
     def path(self) -> Path:
         """The sweep's own folder below the output."""
         return self.output / "sweeps" / self.sweep_id
+
+    @property
+    def storage(self) -> Storage | None:
+        """Where artifacts, snapshots of the ledgers and reports are kept beside the output, which is a cache then."""
+        return Storage(self.config.storage) if self.config.storage else None
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """The most bytes of stored artifacts that each folder of the output keeps, where there is a storage."""
+        limit = self.config.resources.cache_gb
+        return None if limit is None else int(limit * 1e9)
+
+    @property
+    def store(self) -> ArtifactStore:
+        """Trained tasks and evaluations, of all sweeps of the output."""
+        return store_at(self.output, self.storage, self.cache_bytes)
+
+    def masks(self, group_id: str) -> ArtifactStore:
+        """The versions of the masks of an NNs training group."""
+        storage = self.storage and self.storage / f"sweeps/{self.sweep_id}/groups/{group_id}/masks"
+        return ArtifactStore(self.ledger_path(group_id).parent / "masks", storage, self.cache_bytes)
 
     @property
     def data_root(self) -> Path | None:
@@ -174,13 +197,15 @@ class Sweep:
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not (self.output / _MARKER).exists():
-                write_atomically(self.output / _MARKER, json.dumps({"format": FORMAT}).encode())
-            write_atomically(self.path / "sweep.json", json.dumps(node, indent=1).encode())
+            mark_output(self.output, self.config.storage)
+            content = json.dumps(node, indent=1).encode()
+            write_atomically(self.path / "sweep.json", content)
         except OSError as error:
             raise InputError(
                 f"output: {self.output} cannot be written ({error.strerror}); set output=DIR to a folder of yours"
             ) from error
+        if self.storage is not None:
+            (self.storage / f"sweeps/{self.sweep_id}").write("sweep.json", content)
 
     def with_inference(self, overrides: Sequence[str]) -> Sweep:
         """This sweep with one more inference; InputError for a key outside `inference`."""
@@ -207,8 +232,9 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
     if config.data:
         config = replace(config, data=str(Path(config.data).expanduser().absolute()))
+    check_output(Path(config.output))
+    config = replace(config, storage=config.storage or storage_of(Path(config.output)))
     sweep = Sweep(config, file.absolute())
-    check_output(sweep.output)
     if (sweep.path / "sweep.json").exists():
         before = sweep_at(sweep.path)
         sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
@@ -229,6 +255,35 @@ def check_output(output: Path) -> None:
             f"{output}: made by an incompatible version of supsup (format {found}, this one writes {FORMAT}); "
             "use that version, or set output=DIR to another folder"
         )
+
+
+def storage_of(output: Path) -> str | None:
+    """The URL of the storage that an output is a cache of, if it is one."""
+    try:
+        found = json.loads((output / _MARKER).read_text()).get("storage")
+    except (OSError, ValueError, AttributeError):
+        return None  # check_output tells what is wrong with it
+    return str(found) if found else None
+
+
+def mark_output(output: Path, storage: str | None) -> None:
+    """Mark a folder as an output of this version, with its storage. InputError when it has another."""
+    check_output(output)
+    before = storage_of(output)
+    if before is not None and before != storage:
+        raise InputError(
+            f"storage: {output} keeps its artifacts in {before}, not in {storage or 'itself alone'}; "
+            "set output=DIR to another folder"
+        )
+    if before != storage or not (output / _MARKER).exists():
+        output.mkdir(parents=True, exist_ok=True)
+        node = {"format": FORMAT} | ({"storage": storage} if storage else {})
+        write_atomically(output / _MARKER, json.dumps(node).encode())
+
+
+def store_at(output: Path, storage: Storage | None, limit: int | None) -> ArtifactStore:
+    """The store of an output: trained tasks and evaluations, of all its sweeps."""
+    return ArtifactStore(output / "store", storage and storage / "store", limit)
 
 
 def find_sweep(output: Path, wanted: str | None) -> Sweep:
@@ -272,5 +327,5 @@ def sweep_at(folder: Path) -> Sweep:
         sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin, bases)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
-    output = str(folder.parent.parent)
-    return replace(sweep, config=replace(config, output=output))
+    output = folder.parent.parent
+    return replace(sweep, config=replace(config, output=str(output), storage=storage_of(output)))

@@ -56,7 +56,7 @@ class TaskCoordinator(Coordinator):
                 self._lose(error.key, str(error))
                 continue
             if not known:
-                StoredCheckpoint(self._store.root, key).clear()
+                StoredCheckpoint(self._store, key).clear()
                 self._record_results("trained" if key in self._shards else "evaluated", [result])
         self._complete_points()
 

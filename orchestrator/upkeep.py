@@ -12,7 +12,9 @@ from orchestrator import commands
 from orchestrator.files import as_typed, holder_of
 from orchestrator.inventory import Damage, Leftover, damages, leftovers
 from orchestrator.ledger import set_aside, snapshot_path
-from orchestrator.sweep import check_output
+from orchestrator.storage import ASKING_SECONDS, Storage
+from orchestrator.stored_sweeps import fetch
+from orchestrator.sweep import check_output, storage_of
 from supsup_core.errors import InputError
 
 SOUND, DAMAGED = 0, 1
@@ -27,6 +29,7 @@ def gc(output: Path, delete: bool) -> int:
     _check(output)
     if delete:
         _refuse_while_running(output, "gc --delete")
+    _fetch_all(output)
     found = leftovers(output)
     by_reason: dict[str, list[Leftover]] = defaultdict(list)
     for item in found:
@@ -35,7 +38,7 @@ def gc(output: Path, delete: bool) -> int:
         print(f"{why}: {_counted(len(items), 'file')}, {_megabytes(items)}")
         if not delete:
             for item in items[:3]:
-                print(f"  {as_typed(item.path)}")
+                print(f"  {item.name}")
             if len(items) > 3:
                 print(f"  … and {len(items) - 3} more")
     if not found:
@@ -43,7 +46,7 @@ def gc(output: Path, delete: bool) -> int:
         return 0
     if delete:
         for item in found:
-            item.path.unlink(missing_ok=True)
+            item.remove()
         print(f"deleted {_counted(len(found), 'file')}, {_megabytes(found)}")
     else:
         print(
@@ -58,6 +61,7 @@ def fsck(output: Path, repair: bool, cluster: str | None) -> int:
     _check(output)
     if repair:
         _refuse_while_running(output, "fsck --repair")
+    _fetch_all(output)
     found = _verified(output)
     if not found or not repair:
         if found:
@@ -112,6 +116,14 @@ def _check(output: Path) -> None:
     check_output(output)
     if not (output / "sweeps").is_dir() and not (output / "store").is_dir():
         raise InputError(f"{output}: no output of supsup; set output=DIR to the folder that sweeps were run in")
+
+
+def _fetch_all(output: Path) -> None:
+    """Have here what the output's storage, if it has one, knows of all sweeps: those of other machines need their
+    artifacts too."""
+    url = storage_of(output)
+    if url is not None:
+        fetch(Storage(url, ASKING_SECONDS), output, None)
 
 
 def _refuse_while_running(output: Path, verb: str) -> None:

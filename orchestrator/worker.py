@@ -19,7 +19,7 @@ from orchestrator.experiment import Experiment, build_experiment
 from orchestrator.keys import canonical, content_key
 from orchestrator.mask_trainer import MaskTrainer, read_mask
 from orchestrator.plan import inference_identity, training_id
-from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError
+from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError, stores_of
 from supsup_core.benchmarks import Dataset, Task
 from supsup_core.errors import DivergedError, SupSupError
 from supsup_core.evaluation import evaluate
@@ -46,8 +46,7 @@ class Worker:
         device, threads, deterministic, tf32, number, commit_every (seconds); for NNs also versions (path) and
         state_mb."""
         self._settings = settings
-        self._store = ArtifactStore(Path(settings["store"]))
-        self._versions = ArtifactStore(Path(settings["versions"]))
+        self._store, self._versions = stores_of(settings)
         self._trainer: MaskTrainer | None = None
         torch.set_num_threads(settings["threads"])
         set_algorithms(settings["deterministic"], settings["tf32"])
@@ -77,7 +76,7 @@ class Worker:
             with contextlib.ExitStack() as claims:
                 if not all(claims.enter_context(self._store.claim(key)) for key in wanted):
                     return {"status": "busy", "key": job["key"]}
-                keep = StoredCheckpoint(self._store.root, job["key"], self._settings["commit_every"])
+                keep = StoredCheckpoint(self._store, job["key"], self._settings["commit_every"])
                 found = {key: result_of(self._store.require(key)) for key in wanted if self._store.has(key)}
                 if len(found) < len(wanted):
                     artifacts = self._train(job, keep) if job["kind"] == "train" else [self._evaluate(job)]

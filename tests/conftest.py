@@ -22,6 +22,7 @@ from supsup_core.benchmarks import BENCHMARKS, Dataset
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
 from supsup_core.training import TrainingRecipe
+from tests.object_store import ObjectStore
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine that is busy is no failure
@@ -89,6 +90,15 @@ def sweep_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server, started once."""
+    server = ObjectStore(tmp_path_factory.mktemp("weed"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

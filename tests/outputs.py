@@ -67,16 +67,17 @@ DECISION_TIMES = {"seconds", "latency"}
 """Fields of a decision that are times, and so differ from run to run."""
 
 
-def nns_science(ledger: Path, whole_files: bool = True) -> dict[str, Any]:
+def nns_science(ledger: Path, whole_files: bool = True, versions: ArtifactStore | None = None) -> dict[str, Any]:
     """What an NNs run must give whatever happens on the way, to the bit: decisions with their slopes, books, results,
     the last masks and their files.
 
     A damaged file whose mask is sound is only found out when its scores are needed: then `whole_files` is False.
+    `versions`: those of the masks, where they are not all beside the ledger.
     """
     with LedgerReader(ledger) as reader:
         state = GroupState().apply(reader.rows())
         slopes = [reader.attachment(row.seq) for row in state.decisions]
-    versions = ArtifactStore(ledger.parent / "masks")
+    versions = versions or ArtifactStore(ledger.parent / "masks")
     keys = state.due[max(state.due)]["keys"]
     return {
         "decisions": [{k: v for k, v in row.payload.items() if k not in DECISION_TIMES} for row in state.decisions],

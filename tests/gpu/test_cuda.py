@@ -204,8 +204,8 @@ def test_deterministic_algorithms_give_the_same_bits_and_refuse_nothing(
 @pytest.mark.parametrize("asked", [False, True])
 def test_tensorfloat_is_as_the_sweep_says(tmp_path: Path, asked: bool) -> None:
     settings = {
-        "store": str(tmp_path), "versions": str(tmp_path), "threads": 1, "deterministic": False, "tf32": asked,
-        "imports": [], "folder": str(tmp_path),
+        "store": str(tmp_path), "versions": str(tmp_path), "storage": None,
+        "threads": 1, "deterministic": False, "tf32": asked, "imports": [], "folder": str(tmp_path),
     }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(512, 512, generator=generator) for _ in range(2))

@@ -130,7 +130,7 @@ def test_a_version_that_went_bad_is_made_again_to_the_same_bits(make: Callable[.
 
 
 def test_a_corrupt_ledger_falls_back_to_its_snapshot(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.stream_coordinator.SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.coordinator.SNAPSHOT_SECONDS", 0.0)
     tried, wanted = make("tried"), make("wanted")
     run(wanted, [])
     run(tried, [None] * 25 + ["kill"])
@@ -152,7 +152,7 @@ def test_a_corrupt_ledger_falls_back_to_its_snapshot(make: Callable[..., Any], m
 def test_damage_that_sqlite_does_not_see_falls_back_to_the_snapshot(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    monkeypatch.setattr("orchestrator.stream_coordinator.SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.coordinator.SNAPSHOT_SECONDS", 0.0)
     tried, wanted = make("tried"), make("wanted")
     run(wanted, [])
     run(tried, [None] * 25 + ["kill"])
