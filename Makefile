@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest --dist worksteal
 READY := .venv/.ready
 
-.PHONY: run test check bench docs clean
+.PHONY: run test check bench server docs clean
 
 run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
@@ -22,6 +22,9 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 
 bench: $(READY)  ## speed and memory against peers, in minutes; `.venv/bin/python -m bench --help` for the long ones
 	$(BIN)/python -m bench
+
+server: $(READY)  ## MLflow for many, over PostgreSQL and with passwords, in server/
+	$(BIN)/supsup server
 
 docs: $(READY)  ## the documentation as pages, in site/
 	$(BIN)/mkdocs build --strict

@@ -337,6 +337,20 @@ def ui(arguments: tuple[str, ...], port: int) -> int:
     return server.serve(_output_alone(arguments), port)
 
 
+@cli.command(epilog="Example: supsup server /srv/mlflow --artifacts s3://bucket/mlflow")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="server")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--artifacts", metavar="URL", help="Where artifacts are kept, such as s3://… (default: in FOLDER).")
+def server(folder: Path, port: int, artifacts: str | None) -> int:
+    """Run an MLflow server for many sweeps and people, with passwords, over a PostgreSQL of its own.
+
+    All of it lives in FOLDER (default: server). Started again, it goes on with what is there.
+    """
+    from orchestrator import shared_server
+
+    return shared_server.serve(folder.expanduser().absolute(), port, artifacts)
+
+
 def _without_torch() -> None:
     """For verbs that need torch only to time what was never timed here: their answer is there in a blink."""
     from orchestrator.deferral import defer

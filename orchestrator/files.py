@@ -49,8 +49,9 @@ def replace_durably(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Own `folder` (a sweep's) for the time of the block; InputError naming the process that does.
+def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
+    """Own `folder` (a sweep's, unless `what` says another's) for the time of the block; InputError naming the process
+    that does.
 
     The lock is the operating system's, so it ends with the process, however that ends.
     """
@@ -66,9 +67,9 @@ def owned(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0.5)  # a status that looks at this moment holds it for an instant
         holder.write_text(str(os.getpid()))
     except Timeout:
+        follow = f", or follow it with `supsup status {folder.name}`" if what == "sweep" else ""
         raise InputError(
-            f"{folder.name}: process {holder_of(folder) or '?'} is running this sweep; "
-            f"wait for it, or follow it with `supsup status {folder.name}`"
+            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait for it{follow}"
         ) from None
     except OSError as error:
         raise InputError(f"output: {folder} cannot be written ({error.strerror}); set output=DIR") from error

@@ -12,31 +12,37 @@ from pathlib import Path
 from orchestrator.tracking import artifact_folder, tracking_uri
 from supsup_core.errors import InputError
 
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONWARNINGS": "ignore",  # of the server's own libraries
+}
+"""What makes a server light, silent and nobody else's."""
 
-def serve(output: Path, port: int) -> int:
-    """Serve the MLflow pages of an output until interrupted; returns the exit code."""
-    if not (output / "mlflow" / "mlflow.db").exists():
-        raise InputError(f"{output}: no MLflow database here; run a sweep first, or set output=DIR")
+
+def refuse_taken(port: int) -> None:
+    """InputError when something listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
+
+
+def serve(output: Path, port: int) -> int:
+    """Serve the MLflow pages of an output until interrupted; returns the exit code."""
+    if not (output / "mlflow" / "mlflow.db").exists():
+        raise InputError(f"{output}: no MLflow database here; run a sweep first, or set output=DIR")
+    refuse_taken(port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--uvicorn-opts", "--log-level warning",
         "--backend-store-uri", tracking_uri(output), "--artifacts-destination", artifact_folder(output).as_uri(),
     ]  # fmt: skip
-    environment = {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONWARNINGS": "ignore",  # of the server's own libraries
-    }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    server = subprocess.Popen(command, env=environment, cwd=output, start_new_session=True)
+    server = subprocess.Popen(command, env={**os.environ, **MLFLOW_ENVIRONMENT}, cwd=output, start_new_session=True)
     try:
         return server.wait()
     except KeyboardInterrupt:
