@@ -390,6 +390,11 @@ def _output_alone(arguments: Sequence[str]) -> Path:
     return _output(options)
 
 
+def _in_one_line(text: str) -> str:
+    """A message with what cannot be printed in it escaped, as a line break in a file's name."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def main() -> None:
     """The console script: errors a user can mend become one line and exit code 2."""
     from supsup_core.errors import SupSupError
@@ -399,10 +404,10 @@ def main() -> None:
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        print(f"supsup: {error.format_message()} (see supsup --help)", file=sys.stderr)
+        print(f"supsup: {_in_one_line(error.format_message())} (see supsup --help)", file=sys.stderr)
         code = 2
     except SupSupError as error:
-        print(f"supsup: {error}", file=sys.stderr)
+        print(f"supsup: {_in_one_line(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("supsup: interrupted; what is committed stays, and `supsup resume` goes on", file=sys.stderr)

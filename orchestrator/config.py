@@ -316,6 +316,9 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
         raise InputError(f"{where}: {error}") from error
     if not sweep.seeds:
         raise InputError(f"{where}: seeds: empty; list at least one, such as [0]")
+    for seed in sweep.seeds:
+        if not isinstance(seed, int):
+            raise InputError(f"{where}: seeds: {seed!r} is not a whole number")
     if len(set(sweep.seeds)) < len(sweep.seeds):
         raise InputError(f"{where}: seeds: {sweep.seeds} has one twice; each would be the same run")
     for key, values in sweep.grid.items():

@@ -142,6 +142,7 @@ class Tracker:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises is told in words
 
         self._mlflow = mlflow
         self._sweep = sweep

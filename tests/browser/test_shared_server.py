@@ -100,7 +100,7 @@ def test_nobody_is_let_in_without_a_password(shared: SharedServer) -> None:
 def test_it_listens_on_loopback_alone_and_shows_no_password(shared: SharedServer) -> None:
     assert shared.process is not None
     mine = psutil.Process(shared.process.pid)
-    processes = [mine, *mine.children(recursive=True)]
+    processes = [mine, *mine.children(recursive=True)]  # PostgreSQL's are among them
     listening = {
         connection.laddr.ip: connection.laddr.port
         for process in processes

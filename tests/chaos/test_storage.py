@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
 
 from orchestrator.sweep import all_sweeps
 from tests.chaos import test_kill
@@ -98,8 +99,10 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objec
     server.start()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # in this process: it has known another server
     yield server
     server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.long  # three minutes each

@@ -42,6 +42,10 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ({"tracking": "http://me:secret@host"}, ["tracking: no user or password", "MLFLOW_TRACKING_PASSWORD"]),
         ({"tracking": "http://[::1"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
         ({"tracking": "http://localhost:mlflow"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"storage": "runs"}, ["small.yaml", "storage: a folder such as s3://bucket/folder"]),
+        ({"storage": "s3://me:secret@bucket/x"}, ["storage: no user or password", "AWS_ACCESS_KEY_ID"]),
+        ({"snapshot_every": 0}, ["snapshot_every", "positive number of seconds"]),
+        ({"resources": {"cache_gb": -1}}, ["resources.cache_gb", "positive number of gigabytes"]),
         (
             {"training": {"learning_rate": float("inf")}},
             ["training.learning_rate: must be a finite"],
