@@ -4,13 +4,15 @@
 
 The planner, the coordinator, its ledger and the loop that drives them are the real ones; the workers wait for SECONDS
 a shard, in four processes that never import torch. `busy`: the share of the time in which the coordinator worked. Then
-`supsup plan` and `supsup status` of that sweep, timed as whole commands.
+`supsup plan`, `status`, `gc` and `fsck` of that sweep, with an artifact of a LeNet mask's size for every shard, as
+whole commands: seconds, and the most memory each took.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from bench.waiting import serve
 from orchestrator import environment
@@ -110,19 +113,40 @@ def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.
             "rss_mb": psutil.Process().memory_info().rss / 1e6,
             "ledger_mb": Path(settings["ledger"]).stat().st_size / 1e6,
         }
-        return found | {
-            "plan command": _seconds(["plan", str(file), *arguments]),
-            "status command": _seconds(["status", sweep.sweep_id, f"output={output}"]),
+        commands = {
+            "plan": ["plan", str(file), *arguments],
+            "status": ["status", sweep.sweep_id, f"output={output}"],
+            "gc": ["gc", f"output={output}"],
+            "fsck": ["fsck", f"output={output}"],
         }
+        for name in ("plan", "status"):
+            found |= _timed(name, commands[name])
+        mask = torch.randint(0, 256, (MASK_BYTES,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        for shard in group.shards:
+            sweep.store.put(shard.key, {"state.mask": mask}, {"kind": "trained", "task": shard.task})
+        for name in ("gc", "fsck"):
+            found |= _timed(name, commands[name])
+        return found
 
 
-def _seconds(arguments: list[str]) -> float:
-    times = []
+MASK_BYTES = 34_424
+"""What a mask of LeNet 300-100 with 100 outputs takes."""
+
+
+def _timed(name: str, arguments: list[str]) -> dict[str, float]:
+    """The median seconds of a command, and its peak memory."""
+    times, peak = [], 0.0
     for _ in range(3):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "orchestrator.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, arguments
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        peak = max(peak, used.ru_maxrss / 1000)
+    return {f"{name} command": statistics.median(times), f"{name} peak_mb": peak}
 
 
 if __name__ == "__main__":

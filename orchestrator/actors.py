@@ -99,6 +99,9 @@ class RemoteCoordinator:
     def stop(self) -> None:
         self._call("stop")
 
+    def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None:
+        self._call("note_stalled", key, worker, seconds, usual_seconds)
+
     def judged(self) -> list[tuple[int, float]]:
         points: list[tuple[int, float]] = self._call("judged")
         return points
@@ -212,7 +215,7 @@ def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: i
     coordinator = RemoteCoordinator(mine)
     report: Callable[[dict[str, float]], None] = tune.report
     if not mine["search"]:
-        drive(coordinator, ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine))
+        drive(coordinator, ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine), asked_to_stop(mine))
         return
     tell = _telling(coordinator, report)
     tell({})  # what earlier launches found, before any more is trained: by it the others are judged

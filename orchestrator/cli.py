@@ -262,24 +262,72 @@ def submit(file: Path, overrides: tuple[str, ...], address: str, workers: int | 
     return jobs.submit(file, overrides, address, python, workers, detach)
 
 
-@cli.command(epilog="Example: supsup logs fig04_split_imagenet")
-@click.argument("job")
-@_JOBS
-def logs(job: str, address: str) -> int:
-    """Follow the log of a submitted JOB, named in full or by how its name begins."""
-    from orchestrator import jobs
-
-    return jobs.logs(job, address)
+_REMOTE = click.option(
+    "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL",
+    help="For a job: the dashboard of the cluster's head. Without it, a sweep of an output here.",
+)  # fmt: skip
 
 
-@cli.command(epilog="Example: supsup stop fig04_split_imagenet")
-@click.argument("job")
-@_JOBS
-def stop(job: str, address: str) -> int:
-    """Stop a submitted JOB where nothing is lost: what is done is committed, and the same `submit` goes on with it."""
-    from orchestrator import jobs
+@cli.command(epilog="Example: supsup logs quickstart")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP or JOB] [output=DIR]")
+@_REMOTE
+def logs(arguments: tuple[str, ...], address: str | None) -> int:
+    """Show the log of a sweep here, or of a submitted job, and follow it while it runs.
 
-    return jobs.stop(job, address)
+    A sweep's log is kept as JSON, a line an event, in its folder (supsup.log).
+    """
+    from orchestrator import controlling, jobs
+
+    wanted, options = _split(arguments, ("output",))
+    return jobs.logs(_job(wanted), address) if address else controlling.logs(wanted, _output(options))
+
+
+@cli.command(epilog="Example: supsup stop fig04_split_imagenet --address http://127.0.0.1:8265")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP or JOB] [output=DIR]")
+@_REMOTE
+def stop(arguments: tuple[str, ...], address: str | None) -> int:
+    """Stop a sweep that runs here, or a submitted job, now: what is done is committed, and it can be gone on with."""
+    from orchestrator import controlling, jobs
+
+    wanted, options = _split(arguments, ("output",))
+    return jobs.stop(_job(wanted), address) if address else controlling.stop(wanted, _output(options))
+
+
+@cli.command(epilog="Example: supsup drain quickstart")
+@click.argument("arguments", nargs=-1, metavar="[SWEEP or JOB] [output=DIR]")
+@_REMOTE
+def drain(arguments: tuple[str, ...], address: str | None) -> int:
+    """Have a sweep that runs here, or a submitted job, end what is under way, begin nothing more, and end."""
+    from orchestrator import controlling, jobs
+
+    wanted, options = _split(arguments, ("output",))
+    return jobs.drain(_job(wanted), address) if address else controlling.drain(wanted, _output(options))
+
+
+@cli.command(epilog="Example: supsup cancel 'quickstart GNu entropy seed=1'")
+@click.argument("run")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+def cancel(run: str, arguments: tuple[str, ...]) -> int:
+    """Give a RUN up: its training group hands out nothing more, and a resume leaves it alone.
+
+    A run is named by words of its sweep's and its own name, as `supsup plan` shows them, or by its id.
+    """
+    from orchestrator import controlling
+
+    return controlling.cancel(run, _output_alone(arguments))
+
+
+@cli.command(epilog="Example: supsup retry 'quickstart GNu entropy seed=1' --task 7")
+@click.argument("run")
+@click.argument("arguments", nargs=-1, metavar="[output=DIR]")
+@click.option("--task", "tasks", type=click.IntRange(min=0), multiple=True, metavar="N", help="Train this one again.")
+@_LOCAL
+@_ADDRESS
+def retry(run: str, arguments: tuple[str, ...], tasks: tuple[int, ...], local: bool, address: str | None) -> int:
+    """Take a RUN up that failed or was cancelled; with --task, train single tasks of it again, though they are done."""
+    from orchestrator import controlling
+
+    return controlling.retry(run, list(tasks), _output_alone(arguments), _cluster(local, address))
 
 
 @cli.group()
@@ -356,6 +404,12 @@ def _without_torch() -> None:
     from orchestrator.deferral import defer
 
     defer("torch")
+
+
+def _job(wanted: str | None) -> str:
+    if wanted is None:
+        raise click.UsageError("JOB is missing: the name of a submitted job, or how it begins")
+    return wanted
 
 
 def _split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from orchestrator import environment
+from orchestrator import environment, logbook
 from orchestrator.config import SweepConfig
 from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
@@ -110,7 +110,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     groups = groups or sweep.plan()
     _refuse_hopeless(sweep, cluster)
     prepare_data(groups, sweep.data_root)
-    with owned(sweep.path), _LoggingTo(sweep.path / "supsup.log"):
+    with owned(sweep.path), _LoggingTo(sweep.path / logbook.NAME):
         if sweep.storage is not None:
             prepare(sweep)
         sweep.pause_path.unlink(missing_ok=True)
@@ -207,9 +207,6 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={as_typed(sweep.output)})"
     print(f"MLflow:  {uri_of(sweep)}{how}")
     for state in monitor.states.values():
-        for row in state.failed.values():
-            log.info("%s failed: %s\n%s", row.payload["what"], row.payload["error"], row.payload["traceback"])
-    for state in monitor.states.values():
         unlearned = state.segments_not_trained()
         if unlearned:
             print(
@@ -228,7 +225,7 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
         print(f"interrupted; everything finished is committed. Go on with: {resume_command(sweep)}")
     elif now.state_when_idle() != "done":
         print(
-            f"some runs failed; the tracebacks are in {sweep.path / 'supsup.log'}. "
+            f"some runs failed; the tracebacks: {resume_command(sweep).replace(' resume ', ' logs ')}\n"
             f"Mend the cause, then: {resume_command(sweep)}"
         )
     written = _close_tracking(sweep, monitor, report)
@@ -273,7 +270,7 @@ class _LoggingTo:
 
     def __init__(self, path: Path) -> None:
         self._file = logging.FileHandler(path)
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._file.setFormatter(logbook.JsonLines())
         self._console = logging.StreamHandler(sys.stderr)
         self._console.setLevel(logging.WARNING)
         self._console.setFormatter(logging.Formatter("supsup: %(message)s"))

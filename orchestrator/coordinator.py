@@ -215,6 +215,12 @@ class Coordinator(ABC):
         """Come to a stop where nothing is lost, and hand out nothing beyond. By default that is here."""
         self._paused = True
 
+    def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None:
+        """Note that a job has been with a worker for far longer than others of its kind took."""
+        self._record(
+            "stalled", key=key, what=self._what(key), worker=worker, seconds=seconds, usual_seconds=usual_seconds
+        )
+
     @abstractmethod
     def progress(self) -> dict[str, float]:
         """Counts for whoever schedules the group."""

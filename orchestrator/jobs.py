@@ -96,6 +96,19 @@ def stop(job: str, address: str) -> int:
     return 0
 
 
+def drain(job: str, address: str) -> int:
+    """Have a job end what is under way, hand out no more, and end: a job of its own on the head asks for it."""
+    with _client(address) as client:
+        name = _known(client, job)
+        info = client.get_job_info(name)
+        if str(info.status.value) in _OVER:
+            raise InputError(f"{name}: has ended ({info.status.value})")
+        python = shlex.split(info.entrypoint)[0]
+        words = [python, "-m", "orchestrator.cli", "drain", info.metadata["sweep"], f"output={info.metadata['output']}"]
+        asking = client.submit_job(entrypoint=shlex.join(words), metadata={"asks": name})
+        return _follow(client, asking, address)
+
+
 def _content_of(tree: Path, excludes: list[str]) -> str:
     """A hash of the files that Ray would take along."""
     from ray._private.runtime_env.packaging import get_uri_for_directory

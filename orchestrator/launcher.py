@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.config import Resources
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep
-from orchestrator.trial import LocalPool, asked_to_pause, drive, open_coordinator
+from orchestrator.trial import LocalPool, asked_to_pause, asked_to_stop, drive, open_coordinator
 from supsup_core.errors import InputError, SupSupError
 
 
@@ -99,7 +99,8 @@ def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | N
     """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says."""
     if cluster is None:
         for settings in unfinished.values():
-            drive(open_coordinator(settings), LocalPool(settings), lambda progress: None, asked_to_pause(settings))
+            coordinator, pool = open_coordinator(settings), LocalPool(settings)
+            drive(coordinator, pool, lambda progress: None, asked_to_pause(settings), asked_to_stop(settings))
     elif unfinished:
         run_ray(sweep, unfinished, cluster)
 

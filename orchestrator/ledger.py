@@ -19,8 +19,11 @@ Kinds of rows, and their payloads:
   lost      key, file, reason: an artifact turned out missing or corrupt; its task is to be trained again
   retried   key, reason: a worker died at it; free: with its whole node, which does not count against the job
   split     key, reason: the tasks of a job did not fit into memory together; from then on its halves are jobs
+  stalled   key, what, worker, seconds, usual_seconds: a job takes far longer than others of its kind did
   failed    key, what, error, traceback
-  stopped   num_learned: a search has given its trial up, where it was judged last; diverged, when that is why
+  stopped   num_learned: a search has given its trial up, where it was judged last, or the user the group; diverged,
+            when that is why
+  retry     tasks: the user has taken up again what had failed or was stopped
   ended     status: done, stopped or failed; without one, the launch was interrupted
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import LedgerReader
+from orchestrator.logbook import tell
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
 from orchestrator.report import tables
@@ -44,6 +45,7 @@ class Monitor:
         self._planned = {group.group_id: group.size for group in groups}
         self._tracker: Tracker | None = None
         self._complained = False
+        self._began_ms = time.time_ns() // 1_000_000
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
@@ -77,7 +79,11 @@ class Monitor:
         """The sweep's status as of now."""
         for group_id, state in self._states.items():
             last = state.last.seq if state.last else 0
-            state.apply(self._readers[group_id].rows(last))
+            rows = self._readers[group_id].rows(last)
+            state.apply(rows)
+            for row in rows:
+                if row.time_ms >= self._began_ms:
+                    tell(self._sweep.sweep_id, group_id, row)
         return sweep_status(self._sweep, self._states, self._planned)
 
     @property

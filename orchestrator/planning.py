@@ -100,6 +100,8 @@ def _print(found: SweepStatus) -> None:
         )
         for lost in group.lost:
             print(f"    made again: {lost}")
+        for stalled in group.stalled:
+            print(f"    STALLED {stalled}")
         for failure in group.failures:
             print(f"    FAILED {failure}")
 

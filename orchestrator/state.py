@@ -30,6 +30,7 @@ class GroupState:
     met: dict[int, Row] = field(default_factory=dict)
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
     commits: list[Row] = field(default_factory=list)
+    stalled: dict[str, Row] = field(default_factory=dict)
     stopped: Row | None = None
     status: str = "planned"
     at_work: bool = False
@@ -56,16 +57,19 @@ class GroupState:
                     self.lost.clear()  # told, and mended, by the launch that ended
                 self.failed.clear()
                 self.retried.clear()
+                self.stalled.clear()
                 self.at_work = False
                 self.status = "planned"
             case "trained":
                 self.status = "running"
                 self.at_work |= bool(row.payload.get("seconds"))
                 self.trained.setdefault(key, row)
+                self.stalled.pop(key, None)
             case "evaluated":
                 self.status = "running"
                 self.at_work |= bool(row.payload.get("seconds"))
                 self.evaluated.setdefault(key, row)
+                self.stalled.pop(key, None)
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
             case "decision":
@@ -78,17 +82,27 @@ class GroupState:
                 self.due.setdefault(row.payload["num_learned"], row.payload)
             case "committed":
                 self.commits.append(row)
+                self.stalled.clear()
             case "lost":
                 self.trained.pop(key, None)
                 self.lost.append(row)
             case "retried":
                 self.retried[key] = self.retried.get(key, 0) + (not row.payload.get("free", False))
+                self.stalled.pop(key, None)
             case "split":
                 self.split.add(key)
+            case "stalled":
+                self.stalled[key] = row
             case "failed":
                 self.failed[key] = row
+                self.stalled.pop(key, None)
             case "stopped":
                 self.stopped = row
+                self.status = "stopped"
+            case "retry":
+                self.stopped = None
+                self.failed.clear()
+                self.status = "interrupted"
             case "ended":
                 self.status = row.payload["status"]
                 self.at_work = False

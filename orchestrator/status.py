@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.files import holder_of
 from orchestrator.ledger import Row
+from orchestrator.logbook import stalled_words
 from orchestrator.state import GroupState
 from orchestrator.sweep import Sweep
 
@@ -37,6 +38,7 @@ class GroupStatus:
     evaluate_seconds: float | None
     failures: list[str]
     lost: list[str]
+    stalled: list[str]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _recent_seconds(rows: Iterable[Row]) -> float | None:
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """The status of one group from its replayed state."""
     if not state.plan:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [])
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
@@ -112,6 +114,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         evaluate_seconds=evaluate_seconds,
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
         lost=[f"{row.payload['file']}: {row.payload['reason']}" for row in state.lost],
+        stalled=[stalled_words(row.payload) for row in state.stalled.values()],
     )
 
 

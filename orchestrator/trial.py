@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ class CoordinatorLike(Protocol):
     def pause(self) -> None: ...
     def stop(self) -> None: ...
     def progress(self) -> dict[str, float]: ...
+    def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None: ...
     def end(self) -> str: ...
 
 
@@ -88,7 +89,7 @@ def asked_to_pause(settings: dict[str, Any]) -> Callable[[], bool]:
 
 
 def asked_to_stop(settings: dict[str, Any]) -> Callable[[], bool]:
-    """Whether a search has given this group up: a file says so."""
+    """Whether a search, or the user, has given this group up: a file says so."""
     return Path(settings["stop"]).exists
 
 
@@ -108,6 +109,7 @@ def drive(
     """
     idle = set(range(pool.num_workers))
     in_flight: dict[int, str] = {}
+    watch = _Watch()
     set_back: dict[str, float] = {}
     progress_due = 0.0
     while True:
@@ -122,6 +124,7 @@ def drive(
         for job in jobs:
             idle.remove(job["worker"])
             in_flight[job["worker"]] = job["key"]
+            watch.begun(job)
             pool.submit(job["worker"], job)
         if not in_flight:
             if coordinator.finished():
@@ -132,10 +135,52 @@ def drive(
         for worker, outcome in pool.wait(BUSY_SECONDS):
             del in_flight[worker]
             idle.add(worker)
+            watch.ended(worker, outcome["status"] == "done")
             if outcome["status"] == "busy":
                 set_back[outcome["key"]] = time.monotonic() + BUSY_SECONDS
                 continue
             coordinator.report(outcome)
+        for stalled in watch.stalled():
+            coordinator.note_stalled(*stalled)
         if now >= progress_due:
             on_progress(coordinator.progress())
             progress_due = now + every
+
+
+STALLED_SECONDS = 60.0
+"""A job is not noted as stalled before it has taken so long."""
+
+STALLED_TIMES = 20
+"""A job is noted as stalled once it has taken so many times as long as others of its kind did."""
+
+STALLED_UNKNOWN_SECONDS = 3600.0
+"""How long the first of a kind may take."""
+
+
+class _Watch:
+    """How long jobs take, and which take far too long."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, tuple[str, str, float]] = {}
+        self._usual: dict[str, float] = {}
+        self._noted: set[int] = set()
+
+    def begun(self, job: Job) -> None:
+        self._running[job["worker"]] = (job["kind"], job["key"], time.monotonic())
+        self._noted.discard(job["worker"])
+
+    def ended(self, worker: int, done: bool) -> None:
+        kind, _, started = self._running.pop(worker)
+        if done:
+            took = time.monotonic() - started
+            self._usual[kind] = 0.9 * self._usual.get(kind, took) + 0.1 * took
+
+    def stalled(self) -> Iterator[tuple[str, int, float, float | None]]:
+        """The key, the worker, its seconds and the usual ones of each job that has just been found to be stalled."""
+        for worker, (kind, key, started) in self._running.items():
+            usual = self._usual.get(kind)
+            allowed = STALLED_UNKNOWN_SECONDS if usual is None else max(STALLED_SECONDS, STALLED_TIMES * usual)
+            took = time.monotonic() - started
+            if took > allowed and worker not in self._noted:
+                self._noted.add(worker)
+                yield key, worker, took, usual

@@ -34,7 +34,7 @@ HERE = Path(tempfile.mkdtemp(dir="/dev/shm"))
 KEY = "0123456789abcdef"
 ROOT = Path(__file__).parents[1]
 KINDS = ["plan", "trained", "evaluated", "point", "decision", "met", "due", "committed"]
-KINDS += ["lost", "retried", "split", "failed", "stopped", "ended"]
+KINDS += ["lost", "retried", "split", "stalled", "failed", "stopped", "retry", "ended"]
 LARGEST = 1 << 24
 """Weights of a mask that is tried: a few bytes may rightly stand for billions, which take their time."""
 

@@ -64,11 +64,16 @@ def assert_same(ours: Path, wanted: Path, scenario: str) -> None:
 
 @pytest.mark.parametrize("scenario", [pytest.param("GNu", marks=pytest.mark.long), "NNs"])
 def test_a_machine_that_is_lost(
-    call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, url: str, scenario: str
+    supsup: Callable[..., Any],
+    launch: Callable[..., Any],
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    url: str,
+    scenario: str,
 ) -> None:
     """Killed, and its output deleted: another machine goes on from the store alone, and trains nothing twice."""
     file = sweep_file(**(NNS if scenario == "NNs" else test_kill.sweep(10)), snapshot_every=0.5)
-    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    assert supsup("sweep", file, "output=wanted", "--local").code == 0
     process = launch("sweep", file, f"storage={url}", "--local")
     runs = tmp_path / "runs"
     wait_for(lambda: committed(runs) > (20 if scenario == "NNs" else 3))
@@ -76,19 +81,19 @@ def test_a_machine_that_is_lost(
     process.communicate()
     before = {row["key"] for row in trained(runs)}
     shutil.rmtree(runs)
-    code, out, err = call("status", f"storage={url}")
-    assert code == 0, err
-    assert "interrupted" in out
+    found = supsup("status", f"storage={url}")
+    assert found.code == 0, found.err
+    assert "interrupted" in found.out
     resumed_ms = time.time() * 1000
-    code, out, err = call("resume", f"storage={url}", "output=fresh", "--local")
-    assert code == 0, err
-    assert f"storage: {url}" in out
+    found = supsup("resume", f"storage={url}", "output=fresh", "--local")
+    assert found.code == 0, found.err
+    assert f"storage: {url}" in found.out
     assert not before & {row["key"] for row in trained(tmp_path / "fresh") if row["started_ms"] > resumed_ms}
     assert_same(tmp_path / "fresh", tmp_path / "wanted", scenario)
-    code, out, err = call("fetch", f"storage={url}", "output=looked")
-    assert code == 0, err
-    code, out, err = call("report", "output=looked")
-    assert code == 0, err
+    found = supsup("fetch", f"storage={url}", "output=looked")
+    assert found.code == 0, found.err
+    found = supsup("report", "output=looked")
+    assert found.code == 0, found.err
     assert tables(tmp_path / "looked")["points.csv"] == tables(tmp_path / "wanted")["points.csv"]
 
 
