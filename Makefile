@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest --dist worksteal
 READY := .venv/.ready
 
-.PHONY: run test check bench server docs clean
+.PHONY: run test check audit bench server docs clean
 
 run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
@@ -18,7 +18,13 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)" 2>/dev/null \
+	  && reached=yes || reached=no; \
+	if [ $$reached = yes ]; then $(MAKE) --no-print-directory audit; else echo "no audit: PyPI cannot be reached"; fi
 	$(PYTEST) -n 2 tests/core
+
+audit: $(READY)  ## known vulnerabilities of all that is pinned
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 bench: $(READY)  ## speed and memory against peers, in minutes; `.venv/bin/python -m bench --help` for the long ones
 	$(BIN)/python -m bench

@@ -22,11 +22,13 @@ from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
+from orchestrator.ledger import FencedError
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
 from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState, read_states
+from orchestrator.storage import ASKING_SECONDS, Storage
 from orchestrator.stored_sweeps import fetch, fetched, prepare, publish, stored
 from orchestrator.sweep import Sweep, find_sweep, open_sweep
 from orchestrator.tracking import told_in_words, uri_of
@@ -42,7 +44,7 @@ def sweep(file: Path, overrides: Sequence[str], cluster: str | None, num_workers
     """Run a sweep file to its end."""
     opened = open_sweep(file, overrides)
     if opened.storage is not None and stored(opened):
-        fetch(opened.storage, opened.output, opened.sweep_id)
+        fetch(Storage(opened.storage.url, ASKING_SECONDS), opened.output, opened.sweep_id)
         opened = open_sweep(file, overrides)
     if num_workers is not None:
         opened = replace(opened, config=_with_workers(opened.config, num_workers))
@@ -252,6 +254,9 @@ def _close_storage(sweep: Sweep, report: Report | None) -> bool:
     """Have in the storage what it is owed. The results are here without it: trouble is told, not raised."""
     try:
         publish(sweep, report.files if report else [])
+    except FencedError as error:
+        log.warning("%s", error)
+        return False
     except SupSupError as error:
         log.warning("%s", error)
         print(f"what the storage is owed is here, and goes there with: {resume_command(sweep)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.files import owned, write_atomically
 from orchestrator.ledger import LedgerReader, copy_of, epoch_of, set_aside
 from orchestrator.snapshots import Snapshots, place_of, versions_in
-from orchestrator.storage import Storage
+from orchestrator.storage import ASKING_SECONDS, Storage
 from orchestrator.sweep import Sweep, find_sweep, mark_output, storage_of
 from supsup_core.errors import CorruptError, InputError
 
@@ -109,10 +109,11 @@ def fetched(url: str | None, output: Path, wanted: str | None) -> Sweep:
     url = url or storage_of(output)
     if url is None:
         return find_sweep(output, wanted)
-    names = fetch(Storage(url), output, wanted)
+    names = fetch(Storage(url, ASKING_SECONDS), output, wanted)
     return find_sweep(output, names[0] if len(names) == 1 else wanted)
 
 
 def stored(sweep: Sweep) -> bool:
     """Whether the sweep's storage knows it."""
-    return sweep.storage is not None and sweep.storage.has(f"sweeps/{sweep.sweep_id}/sweep.json")
+    url = sweep.config.storage
+    return url is not None and Storage(url, ASKING_SECONDS).has(f"sweeps/{sweep.sweep_id}/sweep.json")

@@ -84,6 +84,23 @@ def assert_same(ours: Path, wanted: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+def test_three_kills_change_nothing(chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    """The shortest version: a worker while it trains, the coordinator, and everything between artifact and commit."""
+    file = sweep_file(**sweep(3, commit_every=0.2))
+    assert call("sweep", file, "output=wanted", "--local")[0] == 0
+    kills = [
+        {"target": "worker", "point": "training", "round": 3},
+        {"target": "coordinator", "point": "decided", "round": 6},
+        {"target": "all", "point": "in_commit", "round": 10},
+    ]
+    chaos.run(file, kills)
+    assert chaos.fired() == len(kills)
+    assert chaos.resumes == 1
+    assert_same(tmp_path / "runs", tmp_path / "wanted")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_kills_of_every_target_change_nothing(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -64,7 +64,7 @@ def test_the_log_is_lines_of_json_and_is_told_in_words(
     assert len(told.out.splitlines()) == len(lines)
 
 
-@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_run_is_cancelled_and_taken_up_again(
     running: bool, launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -49,7 +49,9 @@ def decisions(output: Path) -> list[Any]:
     return []
 
 
-@pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGTERM, False), pytest.param(signal.SIGINT, True, marks=pytest.mark.long)]
+)
 def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
     launch: Callable[..., Any],
     call: Call,
