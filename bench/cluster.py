@@ -115,11 +115,12 @@ def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.
         }
         commands = {
             "plan": ["plan", str(file), *arguments],
+            "plan anew": ["plan", str(file), *arguments, "output=" + output + "/none"],
             "status": ["status", sweep.sweep_id, f"output={output}"],
             "gc": ["gc", f"output={output}"],
             "fsck": ["fsck", f"output={output}"],
         }
-        for name in ("plan", "status"):
+        for name in ("plan", "plan anew", "status"):
             found |= _timed(name, commands[name])
         mask = torch.randint(0, 256, (MASK_BYTES,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         for shard in group.shards:

@@ -401,8 +401,11 @@ def server(folder: Path, port: int, artifacts: str | None) -> int:
 
 def _without_torch() -> None:
     """For verbs that need torch only to time what was never timed here: their answer is there in a blink."""
+    import gc
+
     from orchestrator.deferral import defer
 
+    gc.disable()  # they are over before there is anything to collect, and a long ledger is a lot to look through
     defer("torch")
 
 
