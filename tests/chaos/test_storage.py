@@ -13,7 +13,9 @@ import s3fs
 
 from orchestrator.sweep import all_sweeps
 from tests.chaos import test_kill
-from tests.chaos.test_cluster import committed
+from tests.chaos.conftest import Nodes
+from tests.chaos.test_cluster import NNS as STREAMS
+from tests.chaos.test_cluster import SHARDS, committed
 from tests.object_store import ObjectStore
 from tests.outputs import (
     kill_all,
@@ -110,35 +112,63 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objec
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.long  # three minutes each
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("scenario", ["GNu", "NNs"])
-def test_a_store_that_is_away_for_a_minute(
+@pytest.mark.long  # five minutes each
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("node", "total"), [(SHARDS, 60), (STREAMS, 120)], ids=["60 shards", "NNs"])
+def test_a_machine_that_is_lost_and_a_store_that_is_away_for_a_minute(
     call: Call,
     launch: Callable[..., Any],
     sweep_file: Callable[..., Path],
     tmp_path: Path,
     own_store: ObjectStore,
-    scenario: str,
+    cluster_of: Callable[..., Nodes],
+    node: dict[str, Any],
+    total: int,
 ) -> None:
-    """With real Ray: work waits for the store, and ends as if it had never been away."""
-    file = sweep_file(**(NNS if scenario == "NNs" else test_kill.sweep(20)), snapshot_every=2)
+    """On three nodes. Work waits for the store, and ends as if nothing had happened. Run with -s for the times."""
+    scenario = node.get("scenario", "GNu")
+    file = sweep_file(**node, snapshot_every=2)
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
-    process = launch("sweep", file, "storage=s3://tests/outage")
-    wait_for(lambda: committed(tmp_path / "runs") > (20 if scenario == "NNs" else 3))
+    cluster = cluster_of(3)
+    process = launch("sweep", file, "storage=s3://tests/kept", "--address", cluster.address)
+    wait_for(lambda: committed(tmp_path / "runs") >= 0.3 * total)
+    kill_all(process.pid)
+    process.communicate()
+    had, lost = committed(tmp_path / "runs"), time.monotonic()
+    shutil.rmtree(tmp_path / "runs")
+    fresh = tmp_path / "fresh"
+    process = launch("resume", "storage=s3://tests/kept", "output=fresh", "--address", cluster.address)
+    wait_for(lambda: committed(fresh) > 0)
+    found = committed(fresh)
+    wait_for(lambda: committed(fresh) > max(had, found))
+    print(f"lost at {had}; {found} were found on a fresh folder, more were done {time.monotonic() - lost:.1f} s later")
+    wait_for(lambda: committed(fresh) >= 0.6 * total)
     own_store.stop()
     time.sleep(60)
     assert process.poll() is None
-    before = committed(tmp_path / "runs")
-    back = time.monotonic()
+    before, back = committed(fresh), time.monotonic()
     own_store.start()
-    wait_for(lambda: committed(tmp_path / "runs") > before)
-    print(f"{scenario}: {before} committed when it came back, the next {time.monotonic() - back:.1f} s after that")
-    out, err = process.communicate(timeout=300)
+    wait_for(lambda: committed(fresh) > before)
+    print(f"away for 60 s at {before}; the next was committed {time.monotonic() - back:.1f} s after the store's start")
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    assert "storage: s3://tests/outage" in out
-    assert_same(tmp_path / "runs", tmp_path / "wanted", scenario)
-    shutil.rmtree(tmp_path / "runs")
-    code, out, err = call("resume", "storage=s3://tests/outage", "output=fresh", "--local")
-    assert code == 0, err
-    assert_same(tmp_path / "fresh", tmp_path / "wanted", scenario)
+    assert "storage: s3://tests/kept" in out
+    assert_same(fresh, tmp_path / "wanted", scenario)
+
+
+def test_a_command_that_was_replaced_stops(
+    supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two machines go on with one sweep: the later one ends it, the earlier one finds out and says so."""
+    url = f"file://{tmp_path}/stored"
+    file = sweep_file(**test_kill.sweep(40), snapshot_every=0.2)
+    process = launch("sweep", file, f"storage={url}", "--local")
+    wait_for(lambda: trained(tmp_path / "runs"))
+    found = supsup("resume", f"storage={url}", "output=other", "--local")
+    assert found.code == 0, found.err
+    assert "40/40 shards" in found.out
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in (1, 130)
+    assert "another process has gone on with this" in out + err
+    assert len(trained(tmp_path / "runs")) < 40
+    assert "40/40" in supsup("status", f"storage={url}").out

@@ -1,0 +1,74 @@
+"""A Ray cluster of several nodes, for what happens to them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Nodes:
+    """A cluster of `tests.chaos.nodes`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address, *self.ids = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def _tell(self, *words: object) -> Any:
+        assert self._process.stdin is not None
+        print(*words, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def kill(self, number: int) -> None:
+        """End a node with all its processes at once."""
+        self._tell("kill", number)
+
+    def add(self) -> None:
+        """One node more."""
+        self.ids.append(self._tell("add"))
+
+    def drain(self, number: int, seconds: int) -> None:
+        """Tell a node that it will be taken away, as a cloud tells a spot machine."""
+        subprocess.run(
+            [
+                Path(sys.executable).parent / "ray", "drain-node", "--address", self.address,
+                "--node-id", self.ids[number], "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+                "--reason-message", "taken away", "--deadline-remaining-seconds", str(seconds),
+            ],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Nodes]]:
+    """Start a head without CPUs and so many nodes of one CPU each, that let nobody in without their token."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: int) -> Nodes:
+        command = [sys.executable, "-m", "tests.chaos.nodes", *map(str, arguments)]
+        started.append(
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        )
+        return Nodes(started[-1])
+
+    yield start
+    for process in started:
+        process.communicate(timeout=60)
