@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import statistics
 import subprocess
 import sys
@@ -134,19 +133,23 @@ MASK_BYTES = 34_424
 """What a mask of LeNet 300-100 with 100 outputs takes."""
 
 
+_WRAPPED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Between this process and a command: a child's peak begins with its parent's."""
+
+
 def _timed(name: str, arguments: list[str]) -> dict[str, float]:
     """The median seconds of a command, and its peak memory."""
     times, peak = [], 0.0
     for _ in range(3):
         started = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0, arguments
+        command = [sys.executable, "-c", _WRAPPED, sys.executable, "-m", "orchestrator.cli", *arguments]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         times.append(time.perf_counter() - started)
-        peak = max(peak, used.ru_maxrss / 1000)
+        peak = max(peak, float(told) / 1000)
     return {f"{name} command": statistics.median(times), f"{name} peak_mb": peak}
 
 
