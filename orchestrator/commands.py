@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -27,12 +28,12 @@ from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
 from orchestrator.report import Report, write_report
-from orchestrator.state import GroupState, read_states
+from orchestrator.state import GroupState, read_state, read_states
 from orchestrator.storage import ASKING_SECONDS, Storage
 from orchestrator.stored_sweeps import fetch, fetched, prepare, publish, stored
-from orchestrator.sweep import Sweep, find_sweep, open_sweep
+from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.tracking import told_in_words, uri_of
-from supsup_core.errors import InputError, SupSupError
+from supsup_core.errors import CorruptError, InputError, SupSupError
 
 log = logging.getLogger("supsup")
 
@@ -75,16 +76,19 @@ def resume(
 
 def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str | None) -> int:
     """Evaluate a sweep's trained masks with another inference, as new runs of the sweep."""
-    found = find_sweep(output, wanted).with_inference(overrides)
+    found = fetched(None, output, wanted).with_inference(overrides)
+    states = read_states(found)
     groups = found.plan()
     there = set(found.store)
-    missing = sum(shard.key not in there for group in groups for shard in group.shards)
-    states = read_states(found)
-    missing += sum(
-        group.size[0] - states.get(group.group_id, GroupState()).done_shards()
-        for group in groups
-        if group.experiment.allocation
-    )
+    missing = 0
+    for group in groups:
+        state = states.get(group.group_id, GroupState())
+        if state.stopped is not None:
+            continue  # cancelled: what is not trained of it is not asked for
+        if group.experiment.allocation:
+            missing += group.size[0] - state.done_shards()
+        else:
+            missing += sum(shard.key not in there for shard in group.shards)
     if missing:
         raise InputError(
             f"{found.sweep_id}: {missing} shards are not trained; run `supsup resume {found.sweep_id}` first"
@@ -101,7 +105,7 @@ def fork(
     num_workers: int | None,
 ) -> int:
     """Start another sweep from what one had committed, and run it to its end."""
-    made = fork_sweep(find_sweep(output, wanted), overrides, start)
+    made = fork_sweep(fetched(None, output, wanted), overrides, start)
     if num_workers is not None:
         made = replace(made, config=_with_workers(made.config, num_workers))
     return run(made, cluster)
@@ -113,9 +117,13 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     _refuse_hopeless(sweep, cluster)
     prepare_data(groups, sweep.data_root)
     with owned(sweep.path), _LoggingTo(sweep.path / logbook.NAME):
+        sweep.pause_path.unlink(missing_ok=True)
         if sweep.storage is not None:
             prepare(sweep)
-        sweep.pause_path.unlink(missing_ok=True)
+        for asked in sweep.path.glob("groups/*/stop"):
+            with contextlib.suppress(CorruptError):
+                if read_state(sweep, asked.parent.name).status == "done":
+                    asked.unlink()  # it came too late, and is not meant for what follows
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _Interrupt(sweep, any(group.experiment.allocation for group in groups)))
         sweep.save(groups)

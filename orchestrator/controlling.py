@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 from orchestrator import logbook
 from orchestrator.comparison import Measured, find_run
-from orchestrator.files import holder_of, owned
-from orchestrator.ledger import LedgerWriter
+from orchestrator.files import holder_of, host_of, owned
+from orchestrator.ledger import open_ledger
 from orchestrator.state import read_state
+from orchestrator.stored_sweeps import publish, refresh
 from orchestrator.sweep import Sweep, find_sweep
 from supsup_core.errors import InputError, SupSupError
 
@@ -42,7 +44,17 @@ def drain(wanted: str | None, output: Path) -> int:
 def stop(wanted: str | None, output: Path) -> int:
     """Interrupt a running sweep, as Ctrl-C does, and wait until it has ended."""
     sweep, process = _running(wanted, output)
-    os.kill(process, signal.SIGINT)
+    if process <= 0 or host_of(sweep.path) != socket.gethostname():
+        raise InputError(
+            f"{sweep.sweep_id}: is run by a process of {host_of(sweep.path) or 'another machine'}; stop it there, or "
+            f"have it end what is under way: supsup drain {sweep.sweep_id}"
+        )
+    try:
+        os.kill(process, signal.SIGINT)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError as error:
+        raise InputError(f"{sweep.sweep_id}: process {process} is another user's; they can stop it") from error
     deadline = time.monotonic() + STOP_SECONDS
     while holder_of(sweep.path) is not None:
         if time.monotonic() > deadline:
@@ -65,6 +77,7 @@ def _running(wanted: str | None, output: Path) -> tuple[Sweep, int]:
 
 def cancel(run: str, output: Path) -> int:
     """Give a run's training group up: at once where it is not running, else after what is under way."""
+    refresh(output)
     found = find_run(run, output)
     path = found.sweep.stop_path(found.group.group_id)
     _tell_shared(found)
@@ -77,9 +90,11 @@ def cancel(run: str, output: Path) -> int:
         state = read_state(found.sweep, found.group.group_id)
         if state.stopped is not None or state.status == "done":
             raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
-        writer = LedgerWriter(found.sweep.ledger_path(found.group.group_id))
+        writer, _, _ = open_ledger(found.sweep.ledger_path(found.group.group_id))
         writer.append("stopped", num_learned=max((n for _, n in state.points), default=0), reason="cancelled")
         writer.close()
+        if found.sweep.storage is not None:
+            publish(found.sweep, [])
     print(f"{found.name}: cancelled; `supsup retry` takes it up again")
     return 0
 
@@ -89,6 +104,7 @@ def retry(run: str, tasks: list[int], output: Path, cluster: str | None) -> int:
     they have been; what they give is the same, where the machine is sound."""
     from orchestrator import commands
 
+    refresh(output)
     found = find_run(run, output)
     group_id = found.group.group_id
     _tell_shared(found)
@@ -101,7 +117,7 @@ def retry(run: str, tasks: list[int], output: Path, cluster: str | None) -> int:
     with owned(found.sweep.path):
         found.sweep.stop_path(group_id).unlink(missing_ok=True)
         store = found.sweep.store
-        writer = LedgerWriter(found.sweep.ledger_path(group_id))
+        writer, _, _ = open_ledger(found.sweep.ledger_path(group_id))
         writer.append("retry", tasks=tasks)
         for task in tasks:
             key = numbers[task]

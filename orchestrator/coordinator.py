@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator import results
 from orchestrator.ledger import FencedError, open_ledger, snapshot_path
-from orchestrator.snapshots import Copier, Snapshots, place_of
+from orchestrator.snapshots import COPYING_SECONDS, Copier, Snapshots
 from orchestrator.state import GroupState
 from orchestrator.storage import Storage
 from orchestrator.store import ArtifactStore, stores_of
@@ -59,8 +59,8 @@ class Coordinator(ABC):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """settings: group (Group.to_node), ledger, store, versions and pause (paths), storage (the URLs of the first
-        three, `cache_bytes` and `snapshot_every`; or None), environment (for the plan row), search (whether it is a
-        search's trial)."""
+        three, `place`, `cache_bytes` and `snapshot_every`; or None), environment (for the plan row), search (whether it
+        is a search's trial)."""
         self._group = settings["group"]
         self._store, self._versions = stores_of(settings)
         self._num_workers: int = settings["environment"]["num_workers"]
@@ -68,11 +68,18 @@ class Coordinator(ABC):
         path = Path(settings["ledger"])
         self._copier, above = None, 0
         if settings["storage"]:
-            snapshots = Snapshots(Storage(settings["storage"]["ledger"]))
-            above = max((epoch for epoch, _ in snapshots.versions()), default=0)
+            place = settings["storage"]["place"]
+            there = Snapshots(Storage(settings["storage"]["ledger"]))
+            if there.are_ahead_of(path, place):
+                raise FencedError(
+                    f"{path}: another process has gone on with this, and the storage knows it; "
+                    "`supsup resume` fetches it first"
+                )
+            above = max((epoch for epoch, _ in there.versions()), default=0)
+            snapshots = Snapshots(Storage(settings["storage"]["ledger"], COPYING_SECONDS))
             self._copier = Copier(snapshots, self._versions)
         self._ledger, rows, aside = open_ledger(path, above)
-        self._version = (self._ledger.epoch, place_of(path))
+        self._version = (self._ledger.epoch, place if self._copier else "")
         self._snapshot_path = snapshot_path(path)
         self._pause_path = Path(settings["pause"])
         self._snapshot_every = settings["storage"]["snapshot_every"] if settings["storage"] else SNAPSHOT_SECONDS
@@ -170,7 +177,7 @@ class Coordinator(ABC):
         if not store.has(key):
             return store.path(key)
         with contextlib.suppress(CorruptError, FileNotFoundError):
-            store.get(key)
+            store.verify(key)
             return None
         with contextlib.suppress(FileNotFoundError):
             return store.quarantine(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
     holder = folder / "holder"
     try:
         lock.acquire(timeout=0.5)  # a status that looks at this moment holds it for an instant
-        holder.write_text(str(os.getpid()))
+        holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
         follow = f", or follow it with `supsup status {folder.name}`" if what == "sweep" else ""
         raise InputError(
@@ -76,11 +77,12 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
     try:
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 
 def holder_of(folder: Path) -> int | None:
-    """The process that owns `folder`, or None when nobody does."""
+    """The process that owns `folder`, or None when nobody does; -1 when it is not known which."""
     lock = FileLock(folder / "lock")
     if not (folder / "lock").exists():
         return None
@@ -88,13 +90,21 @@ def holder_of(folder: Path) -> int | None:
         lock.acquire(blocking=False)
     except Timeout:
         try:
-            return int((folder / "holder").read_text())
-        except (OSError, ValueError):
+            return int((folder / "holder").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
             return -1
     except OSError:
         return None  # an output one may only read: nobody can be told
     lock.release()
     return None
+
+
+def host_of(folder: Path) -> str | None:
+    """The machine whose process owns `folder`, where that is known."""
+    try:
+        return (folder / "holder").read_text().split()[1]
+    except (OSError, IndexError):
+        return None
 
 
 def as_typed(path: Path) -> str:

@@ -89,7 +89,7 @@ def leftovers(output: Path) -> list[Leftover]:
         sweep = sweep_at(folder)
         for group_id in _group_ids(sweep):
             state = read_state(sweep, group_id)
-            if not state.plan:
+            if not state.plan and state.stopped is None:  # one may be cancelled before it has begun
                 raise CorruptError(
                     f"{sweep.ledger_path(group_id)}: tells nothing; `supsup fsck --repair` makes it good"
                 )
@@ -195,6 +195,8 @@ def _damage(store: ArtifactStore, key: str, sweeps: tuple[Sweep, ...], required:
         store.verify(key)
     except FileNotFoundError:
         return Damage(path, "missing", sweeps, store, key) if required else None
-    except (CorruptError, OSError) as error:
+    except CorruptError as error:
         return Damage(path, str(error).removeprefix(f"{path}: "), sweeps, store, key)
+    except OSError as error:
+        raise SupSupError(f"{path}: cannot be read ({error.strerror or error}); mend that and look again") from error
     return None

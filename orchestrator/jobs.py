@@ -103,6 +103,8 @@ def drain(job: str, address: str) -> int:
         info = client.get_job_info(name)
         if str(info.status.value) in _OVER:
             raise InputError(f"{name}: has ended ({info.status.value})")
+        if not info.metadata or "sweep" not in info.metadata:
+            raise InputError(f"{name}: was not submitted by supsup; stop it with `ray job stop`")
         python = shlex.split(info.entrypoint)[0]
         words = [python, "-m", "orchestrator.cli", "drain", info.metadata["sweep"], f"output={info.metadata['output']}"]
         asking = client.submit_job(entrypoint=shlex.join(words), metadata={"asks": name})

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Resources
+from orchestrator.ledger import FencedError
 from orchestrator.plan import Group
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import Sweep, place_of
 from orchestrator.trial import LocalPool, asked_to_pause, asked_to_stop, drive, open_coordinator
 from supsup_core.errors import InputError, SupSupError
 
@@ -54,6 +55,7 @@ def _places(sweep: Sweep, group: Group) -> dict[str, Any] | None:
         "store": (sweep.storage / "store").url,
         "versions": (mine / "masks").url,
         "ledger": mine.url,
+        "place": place_of(sweep.output),
         "cache_bytes": sweep.cache_bytes,
         "snapshot_every": sweep.config.snapshot_every,
     }
@@ -152,6 +154,10 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         results = tuner.fit()
     for error in results.errors:
         cause = getattr(error, "cause", None) or error
+        if FencedError.__name__ in str(error):
+            raise SupSupError(
+                f"{sweep.sweep_id}: another process has gone on with this; nothing more is written from here"
+            ) from error
         if isinstance(cause, SupSupError):
             raise SupSupError(str(cause)) from error
         raise error

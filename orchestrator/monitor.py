@@ -46,6 +46,7 @@ class Monitor:
         self._tracker: Tracker | None = None
         self._complained = False
         self._began_ms = time.time_ns() // 1_000_000
+        self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
@@ -77,6 +78,11 @@ class Monitor:
 
     def status(self) -> SweepStatus:
         """The sweep's status as of now."""
+        with self._reading:
+            self._read()
+        return sweep_status(self._sweep, self._states, self._planned)
+
+    def _read(self) -> None:
         for group_id, state in self._states.items():
             last = state.last.seq if state.last else 0
             rows = self._readers[group_id].rows(last)
@@ -84,7 +90,6 @@ class Monitor:
             for row in rows:
                 if row.time_ms >= self._began_ms:
                     tell(self._sweep.sweep_id, group_id, row)
-        return sweep_status(self._sweep, self._states, self._planned)
 
     @property
     def states(self) -> dict[str, GroupState]:

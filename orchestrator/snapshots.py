@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.keys import content_key
-from orchestrator.ledger import FencedError
+from orchestrator.ledger import FencedError, LedgerReader, Row, epoch_of
 from orchestrator.storage import Storage
 from orchestrator.store import ArtifactStore
+from supsup_core.errors import CorruptError, SupSupError
 
 log = logging.getLogger("supsup")
 
-CLOSING_SECONDS = 20.0
+COPYING_SECONDS = 20.0
+"""How long one snapshot is tried for: the next one will do as well."""
+
+CLOSING_SECONDS = 60.0
 """How long a coordinator that ends waits for its last snapshot; who started it sees to what is left."""
 
 Version = tuple[int, str]
@@ -31,9 +34,25 @@ Version = tuple[int, str]
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
-def place_of(ledger: Path) -> str:
-    """A short name of the machine and the path of a ledger, which one process at a time writes."""
-    return content_key([socket.gethostname(), str(ledger)], 8)
+def is_newer(stored: Sequence[Version], here: Version) -> bool:
+    """Whether the newest of some snapshots was written after a ledger of an output was, elsewhere.
+
+    `here`: the ledger's epoch, and the output's own place. A ledger of the same epoch that was written at another place
+    is a copy of that one: to write it here would have raised its epoch.
+    """
+    if not stored:
+        return False
+    epoch, place = stored[0]
+    return epoch > here[0] or (epoch == here[0] and place != here[1])
+
+
+def rows_of(ledger: Path) -> list[Row]:
+    """The rows of a ledger; none where they cannot be read."""
+    try:
+        with LedgerReader(ledger) as reader:
+            return reader.rows()
+    except SupSupError:
+        return []
 
 
 class Snapshots:
@@ -59,9 +78,30 @@ class Snapshots:
         for old in [other for other in there if other < version][1:]:
             self._folder.delete(_file(old))
 
-    def get(self, version: Version) -> bytes:
-        """The content of a snapshot."""
-        return self._folder.read(_file(version))
+    def sound(self) -> Iterator[tuple[bytes, list[Row]]]:
+        """The content of each snapshot that is sound, and its rows, the newest first."""
+        for version in self.versions():
+            with tempfile.TemporaryDirectory() as scratch:
+                copy = Path(scratch) / _file(version)
+                try:
+                    copy.write_bytes(self._folder.read(copy.name))
+                    with LedgerReader(copy) as reader:
+                        rows = reader.verify()
+                except FileNotFoundError:
+                    continue  # a newer one has taken its place meanwhile
+                except CorruptError as error:
+                    log.warning("a snapshot is damaged, and the one before it is taken: %s", error)
+                    continue
+                yield copy.read_bytes(), rows
+
+    def are_ahead_of(self, ledger: Path, place: str) -> bool:
+        """Whether the newest of them was written elsewhere, later, and says what a ledger of the output `place` does
+        not."""
+        if not is_newer(self.versions(), (epoch_of(ledger), place)):
+            return False
+        known = rows_of(ledger)
+        _, rows = next(self.sound(), (b"", known))
+        return known[: len(rows)] != rows
 
 
 def versions_in(names: Iterable[str]) -> list[Version]:

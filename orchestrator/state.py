@@ -64,12 +64,12 @@ class GroupState:
                 self.status = "running"
                 self.at_work |= bool(row.payload.get("seconds"))
                 self.trained.setdefault(key, row)
-                self.stalled.pop(key, None)
+                self._moves_on(row.payload.get("worker"))
             case "evaluated":
                 self.status = "running"
                 self.at_work |= bool(row.payload.get("seconds"))
                 self.evaluated.setdefault(key, row)
-                self.stalled.pop(key, None)
+                self._moves_on(row.payload.get("worker"))
             case "point":
                 self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
             case "decision":
@@ -91,6 +91,7 @@ class GroupState:
                 self.stalled.pop(key, None)
             case "split":
                 self.split.add(key)
+                self.stalled.pop(key, None)
             case "stalled":
                 self.stalled[key] = row
             case "failed":
@@ -106,6 +107,10 @@ class GroupState:
             case "ended":
                 self.status = row.payload["status"]
                 self.at_work = False
+
+    def _moves_on(self, worker: int | None) -> None:
+        """A worker has done what it was at."""
+        self.stalled = {key: row for key, row in self.stalled.items() if row.payload["worker"] != worker}
 
     def tested(self, keys: Iterable[str]) -> dict[int, dict[str, Any]]:
         """The results of evaluations that are done, by task."""

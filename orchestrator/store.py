@@ -92,7 +92,10 @@ class ArtifactStore:
 
         if self.has(key):
             with contextlib.suppress(CorruptError):
-                return self.get(key)
+                found = self.get(key)
+                if self._storage is not None and not self._storage.has(_name(key, self.root)):
+                    self._storage.write(_name(key, self.root), self.path(key).read_bytes())
+                return found
         entry = canonical({"facts": dict(facts), "key": key, "sha256": _BLANK.decode()})
         blob = save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
         digest = hashlib.sha256(blob).hexdigest()
@@ -119,7 +122,10 @@ class ArtifactStore:
         or FileNotFoundError. A bad copy here of a sound one there is replaced."""
         if self._storage is not None:
             name = _name(key, self.root)
-            _verified(self._storage.read(name), key, f"{self._storage.url}/{name}")
+            stored = self._storage.read(name)
+            _verified(stored, key, f"{self._storage.url}/{name}")
+            if not self.path(key).exists():
+                return len(stored)
         blob, _, _ = self._read(key)
         return len(blob)
 
@@ -157,6 +163,7 @@ class ArtifactStore:
     def _make_room(self, limit: int) -> None:
         """Delete what was not used for longest, until the cache is within nine tenths of its limit."""
         kept = []
+        stored = self._stored()
         for path in self.root.glob("??/*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # another process makes room too
                 stat = path.stat()
@@ -167,8 +174,9 @@ class ArtifactStore:
         for _, size, path in sorted(kept):
             if total <= 0.9 * limit:
                 return
-            path.unlink(missing_ok=True)
-            total -= size
+            if path.stem in stored:
+                path.unlink(missing_ok=True)
+                total -= size
 
     def __iter__(self) -> Iterator[str]:
         """The keys of all artifacts there are, in no order."""
@@ -229,12 +237,14 @@ class ArtifactStore:
         if not path.exists():
             if self._storage is None:
                 raise FileNotFoundError(path)
-            self._read(key)
+            return self.get(key).tensors[name]
         try:
             with safetensors.safe_open(path, "pt") as file:
                 found: Tensor = file.get_tensor(name)
                 return found
         except (safetensors.SafetensorError, OSError, ValueError) as error:
+            if self._storage is not None:
+                return self.get(key).tensors[name]
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
 
     def delete(self, key: str) -> None:

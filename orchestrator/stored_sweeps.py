@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.files import owned, write_atomically
-from orchestrator.ledger import LedgerReader, copy_of, epoch_of, set_aside
-from orchestrator.snapshots import Snapshots, place_of, versions_in
+from orchestrator.ledger import copy_of, epoch_of, set_aside
+from orchestrator.snapshots import Snapshots, rows_of, versions_in
 from orchestrator.storage import ASKING_SECONDS, Storage
-from orchestrator.sweep import Sweep, find_sweep, mark_output, storage_of
-from supsup_core.errors import CorruptError, InputError
+from orchestrator.sweep import Sweep, all_sweeps, find_sweep, mark_output, place_of, storage_of
+from supsup_core.errors import InputError
 
 log = logging.getLogger("supsup")
 
@@ -46,7 +46,7 @@ def _fetch_sweep(storage: Storage, output: Path, name: str, files: Sequence[str]
     for group_id in sorted({parts[3] for parts in inside if versions_in(parts[4:5])}):
         snapshots = Snapshots(storage / f"sweeps/{name}/groups/{group_id}")
         ledger = path / "groups" / group_id / "ledger.sqlite"
-        if snapshots.versions()[0] > (epoch_of(ledger), place_of(ledger)):
+        if snapshots.are_ahead_of(ledger, place_of(output)):
             stale.append((snapshots, ledger))
     if not stale and (path / "sweep.json").exists():
         return
@@ -57,22 +57,19 @@ def _fetch_sweep(storage: Storage, output: Path, name: str, files: Sequence[str]
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Put the newest sound snapshot in the place of a ledger."""
+    """Put the newest sound snapshot in the place of a ledger, which is set aside where it knows something else."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    trial = ledger.with_name("ledger.fetched.sqlite")
-    for version in snapshots.versions():
-        write_atomically(trial, snapshots.get(version))
-        try:
-            with LedgerReader(trial) as reader:
-                reader.verify()
-        except CorruptError as error:
-            log.warning("a snapshot is damaged, and the one before it takes its place: %s", error)
-            continue
-        if ledger.exists():
+    for content, rows in snapshots.sound():
+        known = rows_of(ledger)
+        if ledger.exists() and not (known and rows[: len(known)] == known):
             set_aside(ledger)
-        trial.replace(ledger)
+        for suffix in ("-wal", "-shm"):
+            ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+        write_atomically(ledger, content)
         return
-    trial.unlink(missing_ok=True)
+    log.warning(
+        "%s: no snapshot of it is sound; trained tasks are found in the storage, and the rest is done again", ledger
+    )
 
 
 def publish(sweep: Sweep, report: Iterable[Path]) -> None:
@@ -84,7 +81,7 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
     assert storage is not None
     folder = storage / f"sweeps/{sweep.sweep_id}"
     for ledger in sorted((sweep.path / "groups").glob("*/ledger.sqlite")):
-        version = (epoch_of(ledger), place_of(ledger))
+        version = (epoch_of(ledger), place_of(sweep.output))
         Snapshots(folder / f"groups/{ledger.parent.name}").put(version, copy_of(ledger))
     for path in report:
         folder.write(f"report/{path.name}", path.read_bytes())
@@ -104,13 +101,42 @@ def prepare(sweep: Sweep) -> None:
 
 
 def fetched(url: str | None, output: Path, wanted: str | None) -> Sweep:
-    """The sweep of an output that is wanted, or the newest, brought up to what its storage knows. url: the storage, or
-    None for the output's own, if it has one."""
-    url = url or storage_of(output)
-    if url is None:
-        return find_sweep(output, wanted)
-    names = fetch(Storage(url, ASKING_SECONDS), output, wanted)
+    """The sweep of an output that is wanted, or the newest, brought up to what its storage knows of it. url: the
+    storage, or None for the output's own, if it has one."""
+    own = storage_of(output)
+    here = [sweep.sweep_id for sweep in all_sweeps(output)]
+    if url is None or (own is not None and url.rstrip("/") == own and wanted is None and here):
+        if own is None or (here and wanted is None):
+            found = find_sweep(output, wanted)
+            refresh(output, found.sweep_id)
+            return find_sweep(output, found.sweep_id)
+        url = own
+    storage = Storage(url, ASKING_SECONDS)
+    if wanted is None:
+        written = {
+            name: when or 0.0 for name, (_, when) in storage.files("sweeps").items() if name.endswith("sweep.json")
+        }
+        wanted = max(written, key=lambda name: written[name]).split("/")[1] if written else None
+    try:
+        names = fetch(storage, output, wanted)
+    except InputError:
+        if own is None or not here:
+            raise
+        return find_sweep(output, wanted)  # one that was never stored
     return find_sweep(output, names[0] if len(names) == 1 else wanted)
+
+
+def refresh(output: Path, name: str | None = None) -> None:
+    """Bring what an output has of a sweep, or of all, up to what its storage, if it has one, knows."""
+    url = storage_of(output)
+    if url is None:
+        return
+    storage = Storage(url, ASKING_SECONDS)
+    files = sorted(storage.files("sweeps"))
+    stored_names = {file.split("/")[1] for file in files if file.endswith("/sweep.json")}
+    for sweep in all_sweeps(output):
+        if name in (None, sweep.sweep_id) and sweep.sweep_id in stored_names:
+            _fetch_sweep(storage, output, sweep.sweep_id, files)
 
 
 def stored(sweep: Sweep) -> bool:

@@ -122,6 +122,8 @@ class StreamCoordinator(Coordinator):
         if not self._missing:
             self._allocator.fill(lambda number: bits[number])
             self._open_round()
+        elif self._paused:  # given up: nothing is made again for it
+            self._phase = _Phase.OVER
 
     # --- rounds
 

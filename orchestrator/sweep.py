@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -233,7 +234,8 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     if config.data:
         config = replace(config, data=str(Path(config.data).expanduser().absolute()))
     check_output(Path(config.output))
-    config = replace(config, storage=config.storage or storage_of(Path(config.output)))
+    url = config.storage.rstrip("/") if config.storage else storage_of(Path(config.output))
+    config = replace(config, storage=url)
     sweep = Sweep(config, file.absolute())
     if (sweep.path / "sweep.json").exists():
         before = sweep_at(sweep.path)
@@ -269,7 +271,7 @@ def storage_of(output: Path) -> str | None:
 def mark_output(output: Path, storage: str | None) -> None:
     """Mark a folder as an output of this version, with its storage. InputError when it has another."""
     check_output(output)
-    before = storage_of(output)
+    before, storage = storage_of(output), storage.rstrip("/") if storage else None
     if before is not None and before != storage:
         raise InputError(
             f"storage: {output} keeps its artifacts in {before}, not in {storage or 'itself alone'}; "
@@ -277,8 +279,13 @@ def mark_output(output: Path, storage: str | None) -> None:
         )
     if before != storage or not (output / _MARKER).exists():
         output.mkdir(parents=True, exist_ok=True)
-        node = {"format": FORMAT} | ({"storage": storage} if storage else {})
+        node = {"format": FORMAT} | ({"storage": storage, "place": secrets.token_hex(4)} if storage else {})
         write_atomically(output / _MARKER, json.dumps(node).encode())
+
+
+def place_of(output: Path) -> str:
+    """What an output that has a storage is called there: drawn once, and no other's."""
+    return str(json.loads((output / _MARKER).read_text())["place"])
 
 
 def store_at(output: Path, storage: Storage | None, limit: int | None) -> ArtifactStore:

@@ -166,7 +166,8 @@ class _Watch:
         self._noted: set[int] = set()
 
     def begun(self, job: Job) -> None:
-        self._running[job["worker"]] = (job["kind"], job["key"], time.monotonic())
+        kind = "rebuild" if job["key"].startswith("rebuild-") else job["kind"]  # training again is no mere saving
+        self._running[job["worker"]] = (kind, job["key"], time.monotonic())
         self._noted.discard(job["worker"])
 
     def ended(self, worker: int, done: bool) -> None:

@@ -122,7 +122,7 @@ def _fetch_all(output: Path) -> None:
     """Have here what the output's storage, if it has one, knows of all sweeps: those of other machines need their
     artifacts too."""
     url = storage_of(output)
-    if url is not None:
+    if url is not None and Storage(url, ASKING_SECONDS).files("sweeps"):
         fetch(Storage(url, ASKING_SECONDS), output, None)
 
 

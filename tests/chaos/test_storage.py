@@ -172,3 +172,27 @@ def test_a_command_that_was_replaced_stops(
     assert "another process has gone on with this" in out + err
     assert len(trained(tmp_path / "runs")) < 40
     assert "40/40" in supsup("status", f"storage={url}").out
+
+
+def test_a_copy_that_was_looked_at_is_not_taken_for_the_newest(
+    supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Fetched early, to look; the machine that ran is lost later: what is fetched then is its last snapshot."""
+    url = f"file://{tmp_path}/stored"
+    longer = {**NNS, "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 30}}
+    file = sweep_file(**longer, snapshot_every=0.2)
+    process = launch("sweep", file, f"storage={url}", "--local")
+    wait_for(lambda: committed(tmp_path / "runs") > 5)
+    time.sleep(1)
+    assert supsup("fetch", f"storage={url}", "output=looked").code == 0
+    early = committed(tmp_path / "looked")
+    wait_for(lambda: committed(tmp_path / "runs") > early + 40)
+    time.sleep(1)
+    kill_all(process.pid)
+    process.communicate()
+    assert supsup("fetch", f"storage={url}", "output=looked").code == 0
+    assert committed(tmp_path / "looked") > early + 20
+    assert not list(tmp_path.glob("looked/sweeps/*/groups/*/*corrupt*"))
+    found = supsup("cancel", "NNs", "output=runs")
+    assert found.code == 0, found.err
+    assert "stopped" in supsup("status", f"storage={url}", "--json").out

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from orchestrator import storage as module
 from orchestrator.ledger import FencedError, LedgerWriter, copy_of, epoch_of
-from orchestrator.snapshots import Copier, Snapshots
+from orchestrator.mask_trainer import read_mask
+from orchestrator.snapshots import Copier, Snapshots, is_newer
 from orchestrator.storage import Storage, StorageError, check_url
 from orchestrator.store import ArtifactStore
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.masks import codec
 from tests.object_store import ObjectStore
 
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -145,7 +148,8 @@ def test_a_writer_that_was_replaced_is_told(folder: Storage, tmp_path: Path) -> 
         snapshots.put((3, "aaaaaaaa"), b"late")
     snapshots.put((6, "aaaaaaaa"), b"six")
     assert snapshots.versions() == [(6, "aaaaaaaa"), (4, "bbbbbbbb")]  # the one before is kept
-    assert snapshots.get((4, "bbbbbbbb")) == b"four"
+    assert folder.read("ledger-00000004-bbbbbbbb.sqlite") == b"four"
+    assert list(snapshots.sound()) == []  # those are no ledgers
     copier = Copier(snapshots, ArtifactStore(tmp_path / "masks", folder / "masks"))
     copier.start((5, "cccccccc"), b"five", [])
     copier.wait()
@@ -164,6 +168,50 @@ def test_masks_are_forgotten_only_once_a_newer_snapshot_is_safe(folder: Storage,
     assert not copier.busy
     assert not masks.has(KEY)
     copier.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "here", "newer"),
+    [
+        ([], (3, "a"), False),
+        ([(4, "b")], (3, "a"), True),
+        ([(3, "a")], (3, "a"), False),
+        ([(3, "b"), (2, "a")], (3, "a"), True),  # here is a copy of what was written there
+        ([(3, "a")], (3, "b"), True),
+        ([(3, "b")], (4, "a"), False),
+    ],
+)
+def test_what_was_written_elsewhere_since_is_newer(
+    stored: list[tuple[int, str]], here: tuple[int, str], newer: bool
+) -> None:
+    assert is_newer(stored, here) is newer
+
+
+def test_a_mask_whose_copy_is_bad_is_had_from_the_storage(stores: tuple[ArtifactStore, ArtifactStore]) -> None:
+    one, other = stores
+    packed = codec.pack(np.random.default_rng(0).random(200) < 0.5)
+    blob = torch.from_numpy(np.frombuffer(codec.encode(packed, 200, [200]), np.uint8).copy())
+    one.put(KEY, {"state.mask": blob}, {})
+    path = one.path(KEY)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # within the mask
+    path.write_bytes(content)
+    assert torch.equal(read_mask(one, KEY), blob)
+    path.write_bytes(b"no artifact at all")
+    assert torch.equal(read_mask(one, KEY), blob)
+    assert torch.equal(read_mask(other, KEY), blob)
+
+
+def test_a_cache_keeps_what_is_nowhere_else(folder: Storage, tmp_path: Path) -> None:
+    keys = [f"{number:032x}" for number in range(6)]
+    for key in keys[:3]:
+        ArtifactStore(tmp_path / "cache").put(key, tensors(), {})
+    cache = ArtifactStore(tmp_path / "cache", folder, limit=1)
+    for key in keys[3:]:
+        cache.put(key, tensors(), {})
+    assert {path.stem for path in (tmp_path / "cache").glob("??/*.safetensors")} == set(keys[:3])
+    cache.put(keys[0], tensors(), {})  # it is here, and so was not trained again; now it is stored as well
+    assert folder.has(f"{keys[0][:2]}/{keys[0]}.safetensors")
 
 
 def test_an_epoch_is_above_those_that_are_known(tmp_path: Path) -> None:
