@@ -42,7 +42,12 @@ def serve(output: Path, port: int) -> int:
     ]  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    server = subprocess.Popen(command, env={**os.environ, **MLFLOW_ENVIRONMENT}, cwd=output, start_new_session=True)
+    return until_interrupted(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output)
+
+
+def until_interrupted(command: list[str], environment: dict[str, str], folder: Path) -> int:
+    """Run a server until it ends or this process is interrupted; returns the exit code."""
+    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
     try:
         return server.wait()
     except KeyboardInterrupt:

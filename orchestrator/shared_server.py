@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.files import owned
-from orchestrator.server import MLFLOW_ENVIRONMENT, refuse_taken
+from orchestrator.server import MLFLOW_ENVIRONMENT, refuse_taken, until_interrupted
 from orchestrator.storage import check_url
 from supsup_core.errors import InputError, SupSupError
 
@@ -45,6 +45,7 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
         check_url(artifacts)
     refuse_taken(port)
     binaries = _binaries()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # PostgreSQL is not left behind
     with owned(folder, "server"), contextlib.ExitStack() as stack:
         folder.chmod(0o711)  # the database's own user passes through
         password = _admin_password(folder)
@@ -73,7 +74,6 @@ def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, 
         str(port), "--workers", "2", "--uvicorn-opts", "--log-level warning",
         "--artifacts-destination", artifacts or (folder / "artifacts").as_uri(),
     ]  # fmt: skip
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(
         f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
         f"  user {ADMIN}, whose first password is in {folder / 'admin_password'}; others sign up at /signup\n"
@@ -81,13 +81,7 @@ def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, 
         "MLFLOW_TRACKING_PASSWORD set",
         flush=True,
     )
-    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
-        return 0
+    return until_interrupted(command, environment, folder)
 
 
 def _uri(database: str, socket: Path) -> str:

@@ -83,42 +83,37 @@ def assert_same(ours: Path, wanted: Path) -> None:
     assert run_statuses(ours, "small") == {"FINISHED"}
 
 
-@pytest.mark.timeout(600)
-def test_three_kills_change_nothing(chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    """The shortest version: a worker while it trains, the coordinator, and everything between artifact and commit."""
-    file = sweep_file(**sweep(3, commit_every=0.2))
-    assert call("sweep", file, "output=wanted", "--local")[0] == 0
-    kills = [
-        {"target": "worker", "point": "training", "round": 3},
-        {"target": "coordinator", "point": "decided", "round": 6},
-        {"target": "all", "point": "in_commit", "round": 10},
-    ]
-    chaos.run(file, kills)
-    assert chaos.fired() == len(kills)
-    assert chaos.resumes == 1
-    assert_same(tmp_path / "runs", tmp_path / "wanted")
+KILLS: list[Kill] = [
+    {"target": "worker", "point": "training", "round": 3},
+    {"target": "coordinator", "point": "decided", "round": 6},
+    {"target": "all", "point": "in_commit", "round": 10},
+    {"target": "worker", "point": "evaluating", "round": 10},
+    {"target": "driver", "point": "deciding", "round": 17},
+    {"target": "worker", "point": "saved", "round": 30},
+    {"target": "coordinator", "point": "committing", "round": 30},
+]
+"""A worker while it trains and while it evaluates, the coordinator, the driver, and everything between an artifact and
+its commit."""
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("num_tasks", "kills", "resumes"), [(3, KILLS[:3], 1), pytest.param(6, KILLS, 2, marks=pytest.mark.long)]
+)
 def test_kills_of_every_target_change_nothing(
-    chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+    chaos: Chaos,
+    call: Call,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    num_tasks: int,
+    kills: list[Kill],
+    resumes: int,
 ) -> None:
-    """The short version: one kill of each target, one while evaluating, one between artifact and commit."""
-    file = sweep_file(**sweep(6, commit_every=0.2))
+    file = sweep_file(**sweep(num_tasks, commit_every=0.2))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
-    kills = [
-        {"target": "worker", "point": "training", "round": 3},
-        {"target": "coordinator", "point": "decided", "round": 6},
-        {"target": "worker", "point": "evaluating", "round": 10},
-        {"target": "all", "point": "in_commit", "round": 10},
-        {"target": "driver", "point": "deciding", "round": 17},
-        {"target": "worker", "point": "saved", "round": 30},
-        {"target": "coordinator", "point": "committing", "round": 30},
-    ]
     chaos.run(file, kills)
     assert chaos.fired() == len(kills)
-    assert chaos.resumes == 2
+    assert chaos.resumes == resumes
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 
