@@ -153,6 +153,7 @@ def test_fifty_kills_change_nothing(
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 
+@pytest.mark.long
 def test_a_disk_that_takes_nothing_ends_the_run_in_words_and_a_resume_completes_it(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

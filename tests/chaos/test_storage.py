@@ -174,6 +174,7 @@ def test_a_command_that_was_replaced_stops(
     assert "40/40" in supsup("status", f"storage={url}").out
 
 
+@pytest.mark.long
 def test_a_copy_that_was_looked_at_is_not_taken_for_the_newest(
     supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

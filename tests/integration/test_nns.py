@@ -82,6 +82,7 @@ def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
     assert nns_science(the_ledger(tmp_path / "runs")) == nns_science(the_ledger(wanted))
 
 
+@pytest.mark.long
 def test_a_run_goes_on_elsewhere_from_its_output_alone(
     launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, wanted: Path
 ) -> None:

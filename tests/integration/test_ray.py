@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.outputs import artifacts, below, trained, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
@@ -78,6 +80,7 @@ def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
     assert "toy_method cannot do GNu; it does GG, GNs" in err
 
 
+@pytest.mark.long
 def test_a_worker_killed_in_the_middle_is_replaced(
     launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_worker_killed_in_the_middle_is_replaced(
     assert len(artifacts(tmp_path / "runs")) == 8 + 4
 
 
+@pytest.mark.long
 def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
     launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
