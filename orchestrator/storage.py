@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -198,10 +198,6 @@ class Storage:
                 if told:
                     log.warning("storage: %s answers again", self.url)
                 return found
-
-    def __iter__(self) -> Iterator[str]:
-        """The names of all files."""
-        return iter(self.files())
 
 
 _PROBE = "supsup.txt"
