@@ -12,8 +12,9 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.asked import Asked
 from orchestrator.search import ACCURACY, TASKS
-from orchestrator.trial import WorkerPool, asked_to_pause, asked_to_stop, drive, open_coordinator
+from orchestrator.trial import WorkerPool, drive, open_coordinator
 
 if TYPE_CHECKING:  # see trial: the actors alone import it
     from orchestrator.worker import Job, Outcome, Worker
@@ -99,6 +100,10 @@ class RemoteCoordinator:
     def stop(self) -> None:
         self._call("stop")
 
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        jobs: list[str] = self._call("cancel", list(tasks))
+        return jobs
+
     def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None:
         self._call("note_stalled", key, worker, seconds, usual_seconds)
 
@@ -162,6 +167,9 @@ class ActorPool(WorkerPool):
     def submit(self, worker: int, job: Job) -> None:
         self._running[self._actors[worker].run.remote(job)] = (worker, job)
 
+    def abandon(self, worker: int) -> None:
+        ray.kill(self._actors[worker])
+
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
         return [found for reference in ready for found in self._collect(reference)]
@@ -215,7 +223,7 @@ def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: i
     coordinator = RemoteCoordinator(mine)
     report: Callable[[dict[str, float]], None] = tune.report
     if not mine["search"]:
-        drive(coordinator, ActorPool(mine, num_workers, bundle), report, asked_to_pause(mine), asked_to_stop(mine))
+        drive(coordinator, ActorPool(mine, num_workers, bundle), report, Asked.by_files(mine))
         return
     tell = _telling(coordinator, report)
     tell({})  # what earlier launches found, before any more is trained: by it the others are judged
@@ -223,7 +231,7 @@ def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: i
         coordinator.end()
         return
     pool = ActorPool(mine, num_workers, bundle)
-    drive(coordinator, pool, tell, asked_to_pause(mine), asked_to_stop(mine), every=0)
+    drive(coordinator, pool, tell, Asked.by_files(mine), every=0)
 
 
 def _telling(

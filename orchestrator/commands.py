@@ -83,8 +83,8 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str |
     missing = 0
     for group in groups:
         state = states.get(group.group_id, GroupState())
-        if state.stopped is not None:
-            continue  # cancelled: what is not trained of it is not asked for
+        if state.given_up:
+            continue  # what is not trained of it is not asked for
         if group.experiment.allocation:
             missing += group.size[0] - state.done_shards()
         else:
@@ -227,6 +227,8 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     for group in now.groups:
         for lost in group.lost:
             print(f"made again: {lost}")
+        for task in group.cancelled:
+            print(f"cancelled: task {task} of {group.runs[0]}; `supsup retry` takes it up again")
         for failure in group.failures:
             print(f"FAILED  {failure}")
     if sweep.pause_path.exists() and (told := sweep.pause_path.read_text()):

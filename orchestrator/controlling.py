@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from orchestrator import logbook
+from orchestrator.asked import Cancelled
 from orchestrator.comparison import Measured, find_run
 from orchestrator.files import holder_of, host_of, owned
 from orchestrator.ledger import open_ledger
@@ -75,57 +76,82 @@ def _running(wanted: str | None, output: Path) -> tuple[Sweep, int]:
     return sweep, process
 
 
-def cancel(run: str, output: Path) -> int:
-    """Give a run's training group up: at once where it is not running, else after what is under way."""
+def cancel(run: str, tasks: list[int], output: Path) -> int:
+    """Give a run's training group up, or some of its tasks: at once where it is not running. Where it is, a group ends
+    after what is under way, and training of those tasks is abandoned."""
     refresh(output)
     found = find_run(run, output)
-    path = found.sweep.stop_path(found.group.group_id)
+    group_id = found.group.group_id
+    keys = _keys_of(found, tasks)
+    state = read_state(found.sweep, group_id)
+    if state.stopped is not None or state.status == "done":
+        raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
+    if done := [task for task, key in keys.items() if key in state.trained]:
+        raise InputError(f"--task: task {done[0]} of {found.name} is trained already; there is nothing to cancel")
     _tell_shared(found)
     if holder_of(found.sweep.path) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        print(f"{found.name}: ends after what is under way; `supsup retry` takes it up again")
+        if tasks:
+            Cancelled(found.sweep.cancel_path(group_id)).add(tasks)
+            print(f"{_named(found, tasks)}: asked to be given up; `supsup retry` takes it up again")
+        else:
+            path = found.sweep.stop_path(group_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            print(f"{found.name}: ends after what is under way; `supsup retry` takes it up again")
         return 0
     with owned(found.sweep.path):
-        state = read_state(found.sweep, found.group.group_id)
-        if state.stopped is not None or state.status == "done":
-            raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
-        writer, _, _ = open_ledger(found.sweep.ledger_path(found.group.group_id))
-        writer.append("stopped", num_learned=max((n for _, n in state.points), default=0), reason="cancelled")
+        writer, _, _ = open_ledger(found.sweep.ledger_path(group_id))
+        if tasks:
+            writer.commit([("cancelled", {"key": key, "task": task}, None) for task, key in keys.items()])
+        else:
+            writer.append("stopped", num_learned=max((n for _, n in state.points), default=0), reason="cancelled")
         writer.close()
         if found.sweep.storage is not None:
             publish(found.sweep, [])
-    print(f"{found.name}: cancelled; `supsup retry` takes it up again")
+    print(f"{_named(found, tasks)}: cancelled; `supsup retry` takes it up again")
     return 0
 
 
 def retry(run: str, tasks: list[int], output: Path, cluster: str | None) -> int:
-    """Take a run up that failed or was given up, and run its sweep. tasks: those that are to be trained again although
-    they have been; what they give is the same, where the machine is sound."""
+    """Take a run up that failed or was given up, and run its sweep. tasks: those alone, of what was cancelled; such as
+    have been trained are trained again, and give the same where the machine is sound."""
     from orchestrator import commands
 
     refresh(output)
     found = find_run(run, output)
     group_id = found.group.group_id
     _tell_shared(found)
-    numbers = {shard.task: shard.key for shard in found.group.shards}
-    for task in tasks:
-        if task not in numbers:
-            raise InputError(
-                f"--task: {found.name} has no task {task} to train; it has 0 to {max(numbers, default=-1)}"
-            )
+    keys = _keys_of(found, tasks)
     with owned(found.sweep.path):
         found.sweep.stop_path(group_id).unlink(missing_ok=True)
+        Cancelled(found.sweep.cancel_path(group_id)).remove(tasks)
         store = found.sweep.store
         writer, _, _ = open_ledger(found.sweep.ledger_path(group_id))
         writer.append("retry", tasks=tasks)
-        for task in tasks:
-            key = numbers[task]
+        for task, key in keys.items():
             if store.has(key):
                 aside = store.quarantine(key)
                 writer.append("lost", key=key, task=task, file=str(aside), reason="asked to be trained again")
         writer.close()
     return commands.run(found.sweep, cluster)
+
+
+def _keys_of(found: Measured, tasks: list[int]) -> dict[int, str]:
+    """The keys of some tasks of a run; InputError for one that it has not."""
+    numbers = {shard.task: shard.key for shard in found.group.shards}
+    for task in tasks:
+        if not numbers:
+            raise InputError(f"--task: {found.name} is NNs, where no tasks are given; name the run alone")
+        if task not in numbers:
+            raise InputError(f"--task: {found.name} has no task {task} to train; it has 0 to {max(numbers)}")
+    return {task: numbers[task] for task in tasks}
+
+
+def _named(found: Measured, tasks: list[int]) -> str:
+    """A run, or the tasks of it that are meant."""
+    if not tasks:
+        return found.name
+    return f"{'task' if len(tasks) == 1 else 'tasks'} {', '.join(map(str, tasks))} of {found.name}"
 
 
 def _tell_shared(found: Measured) -> None:

@@ -242,6 +242,11 @@ class Coordinator(ABC):
         self._give_up()
         self.pause()
 
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        """Give up those of some tasks that are not trained; what does not need them is done all the same. Returns the
+        keys of the jobs that train any of them. In NNs, where no tasks are given, nothing is given up."""
+        return []
+
     def _give_up(self, **reason: str) -> None:
         """Note that a trial goes no further."""
         self._paused = True
@@ -259,7 +264,7 @@ class Coordinator(ABC):
         """Note how it ended, and say so: done, stopped, failed or interrupted. Called once nothing is in flight."""
         if self._state.failed:
             status = "failed"
-        elif self._state.stopped is not None:
+        elif self._state.stopped is not None or (self._state.cancelled and not self._paused):
             status = "stopped"
         else:
             status = "interrupted" if self._paused else "done"

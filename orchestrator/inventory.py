@@ -89,7 +89,7 @@ def leftovers(output: Path) -> list[Leftover]:
         sweep = sweep_at(folder)
         for group_id in _group_ids(sweep):
             state = read_state(sweep, group_id)
-            if not state.plan and state.stopped is None:  # one may be cancelled before it has begun
+            if not (state.plan or state.stopped or state.cancelled):  # one may be cancelled before it has begun
                 raise CorruptError(
                     f"{sweep.ledger_path(group_id)}: tells nothing; `supsup fsck --repair` makes it good"
                 )

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.asked import Asked
 from orchestrator.config import Resources
 from orchestrator.ledger import FencedError
 from orchestrator.plan import Group
 from orchestrator.sweep import Sweep, place_of
-from orchestrator.trial import LocalPool, asked_to_pause, asked_to_stop, drive, open_coordinator
+from orchestrator.trial import LocalPool, drive, open_coordinator
 from supsup_core.errors import InputError, SupSupError
 
 
@@ -30,6 +31,7 @@ def settings_of(sweep: Sweep, group: Group, environment: dict[str, Any], num_wor
         "versions": str(sweep.ledger_path(group.group_id).parent / "masks"),
         "pause": str(sweep.pause_path),
         "stop": str(sweep.stop_path(group.group_id)),
+        "cancel": str(sweep.cancel_path(group.group_id)),
         "search": sweep.config.search is not None,
         "storage": _places(sweep, group),
         "environment": {**environment, "num_workers": num_workers},
@@ -102,7 +104,7 @@ def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | N
     if cluster is None:
         for settings in unfinished.values():
             coordinator, pool = open_coordinator(settings), LocalPool(settings)
-            drive(coordinator, pool, lambda progress: None, asked_to_pause(settings), asked_to_stop(settings))
+            drive(coordinator, pool, lambda progress: None, Asked.by_files(settings))
     elif unfinished:
         run_ray(sweep, unfinished, cluster)
 

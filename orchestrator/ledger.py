@@ -21,9 +21,11 @@ Kinds of rows, and their payloads:
   split     key, reason: the tasks of a job did not fit into memory together; from then on its halves are jobs
   stalled   key, what, worker, seconds, usual_seconds: a job takes far longer than others of its kind did
   failed    key, what, error, traceback
+  cancelled key, task: the user has given this task up; what builds on it is not done either
   stopped   num_learned: a search has given its trial up, where it was judged last, or the user the group; diverged,
             when that is why
-  retry     tasks: the user has taken up again what had failed or was stopped
+  retry     tasks: the user has taken up again what had failed or was stopped, and of cancelled tasks these, or all
+            where none are named
   ended     status: done, stopped or failed; without one, the launch was interrupted
 """
 

@@ -21,7 +21,20 @@ NAME = "supsup.log"
 
 _FOLLOW_SECONDS = 0.5
 
-_SAID = ("trained", "evaluated", "point", "lost", "retried", "split", "stalled", "failed", "stopped", "ended", "plan")
+_SAID = (
+    "trained",
+    "evaluated",
+    "point",
+    "lost",
+    "retried",
+    "split",
+    "stalled",
+    "failed",
+    "cancelled",
+    "stopped",
+    "ended",
+    "plan",
+)
 """Kinds of rows that are told; the decisions of NNs have a verb of their own."""
 
 _FIELDS = ("key", "what", "worker", "seconds", "run_id", "num_learned", "reason", "error", "traceback", "status")
@@ -75,6 +88,8 @@ def _words(row: Row, facts: dict[str, Any]) -> str:
             return f"{row.kind}: {payload['reason']}"
         case "ended":
             return f"the group ended: {payload['status']}"
+        case "cancelled":
+            return f"task {payload['task']} was cancelled"
         case "stopped":
             return f"the group was given up after {payload['num_learned']} tasks"
         case _:

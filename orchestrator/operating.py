@@ -80,14 +80,16 @@ def drain(arguments: tuple[str, ...], address: str | None) -> int:
 @click.command(epilog="Example: supsup cancel 'quickstart GNu entropy seed=1'")
 @click.argument("run")
 @click.argument("arguments", nargs=-1, metavar="[output=DIR]")
-def cancel(run: str, arguments: tuple[str, ...]) -> int:
-    """Give a RUN up: its training group hands out nothing more, and a resume leaves it alone.
+@click.option("--task", "tasks", type=click.IntRange(min=0), multiple=True, metavar="N", help="Give up this one alone.")
+def cancel(run: str, arguments: tuple[str, ...], tasks: tuple[int, ...]) -> int:
+    """Give a RUN up: its training group hands out nothing more, and a resume leaves it alone. With --task, single
+    tasks of it, such as one that stalls, and what builds on them; the rest goes on.
 
     A run is named by words of its sweep's and its own name, as `supsup plan` shows them, or by its id.
     """
     from orchestrator import controlling
 
-    return controlling.cancel(run, output_alone(arguments))
+    return controlling.cancel(run, list(dict.fromkeys(tasks)), output_alone(arguments))
 
 
 @click.command(epilog="Example: supsup retry 'quickstart GNu entropy seed=1' --task 7")
@@ -97,10 +99,10 @@ def cancel(run: str, arguments: tuple[str, ...]) -> int:
 @LOCAL
 @ADDRESS
 def retry(run: str, arguments: tuple[str, ...], tasks: tuple[int, ...], local: bool, address: str | None) -> int:
-    """Take a RUN up that failed or was cancelled; with --task, train single tasks of it again, though they are done."""
+    """Take a RUN up that failed or was cancelled; with --task, single tasks, trained again where they are already."""
     from orchestrator import controlling
 
-    return controlling.retry(run, list(tasks), output_alone(arguments), cluster_of(local, address))
+    return controlling.retry(run, list(dict.fromkeys(tasks)), output_alone(arguments), cluster_of(local, address))
 
 
 @click.group()

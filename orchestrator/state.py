@@ -31,6 +31,7 @@ class GroupState:
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
     commits: list[Row] = field(default_factory=list)
     stalled: dict[str, Row] = field(default_factory=dict)
+    cancelled: dict[str, Row] = field(default_factory=dict)
     stopped: Row | None = None
     status: str = "planned"
     at_work: bool = False
@@ -64,6 +65,7 @@ class GroupState:
                 self.status = "running"
                 self.at_work |= bool(row.payload.get("seconds"))
                 self.trained.setdefault(key, row)
+                self.cancelled.pop(key, None)
                 self._moves_on(row.payload.get("worker"))
             case "evaluated":
                 self.status = "running"
@@ -97,12 +99,20 @@ class GroupState:
             case "failed":
                 self.failed[key] = row
                 self.stalled.pop(key, None)
+            case "cancelled":
+                self.cancelled[key] = row
+                self.stalled.pop(key, None)
+                self.failed.pop(key, None)
             case "stopped":
                 self.stopped = row
                 self.status = "stopped"
             case "retry":
                 self.stopped = None
                 self.failed.clear()
+                asked = row.payload.get("tasks")
+                self.cancelled = {
+                    key: row for key, row in self.cancelled.items() if asked and row.payload["task"] not in asked
+                }
                 self.status = "interrupted"
             case "ended":
                 self.status = row.payload["status"]
@@ -122,6 +132,11 @@ class GroupState:
         """The planned group, as Group.to_node wrote it."""
         node: dict[str, Any] = self.plan["group"]
         return node
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it has come to an end with less than was planned, because a search or the user wanted no more."""
+        return self.stopped is not None or self.status == "stopped"
 
     @property
     def ended(self) -> str:

@@ -18,8 +18,8 @@ from orchestrator.sweep import Sweep
 class GroupStatus:
     """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None: not known yet.
 
-    `masks`: in use in NNs, else None. `at_work`: whether its last launch has begun with what was to be done. What a
-    search has stopped is as large as it has become.
+    `masks`: in use in NNs, else None. `at_work`: whether its last launch has begun with what was to be done. What was
+    stopped is as large as it has become. `cancelled`: tasks that are given up.
     """
 
     group_id: str
@@ -39,6 +39,7 @@ class GroupStatus:
     failures: list[str]
     lost: list[str]
     stalled: list[str]
+    cancelled: list[int]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _recent_seconds(rows: Iterable[Row]) -> float | None:
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """The status of one group from its replayed state."""
     if not state.plan:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [], [])
     group = state.group
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     accuracies = [row.payload["facts"]["accuracy"] for row in state.trained.values()]
@@ -103,9 +104,9 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         runs=[run["name"] for run in group["runs"]],
         state=state.status,
         shards_done=shards_done,
-        shards=shards_done if state.stopped else group["size"][0],
+        shards=shards_done if state.given_up else group["size"][0] - len(state.cancelled),
         evaluations_done=evaluations_done,
-        evaluations=evaluations_done if state.stopped else group["size"][1],
+        evaluations=evaluations_done if state.given_up else group["size"][1],
         accuracy=_mean([value for value in accuracies if value is not None]),
         masks=state.num_masks(),
         num_workers=workers,
@@ -115,6 +116,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
         lost=[f"{row.payload['file']}: {row.payload['reason']}" for row in state.lost],
         stalled=[stalled_words(row.payload) for row in state.stalled.values()],
+        cancelled=sorted(row.payload["task"] for row in state.cancelled.values()),
     )
 
 
@@ -127,8 +129,8 @@ def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str,
     train_seconds = _mean([group.train_seconds for group in groups if group.train_seconds])
     evaluate_seconds = _mean([group.evaluate_seconds for group in groups if group.evaluate_seconds])
     accuracies = [group.accuracy for group in groups if group.accuracy is not None]
-    stopped = {group.group_id: (group.shards, group.evaluations) for group in groups if group.state == "stopped"}
-    sizes = planned | stopped
+    less = [group for group in groups if group.state == "stopped" or group.cancelled]
+    sizes = planned | {group.group_id: (group.shards, group.evaluations) for group in less}
     shards = sum(shards for shards, _ in sizes.values())
     evaluations = sum(evaluations for _, evaluations in sizes.values())
     shards_done = sum(group.shards_done for group in groups)

@@ -108,8 +108,12 @@ class Sweep:
         return self.path / "pause"
 
     def stop_path(self, group_id: str) -> Path:
-        """A file that is there once a search has asked a training group to stop."""
+        """A file that is there once a search, or the user, has asked a training group to stop."""
         return self.ledger_path(group_id).with_name("stop")
+
+    def cancel_path(self, group_id: str) -> Path:
+        """A file of the numbers of tasks, one a line, that the user has asked a training group to give up."""
+        return self.ledger_path(group_id).with_name("cancel")
 
     def ledger_path(self, group_id: str) -> Path:
         """The ledger of one training group."""

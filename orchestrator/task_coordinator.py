@@ -24,6 +24,7 @@ class TaskCoordinator(Coordinator):
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
         self._at_once: int = settings["tasks_at_once"]
+        self._abandoned: set[str] = set()
         self._cut()
         self._trained = Prefix(self._keys)
         self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
@@ -31,12 +32,17 @@ class TaskCoordinator(Coordinator):
         self._evaluation_queue = deque(self._evaluations)
 
     def _cut(self) -> None:
-        """Which shards are trained together: cut from all, so that they are the same after a crash, and halved where
-        they have not fitted into memory."""
+        """Which shards are trained together: cut from all, so that they are the same after a crash, halved where they
+        have not fitted into memory, and without those that are cancelled."""
         shards = self._group["shards"]
-        whole = (shards[start : start + self._at_once] for start in range(0, len(shards), self._at_once))
-        self._batches = [part for batch in whole for part in _halved(batch, self._state.split)]
-        self._starts = [0, *itertools.accumulate(len(batch) for batch in self._batches)]
+        self._batches, self._starts = [], []
+        for start in range(0, len(shards), self._at_once):
+            first = start
+            for part in _halved(shards[start : start + self._at_once], self._state.split):
+                if left := [shard for shard in part if shard["key"] not in self._state.cancelled]:
+                    self._batches.append(left)
+                    self._starts.append(first)
+                first += len(part)
 
     @staticmethod
     def _ledger_remedy(restored: bool) -> str:
@@ -82,7 +88,7 @@ class TaskCoordinator(Coordinator):
 
     def _to_train(self, taken: set[str]) -> Iterator[Job]:
         first = bisect.bisect_right(self._starts, self._num_trained_prefix()) - 1
-        for batch in self._batches[first:]:
+        for batch in self._batches[max(0, first) :]:
             done = all(shard["key"] in self._state.trained for shard in batch)
             ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
             key = _job_key(batch)
@@ -119,6 +125,24 @@ class TaskCoordinator(Coordinator):
         self._record_results("evaluated" if outcome["key"] in self._evaluations else "trained", outcome["results"])
         self._complete_points()
 
+    def report(self, outcome: Outcome) -> None:
+        if outcome["key"] not in self._abandoned or outcome["status"] == "done":
+            super().report(outcome)
+
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        given_up = {
+            shard["key"]: shard["task"]
+            for shard in self._group["shards"]
+            if shard["task"] in tasks and shard["key"] not in self._state.trained
+        }
+        jobs = [_job_key(batch) for batch in self._batches if any(shard["key"] in given_up for shard in batch)]
+        for key, task in given_up.items():
+            if key not in self._state.cancelled:
+                self._record("cancelled", key=key, task=task)
+        self._abandoned.update(jobs)
+        self._cut()
+        return jobs
+
     def _halve(self, key: str, reason: str) -> bool:
         if not any(len(batch) > 1 and _job_key(batch) == key for batch in self._batches):
             return False
@@ -147,6 +171,8 @@ class TaskCoordinator(Coordinator):
     def finished(self) -> bool:
         if self._state.failed or self._paused:
             return True
+        if self._state.cancelled:
+            return not any(self._ready(1, set()))
         return all(key in self._state.trained for key in self._keys) and all(
             key in self._state.evaluated for key in self._evaluations
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator.asked import NOTHING, Asked
 
 if TYPE_CHECKING:  # the process that drives a group on Ray needs no torch, which takes seconds and 200 MB
     from orchestrator.coordinator import Coordinator
@@ -28,6 +29,7 @@ class CoordinatorLike(Protocol):
     def finished(self) -> bool: ...
     def pause(self) -> None: ...
     def stop(self) -> None: ...
+    def cancel(self, tasks: Sequence[int]) -> list[str]: ...
     def progress(self) -> dict[str, float]: ...
     def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None: ...
     def end(self) -> str: ...
@@ -45,6 +47,10 @@ class WorkerPool(ABC):
     @abstractmethod
     def submit(self, worker: int, job: Job) -> None:
         """Give an idle worker a job."""
+
+    def abandon(self, worker: int) -> None:
+        """Have the job that a worker is at end as `lost`, where that can be; else it ends as it would have."""
+        return
 
     @abstractmethod
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
@@ -83,42 +89,37 @@ def open_coordinator(settings: dict[str, Any]) -> Coordinator:
     return StreamCoordinator(settings) if streaming else TaskCoordinator(settings)
 
 
-def asked_to_pause(settings: dict[str, Any]) -> Callable[[], bool]:
-    """Whether the user has asked the sweep to pause: a file says so, to every process that works for it."""
-    return Path(settings["pause"]).exists
-
-
-def asked_to_stop(settings: dict[str, Any]) -> Callable[[], bool]:
-    """Whether a search, or the user, has given this group up: a file says so."""
-    return Path(settings["stop"]).exists
-
-
 def drive(
     coordinator: CoordinatorLike,
     pool: WorkerPool,
     on_progress: Callable[[dict[str, float]], None],
-    pause: Callable[[], bool] = lambda: False,
-    stop: Callable[[], bool] = lambda: False,
+    asked: Asked = NOTHING,
     every: float = PROGRESS_SECONDS,
 ) -> str:
     """Run the group to its end; returns done, stopped, failed or interrupted. What is committed survives this being
     killed.
 
-    Once `pause()` is true the group is paused, once `stop()` is it is given up: it ends where nothing is lost.
-    `on_progress` is called at most `every` so many seconds, and at the end.
+    Asked to pause or to stop, it ends where nothing is lost; of a task that is cancelled, training that is under way is
+    abandoned. `on_progress` is called at most `every` so many seconds, and at the end.
     """
     idle = set(range(pool.num_workers))
     in_flight: dict[int, str] = {}
+    cancelled: set[int] = set()
     watch = _Watch()
     set_back: dict[str, float] = {}
     progress_due = 0.0
     while True:
         now = time.monotonic()
         set_back = {key: until for key, until in set_back.items() if until > now}
-        if pause():
+        if asked.pause():
             coordinator.pause()  # each time: a coordinator that was replaced has not heard of it
-        if stop():
+        if asked.stop():
             coordinator.stop()
+        if not cancelled >= (wanted := asked.cancel()):
+            cancelled |= wanted
+            abandoned = coordinator.cancel(sorted(cancelled))
+            for worker in (worker for worker, key in in_flight.items() if key in abandoned):
+                pool.abandon(worker)
         free = sorted(idle - pool.absent())
         jobs = coordinator.next_jobs(free, [*in_flight.values(), *set_back]) if free else []
         for job in jobs:

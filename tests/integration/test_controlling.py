@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,42 @@ def test_a_run_is_cancelled_and_taken_up_again(
     assert "32/32 shards" in found.out
 
 
+def test_a_single_task_is_cancelled_and_taken_up_again(
+    launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = launch("sweep", sweep_file(**LONG | {"evaluation": {"at": [8, 16]}}), "--local")
+    wait_for(lambda: trained(tmp_path / "runs"))
+    found = supsup("cancel", "GG", "--task", 12, "--task", 16)
+    assert found.code == 2
+    assert "has no task 16" in found.err
+    found = supsup("cancel", "GG", "--task", 12)
+    assert found.code == 0, found.err
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert "15/15 shards, 8/8 evaluations" in out
+    assert "cancelled: task 12" in out
+    (state,) = json.loads(supsup("status", "--json").out)[0]["groups"]
+    assert (state["state"], state["cancelled"]) == ("stopped", [12])
+    assert "nothing to cancel" in supsup("cancel", "GG", "--task", 3).err
+    found = supsup("retry", "GG", "--task", 12, "--local")
+    assert found.code == 0, found.err
+    assert "16/16 shards, 16/16 evaluations" in found.out
+
+
+@pytest.mark.long
+def test_a_worker_is_taken_from_a_task_that_is_cancelled(
+    launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    endless = {"training": {"num_batches": 10_000_000}, "evaluation": {"at": [16]}}
+    process = launch("sweep", sweep_file(**LONG | endless, resources={"num_workers": 2}))
+    wait_for(lambda: list((tmp_path / "runs").glob("store/claims/*")))
+    tasks = [word for task in range(16) for word in ("--task", task)]
+    assert supsup("cancel", "GG", *tasks).code == 0
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "0/0 shards" in out
+
+
 def test_a_task_is_trained_again_to_the_same_bits(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -146,6 +182,7 @@ class Books:
     def report(self, outcome: dict[str, Any]) -> None: ...
     def pause(self) -> None: ...
     def stop(self) -> None: ...
+    def cancel(self, tasks: Sequence[int]) -> list[str]: ...
 
 
 def test_a_job_that_takes_far_longer_than_others_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:

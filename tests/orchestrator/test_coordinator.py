@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import checkpoints
+from orchestrator.asked import Asked
 from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.coordinator import MAX_RETRIES
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
+from orchestrator.ledger import LedgerWriter
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
@@ -259,6 +261,56 @@ def test_a_worker_that_dies_at_the_same_job_again_and_again_fails_it(group: dict
     assert f"died {MAX_RETRIES + 1} times" in failure.payload["error"]
     assert run(group, []).done
     assert state_of(group).status == "done"
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_task_cancelled_in_its_training_is_left_out_and_can_be_taken_up(group: dict[str, Any], at_once: int) -> None:
+    group["tasks_at_once"] = at_once
+    wanted: set[int] = set()
+
+    class Patient(ScriptedPool):
+        """Task 1 is cancelled while it is being trained; its worker can be killed."""
+
+        abandoned: int | None = None
+
+        def submit(self, worker: int, job: Job) -> None:
+            super().submit(worker, job)
+            if any(shard["task"] == 1 for shard in job.get("shards", ())):
+                wanted.add(1)
+
+        def abandon(self, worker: int) -> None:
+            assert any(shard["task"] == 1 for shard in self._jobs[worker]["shards"])
+            self.abandoned = worker
+
+        def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+            if wanted and self.abandoned is None:
+                return []
+            if self.abandoned in self._jobs:
+                worker, self.abandoned = self.abandoned, -1
+                return [(worker, {"status": "lost", "key": self._jobs.pop(worker)["key"], "reason": "killed"})]
+            return super().wait(timeout)
+
+    status = drive(
+        open_coordinator(group), Patient(group, iter([])), lambda progress: None, Asked(cancel=lambda: wanted)
+    )
+    state = state_of(group)
+    assert status == state.status == "stopped"
+    assert state.given_up
+    assert sorted(row.payload["facts"]["task"] for row in state.trained.values()) == [0, 2]
+    assert [n for _, n in state.points] == [1]
+    assert not state.retried
+    assert run(group, []).done == []  # a resume leaves it alone
+    writer = LedgerWriter(Path(group["ledger"]))
+    writer.append("retry", tasks=[2])
+    assert state_of(group).cancelled
+    writer.append("retry", tasks=[1])
+    writer.close()
+    assert [job["kind"] for job in run(group, []).done] == ["train", "evaluate", "evaluate", "evaluate"]
+    undisturbed = {**group, "ledger": group["ledger"] + "2", "store": group["store"] + "2"}
+    run(undisturbed, [])
+    assert state_of(group).points.keys() == state_of(undisturbed).points.keys()
+    if at_once == 1:  # others were trained in another company, which is kept with what they gave
+        assert science(state_of(group)) == science(state_of(undisturbed))
 
 
 def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.asked import Asked
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
 from orchestrator.report.search import Trial, best_of, best_sweep, trials_of
@@ -106,7 +107,7 @@ def test_a_stopped_trial_stays_stopped(trial: dict[str, Any]) -> None:
     first = open_coordinator(trial)
     pool = ScriptedPool(trial, iter([]))
     behind = iter([False] * 5)
-    assert drive(first, pool, lambda progress: None, stop=lambda: next(behind, True)) == "stopped"
+    assert drive(first, pool, lambda progress: None, Asked(stop=lambda: next(behind, True))) == "stopped"
     state = state_of(trial)
     assert state.status == state.ended == "stopped"
     assert state.stopped is not None
@@ -162,7 +163,9 @@ def test_a_trial_of_nns_that_diverges_in_a_round_is_given_up_there(
 
 def test_stopping_what_has_finished_changes_nothing(trial: dict[str, Any]) -> None:
     assert drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None) == "done"
-    again = drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None, stop=lambda: True)
+    again = drive(
+        open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None, Asked(stop=lambda: True)
+    )
     assert again == "done"
     assert state_of(trial).stopped is None
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.asked import Asked
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
 from orchestrator.store import ArtifactStore
@@ -194,7 +195,7 @@ def test_a_corrupt_evaluation_in_the_store_is_made_again(make: Callable[..., Any
 def test_a_pause_is_told_to_a_coordinator_that_was_replaced(make: Callable[..., Any]) -> None:
     tried = make("tried")
     coordinator = open_coordinator(tried)
-    status = drive(coordinator, ScriptedPool(tried, iter([])), lambda progress: None, lambda: True)
+    status = drive(coordinator, ScriptedPool(tried, iter([])), lambda progress: None, Asked(pause=lambda: True))
     assert status == "interrupted"
     assert not state_of(tried).decisions  # nothing was under way
 
@@ -221,7 +222,10 @@ def test_a_pause_ends_the_round_and_commits_it(make: Callable[..., Any]) -> None
     calls = iter([False] * 11)
     tried["commit_every"] = 60.0
     status = drive(
-        open_coordinator(tried), ScriptedPool(tried, iter([])), lambda progress: None, lambda: next(calls, True)
+        open_coordinator(tried),
+        ScriptedPool(tried, iter([])),
+        lambda progress: None,
+        Asked(pause=lambda: next(calls, True)),
     )
     assert status == "interrupted"
     state = state_of(tried)
