@@ -17,7 +17,8 @@ from orchestrator.search import ACCURACY, TASKS
 from orchestrator.trial import WorkerPool, drive, open_coordinator
 
 if TYPE_CHECKING:  # see trial: the actors alone import it
-    from orchestrator.worker import Job, Outcome, Worker
+    from orchestrator.outcomes import Job, Outcome
+    from orchestrator.worker import Worker
 
 PATIENCE_SECONDS = 30.0
 """How long a worker may take to start in the trial's placement group before it is looked for a place elsewhere too."""

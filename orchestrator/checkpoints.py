@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.store import ArtifactStore
+from supsup_core.checkpoint import Checkpoint
 from supsup_core.errors import CorruptError
-from supsup_core.training import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,11 +16,11 @@ from typing import Any
 
 from orchestrator import results
 from orchestrator.ledger import FencedError, open_ledger, snapshot_path
+from orchestrator.outcomes import Job, Outcome
 from orchestrator.snapshots import COPYING_SECONDS, Copier, Snapshots
 from orchestrator.state import GroupState
 from orchestrator.storage import Storage
 from orchestrator.store import ArtifactStore, stores_of
-from orchestrator.worker import Job, Outcome
 from supsup_core.errors import CorruptError
 
 _RECORDED = ("key", "facts", "sha256", "worker", "started_ms", "seconds", "resumed_at")

@@ -178,6 +178,7 @@ def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own: dict[str, Any] = {}
     if cluster == "local":
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that no actor ever takes
         own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
         _keep_token_private()
     try:

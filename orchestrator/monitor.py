@@ -46,12 +46,15 @@ class Monitor:
         self._tracker: Tracker | None = None
         self._complained = False
         self._began_ms = time.time_ns() // 1_000_000
+        self._under_way = False
         self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to follow what happens from now on."""
+        self.status()
+        self._under_way = False
         self._thread.start()
 
     def _follow(self) -> None:
@@ -69,8 +72,11 @@ class Monitor:
             self._stop.wait(SECONDS)
 
     def tick(self) -> None:
-        """Look once: show how far the sweep is, then write what MLflow is owed."""
+        """Look once: show how far the sweep is, then write what MLflow is owed, once anything has happened: it takes
+        seconds to load, in which Ray is to start."""
         self._progress.update(self.status())
+        if not (self._under_way or self._stop.is_set()):
+            return
         if self._tracker is None:
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
         self._tracker.project()
@@ -87,6 +93,7 @@ class Monitor:
             last = state.last.seq if state.last else 0
             rows = self._readers[group_id].rows(last)
             state.apply(rows)
+            self._under_way |= bool(rows)
             for row in rows:
                 if row.time_ms >= self._began_ms:
                     tell(self._sweep.sweep_id, group_id, row)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import LedgerReader, Row
-from orchestrator.sweep import Sweep
 from supsup_core.errors import CorruptError
+
+if TYPE_CHECKING:  # a coordinator of tasks needs neither that nor torch, which takes seconds and 200 MB
+    from orchestrator.sweep import Sweep
 
 ENDED = ("done", "stopped", "failed")
 """How a group can come to an end of its own."""

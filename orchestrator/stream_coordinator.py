@@ -25,10 +25,10 @@ from orchestrator.keys import content_key
 from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
+from orchestrator.outcomes import Job, Outcome
 from orchestrator.store import CorruptArtifactError
 from orchestrator.stream_evaluations import StreamEvaluations
 from orchestrator.stream_round import Round, decision_of
-from orchestrator.worker import Job, Outcome
 from supsup_core.masks import codec
 from supsup_core.metrics import AllocationTally
 from supsup_core.nns import Allocator

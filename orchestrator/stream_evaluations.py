@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.coordinator import Points
 from orchestrator.keys import content_key
+from orchestrator.outcomes import Job
 from orchestrator.state import GroupState
-from orchestrator.worker import Job
 
 
 class StreamEvaluations:

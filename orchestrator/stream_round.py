@@ -16,7 +16,7 @@ import torch
 
 from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages
-from orchestrator.worker import Job, Outcome
+from orchestrator.outcomes import Job, Outcome
 from supsup_core.inference.allocation import Slopes
 from supsup_core.masks import codec
 from supsup_core.nns import Allocator, Decision

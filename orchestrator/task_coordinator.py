@@ -11,8 +11,8 @@ from typing import Any
 from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.coordinator import Coordinator, Points, Prefix
 from orchestrator.keys import content_key
+from orchestrator.outcomes import Job, Outcome, result_of
 from orchestrator.store import CorruptArtifactError
-from orchestrator.worker import Job, Outcome, result_of
 
 
 class TaskCoordinator(Coordinator):

@@ -11,7 +11,7 @@ from orchestrator.asked import NOTHING, Asked
 
 if TYPE_CHECKING:  # the process that drives a group on Ray needs no torch, which takes seconds and 200 MB
     from orchestrator.coordinator import Coordinator
-    from orchestrator.worker import Job, Outcome
+    from orchestrator.outcomes import Job, Outcome
 
 BUSY_SECONDS = 2.0
 """How long to wait before asking again for a job that another sweep has claimed."""
@@ -82,11 +82,13 @@ class LocalPool(WorkerPool):
 
 def open_coordinator(settings: dict[str, Any]) -> Coordinator:
     """The coordinator of a group: of NNs where no task identity is given, of shards where it is."""
-    from orchestrator.stream_coordinator import StreamCoordinator
+    if settings["group"]["segments_per_task"] is not None:
+        from orchestrator.stream_coordinator import StreamCoordinator
+
+        return StreamCoordinator(settings)
     from orchestrator.task_coordinator import TaskCoordinator
 
-    streaming = settings["group"]["segments_per_task"] is not None
-    return StreamCoordinator(settings) if streaming else TaskCoordinator(settings)
+    return TaskCoordinator(settings)
 
 
 def drive(

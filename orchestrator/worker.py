@@ -18,6 +18,7 @@ from orchestrator.checkpoints import StoredCheckpoint
 from orchestrator.experiment import Experiment, build_experiment
 from orchestrator.keys import canonical, content_key
 from orchestrator.mask_trainer import MaskTrainer, read_mask
+from orchestrator.outcomes import Job, Outcome, result_of
 from orchestrator.plan import inference_identity, training_id
 from orchestrator.store import Artifact, ArtifactStore, CorruptArtifactError, stores_of
 from supsup_core.benchmarks import Dataset, Task
@@ -30,12 +31,6 @@ from supsup_core.nets import weights_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Job = dict[str, Any]
-"""A job, as the coordinator makes it: kind, key, worker (its number), and what the kind needs."""
-Outcome = dict[str, Any]
-"""What became of a job: status (done, busy, corrupt, failed, lost), key, and what the status needs. Of shards and
-evaluations that are done, `results` (see `result_of`)."""
 
 
 class Worker:
@@ -243,13 +238,3 @@ def failure(job: Job, error: Exception) -> Outcome:
         "diverged": isinstance(error, DivergedError),
         "out_of_memory": isinstance(error, (MemoryError, torch.OutOfMemoryError)),
     }
-
-
-def result_of(artifact: Artifact, made: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What there is to record of a shard or an evaluation that is done, from what was stored of it; `made` (worker,
-    started_ms, seconds, resumed_at) unless it was found.
-
-    `resumed_at`: the batches of its training that an earlier worker had done; `seconds` includes those.
-    """
-    found = {"worker": None, "started_ms": None, "seconds": None, "resumed_at": None}
-    return {"key": artifact.key, "facts": artifact.facts, "sha256": artifact.sha256, **(made or found)}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -13,6 +12,7 @@ import torch
 from supsup_core import seeding
 from supsup_core.autograd import without_gradients
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, DivergedError, InputError
 from supsup_core.kernels import Precision, products_in
 from supsup_core.optimizers import OPTIMIZERS
@@ -93,37 +93,6 @@ NUM_POINTS = 10
 def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
     """The training images of each batch of one task, (num_batches, batch_size), as `seed` draws them."""
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
-
-
-class Checkpoint(ABC):
-    """Where the training of one task is kept while it is under way, so that it need not begin again after a crash."""
-
-    @abstractmethod
-    def kept(self) -> Iterable[Mapping[str, Tensor]]:
-        """The states that were saved and can be read, the newest first."""
-
-    @abstractmethod
-    def due(self) -> bool:
-        """Whether it is time to save. Asked after every batch."""
-
-    @abstractmethod
-    def save(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Keep the state after `done` batches; its tensors change once this returns."""
-
-
-class _Nowhere(Checkpoint):
-    def kept(self) -> Iterable[Mapping[str, Tensor]]:
-        return ()
-
-    def due(self) -> bool:
-        return False
-
-    def save(self, done: int, state: Mapping[str, Tensor]) -> None:
-        raise AssertionError("never due")
-
-
-NOWHERE = _Nowhere()
-"""Training is not kept until it is over."""
 
 
 @without_gradients

@@ -14,21 +14,12 @@ import torch
 from supsup_core import seeding
 from supsup_core.autograd import without_gradients
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
 from supsup_core.parametrizations import Dense, Fixed, Parametrization
 from supsup_core.registry import Registry
-from supsup_core.training import (
-    NOWHERE,
-    NUM_POINTS,
-    Checkpoint,
-    LossCurve,
-    Step,
-    TrainingRecipe,
-    batch_order,
-    restore,
-    train,
-)
+from supsup_core.training import NUM_POINTS, LossCurve, Step, TrainingRecipe, batch_order, restore, train
 
 if TYPE_CHECKING:
     from torch import Tensor

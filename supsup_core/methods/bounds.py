@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.methods.base import (
     METHODS,
     SHARED,
@@ -24,7 +25,6 @@ from supsup_core.methods.base import (
     named,
     taken,
 )
-from supsup_core.training import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

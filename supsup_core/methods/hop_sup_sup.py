@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.inference.hopfield import Recovered, Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
@@ -27,7 +28,6 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Fixed, Scored
-from supsup_core.training import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

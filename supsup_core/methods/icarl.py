@@ -10,6 +10,7 @@ import torch
 
 from supsup_core import seeding
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -29,7 +30,7 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer
-from supsup_core.training import NOWHERE, Checkpoint, Step, train
+from supsup_core.training import Step, train
 
 if TYPE_CHECKING:
     from torch import Tensor

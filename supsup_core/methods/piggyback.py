@@ -14,6 +14,7 @@ import safetensors
 import torch
 
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import (
@@ -34,7 +35,6 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer
 from supsup_core.parametrizations import Dense, Scored
-from supsup_core.training import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -24,7 +25,6 @@ from supsup_core.methods.base import (
 )
 from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.parametrizations import Dense, Fixed
-from supsup_core.training import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

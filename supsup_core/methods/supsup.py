@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from supsup_core.benchmarks.base import Task
+from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
 from supsup_core.methods.base import (
@@ -29,7 +30,7 @@ from supsup_core.methods.base import (
 )
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.parametrizations import Scored
-from supsup_core.training import NOWHERE, NUM_POINTS, Checkpoint, LossCurve, Step, batch_order, train, train_together
+from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train, train_together
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from supsup_core.training import Checkpoint
+from supsup_core.checkpoint import Checkpoint
 
 
 class Kept(Checkpoint):

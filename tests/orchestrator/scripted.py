@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import LedgerReader
+from orchestrator.outcomes import Job, Outcome
 from orchestrator.state import GroupState
 from orchestrator.trial import WorkerPool, drive, open_coordinator
-from orchestrator.worker import Job, Outcome, Worker
+from orchestrator.worker import Worker
 
 
 class ScriptedPool(WorkerPool):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +22,12 @@ from orchestrator.coordinator import MAX_RETRIES
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
 from orchestrator.ledger import LedgerWriter
+from orchestrator.outcomes import Job, Outcome
 from orchestrator.state import GroupState
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import drive, open_coordinator
-from orchestrator.worker import Job, Outcome, Worker
+from orchestrator.worker import Worker
 from supsup_core.methods import Problem
 from supsup_core.methods.supsup import SupSup
 from tests.orchestrator.scripted import ScriptedPool, run, state_of
@@ -261,6 +265,21 @@ def test_a_worker_that_dies_at_the_same_job_again_and_again_fails_it(group: dict
     assert f"died {MAX_RETRIES + 1} times" in failure.payload["error"]
     assert run(group, []).done
     assert state_of(group).status == "done"
+
+
+@pytest.mark.parametrize(
+    ("opened", "spared"),
+    [
+        ("from orchestrator.trial import open_coordinator; open_coordinator(settings).next_jobs([0, 1], [])", "torch"),
+        ("from orchestrator.worker import Worker; Worker(settings | {'number': 0}).prepare()", "torch._dynamo"),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(group: dict[str, Any], opened: str, spared: str) -> None:
+    program = f"import json, sys; settings = json.load(sys.stdin); {opened}; print({spared!r} in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(group), capture_output=True, text=True, check=False
+    )
+    assert told.stdout == "False\n", told.stderr
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
