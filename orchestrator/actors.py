@@ -14,7 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.asked import Asked
 from orchestrator.search import ACCURACY, TASKS
+from orchestrator.storage import PATIENCE_SECONDS as STORAGE_SECONDS
 from orchestrator.trial import WorkerPool, drive, open_coordinator
+from supsup_core.errors import SupSupError
 
 if TYPE_CHECKING:  # see trial: the actors alone import it
     from orchestrator.outcomes import Job, Outcome
@@ -24,7 +26,7 @@ PATIENCE_SECONDS = 30.0
 """How long a worker may take to start in the trial's placement group before it is looked for a place elsewhere too."""
 
 CALL_SECONDS = 120.0
-"""How long a coordinator may take to answer, restarts included."""
+"""How long a coordinator may take to answer, restarts included, where no storage keeps it waiting."""
 
 
 class CoordinatorActor:
@@ -75,17 +77,21 @@ class RemoteCoordinator:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._patience = CALL_SECONDS + (STORAGE_SECONDS if settings["storage"] else 0)
         self._actor = _CoordinatorHandle.options(scheduling_strategy=here).remote(settings)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        deadline = time.monotonic() + CALL_SECONDS
+        deadline = time.monotonic() + self._patience
         while True:
             try:
-                return ray.get(self._actor.call.remote(method, arguments), timeout=CALL_SECONDS)
+                return ray.get(self._actor.call.remote(method, arguments), timeout=self._patience)
             except (RayActorError, GetTimeoutError) as error:
-                hopeless = isinstance(error, (RayTaskError, ActorDiedError))
-                if hopeless or time.monotonic() > deadline:
+                if isinstance(error, (RayTaskError, ActorDiedError)):
                     raise
+                if time.monotonic() > deadline:
+                    raise SupSupError(
+                        f"the coordinator has not answered for {self._patience:.0f} s; what is committed stays"
+                    ) from error
                 time.sleep(0.2)
 
     def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:

@@ -79,7 +79,7 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str |
     found = fetched(None, output, wanted).with_inference(overrides)
     states = read_states(found)
     groups = found.plan()
-    there = set(found.store)
+    there = set(replace(found, patience=ASKING_SECONDS).store)
     missing = 0
     for group in groups:
         state = states.get(group.group_id, GroupState())

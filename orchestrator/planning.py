@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     sweep = open_sweep(file, overrides)
     groups = sweep.plan()
     states = read_states(sweep)
-    there = set(sweep.store)
+    there = set(replace(sweep, patience=ASKING_SECONDS).store)
     forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState()), there) for group in groups]
     total, workers = _total(sweep, [forecast.cost for forecast in forecasts])
     if as_json:

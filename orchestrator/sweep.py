@@ -20,7 +20,7 @@ from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
 from orchestrator.search import Search
-from orchestrator.storage import Storage
+from orchestrator.storage import PATIENCE_SECONDS, Storage
 from orchestrator.store import ArtifactStore
 from supsup_core.benchmarks import BENCHMARKS, Base, base_from, base_node
 from supsup_core.errors import InputError
@@ -39,7 +39,8 @@ class Sweep:
     the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: shards
     and evaluations of each training group at its last launch, so that a status needs no plan. `origin`: the
     sweep, the number of tasks, and the training groups that a fork starts from. `bases`: each base as asked for, and
-    with what its files told when it was first planned, so that only training and testing need them.
+    with what its files told when it was first planned, so that only training and testing need them. `patience`:
+    seconds for which a storage that does not answer is asked again.
     """
 
     config: SweepConfig
@@ -48,6 +49,7 @@ class Sweep:
     planned: dict[str, tuple[int, int]] = field(default_factory=dict)
     origin: tuple[str, int, str] | None = None
     bases: dict[Base, Base] = field(default_factory=dict, compare=False)
+    patience: float = field(default=PATIENCE_SECONDS, compare=False)
 
     @property
     def sweep_id(self) -> str:
@@ -73,7 +75,7 @@ class Sweep:
     @property
     def storage(self) -> Storage | None:
         """Where artifacts, snapshots of the ledgers and reports are kept beside the output, which is a cache then."""
-        return Storage(self.config.storage) if self.config.storage else None
+        return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
     def cache_bytes(self) -> int | None:
