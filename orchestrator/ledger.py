@@ -44,6 +44,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from orchestrator.files import replace_durably, write_atomically
 from supsup_core.errors import CorruptError, SupSupError
 
@@ -268,8 +270,16 @@ def _select(db: sqlite3.Connection, after: int) -> list[Row]:
         checksum = _extend(checksum, seq, time_ms, kind, payload)
         if seq != expected or checksum != claimed:
             raise CorruptError(f"row {seq} is not what was written")
-        rows.append(Row(seq, time_ms, kind.decode(), json.loads(payload)))
+        rows.append(Row(seq, time_ms, kind.decode(), _parsed(payload)))
     return rows
+
+
+def _parsed(payload: bytes) -> Any:
+    """A payload's value. orjson takes half the time, and knows no NaN."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return json.loads(payload)
 
 
 def _copy(db: sqlite3.Connection, path: Path, target: Path) -> None:
