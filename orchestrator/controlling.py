@@ -13,7 +13,7 @@ from orchestrator.asked import Cancelled
 from orchestrator.comparison import Measured, find_run
 from orchestrator.files import holder_of, host_of, owned
 from orchestrator.ledger import open_ledger
-from orchestrator.state import read_state
+from orchestrator.state import GroupState, read_state
 from orchestrator.stored_sweeps import publish, refresh
 from orchestrator.sweep import Sweep, find_sweep
 from supsup_core.errors import InputError, SupSupError
@@ -83,11 +83,7 @@ def cancel(run: str, tasks: list[int], output: Path) -> int:
     found = find_run(run, output)
     group_id = found.group.group_id
     keys = _keys_of(found, tasks)
-    state = read_state(found.sweep, group_id)
-    if state.stopped is not None or state.status == "done":
-        raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
-    if done := [task for task, key in keys.items() if key in state.trained]:
-        raise InputError(f"--task: task {done[0]} of {found.name} is trained already; there is nothing to cancel")
+    _unfinished(found, keys)
     _tell_shared(found)
     if holder_of(found.sweep.path) is not None:
         if tasks:
@@ -100,6 +96,7 @@ def cancel(run: str, tasks: list[int], output: Path) -> int:
             print(f"{found.name}: ends after what is under way; `supsup retry` takes it up again")
         return 0
     with owned(found.sweep.path):
+        state = _unfinished(found, keys)
         writer, _, _ = open_ledger(found.sweep.ledger_path(group_id))
         if tasks:
             writer.commit([("cancelled", {"key": key, "task": task}, None) for task, key in keys.items()])
@@ -134,6 +131,16 @@ def retry(run: str, tasks: list[int], output: Path, cluster: str | None) -> int:
                 writer.append("lost", key=key, task=task, file=str(aside), reason="asked to be trained again")
         writer.close()
     return commands.run(found.sweep, cluster)
+
+
+def _unfinished(found: Measured, keys: dict[int, str]) -> GroupState:
+    """The state of a run's training group; InputError where it, or one of the tasks with these keys, is done."""
+    state = read_state(found.sweep, found.group.group_id)
+    if state.stopped is not None or state.status == "done":
+        raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
+    if done := [task for task, key in keys.items() if key in state.trained]:
+        raise InputError(f"--task: task {done[0]} of {found.name} is trained already; there is nothing to cancel")
+    return state
 
 
 def _keys_of(found: Measured, tasks: list[int]) -> dict[int, str]:

@@ -102,14 +102,10 @@ def _print(found: SweepStatus) -> None:
             print(f"    made again: {lost}")
         for stalled in group.stalled:
             print(f"    STALLED {stalled}")
-        if group.cancelled:
-            print(f"    cancelled: {_tasks(group.cancelled)}")
+        for task in group.cancelled:
+            print(f"    cancelled: task {task}")
         for failure in group.failures:
             print(f"    FAILED {failure}")
-
-
-def _tasks(numbers: Sequence[int]) -> str:
-    return f"task{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def list_sweeps(folder: Path) -> int:

@@ -135,13 +135,14 @@ class TaskCoordinator(Coordinator):
             for shard in self._group["shards"]
             if shard["task"] in tasks and shard["key"] not in self._state.trained
         }
-        jobs = [_job_key(batch) for batch in self._batches if any(shard["key"] in given_up for shard in batch)]
+        jobs = {_job_key(batch) for batch in self._batches if any(shard["key"] in given_up for shard in batch)}
+        jobs |= given_up.keys()  # one that was cancelled before this process began may be under way all the same
         for key, task in given_up.items():
             if key not in self._state.cancelled:
                 self._record("cancelled", key=key, task=task)
         self._abandoned.update(jobs)
         self._cut()
-        return jobs
+        return sorted(jobs)
 
     def _halve(self, key: str, reason: str) -> bool:
         if not any(len(batch) > 1 and _job_key(batch) == key for batch in self._batches):
@@ -153,7 +154,10 @@ class TaskCoordinator(Coordinator):
     def _what(self, key: str) -> str:
         if key in self._evaluations:
             return f"evaluation of task {self._task_of(key)}"
-        (tasks,) = ([shard["task"] for shard in batch] for batch in self._batches if _job_key(batch) == key)
+        found = [[shard["task"] for shard in batch] for batch in self._batches if _job_key(batch) == key]
+        if not found:
+            return "tasks of which some are cancelled"
+        (tasks,) = found
         return f"task {tasks[0]}" if len(tasks) == 1 else f"tasks {tasks[0]} to {tasks[-1]}"
 
     def _task_of(self, key: str) -> int | None:

@@ -332,6 +332,20 @@ def test_a_task_cancelled_in_its_training_is_left_out_and_can_be_taken_up(group:
         assert science(state_of(group)) == science(state_of(undisturbed))
 
 
+def test_a_coordinator_that_was_replaced_abandons_the_same_job(group: dict[str, Any]) -> None:
+    first = open_coordinator(group)
+    jobs = first.cancel([1])
+    first.close()
+    assert jobs == [group["group"]["shards"][1]["key"]]
+    second = open_coordinator(group)
+    assert second.cancel([1]) == jobs
+    second.report({"status": "failed", "key": jobs[0], "error": "killed in the middle", "traceback": ""})
+    second.close()
+    state = state_of(group)
+    assert not state.failed
+    assert list(state.cancelled) == jobs
+
+
 def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(
     group: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
