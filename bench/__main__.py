@@ -2,9 +2,9 @@
 
     python -m bench [NAME]... [--json FILE]
 
-Without names: all that take no more than a few minutes; `sweep`, `workers` and `cluster` take up to half an hour in
-all. Results are printed as tables and kept as JSON, one file a machine, in docs/results/bench; a name that is measured
-again takes the place of what stood there.
+Without names: all that take no more than a few minutes; `sweep`, `workers`, `streams` and `cluster` take up to forty
+minutes in all. Results are printed as tables and kept as JSON, one file a machine, in docs/results/bench; a name that
+is measured again takes the place of what stood there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 QUICK = ("floor", "training_step", "together", "scores", "decisions", "top_k", "storage", "packed_forward", "learners")
-LONG = ("cluster", "workers", "sweep")
+LONG = ("cluster", "workers", "streams", "sweep")
 FOLDER = Path("docs/results/bench")
 
 

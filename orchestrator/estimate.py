@@ -172,16 +172,14 @@ def estimate_group(
     measured = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
     per_evaluation = fmean(measured) if measured else per_shard / 10
     shards, evaluations = left
-    allocation = experiment.allocation
-    streams = allocation.stream.num_streams if allocation else num_workers
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)
     bank = total * found.own + found.shared + 4 * num_weights
     gradients = 256 << 20 if not experiment.scenario.given_at_inference else 0
     source = experiment.benchmark.source()
     pixels = source.resident_images * math.prod(source.shape)
-    kept = found.own + found.shared + 1024 + (0 if allocation is None else _STATE_BYTES * num_weights)
+    kept = found.own + found.shared + 1024 + (0 if experiment.allocation is None else _STATE_BYTES * num_weights)
     return Estimate(
-        seconds=shards * per_shard / min(num_workers, streams) + evaluations * per_evaluation / num_workers,
+        seconds=(shards * per_shard + evaluations * per_evaluation) / num_workers,
         disk_bytes=shards * kept + evaluations * 4096,
         memory_bytes=num_workers * (_PROCESS_BYTES + bank + gradients + pixels + 24 * num_weights),
         basis=basis,

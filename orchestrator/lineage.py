@@ -29,6 +29,13 @@ class Lineage:
     keys: list[str]
     segments: list[Segment] = field(default_factory=list)
 
+    def extend(self, segment: Segment) -> str:
+        """Note that it trains on one more segment; the key of what it then is."""
+        key = content_key({"parent": self.keys[-1], "segment": [segment.task, segment.index]})
+        self.segments.append(segment)
+        self.keys.append(key)
+        return key
+
     def version(self, stored: Collection[str], length: int | None = None) -> Version:
         """How to have the mask after `length` segments (None: all), from the latest version that is stored."""
         end = len(self.segments) if length is None else length
@@ -68,9 +75,7 @@ class Lineages:
     def extend(self, number: int, segment: Segment) -> str:
         """Note that a mask trains on one more segment; the key of what it then is."""
         lineage = self[number]
-        key = content_key({"parent": lineage.keys[-1], "segment": [segment.task, segment.index]})
-        lineage.segments.append(segment)
-        lineage.keys.append(key)
+        key = lineage.extend(segment)
         self._places[key] = (number, len(lineage.segments))
         return key
 

@@ -32,6 +32,7 @@ class GroupState:
     met: dict[int, Row] = field(default_factory=dict)
     due: dict[int, dict[str, Any]] = field(default_factory=dict)
     commits: list[Row] = field(default_factory=list)
+    earlier_commits: int = 0
     stalled: dict[str, Row] = field(default_factory=dict)
     cancelled: dict[str, Row] = field(default_factory=dict)
     stopped: Row | None = None
@@ -62,6 +63,7 @@ class GroupState:
                 self.retried.clear()
                 self.stalled.clear()
                 self.at_work = False
+                self.earlier_commits = len(self.commits)
                 self.status = "planned"
             case "trained":
                 self.status = "running"
@@ -184,6 +186,15 @@ class GroupState:
         if self.group["segments_per_task"]:
             return len(self.evaluated)
         return sum(item["key"] in self.evaluated for item in self.group["evaluations"])
+
+    def seconds_per_task(self) -> float | None:
+        """NNs: how long a task's worth of data has taken lately; None before this launch has committed twice."""
+        recent = self.commits[self.earlier_commits :][-20:]
+        rounds = int(recent[-1].payload["round"]) - int(recent[0].payload["round"]) if recent else 0
+        if not rounds:
+            return None
+        seconds = (recent[-1].time_ms - recent[0].time_ms) / 1000
+        return seconds * int(self.group["segments_per_task"]) / (rounds * int(self.group["num_streams"]))
 
     def shard_seconds(self) -> list[float]:
         """Seconds of work of the shards that were really trained, not found."""

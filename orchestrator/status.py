@@ -94,8 +94,8 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
     train_seconds = _mean(state.shard_seconds()[-50:])
     evaluate_seconds = _recent_seconds(state.evaluated.values())
     workers = state.plan["environment"]["num_workers"]
-    if group["num_streams"]:
-        workers = min(workers, group["num_streams"])
+    if (pace := state.seconds_per_task()) is not None:
+        train_seconds = pace * workers
     if state.due and state.points:  # NNs: what was last measured
         accuracies = [max(state.points.values(), key=lambda row: row.seq).payload["metrics"]["accuracy"]]
     return GroupStatus(

@@ -3,7 +3,8 @@
 A round takes one segment of every stream: workers compute the slopes' vectors at the superposition of all
 masks, the coordinator decides for all streams in order, workers train the chosen masks. What is committed is
 always whole rounds: first the masks that changed, as versions on disk, then the ledger's rows in one
-transaction. Nothing depends on which worker does what, or when.
+transaction. Workers with nothing to do train masks of later rounds ahead (`stream_ahead`). Nothing depends on which
+worker does what, or when.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
 from orchestrator.outcomes import Job, Outcome
 from orchestrator.store import CorruptArtifactError
+from orchestrator.stream_ahead import Ahead
 from orchestrator.stream_evaluations import StreamEvaluations
 from orchestrator.stream_round import Round, decision_of
 from supsup_core.masks import codec
@@ -42,15 +44,20 @@ class _Phase(Enum):
     OVER = "over"  # no round is left, or the group is paused
 
 
+_Wanted = tuple[Job, int | None, bool]
+"""A job, the worker that does it best (None: any), and whether that one alone is to do it."""
+
+
 class StreamCoordinator(Coordinator):
     """Runs the rounds of one NNs group, and its evaluations beside or between them."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """settings, beside Coordinator's: imports, folder, commit_every (seconds)."""
+        """settings, beside Coordinator's: imports, folder, commit_every (seconds), state_mb."""
         torch.set_num_threads(1)
         user_modules.load(settings["imports"], Path(settings["folder"]))
         super().__init__(settings)
         self._commit_every: float = settings["commit_every"]
+        self._ahead_bytes = settings["state_mb"] * 1_000_000
         experiment = build_experiment(self._group["experiment"], self._group["seed"])
         assert experiment.allocation is not None
         self._allocation = experiment.allocation
@@ -79,11 +86,18 @@ class StreamCoordinator(Coordinator):
         self._round: Round | None = None
         decisions = [decision_of(row.payload) for row in self._state.decisions]
         self._allocator.replay(decisions)
+        self._evaluations = StreamEvaluations(self._group, self._state)
+        points = [self._schedule.rounds_until(n) for n in self._evaluations.points]
+        self._ahead = Ahead(
+            self._schedule, self._allocator, self._lineages, points, self._num_workers, self._ahead_bytes
+        )
         for row, decision in zip(self._state.decisions, decisions, strict=True):
             segment = Segment(row.payload["task"], row.payload["segment"])
             if decision.mask is not None:
                 self._lineages.extend(decision.mask, segment)
+            self._ahead.note(segment, decision)
             self._tally.add(segment.task, decision.mask, decision.freed)
+        self._ahead.start(self._num_rounds)
         self._stored = set(self._versions)
         self._missing: dict[str, None] = {}
         self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
@@ -92,13 +106,13 @@ class StreamCoordinator(Coordinator):
         self._holders: dict[int, int] = {}
         self._assigned: dict[str, int] = {}
         self._uncommitted: list[Entry] = []
-        self._evaluations = StreamEvaluations(self._group, self._state)
         self._recent = deque(
             ((row.payload["margin"], row.payload["latency"], row.payload["seconds"]) for row in self._state.decisions),
             maxlen=self._schedule.segments_per_task,
         )
         self._training_seconds = 0.0
         self._commit_seconds = 0.0
+        self._settling = False
         self._last_commit = time.monotonic()
         for n in self._evaluations.points:
             if n in self._state.due:
@@ -128,15 +142,30 @@ class StreamCoordinator(Coordinator):
     # --- rounds
 
     def _open_round(self) -> None:
-        self._assigned = {}
         if self._paused or self._num_rounds == self._schedule.num_rounds:
             self._phase = _Phase.OVER
             return
         self._phase = _Phase.ROUND
         segments = self._schedule.round(self._num_rounds)
         self._round = Round(self._num_rounds, segments, self._allocator, self._lineages)
-        if self._round.over:
-            self._end_round(self._round)
+        if self._round.steps:
+            self._decided(self._round)
+
+    def _decided(self, now: Round) -> None:
+        """Take what was trained ahead for a round that has been decided."""
+        for outcome, worker in self._ahead.follow(now.steps):
+            self._take_mask(now, outcome, worker)
+        if now.over:
+            self._end_round(now)
+
+    def _take_mask(self, now: Round, outcome: Outcome, worker: int | None) -> bool:
+        mask = now.take_mask(outcome)
+        if mask is None:
+            return False
+        self._dirty[mask] = None
+        if worker is not None:
+            self._holders[mask] = worker
+        return True
 
     def _end_round(self, ended: Round) -> None:
         self._round = None
@@ -157,12 +186,23 @@ class StreamCoordinator(Coordinator):
         for n in range(before // count + 1, after // count + 1):
             self._uncommitted.append(("met", self._met_payload(n), None))
         due = [n for n in self._evaluations.points if self._schedule.rounds_until(n) == self._num_rounds]
-        now = time.monotonic()
-        soon = now + (now - ended.started) - self._last_commit > self._commit_every
-        if due or soon or self._paused or self._num_rounds == self._schedule.num_rounds:
+        if due or self._commits_now(ended) or self._paused or self._num_rounds == self._schedule.num_rounds:
             self._begin_commit(due)
         else:
             self._open_round()
+
+    def _commits_now(self, ended: Round) -> bool:
+        """Whether another round would be one too many before a commit.
+
+        A mask that a worker has gone on with, further than is decided, would have to be trained again to be put on
+        disk. So from half the time on, a commit waits for a moment without any, and none is gone on with meanwhile.
+        """
+        now = time.monotonic()
+        elapsed = now + (now - ended.started) - self._last_commit
+        if elapsed > self._commit_every:
+            return True
+        self._settling = self._num_workers > self._allocation.stream.num_streams and 2 * elapsed > self._commit_every
+        return self._settling and not self._ahead.is_beyond(self._dirty, self._assigned)
 
     def _met_payload(self, n: int) -> dict[str, Any]:
         """The books after n tasks' worth of data, with the last task's worth of margins and times."""
@@ -177,6 +217,7 @@ class StreamCoordinator(Coordinator):
     def _begin_commit(self, due: Sequence[int]) -> None:
         """Have every mask that changed put on disk; then the rows follow."""
         self._phase = _Phase.SAVE
+        self._settling = True
         self._commit_started = time.perf_counter()
         self._due = list(due)
         by_worker: dict[int, list[int]] = {}
@@ -216,11 +257,12 @@ class StreamCoordinator(Coordinator):
         self._copy_when_due(now=self._paused or self._num_rounds == self._schedule.num_rounds)
         self._last_commit = time.monotonic()
         self._commit_seconds = time.perf_counter() - started  # the next row tells it
+        self._settling = False
         self._open_round()
 
     def _collect(self, superseded: set[str], needed: set[str]) -> None:
         """Delete what the commit before last superseded; what this one did stays for one more."""
-        gone = self._superseded - (needed | superseded | self._evaluations.needed())
+        gone = self._superseded - (needed | superseded | self._evaluations.needed() | self._ahead.keys())
         for key in gone:
             self._versions.drop(key)
         self._dropped += gone
@@ -252,39 +294,59 @@ class StreamCoordinator(Coordinator):
         beside = self._num_workers > num_streams and not over
         if not beside:
             jobs += self._hand_out_evaluations(free, taken)
-        for job, wanted in self._round_jobs():
-            if job["key"] in taken:
-                continue
-            worker = wanted if wanted in free else None
-            if wanted is None and free:
-                worker = min(free)
-            if worker is not None:
-                free.remove(worker)
-                jobs.append({**job, "worker": worker})
-                self._assigned[job["key"]] = worker
+        jobs += self._hand_out(self._round_jobs(), free, taken)
         if beside:
-            jobs += self._hand_out_evaluations({worker for worker in free if worker >= num_streams}, taken)
+            found = self._hand_out_evaluations({worker for worker in free if worker >= num_streams}, taken)
+            free -= {job["worker"] for job in found}
+            jobs += found
+        return jobs + self._hand_out(self._jobs_ahead(taken), free, taken)
+
+    def _hand_out(self, wanted: Iterator[_Wanted], free: set[int], taken: set[str]) -> list[Job]:
+        """Jobs that are not taken, for free workers, which are then free no more."""
+        jobs: list[Job] = []
+        while free and (found := next(wanted, None)) is not None:
+            job, best, only = found
+            if job["key"] in taken or (only and best not in free):
+                continue
+            worker = best if best in free else min(free)
+            free.remove(worker)
+            jobs.append({**job, "worker": worker})
+            self._assigned[job["key"]] = worker
         return jobs
 
     def _hand_out_evaluations(self, free: set[int], taken: set[str]) -> list[Job]:
         return [] if self._paused or self._missing else self._evaluations.hand_out(free, taken)
 
-    def _round_jobs(self) -> Iterator[tuple[Job, int | None]]:
-        """What the phase waits for, with the worker it is best or only done by (None: any)."""
+    def _jobs_ahead(self, taken: set[str]) -> Iterator[_Wanted]:
+        """What idle workers could train of later rounds."""
+        if self._paused or self._phase not in (_Phase.ROUND, _Phase.SAVE):
+            return
+        waiting = set(self._dirty) if self._settling else set()
+        if self._round is not None:
+            waiting |= {
+                step.decision.mask for step in self._round.steps if step.decision.mask is not None and not step.done
+            }
+        for job, mask, holder in self._ahead.jobs(self._stored, taken, waiting, self._num_rounds):
+            best = self._holders.get(mask) if holder is None else holder
+            yield job, best, holder is not None or mask in self._dirty
+
+    def _round_jobs(self) -> Iterator[_Wanted]:
+        """What the phase waits for."""
         if not self._paused or self._phase is _Phase.SAVE or self._training():
             for key in self._missing:
                 versions = [self._lineages.find(key, self._stored)]
-                yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None
+                yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None, False
         match self._phase:
             case _Phase.ROUND:
                 assert self._round is not None
                 for job, stream, mask in self._round.jobs(self._stored):
-                    holder = self._holders.get(mask) if mask is not None and mask in self._dirty else None
-                    yield job, stream % self._num_workers if holder is None else holder
+                    usual = stream % self._num_workers
+                    best = usual if mask is None else self._holders.get(mask, usual)
+                    yield job, best, mask in self._dirty
             case _Phase.SAVE:
                 for key, (worker, numbers) in self._saves.items():
                     versions = [self._lineages[number].version(self._stored) for number in numbers]
-                    yield {"kind": "save", "key": key, "versions": versions}, worker
+                    yield {"kind": "save", "key": key, "versions": versions}, worker, True
 
     def _done(self, outcome: Outcome) -> None:
         evicted = set(outcome.get("evicted", ()))
@@ -303,18 +365,18 @@ class StreamCoordinator(Coordinator):
                     self._collect(set(), set(self._current.values()))
 
     def _take_work(self, outcome: Outcome) -> None:
-        """Take what a round waits for; what comes too late changes nothing."""
-        now = self._round
-        if now is None:
-            return
+        """Take what a round waits for, or a later one may; what comes too late changes nothing."""
+        now, worker = self._round, self._assigned.pop(outcome["key"], None)
         if outcome["kind"] == "decide":
-            now.take_vector(outcome)
-        elif (mask := now.take_mask(outcome)) is not None:
-            self._dirty[mask] = None
-            if outcome["key"] in self._assigned:
-                self._holders[mask] = self._assigned.pop(outcome["key"])
-        if now.over:
-            self._end_round(now)
+            if now is not None and not now.steps:
+                now.take_vector(outcome)
+                if now.steps:
+                    self._decided(now)
+        elif now is not None and self._take_mask(now, outcome, worker):
+            if now.over:
+                self._end_round(now)
+        else:
+            self._ahead.keep(outcome, worker)
 
     def _take_save(self, outcome: Outcome) -> None:
         key = outcome["key"]
@@ -330,6 +392,20 @@ class StreamCoordinator(Coordinator):
             self._saved_bytes += outcome["num_bytes"]
             if not self._saves:
                 self._commit()
+
+    def _take(self, key: str, outcome: Outcome) -> None:
+        if outcome["status"] != "done":
+            self._assigned.pop(key, None)
+            if outcome["status"] in ("failed", "lost") and not self._expects(key):
+                self._ahead.bar(key)  # once it is decided it is tried again, and what comes of it counts
+                return
+        super()._take(key, outcome)
+
+    def _expects(self, key: str) -> bool:
+        """Whether a job is more than training ahead."""
+        if "-" in key or self._evaluations.what(key) is not None:
+            return True
+        return self._round is not None and any(step.key == key for step in self._round.steps)
 
     def _lose(self, key: str, reason: str) -> None:
         is_version = self._lineages.knows(key)
@@ -349,10 +425,14 @@ class StreamCoordinator(Coordinator):
         """Whether a round has been decided, and its masks are to be trained."""
         return self._round is not None and bool(self._round.steps)
 
+    def _at_work(self) -> bool:
+        """Whether a worker trains for the round."""
+        return self._round is not None and any(step.key in self._assigned for step in self._round.steps)
+
     def pause(self) -> None:
         """End the round if masks are at work in it, and commit; then nothing more is handed out."""
         self._paused = True
-        if self._phase is _Phase.SAVE or (self._training() and (self._uncommitted or self._assigned)):
+        if self._phase is _Phase.SAVE or (self._training() and (self._uncommitted or self._at_work())):
             return
         self._round = None
         if self._uncommitted:

@@ -36,6 +36,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     for flag in [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]:
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(60)
     try:
         yield driver
     finally:

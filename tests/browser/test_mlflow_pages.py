@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import mlflow
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 
 from orchestrator.tracking import tracking_uri
 
@@ -29,12 +31,14 @@ class Pages:
 
     def open(self, path: str, *words: str) -> str:
         """Open a page and wait until it shows all the words; returns its text."""
+        # A change of the part after # alone loads nothing, and a reload can meet a page that is still on its way.
+        self._driver.get("about:blank")
         self._driver.get(f"{self._address}/#{path}")
-        self._driver.refresh()
-        deadline = time.monotonic() + 40
         text = ""
+        deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
-            text = self._driver.find_element("tag name", "body").text
+            with contextlib.suppress(StaleElementReferenceException):  # the page is drawn anew
+                text = self._driver.find_element("tag name", "body").text
             if all(word in text for word in words):
                 return text
             time.sleep(0.3)

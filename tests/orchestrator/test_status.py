@@ -44,3 +44,27 @@ def test_the_time_that_is_left_counts_all_that_works_at_once(
         status = sweep_status(sweep, states, dict.fromkeys(states, (10, 0)))
     assert status.tasks_per_second == pytest.approx(rate)
     assert status.eta == pytest.approx(36 / rate)
+
+
+def test_the_pace_of_nns_is_that_of_its_commits_since_the_launch(tmp_path: Path) -> None:
+    """Two streams of ten segments a task: 30 rounds in 12 s are 6 tasks, however many workers trained, or ahead."""
+    sweep = Sweep(read_sweep(QUICK, [f"output={tmp_path}"]), QUICK)
+    plan = {
+        "group": {
+            "seed": 0, "runs": [], "size": [100, 0], "shards": [], "evaluations": [],
+            "num_streams": 2, "segments_per_task": 10,
+        },
+        "environment": {"num_workers": 3},
+    }  # fmt: skip
+    decision = {"mask": 0, "freed": None, "outcome": "train", "seconds": 7.0, "latency": 0.1}
+    rows = [Row(1, 0, "plan", plan), *(Row(2 + number, 0, "decision", decision) for number in range(100))]
+    rows += [Row(200, 1_000, "committed", {"round": 50}), Row(201, 9_000_000, "plan", plan)]
+    states = {"group": GroupState().apply(rows)}
+    with owned(sweep.path):
+        before = sweep_status(sweep, states, {"group": (100, 0)})
+        rows = [Row(202, 9_010_000, "committed", {"round": 60}), Row(203, 9_022_000, "committed", {"round": 90})]
+        states["group"].apply(rows)
+        status = sweep_status(sweep, states, {"group": (100, 0)})
+    assert before.tasks_per_second == pytest.approx(3 / 71)  # as long as its segments took, by three workers
+    assert status.tasks_per_second == pytest.approx(6 / 12)
+    assert status.eta == pytest.approx(90 / (6 / 12))

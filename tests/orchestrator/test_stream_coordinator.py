@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.asked import Asked
 from orchestrator.environment import describe
 from orchestrator.launcher import settings_of
+from orchestrator.mask_trainer import MaskTrainer
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import drive, open_coordinator
@@ -82,17 +83,72 @@ def test_the_number_of_workers_changes_nothing(make: Callable[..., Any], num_str
     assert len(state_of(one).decisions) == 15
 
 
+SURE: dict[str, Any] = {
+    "net": {"name": "lenet_300_100", "num_outputs": 200},
+    "training": {"num_batches": 150, "learning_rate": 1e-3},
+    "stream": {"segment_batches": 50},
+    "commit_every": 60.0,
+}
+"""A stream in blocks in which nothing is mistaken: five tasks of three segments each."""
+
+
+def test_idle_workers_train_what_comes_next(make: Callable[..., Any]) -> None:
+    """One stream keeps three workers busy, and nothing that they train ahead is trained again."""
+    one, three = make("one", 1, **SURE), make("three", 3, **SURE)
+    run(one, [])
+    pool = run(three, [])
+    assert science(one) == science(three)
+    trained = [job for job in pool.done if job["kind"] == "advance"]
+    assert len(trained) == len({job["key"] for job in trained}) == len(state_of(three).decisions) == 15
+    assert {job["worker"] for job in trained} == {0, 1, 2}
+    assert all(len(job["version"]["segments"]) == 1 for job in trained if job["version"]["base"] is not None)
+
+
+@pytest.mark.parametrize("on_exhausted", ["reclaim", "skip"])
+def test_a_wrong_guess_costs_nothing_but_time(make: Callable[..., Any], on_exhausted: str) -> None:
+    """With an epsilon that nothing reaches every segment gets a mask, which nobody guesses, until the budget is out."""
+    odd: dict[str, Any] = {
+        "allocation": {"name": "ratio", "epsilon": 50.0},
+        "budget": {"num_masks": 7, "on_exhausted": on_exhausted},
+    }
+    one, three = make("one", 1, **odd), make("three", 3, **odd)
+    run(one, [])
+    pool = run(three, [])
+    assert science(one) == science(three)
+    wanted = {row.payload["key"] for row in state_of(three).decisions}
+    guessed = {job["key"] for job in pool.done if job["kind"] == "advance"}
+    assert guessed - wanted  # else this test would show nothing
+    files = {path.stem for path in Path(three["versions"]).glob("??/*.safetensors")}
+    assert files <= wanted
+
+
+def test_what_fails_ahead_of_its_time_fails_nothing(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = make("one", 1, **SURE), make("two", 2, **SURE)
+    run(one, [])
+    advance = MaskTrainer.advance
+    failed: set[str] = set()
+
+    def fail_at_first(trainer: MaskTrainer, version: Any) -> Any:
+        if version["mask"] == 2 and version["key"] not in failed and not failed:
+            failed.add(version["key"])
+            raise RuntimeError("as the test wants it")
+        return advance(trainer, version)
+
+    monkeypatch.setattr(MaskTrainer, "advance", fail_at_first)
+    pool = run(two, [])
+    assert failed
+    assert science(one) == science(two)
+    assert [job["key"] in failed for job in pool.done].count(True) == 1
+    assert not state_of(two).failed
+
+
 def test_streams_differ_from_one_another_only_in_what_they_bring(make: Callable[..., Any]) -> None:
     """Blocks, and nothing mistaken: each mask has learned the bits that the scenario with tasks given learns."""
-    changes = {
-        "net": {"name": "lenet_300_100", "num_outputs": 200},
-        "training": {"num_batches": 150, "learning_rate": 1e-3},
-    }
-    nns = make("nns", stream={"segment_batches": 50}, **changes)
+    nns = make("nns", **SURE)
     run(nns, [])
     state = state_of(nns)
     assert [row.payload["mask"] for row in state.decisions] == [task for task in range(5) for _ in range(3)]
-    given_tasks = make("given", scenario="GNu", stream=None, **changes)
+    given_tasks = make("given", **{**SURE, "scenario": "GNu", "stream": None})
     run(given_tasks, [])
     store, versions = ArtifactStore(Path(given_tasks["store"])), ArtifactStore(Path(nns["versions"]))
     for shard, key in zip(given_tasks["group"]["shards"], state.due[5]["keys"], strict=True):

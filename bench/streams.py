@@ -1,0 +1,43 @@
+"""NNs on one stream: two workers, one of which trains ahead of the decisions, against one.
+
+Twelve permutations of MNIST as in figure 9 (LeNet 300-100, s = 500, 1000 batches and ten decisions a task), from the
+first commit to the last, as a share of the rounds in between. Start-up and evaluations are in neither.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger import LedgerReader
+
+ROUNDS, TASKS = 3, 12
+
+
+def seconds_per_task(num_workers: int) -> float:
+    """Of a run with so many workers."""
+    with tempfile.TemporaryDirectory() as output:
+        command = [
+            sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig09_permuted_2500.yaml", "only=NNs",
+            f"benchmark.num_tasks={TASKS}", f"evaluation.at=[{TASKS}]",
+            "--workers", str(num_workers), f"output={output}",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+        (ledger,) = Path(output).glob("sweeps/*/groups/*/ledger.sqlite")
+        with LedgerReader(ledger) as reader:
+            commits = [row for row in reader.rows() if row.kind == "committed"]
+    first, last = commits[0], commits[-1]
+    rounds = last.payload["round"] - first.payload["round"]
+    return float(last.time_ms - first.time_ms) / 1000 * 10 / float(rounds)
+
+
+def measure() -> dict[str, Any]:
+    """Medians over alternating rounds, and the median of their ratios."""
+    pairs = [(seconds_per_task(1), seconds_per_task(2)) for _ in range(ROUNDS)]
+    one, two = zip(*pairs, strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    return {"one_worker_s": statistics.median(one), "two_workers_s": statistics.median(two), "ratio": ratio}
