@@ -408,12 +408,13 @@ class StreamCoordinator(Coordinator):
         return self._round is not None and any(step.key == key for step in self._round.steps)
 
     def _lose(self, key: str, reason: str) -> None:
-        is_version = self._lineages.knows(key)
+        decided = self._lineages.knows(key)
+        is_version = decided or key in self._stored
         where = self._set_aside(self._versions if is_version else self._store, key)
         if where is None:
             return
-        if is_version:
-            self._stored.discard(key)
+        self._stored.discard(key)
+        if decided:
             self._missing[key] = None
         self._record("lost", key=key, task=None, file=str(where), reason=reason)
 

@@ -169,9 +169,14 @@ def test_disk_holds_what_is_needed_and_no_more(make: Callable[..., Any]) -> None
     assert len(files) <= len(current) + len(last) + len(before)
 
 
+@pytest.mark.parametrize("state_mb", [256, 0])
 @pytest.mark.parametrize("harm", ["flip", "remove"])
-def test_a_version_that_went_bad_is_made_again_to_the_same_bits(make: Callable[..., Any], harm: str) -> None:
+def test_a_version_that_went_bad_is_made_again_to_the_same_bits(
+    make: Callable[..., Any], harm: str, state_mb: int
+) -> None:
+    """Those on which nothing is decided yet, which are on disk only to make room, as well."""
     tried, wanted = make("tried"), make("wanted")
+    tried["state_mb"] = state_mb
     run(wanted, [])
     run(tried, [None] * 25 + ["kill"])
     for path in sorted(Path(tried["versions"]).glob("??/*.safetensors")):
