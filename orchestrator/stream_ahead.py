@@ -27,11 +27,10 @@ from supsup_core.streams import Schedule, Segment
 
 @dataclass(frozen=True)
 class Guess:
-    """That a round's decision for a stream has mask `mask` trained, which is then the version `key`, after `length`
-    segments. `since`: the round of its first segment, -1 for a mask that there is."""
+    """That a round's decision has mask `mask` trained, which is then the version `key`, after `length` segments.
+    `since`: the round of its first segment, -1 for a mask that there is."""
 
     round: int
-    stream: int
     mask: int
     key: str
     length: int
@@ -151,7 +150,7 @@ class Ahead:
         num_live = len(self._allocator.live)
         last = min(self._num_decided + self._reach, self._schedule.num_rounds)
         while self._num_guessed < last:
-            for stream, segment in self._schedule.round(self._num_guessed):
+            for _, segment in self._schedule.round(self._num_guessed):
                 mask = self._guessed_masks.get(segment.task)
                 if mask is None:
                     new = [mask for mask in self._branches if mask >= self._allocator.num_allocated]
@@ -160,14 +159,14 @@ class Ahead:
                         return
                     mask = self._allocator.num_allocated + len(new)
                     self._guessed_masks[segment.task] = mask
-                self._guess(stream, segment, mask)
+                self._guess(segment, mask)
             self._num_guessed += 1
 
-    def _guess(self, stream: int, segment: Segment, mask: int) -> None:
+    def _guess(self, segment: Segment, mask: int) -> None:
         if mask not in self._branches:
             known = self._lineages[mask]
             since = -1 if known.segments else self._num_guessed
             self._branches[mask] = Lineage(mask, list(known.keys), list(known.segments)), since
         lineage, since = self._branches[mask]
         key = lineage.extend(segment)
-        self._guesses.append(Guess(self._num_guessed, stream, mask, key, len(lineage.segments), since))
+        self._guesses.append(Guess(self._num_guessed, mask, key, len(lineage.segments), since))
