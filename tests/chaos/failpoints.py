@@ -8,6 +8,7 @@ is touched. A fault is raised instead of a kill: `disk_full` or `read_only`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -38,24 +39,26 @@ _now = {"round": -1}
 """The round that this process is at work for."""
 
 
-def _planned(point: str, in_worker: bool) -> tuple[int, dict[str, Any]] | None:
-    """The kill that is due here and now, and has not fired."""
+def _claim(point: str, in_worker: bool) -> dict[str, Any] | None:
+    """The kill that is due here and now, which no other process then has: it must be done."""
     folder = Path(str(_FOLDER))
     for index, kill in enumerate(json.loads((folder / "plan.json").read_text())):
         due = kill["point"] == point and kill["round"] <= _now["round"] and (kill["target"] == "worker") == in_worker
-        if due and not (folder / f"fired-{index}").exists():
-            return index, kill
+        if due:
+            with contextlib.suppress(FileExistsError):
+                (folder / f"fired-{index}").touch(exist_ok=False)
+                return kill
     return None
 
 
 def fire(point: str, in_worker: bool = False) -> None:
     """Do what is due at this point, if anything is."""
-    found = _planned(point, in_worker)
-    if found is None:
-        return
-    index, kill = found
+    if kill := _claim(point, in_worker):
+        _do(kill, in_worker)
+
+
+def _do(kill: dict[str, Any], in_worker: bool) -> None:
     folder = Path(str(_FOLDER))
-    (folder / f"fired-{index}").touch()
     if "fault" in kill:
         if in_worker:
             number = errno.ENOSPC if kill["fault"] == "disk_full" else errno.EROFS
@@ -124,9 +127,9 @@ def _arm_worker() -> None:
         return outcome
 
     def train_and_fire(self: Any, task: Any, order: Any, num_points: int = 10) -> Any:
-        if _planned("training", in_worker=True):
-            train(self, task, order[: len(order) // 2], 1)
-            fire("training", in_worker=True)
+        if kill := _claim("training", in_worker=True):
+            train(self, task, order[: len(order) // 2], 1)  # what is half trained must not go on
+            _do(kill, in_worker=True)
         return train(self, task, order, num_points)
 
     def write_and_fire(path: Path, content: bytes) -> None:
