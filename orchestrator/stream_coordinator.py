@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +22,6 @@ import torch
 from orchestrator import user_modules
 from orchestrator.coordinator import Coordinator, Points
 from orchestrator.experiment import build_experiment
-from orchestrator.keys import content_key
 from orchestrator.ledger import Entry
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.mask_trainer import read_mask
@@ -31,6 +30,7 @@ from orchestrator.store import CorruptArtifactError
 from orchestrator.stream_ahead import Ahead
 from orchestrator.stream_evaluations import StreamEvaluations
 from orchestrator.stream_round import Round, decision_of
+from orchestrator.stream_versions import Saving, StreamVersions
 from supsup_core.masks import codec
 from supsup_core.metrics import AllocationTally
 from supsup_core.nns import Allocator
@@ -98,10 +98,8 @@ class StreamCoordinator(Coordinator):
             self._ahead.note(segment, decision)
             self._tally.add(segment.task, decision.mask, decision.freed)
         self._ahead.start(self._num_rounds)
-        self._stored = set(self._versions)
-        self._missing: dict[str, None] = {}
-        self._current = {number: self._lineages[number].keys[-1] for number in self._allocator.live}
-        self._superseded = self._stored - set(self._current.values())
+        self._kept = StreamVersions(self._versions, self._lineages, self._allocator.live)
+        self._saving: Saving | None = None
         self._dirty: dict[int, None] = {}
         self._holders: dict[int, int] = {}
         self._assigned: dict[str, int] = {}
@@ -125,15 +123,15 @@ class StreamCoordinator(Coordinator):
         """Read every live mask; go on once none is missing."""
         bits: dict[int, codec.Bits] = {}
         written = {key for row in self._state.commits for key in row.payload["versions"].values()}
-        for number, key in self._current.items():
-            if key not in written and key not in self._stored:
-                self._missing[key] = None  # a fork's, which its origin keeps no longer
+        for number, key in self._kept.current.items():
+            if key not in written and key not in self._kept.stored:
+                self._kept.lose(key, needed=True)  # a fork's, which its origin keeps no longer
                 continue
             try:
                 bits[number] = codec.decode(read_mask(self._versions, key).numpy().tobytes())[0]
             except CorruptArtifactError as error:
                 self._lose(error.key, str(error))
-        if not self._missing:
+        if not self._kept.missing:
             self._allocator.fill(lambda number: bits[number])
             self._open_round()
         elif self._paused:  # given up: nothing is made again for it
@@ -218,40 +216,31 @@ class StreamCoordinator(Coordinator):
         """Have every mask that changed put on disk; then the rows follow."""
         self._phase = _Phase.SAVE
         self._settling = True
-        self._commit_started = time.perf_counter()
-        self._due = list(due)
-        by_worker: dict[int, list[int]] = {}
-        for number in self._dirty:
-            by_worker.setdefault(self._holders.get(number, 0), []).append(number)
-        self._saves: dict[str, tuple[int, list[int]]] = {}
-        for worker, numbers in by_worker.items():
-            wanted = content_key([self._lineages[number].keys[-1] for number in numbers], 12)
-            self._saves[f"save-{self._num_rounds}-{wanted}"] = (worker, numbers)
-        self._saved_bytes = 0
-        if not self._saves:
-            self._commit()
+        self._saving = Saving(self._num_rounds, due, self._dirty, self._holders, self._lineages)
+        if self._saving.over:
+            self._commit(self._saving)
 
-    def _commit(self) -> None:
+    def _commit(self, saved: Saving) -> None:
         changed = {number: self._lineages[number].keys[-1] for number in self._dirty if number in self._allocator.live}
-        current = {number: changed.get(number) or self._current[number] for number in self._allocator.live}
-        for n in self._due:
+        current = {number: changed.get(number) or self._kept.current[number] for number in self._allocator.live}
+        for n in saved.due:
             tasks = self._schedule.tasks_met(self._num_rounds)
             self._uncommitted.append(("due", due_point(n, tasks, current, self._tally.owners), None))
         self._uncommitted.append(
             ("committed", {
-                "round": self._num_rounds, "versions": changed, "num_bytes": self._saved_bytes,
+                "round": self._num_rounds, "versions": changed, "num_bytes": saved.num_bytes,
                 "training_seconds": self._training_seconds,
-                "seconds": self._commit_seconds + time.perf_counter() - self._commit_started,
+                "seconds": self._commit_seconds + time.perf_counter() - saved.started,
             }, None)
         )  # fmt: skip
         started = time.perf_counter()
         self._state.apply(self._ledger.commit(self._uncommitted))
         self._uncommitted = []
-        self._stored |= set(changed.values())
-        for n in self._due:
+        self._kept.wrote(changed.values())
+        for n in saved.due:
             self._queue_evaluations(n)
-        self._collect(set(self._current.values()) - set(current.values()), set(current.values()))
-        self._current = current
+        self._collect(current)
+        self._saving = None
         self._dirty = {}
         self._training_seconds = 0.0
         self._copy_when_due(now=self._paused or self._num_rounds == self._schedule.num_rounds)
@@ -260,20 +249,16 @@ class StreamCoordinator(Coordinator):
         self._settling = False
         self._open_round()
 
-    def _collect(self, superseded: set[str], needed: set[str]) -> None:
-        """Delete what the commit before last superseded; what this one did stays for one more."""
-        gone = self._superseded - (needed | superseded | self._evaluations.needed() | self._ahead.keys())
-        for key in gone:
-            self._versions.drop(key)
-        self._dropped += gone
-        self._stored -= gone
-        self._superseded = (self._superseded - gone) | superseded
+    def _collect(self, current: Mapping[int, str]) -> None:
+        """Go on to these versions, and delete what none needs any more."""
+        self._dropped += self._kept.move_to(current, self._evaluations.needed() | self._ahead.keys())
 
     # --- evaluations
 
     def _queue_evaluations(self, n: int) -> None:
         """Queue what a point is still to test; masks that are no longer kept as they were then are made again."""
-        self._missing |= dict.fromkeys(self._evaluations.queue(n, self._stored))
+        for key in self._evaluations.queue(n, self._kept.stored):
+            self._kept.lose(key, needed=True)
 
     def _points(self, run: dict[str, Any]) -> Points:
         return self._evaluations.points_of(run)
@@ -315,7 +300,7 @@ class StreamCoordinator(Coordinator):
         return jobs
 
     def _hand_out_evaluations(self, free: set[int], taken: set[str]) -> list[Job]:
-        return [] if self._paused or self._missing else self._evaluations.hand_out(free, taken)
+        return [] if self._paused or self._kept.missing else self._evaluations.hand_out(free, taken)
 
     def _jobs_ahead(self, taken: set[str]) -> Iterator[_Wanted]:
         """What idle workers could train of later rounds."""
@@ -326,32 +311,29 @@ class StreamCoordinator(Coordinator):
             waiting |= {
                 step.decision.mask for step in self._round.steps if step.decision.mask is not None and not step.done
             }
-        for job, mask, holder in self._ahead.jobs(self._stored, taken, waiting, self._num_rounds):
+        for job, mask, holder in self._ahead.jobs(self._kept.stored, taken, waiting, self._num_rounds):
             best = self._holders.get(mask) if holder is None else holder
             yield job, best, holder is not None or mask in self._dirty
 
     def _round_jobs(self) -> Iterator[_Wanted]:
         """What the phase waits for."""
         if not self._paused or self._phase is _Phase.SAVE or self._training():
-            for key in self._missing:
-                versions = [self._lineages.find(key, self._stored)]
-                yield {"kind": "save", "key": f"rebuild-{key}", "versions": versions}, None, False
+            for job in self._kept.rebuilds():
+                yield job, None, False
         match self._phase:
             case _Phase.ROUND:
                 assert self._round is not None
-                for job, stream, mask in self._round.jobs(self._stored):
+                for job, stream, mask in self._round.jobs(self._kept.stored):
                     usual = stream % self._num_workers
                     best = usual if mask is None else self._holders.get(mask, usual)
                     yield job, best, mask in self._dirty
             case _Phase.SAVE:
-                for key, (worker, numbers) in self._saves.items():
-                    versions = [self._lineages[number].version(self._stored) for number in numbers]
-                    yield {"kind": "save", "key": key, "versions": versions}, worker, True
+                assert self._saving is not None
+                for job, worker in self._saving.jobs(self._kept.stored):
+                    yield job, worker, True
 
     def _done(self, outcome: Outcome) -> None:
-        evicted = set(outcome.get("evicted", ()))
-        self._stored |= evicted
-        self._superseded |= evicted  # unless the next commit needs them
+        self._kept.wrote(outcome.get("evicted", ()), spare=True)
         match outcome.get("kind"):
             case "decide" | "advance":
                 self._take_work(outcome)
@@ -359,10 +341,10 @@ class StreamCoordinator(Coordinator):
                 self._take_save(outcome)
             case _:
                 self._record_results("evaluated", outcome["results"])
-                self._superseded |= self._evaluations.done(outcome["key"]) - set(self._current.values())
+                self._kept.spare(self._evaluations.done(outcome["key"]))
                 self._complete_points()
                 if self._phase is _Phase.OVER and not self._evaluations:
-                    self._collect(set(), set(self._current.values()))
+                    self._collect(self._kept.current)
 
     def _take_work(self, outcome: Outcome) -> None:
         """Take what a round waits for, or a later one may; what comes too late changes nothing."""
@@ -379,19 +361,12 @@ class StreamCoordinator(Coordinator):
             self._ahead.keep(outcome, worker)
 
     def _take_save(self, outcome: Outcome) -> None:
-        key = outcome["key"]
-        self._assigned.pop(key, None)
-        if key.startswith("rebuild-"):
-            rebuilt = key.removeprefix("rebuild-")
-            self._missing.pop(rebuilt, None)
-            self._stored.add(rebuilt)
-            if self._phase is _Phase.RECOVER and not self._missing:
+        self._assigned.pop(outcome["key"], None)
+        if self._kept.take_rebuilt(outcome):
+            if self._phase is _Phase.RECOVER and not self._kept.missing:
                 self._recover()
-        elif self._phase is _Phase.SAVE and key in self._saves:
-            del self._saves[key]
-            self._saved_bytes += outcome["num_bytes"]
-            if not self._saves:
-                self._commit()
+        elif self._saving is not None and self._saving.take(outcome) and self._saving.over:
+            self._commit(self._saving)
 
     def _take(self, key: str, outcome: Outcome) -> None:
         if outcome["status"] != "done":
@@ -409,13 +384,11 @@ class StreamCoordinator(Coordinator):
 
     def _lose(self, key: str, reason: str) -> None:
         decided = self._lineages.knows(key)
-        is_version = decided or key in self._stored
+        is_version = decided or key in self._kept.stored
         where = self._set_aside(self._versions if is_version else self._store, key)
         if where is None:
             return
-        self._stored.discard(key)
-        if decided:
-            self._missing[key] = None
+        self._kept.lose(key, needed=decided)
         self._record("lost", key=key, task=None, file=str(where), reason=reason)
 
     def _what(self, key: str) -> str:
@@ -444,7 +417,7 @@ class StreamCoordinator(Coordinator):
     def finished(self) -> bool:
         if self._state.hopeless:
             return True
-        return self._phase is _Phase.OVER and (self._paused or not (self._evaluations or self._missing))
+        return self._phase is _Phase.OVER and (self._paused or not (self._evaluations or self._kept.missing))
 
     def progress(self) -> dict[str, float]:
         last = max(self._state.points.values(), key=lambda row: row.seq, default=None)
