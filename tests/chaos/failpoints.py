@@ -102,12 +102,12 @@ def _arm_coordinator() -> None:
         decide(self)
         fire("decided")
 
-    def commit_and_fire(self: Any) -> None:
+    def commit_and_fire(self: Any, saved: Any) -> None:
         _now["round"] = self._num_rounds
         if not isinstance(self._ledger._db, _Connection):
             self._ledger._db = _Connection(self._ledger._db)
         fire("committing")
-        commit(self)
+        commit(self, saved)
         fire("committed")
 
     StreamCoordinator.next_jobs = jobs_with_rounds  # type: ignore[method-assign]
