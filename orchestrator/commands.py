@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
-from orchestrator.ledger import FencedError
+from orchestrator.ledger import BehindError, FencedError
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
@@ -43,13 +43,15 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 def sweep(file: Path, overrides: Sequence[str], cluster: str | None, num_workers: int | None) -> int:
     """Run a sweep file to its end."""
-    opened = open_sweep(file, overrides)
-    if opened.storage is not None and stored(opened):
-        fetch(Storage(opened.storage.url, ASKING_SECONDS), opened.output, opened.sweep_id)
-        opened = open_sweep(file, overrides)
-    if num_workers is not None:
-        opened = replace(opened, config=_with_workers(opened.config, num_workers))
-    return run(opened, cluster)
+
+    def opened() -> Sweep:
+        found = open_sweep(file, overrides)
+        if found.storage is not None and stored(found):
+            fetch(Storage(found.storage.url, ASKING_SECONDS), found.output, found.sweep_id)
+            found = open_sweep(file, overrides)
+        return found if num_workers is None else replace(found, config=_with_workers(found.config, num_workers))
+
+    return _run_newest(opened, cluster)
 
 
 def _with_workers(config: SweepConfig, num_workers: int) -> SweepConfig:
@@ -65,13 +67,30 @@ def resume(
     num_workers: int | None,
 ) -> int:
     """Go on with a sweep from what is on disk, or newer in the storage."""
-    found = fetched(storage, output, wanted)
-    config = found.config
-    if data is not None:
-        config = replace(config, data=str(Path(data).expanduser().absolute()))
-    if num_workers is not None:
-        config = _with_workers(config, num_workers)
-    return run(replace(found, config=config), cluster)
+
+    def opened() -> Sweep:
+        found = fetched(storage, output, wanted)
+        config = found.config
+        if data is not None:
+            config = replace(config, data=str(Path(data).expanduser().absolute()))
+        if num_workers is not None:
+            config = _with_workers(config, num_workers)
+        return replace(found, config=config)
+
+    return _run_newest(opened, cluster)
+
+
+_FETCHES = 5
+"""How often what another machine has stored meanwhile is fetched before it is left to that machine."""
+
+
+def _run_newest(opened: Callable[[], Sweep], cluster: str | None) -> int:
+    """Run a sweep that `opened` fetches. A machine that is at it still, until it finds itself replaced, may store more
+    between the fetch and the run; that is then fetched, too."""
+    for _ in range(_FETCHES - 1):
+        with contextlib.suppress(BehindError):
+            return run(opened(), cluster)
+    return run(opened(), cluster)
 
 
 def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str | None) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import results
-from orchestrator.ledger import FencedError, open_ledger, snapshot_path
+from orchestrator.ledger import BehindError, FencedError, open_ledger, snapshot_path
 from orchestrator.outcomes import Job, Outcome
 from orchestrator.snapshots import COPYING_SECONDS, Copier, Snapshots
 from orchestrator.state import GroupState
@@ -71,7 +71,7 @@ class Coordinator(ABC):
             place = settings["storage"]["place"]
             there = Snapshots(Storage(settings["storage"]["ledger"]))
             if there.are_ahead_of(path, place):
-                raise FencedError(
+                raise BehindError(
                     f"{path}: another process has gone on with this, and the storage knows it; "
                     "`supsup resume` fetches it first"
                 )

@@ -63,6 +63,10 @@ class FencedError(SupSupError):
     """Another writer has taken over this ledger; nothing was written."""
 
 
+class BehindError(FencedError):
+    """Another writer has stored what this ledger does not say; it is to be fetched before anything is written."""
+
+
 Entry = tuple[str, dict[str, Any], bytes | None]
 """A row to be committed: its kind, its payload, and what is attached to it."""
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import s3fs
 
+from orchestrator import commands
+from orchestrator.launcher import prepare_data
 from orchestrator.sweep import all_sweeps
 from tests.chaos import test_kill
 from tests.chaos.conftest import Nodes
@@ -157,10 +159,28 @@ def test_a_machine_that_is_lost_and_a_store_that_is_away_for_a_minute(
 
 
 def test_a_command_that_was_replaced_stops(
-    supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
+    supsup: Callable[..., Any],
+    launch: Callable[..., Any],
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two machines go on with one sweep: the later one ends it, the earlier one finds out and says so."""
+    """Two machines go on with one sweep: the later one ends it, the earlier one finds out and says so. What the earlier
+    one stores after the later one has fetched is fetched, too."""
     url = f"file://{tmp_path}/stored"
+    overtaken: list[bool] = []
+
+    def snapshots() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.glob("stored/sweeps/*/groups/*/ledger-*")}
+
+    def dawdle(*arguments: Any) -> None:
+        prepare_data(*arguments)
+        if not overtaken:
+            before = snapshots()
+            wait_for(lambda: snapshots() != before)
+            overtaken.append(True)
+
+    monkeypatch.setattr(commands, "prepare_data", dawdle)
     file = sweep_file(**test_kill.sweep(40), snapshot_every=0.2)
     process = launch("sweep", file, f"storage={url}", "--local")
     wait_for(lambda: trained(tmp_path / "runs"))
@@ -169,6 +189,7 @@ def test_a_command_that_was_replaced_stops(
     assert "40/40 shards" in found.out
     out, err = process.communicate(timeout=60)
     assert process.returncode in (1, 130)
+    assert overtaken
     assert "another process has gone on with this" in out + err
     assert len(trained(tmp_path / "runs")) < 40
     assert "40/40" in supsup("status", f"storage={url}").out
