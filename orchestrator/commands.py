@@ -88,8 +88,10 @@ def _run_newest(opened: Callable[[], Sweep], cluster: str | None) -> int:
     """Run a sweep that `opened` fetches. A machine that is at it still, until it finds itself replaced, may store more
     between the fetch and the run; that is then fetched, too."""
     for _ in range(_FETCHES - 1):
-        with contextlib.suppress(BehindError):
+        try:
             return run(opened(), cluster)
+        except BehindError as error:
+            log.warning("fetching again: %s", error)
     return run(opened(), cluster)
 
 
@@ -135,7 +137,8 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     groups = groups or sweep.plan()
     _refuse_hopeless(sweep, cluster)
     prepare_data(groups, sweep.data_root)
-    with owned(sweep.path), _LoggingTo(sweep.path / logbook.NAME):
+    interrupt = _Interrupt(sweep, any(group.experiment.allocation for group in groups))
+    with owned(sweep.path), _LoggingTo(sweep.path / logbook.NAME), contextlib.ExitStack() as handlers:
         sweep.pause_path.unlink(missing_ok=True)
         if sweep.storage is not None:
             prepare(sweep)
@@ -144,7 +147,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                 if read_state(sweep, asked.parent.name).status == "done":
                     asked.unlink()  # it came too late, and is not meant for what follows
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _Interrupt(sweep, any(group.experiment.allocation for group in groups)))
+            handlers.callback(signal.signal, number, signal.signal(number, interrupt))
         sweep.save(groups)
         described = environment.describe(sweep.folder)
         started = time.monotonic()

@@ -26,11 +26,11 @@ class StreamVersions:
         """Keys of the versions that are to be made again, in order."""
         self._superseded = self.stored - set(self.current.values())
 
-    def wrote(self, keys: Iterable[str], spare: bool = False) -> None:
+    def wrote(self, keys: Collection[str], spare: bool = False) -> None:
         """Note that versions were put on disk. Of what is `spare` the next commits keep what they need."""
-        self.stored |= set(keys)
+        self.stored.update(keys)
         if spare:
-            self._superseded |= set(keys)
+            self._superseded.update(keys)
 
     def spare(self, keys: Set[str]) -> None:
         """Note versions that were needed for themselves alone, and are no more."""

@@ -20,14 +20,14 @@ TOYS = Path(__file__).with_name("toys.py")
 
 
 def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    file = sweep_file(grid={"scenario": ["GG", "GNu"]}, benchmark=_tasks(6), evaluation={"at": [1, 6]})
+    file = sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1])
     code, out, err = call("sweep", file, "output=ray")
     assert code == 0, err
     assert "6/6 shards" in out
     code, out, err = call("sweep", file, "output=local", "--local")
     assert code == 0, err
     assert artifacts(tmp_path / "ray") == artifacts(tmp_path / "local")
-    assert len(artifacts(tmp_path / "ray")) == 6 + 6 + (1 + 6)
+    assert len(artifacts(tmp_path / "ray")) == 6 + 2 * (3 + 4)
     workers = {row["worker"] for row in trained(tmp_path / "ray")}
     assert workers == {0, 1}
     tables = [(tmp_path / name).glob("sweeps/*/report/final.csv") for name in ("ray", "local")]
@@ -54,6 +54,9 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     summary = next(tmp_path.glob("runs/sweeps/*/report/summary.csv")).read_text()
     accuracy = [line for line in summary.splitlines() if ",3,accuracy," in line]
     assert float(accuracy[0].split(",")[4]) > 0.5
+    code, _, err = call("sweep", file, "--local")
+    assert code == 0, err
+    assert len(trained(tmp_path / "runs")) == 3
     toys.write_text(toys.read_text().replace("order[:500]", "order[:600]"))
     code, _, err = call("sweep", file, "--local")
     assert code == 0, err
