@@ -162,7 +162,7 @@ class Worker:
             "threads": self._settings["threads"],
             "tf32": self._settings["tf32"],
             "tasks_at_once": len(job["shards"]),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # which is of a class of torch's: whoever reads it would load torch
             "python": platform.python_version(),
         }
         tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in learned.state.items()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ class ScriptedPool(WorkerPool):
         self._script = script
         self._jobs: dict[int, Job] = {}
         self.done: list[Job] = []
+        self.outcomes: list[Outcome] = []
 
     def _start(self, number: int) -> Worker:
         return Worker({**self._settings, "number": number})
@@ -50,6 +54,7 @@ class ScriptedPool(WorkerPool):
             return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
         if outcome["status"] == "done":
             self.done.append(job)
+        self.outcomes.append(outcome)
         return [(worker, outcome)]
 
 
@@ -59,6 +64,15 @@ def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
     with contextlib.suppress(KeyboardInterrupt):
         drive(open_coordinator(settings), pool, lambda progress: None)
     return pool
+
+
+def needs_torch(outcomes: list[Outcome]) -> bool:
+    """Whether a process that receives them has to load torch, which takes it seconds and 150 MB."""
+    program = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(outcomes), capture_output=True, check=True
+    )
+    return told.stdout == b"True\n"
 
 
 def state_of(settings: dict[str, Any]) -> GroupState:

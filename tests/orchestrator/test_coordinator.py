@@ -30,7 +30,7 @@ from orchestrator.trial import drive, open_coordinator
 from orchestrator.worker import Worker
 from supsup_core.methods import Problem
 from supsup_core.methods.supsup import SupSup
-from tests.orchestrator.scripted import ScriptedPool, run, state_of
+from tests.orchestrator.scripted import ScriptedPool, needs_torch, run, state_of
 
 Group = tuple[dict[str, Any], list[str]]
 
@@ -280,6 +280,12 @@ def test_a_process_loads_only_what_it_needs(group: dict[str, Any], opened: str, 
         [sys.executable, "-c", program], input=json.dumps(group), capture_output=True, text=True, check=False
     )
     assert told.stdout == "False\n", told.stderr
+
+
+def test_what_a_worker_answers_is_read_without_torch(group: dict[str, Any]) -> None:
+    outcomes = run(group, []).outcomes
+    assert {result["facts"]["kind"] for told in outcomes for result in told["results"]} == {"trained", "evaluated"}
+    assert not needs_torch(outcomes)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

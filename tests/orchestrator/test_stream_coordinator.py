@@ -20,7 +20,7 @@ from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import drive, open_coordinator
 from supsup_core.errors import CorruptError
-from tests.orchestrator.scripted import ScriptedPool, run, state_of
+from tests.orchestrator.scripted import ScriptedPool, needs_torch, run, state_of
 from tests.outputs import nns_science
 
 NNS: dict[str, Any] = {
@@ -102,6 +102,12 @@ def test_idle_workers_train_what_comes_next(make: Callable[..., Any]) -> None:
     assert len(trained) == len({job["key"] for job in trained}) == len(state_of(three).decisions) == 15
     assert {job["worker"] for job in trained} == {0, 1, 2}
     assert all(len(job["version"]["segments"]) == 1 for job in trained if job["version"]["base"] is not None)
+
+
+def test_what_a_worker_answers_is_read_without_torch(make: Callable[..., Any]) -> None:
+    pool = run(make("asked"), [])
+    assert {"decide", "advance", "save"} <= {job["kind"] for job in pool.done}
+    assert not needs_torch(pool.outcomes)
 
 
 @pytest.mark.parametrize("on_exhausted", ["reclaim", "skip"])
