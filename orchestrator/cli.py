@@ -36,7 +36,7 @@ def cli() -> None:
 @JSON
 def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show the runs, shards, time, disk and memory of a sweep FILE. Starts nothing."""
-    _without_torch()
+    _lightly()
     from orchestrator import planning
 
     return planning.plan(file, overrides, as_json)
@@ -50,7 +50,7 @@ def sweeps(folder: Path) -> int:
     Scales are sizes that a file offers: `smoke` is over in seconds, `cpu` within hours on two cores, `paper` is the
     file as it stands. A few batches of every method are timed; nothing is started.
     """
-    _without_torch()
+    _lightly()
     from orchestrator import planning
 
     return planning.list_sweeps(folder)
@@ -98,7 +98,7 @@ def status(arguments: tuple[str, ...], as_json: bool) -> int:
 
     With storage=URL, of sweeps that run anywhere, by the newest snapshots of their ledgers.
     """
-    _without_torch()
+    _lightly()
     from orchestrator import planning
 
     wanted, options = split(arguments, ("output", "storage"))
@@ -231,14 +231,16 @@ for command in operating.COMMANDS:
     cli.add_command(command)
 
 
-def _without_torch() -> None:
-    """For verbs that need torch only to time what was never timed here: their answer is there in a blink."""
+def _lightly() -> None:
+    """For verbs that need torch only to time what was never timed here, and numpy hardly ever: their answer is there in
+    a blink."""
     import gc
 
     from orchestrator.deferral import defer
 
     gc.disable()  # they are over before there is anything to collect, and a long ledger is a lot to look through
     defer("torch")
+    defer("numpy")
 
 
 def _in_one_line(text: str) -> str:

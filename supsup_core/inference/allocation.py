@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.registry import Registry
 
-Slopes = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Slopes: TypeAlias = "npt.NDArray[np.float64]"
 
 
 @dataclass(frozen=True)

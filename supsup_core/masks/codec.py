@@ -12,18 +12,21 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import constriction
 import numpy as np
-import numpy.typing as npt
 
 from supsup_core.errors import CorruptError
+
+if TYPE_CHECKING:  # with neither this nor an array made here, verbs that look at no mask do without numpy
+    import numpy.typing as npt
 
 _HEADER = struct.Struct("<4sHHQII")
 _MAGIC = b"SMSK"
 _VERSION = 1
 _PACKED, _CODED = 0, 1
-_PART = np.dtype([("size", "<u4"), ("ones", "<u4")])
+_PART = [("size", "<u4"), ("ones", "<u4")]
 _MOST = 1 << 32
 """Weights of the largest mask that is read: one that is coded may claim any number of them in a few bytes."""
 _WORTH_IT = 0.98
@@ -31,10 +34,7 @@ _WORTH_IT = 0.98
 _CHUNK = 1 << 22
 """Weights that are coded at a time, which the coder wants as 32-bit integers. A multiple of 8."""
 
-Bits = npt.NDArray[np.uint8]
-
-BYTES: Bits = np.arange(256, dtype=np.uint8)
-"""Every byte there is."""
+Bits: TypeAlias = "npt.NDArray[np.uint8]"
 
 
 def num_packed_bytes(size: int) -> int:
@@ -129,7 +129,7 @@ def _coded(mask: Bits, counted: npt.NDArray[np.void]) -> bytes:
 def _uncoded(payload: bytes, size: int) -> Bits:
     """The packed bits of a coded payload; CorruptError where it is none."""
     (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (0,)
-    table = 4 + count * _PART.itemsize
+    table = 4 + count * np.dtype(_PART).itemsize
     if len(payload) < table or (len(payload) - table) % 4:
         raise CorruptError("mask blob is cut short")
     counted = np.frombuffer(payload, _PART, count, 4)

@@ -25,7 +25,7 @@ _CHUNK_BYTES = 64 << 20
 @functools.cache
 def _byte_floats() -> Tensor:
     """The eight floats that each of the 256 bytes stands for: (256, 8)."""
-    return torch.from_numpy(codec.unpack(codec.BYTES[:, None], 8).astype("float32"))
+    return torch.from_numpy(codec.unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype("float32"))
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:

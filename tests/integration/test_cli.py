@@ -65,17 +65,21 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
 
 
-WHETHER_TORCH = "import sys, orchestrator.cli as c\ntry: c.main()\nfinally: print('torch.nn' in sys.modules)"
+WHETHER_HEAVY = """
+import sys, orchestrator.cli
+try: orchestrator.cli.main()
+finally: print("torch.nn" in sys.modules or "numpy.linalg" in sys.modules)
+"""
 
 
-def test_a_plan_and_a_status_answer_without_torch(
+def test_a_plan_and_a_status_answer_without_torch_and_numpy(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     """torch takes a second and a half to load, and more than that beside other work."""
     file = sweep_file()
 
     def asked(*words: object) -> list[str]:
-        command = [sys.executable, "-c", WHETHER_TORCH, *map(str, words)]
+        command = [sys.executable, "-c", WHETHER_HEAVY, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
     first = asked("plan", file, f"output={tmp_path / 'runs'}")
