@@ -21,8 +21,12 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 LANES = 16
 """Vectors that masks are multiplied with at a time: a register of AVX-512."""
 _ZERO = np.float32(0)
-_PREFETCHED = 64
-"""Bytes ahead at which a mask is fetched from memory."""
+_WORDS = 8
+"""Words of 64 weights that are taken of a mask before the next mask: what the memory hands out at once."""
+_TILE = 128
+"""Masks whose words and sums stay in the nearest cache, beside a table."""
+_AHEAD = 16
+"""Masks ahead at which words are fetched from memory."""
 
 
 def _compiled(loop: Loop, **options: Any) -> Loop:
@@ -84,18 +88,28 @@ def add_inner_products(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDA
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _word_at(typing: Any, array: Any, at: Any) -> Any:
-    """Eight bytes of a flat array, from index `at`, as one number; those soon needed are fetched."""
+    """Eight bytes of a flat array, from index `at`, as one number."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(array, at), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fetch(typing: Any, array: Any, at: Any) -> Any:
+    """Have index `at` of a flat array of bytes brought near, if there is such an index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
         number, address = ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
         fetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
-        ahead = builder.gep(start, [ir.IntType(64)(_PREFETCHED)])
-        builder.call(fetch, [ahead, number(0), number(3), number(1)])  # to be read, soon again, as data
-        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+        builder.call(fetch, [start, number(0), number(3), number(1)])  # to be read, soon again, as data
+        return context.get_dummy_value()
 
-    return types.uint64(array, at), generate
+    return types.void(array, at), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -146,31 +160,40 @@ def add_products_together(
 
     rows: (k, bytes). ends: (k, 8), the bytes of each row past its last whole eight, filled up with zeros. vectors:
     (up to LANES, size). The four Russians' way: of every four weights the sums of all sixteen choices are made once,
-    for all vectors side by side, and half a byte of a mask picks one. Sixteen such tables, 16 KB, stay in the nearest
-    cache while all masks pass by. Sums of 2048 weights are float32, their sums float64.
+    for all vectors side by side, and half a byte of a mask picks one. The sixteen tables of a word, 16 KB, stay in the
+    nearest cache while a tile of masks passes by, and so do the tile's words and sums. Sums of 2048 weights are
+    float32, their sums float64.
     """
     num_masks, num_bytes = rows.shape
-    num_words = (num_bytes + 7) // 8
-    table = np.zeros((16, 16, LANES), np.float32)
+    num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
+    tables = np.zeros((_WORDS, 16, 16, LANES), np.float32)
     numbers = np.zeros((64, LANES), np.float32)
+    words = np.zeros((_WORDS, _TILE), np.uint64)
     sums = np.zeros((num_masks, LANES), np.float32)
-    flat, flat_ends = rows.reshape(rows.size), ends.reshape(ends.size)
-    flat_table, flat_sums = table.reshape(table.size), sums.reshape(sums.size)
-    for word in range(num_words):
-        count = min(64, vectors.shape[1] - 64 * word)
-        if count < 64:
-            numbers[:] = _ZERO
-        for lane in range(vectors.shape[0]):
-            for j in range(count):
-                numbers[j, lane] = vectors[lane, 64 * word + j]
-        _tabulate(numbers, table)
-        if 8 * word + 8 <= num_bytes:
-            for mask in range(num_masks):
-                _add_entries(flat_table, flat_sums, LANES * mask, _word_at(flat, num_bytes * mask + 8 * word))
-        else:
-            for mask in range(num_masks):
-                _add_entries(flat_table, flat_sums, LANES * mask, _word_at(flat_ends, 8 * mask))
-        if word % 32 == 31 or word == num_words - 1:
+    flat, flat_ends, flat_sums = rows.reshape(rows.size), ends.reshape(ends.size), sums.reshape(sums.size)
+    for first in range(0, num_words, _WORDS):
+        last = min(first + _WORDS, num_words)
+        for word in range(first, last):
+            count = min(64, vectors.shape[1] - 64 * word)
+            if count < 64:
+                numbers[:] = _ZERO
+            for lane in range(vectors.shape[0]):
+                for j in range(count):
+                    numbers[j, lane] = vectors[lane, 64 * word + j]
+            _tabulate(numbers, tables[word - first])
+        for low in range(0, num_masks, _TILE):
+            high = min(low + _TILE, num_masks)
+            for mask in range(low, high):
+                _fetch(flat, num_bytes * (mask + _AHEAD) + 8 * first)
+                for word in range(first, min(last, num_whole)):
+                    words[word - first, mask - low] = _word_at(flat, num_bytes * mask + 8 * word)
+                if last > num_whole:
+                    words[num_whole - first, mask - low] = _word_at(flat_ends, 8 * mask)
+            for word in range(last - first):
+                table = tables[word].reshape(16 * 16 * LANES)
+                for mask in range(low, high):
+                    _add_entries(table, flat_sums, LANES * mask, words[word, mask - low])
+        if last % 32 == 0 or last == num_words:
             out += sums
             sums[:] = _ZERO
 
