@@ -282,6 +282,21 @@ def test_a_process_loads_only_what_it_needs(group: dict[str, Any], opened: str, 
     assert told.stdout == "False\n", told.stderr
 
 
+@pytest.mark.parametrize(
+    ("transfer", "order"),
+    [("none", ["train", "evaluate", "train", "train"]), ("masks", ["train", "train", "train", "evaluate"])],
+)
+def test_a_curve_grows_with_the_run_unless_each_task_waits_for_the_one_before(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transfer: str, order: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    method = {"name": "supsup", "transfer": transfer}
+    sweep = open_sweep(sweep_file(training={"num_batches": 5}, method=method, evaluation={"at": [1, 3]}), [])
+    (planned,) = sweep.plan()
+    pool = run(settings_of(sweep, planned, describe(tmp_path), 1), [])
+    assert [kind for kind, _ in done(pool)] == [*order, *["evaluate"] * 3]
+
+
 def test_what_a_worker_answers_is_read_without_torch(group: dict[str, Any]) -> None:
     outcomes = run(group, []).outcomes
     assert {result["facts"]["kind"] for told in outcomes for result in told["results"]} == {"trained", "evaluated"}
