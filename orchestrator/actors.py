@@ -178,8 +178,9 @@ class ActorPool(WorkerPool):
         ray.kill(self._actors[worker])
 
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        return [found for reference in ready for found in self._collect(reference)]
+        starting = [there for candidates in self._starting.values() for _, there in candidates]
+        ready, _ = ray.wait([*self._running, *starting], num_returns=1, timeout=timeout)
+        return [found for reference in ready if reference in self._running for found in self._collect(reference)]
 
     def _collect(self, reference: Any) -> list[tuple[int, Outcome]]:
         worker, job = self._running.pop(reference)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 
@@ -36,7 +38,7 @@ def cli() -> None:
 @JSON
 def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show the runs, shards, time, disk and memory of a sweep FILE. Starts nothing."""
-    _lightly()
+    _briefly()
     from orchestrator import planning
 
     return planning.plan(file, overrides, as_json)
@@ -50,7 +52,7 @@ def sweeps(folder: Path) -> int:
     Scales are sizes that a file offers: `smoke` is over in seconds, `cpu` within hours on two cores, `paper` is the
     file as it stands. A few batches of every method are timed; nothing is started.
     """
-    _lightly()
+    _briefly()
     from orchestrator import planning
 
     return planning.list_sweeps(folder)
@@ -98,7 +100,7 @@ def status(arguments: tuple[str, ...], as_json: bool) -> int:
 
     With storage=URL, of sweeps that run anywhere, by the newest snapshots of their ledgers.
     """
-    _lightly()
+    _briefly()
     from orchestrator import planning
 
     wanted, options = split(arguments, ("output", "storage"))
@@ -231,16 +233,9 @@ for command in operating.COMMANDS:
     cli.add_command(command)
 
 
-def _lightly() -> None:
-    """For verbs that need torch only to time what was never timed here, and numpy hardly ever: their answer is there in
-    a blink."""
-    import gc
-
-    from orchestrator.deferral import defer
-
-    gc.disable()  # they are over before there is anything to collect, and a long ledger is a lot to look through
-    defer("torch")
-    defer("numpy")
+def _briefly() -> None:
+    """For verbs that are over before there is anything to collect, and whose long ledgers are a lot to look through."""
+    gc.disable()
 
 
 def _in_one_line(text: str) -> str:
@@ -250,8 +245,12 @@ def _in_one_line(text: str) -> str:
 
 def main() -> None:
     """The console script: errors a user can mend become one line and exit code 2."""
+    from orchestrator.deferral import defer
     from supsup_core.errors import SupSupError
 
+    defer("torch")  # most verbs need it late or never, and say sooner what is wrong with what they were given
+    defer("numpy")
+    atexit.register(gc.freeze)  # or Python looks through all that was loaded once more: a second, with MLflow and Ray
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from orchestrator import environment, logbook
 from orchestrator.config import SweepConfig
+from orchestrator.deferral import settle
 from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
 from orchestrator.fork import Start, fork_sweep
@@ -27,13 +28,15 @@ from orchestrator.ledger import BehindError, FencedError
 from orchestrator.monitor import Monitor
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
-from orchestrator.report import Report, write_report
 from orchestrator.state import GroupState, read_state, read_states
 from orchestrator.storage import ASKING_SECONDS, Storage
 from orchestrator.stored_sweeps import fetch, fetched, prepare, publish, stored
 from orchestrator.sweep import Sweep, open_sweep
 from orchestrator.tracking import told_in_words, uri_of
 from supsup_core.errors import CorruptError, InputError, SupSupError
+
+if TYPE_CHECKING:  # pandas and matplotlib: a second, in which nothing has begun yet
+    from orchestrator.report import Report
 
 log = logging.getLogger("supsup")
 
@@ -221,6 +224,9 @@ class _Interrupt:
 
 def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> int:
     """Print the summary, attach the report, and choose the exit code."""
+    settle()
+    from orchestrator.report import write_report
+
     now = monitor.status()
     report: Report | None = None
     if any(state.points for state in monitor.states.values()):

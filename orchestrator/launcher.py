@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,10 +126,6 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
 
     Raises what a trial raised beyond the failures that its ledger records: SupSupError where that is told in words.
     """
-    from ray import tune
-
-    from orchestrator.actors import drive_trial
-
     bundle = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device.startswith("cuda"):
         bundle["GPU"] = 1.0
@@ -139,7 +137,12 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         num_tasks = max(found["group"]["size"][0] for found in settings.values())
         stop_files = {group_id: Path(found["stop"]) for group_id, found in settings.items()}
         scheduler = LedgeredASHA(search, num_tasks, stop_files)
+    threading.Thread(target=_load_ahead, name="loading", daemon=True).start()
     with _connected(cluster, num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
+        from ray import tune
+
+        from orchestrator.actors import drive_trial
+
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
@@ -163,6 +166,12 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         if isinstance(cause, SupSupError):
             raise SupSupError(str(cause)) from error
         raise error
+
+
+def _load_ahead() -> None:
+    """Load what is needed once Ray is there, while it starts in processes of its own and this one waits."""
+    importlib.import_module("ray.tune")
+    importlib.import_module("orchestrator.actors")
 
 
 @contextlib.contextmanager
@@ -236,6 +245,6 @@ def _placement(workers: list[dict[str, float]]) -> Any:
 
 
 def prepare_data(groups: Sequence[Group], root: Path | None) -> None:
-    """Load and verify every dataset once before anything starts; InputError or CorruptError otherwise."""
+    """Verify every dataset once before anything starts; InputError or CorruptError otherwise."""
     for source in {group.experiment.benchmark.source() for group in groups}:
-        source.load(root)
+        source.verify(root)

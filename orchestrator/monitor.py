@@ -13,7 +13,6 @@ from orchestrator.ledger import LedgerReader
 from orchestrator.logbook import tell
 from orchestrator.plan import Group
 from orchestrator.progress import Progress
-from orchestrator.report import tables
 from orchestrator.state import GroupState
 from orchestrator.status import SweepStatus, sweep_status
 from orchestrator.sweep import Sweep
@@ -46,15 +45,12 @@ class Monitor:
         self._tracker: Tracker | None = None
         self._complained = False
         self._began_ms = time.time_ns() // 1_000_000
-        self._under_way = False
         self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
     def start(self) -> None:
         """Begin to follow what happens from now on."""
-        self.status()
-        self._under_way = False
         self._thread.start()
 
     def _follow(self) -> None:
@@ -72,11 +68,11 @@ class Monitor:
             self._stop.wait(SECONDS)
 
     def tick(self) -> None:
-        """Look once: show how far the sweep is, then write what MLflow is owed, once anything has happened: it takes
-        seconds to load, in which Ray is to start."""
+        """Look once: show how far the sweep is, then write what MLflow is owed."""
         self._progress.update(self.status())
-        if not (self._under_way or self._stop.is_set()):
-            return
+        self._write()
+
+    def _write(self) -> None:
         if self._tracker is None:
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
         self._tracker.project()
@@ -93,7 +89,6 @@ class Monitor:
             last = state.last.seq if state.last else 0
             rows = self._readers[group_id].rows(last)
             state.apply(rows)
-            self._under_way |= bool(rows)
             for row in rows:
                 if row.time_ms >= self._began_ms:
                     tell(self._sweep.sweep_id, group_id, row)
@@ -118,8 +113,9 @@ class Monitor:
         deadline = time.monotonic() + patience
         while True:
             try:
-                self.tick()
-                assert self._tracker is not None, "tick() has made it"
+                self.status()
+                self._write()
+                assert self._tracker is not None, "_write() has made it"
                 conclude(self._tracker, self._groups, self._states, files)
             except Exception as error:
                 if time.monotonic() > deadline:
@@ -137,6 +133,8 @@ def conclude(
 ) -> None:
     """Attach a sweep's report and, to each run, what it answered at its last point: task by task, and which masks were
     chosen for which task. Then end the runs."""
+    from orchestrator.report import tables
+
     tracker.attach(files, "report")
     found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}
     for run in (run for group in groups for run in group.runs):

@@ -54,7 +54,8 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        """The workers that have finished since, with their outcomes; at most `timeout` seconds for one.
+        """The workers that have finished since, with their outcomes; at most `timeout` seconds for one, and no longer
+        than until one that was absent is there.
 
         A worker that died is replaced, and its job's outcome is `lost`.
         """

@@ -6,12 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from supsup_core.benchmarks.base import BASES, Base, Dataset, Images
 from supsup_core.errors import CorruptError, InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 """Over the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
@@ -50,14 +54,11 @@ class Digits(Base):
     def checksum(self) -> str:
         return SHA256
 
+    def verify(self, root: Path | None) -> None:
+        _read()
+
     def load(self, root: Path | None) -> Dataset:
-        rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
-        pixels, labels = rows[:, :-1], rows[:, -1]
-        found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
-        if found != SHA256:
-            raise CorruptError(
-                f"scikit-learn's digits have changed (SHA-256 {found}); install the version in constraints.txt"
-            )
+        pixels, labels = _read()
         grey = torch.from_numpy(pixels.reshape(-1, 8, 8) * np.uint8(15))
         grey = grey.repeat_interleave(self.enlarge, 1).repeat_interleave(self.enlarge, 2)
         if self.channels > 1:
@@ -69,6 +70,18 @@ class Digits(Base):
             mean=_MEAN if self.channels == 1 else (_MEAN,) * self.channels,
             std=_STD if self.channels == 1 else (_STD,) * self.channels,
         )
+
+
+def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Their verified pixels (1797, 64), 0 to 16, and labels."""
+    rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
+    pixels, labels = rows[:, :-1], rows[:, -1]
+    found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    if found != SHA256:
+        raise CorruptError(
+            f"scikit-learn's digits have changed (SHA-256 {found}); install the version in constraints.txt"
+        )
+    return pixels, labels
 
 
 def _path() -> Path:

@@ -25,6 +25,9 @@ class IdxImages(Base):
     def checksum(self) -> str:
         return self.files.checksum()
 
+    def verify(self, root: Path | None) -> None:
+        self.files.contents(root)
+
     def load(self, root: Path | None) -> Dataset:
         content = self.files.contents(root)
         parts = [

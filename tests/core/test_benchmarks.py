@@ -154,8 +154,9 @@ def test_mnist_is_the_published_one(data_root: Path) -> None:
 
 
 def test_mnist_that_is_missing_says_which_files_go_where(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"mnist/train-images-idx3-ubyte\.gz: missing; put .* into"):
-        mnist.MNIST().load(tmp_path)
+    for read in (mnist.MNIST().load, mnist.MNIST().verify):
+        with pytest.raises(InputError, match=r"mnist/train-images-idx3-ubyte\.gz: missing; put .* into"):
+            read(tmp_path)
 
 
 def test_without_a_root_or_a_network_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +187,9 @@ def test_bad_mnist_is_named_with_a_remedy(data_root: Path, tmp_path: Path, damag
         labels = bytearray(gzip.decompress(content))
         labels[100] ^= 1
         file.write_bytes(gzip.compress(bytes(labels)))
-    with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete it and run again"):
-        mnist.MNIST().load(tmp_path)
+    for read in (mnist.MNIST().load, mnist.MNIST().verify):
+        with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete it and run again"):
+            read(tmp_path)
 
 
 def test_enlarged_digits_are_the_digits(digits: Dataset) -> None:

@@ -71,6 +71,12 @@ try: orchestrator.cli.main()
 finally: print("torch.nn" in sys.modules or "numpy.linalg" in sys.modules)
 """
 
+WHETHER_TORCH = """
+import sys, orchestrator.cli
+try: orchestrator.cli.main()
+finally: print("torch.nn" in sys.modules)
+"""
+
 
 def test_a_plan_and_a_status_answer_without_torch_and_numpy(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
@@ -90,6 +96,28 @@ def test_a_plan_and_a_status_answer_without_torch_and_numpy(
     for kept in (tmp_path / "home" / ".cache" / "supsup" / "trials").iterdir():
         kept.write_text("{}")  # damaged: timed again
     assert asked("plan", file, "training.num_batches=41", f"output={tmp_path / 'runs'}")[-1] == "True"
+
+
+def test_a_sweep_is_launched_on_ray_or_refused_without_torch(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its workers load torch; who launches them need not wait for it, nor a user for being told what is wrong."""
+
+    def launched(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WHETHER_TORCH, "sweep", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = launched(sweep_file(), f"output={tmp_path / 'runs'}")
+    assert found.returncode == 0, found.stderr
+    assert "3/3 shards" in found.stdout
+    assert "report:" in found.stdout
+    assert found.stdout.splitlines()[-1] == "False"
+    missing = sweep_file(benchmark={"name": "permuted", "base": "mnist", "num_tasks": 3})
+    found = launched(missing, f"output={tmp_path / 'other'}", f"data={tmp_path}")
+    assert (found.returncode, len(found.stderr.splitlines())) == (2, 1)
+    assert "train-images-idx3-ubyte.gz: missing" in found.stderr
+    assert found.stdout.splitlines()[-1] == "False"
+    assert not (tmp_path / "other").exists()
 
 
 def test_sweeps_are_listed_with_what_each_scale_costs(

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +141,40 @@ def test_two_sweeps_at_once_train_a_shared_task_once(
         assert "6/6 shards" in out
     keys = [row["key"] for row in trained(tmp_path / "runs")]
     assert len(keys) == len(set(keys)) == 6
+
+
+LATE = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from orchestrator import actors
+
+class Worker:
+    def __init__(self, settings):
+        while settings["number"] == 1 and not Path(settings["sign"]).exists():
+            time.sleep(0.05)
+    def run(self, job):
+        time.sleep(90)
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+actors._WorkerHandle = ray.remote(max_restarts=0)(Worker)
+pool = actors.ActorPool({"sign": sys.argv[1]}, 2, {"CPU": 1})
+while pool.absent() != {1}:
+    time.sleep(0.05)
+pool.submit(0, {"key": "long"})
+threading.Timer(1, Path(sys.argv[1]).touch).start()
+began = time.monotonic()
+print(pool.wait(80), pool.absent(), time.monotonic() - began < 60)
+"""
+
+
+def test_a_worker_that_comes_late_gets_work_at_once_though_the_other_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = [sys.executable, "-c", LATE, str(tmp_path / "sign")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[] set() True"
 
 
 def _tasks(count: int) -> dict[str, Any]:
