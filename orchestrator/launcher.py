@@ -137,6 +137,7 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         num_tasks = max(found["group"]["size"][0] for found in settings.values())
         stop_files = {group_id: Path(found["stop"]) for group_id, found in settings.items()}
         scheduler = LedgeredASHA(search, num_tasks, stop_files)
+    _configure_ray()
     threading.Thread(target=_load_ahead, name="loading", daemon=True).start()
     with _connected(cluster, num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
         from ray import tune
@@ -168,20 +169,25 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         raise error
 
 
+def _configure_ray() -> None:
+    """Set what Ray and Ray Tune read when they are loaded, or later, where the user has not."""
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+
 def _load_ahead() -> None:
     """Load what is needed once Ray is there, while it starts in processes of its own and this one waits."""
-    importlib.import_module("ray.tune")
-    importlib.import_module("orchestrator.actors")
+    with contextlib.suppress(Exception):  # run_ray() meets the same error, and can say so
+        importlib.import_module("ray.tune")
+        importlib.import_module("orchestrator.actors")
 
 
 @contextlib.contextmanager
 def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
     """Be connected to a Ray cluster for a while. `local`: one of this process's own, with room for `num_cpus`, quiet
     and gone afterwards. InputError where there is none at the address, or its token is another."""
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     import ray
 
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
