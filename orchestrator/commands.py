@@ -1,4 +1,4 @@
-"""What each verb of the command line does, with everything heavy already imported."""
+"""What each verb of the command line does that runs a sweep."""
 
 from __future__ import annotations
 
