@@ -19,7 +19,6 @@ import torch
 
 from orchestrator import environment, logbook
 from orchestrator.config import SweepConfig
-from orchestrator.deferral import settle
 from orchestrator.durations import duration
 from orchestrator.files import as_typed, owned
 from orchestrator.fork import Start, fork_sweep
@@ -224,7 +223,6 @@ class _Interrupt:
 
 def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> int:
     """Print the summary, attach the report, and choose the exit code."""
-    settle()
     from orchestrator.report import write_report
 
     now = monitor.status()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from orchestrator.deferral import settle
 from orchestrator.durations import duration
 from orchestrator.files import as_typed
 from orchestrator.plan import Group
@@ -36,6 +37,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 
     InputError when no evaluation point of the sweep is complete yet.
     """
+    settle()  # figures are to be drawn without torch
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `supsup resume {sweep.sweep_id}` first")
