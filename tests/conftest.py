@@ -44,6 +44,14 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One place for what matplotlib remembers of fonts: in each test's own home it would look for them again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp().parent / "matplotlib"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """scikit-learn's digits."""

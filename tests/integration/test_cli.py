@@ -93,7 +93,7 @@ def test_a_plan_and_a_status_answer_without_torch_and_numpy(
 
 
 def test_a_sweep_is_launched_on_ray_or_refused_without_torch(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, give_database: Callable[[Path], None]
 ) -> None:
     """Its workers load torch; who launches them need not wait for it, nor a user for being told what is wrong."""
 
@@ -101,6 +101,7 @@ def test_a_sweep_is_launched_on_ray_or_refused_without_torch(
         command = [sys.executable, "-c", WHAT_IS_LOADED, "sweep", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
+    give_database(tmp_path / "runs")
     found = launched(sweep_file(), f"output={tmp_path / 'runs'}")
     assert found.returncode == 0, found.stderr
     assert "3/3 shards" in found.stdout

@@ -109,32 +109,34 @@ def test_a_fork_takes_another_way_from_where_it_starts(
     assert first[0] == first[1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["say what the fork is to change"]),
-        (["training.learning_rate=1e-3"], ["cannot change how its masks were trained"]),
-        (["stream.order=recurring", "stream.visits=3"], ["stream.* cannot change"]),
-        (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
-        (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
-        (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
-        (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as many batches"]),
-        (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
-    ],
-)
+CANNOT_BE: list[tuple[list[str], list[str]]] = [
+    ([], ["say what the fork is to change"]),
+    (["training.learning_rate=1e-3"], ["cannot change how its masks were trained"]),
+    (["stream.order=recurring", "stream.visits=3"], ["stream.* cannot change"]),
+    (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
+    (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
+    (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
+    (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as many batches"]),
+    (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
+]
+
+
 def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, arguments: list[str], words: list[str]
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    before = sorted(path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name)
-    found = supsup("fork", "small", "--local", *arguments)
-    assert found.code == 2
-    assert len(found.err.strip().splitlines()) == 1
-    for word in words:
-        assert word in found.err
-    assert before == sorted(
-        path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name
-    )
+
+    def kept() -> list[Path]:
+        return sorted(path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name)
+
+    before = kept()
+    for arguments, words in CANNOT_BE:
+        found = supsup("fork", "small", "--local", *arguments)
+        assert found.code == 2, arguments
+        assert len(found.err.strip().splitlines()) == 1, found.err
+        for word in words:
+            assert word in found.err
+        assert kept() == before, arguments
 
 
 def test_a_fork_of_many_streams_keeps_every_point(

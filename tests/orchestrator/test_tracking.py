@@ -24,9 +24,16 @@ Points = dict[str, dict[str, list[tuple[int, float, int]]]]
 
 
 @pytest.fixture
-def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
+def empty(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
+    """A sweep whose output has no database yet."""
     monkeypatch.chdir(tmp_path)
     return open_sweep(sweep_file(grid={"scenario": ["GG", "GNu"]}), [])
+
+
+@pytest.fixture
+def sweep(empty: Sweep, give_database: Callable[[Path], None]) -> Sweep:
+    give_database(empty.output)
+    return empty
 
 
 def track(sweep: Sweep) -> Tracker:
@@ -263,23 +270,23 @@ def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Swee
 
 
 def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    empty: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow cannot go on with tables half made."""
-    run_sweep(sweep)
+    run_sweep(empty)
 
     def half_made(self: object, **_: object) -> None:
-        (sweep.output / "mlflow" / "mlflow.db.1.partial").write_bytes(b"half made")
+        (empty.output / "mlflow" / "mlflow.db.1.partial").write_bytes(b"half made")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("mlflow.MlflowClient.search_experiments", half_made)
         with pytest.raises(KeyboardInterrupt):
-            track(sweep)
-    assert not (sweep.output / "mlflow" / "mlflow.db").exists()
-    track(sweep).project()
-    assert points(sweep)
-    assert not list((sweep.output / "mlflow").glob("*.partial"))
+            track(empty)
+    assert not (empty.output / "mlflow" / "mlflow.db").exists()
+    track(empty).project()
+    assert points(empty)
+    assert not list((empty.output / "mlflow").glob("*.partial"))
 
 
 def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
