@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import pytest
@@ -14,7 +14,8 @@ import pytest
 from orchestrator.environment import describe
 from orchestrator.launcher import launch, take_stock
 from orchestrator.ledger import LedgerReader
-from orchestrator.monitor import conclude
+from orchestrator.monitor import Monitor, conclude
+from orchestrator.progress import Progress
 from orchestrator.report import tables
 from orchestrator.state import read_states
 from orchestrator.sweep import Sweep, open_sweep
@@ -267,6 +268,21 @@ def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Swee
     run_sweep(sweep)
     tracker.project()
     assert points(sweep) == wanted
+
+
+def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    shown: list[Any] = []
+
+    class Screen:
+        update = shown.append
+
+    monitor = Monitor(sweep, sweep.plan(), describe(sweep.folder), cast("Progress", Screen()))
+    monitor.tick()
+    assert len(shown) == 1
+    monitor.finish([])
+    assert len(shown) == 1
+    assert points(sweep)
 
 
 def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
