@@ -11,9 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supsup_core.compiled import EIGHTS
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import MaskBank, Threshold, TopK, codec, draw_scores, num_kept, top_k_mask
-from supsup_core.masks.products import inner_products, multiplied
+from supsup_core.masks.products import (
+    inner_products,
+    multiplied,
+    selected_by_eights,
+    selected_by_planes,
+    selected_together,
+)
 from supsup_core.nets import Layer
 
 LAYERS = (Layer("a", (7, 5), 5), Layer("b", (3, 7), 7))
@@ -167,24 +174,34 @@ def test_products_are_the_same_in_pieces_and_on_any_device(monkeypatch: pytest.M
     vectors = torch.randn(2, 56, generator=torch.Generator().manual_seed(0))
     whole = bank.products(vectors)
     monkeypatch.setattr("supsup_core.masks.products._BLOCK", 3)
-    torch.testing.assert_close(bank.products(vectors), whole)
+    torch.testing.assert_close(selected_by_planes(bank.rows, vectors), whole)
     torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
     monkeypatch.setattr("supsup_core.masks.products._CHUNK_BYTES", 2 * 32 * 7)
     torch.testing.assert_close(multiplied(bank.rows, bank.size, vectors), whole)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(120, 140), st.integers(5, 40), st.integers(1, 1300), st.integers(0, 2**31))
-def test_many_vectors_together_give_what_each_gives_alone(num_masks: int, count: int, size: int, seed: int) -> None:
+KERNELS = [selected_by_planes, selected_together] + ([selected_by_eights] if EIGHTS else [])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.one_of(st.integers(1, 20), st.integers(120, 140)),
+    st.integers(1, 16),
+    st.one_of(st.integers(1, 1300), st.integers(4000, 8700)),
+    st.integers(0, 2**31),
+)
+def test_every_kernel_gives_the_products_of_packed_masks(num_masks: int, count: int, size: int, seed: int) -> None:
+    """Whole and broken runs, words and groups of masks."""
     drawn = np.random.default_rng(seed)
     masks = drawn.random((num_masks, size)) < 0.4
     rows = np.stack([codec.pack(mask) for mask in masks])
     vectors = torch.from_numpy(drawn.standard_normal((count, size)).astype(np.float32))
-    together = inner_products(rows, size, vectors)
-    alone = torch.cat([inner_products(rows, size, vector[None]) for vector in vectors])
     exact = vectors.double() @ torch.from_numpy(masks.astype(np.float64)).t()
-    for products in (together, alone):  # each rounds in its own order; no element's error follows that element's size
-        assert (products - exact).abs().max() <= 1e-6 * exact.abs().max() + 1e-6
+    for kernel in KERNELS:  # each rounds in its own order; no element's error follows that element's size
+        products = kernel(rows, vectors)
+        assert products.shape == (count, num_masks)
+        assert (products - exact).abs().max() <= 1e-6 * exact.abs().max() + 1e-6, kernel.__name__
+    assert (inner_products(rows, size, vectors) - exact).abs().max() <= 1e-6 * exact.abs().max() + 1e-6
 
 
 def test_a_replaced_mask_leaves_nothing_behind() -> None:
