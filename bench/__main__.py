@@ -29,12 +29,12 @@ FOLDER = Path("docs/results/bench")
 
 
 def machine() -> str:
-    """The processor, how many cores of it there are, and the widest instructions that torch finds."""
-    name = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(": ")[2]
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    """The processor, how many cores of it there are, and the widest instructions that torch finds. With its family, for
+    a host may give processors of several years the same name."""
+    told = dict(re.findall(r"^([^\t\n]+)\t+: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    name = told.get("model name", platform.machine())
+    family = f" (family {told['cpu family']})" if "cpu family" in told else ""
+    return f"{name}{family}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import torch
-
 from orchestrator import environment
 from orchestrator.comparison import find_run
-from orchestrator.exporting import export_run
 from orchestrator.files import holder_of
-from orchestrator.loading import load_run
 from orchestrator.monitor import conclude
 from orchestrator.report import write_report
 from orchestrator.state import read_states
@@ -22,6 +18,11 @@ from supsup_core.errors import InputError
 
 def export(wanted: str, output: Path) -> int:
     """Log a finished run as an MLflow model, and print how to load it."""
+    import torch  # these three here, for a report needs nothing of torch, which takes seconds to load
+
+    from orchestrator.exporting import export_run
+    from orchestrator.loading import load_run
+
     found = find_run(wanted, output)
     if holder_of(found.sweep.path) is not None:
         raise InputError(f"{found.sweep.sweep_id}: is running; export it when it is done")

@@ -98,19 +98,31 @@ def _word_at(typing: Any, array: Any, at: Any) -> Any:
     return types.uint64(array, at), generate
 
 
+def _prefetch(builder: Any, place: Any) -> None:
+    number, address = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
+    builder.call(fetch, [place, number(0), number(3), number(1)])  # to be read, soon again, as data
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _fetch(typing: Any, array: Any, at: Any) -> Any:
     """Have index `at` of a flat array of bytes brought near, if there is such an index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
-        number, address = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
-        builder.call(fetch, [start, number(0), number(3), number(1)])  # to be read, soon again, as data
+        _prefetch(builder, start)
         return context.get_dummy_value()
 
     return types.void(array, at), generate
+
+
+def _sum(builder: Any, numbers: list[Any]) -> Any:
+    """Of registers of floats: two and two, so that few are rounded one after the other."""
+    while len(numbers) > 1:
+        odd = numbers[-1:] if len(numbers) % 2 else []
+        numbers = [builder.fadd(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)] + odd
+    return numbers[0]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -133,10 +145,8 @@ def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
             number = builder.and_(builder.lshr(args[3], index(4 * nibble)), index(15))
             start = builder.add(builder.mul(number, index(LANES)), index(16 * LANES * nibble))
             entries.append(builder.load(place(flat[0], start), align=4))
-        while len(entries) > 1:
-            entries = [builder.fadd(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
         own = place(flat[1], args[2])
-        builder.store(builder.fadd(builder.load(own, align=4), entries[0]), own, align=4)
+        builder.store(builder.fadd(builder.load(own, align=4), _sum(builder, entries)), own, align=4)
         return context.get_dummy_value()
 
     return types.void(table, sums, at, word), generate
@@ -199,40 +209,40 @@ def add_products_together(
             sums[:] = _ZERO
 
 
-EIGHTS = "avx2" in _FEATURES and "avx512f" not in _FEATURES
-"""Whether this processor picks eight numbers out of a register by eight indices, and masks no registers by bits."""
-_EIGHT_FLOATS, _EIGHT_WORDS = (ir.VectorType(kind, 8) for kind in (ir.FloatType(), ir.IntType(32)))
-_GROUPS = 11
-"""Tables of eight sums for a word of 32 weights: ten of three weights, one of two."""
+_BITS = 4 if "avx512f" in _FEATURES else 3
+PICKED = 1 << _BITS
+"""Numbers of a register, all sums of the choices of _BITS weights, and masks that pick one each side by side."""
+PICKS = "avx2" in _FEATURES
+"""Whether this processor picks them out of a register by as many indices: sixteen with AVX-512, eight with AVX2."""
+_PICK = "llvm.x86.avx512.permvar.sf.512" if PICKED == 16 else "llvm.x86.avx2.permps"
+_REGISTER, _INDICES = (ir.VectorType(kind, PICKED) for kind in (ir.FloatType(), ir.IntType(32)))
+_GROUPS = -(-32 // _BITS)
+"""Tables for a word of 32 weights: eight of four weights, or ten of three and one of two."""
 _RUN = 128
-"""Words of a mask taken at a time: their tables, 45 KB, stay in the second cache."""
+"""Words of a mask taken at a time: their tables, 64 or 45 KB, stay in the second cache."""
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Eight vectors of eight words as the columns of these."""
-
-    def mixed(a: Any, b: Any, places: list[int]) -> Any:
-        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 8), places))
-
-    low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
-    words = [mixed(a, b, half) for a, b in zip(rows[::2], rows[1::2], strict=True) for half in (low, high)]
-    low, high = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
-    fours = [
-        mixed(words[4 * half + part], words[4 * half + part + 2], places)
-        for half in range(2)
-        for part in range(2)
-        for places in (low, high)
-    ]
-    low, high = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]
-    return [mixed(fours[n], fours[n + 4], places) for places in (low, high) for n in range(4)]
+    """PICKED vectors of as many words as the columns of these: squares of 1, 2, 4, ... words change places."""
+    for step in (1 << bit for bit in range(_BITS)):
+        changed = []
+        for row in range(PICKED):
+            places = [n & ~step | row & step | (PICKED if n & step else 0) for n in range(PICKED)]
+            pair = rows[row & ~step], rows[row | step]
+            changed.append(builder.shuffle_vector(*pair, ir.Constant(_INDICES, places)))
+        rows = changed
+    return rows
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _add_picked(typing: Any, rows: Any, starts: Any, offset: Any, count: Any, tables: Any, sums: Any) -> Any:
-    """Of eight masks, add to `sums` (8,) what `count` times eight words from byte `offset` of each pick from `tables`.
+def _add_picked(
+    typing: Any, rows: Any, starts: Any, offset: Any, count: Any, tables: Any, sums: Any, ahead: Any
+) -> Any:
+    """Of PICKED masks, add to `sums` what `count` times PICKED words from byte `offset` of each pick from `tables`.
 
-    rows: packed masks, flat, of which those eight begin at `starts` (8,). tables: eight sums for each group of each
-    word, flat. Written for LLVM, which has no name of its own for picking from a register by indices.
+    rows: packed masks, flat, of which those begin at `starts` (PICKED,). tables: PICKED sums for each group of each
+    word, flat. What lies `ahead` bytes on is brought near meanwhile. Written for LLVM, which has no name of its own for
+    picking from a register by indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -241,72 +251,72 @@ def _add_picked(typing: Any, rows: Any, starts: Any, offset: Any, count: Any, ta
 
         index = ir.IntType(64)
         rows, tables = data(0), data(4)
-        begins = [builder.load(builder.gep(data(1), [index(mask)])) for mask in range(8)]
-        kind = ir.FunctionType(_EIGHT_FLOATS, [_EIGHT_FLOATS, _EIGHT_WORDS])
-        pick = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.permps")
-        totals = [cgutils.alloca_once(builder, _EIGHT_FLOATS) for _ in range(4)]
+        begins = [builder.load(builder.gep(data(1), [index(mask)])) for mask in range(PICKED)]
+        pick = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_REGISTER, [_REGISTER, _INDICES]), _PICK)
+        totals = [cgutils.alloca_once(builder, _REGISTER) for _ in range(4)]
         for total in totals:
-            builder.store(ir.Constant(_EIGHT_FLOATS, None), total)
+            builder.store(ir.Constant(_REGISTER, None), total)
         with cgutils.for_range(builder, args[3], intp=index) as loop:
-            at = builder.add(args[2], builder.mul(loop.index, index(32)))
+            at = builder.add(args[2], builder.mul(loop.index, index(4 * PICKED)))
             places = [builder.gep(rows, [builder.add(begin, at)]) for begin in begins]
-            own = [builder.load(builder.bitcast(p, _EIGHT_WORDS.as_pointer()), align=1) for p in places]
-            first = builder.mul(loop.index, index(8 * _GROUPS * 8))
+            own = [builder.load(builder.bitcast(p, _INDICES.as_pointer()), align=1) for p in places]
+            for p in places:
+                _prefetch(builder, builder.gep(p, [args[6]]))
+            first = builder.mul(loop.index, index(PICKED * _GROUPS * PICKED))
             for word, bits in enumerate(_transposed(builder, own)):
+                picked = []
                 for group in range(_GROUPS):
-                    place = builder.gep(tables, [builder.add(first, index(8 * (_GROUPS * word + group)))])
-                    table = builder.load(builder.bitcast(place, _EIGHT_FLOATS.as_pointer()), align=4)
-                    shift = ir.Constant(_EIGHT_WORDS, [3 * group] * 8)
-                    picked = builder.call(pick, [table, builder.lshr(bits, shift) if group else bits])
-                    total = totals[(_GROUPS * word + group) % len(totals)]
-                    builder.store(builder.fadd(builder.load(total), picked), total)
-        found = [builder.load(total) for total in totals]
-        place = builder.bitcast(data(5), _EIGHT_FLOATS.as_pointer())
-        whole = builder.fadd(builder.fadd(found[0], found[1]), builder.fadd(found[2], found[3]))
+                    place = builder.gep(tables, [builder.add(first, index(PICKED * (_GROUPS * word + group)))])
+                    table = builder.load(builder.bitcast(place, _REGISTER.as_pointer()), align=4)
+                    shift = ir.Constant(_INDICES, [_BITS * group] * PICKED)
+                    picked.append(builder.call(pick, [table, builder.lshr(bits, shift) if group else bits]))
+                total = totals[word % len(totals)]
+                builder.store(builder.fadd(builder.load(total), _sum(builder, picked)), total)
+        place = builder.bitcast(data(5), _REGISTER.as_pointer())
+        whole = _sum(builder, [builder.load(total) for total in totals])
         builder.store(builder.fadd(builder.load(place, align=4), whole), place, align=4)
         return context.get_dummy_value()
 
-    return types.void(rows, starts, types.int64, types.int64, tables, sums), generate
+    return types.void(rows, starts, types.int64, types.int64, tables, sums, types.int64), generate
 
 
 @_exact
-def add_products_by_eights(
+def add_products_by_picking(
     rows: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint8], vector: Floats, out: npt.NDArray[np.float64]
 ) -> None:
-    """Add to `out` (k,) the inner product of each packed mask with a vector, on a processor with AVX2.
+    """Add to `out` (k,) the inner product of each packed mask with a vector, on a processor that PICKS.
 
-    rows: (k, bytes). ends: (k, 32), the bytes of each row past its last whole 32, filled up with zeros. The sums of all
-    eight choices of three weights fill a register, from which three bits of each of eight masks pick one, side by side.
-    Sums of 4096 weights are float32, their sums float64.
+    rows: (k, bytes). ends: (k, 4 PICKED), the bytes of each row past its last whole 4 PICKED, filled up with zeros. The
+    sums of all choices of four weights (with AVX2, of three) fill a register, from which as many bits of each of PICKED
+    masks pick one, side by side. Sums of 4096 weights are float32, their sums float64.
     """
     num_masks, num_bytes = rows.shape
-    num_whole, num_words = num_bytes // 32 * 8, (num_bytes + 31) // 32 * 8
-    tables = np.zeros(_RUN * _GROUPS * 8, np.float32)
-    starts, tails, sums = np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros(8, np.float32)
+    size = 4 * PICKED
+    num_whole, num_words = num_bytes // size * PICKED, (num_bytes + size - 1) // size * PICKED
+    tables = np.zeros(_RUN * _GROUPS * PICKED, np.float32)
+    starts, tails, sums = np.zeros(PICKED, np.int64), np.zeros(PICKED, np.int64), np.zeros(PICKED, np.float32)
     flat, flat_ends = rows.reshape(rows.size), ends.reshape(ends.size)
     for first in range(0, num_words, _RUN):
         last = min(first + _RUN, num_words)
         for word in range(first, last):
             for group in range(_GROUPS):
-                table = tables[8 * (_GROUPS * (word - first) + group) :]
-                weight = 32 * word + 3 * group
-                for bit in range(3):
-                    used = weight + bit < len(vector) and 3 * group + bit < 32
+                table = tables[PICKED * (_GROUPS * (word - first) + group) :]
+                weight = 32 * word + _BITS * group
+                for bit in range(_BITS):
+                    used = weight + bit < len(vector) and _BITS * group + bit < 32
                     number = vector[weight + bit] if used else _ZERO
                     for low in range(1 << bit):
                         table[(1 << bit) + low] = table[low] + number
-        whole = (min(last, num_whole) - first) // 8
-        for mask in range(0, num_masks, 8):
-            for lane in range(8):
+        whole = (min(last, num_whole) - first) // PICKED
+        for mask in range(0, num_masks, PICKED):
+            for lane in range(PICKED):
                 row = min(mask + lane, num_masks - 1)
-                starts[lane], tails[lane] = row * num_bytes, row * 32
-                for line in range(0, 32 * whole, 64):
-                    _fetch(flat, (row + _AHEAD) * num_bytes + 4 * first + line)
+                starts[lane], tails[lane] = row * num_bytes, row * size
             sums[:] = _ZERO
-            _add_picked(flat, starts, 4 * first, whole, tables, sums)
+            _add_picked(flat, starts, 4 * first, whole, tables, sums, _AHEAD * num_bytes)
             if last > num_whole:
-                _add_picked(flat_ends, tails, 0, 1, tables[8 * 8 * _GROUPS * whole :], sums)
-            for lane in range(min(8, num_masks - mask)):
+                _add_picked(flat_ends, tails, 0, 1, tables[PICKED * PICKED * _GROUPS * whole :], sums, 0)
+            for lane in range(min(PICKED, num_masks - mask)):
                 out[mask + lane] += sums[lane]
 
 

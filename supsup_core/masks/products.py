@@ -29,7 +29,7 @@ def _byte_floats() -> Tensor:
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Inner product of every mask with every vector, within 1e-6 of the largest.
+    """Inner product of every mask with every vector, within 1.5e-6 of the vector's length.
 
     rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
     CPU. The masks are never all floats at once.
@@ -41,9 +41,9 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """Bits select among a vector's numbers. On a CPU this beats `multiplied` however many vectors there are."""
-    from supsup_core.compiled import EIGHTS, LANES
+    from supsup_core.compiled import LANES, PICKS
 
-    alone = selected_by_eights if EIGHTS else selected_by_planes
+    alone = selected_by_picking if PICKS else selected_by_planes
     found = []
     for some in torch.split(vectors, LANES):
         together = len(some) >= _TOGETHER and len(some) * len(rows) >= _PRODUCTS_TOGETHER
@@ -52,7 +52,7 @@ def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def selected_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """`selected` one vector after the other, a bit of every byte at a time; fastest with AVX-512."""
+    """`selected` one vector after the other, a bit of every byte at a time, on any processor."""
     from supsup_core.compiled import add_inner_products
 
     num_blocks = -(-rows.shape[1] // _BLOCK)
@@ -65,14 +65,14 @@ def selected_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
     return torch.from_numpy(out).float()
 
 
-def selected_by_eights(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """`selected` one vector after the other, three bits of each of eight masks at a time; needs AVX2."""
-    from supsup_core.compiled import add_products_by_eights
+def selected_by_picking(rows: codec.Bits, vectors: Tensor) -> Tensor:
+    """`selected` one vector after the other, a few bits of many masks side by side; needs AVX2 or AVX-512."""
+    from supsup_core.compiled import PICKED, add_products_by_picking
 
-    ends = _ends(rows, 32)
+    ends = _ends(rows, 4 * PICKED)
     out = np.zeros((len(vectors), len(rows)))
     for vector, found in zip(vectors, out, strict=True):
-        add_products_by_eights(rows, ends, vector.contiguous().numpy(), found)
+        add_products_by_picking(rows, ends, vector.contiguous().numpy(), found)
     return torch.from_numpy(out).float()
 
 

@@ -72,7 +72,7 @@ finally: print(*[name for name in ("torch", "numpy") if f"{name}.linalg" in sys.
 """
 
 
-def test_a_plan_and_a_status_answer_without_torch_and_numpy(
+def test_a_plan_a_status_and_a_report_need_no_torch(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     """torch takes a second and a half to load, and more than that beside other work."""
@@ -87,6 +87,7 @@ def test_a_plan_and_a_status_answer_without_torch_and_numpy(
     assert asked("plan", file, f"output={tmp_path / 'runs'}") == [*first[:-1], "neither"]
     assert supsup("sweep", file, "--local").code == 0
     assert asked("status", f"output={tmp_path / 'runs'}")[-1] == "neither"
+    assert asked("report", f"output={tmp_path / 'runs'}")[-1] == "numpy"
     for kept in (tmp_path / "home" / ".cache" / "supsup" / "trials").iterdir():
         kept.write_text("{}")  # damaged: timed again
     assert asked("plan", file, "training.num_batches=41", f"output={tmp_path / 'runs'}")[-1] == "torch numpy"
