@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import binding, ir
 from numba import njit
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 Floats = npt.NDArray[np.float32]
@@ -20,7 +20,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 LANES = 16
 """Vectors that masks are multiplied with at a time: a register of AVX-512."""
-_FEATURES = {name for name, is_there in binding.get_host_cpu_features().items() if is_there}
+_TOLD = config.CPU_FEATURES  # by NUMBA_CPU_NAME or NUMBA_CPU_FEATURES; else numba compiles for the processor at hand
+_FEATURES = set((binding.get_host_cpu_features().flatten() if _TOLD is None else _TOLD).split(","))
 _ZERO = np.float32(0)
 _WORDS = 8
 """Words of 64 weights that are taken of a mask before the next mask: what the memory hands out at once."""
@@ -209,11 +210,12 @@ def add_products_together(
             sums[:] = _ZERO
 
 
-_BITS = 4 if "avx512f" in _FEATURES else 3
+_BITS = 4 if "+avx512f" in _FEATURES else 3
 PICKED = 1 << _BITS
 """Numbers of a register, all sums of the choices of _BITS weights, and masks that pick one each side by side."""
-PICKS = "avx2" in _FEATURES
-"""Whether this processor picks them out of a register by as many indices: sixteen with AVX-512, eight with AVX2."""
+PICKS = "+avx2" in _FEATURES
+"""Whether what numba compiles for picks them out of a register by as many indices: sixteen with AVX-512, eight with
+AVX2."""
 _PICK = "llvm.x86.avx512.permvar.sf.512" if PICKED == 16 else "llvm.x86.avx2.permps"
 _REGISTER, _INDICES = (ir.VectorType(kind, PICKED) for kind in (ir.FloatType(), ir.IntType(32)))
 _GROUPS = -(-32 // _BITS)

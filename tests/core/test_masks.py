@@ -1,7 +1,10 @@
 """Masks: exact top-k, codec, bank."""
 
 import math
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -204,6 +207,28 @@ def test_every_kernel_gives_the_products_of_packed_masks(num_masks: int, count: 
     for products, wanted in [(together, exact), (alone, exact), *some]:
         assert products.shape == wanted.shape  # each rounds in its own order; no error follows its element's size,
         assert ((products - wanted).abs() <= 1.5e-6 * lengths[: len(wanted)]).all()  # which may be next to nothing
+
+
+PRODUCTS = """
+import numpy as np, torch
+from supsup_core.compiled import PICKED, PICKS
+from supsup_core.masks.products import multiplied, selected
+rows = np.random.default_rng(0).integers(0, 256, (40, 1003), dtype=np.uint8)
+vector = torch.randn(1, 8 * 1003, generator=torch.Generator().manual_seed(0))
+assert (selected(rows, vector) - multiplied(rows, 8 * 1003, vector)).abs().max() <= 3e-6 * vector.norm()
+print(PICKED if PICKS else "planes")
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "kernel"),
+    [({"NUMBA_CPU_NAME": "generic"}, "planes")] + [({"NUMBA_CPU_FEATURES": "+avx,+avx2"}, "8")] * PICKS,
+)
+def test_products_are_compiled_for_what_numba_is_told(target: dict[str, str], kernel: str) -> None:
+    """Users of clusters of several kinds of processors may have it compile for what all of them have."""
+    command = [sys.executable, "-c", PRODUCTS]
+    found = subprocess.run(command, env={**os.environ, **target}, capture_output=True, text=True, check=False)
+    assert (found.stdout.strip(), found.stderr) == (kernel, "")
 
 
 def test_a_replaced_mask_leaves_nothing_behind() -> None:
