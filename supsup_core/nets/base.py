@@ -97,12 +97,7 @@ class Net(ABC):
         and the gradients, shaped as the weights: what one task at a time gives, within float tolerance. This default
         maps autograd over the tasks; a net may override it with the same result, faster.
         """
-
-        def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return torch.nn.functional.cross_entropy(self.forward(weights, x), y)
-
-        gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))([w.detach() for w in weights], x, y)
-        return losses.detach(), gradients
+        return mapped_gradients(self.forward, weights, x, y)
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
@@ -122,6 +117,18 @@ class Net(ABC):
 
 
 NETS: Registry[type[Net]] = Registry("net")
+
+
+def mapped_gradients(
+    forward: Callable[[Sequence[Tensor], Tensor], Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Net.loss_gradients_together for a `forward` that can be mapped over tasks (torch.func.vmap)."""
+
+    def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(forward(weights, x), y)
+
+    gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))([w.detach() for w in weights], x, y)
+    return losses.detach(), gradients
 
 
 def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from supsup_core.autograd import without_gradients
 from supsup_core.errors import InputError
-from supsup_core.nets.base import NETS, Layer, Net
+from supsup_core.nets.base import NETS, Layer, Net, mapped_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +93,9 @@ class ResNet(Net):
         return tuple(widths)
 
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        return self._logits(weights, _laid_out(x))
+
+    def _logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         num_layers = sum(w.dim() > 1 for w in weights)
         kept = iter(weights[num_layers:])
 
@@ -104,20 +107,22 @@ class ResNet(Net):
         return self._run(weights[:num_layers], x, normalise)
 
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        # With the channels last in memory the convolutions ran 1.5 times as fast (one thread, AVX-512).
-        loss, gradients = super().loss_gradients(weights, x.contiguous(memory_format=torch.channels_last), y)
+        loss, gradients = super().loss_gradients(weights, x, y)
         return loss, [gradient.contiguous() for gradient in gradients]
+
+    def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return mapped_gradients(self._logits, weights, x, y)  # vmap cannot change how a tensor lies in memory
 
     @without_gradients
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
 
         def normalise(maps: Tensor) -> Tensor:
-            variance, mean = torch.var_mean(maps, (0, 2, 3))
+            mean, variance = maps.new_zeros(2, maps.shape[1])
             found.extend((mean, variance))
-            return torch.nn.functional.batch_norm(maps, None, None, training=True)
+            return torch.nn.functional.batch_norm(maps, mean, variance, training=True, momentum=1.0)
 
-        self._run(weights, x, normalise)
+        self._run(weights, _laid_out(x), normalise)
         return found
 
     def _run(self, weights: Sequence[Tensor], x: Tensor, normalise: Normalise) -> Tensor:
@@ -133,6 +138,12 @@ class ResNet(Net):
             x = (inner + x).relu()
             into = block.width
         return x.mean((2, 3)) @ next(left).t()
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Images as they should lie in memory: on a CPU, with channels last, the convolutions of a GEM ResNet-18 took half
+    the time, of a ResNet-50 0.9 of it (one thread, AVX-512)."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def _layer(name: str, into: int, convolution: Convolution) -> Layer:
