@@ -41,8 +41,8 @@ def vector_at(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """-d entropy / dW * W at a superposition, flat."""
     pieces = torch.split(mean, [layer.size for layer in PROBLEM.layers])
     means = [piece.view(w.shape) * w for piece, w in zip(pieces, PROBLEM.weights, strict=True)]
-    gradients = PROBLEM.net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
-    return torch.cat([-(g[0] * w).flatten() for g, w in zip(gradients, PROBLEM.weights, strict=True)])
+    (gradients,) = PROBLEM.net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
+    return torch.cat([-(g * w).flatten() for g, w in zip(gradients, PROBLEM.weights, strict=True)])
 
 
 def ours(allocator: Allocator, x: torch.Tensor) -> None:

@@ -48,7 +48,7 @@ def _of(name: str) -> dict[str, float]:
     layers = net.layers(shape)
     weights = draw_weights(layers, 0)
     x = torch.randn(1, num_images, *shape, generator=torch.Generator().manual_seed(0))
-    net.decision_gradients(weights, x, OBJECTIVES["entropy"], 10)
+    list(net.decision_gradients(weights, x, OBJECTIVES["entropy"], 10))
     before = _peak()
     bank = MaskBank(layers)
     random = np.random.default_rng(0)
@@ -58,8 +58,8 @@ def _of(name: str) -> dict[str, float]:
             bits[-1] &= (1 << bank.size % 8) - 1
         bank.add(bits)
     means = [mean * weight for mean, weight in zip(bank.mean(), weights, strict=True)]
-    gradients = net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
-    vector = torch.cat([-(g[0] * w).flatten() for g, w in zip(gradients, weights, strict=True)])
+    (gradients,) = net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
+    vector = torch.cat([-(g * w).flatten() for g, w in zip(gradients, weights, strict=True)])
     assert bank.products(vector[None]).shape == (1, num_masks)
     sizes = {"masks": num_masks, "bits_mb": bank.rows.nbytes / 1e6, "floats_mb": num_masks * bank.size * 4 / 1e6}
     return sizes | {"before_mb": before, "peak_mb": _peak()}

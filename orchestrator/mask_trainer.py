@@ -80,10 +80,10 @@ class MaskTrainer:
         x, _ = found.train_batch(order[0, : test.images_per_decision])
         pieces = torch.split(superposition.to(problem.device), [layer.size for layer in problem.layers])
         means = [piece.view(w.shape) * w for piece, w in zip(pieces, problem.weights, strict=True)]
-        gradients = problem.net.decision_gradients(
+        (gradients,) = problem.net.decision_gradients(
             means, x[None].to(problem.device), OBJECTIVES[test.objective], problem.num_labels
         )
-        return torch.cat([-(g[0] * w).flatten() for g, w in zip(gradients, problem.weights, strict=True)]).cpu()
+        return torch.cat([-(g * w).flatten() for g, w in zip(gradients, problem.weights, strict=True)]).cpu()
 
     def advance(self, version: Version) -> tuple[Tensor, float, float]:
         """Bring a mask to a version: its mask blob, the mean loss of the last segment, and seconds of training."""

@@ -88,11 +88,10 @@ class BatchELearner(WeightsLearner):
         problem = self._problem
         mean = self._superposed(masks)
         rows = []
-        for decision in torch.split(x.to(problem.device), 1):
-            gradients = problem.net.decision_gradients(mean, decision, objective, problem.num_labels)
+        for gradients in problem.net.decision_gradients(mean, x.to(problem.device), objective, problem.num_labels):
             row = torch.zeros(len(masks), device=problem.device)
             for gradient, weight, (outputs, inputs) in zip(gradients, self._base, self._stacked, strict=True):
-                pairs = (gradient[0] * weight).flatten(2).sum(2) if weight.dim() > 2 else gradient[0] * weight
+                pairs = (gradient * weight).flatten(2).sum(2) if weight.dim() > 2 else gradient * weight
                 row += ((outputs[masks] @ pairs) * inputs[masks]).sum(1)
             rows.append(row)
         return torch.stack(rows).cpu()

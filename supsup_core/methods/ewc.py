@@ -58,9 +58,9 @@ def fisher(
             below = int((answered.double().exp().cumsum(0) < point).sum())
             return log_p[min(below, len(log_p) - 1)]
 
-        gradients = problem.net.decision_gradients([*weights, *norms], x[None], log_likelihood, 0)
+        (gradients,) = problem.net.decision_gradients([*weights, *norms], x[None], log_likelihood, 0)
         for sums, gradient in zip(total, gradients, strict=True):
-            sums.add_(gradient[0].square_())
+            sums.add_(gradient.square_())
     return [sums.div_(len(order)) for sums in total]
 
 

@@ -35,8 +35,10 @@ from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train
 if TYPE_CHECKING:
     from torch import Tensor
 
-_GRADIENT_BYTES = 256 << 20
-"""Bytes of gradients held at a time when many decisions are taken together."""
+_AT_ONCE = 16
+"""Decisions whose gradients are held together, unless they take more than so many bytes; masks are multiplied with as
+many vectors side by side (compiled.LANES)."""
+_AT_ONCE_BYTES = 256 << 20
 
 
 class SupSupLearner(WeightsLearner):
@@ -56,16 +58,15 @@ class SupSupLearner(WeightsLearner):
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
         mean = self._masked(self._bank.mean() if subset is None else self._bank.subset_mean(subset))
         problem = self._problem
-        at_once = max(1, _GRADIENT_BYTES // (4 * self._bank.size))
+        at_once = max(1, min(_AT_ONCE, _AT_ONCE_BYTES // (4 * self._bank.size), len(x)))
+        rows = torch.empty(at_once, self._bank.size, device=problem.device)
         columns = []
         for decisions in torch.split(x.to(problem.device), at_once):
-            gradients = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
-            flat = torch.empty(len(decisions), self._bank.size, device=problem.device)
-            for out, weight in zip(
-                torch.split(flat, [w.numel() for w in problem.weights], 1), problem.weights, strict=True
-            ):
-                out.copy_(gradients.pop(0).mul_(weight).flatten(1))  # each is let go of: they are as large as the whole
-            columns.append(self._bank.products(flat.cpu(), subset))
+            found = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
+            for row, gradients in zip(rows, found, strict=False):  # the last may be fewer
+                for piece, gradient, weight in zip(self._bank.split(row), gradients, problem.weights, strict=True):
+                    torch.mul(gradient, weight, out=piece)
+            columns.append(self._bank.products(rows[: len(decisions)].cpu(), subset))
         return torch.cat(columns)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -101,19 +101,18 @@ class Net(ABC):
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
-    ) -> list[Tensor]:
+    ) -> Iterator[list[Tensor]]:
         """Gradient of the objective in each layer's weight, for each of D decisions taken apart.
 
-        x: (D, images, *input_shape); weights as `forward` takes them. Returns one (D, *layer.shape) tensor per
-        layer. This default runs autograd once a decision; a net may override it with the same result, faster.
+        x: (D, images, *input_shape); weights as `forward` takes them. Yields one decision's after the other, for all
+        together may be far larger than a cache: a tensor of layer.shape per layer. This default runs autograd once a
+        decision; a net may override it with the same result, faster.
         """
         num_layers = sum(w.dim() > 1 for w in weights)
-        rows: list[tuple[Tensor, ...]] = []
         for images in x:
             leaves = [w.detach().requires_grad_() for w in weights[:num_layers]]
             value = objective(self.forward([*leaves, *weights[num_layers:]], images), num_labels)
-            rows.append(torch.autograd.grad(value, leaves))
-        return [torch.stack(column) for column in zip(*rows, strict=True)]
+            yield list(torch.autograd.grad(value, leaves))
 
 
 NETS: Registry[type[Net]] = Registry("net")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -93,22 +93,19 @@ class MLP(Net):
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
-    ) -> list[Tensor]:
+    ) -> Iterator[list[Tensor]]:
         num_decisions, num_images = x.shape[:2]
         with torch.no_grad():
             outputs = self._activations(weights, x.flatten(0, 1))
         logits = outputs[-1].view(num_decisions, num_images, -1).requires_grad_()
         (slope,) = torch.autograd.grad(objective(logits, num_labels).sum(), logits)
-        gradients: list[Tensor] = []
+        deltas = [slope.flatten(0, 1)]
         with torch.no_grad():
-            delta = slope.flatten(0, 1)
-            for index in range(len(weights) - 1, -1, -1):
-                grouped = delta.view(num_decisions, num_images, -1)
-                inputs = outputs[index].view(num_decisions, num_images, -1)
-                gradients.insert(0, torch.bmm(grouped.mT, inputs))
-                if index:
-                    delta = _through_relu(delta @ weights[index], outputs[index])
-        return gradients
+            for index in range(len(weights) - 1, 0, -1):
+                deltas.insert(0, _through_relu(deltas[0] @ weights[index], outputs[index]))
+        for number in range(num_decisions):
+            own = slice(number * num_images, (number + 1) * num_images)
+            yield [weight_gradient(delta[own], inputs[own]) for delta, inputs in zip(deltas, outputs[:-1], strict=True)]
 
 
 @NETS.register("lenet_300_100")
