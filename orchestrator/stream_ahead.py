@@ -105,6 +105,12 @@ class Ahead:
                 self._trained[key] = (outcome, worker)
                 self._holders[guess.mask] = worker
 
+    def lose(self, worker: int) -> None:
+        """Note that a worker has died, and the masks that it held with it."""
+        self._holders = {mask: holder for mask, holder in self._holders.items() if holder != worker}
+        for key, (outcome, holder) in self._trained.items():
+            self._trained[key] = outcome, None if holder == worker else holder
+
     def bar(self, key: str) -> None:
         """Try a version no more before it is decided: its training has failed."""
         self._barred.add(key)

@@ -300,7 +300,9 @@ class StreamCoordinator(Coordinator):
         return jobs
 
     def _hand_out_evaluations(self, free: set[int], taken: set[str]) -> list[Job]:
-        return [] if self._paused or self._kept.missing else self._evaluations.hand_out(free, taken)
+        jobs = [] if self._paused or self._kept.missing else self._evaluations.hand_out(free, taken)
+        self._assigned |= {job["key"]: job["worker"] for job in jobs}
+        return jobs
 
     def _jobs_ahead(self, taken: set[str]) -> Iterator[_Wanted]:
         """What idle workers could train of later rounds."""
@@ -313,7 +315,7 @@ class StreamCoordinator(Coordinator):
             }
         for job, mask, holder in self._ahead.jobs(self._kept.stored, taken, waiting, self._num_rounds):
             best = self._holders.get(mask) if holder is None else holder
-            yield job, best, holder is not None or mask in self._dirty
+            yield job, best, best is not None and (holder is not None or mask in self._dirty)
 
     def _round_jobs(self) -> Iterator[_Wanted]:
         """What the phase waits for."""
@@ -324,19 +326,20 @@ class StreamCoordinator(Coordinator):
             case _Phase.ROUND:
                 assert self._round is not None
                 for job, stream, mask in self._round.jobs(self._kept.stored):
-                    usual = stream % self._num_workers
-                    best = usual if mask is None else self._holders.get(mask, usual)
-                    yield job, best, mask in self._dirty
+                    holder = None if mask is None else self._holders.get(mask)
+                    best = stream % self._num_workers if holder is None else holder
+                    yield job, best, holder is not None and mask in self._dirty
             case _Phase.SAVE:
                 assert self._saving is not None
-                for job, worker in self._saving.jobs(self._kept.stored):
-                    yield job, worker, True
+                for job, holder in self._saving.jobs(self._kept.stored):
+                    yield job, holder, holder is not None
 
     def _done(self, outcome: Outcome) -> None:
+        worker = self._assigned.pop(outcome["key"], None)
         self._kept.wrote(outcome.get("evicted", ()), spare=True)
         match outcome.get("kind"):
             case "decide" | "advance":
-                self._take_work(outcome)
+                self._take_work(outcome, worker)
             case "save":
                 self._take_save(outcome)
             case _:
@@ -346,9 +349,9 @@ class StreamCoordinator(Coordinator):
                 if self._phase is _Phase.OVER and not self._evaluations:
                     self._collect(self._kept.current)
 
-    def _take_work(self, outcome: Outcome) -> None:
+    def _take_work(self, outcome: Outcome, worker: int | None) -> None:
         """Take what a round waits for, or a later one may; what comes too late changes nothing."""
-        now, worker = self._round, self._assigned.pop(outcome["key"], None)
+        now = self._round
         if outcome["kind"] == "decide":
             if now is not None and not now.steps:
                 now.take_vector(outcome)
@@ -361,7 +364,6 @@ class StreamCoordinator(Coordinator):
             self._ahead.keep(outcome, worker)
 
     def _take_save(self, outcome: Outcome) -> None:
-        self._assigned.pop(outcome["key"], None)
         if self._kept.take_rebuilt(outcome):
             if self._phase is _Phase.RECOVER and not self._kept.missing:
                 self._recover()
@@ -370,7 +372,11 @@ class StreamCoordinator(Coordinator):
 
     def _take(self, key: str, outcome: Outcome) -> None:
         if outcome["status"] != "done":
-            self._assigned.pop(key, None)
+            worker = self._assigned.pop(key, None)
+            if outcome["status"] == "lost" and worker is not None:  # its memory with it; it may never be replaced
+                for mask in [mask for mask, holder in self._holders.items() if holder == worker]:
+                    del self._holders[mask]
+                self._ahead.lose(worker)
             if outcome["status"] in ("failed", "lost") and not self._expects(key):
                 self._ahead.bar(key)  # once it is decided it is tried again, and what comes of it counts
                 return

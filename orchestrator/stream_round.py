@@ -126,10 +126,11 @@ class Round:
 
     def take_mask(self, outcome: Outcome) -> int | None:
         """Take a trained mask; its number, or None when it was not waited for."""
-        for step in self.steps:
+        for index, step in enumerate(self.steps):
             mask = step.decision.mask
             if step.key == outcome["key"] and not step.done and mask is not None:
-                self._allocator.trained(mask, codec.decode(outcome["mask"])[0])
+                if not any(other.done and other.decision.mask == mask for other in self.steps[index + 1 :]):
+                    self._allocator.trained(mask, codec.decode(outcome["mask"])[0])  # else a later one is there already
                 step.loss, step.seconds, step.done = outcome["loss"], outcome["seconds"], True
                 return mask
         return None

@@ -82,30 +82,31 @@ class Saving:
         lineages: Lineages,
     ) -> None:
         """num_rounds: that have ended; due: points of evaluation that the commit completes; changed: masks' numbers;
-        holders: the workers that have them, the first one where unknown."""
+        holders: the workers that have them in memory, as far as any has."""
         self.due = list(due)
         self.started = time.perf_counter()
         self.num_bytes = 0
         """That were written so far."""
         self._lineages = lineages
-        self._waiting: dict[str, tuple[int, list[int]]] = {}
-        by_worker: dict[int, list[int]] = {}
+        self._holders = holders
+        self._waiting: dict[str, list[int]] = {}
+        by_worker: dict[int | None, list[int]] = {}
         for number in changed:
-            by_worker.setdefault(holders.get(number, 0), []).append(number)
-        for worker, numbers in by_worker.items():
+            by_worker.setdefault(holders.get(number), []).append(number)
+        for numbers in by_worker.values():
             wanted = content_key([lineages[number].keys[-1] for number in numbers], 12)
-            self._waiting[f"save-{num_rounds}-{wanted}"] = (worker, numbers)
+            self._waiting[f"save-{num_rounds}-{wanted}"] = numbers
 
     @property
     def over(self) -> bool:
         """Whether all is on disk."""
         return not self._waiting
 
-    def jobs(self, stored: Collection[str]) -> Iterator[tuple[Job, int]]:
-        """What it waits for, each with the worker that is to do it."""
-        for key, (worker, numbers) in self._waiting.items():
+    def jobs(self, stored: Collection[str]) -> Iterator[tuple[Job, int | None]]:
+        """What it waits for, each with the worker that is to do it: the one that has the masks, if any still has."""
+        for key, numbers in self._waiting.items():
             versions = [self._lineages[number].version(stored) for number in numbers]
-            yield {"kind": "save", "key": key, "versions": versions}, worker
+            yield {"kind": "save", "key": key, "versions": versions}, self._holders.get(numbers[0])
 
     def take(self, outcome: Outcome) -> bool:
         """Take masks that were saved; False when they were not waited for."""

@@ -6,7 +6,7 @@ import contextlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class ScriptedPool(WorkerPool):
     """Workers that answer in reverse order.
 
     The script has a word for each job: `lost` (its worker dies before it), `lost after` (it dies when the job is
-    done), `kill` and `kill after` (everything dies then), or None.
+    done), `gone` (it dies, and is never replaced), `replace` (the coordinator dies, and another one takes its place),
+    `kill` and `kill after` (everything dies then), or None.
     """
 
     def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
@@ -29,26 +30,41 @@ class ScriptedPool(WorkerPool):
         self._settings = settings
         self._workers = [self._start(number) for number in range(self.num_workers)]
         self._script = script
+        self.replace_coordinator: Callable[[], None] = lambda: None
         self._jobs: dict[int, Job] = {}
+        self._gone: set[int] = set()
+        self._asked = 0
         self.done: list[Job] = []
         self.outcomes: list[Outcome] = []
 
     def _start(self, number: int) -> Worker:
         return Worker({**self._settings, "number": number})
 
+    def absent(self) -> set[int]:
+        self._asked += 1
+        assert self._asked < 20, "nothing is in flight, and nothing is handed out either"
+        return self._gone
+
     def submit(self, worker: int, job: Job) -> None:
         assert worker not in self._jobs
+        assert worker not in self._gone
         self._jobs[worker] = job
 
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+        self._asked = 0
         worker, job = sorted(self._jobs.items())[-1]
         del self._jobs[worker]
         fault = next(self._script, None)
         if fault == "kill":
             raise KeyboardInterrupt
-        outcome = self._workers[worker].run(job) if fault != "lost" else {}
+        if fault == "replace":
+            self.replace_coordinator()
+            fault = None
+        outcome = self._workers[worker].run(job) if fault not in ("lost", "gone") else {}
         if fault == "kill after":
             raise KeyboardInterrupt
+        if fault == "gone":
+            self._gone.add(worker)
         if fault is not None:
             self._workers[worker] = self._start(worker)
             return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
@@ -61,9 +77,26 @@ class ScriptedPool(WorkerPool):
 def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
     """Drive the group until it ends or the script kills it."""
     pool = ScriptedPool(settings, iter(script))
+    coordinator: Any = _Replaceable(settings)
+    pool.replace_coordinator = coordinator.replace
     with contextlib.suppress(KeyboardInterrupt):
-        drive(open_coordinator(settings), pool, lambda progress: None)
+        drive(coordinator, pool, lambda progress: None)
     return pool
+
+
+class _Replaceable:
+    """A coordinator, and after it another one, as where its process dies and Ray starts it again."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._now = open_coordinator(settings)
+
+    def replace(self) -> None:
+        self._now.close()
+        self._now = open_coordinator(self._settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now, name)
 
 
 def needs_torch(outcomes: list[Outcome]) -> bool:

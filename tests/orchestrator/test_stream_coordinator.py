@@ -19,6 +19,7 @@ from orchestrator.mask_trainer import MaskTrainer
 from orchestrator.store import ArtifactStore
 from orchestrator.sweep import open_sweep
 from orchestrator.trial import drive, open_coordinator
+from orchestrator.worker import Worker
 from supsup_core.errors import CorruptError
 from tests.orchestrator.scripted import ScriptedPool, needs_torch, run, state_of
 from tests.outputs import nns_science
@@ -32,6 +33,14 @@ NNS: dict[str, Any] = {
     "inference": {"strict_images": 10},
     "commit_every": 0.001,
 }
+
+
+SHARED: dict[str, Any] = {
+    "stream": {**NNS["stream"], "num_streams": 3},
+    "allocation": {"name": "ratio", "epsilon": 50.0},
+    "budget": {"num_masks": 3, "on_exhausted": "reuse"},
+}
+"""Three streams, of which two often choose the same mask in one round."""
 
 
 @pytest.fixture
@@ -53,17 +62,19 @@ def science(settings: dict[str, Any], whole_files: bool = True) -> Any:
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.sampled_from([None, None, None, "lost", "lost after", "kill", "kill after"]), max_size=60),
+    st.lists(st.sampled_from([None, None, None, "lost", "lost after", "replace", "kill", "kill after"]), max_size=60),
     st.sampled_from([0.001, 60.0]),
+    st.booleans(),
 )
 def test_whatever_happens_the_end_is_the_same(
-    make: Callable[..., Any], tmp_path: Path, script: list[str | None], commit_every: float
+    make: Callable[..., Any], tmp_path: Path, script: list[str | None], commit_every: float, shared: bool
 ) -> None:
-    wanted = make("wanted")
+    changes = SHARED if shared else {}
+    wanted = make(f"wanted-{shared}", **changes)
     if not Path(wanted["ledger"]).exists():
         run(wanted, [])
     number = sum(1 for _ in tmp_path.glob("tried*"))
-    tried = {**make(f"tried{number}"), "commit_every": commit_every}
+    tried = {**make(f"tried{number}", **changes), "commit_every": commit_every}
     while script:
         ends = [script.index(fault) for fault in ("kill", "kill after") if fault in script]
         cut = min(ends, default=len(script) - 1) + 1
@@ -146,6 +157,37 @@ def test_what_fails_ahead_of_its_time_fails_nothing(make: Callable[..., Any], mo
     assert science(one) == science(two)
     assert [job["key"] in failed for job in pool.done].count(True) == 1
     assert not state_of(two).failed
+
+
+@pytest.mark.parametrize("at", [3, 7, 12, 15, 17, 19, 21, 23])
+def test_a_worker_that_is_gone_for_good_is_done_without(make: Callable[..., Any], at: int) -> None:
+    """Whatever masks it held that no commit has put on disk, and also while one does."""
+    one, two = make("one", 1, **SURE), make("two", 2, **SURE)
+    run(one, [])
+    run(two, [None] * at + ["gone"])
+    assert science(one) == science(two)
+
+
+def test_a_mask_that_two_streams_choose_is_what_the_later_one_made_of_it(make: Callable[..., Any]) -> None:
+    """Also where the first one's training comes back last, as after a coordinator that was replaced."""
+    wanted, tried = make("wanted", 1, **SHARED), make("tried", 1, **SHARED)
+    run(wanted, [])
+    coordinator: Any = open_coordinator(tried)
+    worker = Worker({**tried, "number": 0})
+    swapped = 0
+    while not coordinator.finished():
+        (job,) = coordinator.next_jobs([0], [])
+        now = coordinator._round
+        steps = [step for step in now.steps if not step.done] if now is not None and job["kind"] == "advance" else []
+        later = [step for step in steps[1:] if step.decision.mask == steps[0].decision.mask]
+        if later and job["key"] == steps[0].key:
+            version = coordinator._lineages[steps[0].decision.mask].version(coordinator._kept.stored, later[0].length)
+            coordinator.report(worker.run({**job, "key": later[0].key, "version": version}))
+            swapped += 1
+        coordinator.report(Worker({**tried, "number": 1}).run(job))
+    assert swapped > 1
+    coordinator.end()
+    assert science(tried) == science(wanted)
 
 
 def test_streams_differ_from_one_another_only_in_what_they_bring(make: Callable[..., Any]) -> None:
