@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from bench.timing import alternate, medians
-from supsup_core.kernels import linear, weight_gradient
+from supsup_core.kernels import input_gradient, linear, weight_gradient
 
 WIDTHS, BATCH = ((784, 300), (300, 100), (100, 100)), 128
 
@@ -25,7 +25,7 @@ def products(batch: int) -> Callable[[], None]:
             linear(x, weight)
             weight_gradient(delta, x)
             if index:  # nobody needs the gradient of the images
-                torch.mm(delta, weight)
+                input_gradient(delta, weight)
 
     return multiply
 

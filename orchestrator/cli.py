@@ -253,7 +253,8 @@ def main() -> None:
     atexit.register(gc.freeze)  # or Python looks through all that was loaded once more: a second, with MLflow and Ray
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("supsup: interrupted; what is committed stays, and `supsup resume` goes on", file=sys.stderr)
         code = 130
     except click.ClickException as error:
         print(f"supsup: {_in_one_line(error.format_message())} (see supsup --help)", file=sys.stderr)
@@ -261,9 +262,6 @@ def main() -> None:
     except SupSupError as error:
         print(f"supsup: {_in_one_line(str(error))}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("supsup: interrupted; what is committed stays, and `supsup resume` goes on", file=sys.stderr)
-        code = 130
     sys.exit(code)
 
 

@@ -20,7 +20,7 @@ import torch
 from orchestrator import environment, logbook
 from orchestrator.config import SweepConfig
 from orchestrator.durations import duration
-from orchestrator.files import as_typed, owned
+from orchestrator.files import in_shell, owned
 from orchestrator.fork import Start, fork_sweep
 from orchestrator.launcher import launch, prepare_data, take_stock
 from orchestrator.ledger import BehindError, FencedError
@@ -113,9 +113,7 @@ def evaluate(wanted: str, overrides: Sequence[str], output: Path, cluster: str |
         else:
             missing += sum(shard.key not in there for shard in group.shards)
     if missing:
-        raise InputError(
-            f"{found.sweep_id}: {missing} shards are not trained; run `supsup resume {found.sweep_id}` first"
-        )
+        raise InputError(f"{found.sweep_id}: {missing} shards are not trained; run `{found.command('resume')}` first")
     return run(found, cluster, groups)
 
 
@@ -148,24 +146,33 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
             with contextlib.suppress(CorruptError):
                 if read_state(sweep, asked.parent.name).status == "done":
                     asked.unlink()  # it came too late, and is not meant for what follows
+        handlers.callback(interrupt.settle)
         for number in (signal.SIGINT, signal.SIGTERM):
             handlers.callback(signal.signal, number, signal.signal(number, interrupt))
         sweep.save(groups)
         described = environment.describe(sweep.folder)
         started = time.monotonic()
         interrupted = False
-        with Progress() as progress:
-            monitor = Monitor(sweep, groups, described, progress)
-            try:
-                unfinished = take_stock(sweep, groups, described, cluster)
-                monitor.start()
-                _launch(sweep, unfinished, cluster)
-                interrupted = sweep.pause_path.exists() and monitor.status().state_when_idle() != "done"
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                monitor.stop()
-        return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
+        try:
+            with Progress() as progress:
+                monitor = Monitor(sweep, groups, described, progress)
+                try:
+                    unfinished = take_stock(sweep, groups, described, cluster)
+                    monitor.start()
+                    _launch(sweep, unfinished, cluster)
+                    interrupted = sweep.pause_path.exists() and monitor.status().state_when_idle() != "done"
+                except KeyboardInterrupt:
+                    interrupted = True
+                finally:
+                    interrupt.settle()
+                    monitor.stop()
+            return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
+        except KeyboardInterrupt:
+            print(
+                "\ninterrupted before all of it was told; everything finished is committed. "
+                f"Go on with: {sweep.command('resume')}"
+            )
+            return INTERRUPTED
 
 
 def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None) -> None:
@@ -203,6 +210,9 @@ def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
 PAUSE_SECONDS = 60.0
 """How long a round that is under way may take to end before a pause becomes an interrupt."""
 
+IMPORT_SECONDS = 0.05
+"""How long an interrupt waits at a time for a module to be loaded."""
+
 
 class _Interrupt:
     """What Ctrl-C and SIGTERM do: in NNs, ask for a pause at the next round boundary; else, or again, interrupt."""
@@ -210,15 +220,38 @@ class _Interrupt:
     def __init__(self, sweep: Sweep, has_rounds: bool) -> None:
         self._sweep = sweep
         self._has_rounds = has_rounds
+        self._timers: list[threading.Timer] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):  # what is raised there can leave a lock of the interpreter's taken for ever
+            self._again(number, IMPORT_SECONDS)
+            return
         if not self._has_rounds or self._sweep.pause_path.exists():
             raise KeyboardInterrupt
         self._sweep.pause_path.touch()
         print("pausing at the end of the round, which is then committed; again to stop at once", file=sys.stderr)
-        timer = threading.Timer(PAUSE_SECONDS, os.kill, (os.getpid(), number))
+        self._again(number, PAUSE_SECONDS)
+
+    def _again(self, number: int, seconds: float) -> None:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
+        self._timers.append(timer)
+
+    def settle(self) -> None:
+        """The rounds are over, and what was asked for is done. It does not come again; what comes now interrupts."""
+        self._has_rounds = False
+        for timer in self._timers:
+            timer.cancel()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether this is within the loading of a module."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> int:
@@ -237,10 +270,12 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
         f"{now.evaluations_done}/{now.evaluations} evaluations in {duration(seconds)}{found}"
     )
     if report is not None:
-        print(f"\n{report.text}\n\nreport:  {report.folder}")
+        print(f"\n{report.text}")
+        if report.trouble is None:
+            print(f"\nreport:  {report.folder}")
     elif sweep.config.search is not None and now.state_when_idle() == "done":
         print("\nno trial was judged: all of them diverged; search.space asks for too high rates, or too much else")
-    how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={as_typed(sweep.output)})"
+    how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={in_shell(sweep.output)})"
     print(f"MLflow:  {uri_of(sweep)}{how}")
     for state in monitor.states.values():
         unlearned = state.segments_not_trained()
@@ -260,13 +295,15 @@ def _conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupt
     if sweep.pause_path.exists() and (told := sweep.pause_path.read_text()):
         print(f"WARNING  {told}")
     if interrupted:
-        print(f"interrupted; everything finished is committed. Go on with: {resume_command(sweep)}")
+        print(f"interrupted; everything finished is committed. Go on with: {sweep.command('resume')}")
     elif now.state_when_idle() != "done":
         print(
-            f"some runs failed; the tracebacks: {resume_command(sweep).replace(' resume ', ' logs ')}\n"
-            f"Mend the cause, then: {resume_command(sweep)}"
+            f"some runs failed; the tracebacks: {sweep.command('logs')}\n"
+            f"Mend the cause, then: {sweep.command('resume')}"
         )
-    written = _close_tracking(sweep, monitor, report)
+    if report is not None and report.trouble is not None:
+        log.warning("%s", report.trouble)
+    written = _close_tracking(sweep, monitor, report) and (report is None or report.trouble is None)
     if sweep.storage is not None:
         written &= _close_storage(sweep, report)
     if interrupted:
@@ -295,23 +332,17 @@ def _close_storage(sweep: Sweep, report: Report | None) -> bool:
         return False
     except SupSupError as error:
         log.warning("%s", error)
-        print(f"what the storage is owed is here, and goes there with: {resume_command(sweep)}")
+        print(f"what the storage is owed is here, and goes there with: {sweep.command('resume')}")
         return False
     print(f"storage: {sweep.config.storage}")
     return True
-
-
-def resume_command(sweep: Sweep) -> str:
-    """The command that goes on with a sweep from here."""
-    return f"supsup resume {sweep.sweep_id} output={as_typed(sweep.output)}"
 
 
 class _LoggingTo:
     """Log warnings of this project to standard error and all its messages to a file, for a while."""
 
     def __init__(self, path: Path) -> None:
-        self._file = logging.FileHandler(path)
-        self._file.setFormatter(logbook.JsonLines())
+        self._file = logbook.LogFile(path)
         self._console = logging.StreamHandler(sys.stderr)
         self._console.setLevel(logging.WARNING)
         self._console.setFormatter(logging.Formatter("supsup: %(message)s"))

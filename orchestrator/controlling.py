@@ -26,7 +26,9 @@ def logs(wanted: str | None, output: Path) -> int:
     """Print a sweep's log; while it runs, as it grows."""
     sweep = find_sweep(output, wanted)
     if not (sweep.path / logbook.NAME).exists():
-        raise InputError(f"{sweep.sweep_id}: has no log: it has not been run; start it with `supsup resume`")
+        raise InputError(
+            f"{sweep.sweep_id}: has no log: it has not been run; start it with `{sweep.command('resume')}`"
+        )
     logbook.show(sweep.path)
     return 0
 
@@ -36,8 +38,8 @@ def drain(wanted: str | None, output: Path) -> int:
     sweep, _ = _running(wanted, output)
     sweep.pause_path.touch()
     print(
-        f"{sweep.sweep_id}: ends what is under way, and then itself; look with `supsup status`, "
-        "go on with `supsup resume`"
+        f"{sweep.sweep_id}: ends what is under way, and then itself; look with `{sweep.command('status')}`, "
+        f"go on with `{sweep.command('resume')}`"
     )
     return 0
 
@@ -48,7 +50,7 @@ def stop(wanted: str | None, output: Path) -> int:
     if process <= 0 or host_of(sweep.path) != socket.gethostname():
         raise InputError(
             f"{sweep.sweep_id}: is run by a process of {host_of(sweep.path) or 'another machine'}; stop it there, or "
-            f"have it end what is under way: supsup drain {sweep.sweep_id}"
+            f"have it end what is under way: {sweep.command('drain')}"
         )
     try:
         os.kill(process, signal.SIGINT)
@@ -61,9 +63,7 @@ def stop(wanted: str | None, output: Path) -> int:
         if time.monotonic() > deadline:
             raise SupSupError(f"{sweep.sweep_id}: process {process} has not ended within {STOP_SECONDS:.0f} s")
         time.sleep(0.2)
-    print(
-        f"{sweep.sweep_id}: stopped; what was done is committed, and `supsup resume {sweep.sweep_id}` goes on with it"
-    )
+    print(f"{sweep.sweep_id}: stopped; what was done is committed, and `{sweep.command('resume')}` goes on with it")
     return 0
 
 

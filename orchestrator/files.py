@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
         lock.acquire(timeout=0.5)  # a status that looks at this moment holds it for an instant
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
-        follow = f", or follow it with `supsup status {folder.name}`" if what == "sweep" else ""
+        follow = f", or follow it with `{command('status', folder)}`" if what == "sweep" else ""
         raise InputError(
             f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait for it{follow}"
         ) from None
@@ -114,3 +115,13 @@ def as_typed(path: Path) -> str:
     except FileNotFoundError:  # deleted under this process, as the folder of a job that is stopped
         return str(path)
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def command(verb: str, folder: Path) -> str:
+    """The command on a sweep, by its folder, as it can be typed in a shell here."""
+    return f"supsup {verb} {folder.name} output={in_shell(folder.parents[1])}"
+
+
+def in_shell(path: Path) -> str:
+    """A path as a person here would type it in a shell."""
+    return shlex.quote(as_typed(path))

@@ -57,7 +57,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
         raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
     made = replace(made, origin=(origin.sweep_id, at, "+".join(sorted(states))))
     if (made.path / "sweep.json").exists():
-        raise InputError(f"{made.sweep_id}: this fork is there already; go on with `supsup resume {made.sweep_id}`")
+        raise InputError(f"{made.sweep_id}: this fork is there already; go on with `{made.command('resume')}`")
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
     for group, parent, entries in prepared:
         _write(origin, parent, made, group, at, entries)

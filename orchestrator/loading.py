@@ -50,11 +50,11 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
     last = max(experiment.evaluation.points(experiment.num_tasks))
     path = sweep.ledger_path(group.group_id)
     if not path.exists():
-        raise InputError(f"{sweep.sweep_id}: {run.name} has not begun; run `supsup resume {sweep.sweep_id}` first")
+        raise InputError(f"{sweep.sweep_id}: {run.name} has not begun; run `{sweep.command('resume')}` first")
     state = read_state(sweep, group.group_id)
     if (run.run_id, last) not in state.points:
         raise InputError(
-            f"{sweep.sweep_id}: {run.name} has not come to its {last} tasks; run `supsup resume {sweep.sweep_id}` first"
+            f"{sweep.sweep_id}: {run.name} has not come to its {last} tasks; run `{sweep.command('resume')}` first"
         )
     if experiment.allocation is not None:
         due = state.due[last]

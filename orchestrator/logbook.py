@@ -52,6 +52,29 @@ class JsonLines(logging.Formatter):
         return json.dumps(node, ensure_ascii=False)
 
 
+class LogFile(logging.FileHandler):
+    """A file of such lines. Where it cannot be written, as on a full disk, this is told once, and the work goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.setFormatter(JsonLines())
+        self._told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        self._tell(sys.exc_info()[1])
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if not self._told:
+            print(f"supsup: {self.baseFilename}: the log cannot be written ({error})", file=sys.stderr)
+        self._told = True
+
+
 def tell(sweep_id: str, group_id: str, row: Row) -> None:
     """Log a row of a ledger, with what it is about in fields of their own."""
     if row.kind not in _SAID:

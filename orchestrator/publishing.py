@@ -13,7 +13,7 @@ from orchestrator.report import write_report
 from orchestrator.state import read_states
 from orchestrator.sweep import find_sweep
 from orchestrator.tracking import Tracker, told_in_words, uri_of
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, SupSupError
 
 
 def export(wanted: str, output: Path) -> int:
@@ -55,6 +55,8 @@ def report(wanted: str | None, output: Path) -> int:
     states = read_states(sweep)
     written = write_report(sweep, groups, states)
     print(written.text)
+    if written.trouble is not None:
+        raise SupSupError(written.trouble)
     print(f"\nreport: {written.folder}")
     if holder_of(sweep.path) is not None:
         print("the sweep is running: its process will attach the report when it ends")

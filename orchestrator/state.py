@@ -211,7 +211,7 @@ def read_state(sweep: Sweep, group_id: str) -> GroupState:
         with LedgerReader(sweep.ledger_path(group_id)) as reader:
             return GroupState().apply(reader.rows())
     except CorruptError as error:
-        raise CorruptError(f"{error}; `supsup resume {sweep.sweep_id}` sets it aside and makes it good") from error
+        raise CorruptError(f"{error}; `{sweep.command('resume')}` sets it aside and makes it good") from error
 
 
 def read_states(sweep: Sweep) -> dict[str, GroupState]:

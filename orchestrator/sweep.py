@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from orchestrator import user_modules
 from orchestrator.config import SweepConfig, parse_overrides, read_sweep, sweep_from_node
 from orchestrator.experiment import COMPONENTS, EXPERIMENT_KEYS, build_component, build_experiment
-from orchestrator.files import write_atomically
+from orchestrator.files import command, write_atomically
 from orchestrator.keys import content_key
 from orchestrator.plan import VARIANT, Group, Run, make_plan
 from orchestrator.search import Search
@@ -71,6 +71,10 @@ class Sweep:
     def path(self) -> Path:
         """The sweep's own folder below the output."""
         return self.output / "sweeps" / self.sweep_id
+
+    def command(self, verb: str) -> str:
+        """The command on this sweep, as it can be typed in a shell here."""
+        return command(verb, self.path)
 
     @property
     def storage(self) -> Storage | None:

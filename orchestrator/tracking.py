@@ -60,8 +60,8 @@ def told_in_words(sweep: Sweep) -> Iterator[None]:
         raise
     except Exception as error:  # of MLflow, its database, its server, the network: the results stand without it
         raise SupSupError(
-            f"MLflow could not be written ({first_line(error)}); once it can be, `supsup report {sweep.sweep_id}` "
-            "writes what is owed"
+            f"MLflow could not be written ({first_line(error)}); once it can be, "
+            f"`{sweep.command('report')}` writes what is owed"
         ) from error
 
 

@@ -66,6 +66,11 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return product
 
 
+def input_gradient(delta: Tensor, weight: Tensor) -> Tensor:
+    """delta @ weight: the gradient in a linear layer's inputs, (batch, fan_in), of outputs delta (batch, fan_out)."""
+    return linear(delta, weight.t())
+
+
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """delta.T @ x: the gradient in a linear layer's weight of outputs delta (batch, fan_out)."""
     rounded = torch.is_autocast_enabled(x.device.type)

@@ -135,24 +135,3 @@ class RankOne(Parametrization):
         per_pair = (gradient * self._weight).flatten(2).sum(2) if self._tail else gradient * self._weight
         found = [per_pair @ self._inputs, per_pair.t() @ self._outputs]
         return [*found, gradient.mul_(self._outer())] if self._train_weight else found
-
-
-class Rotated(Parametrization):
-    """A trained weight whose inputs are turned by a fixed orthogonal matrix (PSP, Cheung et al. 2019).
-
-    weight: (out, in), rotation: (in, in); the layer's weight is weight @ rotation.
-    """
-
-    def __init__(self, weight: Tensor, rotation: Tensor) -> None:
-        self._weight = weight
-        self._rotation = rotation
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [self._weight]
-
-    def weight(self) -> Tensor:
-        return self._weight @ self._rotation
-
-    def gradients(self, gradient: Tensor) -> list[Tensor]:
-        return [gradient @ self._rotation.t()]

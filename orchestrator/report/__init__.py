@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.deferral import settle
 from orchestrator.durations import duration
-from orchestrator.files import as_typed
+from orchestrator.files import in_shell, write_atomically
 from orchestrator.plan import Group
 from orchestrator.report import figures, tables
 from orchestrator.report.page import Page, Shown, render
@@ -25,11 +26,12 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True)
 class Report:
-    """What a report consists of: the files it wrote, and the table to print."""
+    """What a report consists of: the files it wrote, and the table to print. `trouble`: why there are no files."""
 
     folder: Path
     files: list[Path]
     text: str
+    trouble: str | None = None
 
 
 def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> Report:
@@ -40,9 +42,8 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     settle()  # figures are to be drawn without torch
     points = tables.points_table(groups, states)
     if points.empty:
-        raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `supsup resume {sweep.sweep_id}` first")
+        raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
     folder = sweep.path / "report"
-    folder.mkdir(parents=True, exist_ok=True)
     summary = tables.summary_table(points)
     final = tables.final_table(summary)
     tasks = tables.tasks_table(groups, states)
@@ -92,7 +93,11 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     }
     markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
     texts |= {"report.md": markdown, "report.html": render(told)}
-    return Report(folder, _write(folder, written, pictures, texts), text)
+    try:
+        return Report(folder, _write(folder, written, pictures, texts), text)
+    except OSError as error:
+        why = f"{folder}: the report cannot be written ({error.strerror or error})"
+        return Report(folder, [], text, f"{why}; mend that, then: {sweep.command('report')}")
 
 
 _Made = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
@@ -126,25 +131,24 @@ def _searched(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> tuple[dict
     path = folder / "best.yaml"
     return {
         path.name: best_sweep(sweep, best)
-    }, f"{text}\n\nbest:    {path}  (run it with: supsup sweep {as_typed(path)})"
+    }, f"{text}\n\nbest:    {path}  (run it with: supsup sweep {in_shell(path)})"
 
 
 def _write(
     folder: Path, written: Mapping[str, pd.DataFrame], pictures: Mapping[str, Figure], texts: Mapping[str, str]
 ) -> list[Path]:
-    """Write tables, pictures (as PNG and SVG) and texts into a folder; returns their paths."""
-    files = []
-    for name, table in written.items():
-        files.append(folder / name)
-        table.to_csv(files[-1], index=False)
+    """Write tables, pictures (as PNG and SVG) and texts into a folder, each whole or not; returns their paths."""
+    contents = {name: table.to_csv(index=False).encode() for name, table in written.items()}
     for stem, figure in pictures.items():
         for suffix in ("png", "svg"):
-            files.append(folder / f"{stem}.{suffix}")
-            figure.savefig(files[-1], dpi=150)
-    for name, text in texts.items():
-        files.append(folder / name)
-        files[-1].write_text(text)
-    return files
+            buffer = io.BytesIO()
+            figure.savefig(buffer, dpi=150, format=suffix)
+            contents[f"{stem}.{suffix}"] = buffer.getvalue()
+    contents |= {name: text.encode() for name, text in texts.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in contents]
 
 
 _CAPTIONS = {

@@ -19,7 +19,16 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
 from supsup_core.parametrizations import Dense, Fixed, Parametrization
 from supsup_core.registry import Registry
-from supsup_core.training import NUM_POINTS, LossCurve, Step, TrainingRecipe, batch_order, restore, train
+from supsup_core.training import (
+    NUM_POINTS,
+    LossCurve,
+    LossGradients,
+    Step,
+    TrainingRecipe,
+    batch_order,
+    restore,
+    train,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -278,12 +287,19 @@ class Fitted:
 
 
 def fit(
-    problem: Problem, index: int, task: Task, keep: Checkpoint, layers: Sequence[Parametrization], **changes: Any
+    problem: Problem,
+    index: int,
+    task: Task,
+    keep: Checkpoint,
+    layers: Sequence[Parametrization],
+    loss_gradients: LossGradients | None = None,
+    **changes: Any,
 ) -> Fitted:
-    """Train on task `index` by the problem's recipe, with `changes` to its fields."""
+    """Train on task `index` by the problem's recipe, with `changes` to its fields; by the net's own `loss_gradients`,
+    or what takes their place."""
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))
-    curve = train(task, order, Step(layers, recipe, problem.net.loss_gradients), checkpoint=keep)
+    curve = train(task, order, Step(layers, recipe, loss_gradients or problem.net.loss_gradients), checkpoint=keep)
     return Fitted(curve, norms_of(problem, index, task, [layer.weight() for layer in layers]))
 
 

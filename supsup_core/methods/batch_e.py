@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 
@@ -134,7 +134,7 @@ class BatchE(Method):
             (r.to(problem.device), s.to(problem.device)) for r, s in fresh_vectors(problem.layers, problem.seed, index)
         ]
         layers = [RankOne(w, r, s, trains_weights) for w, (r, s) in zip(base, vectors, strict=True)]
-        changes = {"learning_rate": self.weight_learning_rate} if trains_weights else {}
+        changes: dict[str, Any] = {"learning_rate": self.weight_learning_rate} if trains_weights else {}
         fitted = fit(problem, index, task, keep, layers, **changes)
         state = named("outputs.", problem.layers, [r for r, _ in vectors])
         state |= named("inputs.", problem.layers, [s for _, s in vectors])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,13 +23,13 @@ from supsup_core.methods.base import (
     Problem,
     States,
     WeightsLearner,
+    dense,
     fit,
     fresh_weights,
     named,
     taken,
 )
 from supsup_core.nets.base import Layer
-from supsup_core.parametrizations import Rotated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +83,8 @@ class PSP(Method):
             if parents
             else fresh_weights(problem)
         )
-        fitted = fit(problem, index, task, keep, [Rotated(w, turn) for w, turn in zip(weights, turns, strict=True)])
+        turned = partial(problem.net.turned_loss_gradients, turns)
+        fitted = fit(problem, index, task, keep, dense(problem, weights), turned)
         return fitted.learned(named(SHARED, layers, weights))
 
     def learner(self, problem: Problem, states: States) -> Learner:

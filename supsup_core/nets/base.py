@@ -90,6 +90,18 @@ class Net(ABC):
         loss = torch.nn.functional.cross_entropy(self.forward(leaves, x), y)
         return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
+    def turned_loss_gradients(
+        self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`loss_gradients` where the inputs of each layer, all fully connected, are turned first, by (in, in) matrices:
+        in each weight, (out, in), where the layer's own is weight @ turn.
+
+        This default turns the weights; a net may override it with the same result, faster.
+        """
+        turned = [weight @ turn for weight, turn in zip(weights, turns, strict=True)]
+        loss, gradients = self.loss_gradients(turned, x, y)
+        return loss, [gradient @ turn.t() for gradient, turn in zip(gradients, turns, strict=True)]
+
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`loss_gradients` for T tasks at once, each with weights and images of its own.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from supsup_core.autograd import without_gradients
-from supsup_core.kernels import linear, weight_gradient
+from supsup_core.kernels import input_gradient, linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
 
 if TYPE_CHECKING:
@@ -23,6 +23,16 @@ def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
     """The gradient in a ReLU's input from that in its output."""
     passed: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
     return passed
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean loss of labels y (batch,), and its gradient in logits (batch, num_outputs)."""
+    log_p = torch.log_softmax(logits, 1)
+    loss = torch.nn.functional.nll_loss(log_p, y)
+    delta = log_p.exp_()
+    delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
+    delta /= len(y)
+    return loss, delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +71,30 @@ class MLP(Net):
     @without_gradients
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = self._activations(weights, x)
-        log_p = torch.log_softmax(outputs[-1], 1)
-        loss = torch.nn.functional.nll_loss(log_p, y)
-        delta = log_p.exp_()
-        delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
-        delta /= len(y)
+        loss, delta = _cross_entropy(outputs[-1], y)
         gradients: list[Tensor] = []
         for index in range(len(weights) - 1, -1, -1):
             gradients.insert(0, weight_gradient(delta, outputs[index]))
             if index:
-                delta = _through_relu(torch.mm(delta, weights[index]), outputs[index])
+                delta = _through_relu(input_gradient(delta, weights[index]), outputs[index])
+        return loss, gradients
+
+    @without_gradients
+    def turned_loss_gradients(
+        self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        outputs, inputs = [x.flatten(1)], []  # a batch has fewer rows than a weight: it is the batch that is turned
+        for index, (weight, turn) in enumerate(zip(weights, turns, strict=True)):
+            inputs.append(linear(outputs[-1], turn))
+            product = linear(inputs[-1], weight)
+            outputs.append(product if index == len(weights) - 1 else product.relu_())
+        loss, delta = _cross_entropy(outputs[-1], y)
+        gradients: list[Tensor] = []
+        for index in range(len(weights) - 1, -1, -1):
+            gradients.insert(0, weight_gradient(delta, inputs[index]))
+            if index:
+                turned_back = input_gradient(input_gradient(delta, weights[index]), turns[index])
+                delta = _through_relu(turned_back, outputs[index])
         return loss, gradients
 
     @without_gradients
@@ -102,7 +126,7 @@ class MLP(Net):
         deltas = [slope.flatten(0, 1)]
         with torch.no_grad():
             for index in range(len(weights) - 1, 0, -1):
-                deltas.insert(0, _through_relu(deltas[0] @ weights[index], outputs[index]))
+                deltas.insert(0, _through_relu(input_gradient(deltas[0], weights[index]), outputs[index]))
         for number in range(num_decisions):
             own = slice(number * num_images, (number + 1) * num_images)
             yield [weight_gradient(delta[own], inputs[own]) for delta, inputs in zip(deltas, outputs[:-1], strict=True)]

@@ -95,6 +95,24 @@ def test_tasks_at_once_have_the_gradients_that_each_has_alone(net: Net, shape: t
             torch.testing.assert_close(found[task], wanted, rtol=1e-6, atol=1e-9 * float(wanted.abs().max()))
 
 
+def test_turned_gradients_are_those_of_turned_weights(net: Net, shape: tuple[int, ...]) -> None:
+    layers = net.layers(shape)
+    if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
+        return  # what turns inputs says so (PSP)
+    generator = torch.Generator().manual_seed(2)
+    weights = [w.double() for w in draw_weights(layers, 0)]
+    widths = [layer.shape[1] for layer in layers]
+    turns = [torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q for n in widths]
+    x = torch.randn(6, *shape, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 10, (6,), generator=generator)
+    loss, gradients = net.turned_loss_gradients(turns, weights, x, y)
+    expected_loss, expected = Net.turned_loss_gradients(net, turns, weights, x, y)
+    torch.testing.assert_close(loss, expected_loss)
+    assert len(gradients) == len(expected)
+    for found, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("objective", ["entropy", "superfluous", "max_logit", "energy"])
 def test_decision_gradients_are_those_of_autograd_for_each_decision_alone(
     net: Net, shape: tuple[int, ...], objective: str

@@ -10,17 +10,13 @@ from torch import Tensor
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, TopK
 from supsup_core.optimizers import OPTIMIZERS
-from supsup_core.parametrizations import Anchored, Dense, Fixed, Parametrization, RankOne, Rotated, Scored
+from supsup_core.parametrizations import Anchored, Dense, Fixed, Parametrization, RankOne, Scored
 from supsup_core.training import Step, TrainingRecipe
 
 
 def drawn(*shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(*shape, generator=generator)
-
-
-def rotation() -> Tensor:
-    return torch.linalg.qr(drawn(5, 5)).Q
 
 
 CASES: dict[str, Callable[[], tuple[Parametrization, Callable[..., Tensor]]]] = {
@@ -35,7 +31,6 @@ CASES: dict[str, Callable[[], tuple[Parametrization, Callable[..., Tensor]]]] = 
         RankOne(drawn(4, 5, 3, 3), drawn(4), drawn(5), True),
         lambda r, s, w: w * torch.outer(r, s)[:, :, None, None],
     ),
-    "rotated": lambda: (Rotated(drawn(4, 5), rotation()), lambda w: w @ rotation()),
 }  # fmt: skip
 
 
