@@ -173,5 +173,7 @@ def read_mask(versions: ArtifactStore, key: str) -> Tensor:
         blob = versions.get(key).tensors[f"{_LEARNED}mask"]  # a bad copy of a sound one is replaced by this
         codec.decode(blob.numpy().tobytes())
         return blob
-    except (FileNotFoundError, CorruptError) as error:
+    except FileNotFoundError as error:
+        raise CorruptArtifactError(key, f"{versions.path(key)}: missing") from error
+    except CorruptError as error:
         raise CorruptArtifactError(key, str(error)) from error

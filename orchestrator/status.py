@@ -114,10 +114,15 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         train_seconds=train_seconds,
         evaluate_seconds=evaluate_seconds,
         failures=[f"{row.payload['what']}: {row.payload['error']}" for row in state.failed.values()],
-        lost=[f"{row.payload['file']}: {row.payload['reason']}" for row in state.lost],
+        lost=[_lost(row.payload["file"], row.payload["reason"]) for row in state.lost],
         stalled=[stalled_words(row.payload) for row in state.stalled.values()],
         cancelled=sorted(row.payload["task"] for row in state.cancelled.values()),
     )
+
+
+def _lost(file: str, reason: str) -> str:
+    """A file that was missing or damaged and why, which may begin with its name."""
+    return f"{file}: {reason.removeprefix(f'{file}: ')}"
 
 
 def sweep_status(sweep: Sweep, states: dict[str, GroupState], planned: dict[str, tuple[int, int]]) -> SweepStatus:

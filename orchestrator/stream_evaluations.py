@@ -80,8 +80,11 @@ class StreamEvaluations:
         return jobs
 
     def needed(self) -> set[str]:
-        """The versions that those waiting need."""
-        return {key for n in {job["num_learned"] for job in self._queue} for key in self._state.due[n]["keys"]}
+        """The versions that those waiting need; and those of each run's last point, as which it is loaded and exported,
+        though their masks may be trained on after it."""
+        last = {max(map(int, run["points"])) for run in self._group["runs"]}
+        points = {job["num_learned"] for job in self._queue} | (last & set(self._state.due))
+        return {key for n in points for key in self._state.due[n]["keys"]}
 
     def done(self, key: str) -> set[str]:
         """One is done. After the last, the versions that were made again for the evaluations alone."""

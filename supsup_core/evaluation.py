@@ -247,7 +247,7 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
 def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
     """The images (indices, in this order) that are decided for together in the paper's protocol. What is left at the
     end and cannot decide is added to the last group."""
-    least = min(2, inference.images_per_decision)  # one image alone may not do where several were asked for
+    least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)  # one alone may not do
     if RULES[inference.rule].needs_memory:
         least = 2 * learner.recall_images
     groups = list(torch.split(order, inference.decision_group))

@@ -86,4 +86,5 @@ class HeldOut(Base):
 def _part(images: Images, chosen: Tensor) -> Images:
     """The images where `chosen` (N,), in order."""
     places = torch.nonzero(chosen).flatten()
-    return Images(images.pixels, images.labels.index_select(0, places), places)
+    rows = places if images.places is None else images.places.index_select(0, places)
+    return Images(images.pixels, images.labels.index_select(0, places), rows)

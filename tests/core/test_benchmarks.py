@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from supsup_core.benchmarks import BASES, BENCHMARKS, Benchmark, Dataset, mnist
+from supsup_core.benchmarks import BASES, BENCHMARKS, Benchmark, Dataset, held_out, mnist
+from supsup_core.benchmarks.base import Images
 from supsup_core.benchmarks.rotated import rotation
 from supsup_core.errors import CorruptError, InputError
 
@@ -226,6 +227,13 @@ def test_held_out_images_are_training_images_and_leave_both_parts_every_class(di
     assert not torch.equal(other.load(None).test.places, found.test.places)
     assert base == again
     assert len({base, again, other}) == len({base.checksum(), again.checksum(), other.checksum()}) == 2
+
+
+def test_images_are_held_out_of_some_of_a_file_too() -> None:
+    """As where a user's base shows only a part of the pixels that it has."""
+    shown = Images(torch.arange(10, dtype=torch.uint8)[:, None], torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]))
+    pixels, labels = held_out._part(shown, torch.tensor([True, False, True])).gather(torch.tensor([0, 1]))
+    assert pixels.flatten().tolist() == labels.tolist() == [7, 9]
 
 
 def test_what_cannot_be_held_out_is_named() -> None:

@@ -210,6 +210,15 @@ def test_decisions_of_a_net_that_normalises_by_batch_stand_alone(
             assert int((labels == y).sum()) == int(together.correct[number])
 
 
+def test_one_image_left_over_is_answered_with_the_last_group(
+    learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
+) -> None:
+    task = BENCHMARKS["split"](base="digits", labels="base").task(1, digits, 0)
+    inference = Inference(rule="known", images_per_decision=1, decision_group=task.num_test - 1, strict_images=0)
+    found = evaluate(learned[0], task, 1, scenario("GG"), inference, 0)["paper"]
+    assert found.sizes.tolist() == [task.num_test]
+
+
 def test_a_rest_too_small_to_recall_anything_joins_the_last_group(
     learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
 ) -> None:

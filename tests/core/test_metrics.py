@@ -35,7 +35,7 @@ def test_wilson_is_scipys(successes: int, trials: int) -> None:
     assert found.high == pytest.approx(expected.high, abs=1e-12)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 31])
+@pytest.mark.parametrize("count", [2, 3, 5, 31, 32, 60])
 def test_mean_interval_is_students(count: int) -> None:
     values = np.random.default_rng(count).normal(size=count)
     found = metrics.mean_interval(values.tolist())

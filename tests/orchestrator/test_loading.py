@@ -22,6 +22,15 @@ from tests.orchestrator.test_fork import NNS
 Command = Callable[..., Any]
 
 
+TRAINED_ON: dict[str, Any] = {
+    **NNS,
+    "evaluation": {"at": [2]},
+    "stream": {**NNS["stream"], "order": "recurring", "visits": 3},
+    "commit_every": 0.001,
+}
+"""Its masks are trained further, and put on disk, after the last evaluation."""
+
+
 def the_sweep(output: Path) -> tuple[Sweep, Group]:
     sweep = find_sweep(output, None)
     (group,) = sweep.plan()
@@ -47,8 +56,14 @@ def answers_again(loaded: LoadedRun) -> list[dict[str, object]]:
         {"evaluation": {"at": [3]}},
         {"evaluation": {"at": [3]}, "method": {"name": "batch_e"}, "scenario": "GG"},
         {**NNS, "evaluation": {"at": [4]}},
+        {
+            **NNS,
+            "evaluation": {"at": [2]},
+            "stream": {**NNS["stream"], "order": "recurring", "visits": 3},
+            "commit_every": 0.001,
+        },
     ],
-    ids=["SupSup", "shared tensors", "NNs"],
+    ids=["SupSup", "shared tensors", "NNs", "NNs, its masks trained on since"],
 )
 def test_a_loaded_run_answers_as_it_was_tested(
     changes: dict[str, Any], supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
