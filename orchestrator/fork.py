@@ -6,14 +6,15 @@ linked; the others are made again from their segments, to the same bits, before 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.config import with_overrides
+from orchestrator.config import parse_overrides, with_overrides
 from orchestrator.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.lineage import Lineages, due_point
-from orchestrator.plan import Group, mask_id
+from orchestrator.plan import VARIANT, Group, mask_id
 from orchestrator.state import GroupState, read_state
 from orchestrator.sweep import Sweep
 from supsup_core.errors import InputError
@@ -44,6 +45,9 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
     if not parents:
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
+    named = [parent for parent in parents.values() if start.run is not None and _is_named(parent, start.run)]
+    if len({str(parent.runs[0].varied) for parent in named}) == 1:
+        overrides = [*_as_in(named, parse_overrides(overrides)), *overrides]
     config = with_overrides(origin.config, overrides)
     made = Sweep(replace(config, output=origin.config.output), origin.file)
     groups = made.plan()
@@ -70,15 +74,31 @@ def _name(group: Group) -> tuple[Any, ...]:
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 
+def _is_named(parent: Group, wanted: str) -> bool:
+    """Whether `wanted` names a group: it begins its id, or is a part of its first run's name."""
+    return parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
+
+
+def _as_in(parents: Sequence[Group], changes: dict[str, Any]) -> list[str]:
+    """Overrides that leave, of what a sweep varies, what these groups have, which differ in their seeds alone;
+    `changes` to it aside."""
+    fixed: dict[str, Any] = {"seeds": [parent.experiment.seed for parent in parents]}
+    for axis, value in parents[0].runs[0].varied.items():
+        fixed |= {"only": [value]} if axis == VARIANT else {axis: value}
+    changed = {key for key in fixed if any(_overlap(key, other) for other in changes)}
+    return [f"{key}={json.dumps(value)}" for key, value in fixed.items() if key not in changed]
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether one of two dotted keys lies within the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
 def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:
     """The group that a fork's group starts from; InputError when none or several could be it."""
     seed, varied = _name(group)
     fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
-    chosen = [
-        parent
-        for parent in fitting
-        if wanted is None or parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
-    ]
+    chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
     if len(chosen) != 1:
         names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
         raise InputError(f"{group.runs[0].name}: a fork starts from one run; name it with --run; there are: {names}")

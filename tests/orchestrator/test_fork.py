@@ -174,6 +174,28 @@ def test_a_fork_of_one_run_of_many_says_which(supsup: Command, sweep_file: Calla
     assert forked == {"sweep": origin, "group_id": forked["group_id"], "at_task": 2}
 
 
+def test_of_a_sweep_that_varies_more_than_the_fork_changes_one_run_is_forked(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    stream = {"segment_batches": 40, "visits": 3}
+    both = {
+        **NNS,
+        "stream": stream,
+        "grid": {"stream.order": ["blocks", "recurring"], "budget.on_exhausted": ["skip", "reclaim"]},
+    }
+    assert supsup("sweep", sweep_file(**both), "--local").code == 0
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    change = ["budget.on_exhausted=reuse", "--at-task", "2", "--local"]
+    found = supsup("fork", origin, *change)
+    assert found.code == 2
+    named = found.err.split("there are: ")[1].split()[0]
+    assert supsup("fork", origin, "--run", named, *change).code == 0
+    fork = the_fork(tmp_path / "runs", {origin})
+    (ledger,) = (tmp_path / "runs" / "sweeps" / fork).glob("groups/*/ledger.sqlite")
+    with LedgerReader(ledger) as reader:
+        assert next(row.payload for row in reader.rows() if row.kind == "forked")["group_id"] == named
+
+
 def test_data_that_is_not_trained_on_is_counted_and_warned_about(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -22,15 +22,6 @@ from tests.orchestrator.test_fork import NNS
 Command = Callable[..., Any]
 
 
-TRAINED_ON: dict[str, Any] = {
-    **NNS,
-    "evaluation": {"at": [2]},
-    "stream": {**NNS["stream"], "order": "recurring", "visits": 3},
-    "commit_every": 0.001,
-}
-"""Its masks are trained further, and put on disk, after the last evaluation."""
-
-
 def the_sweep(output: Path) -> tuple[Sweep, Group]:
     sweep = find_sweep(output, None)
     (group,) = sweep.plan()
