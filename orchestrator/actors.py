@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -27,6 +28,9 @@ PATIENCE_SECONDS = 30.0
 
 CALL_SECONDS = 120.0
 """How long a coordinator may take to answer, restarts included, where no storage keeps it waiting."""
+
+VERIFIED_PER_SECOND = 10e6
+"""Bytes that a coordinator reads and verifies at least, of what is stored, before it answers at all."""
 
 
 class CoordinatorActor:
@@ -77,22 +81,33 @@ class RemoteCoordinator:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._patience = CALL_SECONDS + (STORAGE_SECONDS if settings["storage"] else 0)
+        self._stores = [Path(settings[name]) for name in ("store", "versions")]
+        self._call_seconds = CALL_SECONDS + (STORAGE_SECONDS if settings["storage"] else 0)
         self._actor = _CoordinatorHandle.options(scheduling_strategy=here).remote(settings)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        deadline = time.monotonic() + self._patience
+        started = time.monotonic()
         while True:
             try:
-                return ray.get(self._actor.call.remote(method, arguments), timeout=self._patience)
+                return ray.get(self._actor.call.remote(method, arguments), timeout=self._call_seconds)
             except (RayActorError, GetTimeoutError) as error:
                 if isinstance(error, (RayTaskError, ActorDiedError)):
                     raise
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - started
+                if waited > self._patience():
                     raise SupSupError(
-                        f"the coordinator has not answered for {self._patience:.0f} s; what is committed stays"
+                        f"the coordinator has not answered for {waited:.0f} s; what is committed stays"
                     ) from error
                 time.sleep(0.2)
+
+    def _patience(self) -> float:
+        """How long to wait for an answer, by what a coordinator that was started again has to verify."""
+        files = (path for store in self._stores for path in store.glob("??/*.safetensors"))
+        stored = 0
+        for path in files:
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                stored += path.stat().st_size
+        return self._call_seconds + stored / VERIFIED_PER_SECOND
 
     def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
         jobs: list[Job] = self._call("next_jobs", list(idle), list(exclude))

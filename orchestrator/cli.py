@@ -253,6 +253,13 @@ def main() -> None:
     atexit.register(gc.freeze)  # or Python looks through all that was loaded once more: a second, with MLflow and Ray
     try:
         code = cli.main(standalone_mode=False)
+    except MemoryError as error:
+        print(
+            f"supsup: not enough memory ({_in_one_line(str(error))}); lower net.num_outputs, net.width or "
+            "training.batch_size, or resources.num_workers",
+            file=sys.stderr,
+        )
+        code = 2
     except (click.exceptions.Abort, KeyboardInterrupt):
         print("supsup: interrupted; what is committed stays, and `supsup resume` goes on", file=sys.stderr)
         code = 130

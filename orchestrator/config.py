@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from orchestrator.experiment import EXPERIMENT_KEYS, EvaluationConfig
-from orchestrator.merging import Node, merge
+from orchestrator.merging import Node, check_finite, merge
 from orchestrator.search import Search
 from orchestrator.storage import check_url
 from supsup_core.errors import InputError
@@ -308,7 +307,7 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if OmegaConf.is_missing(config, "name"):
         raise InputError(f"{where}: name: missing; give the sweep a name")
     node = cast(Node, OmegaConf.to_container(config))
-    _check_finite(node, where)
+    check_finite(node, where)
     try:
         search = None if node["search"] is None else _search_from(node["search"])
         sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"]), "search": search})
@@ -328,7 +327,7 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     for name, changes in sweep.variants.items():
         for key in changes:
             _check_key(key, f"{where}: variants.{name}.{key}")
-            if any(_overlap(key, axis) for axis in sweep.grid):
+            if any(overlap(key, axis) for axis in sweep.grid):
                 raise InputError(f"{where}: variants.{name}.{key}: the grid varies it too; leave it to one of them")
     if sweep.only == []:
         raise InputError(f"{where}: only: empty; name at least one variant, or leave the key out")
@@ -341,15 +340,6 @@ def _sweep_from(config: DictConfig, where: str) -> SweepConfig:
     if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
         raise InputError(f"{where}: name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
     return sweep
-
-
-def _check_finite(value: Any, where: str, path: str = "") -> None:
-    """InputError for a number that is none, anywhere in plain values."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{where}: {path}: must be a finite number, not {value}")
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        _check_finite(part, where, f"{path}.{key}" if path else str(key))
 
 
 def _check_server(address: str) -> None:
@@ -379,7 +369,7 @@ def _search_from(node: Node) -> Search:
         raise InputError(f"search.{error}") from error
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Whether two dotted keys are the same, or one is a part of the other."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from omegaconf import OmegaConf
 
-from orchestrator.merging import Node, merge
+from orchestrator.merging import Node, check_finite, merge
 from orchestrator.user_modules import source_digest
 from supsup_core.benchmarks import BENCHMARKS, Base, Benchmark
 from supsup_core.errors import InputError
@@ -227,6 +227,7 @@ def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRe
 def _section(cls: type[T], node: Node, key: str) -> T:
     """A frozen config class from `node[key]`."""
     merged = merge(cls, OmegaConf.create(node[key]), "", key)
+    check_finite(OmegaConf.to_container(merged), "", key)
     return _keyed(key, ".", lambda: cls(**cast(Any, OmegaConf.to_container(merged))))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.config import parse_overrides, with_overrides
+from orchestrator.config import overlap, parse_overrides, with_overrides
 from orchestrator.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.lineage import Lineages, due_point
 from orchestrator.plan import VARIANT, Group, mask_id
@@ -85,13 +85,8 @@ def _as_in(parents: Sequence[Group], changes: dict[str, Any]) -> list[str]:
     fixed: dict[str, Any] = {"seeds": [parent.experiment.seed for parent in parents]}
     for axis, value in parents[0].runs[0].varied.items():
         fixed |= {"only": [value]} if axis == VARIANT else {axis: value}
-    changed = {key for key in fixed if any(_overlap(key, other) for other in changes)}
+    changed = {key for key in fixed if any(overlap(key, other) for other in changes)}
     return [f"{key}={json.dumps(value)}" for key, value in fixed.items() if key not in changed]
-
-
-def _overlap(key: str, other: str) -> bool:
-    """Whether one of two dotted keys lies within the other."""
-    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,3 +49,12 @@ def _explain(error: OmegaConfBaseException, where: str, path: str) -> str:
         message = f"unknown key{nearest(key.rpartition('.')[2], known)}; there are: {', '.join(known)}"
     full = ".".join(part for part in (path, key) if part)
     return ": ".join(part for part in (where, full, message) if part)
+
+
+def check_finite(value: Any, where: str, path: str = "") -> None:
+    """InputError for a number that is none, anywhere in plain values; `where` they are, unless that is said anyway."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{f'{where}: ' if where else ''}{path}: must be a finite number, not {value}")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        check_finite(part, where, f"{path}.{key}" if path else str(key))

@@ -45,8 +45,8 @@ class Inference:
     strict_images: int = 200
 
     def __post_init__(self) -> None:
-        RULES[self.rule]
-        OBJECTIVES[self.objective]
+        RULES.under("rule", self.rule)
+        OBJECTIVES.under("objective", self.objective)
         if self.images_per_decision < 1:
             raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
         if self.decision_group < self.images_per_decision:

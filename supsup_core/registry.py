@@ -47,6 +47,13 @@ class Registry(Generic[T]):
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
         return self._entries[name]
 
+    def under(self, key: str, name: str) -> T:
+        """The entry called `name`; the InputError begins with `key`, which asked for it."""
+        try:
+            return self[name]
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from error
+
     def names(self) -> list[str]:
         """Every registered name, sorted."""
         return sorted(self._entries)

@@ -46,7 +46,7 @@ class TrainingRecipe:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        optimizer = OPTIMIZERS[self.optimizer]
+        optimizer = OPTIMIZERS.under("optimizer", self.optimizer)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be positive, not {self.learning_rate}")
         for field in ("num_batches", "batch_size"):

@@ -44,7 +44,7 @@ class AllocationTest(ABC):
     images_per_decision: int = 128
 
     def __post_init__(self) -> None:
-        OBJECTIVES[self.objective]
+        OBJECTIVES.under("objective", self.objective)
         if self.images_per_decision < 1:
             raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
 

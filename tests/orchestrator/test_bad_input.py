@@ -109,8 +109,11 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ({**NNS, "stream": {"segment_batches": 10, "num_streams": 9}}, ["stream.num_streams", "9 streams"]),
         ({**NNS, "stream": {"segment_batches": 10, "order": "random"}}, ["stream.order"]),
         ({**NNS, "commit_every": 0}, ["commit_every", "positive number of seconds"]),
-        ({"inference": {"rule": "oneshot"}}, ["inference rule", "did you mean 'one_shot'"]),
-        ({"inference": {"objective": "entropie"}}, ["objective", "did you mean 'entropy'"]),
+        ({"inference": {"rule": "oneshot"}}, ["inference.rule: unknown inference rule", "did you mean 'one_shot'"]),
+        (
+            {"inference": {"objective": "entropie"}},
+            ["inference.objective: unknown", "did you mean 'entropy'"],
+        ),
         ({"inference": {"rule": "known"}}, ["inference.rule", "GG"]),
         ({"grid": {"inference.objective": []}}, ["grid.inference.objective", "empty"]),
         ({"scenario": "NNs", "training": {"schedule": "cosine"}}, ["training.schedule", "how long a mask"]),
@@ -166,6 +169,8 @@ def test_a_wrong_value_is_named(
         ("nonsense", ["'nonsense' is not key=value"]),
         ("seeds=5", ["command line", "seeds"]),
         ("inference.rule=[", ["command line", "inference.rule"]),
+        ("training.optimizer=sgdx", ["training.optimizer: unknown optimizer", "did you mean 'sgd'"]),
+        ("net.num_outputs=100000000000000", ["not enough memory", "net.num_outputs"]),
     ],
 )
 def test_a_wrong_override_is_named(
