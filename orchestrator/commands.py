@@ -168,6 +168,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                     monitor.stop()
             return _conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
         except KeyboardInterrupt:
+            interrupt.settle()
             print(
                 "\ninterrupted before all of it was told; everything finished is committed. "
                 f"Go on with: {sweep.command('resume')}"
@@ -210,6 +211,9 @@ def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
 PAUSE_SECONDS = 60.0
 """How long a round that is under way may take to end before a pause becomes an interrupt."""
 
+SWALLOWED_SECONDS = 0.5
+"""When an interrupt comes again that was lost: Python ignores what is raised in a callback, as of a weak reference."""
+
 IMPORT_SECONDS = 0.05
 """How long an interrupt waits at a time for a module to be loaded."""
 
@@ -227,6 +231,7 @@ class _Interrupt:
             self._again(number, IMPORT_SECONDS)
             return
         if not self._has_rounds or self._sweep.pause_path.exists():
+            self._again(number, SWALLOWED_SECONDS)
             raise KeyboardInterrupt
         self._sweep.pause_path.touch()
         print("pausing at the end of the round, which is then committed; again to stop at once", file=sys.stderr)
