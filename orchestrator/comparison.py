@@ -60,7 +60,7 @@ def compare(wanted: Sequence[str], output: Path) -> int:
 
 def _all_runs(output: Path) -> list[Measured]:
     found = []
-    for sweep in all_sweeps(output):
+    for sweep in all_sweeps(output, lambda error: print(f"supsup: left out: {error}", file=sys.stderr)):
         states = read_states(sweep)
         try:
             groups = sweep.plan()

@@ -28,7 +28,10 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     InputError when there is no such output or sweep.
     """
     output = Path(path).expanduser().absolute()
-    found = all_sweeps(output) if sweep is None else [find_sweep(output, sweep)]
+    if sweep is None:
+        found = all_sweeps(output, lambda error: warnings.warn(f"left out: {error}", stacklevel=3))
+    else:
+        found = [find_sweep(output, sweep)]
     if not found:
         raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or name another output")
     parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -326,10 +326,19 @@ def find_sweep(output: Path, wanted: str | None) -> Sweep:
     raise InputError(f"{wanted}: {problem} in {output}; there are: {names}")
 
 
-def all_sweeps(output: Path) -> list[Sweep]:
-    """Every sweep of an output folder, by name."""
+def all_sweeps(output: Path, left_out: Callable[[InputError], None] | None = None) -> list[Sweep]:
+    """Every sweep of an output folder, by name. `left_out` is told of those whose sweep.json is damaged; without it
+    they raise."""
     check_output(output)
-    return [sweep_at(path.parent) for path in sorted((output / "sweeps").glob("*/sweep.json"))]
+    found = []
+    for path in sorted((output / "sweeps").glob("*/sweep.json")):
+        try:
+            found.append(sweep_at(path.parent))
+        except InputError as error:
+            if left_out is None:
+                raise
+            left_out(error)
+    return found
 
 
 def sweep_at(folder: Path) -> Sweep:

@@ -38,5 +38,12 @@ def test_results_of_all_sweeps_come_as_one_tidy_table(
     assert len(both.get_texts()) == 3  # the other sweep's run of the same name is a line of its own
     with pytest.raises(InputError, match="no accuracy in them yet"):
         orchestrator.plot_accuracy(found[found["metric"] == "forgetting"])
+    (damaged,) = tmp_path.glob("runs/sweeps/other-*/sweep.json")
+    damaged.write_text("{")
+    with pytest.warns(UserWarning, match=r"left out: .*other-.*sweep.json: damaged"):
+        assert len(orchestrator.load_results(tmp_path / "runs")) == len(small)
+    compared = supsup("compare", "GG seed=0", "GNu seed=1")
+    assert compared.code == 0
+    assert "left out: " in compared.err
     with pytest.raises(AttributeError, match="no attribute 'load_result'"):
         orchestrator.load_result  # noqa: B018
