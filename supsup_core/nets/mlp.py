@@ -25,16 +25,6 @@ def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
     return passed
 
 
-def _cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss of labels y (batch,), and its gradient in logits (batch, num_outputs)."""
-    log_p = torch.log_softmax(logits, 1)
-    loss = torch.nn.functional.nll_loss(log_p, y)
-    delta = log_p.exp_()
-    delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
-    delta /= len(y)
-    return loss, delta
-
-
 @dataclass(frozen=True, kw_only=True)
 class MLP(Net):
     """An abstract ReLU MLP; subclasses say how wide the hidden layers are.
@@ -57,44 +47,44 @@ class MLP(Net):
             for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths))
         )
 
-    def _activations(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        """Inputs of every layer and, last, the logits."""
-        outputs = [x.flatten(1)]
+    def _activations(
+        self, weights: Sequence[Tensor], x: Tensor, turns: Sequence[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The inputs of every layer, turned where `turns` are given; and what the layers take and, last, the logits."""
+        inputs, outputs = [], [x.flatten(1)]
         for index, weight in enumerate(weights):
-            product = linear(outputs[-1], weight)
+            inputs.append(outputs[-1] if turns is None else linear(outputs[-1], turns[index]))
+            product = linear(inputs[-1], weight)
             outputs.append(product if index == len(weights) - 1 else product.relu_())
-        return outputs
+        return inputs, outputs
 
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        return self._activations(weights, x)[-1]
+        return self._activations(weights, x)[1][-1]
 
-    @without_gradients
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        outputs = self._activations(weights, x)
-        loss, delta = _cross_entropy(outputs[-1], y)
-        gradients: list[Tensor] = []
-        for index in range(len(weights) - 1, -1, -1):
-            gradients.insert(0, weight_gradient(delta, outputs[index]))
-            if index:
-                delta = _through_relu(input_gradient(delta, weights[index]), outputs[index])
-        return loss, gradients
+        return self._loss_gradients(weights, x, y)
 
-    @without_gradients
     def turned_loss_gradients(
         self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        outputs, inputs = [x.flatten(1)], []  # a batch has fewer rows than a weight: it is the batch that is turned
-        for index, (weight, turn) in enumerate(zip(weights, turns, strict=True)):
-            inputs.append(linear(outputs[-1], turn))
-            product = linear(inputs[-1], weight)
-            outputs.append(product if index == len(weights) - 1 else product.relu_())
-        loss, delta = _cross_entropy(outputs[-1], y)
+        return self._loss_gradients(weights, x, y, turns)  # a batch has fewer rows than a weight: it is what is turned
+
+    @without_gradients
+    def _loss_gradients(
+        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, turns: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        inputs, outputs = self._activations(weights, x, turns)
+        log_p = torch.log_softmax(outputs[-1], 1)
+        loss = torch.nn.functional.nll_loss(log_p, y)
+        delta = log_p.exp_()
+        delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
+        delta /= len(y)
         gradients: list[Tensor] = []
         for index in range(len(weights) - 1, -1, -1):
             gradients.insert(0, weight_gradient(delta, inputs[index]))
             if index:
-                turned_back = input_gradient(input_gradient(delta, weights[index]), turns[index])
-                delta = _through_relu(turned_back, outputs[index])
+                delta = input_gradient(delta, weights[index])
+                delta = _through_relu(delta if turns is None else input_gradient(delta, turns[index]), outputs[index])
         return loss, gradients
 
     @without_gradients
@@ -120,7 +110,7 @@ class MLP(Net):
     ) -> Iterator[list[Tensor]]:
         num_decisions, num_images = x.shape[:2]
         with torch.no_grad():
-            outputs = self._activations(weights, x.flatten(0, 1))
+            inputs, outputs = self._activations(weights, x.flatten(0, 1))
         logits = outputs[-1].view(num_decisions, num_images, -1).requires_grad_()
         (slope,) = torch.autograd.grad(objective(logits, num_labels).sum(), logits)
         deltas = [slope.flatten(0, 1)]
@@ -129,7 +119,7 @@ class MLP(Net):
                 deltas.insert(0, _through_relu(input_gradient(deltas[0], weights[index]), outputs[index]))
         for number in range(num_decisions):
             own = slice(number * num_images, (number + 1) * num_images)
-            yield [weight_gradient(delta[own], inputs[own]) for delta, inputs in zip(deltas, outputs[:-1], strict=True)]
+            yield [weight_gradient(delta[own], taken[own]) for delta, taken in zip(deltas, inputs, strict=True)]
 
 
 @NETS.register("lenet_300_100")
