@@ -147,6 +147,8 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                 if read_state(sweep, asked.parent.name).status == "done":
                     asked.unlink()  # it came too late, and is not meant for what follows
         handlers.callback(interrupt.settle)
+        handlers.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
+        sys.unraisablehook = interrupt.unraisable
         for number in (signal.SIGINT, signal.SIGTERM):
             handlers.callback(signal.signal, number, signal.signal(number, interrupt))
         sweep.save(groups)
@@ -211,11 +213,8 @@ def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
 PAUSE_SECONDS = 60.0
 """How long a round that is under way may take to end before a pause becomes an interrupt."""
 
-SWALLOWED_SECONDS = 0.5
-"""When an interrupt comes again that was lost: Python ignores what is raised in a callback, as of a weak reference."""
-
-IMPORT_SECONDS = 0.05
-"""How long an interrupt waits at a time for a module to be loaded."""
+SOON_SECONDS = 0.05
+"""How long an interrupt waits at a time where it cannot be raised."""
 
 
 class _Interrupt:
@@ -228,10 +227,9 @@ class _Interrupt:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):  # what is raised there can leave a lock of the interpreter's taken for ever
-            self._again(number, IMPORT_SECONDS)
+            self._again(number, SOON_SECONDS)
             return
         if not self._has_rounds or self._sweep.pause_path.exists():
-            self._again(number, SWALLOWED_SECONDS)
             raise KeyboardInterrupt
         self._sweep.pause_path.touch()
         print("pausing at the end of the round, which is then committed; again to stop at once", file=sys.stderr)
@@ -242,6 +240,13 @@ class _Interrupt:
         timer.daemon = True
         timer.start()
         self._timers.append(timer)
+
+    def unraisable(self, ignored: sys.UnraisableHookArgs) -> None:
+        """In the place of sys.unraisablehook: Python ignores what is raised in a callback, as of a weak reference."""
+        if ignored.exc_type is KeyboardInterrupt:
+            self._again(signal.SIGINT, SOON_SECONDS)
+        else:
+            sys.__unraisablehook__(ignored)
 
     def settle(self) -> None:
         """The rounds are over, and what was asked for is done. It does not come again; what comes now interrupts."""

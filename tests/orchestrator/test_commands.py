@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,25 +55,24 @@ def test_an_interrupt_waits_for_a_module_to_be_loaded(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\nwhole = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    handler = interrupt(False)
+    interrupt(False)
     loaded = importlib.import_module("interrupted_module")
     with pytest.raises(KeyboardInterrupt):  # as soon as the module is there
         time.sleep(2)
-    handler.settle()
     assert loaded.whole
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_has_ignored_comes_again(interrupt: Callable[[bool], _Interrupt]) -> None:
+def test_an_interrupt_that_python_has_ignored_comes_again(
+    interrupt: Callable[[bool], _Interrupt], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Dying:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    handler = interrupt(False)
+    monkeypatch.setattr(sys, "unraisablehook", interrupt(False).unraisable)
     Dying()
     with pytest.raises(KeyboardInterrupt):
         time.sleep(2)
-    handler.settle()
 
 
 def test_a_pause_that_has_come_about_interrupts_nothing_later(
@@ -85,7 +85,6 @@ def test_a_pause_that_has_come_about_interrupts_nothing_later(
     time.sleep(0.6)
     with pytest.raises(KeyboardInterrupt):  # there is no round left to wait for
         signal.raise_signal(signal.SIGINT)
-    handler.settle()
 
 
 def test_an_interrupt_of_the_end_says_how_to_go_on(
