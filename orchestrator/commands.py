@@ -161,9 +161,15 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                 try:
                     unfinished = take_stock(sweep, groups, described, cluster)
                     monitor.start()
-                    _launch(sweep, unfinished, cluster)
-                    interrupted = sweep.pause_path.exists() and monitor.status().state_when_idle() != "done"
+                    _launch(sweep, unfinished, cluster, interrupt)
+                    asked = sweep.pause_path.exists() or interrupt.raised
+                    interrupted = asked and monitor.status().state_when_idle() != "done"
                 except KeyboardInterrupt:
+                    interrupted = True
+                except Exception:
+                    if not interrupt.raised:
+                        raise
+                    log.info("an error after the interrupt", exc_info=True)  # which a library has caught
                     interrupted = True
                 finally:
                     interrupt.settle()
@@ -178,10 +184,10 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
             return INTERRUPTED
 
 
-def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None) -> None:
+def _launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None, interrupt: _Interrupt) -> None:
     """Run groups to their end. What stops them all, such as a full disk, is told; the ledgers say what was done."""
     try:
-        launch(sweep, unfinished, cluster)
+        launch(sweep, unfinished, cluster, lambda: interrupt.raised)
     except InputError:
         raise
     except SupSupError as error:
@@ -224,12 +230,15 @@ class _Interrupt:
         self._sweep = sweep
         self._has_rounds = has_rounds
         self._timers: list[threading.Timer] = []
+        self.raised = False
+        """Whether KeyboardInterrupt was raised."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):  # what is raised there can leave a lock of the interpreter's taken for ever
             self._again(number, SOON_SECONDS)
             return
         if not self._has_rounds or self._sweep.pause_path.exists():
+            self.raised = True
             raise KeyboardInterrupt
         self._sweep.pause_path.touch()
         print("pausing at the end of the round, which is then committed; again to stop at once", file=sys.stderr)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,17 @@ def take_stock(
     return settings if unfinished and sweep.config.search is not None else unfinished
 
 
-def launch(sweep: Sweep, unfinished: dict[str, dict[str, Any]], cluster: str | None) -> None:
-    """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says."""
+def launch(
+    sweep: Sweep,
+    unfinished: dict[str, dict[str, Any]],
+    cluster: str | None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says. `interrupted`:
+    whether KeyboardInterrupt was raised in this process."""
     if cluster is None:
         for settings in unfinished.values():
-            coordinator, pool = open_coordinator(settings), LocalPool(settings)
+            coordinator, pool = open_coordinator(settings), LocalPool(settings, interrupted)
             drive(coordinator, pool, lambda progress: None, Asked.by_files(settings))
     elif unfinished:
         run_ray(sweep, unfinished, cluster)

@@ -66,10 +66,12 @@ class LocalPool(WorkerPool):
 
     num_workers = 1
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], interrupted: Callable[[], bool] = lambda: False) -> None:
+        """interrupted: whether KeyboardInterrupt was raised in this process."""
         from orchestrator.worker import Worker
 
         self._worker = Worker({**settings, "number": 0})
+        self._interrupted = interrupted
         self._job: Job | None = None
 
     def submit(self, worker: int, job: Job) -> None:
@@ -78,7 +80,10 @@ class LocalPool(WorkerPool):
     def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
         assert self._job is not None, "wait() follows submit()"
         job, self._job = self._job, None
-        return [(0, self._worker.run(job))]
+        outcome = self._worker.run(job)
+        if self._interrupted():  # a library has caught it, and the job may have failed by that
+            raise KeyboardInterrupt
+        return [(0, outcome)]
 
 
 def open_coordinator(settings: dict[str, Any]) -> Coordinator:

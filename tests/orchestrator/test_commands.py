@@ -17,6 +17,7 @@ import torch
 from orchestrator import commands
 from orchestrator.commands import _Interrupt, _refuse_hopeless
 from orchestrator.sweep import open_sweep
+from orchestrator.worker import Worker, failure
 from supsup_core.errors import InputError
 
 
@@ -85,6 +86,27 @@ def test_a_pause_that_has_come_about_interrupts_nothing_later(
     time.sleep(0.6)
     with pytest.raises(KeyboardInterrupt):  # there is no round left to wait for
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_that_a_library_has_caught_fails_no_task(
+    supsup: Callable[..., Any], sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Worker.run
+
+    def caught(worker: Worker, job: Any) -> Any:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            return failure(job, RuntimeError(f"odd: {error}"))
+        return run(worker, job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "run", caught)
+        found = supsup("sweep", sweep_file(), "--local")
+    assert found.code == 130
+    assert "FAILED" not in found.out
+    assert "Go on with: supsup resume small-" in found.out
+    assert supsup("resume", "--local").code == 0
 
 
 def test_an_interrupt_of_the_end_says_how_to_go_on(
