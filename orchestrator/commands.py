@@ -162,8 +162,8 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                     unfinished = take_stock(sweep, groups, described, cluster)
                     monitor.start()
                     _launch(sweep, unfinished, cluster, interrupt)
-                    asked = sweep.pause_path.exists() or interrupt.raised
-                    interrupted = asked and monitor.status().state_when_idle() != "done"
+                    wanted = sweep.pause_path.exists() or interrupt.raised
+                    interrupted = wanted and monitor.status().state_when_idle() != "done"
                 except KeyboardInterrupt:
                     interrupted = True
                 except Exception:
