@@ -45,7 +45,7 @@ class Damage:
 
 
 def _sweep_folders(output: Path) -> list[Path]:
-    return sorted(path.parent for path in (output / "sweeps").glob("*/sweep.json"))
+    return sorted({path.parent for name in ("sweep.json", "groups") for path in (output / "sweeps").glob(f"*/{name}")})
 
 
 def _group_ids(sweep: Sweep) -> list[str]:
@@ -85,7 +85,7 @@ def leftovers(output: Path) -> list[Leftover]:
     """
     needed: set[str] = set()
     unfinished = False
-    for folder in sorted({path.parent for path in (output / "sweeps").glob("*/groups")} | {*_sweep_folders(output)}):
+    for folder in _sweep_folders(output):
         sweep = sweep_at(folder)
         for group_id in _group_ids(sweep):
             state = read_state(sweep, group_id)
@@ -144,7 +144,7 @@ def damages(output: Path, on_progress: Callable[[int, int], None]) -> list[Damag
         try:
             sweep = sweep_at(folder)
         except InputError as error:
-            found.append(Damage(folder / "sweep.json", str(error)))
+            found.append(Damage(folder / "sweep.json", str(error).removeprefix(f"{folder / 'sweep.json'}: ")))
             continue
         for group_id in _group_ids(sweep):
             state = _verified_ledger(sweep, group_id, found)

@@ -143,7 +143,11 @@ def test_fsck_of_a_damaged_sweep_or_of_no_output_says_what_to_do(
     refused = supsup("gc", "--delete")
     assert refused.code == 2
     assert "damaged" in refused.err
+    assert found.out.count("sweep.json") == 1
     node.unlink()
+    found = supsup("fsck")
+    assert found.code == 1
+    assert "start the sweep again from its file" in found.out
     assert supsup("gc", "--delete").code == 2
     assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
 
