@@ -57,7 +57,7 @@ class ClusterFile:
 
     def num_workers(self, resources: Resources) -> int | None:
         """How many workers of a sweep the whole cluster could hold at once; None where the file does not say."""
-        needs_gpu = resources.device.startswith("cuda")
+        needs_gpu = resources.device == "cuda"
         rooms: list[tuple[int, int]] = []
         for kind in self.node_types:
             if kind.cpus is None or (needs_gpu and kind.gpus is None):

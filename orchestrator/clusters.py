@@ -40,7 +40,7 @@ def _room(found: ClusterFile, sweep: Sweep) -> list[str]:
     """What stands between a sweep and this cluster, if anything; else says how it fits."""
     resources = sweep.config.resources
     needs = f"{resources.num_workers} workers of {resources.threads} CPU" + (
-        " and a GPU each" if resources.device.startswith("cuda") else ""
+        " and a GPU each" if resources.device == "cuda" else ""
     )
     room = found.num_workers(resources)
     if room is None:
@@ -55,6 +55,6 @@ def _room(found: ClusterFile, sweep: Sweep) -> list[str]:
     num_groups = len(sweep.plan())
     at_once = min(num_groups, room // resources.num_workers)
     print(f"  {sweep.config.name}: {num_groups} training groups of {needs}: {at_once} at once")
-    if not resources.device.startswith("cuda") and any(kind.gpus for kind in found.node_types):
+    if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
         print("  its GPUs would idle: resources.device is cpu; add resources.device=cuda")
     return []

@@ -202,10 +202,6 @@ def _refuse_hopeless(sweep: Sweep, cluster: str | None) -> None:
     resources = sweep.config.resources
     if resources.device == "cpu":
         return
-    if resources.device != "cuda":
-        raise InputError(
-            f"resources.device: {resources.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
-        )
     if cluster not in (None, "local"):
         return  # devices are on its nodes, which may have yet to come
     found = torch.cuda.device_count()

@@ -52,6 +52,10 @@ class Resources:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"resources.{name}: must be at least 1, not {value}")
+        if self.device not in ("cpu", "cuda"):
+            raise InputError(
+                f"resources.device: {self.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
+            )
         if not self.cache_gb > 0:
             raise InputError(f"resources.cache_gb: must be a positive number of gigabytes, not {self.cache_gb}")
 

@@ -83,7 +83,7 @@ def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
         return 1
     if resources.tasks_at_once is not None:
         return resources.tasks_at_once
-    if not resources.device.startswith("cuda"):
+    if resources.device != "cuda":
         return 1
     weights = sum(layer.size for layer in experiment.net.layers(experiment.benchmark.input_shape))
     share = -(-len(group.shards) // num_workers)
@@ -133,7 +133,7 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
     Raises what a trial raised beyond the failures that its ledger records: SupSupError where that is told in words.
     """
     bundle = {"CPU": float(sweep.config.resources.threads)}
-    if sweep.config.resources.device.startswith("cuda"):
+    if sweep.config.resources.device == "cuda":
         bundle["GPU"] = 1.0
     num_workers = sweep.config.resources.num_workers
     search, scheduler = sweep.config.search, None

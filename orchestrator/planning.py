@@ -185,10 +185,7 @@ def _forecast(sweep: Sweep, group: Group, state: GroupState, there: Set[str]) ->
 def _total(sweep: Sweep, costs: Sequence[Estimate]) -> tuple[Estimate, int]:
     """What all groups cost, as many at once as this machine has room for, and the workers that are then at work."""
     resources = sweep.config.resources
-    if resources.device.startswith("cuda"):
-        slots = torch.cuda.device_count()
-    else:
-        slots = (os.cpu_count() or 1) // resources.threads
+    slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads
     room = max(1, slots // resources.num_workers)
     at_once = min(room, sum(cost.seconds > 0 for cost in costs) or 1)
     total = Estimate(

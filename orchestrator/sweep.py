@@ -327,17 +327,20 @@ def find_sweep(output: Path, wanted: str | None) -> Sweep:
 
 
 def all_sweeps(output: Path, left_out: Callable[[InputError], None] | None = None) -> list[Sweep]:
-    """Every sweep of an output folder, by name. `left_out` is told of those whose sweep.json is damaged; without it
-    they raise."""
+    """Every sweep of an output folder, by name. `left_out` is told of those whose sweep.json is damaged; without it,
+    and where there is no other, they raise."""
     check_output(output)
-    found = []
+    found: list[Sweep] = []
+    damaged: list[InputError] = []
     for path in sorted((output / "sweeps").glob("*/sweep.json")):
         try:
             found.append(sweep_at(path.parent))
         except InputError as error:
-            if left_out is None:
-                raise
-            left_out(error)
+            damaged.append(error)
+    for error in damaged:
+        if left_out is None or not found:
+            raise error
+        left_out(error)
     return found
 
 

@@ -169,6 +169,7 @@ def test_a_wrong_value_is_named(
         ("nonsense", ["'nonsense' is not key=value"]),
         ("seeds=5", ["command line", "seeds"]),
         ("inference.rule=[", ["command line", "inference.rule"]),
+        ("resources.device=tpu", ["resources.device", "'tpu' is not cpu or cuda"]),
         ("training.optimizer=sgdx", ["training.optimizer: unknown optimizer", "did you mean 'sgd'"]),
         ("net.num_outputs=100000000000000", ["not enough memory", "net.num_outputs"]),
     ],
