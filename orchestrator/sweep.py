@@ -337,10 +337,10 @@ def all_sweeps(output: Path, left_out: Callable[[InputError], None] | None = Non
             found.append(sweep_at(path.parent))
         except InputError as error:
             damaged.append(error)
-    for error in damaged:
+    for damage in damaged:
         if left_out is None or not found:
-            raise error
-        left_out(error)
+            raise damage
+        left_out(damage)
     return found
 
 
