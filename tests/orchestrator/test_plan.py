@@ -312,7 +312,7 @@ def test_a_benchmark_whose_tasks_depend_on_their_number_can_say_so(monkeypatch: 
     [
         ("lenet_300_100", {}, 1),
         ("lenet_300_100", {"device": "cuda"}, 32),
-        ("lenet_300_100", {"device": "cuda:1", "tasks_at_once": 3}, 3),
+        ("lenet_300_100", {"device": "cuda", "tasks_at_once": 3}, 3),
         ("lenet_300_100", {"tasks_at_once": 2}, 2),
         ("fc_1024_1024", {"device": "cuda"}, 14),
     ],
