@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -64,14 +65,13 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     if trials:
         written["search.csv"] = search_table(trials)
         texts, text = _searched(sweep, trials, folder)
-    name = sweep.config.name
+    name, completeness = sweep.config.name, _completeness(groups, states)
     pictures = {"accuracy_by_task": figures.accuracy_by_task(tasks, name)}
     if summary["num_learned"].nunique() > 1:
         pictures = {"accuracy_over_tasks": figures.accuracy_over_tasks(summary, name)} | pictures
     for more_tables, more_pictures in (_recovered(groups, states, name), _allocated(groups, states, name)):
         written |= more_tables
         pictures |= more_pictures
-    completeness = _completeness(groups, states)
     incomplete = sum(run_points < wanted for run_points, wanted in completeness)
     told = Page(
         sweep=sweep,
@@ -93,11 +93,17 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     }
     markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
     texts |= {"report.md": markdown, "report.html": render(told)}
+    files, trouble = _written(sweep, folder, written, pictures, texts)
+    return Report(folder, files, text, trouble)
+
+
+def _written(sweep: Sweep, folder: Path, *contents: Any) -> tuple[list[Path], str | None]:
+    """The files of `_write`; or none, and why."""
     try:
-        return Report(folder, _write(folder, written, pictures, texts), text)
+        return _write(folder, *contents), None
     except OSError as error:
-        why = f"{folder}: the report cannot be written ({error.strerror or error})"
-        return Report(folder, [], text, f"{why}; mend that, then: {sweep.command('report')}")
+        why = error.strerror or error
+        return [], f"{folder}: the report cannot be written ({why}); mend that, then: {sweep.command('report')}"
 
 
 _Made = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
