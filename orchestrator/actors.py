@@ -238,11 +238,12 @@ def _cause_of(error: RayActorError) -> dict[str, Any]:
     }
 
 
-def drive_trial(config: dict[str, Any], settings: dict[str, Any], num_workers: int, bundle: dict[str, float]) -> None:
+def drive_trial(config: dict[str, Any], settings: dict[str, Any], bundle: dict[str, float]) -> None:
     """A Ray Tune trial: run the group that `config` names, with workers of `bundle` resources each."""
     from ray import tune
 
     mine = settings[config["group"]]
+    num_workers = mine["environment"]["num_workers"]
     coordinator = RemoteCoordinator(mine)
     report: Callable[[dict[str, float]], None] = tune.report
     if not mine["search"]:

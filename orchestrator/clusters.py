@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.cluster_file import ClusterFile, NodeType, read_cluster_file
 from orchestrator.files import as_typed
+from orchestrator.plan import share_workers
 from orchestrator.sweep import Sweep, open_sweep
 
 SOUND, UNSOUND = 0, 2
@@ -39,9 +41,7 @@ def _described(kind: NodeType) -> str:
 def _room(found: ClusterFile, sweep: Sweep) -> list[str]:
     """What stands between a sweep and this cluster, if anything; else says how it fits."""
     resources = sweep.config.resources
-    needs = f"{resources.num_workers} workers of {resources.threads} CPU" + (
-        " and a GPU each" if resources.device == "cuda" else ""
-    )
+    each = f"workers of {resources.threads} CPU" + (" and a GPU each" if resources.device == "cuda" else "")
     room = found.num_workers(resources)
     if room is None:
         return [
@@ -49,12 +49,13 @@ def _room(found: ClusterFile, sweep: Sweep) -> list[str]:
         ]
     if room < resources.num_workers:
         return [
-            f"max_workers: {sweep.config.name} needs {needs} for a training group, and there is room for {room}; "
-            f"raise it, or set resources.num_workers={max(room, 1)}"
+            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each} for a training group, and there is "
+            f"room for {room}; raise it, or set resources.num_workers={max(room, 1)}"
         ]
-    num_groups = len(sweep.plan())
-    at_once = min(num_groups, room // resources.num_workers)
-    print(f"  {sweep.config.name}: {num_groups} training groups of {needs}: {at_once} at once")
+    shares = list(share_workers(sweep.plan(), resources.num_workers).values())
+    at_once = sum(taken <= room for taken in itertools.accumulate(shares))
+    sizes = " or ".join(map(str, sorted(set(shares))))
+    print(f"  {sweep.config.name}: {len(shares)} training groups of {sizes} {each}: {at_once} at once")
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
         print("  its GPUs would idle: resources.device is cpu; add resources.device=cuda")
     return []

@@ -29,7 +29,8 @@ PAPER = "paper"
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a sweep may use. `num_workers` per training group; each worker gets `threads` threads.
+    """What a sweep may use. `num_workers`: the most that a training group gets, of which one whose tasks wait for one
+    another leaves those to others that it cannot use; each worker gets `threads` threads.
 
     `state_mb`: megabytes of scores and optimiser state of masks that a worker keeps in memory in NNs; the
     rest is on disk. `deterministic` and `tf32` are for CUDA: algorithms that give the same bits each time, and

@@ -19,6 +19,7 @@ from orchestrator import environment
 from orchestrator.experiment import Experiment
 from orchestrator.files import write_atomically
 from orchestrator.keys import content_key
+from orchestrator.plan import Group
 from orchestrator.state import GroupState
 from supsup_core import RECIPE_VERSION
 from supsup_core.benchmarks import Task
@@ -48,9 +49,10 @@ _NUM_NOISE = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to spend: seconds of wall time, bytes of disk, bytes of memory over all workers."""
+    """What is left to spend: seconds of wall time on so many workers, bytes of disk, bytes of memory over them all."""
 
     seconds: float
+    num_workers: int
     disk_bytes: int
     memory_bytes: int
     basis: str
@@ -154,13 +156,12 @@ def _tried(experiment: Experiment) -> Trial:
     return Trial(per_batch * asked / batch, max(short - per_batch, 0.0), own, shared)
 
 
-def estimate_group(
-    experiment: Experiment, state: GroupState, left: tuple[int, int], total: int, num_workers: int
-) -> Estimate:
-    """The cost of what is left of one group. left: shards and evaluations to do; total: all its shards.
+def estimate_group(group: Group, state: GroupState, left: tuple[int, int], num_workers: int) -> Estimate:
+    """The cost of what is left of one group. left: shards and evaluations to do.
 
     Evaluations count by their measured mean, or as a tenth of a shard while none is known.
     """
+    experiment, (total, _) = group.experiment, group.size
     found = trial_of(experiment)
     trained = state.shard_seconds()
     per_shard = fmean(trained) if trained else found.beside + experiment.training.num_batches * found.per_batch
@@ -178,8 +179,10 @@ def estimate_group(
     source = experiment.benchmark.source()
     pixels = source.resident_images * math.prod(source.shape)
     kept = found.own + found.shared + 1024 + (0 if experiment.allocation is None else _STATE_BYTES * num_weights)
+    training = shards * per_shard
     return Estimate(
-        seconds=(shards * per_shard + evaluations * per_evaluation) / num_workers,
+        seconds=max(training / (group.width or num_workers), (training + evaluations * per_evaluation) / num_workers),
+        num_workers=num_workers,
         disk_bytes=shards * kept + evaluations * 4096,
         memory_bytes=num_workers * (_PROCESS_BYTES + bank + gradients + pixels + 24 * num_weights),
         basis=basis,

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.asked import Asked
 from orchestrator.config import Resources
 from orchestrator.ledger import FencedError
-from orchestrator.plan import Group
+from orchestrator.plan import Group, share_workers
 from orchestrator.sweep import Sweep, place_of
 from orchestrator.trial import LocalPool, drive, open_coordinator
 from supsup_core.errors import InputError, SupSupError
@@ -95,10 +95,12 @@ def take_stock(
 ) -> dict[str, dict[str, Any]]:
     """The settings of every group that has work left; while a search has any, of all its trials, by which the others
     are judged. Verifies every artifact that is there."""
-    num_workers = 1 if cluster is None else sweep.config.resources.num_workers
-    settings = {group.group_id: settings_of(sweep, group, environment, num_workers) for group in groups}
-    unfinished = {group_id: found for group_id, found in settings.items() if not _settled(found)}
-    return settings if unfinished and sweep.config.search is not None else unfinished
+    most = 1 if cluster is None else sweep.config.resources.num_workers
+    unfinished = [group for group in groups if not _settled(settings_of(sweep, group, environment, most))]
+    if unfinished and sweep.config.search is not None:
+        unfinished = list(groups)
+    shares = share_workers(unfinished, most)
+    return {group.group_id: settings_of(sweep, group, environment, shares[group.group_id]) for group in unfinished}
 
 
 def launch(
@@ -135,7 +137,7 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
     bundle = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device == "cuda":
         bundle["GPU"] = 1.0
-    num_workers = sweep.config.resources.num_workers
+    num_workers = {group_id: found["environment"]["num_workers"] for group_id, found in settings.items()}
     search, scheduler = sweep.config.search, None
     if search is not None:
         from orchestrator.early_stopping import LedgeredASHA
@@ -145,15 +147,16 @@ def run_ray(sweep: Sweep, settings: dict[str, dict[str, Any]], cluster: str) -> 
         scheduler = LedgeredASHA(search, num_tasks, stop_files)
     _configure_ray()
     threading.Thread(target=_load_ahead, name="loading", daemon=True).start()
-    with _connected(cluster, num_workers * sweep.config.resources.threads), tempfile.TemporaryDirectory() as scratch:
+    with _connected(cluster, sweep.config.resources), tempfile.TemporaryDirectory() as scratch:
         from ray import tune
 
         from orchestrator.actors import drive_trial
 
+        places = {group_id: _placement([bundle] * number) for group_id, number in num_workers.items()}
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(drive_trial, settings=settings, num_workers=num_workers, bundle=bundle),
-                _placement([bundle] * num_workers),
+                tune.with_parameters(drive_trial, settings=settings, bundle=bundle),
+                lambda config: places[config["group"]],
             ),
             param_space={"group": tune.grid_search(list(settings))},
             tune_config=tune.TuneConfig(scheduler=scheduler),
@@ -191,8 +194,8 @@ def _load_ahead() -> None:
 
 
 @contextlib.contextmanager
-def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
-    """Be connected to a Ray cluster for a while. `local`: one of this process's own, with room for `num_cpus`, quiet
+def _connected(cluster: str, resources: Resources) -> Iterator[None]:
+    """Be connected to a Ray cluster for a while. `local`: one of this process's own, with room for all workers, quiet
     and gone afterwards. InputError where there is none at the address, or its token is another."""
     import ray
 
@@ -200,7 +203,8 @@ def _connected(cluster: str, num_cpus: int) -> Iterator[None]:
     own: dict[str, Any] = {}
     if cluster == "local":
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that no actor ever takes
-        own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
+        num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
+        own = {"num_cpus": num_cpus, "include_dashboard": False}
         _keep_token_private()
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)

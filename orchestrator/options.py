@@ -14,7 +14,10 @@ ADDRESS = click.option(
     help="Run on the Ray cluster there (default: RAY_ADDRESS, else a Ray of its own on this machine).",
 )  # fmt: skip
 WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Workers per training group (resources.num_workers)."
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Workers per training group, at most (resources.num_workers).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

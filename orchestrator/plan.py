@@ -105,6 +105,14 @@ class Group:
         return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
 
     @property
+    def width(self) -> int | None:
+        """How many of its tasks can be trained at once; None: as many as there are workers, as in NNs, where workers
+        train ahead."""
+        if self.experiment.allocation is not None:
+            return None
+        return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
+
+    @property
     def size(self) -> tuple[int, int]:
         """The number of shards to train, and of evaluations."""
         allocation = self.experiment.allocation
@@ -173,6 +181,17 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
         group_id = training_id(run.experiment)
         grouped.setdefault(group_id, {}).setdefault(run.run_id, run)
     return [_group(group_id, tuple(members.values())) for group_id, members in grouped.items()]
+
+
+def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
+    """How many workers each of these groups gets, of the `most` that a sweep lets one have.
+
+    A group that cannot train on so many at once leaves the rest to others of its kind, which then run beside it. What
+    all of those together leave is spread over them, for evaluations.
+    """
+    narrow = sum(group.width is not None and group.width < most for group in groups)
+    share = most // max(1, narrow)
+    return {group.group_id: most if group.width is None else min(most, max(group.width, share)) for group in groups}
 
 
 def _group(group_id: str, runs: tuple[Run, ...]) -> Group:

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from orchestrator.config import PAPER, scales_of
 from orchestrator.durations import duration
 from orchestrator.estimate import Estimate, estimate_group
-from orchestrator.plan import Group
+from orchestrator.plan import Group, share_workers
 from orchestrator.progress import line
 from orchestrator.state import GroupState, read_states
 from orchestrator.status import SweepStatus, sweep_status
@@ -31,13 +31,12 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
     groups = sweep.plan()
     states = read_states(sweep)
     there = set(replace(sweep, patience=ASKING_SECONDS).store)
-    forecasts = [_forecast(sweep, group, states.get(group.group_id, GroupState()), there) for group in groups]
-    total, workers = _total(sweep, [forecast.cost for forecast in forecasts])
+    forecasts = _forecasts(sweep, groups, states, there)
+    total = _total(sweep, [forecast.cost for forecast in forecasts])
     if as_json:
         node = {
             "sweep_id": sweep.sweep_id,
             "output": str(sweep.output),
-            "num_workers": workers,
             "estimate": asdict(total),
             "groups": [asdict(forecast) for forecast in forecasts],
         }
@@ -53,7 +52,7 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool) -> int:
         for name in forecast.runs:
             print(f"    {name}")
     print(
-        f"estimated: {duration(total.seconds)} on {workers} workers ({total.basis}), "
+        f"estimated: {duration(total.seconds)} on {total.num_workers} workers ({total.basis}), "
         f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
     )
     print(f"output: {sweep.output}")
@@ -124,16 +123,16 @@ def list_sweeps(folder: Path) -> int:
             try:
                 found = open_sweep(file, [f"scale={scale}"])
                 groups = found.plan()
-                workers = found.config.resources.num_workers
-                costs = [estimate_group(g.experiment, GroupState(), g.size, g.size[0], workers) for g in groups]
+                shares = share_workers(groups, found.config.resources.num_workers)
+                costs = [estimate_group(g, GroupState(), g.size, shares[g.group_id]) for g in groups]
             except InputError as error:
                 print(f"  {scale:6} not here: {str(error).removeprefix(f'{file.absolute()}: ')}")
                 continue
-            total, workers = _total(found, costs)
+            total = _total(found, costs)
             tasks = sum(group.size[0] for group in groups)
             print(
                 f"  {scale:6} {sum(len(group.runs) for group in groups)} runs, {tasks} tasks to train: "
-                f"{duration(total.seconds)} on {workers} workers, {total.disk_bytes / 1e6:.0f} MB of disk, "
+                f"{duration(total.seconds)} on {total.num_workers} workers, {total.disk_bytes / 1e6:.0f} MB of disk, "
                 f"{total.memory_bytes / 1e9:.1f} GB of memory",
                 flush=True,
             )
@@ -161,37 +160,57 @@ class _Forecast:
     cost: Estimate
 
 
-def _forecast(sweep: Sweep, group: Group, state: GroupState, there: Set[str]) -> _Forecast:
-    shards, evaluations = group.size
-    if group.experiment.allocation is None:
-        trained = sum(shard.key in there for shard in group.shards)
-        tested = sum(item.key in state.evaluated or item.key in there for item in group.evaluations)
-    else:
-        trained, tested = state.done_shards(), state.done_evaluations()
-    left = (shards - trained, evaluations - tested)
-    workers = sweep.config.resources.num_workers
-    return _Forecast(
-        group_id=group.group_id,
-        seed=group.experiment.seed,
-        runs=[run.name for run in group.runs],
-        shards=shards,
-        shards_done=trained,
-        evaluations=evaluations,
-        evaluations_done=tested,
-        cost=estimate_group(group.experiment, state, left, shards, workers),
-    )
+def _forecasts(
+    sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState], there: Set[str]
+) -> list[_Forecast]:
+    """`there`: the keys of all that is in the sweep's store."""
+    states = {group.group_id: states.get(group.group_id, GroupState()) for group in groups}
+    done = {group.group_id: _done(group, states[group.group_id], there) for group in groups}
+    unfinished = [group for group in groups if done[group.group_id] != group.size]
+    shares = share_workers(unfinished, sweep.config.resources.num_workers)
+    found = []
+    for group in groups:
+        (shards, evaluations), (trained, tested) = group.size, done[group.group_id]
+        left = (shards - trained, evaluations - tested)
+        forecast = _Forecast(
+            group_id=group.group_id,
+            seed=group.experiment.seed,
+            runs=[run.name for run in group.runs],
+            shards=shards,
+            shards_done=trained,
+            evaluations=evaluations,
+            evaluations_done=tested,
+            cost=estimate_group(group, states[group.group_id], left, shares.get(group.group_id, 1)),
+        )
+        found.append(forecast)
+    return found
 
 
-def _total(sweep: Sweep, costs: Sequence[Estimate]) -> tuple[Estimate, int]:
-    """What all groups cost, as many at once as this machine has room for, and the workers that are then at work."""
+def _done(group: Group, state: GroupState, there: Set[str]) -> tuple[int, int]:
+    """How many shards and evaluations of a group are there already."""
+    if group.experiment.allocation is not None:
+        return state.done_shards(), state.done_evaluations()
+    trained = sum(shard.key in there for shard in group.shards)
+    return trained, sum(item.key in state.evaluated or item.key in there for item in group.evaluations)
+
+
+def _total(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
+    """What all groups cost, as many at once as this machine has room for."""
     resources = sweep.config.resources
     slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads
-    room = max(1, slots // resources.num_workers)
-    at_once = min(room, sum(cost.seconds > 0 for cost in costs) or 1)
-    total = Estimate(
-        seconds=max(sum(cost.seconds for cost in costs) / at_once, *(cost.seconds for cost in costs)),
+    slots = max(slots, resources.num_workers)
+    left = [cost for cost in costs if cost.seconds > 0] or costs[:1]
+    widest = max(cost.num_workers for cost in left)
+    workers = min(slots // widest * widest, sum(cost.num_workers for cost in left))
+    memory, taken = 0, 0
+    for cost in sorted(left, key=lambda cost: cost.memory_bytes, reverse=True):
+        if taken + cost.num_workers <= workers:
+            taken += cost.num_workers
+            memory += cost.memory_bytes
+    return Estimate(
+        seconds=max(sum(cost.seconds * cost.num_workers for cost in left) / workers, *(cost.seconds for cost in left)),
+        num_workers=workers,
         disk_bytes=sum(cost.disk_bytes for cost in costs),
-        memory_bytes=sum(sorted(cost.memory_bytes for cost in costs)[-at_once:]),
+        memory_bytes=memory,
         basis=costs[0].basis,
     )
-    return total, resources.num_workers * at_once

@@ -18,15 +18,16 @@ from orchestrator.store import CorruptArtifactError
 class TaskCoordinator(Coordinator):
     """Tasks are trained in order, each once its parents are. An evaluation follows once the tasks it needs are all
     trained, before any further task, so that a long run's curve grows with it. Only where a task waits for the one
-    before, and training is what takes longest however many workers there are, is it left to those with nothing to
-    train; but in a search, which judges by it."""
+    before, and there is more than one worker, is it left to those with nothing to train; but in a search, which judges
+    by it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
         self._shards = {shard["key"]: shard for shard in self._group["shards"]}
         self._keys = [shard["key"] for shard in self._group["shards"]]
         self._at_once: int = settings["tasks_at_once"]
-        self._tests_first = self._is_trial or not any(shard["parents"] for shard in self._group["shards"])
+        waiting = any(shard["parents"] for shard in self._group["shards"])
+        self._tests_first = self._is_trial or self._num_workers == 1 or not waiting
         self._abandoned: set[str] = set()
         self._cut()
         self._trained = Prefix(self._keys)

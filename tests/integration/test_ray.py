@@ -36,6 +36,19 @@ def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable
     assert next(tables[0]).read_text() == next(tables[1]).read_text()
 
 
+def test_runs_whose_tasks_wait_for_one_another_go_on_side_by_side(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    psp = {"scenario": "GG", "method": {"name": "psp"}, "training": {"num_batches": 800}, "benchmark": _tasks(5)}
+    code, out, err = call("sweep", sweep_file(**psp, inference={}, seeds=[0, 1]))
+    assert code == 0, err
+    assert "10/10 shards" in out
+    rows = trained(tmp_path / "runs")
+    assert {row["worker"] for row in rows} == {0}
+    spans = [(own[0]["started_ms"], own[-1]["started_ms"] + 1000 * own[-1]["seconds"]) for own in (rows[:5], rows[5:])]
+    assert max(begun for begun, _ in spans) < min(ended for _, ended in spans)
+
+
 def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -87,9 +87,12 @@ def test_what_is_wrong_is_told_with_its_key(
 
 def test_a_sweep_is_held_against_the_cluster(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(seeds=[0, 1, 2])
-    found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=4")
+    asked = ["resources.device=cuda", "resources.num_workers=4"]
+    found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=4")
     assert found.code == 0
     assert "3 training groups of 4 workers of 1 CPU and a GPU each: 2 at once" in found.out
+    found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=2")
+    assert "3 training groups of 2 workers of 1 CPU and a GPU each: 3 at once" in found.out
     found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=9")
     assert found.code == 2
     assert "there is room for 8" in found.err

@@ -283,17 +283,26 @@ def test_a_process_loads_only_what_it_needs(group: dict[str, Any], opened: str, 
 
 
 @pytest.mark.parametrize(
-    ("transfer", "order"),
-    [("none", ["train", "evaluate", "train", "train"]), ("masks", ["train", "train", "train", "evaluate"])],
+    ("transfer", "num_workers", "order"),
+    [
+        ("none", 1, ["train", "evaluate", "train", "train"]),
+        ("masks", 1, ["train", "evaluate", "train", "train"]),
+        ("masks", 2, ["train", "train", "train", "evaluate"]),
+    ],
 )
-def test_a_curve_grows_with_the_run_unless_each_task_waits_for_the_one_before(
-    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transfer: str, order: list[str]
+def test_a_curve_grows_with_the_run_unless_it_would_keep_the_next_task_waiting(
+    sweep_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    transfer: str,
+    num_workers: int,
+    order: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     method = {"name": "supsup", "transfer": transfer}
     sweep = open_sweep(sweep_file(training={"num_batches": 5}, method=method, evaluation={"at": [1, 3]}), [])
     (planned,) = sweep.plan()
-    pool = run(settings_of(sweep, planned, describe(tmp_path), 1), [])
+    pool = run(settings_of(sweep, planned, describe(tmp_path), num_workers), [])
     assert [kind for kind, _ in done(pool)] == [*order, *["evaluate"] * 3]
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from orchestrator.config import Resources
 from orchestrator.experiment import build_experiment
 from orchestrator.launcher import tasks_at_once
-from orchestrator.plan import Run, make_plan, shard_keys
+from orchestrator.plan import Run, make_plan, shard_keys, share_workers
 from orchestrator.sweep import open_sweep
 
 NODE: dict[str, Any] = {
@@ -332,3 +332,31 @@ def test_thousands_of_tasks_are_planned_at_once() -> None:
     (group,) = make_plan([Run(build_experiment(node, 0), {})])
     assert time.perf_counter() - started < 5
     assert len({item.key for item in group.evaluations}) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("methods", "most", "shares"),
+    [
+        (["supsup", "psp"], 2, [2, 2]),
+        (["psp"], 8, [8]),
+        (["psp", "psp"], 8, [4, 4]),
+        (["psp", "supsup", "psp", "psp"], 2, [1, 2, 1, 1]),
+        (["supsup"] * 3, 4, [4, 4, 4]),
+        (["supsup"] * 3, 64, [21, 21, 21]),
+        (["supsup"] * 20, 64, [5] * 20),
+        (["psp", "supsup"], 64, [32, 32]),
+        (["nns", "psp", "psp"], 64, [64, 32, 32]),
+        ([], 3, []),
+    ],
+)
+def test_a_group_leaves_the_workers_that_it_cannot_train_on_to_others(
+    methods: list[str], most: int, shares: list[int]
+) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "supsup": {},
+        "psp": {"scenario": "GG", "method": {"name": "psp"}},
+        "nns": {"scenario": "NNs", "stream": {"segment_batches": 30}, "allocation": {"name": "outlier"}, "budget": {}},
+    }
+    runs = [Run(build_experiment({**NODE, **changes[name]}, seed), {}) for seed, name in enumerate(methods)]
+    groups = make_plan(runs)
+    assert list(share_workers(groups, most).values()) == shares
