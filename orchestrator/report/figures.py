@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers too."""
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vPX*<"
 _STYLES = ("-", "--", ":", "-.")
+"""As many of each as share no divisor with the others', so that lines of one colour differ in all else."""
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
