@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.config import Resources
+from orchestrator.estimate import estimate_group
 from orchestrator.experiment import build_experiment
 from orchestrator.launcher import tasks_at_once
 from orchestrator.plan import Run, make_plan, shard_keys, share_workers
+from orchestrator.state import GroupState
 from orchestrator.sweep import open_sweep
 
 NODE: dict[str, Any] = {
@@ -360,3 +362,11 @@ def test_a_group_leaves_the_workers_that_it_cannot_train_on_to_others(
     runs = [Run(build_experiment({**NODE, **changes[name]}, seed), {}) for seed, name in enumerate(methods)]
     groups = make_plan(runs)
     assert list(share_workers(groups, most).values()) == shares
+
+
+@pytest.mark.parametrize(("method", "faster"), [("supsup", 4), ("psp", 1)])
+def test_more_workers_are_expected_to_train_faster_only_where_tasks_do_not_wait(method: str, faster: int) -> None:
+    node = {**NODE, "scenario": "GG", "method": {"name": method}}
+    (group,) = make_plan([Run(build_experiment(node, 0), {})])
+    one, four = (estimate_group(group, GroupState(), (4, 0), workers).seconds for workers in (1, 4))
+    assert one == pytest.approx(faster * four)
