@@ -11,7 +11,7 @@ run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
 
 test: check  ## all that CI runs
-	$(PYTEST) -n 3 tests/orchestrator tests/integration tests/chaos tests/browser
+	$(PYTEST) -n 3 tests --ignore=tests/supsup_core
 
 check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	$(BIN)/ruff check .
@@ -21,7 +21,7 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	@$(BIN)/python -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)" 2>/dev/null \
 	  && reached=yes || reached=no; \
 	if [ $$reached = yes ]; then $(MAKE) --no-print-directory audit; else echo "no audit: PyPI cannot be reached"; fi
-	$(PYTEST) -n 2 tests/core
+	$(PYTEST) -n 2 tests/supsup_core
 
 audit: $(READY)  ## known vulnerabilities of all that is pinned
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off

@@ -26,10 +26,10 @@ import psutil
 import torch
 
 from bench.waiting import serve
-from orchestrator import environment
-from orchestrator.launcher import settings_of
-from orchestrator.sweep import open_sweep
-from orchestrator.trial import CoordinatorLike, WorkerPool, drive, open_coordinator
+from orchestrator.base import environment
+from orchestrator.execution.drive import CoordinatorLike, WorkerPool, drive, open_coordinator
+from orchestrator.execution.launch import settings_of
+from orchestrator.sweeps.sweep import open_sweep
 
 PROCESSES = 4
 

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import LedgerReader
-from orchestrator.state import GroupState
-from orchestrator.sweep import find_sweep
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.sweeps.sweep import find_sweep
 
 LAST = 100
 """Decisions whose latency is told: the last, with the most masks."""

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orchestrator.loading import LoadedRun, load_run
-from orchestrator.sweep import find_sweep
+from orchestrator.results.loaded_run import LoadedRun, load_run
+from orchestrator.sweeps.sweep import find_sweep
 from supsup_core import seeding
-from supsup_core.confidence import Confidence, confidence
+from supsup_core.evaluation.confidence import Confidence, confidence
 
 IMAGES = 1000
 OBJECTIVES = ("entropy", "max_logit", "energy")

@@ -12,12 +12,13 @@ import time
 import numpy as np
 import torch
 
-from supsup_core.inference import ALLOCATION_TESTS, OBJECTIVES
+from supsup_core.inference import OBJECTIVES
 from supsup_core.masks import codec
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
-from supsup_core.nns import Allocator, Decision
-from supsup_core.training import TrainingRecipe
+from supsup_core.nns.allocation_tests import ALLOCATION_TESTS
+from supsup_core.nns.allocator import Allocator, Decision
+from supsup_core.training.loop import TrainingRecipe
 
 ROUNDS, IMAGES = 9, 128
 PROBLEM = Problem(NETS["lenet_300_100"](num_outputs=500), (784,), 10, TrainingRecipe(), seed=0)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from supsup_core.benchmarks.augmentation import resized_crop_and_flip
-from supsup_core.benchmarks.base import Dataset, Images
-from supsup_core.benchmarks.image_files import SUFFIXES, ImageFile, square
+from supsup_core.datasets.augmentation import resized_crop_and_flip
+from supsup_core.datasets.base import Dataset, Images
+from supsup_core.datasets.image_files import SUFFIXES, ImageFile, square
 
 ROUNDS, BATCH, GPU_RATE = 5, 64, 1000
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from bench.timing import alternate, medians
-from supsup_core.kernels import input_gradient, linear, weight_gradient
+from supsup_core.kernels.matmul import input_gradient, linear, weight_gradient
 
 WIDTHS, BATCH = ((784, 300), (300, 100), (100, 100)), 128
 

@@ -27,7 +27,7 @@ from mlflow.entities import Metric
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from orchestrator.tracking import tracking_uri
+from orchestrator.tracking.mlflow_writer import tracking_uri
 
 SUPSUP = [sys.executable, "-m", "orchestrator.cli"]
 

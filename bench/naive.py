@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from supsup_core.benchmarks import BENCHMARKS
+from supsup_core.tasks import BENCHMARKS
 
 WIDTHS = (784, 300, 100, 100)
 NUM_LABELS, BATCH = 10, 128

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import LedgerReader
+from orchestrator.records.ledger import LedgerReader
 
 ROUNDS, TASKS = 3, 12
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import LedgerReader
+from orchestrator.records.ledger import LedgerReader
 
 ROUNDS, TASKS = 3, 20
 

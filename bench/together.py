@@ -8,8 +8,8 @@ from bench.timing import alternate, medians, ratio
 from supsup_core.masks import Threshold, draw_scores
 from supsup_core.masks.edge_popup import Each
 from supsup_core.nets import NETS, draw_weights
-from supsup_core.parametrizations import Scored
-from supsup_core.training import Step, TrainingRecipe
+from supsup_core.training.loop import Step, TrainingRecipe
+from supsup_core.training.parametrizations import Scored
 
 TOGETHER, BATCH, STEPS = 8, 128, 10
 

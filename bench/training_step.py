@@ -16,11 +16,11 @@ from torch import Tensor
 from bench.floor import products
 from bench.naive import Subnet
 from bench.timing import alternate, medians, ratio
-from supsup_core.kernels import Precision
+from supsup_core.kernels.matmul import Precision
 from supsup_core.masks import Threshold, draw_scores
 from supsup_core.nets import NETS, draw_weights
-from supsup_core.parametrizations import Scored
-from supsup_core.training import Step, TrainingRecipe
+from supsup_core.training.loop import Step, TrainingRecipe
+from supsup_core.training.parametrizations import Scored
 
 STEPS, BATCH = 100, 128
 NET = NETS["lenet_300_100"](num_outputs=100)

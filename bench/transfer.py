@@ -22,12 +22,13 @@ from pathlib import Path
 
 import torch
 
-from supsup_core.benchmarks import BENCHMARKS, Dataset
-from supsup_core.kernels import set_algorithms
+from supsup_core.datasets import Dataset
+from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import METHODS, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import NETS
-from supsup_core.training import TrainingRecipe
+from supsup_core.tasks import BENCHMARKS
+from supsup_core.training.loop import TrainingRecipe
 
 BASE = {
     "name": "image_folder", "folder": "cifar10-jpeg", "num_classes": 10, "side": 32,

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import LedgerReader
-from orchestrator.store import ArtifactStore
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.ledger import LedgerReader
 
 ROUNDS, TASKS, MANY = 3, 40, 100
 

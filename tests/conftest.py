@@ -17,11 +17,13 @@ import pytest
 import torch
 import yaml
 
-from orchestrator import cli, tracking
-from supsup_core.benchmarks import BENCHMARKS, Dataset
+from orchestrator.cli import main
+from orchestrator.tracking import mlflow_writer
+from supsup_core.datasets import Dataset
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
-from supsup_core.training import TrainingRecipe
+from supsup_core.tasks import BENCHMARKS
+from supsup_core.training.loop import TrainingRecipe
 from tests.object_store import ObjectStore
 
 torch.set_num_threads(1)
@@ -116,7 +118,7 @@ def give_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
     (built / "mlflow").mkdir()
     import mlflow
 
-    tracking.create_database(mlflow, built)
+    mlflow_writer.create_database(mlflow, built)
 
     def give(output: Path) -> None:
         path = output / "mlflow" / "mlflow.db"
@@ -136,7 +138,7 @@ def supsup(
 ) -> Iterator[Callable[..., Result]]:
     """Run a supsup command in this process, in tmp_path, with a home of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "create_database", lambda mlflow, output: give_database(output))
+    monkeypatch.setattr(mlflow_writer, "create_database", lambda mlflow, output: give_database(output))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -144,7 +146,7 @@ def supsup(
         monkeypatch.setattr(sys, "argv", ["supsup", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         out, err = capfd.readouterr()
         return Result(int(ended.value.code or 0), out, err)
 

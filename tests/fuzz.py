@@ -21,12 +21,12 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["orchestrator", "supsup_core"]):
-    from orchestrator.cluster_file import read_cluster_file
-    from orchestrator.config import read_sweep
-    from orchestrator.ledger import LedgerReader, LedgerWriter, open_ledger
-    from orchestrator.state import GroupState
-    from orchestrator.store import ArtifactStore
-    from orchestrator.sweep import sweep_at
+    from orchestrator.cluster.cluster_file import read_cluster_file
+    from orchestrator.records.artifact_store import ArtifactStore
+    from orchestrator.records.group_state import GroupState
+    from orchestrator.records.ledger import LedgerReader, LedgerWriter, open_ledger
+    from orchestrator.spec.sweep_config import read_sweep
+    from orchestrator.sweeps.sweep import sweep_at
     from supsup_core.errors import CorruptError, SupSupError
     from supsup_core.masks import codec
 

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import mlflow
 import psutil
 
-from orchestrator.ledger import LedgerReader
-from orchestrator.mask_trainer import read_mask
-from orchestrator.state import GroupState
-from orchestrator.store import ArtifactStore
-from orchestrator.tracking import tracking_uri
+from orchestrator.nns.mask_trainer import read_mask
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.tracking.mlflow_writer import tracking_uri
 
 Found = TypeVar("Found", bound=Collection[Any])
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from supsup_core.autograd import without_gradients
 from supsup_core.errors import InputError
 from supsup_core.methods.base import Learner, Recalled
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
+from supsup_core.training.autograd import without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -41,7 +41,7 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """Bits select among a vector's numbers. On a CPU this beats `multiplied` however many vectors there are."""
-    from supsup_core.compiled import LANES, PICKS
+    from supsup_core.kernels.compiled import LANES, PICKS
 
     alone = selected_by_picking if PICKS else selected_by_planes
     found = []
@@ -53,7 +53,7 @@ def selected(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 def selected_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """`selected` one vector after the other, a bit of every byte at a time, on any processor."""
-    from supsup_core.compiled import add_inner_products
+    from supsup_core.kernels.compiled import add_inner_products
 
     num_blocks = -(-rows.shape[1] // _BLOCK)
     padded = torch.zeros(num_blocks * _BLOCK * 8)
@@ -67,7 +67,7 @@ def selected_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 def selected_by_picking(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """`selected` one vector after the other, a few bits of many masks side by side; needs AVX2 or AVX-512."""
-    from supsup_core.compiled import PICKED, add_products_by_picking
+    from supsup_core.kernels.compiled import PICKED, add_products_by_picking
 
     ends = _ends(rows, 4 * PICKED)
     out = np.zeros((len(vectors), len(rows)))
@@ -78,7 +78,7 @@ def selected_by_picking(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 def selected_together(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """`selected` up to LANES vectors side by side, half a byte of a mask at a time."""
-    from supsup_core.compiled import LANES, add_products_together
+    from supsup_core.kernels.compiled import LANES, add_products_together
 
     out = np.zeros((len(rows), LANES))
     add_products_together(rows, _ends(rows, 8), vectors.contiguous().numpy(), out)

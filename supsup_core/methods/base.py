@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 
 from supsup_core import seeding
-from supsup_core.autograd import without_gradients
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
-from supsup_core.parametrizations import Dense, Fixed, Parametrization
 from supsup_core.registry import Registry
-from supsup_core.training import (
+from supsup_core.tasks.base import Task
+from supsup_core.training.autograd import without_gradients
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.loop import (
     NUM_POINTS,
     LossCurve,
     LossGradients,
@@ -29,6 +28,7 @@ from supsup_core.training import (
     restore,
     train,
 )
+from supsup_core.training.parametrizations import Dense, Fixed, Parametrization
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import torch
 
 from supsup_core import seeding
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -26,7 +24,9 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer, Objective, draw_uniform
-from supsup_core.parametrizations import RankOne
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.parametrizations import RankOne
 
 if TYPE_CHECKING:
     from torch import Tensor

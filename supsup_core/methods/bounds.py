@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.methods.base import (
     METHODS,
     SHARED,
@@ -25,6 +23,8 @@ from supsup_core.methods.base import (
     named,
     taken,
 )
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

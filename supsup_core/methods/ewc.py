@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from supsup_core import seeding
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -31,7 +29,9 @@ from supsup_core.methods.base import (
 )
 from supsup_core.methods.bounds import HeadsLearner
 from supsup_core.nets.base import Layer
-from supsup_core.parametrizations import Anchored
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.parametrizations import Anchored
 
 if TYPE_CHECKING:
     from torch import Tensor

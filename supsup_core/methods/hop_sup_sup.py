@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.inference.hopfield import Recovered, Recovery, sign, storkey
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import (
     METHODS,
@@ -26,8 +23,11 @@ from supsup_core.methods.base import (
     WeightsLearner,
     fit,
 )
+from supsup_core.methods.hopfield_memory import Recovered, Recovery, sign, storkey
 from supsup_core.nets.base import Layer, Objective
-from supsup_core.parametrizations import Fixed, Scored
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.parametrizations import Fixed, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from supsup_core import seeding
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -30,7 +28,9 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer
-from supsup_core.training import Step, train
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.loop import Step, train
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,6 @@ import numpy as np
 import safetensors
 import torch
 
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import (
@@ -34,7 +32,9 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer
-from supsup_core.parametrizations import Dense, Scored
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.parametrizations import Dense, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor

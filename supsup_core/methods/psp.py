@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from supsup_core import seeding
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -30,6 +28,8 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import InputError
 from supsup_core.methods.base import (
     METHODS,
@@ -24,7 +22,9 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.methods.bounds import HeadsLearner
-from supsup_core.parametrizations import Dense, Fixed
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.parametrizations import Dense, Fixed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
-from supsup_core.benchmarks.base import Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
 from supsup_core.methods.base import (
@@ -29,8 +27,10 @@ from supsup_core.methods.base import (
     taken,
 )
 from supsup_core.nets.base import Layer, Objective
-from supsup_core.parametrizations import Scored
-from supsup_core.training import NUM_POINTS, LossCurve, Step, batch_order, train, train_together
+from supsup_core.tasks.base import Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, train, train_together
+from supsup_core.training.parametrizations import Scored
 
 if TYPE_CHECKING:
     from torch import Tensor

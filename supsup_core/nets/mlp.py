@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from supsup_core.autograd import without_gradients
-from supsup_core.kernels import input_gradient, linear, weight_gradient
+from supsup_core.kernels.matmul import input_gradient, linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
+from supsup_core.training.autograd import without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor

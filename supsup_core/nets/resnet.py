@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from supsup_core.autograd import without_gradients
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net, mapped_gradients
+from supsup_core.training.autograd import without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor

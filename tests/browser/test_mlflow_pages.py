@@ -19,7 +19,7 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 
-from orchestrator.tracking import tracking_uri
+from orchestrator.tracking.mlflow_writer import tracking_uri
 
 
 class Pages:

@@ -20,10 +20,10 @@ from typing import Any
 
 import psutil
 
-from orchestrator import store
-from orchestrator.stream_coordinator import StreamCoordinator
-from orchestrator.stream_round import Round
-from orchestrator.worker import Worker
+from orchestrator.execution.worker import Worker
+from orchestrator.nns.coordinator import StreamCoordinator
+from orchestrator.nns.round import Round
+from orchestrator.records import artifact_store
 from supsup_core.methods import supsup
 
 POINTS: dict[str, tuple[str, ...]] = {
@@ -116,7 +116,7 @@ def _arm_coordinator() -> None:
 
 
 def _arm_worker() -> None:
-    run, train, write = Worker.run, supsup.ScoreTrainee.train, store.write_atomically
+    run, train, write = Worker.run, supsup.ScoreTrainee.train, artifact_store.write_atomically
     before = {"decide": "deciding", "save": "saving", "evaluate": "evaluating"}
 
     def run_and_fire(self: Any, job: dict[str, Any]) -> Any:
@@ -138,7 +138,7 @@ def _arm_worker() -> None:
 
     Worker.run = run_and_fire  # type: ignore[method-assign]
     supsup.ScoreTrainee.train = train_and_fire  # type: ignore[method-assign]
-    store.write_atomically = write_and_fire
+    artifact_store.write_atomically = write_and_fire
 
 
 if _FOLDER is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.ledger import LedgerReader
+from orchestrator.records.ledger import LedgerReader
 from tests.chaos.conftest import Nodes
 from tests.chaos.test_kill import assert_same
 from tests.outputs import kill_all, nns_science, the_ledger, trained, wait_for

@@ -11,24 +11,15 @@ from typing import Any
 import pytest
 import s3fs
 
-from orchestrator import commands
-from orchestrator.launcher import prepare_data
-from orchestrator.sweep import all_sweeps
+from orchestrator.cli import run_sweep
+from orchestrator.execution.launch import prepare_data
+from orchestrator.sweeps.sweep import all_sweeps
 from tests.chaos import test_kill
 from tests.chaos.conftest import Nodes
 from tests.chaos.test_cluster import NNS as STREAMS
 from tests.chaos.test_cluster import SHARDS, committed
 from tests.object_store import ObjectStore
-from tests.outputs import (
-    kill_all,
-    nns_science,
-    run_statuses,
-    scientific_points,
-    tables,
-    the_ledger,
-    trained,
-    wait_for,
-)
+from tests.outputs import kill_all, nns_science, run_statuses, scientific_points, tables, the_ledger, trained, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -180,7 +171,7 @@ def test_a_command_that_was_replaced_stops(
             wait_for(lambda: snapshots() != before)
             overtaken.append(True)
 
-    monkeypatch.setattr(commands, "prepare_data", dawdle)
+    monkeypatch.setattr(run_sweep, "prepare_data", dawdle)
     file = sweep_file(**test_kill.sweep(40), snapshot_every=0.2)
     process = launch("sweep", file, f"storage={url}", "--local")
     wait_for(lambda: trained(tmp_path / "runs"))

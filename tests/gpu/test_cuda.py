@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.worker import Worker
-from supsup_core.benchmarks import BENCHMARKS, Dataset
+from orchestrator.execution.worker import Worker
+from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
-from supsup_core.kernels import set_algorithms
+from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.methods.base import WeightsLearner, accuracy, norms_of
 from supsup_core.nets import NETS
-from supsup_core.training import TrainingRecipe
+from supsup_core.tasks import BENCHMARKS
+from supsup_core.training.loop import TrainingRecipe
 
 pytestmark = [
     pytest.mark.gpu,

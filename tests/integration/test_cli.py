@@ -66,8 +66,8 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
 
 
 WHAT_IS_LOADED = """
-import sys, orchestrator.cli
-try: orchestrator.cli.main()
+import sys, orchestrator.cli.main
+try: orchestrator.cli.main.main()
 finally: print(*[name for name in ("torch", "numpy") if f"{name}.linalg" in sys.modules] or ["neither"])
 """
 
@@ -289,7 +289,7 @@ def test_evaluations_that_differ_in_any_key_are_rows_of_their_own(
 def test_an_mlflow_store_that_fails_costs_neither_results_nor_report(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking.mlflow_writer import Tracker
 
     def unreachable(self: Any) -> None:
         raise OSError("the tracking store is away")

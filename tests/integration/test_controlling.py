@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import trial
-from orchestrator.trial import WorkerPool, drive
+from orchestrator.execution.drive import WorkerPool, drive
 from tests.outputs import artifacts, the_ledger, trained, wait_for
 
 Command = Callable[..., Any]
@@ -186,7 +185,7 @@ class Books:
 
 
 def test_a_job_that_takes_far_longer_than_others_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("orchestrator.execution.drive.STALLED_SECONDS", 0.05)
     pool = SlowPool()
     books = Books(pool)
     drive(books, pool, lambda progress: None)

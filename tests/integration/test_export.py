@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.exporting import ExportedRun, export_run
-from orchestrator.ledger import LedgerReader
-from orchestrator.loading import load_run
-from orchestrator.state import GroupState
-from orchestrator.sweep import find_sweep
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.results.exported_run import ExportedRun, export_run
+from orchestrator.results.loaded_run import load_run
+from orchestrator.sweeps.sweep import find_sweep
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.evaluation import order_of_test_images
+from supsup_core.evaluation.protocol import order_of_test_images
 
 Command = Callable[..., Any]
 

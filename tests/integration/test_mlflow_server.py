@@ -123,7 +123,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
 def test_a_server_that_never_answers_costs_no_result(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.monitor.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("orchestrator.tracking.monitor.PATIENCE_SECONDS", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.state import read_states
-from orchestrator.sweep import find_sweep
+from orchestrator.records.group_state import read_states
+from orchestrator.sweeps.sweep import find_sweep
 from tests.outputs import wait_for
 
 Call = Callable[..., tuple[int, str, str]]

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.config import scales_of
-from orchestrator.sweep import open_sweep
+from orchestrator.spec.sweep_config import scales_of
+from orchestrator.sweeps.sweep import open_sweep
 
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from supsup_core import seeding
-from supsup_core.benchmarks import BENCHMARKS, Benchmark, Dataset, Task
-from supsup_core.checkpoint import NOWHERE, Checkpoint
+from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES, RULES, Rule
 from supsup_core.methods import METHODS, Dependence, Learned, Learner, Method, Problem, States
 from supsup_core.nets import NETS, Layer, Net
 from supsup_core.nets.base import Objective
+from supsup_core.tasks import BENCHMARKS, Benchmark, Task
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
 
 @NETS.register("toy_net")

@@ -1,0 +1,1 @@
+"""Small things without a subject: files, locks, content keys, wording, the environment."""

@@ -1,0 +1,1 @@
+"""What coordinators and workers tell each other, and the coordinator of given tasks."""

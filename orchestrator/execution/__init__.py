@@ -1,0 +1,1 @@
+"""A training group's way through Ray."""

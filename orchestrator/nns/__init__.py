@@ -1,0 +1,1 @@
+"""Scenario NNs: rounds of decisions where no task identity is given."""

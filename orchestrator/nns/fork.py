@@ -1,0 +1,176 @@
+"""Forking NNs runs: another run that starts from what one had committed after so many tasks.
+
+The fork has a sweep, ledgers and files of its own. Masks that its origin still has as they were then are
+linked; the others are made again from their segments, to the same bits, before the first round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.nns.mask_versions import Lineages, due_point
+from orchestrator.records.group_state import GroupState, read_state
+from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
+from orchestrator.spec.sweep_config import overlap, parse_overrides, with_overrides
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.training_groups import VARIANT, Group, mask_id
+from supsup_core.errors import InputError
+from supsup_core.evaluation.metrics import AllocationTally
+from supsup_core.nns.streams import Segment
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a fork starts: after `at_task` tasks (None: all that is committed) of the run that `run` names, by its
+    group or a part of its name (None: the only one that can be it)."""
+
+    at_task: int | None = None
+    run: str | None = None
+
+
+def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
+    """A new sweep that goes on from `origin`, on disk.
+
+    InputError when the overrides change what was learned so far, or when there is nothing to start from.
+    """
+    if not overrides:
+        raise InputError(
+            "command line: say what the fork is to change, such as allocation.epsilon=0.2 or benchmark.num_tasks=200"
+        )
+    if origin.config.search is not None:
+        raise InputError(f"{origin.sweep_id}: a search has no forks; sweep its best.yaml, and fork that")
+    parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
+    if not parents:
+        raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
+    named = [parent for parent in parents.values() if start.run is not None and _is_named(parent, start.run)]
+    if len({str(parent.runs[0].varied) for parent in named}) == 1:
+        overrides = [*_as_in(named, parse_overrides(overrides)), *overrides]
+    config = with_overrides(origin.config, overrides)
+    made = Sweep(replace(config, output=origin.config.output), origin.file)
+    groups = made.plan()
+    pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
+    if not pairs:
+        raise InputError(f"{origin.sweep_id}: no run of scenario NNs is left in the fork")
+    states = {parent.group_id: read_state(origin, parent.group_id) for _, parent in pairs}
+    done = min(state.done_shards() for state in states.values())
+    at = done if start.at_task is None else start.at_task
+    if not 0 < at <= done:
+        raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
+    made = replace(made, origin=(origin.sweep_id, at, "+".join(sorted(states))))
+    if (made.path / "sweep.json").exists():
+        raise InputError(f"{made.sweep_id}: this fork is there already; go on with `{made.command('resume')}`")
+    prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
+    for group, parent, entries in prepared:
+        _write(origin, parent, made, group, at, entries)
+    made.save(groups)
+    return made
+
+
+def _name(group: Group) -> tuple[Any, ...]:
+    """What a group of a sweep and its fork have in common: the seed and what the grid varies."""
+    return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
+
+
+def _is_named(parent: Group, wanted: str) -> bool:
+    """Whether `wanted` names a group: it begins its id, or is a part of its first run's name."""
+    return parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
+
+
+def _as_in(parents: Sequence[Group], changes: dict[str, Any]) -> list[str]:
+    """Overrides that leave, of what a sweep varies, what these groups have, which differ in their seeds alone;
+    `changes` to it aside."""
+    fixed: dict[str, Any] = {"seeds": [parent.experiment.seed for parent in parents]}
+    for axis, value in parents[0].runs[0].varied.items():
+        fixed |= {"only": [value]} if axis == VARIANT else {axis: value}
+    changed = {key for key in fixed if any(overlap(key, other) for other in changes)}
+    return [f"{key}={json.dumps(value)}" for key, value in fixed.items() if key not in changed]
+
+
+def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:
+    """The group that a fork's group starts from; InputError when none or several could be it."""
+    seed, varied = _name(group)
+    fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
+    chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
+    if len(chosen) != 1:
+        names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
+        raise InputError(f"{group.runs[0].name}: a fork starts from one run; name it with --run; there are: {names}")
+    return chosen[0]
+
+
+def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[int, list[Entry], dict[int, str]]:
+    """The rows of the first `at` tasks as the fork's own, without attachments; the decisions taken; the masks."""
+    mine, theirs = group.experiment, parent.experiment
+    assert mine.allocation is not None
+    assert theirs.allocation is not None
+    if mask_id(mine) != mask_id(theirs):
+        raise InputError(
+            f"{group.runs[0].name}: a fork cannot change how its masks were trained; for that, start another sweep"
+        )
+    if at > mine.num_tasks:
+        raise InputError(f"benchmark.num_tasks: a fork at {at} tasks cannot be one of {mine.num_tasks} tasks")
+    if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
+        raise InputError("stream.segment_batches: a fork's decisions stand for as many batches as its origin's")
+    rounds = mine.allocation.schedule.rounds_until(at)
+    for old, new in zip(theirs.allocation.schedule.sequences, mine.allocation.schedule.sequences, strict=False):
+        if old[:rounds] != new[:rounds]:
+            raise InputError(
+                f"{group.runs[0].name}: the fork's data would not have come in the order it did; stream.* cannot "
+                "change, nor benchmark.num_tasks where stream.order=recurring mixes all tasks"
+            )
+    if len(theirs.allocation.schedule.sequences) != len(mine.allocation.schedule.sequences):
+        raise InputError("stream.num_streams: a fork has the streams of its origin")
+    points = sorted({n for run in group.points for n in run})
+    schedule, lineages, tally = mine.allocation.schedule, Lineages.of(mine), AllocationTally()
+    entries: list[Entry] = []
+    num_decisions = schedule.num_segments(rounds)
+    due: dict[int, list[int]] = {}
+    for n in points:
+        due.setdefault(schedule.rounds_until(n), []).append(n)
+    for number, row in enumerate(state.decisions[:num_decisions]):
+        payload = row.payload
+        if payload["mask"] is not None:
+            lineages.extend(payload["mask"], Segment(payload["task"], payload["segment"]))
+        tally.add(payload["task"], payload["mask"], payload["freed"])
+        entries.append(("decision", payload, None))
+        after = payload["round"] + 1
+        for n in due.get(after, []) if number + 1 == schedule.num_segments(after) else []:
+            current = {mask: lineages[mask].keys[-1] for mask in tally.owners}
+            entries.append(("due", due_point(n, schedule.tasks_met(after), current, tally.owners), None))
+    whole_tasks = num_decisions // schedule.segments_per_task
+    entries += [("met", row.payload, None) for n, row in state.met.items() if n <= whole_tasks]
+    if len(tally.owners) > mine.allocation.capacity:
+        raise InputError(
+            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "
+            f"{mine.allocation.capacity}; fork at fewer tasks, or with a larger budget"
+        )
+    return rounds, entries, {mask: lineages[mask].keys[-1] for mask in tally.owners}
+
+
+def _write(
+    origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: tuple[int, list[Entry], dict[int, str]]
+) -> None:
+    """Write the ledger and the masks of one group of a fork; the ledger last, whole."""
+    rounds, entries, current = history
+    source_path, target_path = origin.ledger_path(parent.group_id), made.ledger_path(group.group_id)
+    theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
+    needed = set(current.values()).union(*(payload["keys"] for kind, payload, _ in entries if kind == "due"))
+    for key in sorted(needed):
+        mine.adopt(theirs, key)
+    for path in target_path.parent.glob("ledger*"):
+        path.unlink()  # of a fork that was cut short before its sweep.json was written
+    with LedgerReader(source_path) as reader:
+        decisions = iter([row for row in reader.rows() if row.kind == "decision"])
+        full = [
+            (kind, payload, reader.attachment(next(decisions).seq) if kind == "decision" else None)
+            for kind, payload, _ in entries
+        ]
+    kept = {mask: key for mask, key in current.items() if mine.has(key)}
+    committed = {"round": rounds, "versions": kept, "num_bytes": 0, "training_seconds": 0.0, "seconds": 0.0}
+    forked = {"sweep": origin.sweep_id, "group_id": parent.group_id, "at_task": at}
+    writer = LedgerWriter(target_path)
+    writer.commit([("forked", forked, None), *full, ("committed", committed, None)])
+    writer.snapshot()
+    writer.close()

@@ -1,0 +1,1 @@
+"""What lasts: ledgers, their snapshots, and the artifact store."""

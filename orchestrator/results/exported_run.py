@@ -1,0 +1,81 @@
+"""A finished run as one folder that answers by itself: experiment.json, learned.safetensors, and the user's modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+
+from orchestrator.results.loaded_run import LoadedRun
+from orchestrator.spec import user_modules
+from orchestrator.spec.experiment import Experiment, build_experiment
+from orchestrator.sweeps.sweep import Sweep
+from supsup_core.errors import CorruptError, InputError
+from supsup_core.evaluation.protocol import answer
+from supsup_core.methods import Learner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+"""Version of an exported folder."""
+
+
+def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
+    """Write a run into an empty folder. InputError where a module of the user's is not a file that can go with it."""
+    for path, text in user_modules.sources(sweep.config.imports, sweep.folder).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(text)
+    names = [Path(entry).name for entry in sweep.config.imports]
+    tensors = {f"{number}.{name}": t.contiguous() for number, s in enumerate(run.states) for name, t in s.items()}
+    safetensors.torch.save_file(tensors, folder / "learned.safetensors")
+    node = {
+        "format": FORMAT, "experiment": run.experiment.node, "seed": run.experiment.seed,
+        "num_states": len(run.states), "imports": names, "tasks": run.tasks, "masks": run.masks, "numbers": run.numbers,
+    }  # fmt: skip
+    (folder / "experiment.json").write_text(json.dumps(node, indent=1))
+
+
+class ExportedRun:
+    """What `export_run` wrote, answering."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """CorruptError when the folder is not a whole export of this version."""
+        try:
+            node: dict[str, Any] = json.loads((folder / "experiment.json").read_text())
+            tensors = safetensors.torch.load_file(folder / "learned.safetensors")
+            if node["format"] != FORMAT:
+                raise CorruptError(f"{folder}: of format {node['format']}, and this program reads {FORMAT}")
+            states: list[dict[str, Tensor]] = [{} for _ in range(node["num_states"])]
+            for name, tensor in tensors.items():
+                number, _, key = name.partition(".")
+                states[int(number)][key] = tensor
+            user_modules.load(node["imports"], folder)
+            self.experiment: Experiment = build_experiment(node["experiment"], node["seed"])
+            self._numbers = torch.tensor(node["numbers"], dtype=torch.int64)
+            self._masks: dict[int, Sequence[int]] = dict(zip(node["tasks"], node["masks"], strict=True))
+        except (OSError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
+            raise CorruptError(f"{folder}: not a whole exported run ({error}); export it again") from error
+        self._learner: Learner = self.experiment.method.learner(self.experiment.problem(device), states)
+
+    def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
+        """Labels and masks' numbers (images,) for x (images, *input_shape), float32 images as the benchmark shows them.
+
+        The task is inferred as in the run's evaluation: each run of `decision_group` images is of one task. Where the
+        scenario gives the task identity, so must the caller. InputError where they do not, or the task is not known.
+        """
+        given = None
+        if self.experiment.scenario.given_at_inference:
+            if not self._masks.get(-1 if task is None else task):
+                known = f"0 to {len(self._masks) - 1}"
+                raise InputError(f"task: scenario {self.experiment.scenario.name} gives it; say which, {known}")
+            given = self._masks[task or 0][0]
+        elif task is not None:
+            raise InputError(f"task: scenario {self.experiment.scenario.name} infers it; leave it out")
+        with torch.inference_mode(False):
+            labels, places = answer(self._learner, x, self.experiment.inference, given)
+        return labels, self._numbers[places]

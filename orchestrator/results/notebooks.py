@@ -1,0 +1,78 @@
+"""For notebooks and scripts: results as data frames, figures as matplotlib objects."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from orchestrator.records.group_state import read_states
+from orchestrator.results.report import figures, tables
+from orchestrator.sweeps.sweep import Sweep, all_sweeps, find_sweep
+from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
+"""Columns of `load_results`; those that a sweep varies follow, by their dotted keys."""
+
+
+def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
+    """What the sweeps of an output have measured so far, one row per run, seed, number of tasks learned and metric.
+
+    path: an output folder (`output=DIR`, by default `runs`). sweep: the one that is meant, by the beginning of its
+    name; without it, all of them. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies.
+    InputError when there is no such output or sweep.
+    """
+    output = Path(path).expanduser().absolute()
+    if sweep is None:
+        found = all_sweeps(output, lambda error: warnings.warn(f"left out: {error}", stacklevel=3))
+    else:
+        found = [find_sweep(output, sweep)]
+    if not found:
+        raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or name another output")
+    parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]
+    if not parts:
+        return pd.DataFrame(columns=FIRST)
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*FIRST, *(column for column in table.columns if column not in FIRST)]]
+
+
+def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
+    """The table of one sweep; none, with a warning, of one that nobody named and that cannot be planned any more."""
+    try:
+        groups = sweep.plan()
+    except InputError as error:
+        if wanted:
+            raise
+        warnings.warn(f"{sweep.sweep_id} is left out: {error}", stacklevel=3)
+        return []
+    points = tables.points_table(groups, read_states(sweep))
+    rows = [
+        {
+            **{key: str(value) if isinstance(value, dict | list) else value for key, value in run.varied.items()},
+            "run": run.label,
+            "seed": run.experiment.seed,
+            "scenario": run.experiment.scenario.name,
+            "method": run.experiment.node["method"]["name"],
+        }
+        for group in groups
+        for run in group.runs
+    ]
+    runs = pd.DataFrame(rows).drop_duplicates(["run", "seed"])
+    return [points.merge(runs, on=["run", "seed"]).assign(sweep=sweep.sweep_id, scale=sweep.config.scale)]
+
+
+def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
+    """Average accuracy over the tasks learned, a line per run, seeds as a 95 % band; `results` from `load_results`.
+
+    Runs of several sweeps are told apart by the sweep's name. InputError when nothing is measured yet.
+    """
+    if not (results["metric"] == "accuracy").any():
+        raise InputError("results: no accuracy in them yet; `supsup resume` goes on with a sweep")
+    if results["sweep"].nunique() > 1:
+        results = results.assign(run=results["sweep"] + " " + results["run"])
+    return figures.accuracy_over_tasks(tables.summary_table(results), title)

@@ -1,0 +1,315 @@
+"""Tidy tables of a sweep's results. Shares are in [0, 1] in the CSV files, in percent where people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.records.group_state import GroupState
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.training_groups import Group, Run
+from supsup_core.evaluation import point_metrics
+from supsup_core.evaluation.metrics import AllocationTally, mean_interval, wilson
+from supsup_core.scenarios import SCENARIOS
+
+_POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"]
+
+_SHOWN = (
+    ("accuracy", "accuracy %"),
+    ("task_inference_accuracy", "task inference %"),
+    ("mask_recovery", "recovered %"),
+    ("accuracy_labels_shared", "as GNs %"),
+    ("accuracy_strict", "strict %"),
+    ("task_inference_accuracy_strict", "strict inference %"),
+    ("forgetting", "forgetting %"),
+    ("purity", "purity %"),
+    ("untrained_share", "not trained %"),
+)
+"""Shares in the final table and their headings."""
+
+_COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
+"""Counts in the final table (NNs) and their headings; means over seeds."""
+
+
+Cells = tuple[list[str], list[list[str]]]
+"""A table for people: headings, and rows of text."""
+
+_RunRow = tuple[Run, dict[int, list[str]], GroupState]
+
+
+def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunRow]:
+    """Every run with the keys of the evaluations of each complete point, and its group's state."""
+    for group in groups:
+        state = states.get(group.group_id, GroupState())
+        for run, points in zip(group.runs, group.points, strict=True):
+            complete = {n: state.points[run.run_id, n] for n in sorted(points) if (run.run_id, n) in state.points}
+            yield run, {n: row.payload["keys"] for n, row in complete.items()}, state
+
+
+def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per run, seed, number of tasks learned and metric.
+
+    low and high bound the 95 % interval of a strict accuracy, which is measured on a sample of images;
+    they are empty for what is measured on all.
+    """
+    rows: list[dict[str, Any]] = []
+    for run, points, state in _runs(groups, states):
+        for n, keys in points.items():
+            for metric, value in state.points[run.run_id, n].payload["metrics"].items():
+                low, high = _sampling_interval(metric, run, keys, state)
+                cells = (run.label, run.experiment.seed, n, metric, value, low, high)
+                rows.append(dict(zip(_POINT_COLUMNS, cells, strict=True)))
+    return pd.DataFrame(rows, columns=_POINT_COLUMNS)
+
+
+def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupState) -> tuple[float, float]:
+    """Wilson's interval of the strict accuracies; not a number for the rest."""
+    if metric not in ("accuracy_strict", "accuracy_labels_shared_strict"):
+        return math.nan, math.nan
+    wrong = metric == "accuracy_strict" and SCENARIOS[run.experiment.scenario.name].wrong_task_is_wrong
+    counts = [state.evaluated[key].payload["facts"]["results"]["strict"] for key in keys]
+    correct = sum(c["correct_and_right_task" if wrong else "correct"] for c in counts)
+    interval = wilson(correct, sum(c["images"] for c in counts))
+    return interval.low, interval.high
+
+
+def summary_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Seeds grouped: mean and 95 % interval of each metric, per run label and number of tasks.
+
+    With one seed the interval is that of the sample of images, where there is one.
+    """
+    rows = []
+    for (run, n, metric), part in points.groupby(["run", "num_learned", "metric"], sort=False):
+        interval = mean_interval([float(value) for value in part["value"]])
+        low, high = interval.low, interval.high
+        if len(part) == 1:
+            low, high = float(part["low"].iloc[0]), float(part["high"].iloc[0])
+        rows.append(
+            {"run": run, "num_learned": n, "metric": metric, "num_seeds": len(part),
+             "mean": interval.value, "low": low, "high": high}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def final_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per run label at its last evaluation point: mean and half-width of each shown metric in %."""
+    rows = []
+    for run, part in summary.groupby("run", sort=False):
+        last = part[part["num_learned"] == part["num_learned"].max()].set_index("metric")
+        row: dict[str, Any] = {
+            "run": run, "tasks": int(last["num_learned"].iloc[0]), "seeds": int(last["num_seeds"].iloc[0])
+        }  # fmt: skip
+        for metric, heading in _SHOWN:
+            if metric in last.index:
+                mean, low, high = (float(last.at[metric, column]) for column in ("mean", "low", "high"))
+                row[heading] = round(100 * mean, 2)
+                row[f"{heading} ±"] = round(50 * (high - low), 2)
+        for metric, heading in _COUNTED:
+            if metric in last.index:
+                row[heading] = round(float(last.at[metric, "mean"]), 1)
+        row["bytes per task"] = round(float(last.at["num_bytes", "mean"]) / row["tasks"])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    headings = [h for _, heading in _SHOWN for h in (heading, f"{heading} ±") if h in table.columns]
+    headings += [heading for _, heading in _COUNTED if heading in table.columns]
+    return table[["run", "tasks", "seeds", *headings, "bytes per task"]]
+
+
+_PAIRED_COLUMNS = ["run", "against", "tasks", "seeds", "difference", "low", "high"]
+
+
+def paired_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Every run against the first: the mean difference of their accuracies (points) at the last number of tasks that
+    both have, over the seeds that both have, two at least, with Student's 95 % interval."""
+    accuracy = points[points["metric"] == "accuracy"]
+    runs = list(accuracy["run"].unique())
+    rows = []
+    for run in runs[1:]:
+        both = [
+            accuracy[accuracy["run"] == name].set_index(["num_learned", "seed"])["value"] for name in (run, runs[0])
+        ]
+        differences = (both[0] - both[1]).dropna()
+        if differences.empty:
+            continue
+        last = int(max(differences.index.get_level_values("num_learned")))
+        found = [100 * float(value) for value in differences.xs(last, level="num_learned")]
+        if len(found) > 1:
+            interval = mean_interval(found)
+            cells = (run, runs[0], last, len(found), interval.value, interval.low, interval.high)
+            rows.append(dict(zip(_PAIRED_COLUMNS, cells, strict=True)))
+    return pd.DataFrame(rows, columns=_PAIRED_COLUMNS)
+
+
+def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per run, seed, evaluation point and task."""
+    rows = []
+    for run, points, state in _runs(groups, states):
+        for n, keys in points.items():
+            for task, found in state.tested(keys).items():
+                row: dict[str, Any] = {"run": run.label, "seed": run.experiment.seed, "num_learned": n, "task": task}
+                for protocol, suffix in (("paper", ""), ("strict", "_strict")):
+                    if protocol in found:
+                        wrong = run.experiment.scenario.wrong_task_is_wrong
+                        row[f"accuracy{suffix}"] = point_metrics.task_accuracy(found, protocol, wrong)
+                        row[f"task_inference_accuracy{suffix}"] = (
+                            found[protocol]["right_task"] / found[protocol]["decisions"]
+                        )
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """Inferred against true tasks at each run's last complete point: decisions for each pair that occurred."""
+    rows = []
+    for run, points, state in _runs(groups, states):
+        if not points or run.experiment.scenario.given_at_inference:
+            continue
+        n = max(points)
+        found = state.tested(points[n])
+        numbers = state.due[n]["numbers"] if n in state.due else None
+        which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
+        for pair in point_metrics.confusion(found):
+            mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: places to numbers
+            rows.append({**which, **pair, "mask": mask})
+    return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
+
+
+def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """How masks were recovered step by step: units that differ from the right mask, on average over the decisions of a
+    task, at each run's last complete point. Empty where no rule goes by steps."""
+    rows = []
+    for run, points, state in _runs(groups, states):
+        tested = state.tested(points[max(points)]) if points else {}
+        rows += [
+            {"run": run.label, "seed": run.experiment.seed, "task": task, "step": step, "distance": distance}
+            for task, found in tested.items()
+            for step, distance in enumerate(found["paper"].get("distances", []))
+        ]
+    return pd.DataFrame(rows, columns=["run", "seed", "task", "step", "distance"])
+
+
+_DECISION_COLUMNS = [
+    "run", "seed", "round", "stream", "task", "segment", "num_masks", "statistic", "threshold", "margin", "best",
+    "second", "outcome", "mask", "freed", "truth", "duplicate", "wrong_reuse", "loss", "latency", "time",
+]  # fmt: skip
+
+
+def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per committed decision of NNs.
+
+    `truth` (new or known), `duplicate` and `wrong_reuse` tell by the task identities that the learner never saw.
+    """
+    rows: list[dict[str, Any]] = []
+    for group in groups:
+        tally = AllocationTally()
+        for row in states.get(group.group_id, GroupState()).decisions:
+            before = tally.duplicates, tally.wrong_reuses
+            truth = "known" if row.payload["task"] in tally.owners.values() else "new"
+            tally.add(row.payload["task"], row.payload["mask"], row.payload["freed"])
+            cells = {name: row.payload[name] for name in _DECISION_COLUMNS if name in row.payload}
+            cells |= {"run": group.runs[0].label, "seed": group.experiment.seed, "truth": truth}
+            cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
+            cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat(timespec="milliseconds")
+            rows.append(cells)
+    table = pd.DataFrame(rows, columns=_DECISION_COLUMNS)
+    return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))
+
+
+def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per NNs training group and task's worth of data: the books of allocation."""
+    rows = [
+        {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.payload["metrics"]}
+        for group in groups
+        for n, row in sorted(states.get(group.group_id, GroupState()).met.items())
+    ]
+    return pd.DataFrame(rows)
+
+
+def final_cells(final: pd.DataFrame) -> Cells:
+    """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
+    headings = [column for column in final.columns if not column.endswith(" ±")]
+    rows = []
+    for record in final.to_dict("records"):
+        cells = []
+        for heading in headings:
+            value, half = record[heading], record.get(f"{heading} ±", math.nan)
+            if isinstance(value, float) and heading.endswith("%"):
+                text = "–" if math.isnan(value) else f"{value:.2f}"
+                cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
+            elif isinstance(value, float):
+                cells.append("–" if math.isnan(value) else f"{value:g}")
+            else:
+                cells.append(str(value))
+        rows.append(cells)
+    return headings, rows
+
+
+def to_markdown(
+    sweep: Sweep,
+    final: pd.DataFrame,
+    sections: Mapping[str, Cells],
+    incomplete: int,
+    pictures: Sequence[str],
+) -> str:
+    """The report as Markdown. sections: further tables by their titles, those without rows to be left out."""
+    lines = [f"# {sweep.sweep_id}", ""]
+    if incomplete:
+        lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
+    lines += _markdown_table(*final_cells(final))
+    lines += [
+        "",
+        "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
+        "of the strict protocol). *accuracy*: the paper's protocol, one decision for each group of test images;",
+        "*strict*: every sampled image decides for itself. NNs: a *duplicate* is a mask allocated for a task that had",
+        "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
+        "their mask's most frequent task.",
+        "",
+        *(line for title, cells in sections.items() for line in _section(title, cells)),
+        *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
+
+
+def published_cells(beside: pd.DataFrame) -> Cells:
+    """Headings and cells of `published_table` for people."""
+    rows = []
+    for record in beside.to_dict("split")["data"]:
+        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, said, source = record
+        interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
+        cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
+        rows.append([*map(str, cells), said, source])
+    headings = ["run", "tasks", "seeds", "published %", "ours %", "difference", "tolerance", "verdict", "source"]
+    return headings, rows
+
+
+def paired_cells(paired: pd.DataFrame) -> Cells:
+    """Headings and cells of `paired_table` for people."""
+    rows = [
+        [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
+        for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]
+    ]
+    return ["run", "against", "tasks", "seeds", "difference in points"], rows
+
+
+def _section(title: str, cells: Cells) -> list[str]:
+    """A table under a title as Markdown; nothing for no rows."""
+    return [f"## {title}", "", *_markdown_table(*cells), ""] if cells[1] else []
+
+
+def to_text(cells: Cells) -> str:
+    """A table for a terminal, aligned."""
+    headings, rows = cells
+    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
+    lines = []
+    for row in [headings, ["-" * width for width in widths], *rows]:
+        lines.append("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))
+    return "\n".join(lines)

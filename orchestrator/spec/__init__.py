@@ -1,0 +1,1 @@
+"""What was asked: sweep files and overrides, strictly typed."""

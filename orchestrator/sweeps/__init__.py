@@ -1,0 +1,1 @@
+"""A sweep: its training groups, its output folder, its cost."""

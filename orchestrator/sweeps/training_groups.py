@@ -1,0 +1,237 @@
+"""From run specs to work: which tasks to train, and what to evaluate on which masks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.base.keys import content_key
+from orchestrator.spec.experiment import NNS_KEYS, Experiment
+from orchestrator.spec.user_modules import source_digest
+from supsup_core import RECIPE_VERSION
+from supsup_core.evaluation.protocol import EVALUATION_VERSION
+from supsup_core.inference import OBJECTIVES, RULES
+from supsup_core.methods import Dependence
+
+VARIANT = "variant"
+"""What stands in `Run.varied` for the name of a run's variant."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment at one seed. `varied` holds the grid's keys and this run's values of them, and its variant."""
+
+    experiment: Experiment
+    varied: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """A readable name: scenario, how the task is inferred, and what else the grid varies."""
+        inference = self.experiment.inference
+        parts = [str(self.varied[VARIANT])] if VARIANT in self.varied else []
+        parts.append(self.experiment.scenario.name)
+        if not self.experiment.scenario.given_at_inference:
+            parts += [inference.rule, inference.objective]
+        if self.experiment.allocation is not None:
+            parts.append(str(self.experiment.node["allocation"]["name"]))
+        shown = {VARIANT, "scenario", "inference.rule", "inference.objective", "allocation.name"}
+        for key, value in self.varied.items():
+            meant = self.experiment.allocation is not None or key.split(".")[0] not in NNS_KEYS
+            if key not in shown and meant:
+                last = key.rpartition(".")[2]
+                parts.append(str(value) if last == "name" else f"{last}={value}")
+        return " ".join(parts)
+
+    @property
+    def name(self) -> str:
+        """The label and the seed."""
+        return f"{self.label} seed={self.experiment.seed}"
+
+    @property
+    def run_id(self) -> str:
+        """The same for the same experiment and seed, wherever it is planned; another once the code that trains or
+        tests is of another version, so that a run's results are never mixed."""
+        experiment = self.experiment
+        return content_key(
+            {
+                "training": experiment.training_identity(),
+                "scenario": experiment.scenario.name,
+                "inference": inference_identity(experiment),
+                "points": experiment.evaluation.points(experiment.num_tasks),
+                "num_tasks": experiment.num_tasks,
+            },
+            12,
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One task to train: its key, its number, and the keys of the tasks it builds on."""
+
+    key: str
+    task: int
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task to test after `num_learned` tasks; `run` is a run of the group with this inference."""
+
+    key: str
+    task: int
+    num_learned: int
+    run: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A training group: all runs of a sweep that need the same trained tasks.
+
+    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In NNs, where
+    what there is to train and test only turns out on the way, there are no shards, evaluations or keys; a
+    task's worth of data counts as a shard.
+    """
+
+    group_id: str
+    runs: tuple[Run, ...]
+    shards: tuple[Shard, ...]
+    evaluations: tuple[Evaluation, ...]
+    points: tuple[dict[int, tuple[str, ...]], ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that the shards are trained from (any run's: they agree on training)."""
+        return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
+
+    @property
+    def width(self) -> int | None:
+        """How many of its tasks can be trained at once; None: as many as there are workers, as in NNs, where workers
+        train ahead."""
+        if self.experiment.allocation is not None:
+            return None
+        return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The number of shards to train, and of evaluations."""
+        allocation = self.experiment.allocation
+        if allocation is None:
+            return len(self.shards), len(self.evaluations)
+        schedule = allocation.schedule
+        wanted = {
+            (content_key(inference_identity(run.experiment)), n)
+            for run, points in zip(self.runs, self.points, strict=True)
+            for n in points
+        }
+        met = [schedule.tasks_met(schedule.rounds_until(n)) for _, n in wanted]
+        return self.experiment.num_tasks, sum(map(len, met))
+
+    def to_node(self) -> dict[str, Any]:
+        """What workers, coordinator and ledger need, as plain JSON values."""
+        experiment = self.experiment
+        allocation = experiment.allocation
+        size = self.size
+        return {
+            "group_id": self.group_id,
+            "seed": experiment.seed,
+            "size": list(size),
+            "num_streams": allocation.stream.num_streams if allocation else None,
+            "segments_per_task": allocation.schedule.segments_per_task if allocation else None,
+            "experiment": experiment.node,
+            "shards": [asdict(shard) for shard in self.shards],
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "runs": [
+                {
+                    "run_id": run.run_id, "name": run.name, "label": run.label, "varied": run.varied,
+                    "experiment": run.experiment.node,
+                    "inference_id": content_key(inference_identity(run.experiment)),
+                    "points": {str(n): list(keys) for n, keys in points.items()},
+                }
+                for run, points in zip(self.runs, self.points, strict=True)
+            ],
+        }  # fmt: skip
+
+
+def training_id(experiment: Experiment) -> str:
+    """The identity of a training group."""
+    return content_key(experiment.training_identity(), 12)
+
+
+def mask_id(experiment: Experiment) -> str:
+    """The identity of how masks are trained, whatever they are given."""
+    return content_key({"recipe_version": RECIPE_VERSION, **experiment.mask_identity()})
+
+
+def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
+    """The shards of tasks 0..num_tasks-1; a task's key holds its parents' keys, and so all before it."""
+    identity = mask_id(experiment)
+    shards: list[Shard] = []
+    for task in range(num_tasks):
+        parents = tuple(shards[parent].key for parent in experiment.method.dependence.parents(task))
+        key = content_key({"training": identity, "task": task, "parents": parents})
+        shards.append(Shard(key, task, parents))
+    return shards
+
+
+def make_plan(runs: Sequence[Run]) -> list[Group]:
+    """Runs to training groups, in order of first appearance. Runs that are the same run count once."""
+    grouped: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        group_id = training_id(run.experiment)
+        grouped.setdefault(group_id, {}).setdefault(run.run_id, run)
+    return [_group(group_id, tuple(members.values())) for group_id, members in grouped.items()]
+
+
+def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
+    """How many workers each of these groups gets, of the `most` that a sweep lets one have.
+
+    A group that cannot train on so many at once leaves the rest to others of its kind, which then run beside it. What
+    all of those together leave is spread over them, for evaluations.
+    """
+    narrow = sum(group.width is not None and group.width < most for group in groups)
+    share = most // max(1, narrow)
+    return {group.group_id: most if group.width is None else min(most, max(group.width, share)) for group in groups}
+
+
+def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
+    longest = max(runs, key=lambda run: run.experiment.num_tasks).experiment
+    if longest.allocation is not None:
+        wanted = [run.experiment.evaluation.points(run.experiment.num_tasks) for run in runs]
+        return Group(group_id, runs, (), (), tuple(dict.fromkeys(points, ()) for points in wanted))
+    shards = shard_keys(longest, longest.num_tasks)
+    evaluations: dict[str, Evaluation] = {}
+    points = []
+    for number, run in enumerate(runs):
+        per_point = {}
+        identity = content_key(inference_identity(run.experiment))
+        for n in run.experiment.evaluation.points(run.experiment.num_tasks):
+            keys = []
+            alone = run.experiment.scenario.given_at_inference and _stays(run.experiment)
+            all_masks = content_key([shard.key for shard in shards[:n]])
+            for task in range(n):
+                masks = shards[task].key if alone else all_masks
+                key = content_key({"inference": identity, "masks": masks, "task": task})
+                evaluations.setdefault(key, Evaluation(key, task, n, number))
+                keys.append(key)
+            per_point[n] = tuple(keys)
+        points.append(per_point)
+    ordered = sorted(evaluations.values(), key=lambda evaluation: evaluation.num_learned)
+    return Group(group_id, runs, tuple(shards), tuple(ordered), tuple(points))
+
+
+def _stays(experiment: Experiment) -> bool:
+    """Whether what is learned of a task never changes, so that a known task is tested once for all."""
+    return experiment.method.dependence is not Dependence.SEQUENTIAL
+
+
+def inference_identity(experiment: Experiment) -> dict[str, Any]:
+    """All that determines an evaluation, but the masks and the task."""
+    inference = experiment.inference
+    return {
+        "version": EVALUATION_VERSION,
+        "given": experiment.scenario.given_at_inference,
+        "inference": asdict(inference),
+        "rule_source": source_digest(RULES[inference.rule]),
+        "objective_source": source_digest(OBJECTIVES[inference.objective]),
+    }

@@ -1,0 +1,56 @@
+"""The MLflow server in its light form: one process, loopback only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.tracking.mlflow_writer import artifact_folder, tracking_uri
+from supsup_core.errors import InputError
+
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONWARNINGS": "ignore",  # of the server's own libraries
+}
+"""What makes a server light, silent and nobody else's."""
+
+
+def refuse_taken(port: int) -> None:
+    """InputError when something listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
+
+
+def serve(output: Path, port: int) -> int:
+    """Serve the MLflow pages of an output until interrupted; returns the exit code."""
+    if not (output / "mlflow" / "mlflow.db").exists():
+        raise InputError(f"{output}: no MLflow database here; run a sweep first, or set output=DIR")
+    refuse_taken(port)
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--uvicorn-opts", "--log-level warning",
+        "--backend-store-uri", tracking_uri(output), "--artifacts-destination", artifact_folder(output).as_uri(),
+    ]  # fmt: skip
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    return until_interrupted(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output)
+
+
+def until_interrupted(command: list[str], environment: dict[str, str], folder: Path) -> int:
+    """Run a server until it ends or this process is interrupted; returns the exit code."""
+    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
+        return 0

@@ -1,0 +1,110 @@
+"""CIFAR-10 and CIFAR-100 from their binary archives, read without unpickling anything."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from supsup_core.datasets.base import BASES, Base, Dataset, Images
+from supsup_core.datasets.download import Published
+from supsup_core.errors import CorruptError
+
+PIXELS = 3 * 32 * 32
+"""Bytes of one image: red, green and blue, row by row."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the images are in the archive: members of each part, and how many bytes of labels precede an image, of
+    which the last is the class."""
+
+    folder: str
+    train: Sequence[str]
+    test: Sequence[str]
+    label_bytes: int
+
+
+class Cifar(Base):
+    """50,000 training and 10,000 test photographs, 32 x 32 in colour, in `<root>/cifar/*-binary.tar.gz`."""
+
+    shape = (3, 32, 32)
+    files: ClassVar[Published]
+    layout: ClassVar[Layout]
+
+    def checksum(self) -> str:
+        return self.files.checksum()
+
+    def load(self, root: Path | None) -> Dataset:
+        ((name, content),) = self.files.contents(root).items()
+        layout = self.layout
+        try:
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+                parts = [
+                    b"".join(self._member(archive, name, member) for member in members)
+                    for members in (layout.train, layout.test)
+                ]
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise CorruptError(f"{name}: not a gzipped tar archive ({error}); download it again") from error
+        train, test = (
+            self._images(name, part, content, count)
+            for part, content, count in zip(("training", "test"), parts, (50_000, 10_000), strict=True)
+        )
+        return Dataset(train=train, test=test, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+
+    def _member(self, archive: tarfile.TarFile, name: str, member: str) -> bytes:
+        path = f"{self.layout.folder}/{member}"
+        try:
+            file = archive.extractfile(path)
+        except KeyError:
+            file = None
+        if file is None:
+            raise CorruptError(f"{name}: holds no file {path}; download it again")
+        return file.read()
+
+    def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
+        """One part's images; CorruptError unless there are as many as published, of every class as many."""
+        record = self.layout.label_bytes + PIXELS
+        if len(content) != count * record:
+            raise CorruptError(
+                f"{name}: its {part} part has {len(content)} bytes, not {count} records of {record}; download it again"
+            )
+        rows = np.frombuffer(content, np.uint8).reshape(count, record)
+        labels = rows[:, self.layout.label_bytes - 1].astype(np.int64)
+        counts = np.bincount(labels, minlength=self.num_labels)
+        if len(counts) != self.num_labels or (counts != count // self.num_labels).any():
+            raise CorruptError(
+                f"{name}: its {part} part is mislabelled: {count // self.num_labels} images of each of "
+                f"{self.num_labels} classes are published, {counts.min()} to {counts.max()} of {len(counts)} were found"
+            )
+        pixels = rows[:, self.layout.label_bytes :].reshape(count, *self.shape).copy()
+        return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+
+
+_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+
+
+@BASES.register("cifar10")
+@dataclass(frozen=True)
+class CIFAR10(Cifar):
+    """Ten classes."""
+
+    num_labels = 10
+    files = Published("cifar", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, _MIRRORS, unpacks=False)
+    layout = Layout("cifar-10-batches-bin", [f"data_batch_{n}.bin" for n in range(1, 6)], ["test_batch.bin"], 1)
+
+
+@BASES.register("cifar100")
+@dataclass(frozen=True)
+class CIFAR100(Cifar):
+    """A hundred classes, the fine labels."""
+
+    num_labels = 100
+    files = Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False)
+    layout = Layout("cifar-100-binary", ["train.bin"], ["test.bin"], 2)

@@ -1,0 +1,95 @@
+"""scikit-learn's bundled handwritten digits: real data that needs no download."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from supsup_core.datasets.base import BASES, Base, Dataset, Images
+from supsup_core.errors import CorruptError, InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+"""Over the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
+
+_MEAN, _STD = 0.2874, 0.3534
+
+NUM_TRAIN = 1437
+"""The first images train, the last 360 test: other writers, as in the original split of the data."""
+
+
+@BASES.register("digits")
+@dataclass(frozen=True, kw_only=True)
+class Digits(Base):
+    """1,797 digits, 8 x 8, 17 grey levels.
+
+    `enlarge` makes a square of so many pixels a side of each, and `channels` repeats the whole: with 4 and 3 they are
+    photographs to a convolutional net that is to be tried out.
+    """
+
+    num_labels = 10
+
+    enlarge: int = 1
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("enlarge", "channels"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: must be a whole number from 1 on, not {value!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        side = 8 * self.enlarge
+        return (side, side) if self.channels == 1 else (self.channels, side, side)
+
+    def checksum(self) -> str:
+        return SHA256
+
+    def verify(self, root: Path | None) -> None:
+        _read()
+
+    def load(self, root: Path | None) -> Dataset:
+        pixels, labels = _read()
+        grey = torch.from_numpy(pixels.reshape(-1, 8, 8) * np.uint8(15))
+        grey = grey.repeat_interleave(self.enlarge, 1).repeat_interleave(self.enlarge, 2)
+        if self.channels > 1:
+            grey = grey[:, None].repeat(1, self.channels, 1, 1)
+        targets = torch.from_numpy(labels.astype(np.int64))
+        return Dataset(
+            train=Images(grey[:NUM_TRAIN], targets[:NUM_TRAIN]),
+            test=Images(grey[NUM_TRAIN:], targets[NUM_TRAIN:]),
+            mean=_MEAN if self.channels == 1 else (_MEAN,) * self.channels,
+            std=_STD if self.channels == 1 else (_STD,) * self.channels,
+        )
+
+
+def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Their verified pixels (1797, 64), 0 to 16, and labels."""
+    rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
+    pixels, labels = rows[:, :-1], rows[:, -1]
+    found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    if found != SHA256:
+        raise CorruptError(
+            f"scikit-learn's digits have changed (SHA-256 {found}); install the version in constraints.txt"
+        )
+    return pixels, labels
+
+
+def _path() -> Path:
+    """Where scikit-learn keeps them. Found without loading it, which takes longer than all else a worker does first."""
+    spec = find_spec("sklearn")
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise InputError(
+            "the digits come with scikit-learn, which has none here; install the version in constraints.txt"
+        )
+    return path

@@ -1,0 +1,48 @@
+"""Photographs in folders, one folder a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supsup_core.datasets.base import BASES
+from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
+from supsup_core.errors import InputError
+
+
+@BASES.register("image_folder")
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(ImageFiles):
+    """Images in `<root>/<folder>/<part>/<class>/*`, classes numbered in the order of their names.
+
+    `train`, `test`: the folders of the two parts.
+    """
+
+    num_classes: int
+    side: int = 32
+    train: str = "train"
+    test: str = "test"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise InputError(f"num_classes: must be a whole number from 1 on, not {self.num_classes!r}")
+
+    @property
+    def parts(self) -> tuple[str, str]:  # type: ignore[override]
+        return (self.train, self.test)
+
+    @property
+    def num_labels(self) -> int:  # type: ignore[override]
+        return self.num_classes
+
+    def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
+        says = f"num_classes says {self.num_classes}; set the one that is right"
+        train, test = (in_folders(home, part, self.num_classes, says) for part in self.parts)
+        names = [{image.path.parent.name for image in listing} for listing in (train, test)]
+        if odd := sorted(names[0] ^ names[1]):
+            raise InputError(
+                f"folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
+                "whose labels would mean different things; give both the same classes"
+            )
+        return train, test

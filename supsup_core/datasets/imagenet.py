@@ -1,0 +1,142 @@
+"""ImageNet (ILSVRC 2012), from folders or from the tar files as they are published."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from supsup_core.datasets.base import BASES
+from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
+from supsup_core.errors import CorruptError, InputError
+
+
+@BASES.register("imagenet")
+@dataclass(frozen=True, kw_only=True)
+class ImageNet(ImageFiles):
+    """The 1000 classes of ILSVRC 2012, numbered in the order of their WordNet ids.
+
+    `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published
+    `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are read as they
+    are. Refused unless there are as many images of every class as were published; the devkit, whose table is binary,
+    also unless it has the published MD5.
+    """
+
+    devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
+
+    parts: ClassVar[tuple[str, str]] = ("train", "val")
+    num_labels: ClassVar[int] = 1000
+    train_counts: ClassVar[tuple[int, int]] = (732, 1300)
+    """Fewest and most training images of a class."""
+    num_train: ClassVar[int] = 1_281_167
+    val_count: ClassVar[int] = 50
+    """Validation images of every class."""
+
+    folder: str = "imagenet"
+    side: int = 256
+
+    def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
+        train_tar, val_tar, devkit = (
+            home / f"ILSVRC2012_{name}" for name in ("img_train.tar", "img_val.tar", "devkit_t12.tar.gz")
+        )
+        if (home / "train").is_dir():
+            says = f"ImageNet has {self.num_labels}"
+            train, val = (in_folders(home, part, self.num_labels, says) for part in self.parts)
+        elif train_tar.is_file():
+            for path in (val_tar, devkit):
+                if not path.is_file():
+                    raise InputError(f"{path}: missing; put it beside {train_tar.name}")
+            train = list(_train_images(train_tar))
+            wnids = sorted({image.name.partition("/")[0] for image in train})
+            if hashlib.md5(devkit.read_bytes(), usedforsecurity=False).hexdigest() != self.devkit_md5:
+                raise CorruptError(f"{devkit}: not the published devkit (its MD5 is another); get it again")
+            val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
+        else:
+            raise InputError(
+                f"{home}: neither train/<wnid>/*.JPEG nor {train_tar.name} is there; put one of them there, "
+                "or set base.folder"
+            )
+        self._check(home, train, val)
+        return train, val
+
+    def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
+        """InputError unless every class has as many images as were published."""
+        remedy = "it is not whole; get it again, or use base image_folder for another selection"
+        fewest, most = self.train_counts
+        for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
+            counts = Counter(image.name.partition("/")[0] for image in images)
+            if len(counts) != self.num_labels:
+                raise InputError(
+                    f"{home}: {len(counts)} classes in {part}, and ImageNet has {self.num_labels}; {remedy}"
+                )
+            wnid, count = min(counts.items(), key=lambda item: (low <= item[1] <= high, item[0]))
+            if not low <= count <= high:
+                wanted = str(low) if low == high else f"{low} to {high}"
+                raise InputError(f"{home}: {count} images of {wnid} in {part}, and ImageNet has {wanted}; {remedy}")
+        if len(train) != self.num_train:
+            raise InputError(f"{home}: {len(train)} images in train, and ImageNet has {self.num_train}; {remedy}")
+
+
+def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar archive that begins at byte `start` of a file; their offsets are in that file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                yield from (member for member in archive if member.isfile())
+    except (tarfile.TarError, EOFError) as error:
+        raise CorruptError(f"{path}: not a whole tar archive ({error}); get it again") from error
+
+
+def _train_images(path: Path) -> Iterator[ImageFile]:
+    """The training archive holds an archive a class, `<wnid>.tar`."""
+    changed = path.stat().st_mtime_ns
+    classes = sorted(_members(path), key=lambda member: member.name)
+    for label, inner in enumerate(classes):
+        wnid = inner.name.removesuffix(".tar")
+        images = sorted(_members(path, inner.offset_data), key=lambda member: member.name)
+        for image in images:
+            name = f"{wnid}/{Path(image.name).name}"
+            yield ImageFile(path, name, label, image.size, changed, image.offset_data)
+
+
+def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
+    """The validation archive holds all images, numbered; `wnid_of` has the class of each in their order."""
+    changed = path.stat().st_mtime_ns
+    members = sorted(_members(path), key=lambda member: member.name)
+    if len(members) != len(wnid_of):
+        raise InputError(f"{path}: {len(members)} images, and the devkit labels {len(wnid_of)}; get both again")
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    found = []
+    for member, wnid in zip(members, wnid_of, strict=True):
+        if wnid not in label_of:
+            raise InputError(f"{path}: class {wnid} has no training image; get the training archive again")
+        name = f"{wnid}/{Path(member.name).name}"
+        found.append(ImageFile(path, name, label_of[wnid], member.size, changed, member.offset_data))
+    return iter(sorted(found, key=lambda image: (image.label, image.name)))
+
+
+def _val_wnids(devkit: Path) -> list[str]:
+    """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
+
+    from scipy.io import loadmat  # a tenth of a second, for this alone
+
+    def content(archive: tarfile.TarFile, name: str) -> io.BytesIO:
+        file = archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}")
+        if file is None:
+            raise KeyError(name)
+        return io.BytesIO(file.read())
+
+    try:
+        with tarfile.open(devkit, "r:gz") as archive:
+            truth = content(archive, "ILSVRC2012_validation_ground_truth.txt").getvalue()
+            synsets: Any = loadmat(content(archive, "meta.mat"), squeeze_me=True)["synsets"]
+        wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        return [wnid_of[int(number)] for number in truth.split()]
+    except (tarfile.TarError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise CorruptError(f"{devkit}: not the published devkit ({error}); get it again") from error

@@ -1,0 +1,1 @@
+"""How well a learner answers: protocols and metrics."""

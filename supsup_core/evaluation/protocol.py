@@ -1,0 +1,300 @@
+"""How well a learner answers, in the paper's protocol and in the strict one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from supsup_core import seeding
+from supsup_core.errors import InputError
+from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
+from supsup_core.inference.rules import RULES, Rule
+from supsup_core.methods.base import Dependence, Learner, Method, Recalled
+from supsup_core.nets.base import Net, Objective
+from supsup_core.scenarios import Scenario
+from supsup_core.tasks.base import Task
+from supsup_core.training.autograd import without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EVALUATION_VERSION = 7
+"""Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How the task is inferred.
+
+    The paper's protocol shuffles the test images, from the seed, and cuts them into groups of `decision_group`, of
+    which the first `images_per_decision` decide for all; where a mask is recovered from a memory, at most half of them
+    decide, for the others.
+    The strict protocol lets each of `strict_images` seeded test images of a task decide for itself alone; 0 leaves it
+    out.
+    """
+
+    rule: str = "one_shot"
+    objective: str = "entropy"
+    images_per_decision: int = 1
+    decision_group: int = 128
+    strict_images: int = 200
+
+    def __post_init__(self) -> None:
+        RULES.under("rule", self.rule)
+        OBJECTIVES.under("objective", self.objective)
+        if self.images_per_decision < 1:
+            raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
+        if self.decision_group < self.images_per_decision:
+            raise InputError(
+                f"decision_group: must be at least images_per_decision ({self.images_per_decision}), "
+                f"not {self.decision_group}"
+            )
+        if self.strict_images < 0:
+            raise InputError(f"strict_images: must not be negative, not {self.strict_images}")
+
+
+def check(
+    scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
+) -> None:
+    """Raise InputError when the parts of an experiment do not go together."""
+    if scenario.name not in method.scenarios:
+        raise InputError(
+            f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
+        )
+    if not scenario.given_in_training and method.dependence is not Dependence.INDEPENDENT:
+        raise InputError(
+            f"scenario: in {scenario.name} nobody knows which task came before, and method {method_name} as it is set "
+            "builds on that; leave method.transfer out"
+        )
+    if not scenario.given_in_training and (net.norm_widths() or net.normalises_by_batch):
+        raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; take a net without any")
+    num_outputs = net.num_outputs
+    if num_outputs < num_labels:
+        raise InputError(
+            f"net.num_outputs: {num_outputs} outputs cannot tell {num_labels} labels apart; set at least {num_labels}"
+        )
+    if not scenario.given_at_inference:
+        _check_inference(scenario, method, method_name, inference, net, num_labels)
+
+
+def _check_inference(
+    scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
+) -> None:
+    """Raise InputError when a task cannot be inferred so."""
+    if inference.rule == "known":
+        raise InputError(
+            f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
+            "use scenario GG, or one_shot, binary or exhaustive"
+        )
+    if RULES[inference.rule].needs_superposition and not method.superposes:
+        raise InputError(
+            f"inference.rule: method {method_name} cannot superpose its masks, "
+            f"which {inference.rule} needs; use exhaustive"
+        )
+    if RULES[inference.rule].needs_memory and not method.recall_images:
+        raise InputError(
+            f"inference.rule: method {method_name} keeps its masks in no Hopfield network, which {inference.rule} "
+            "needs; use method hop_sup_sup, or another rule"
+        )
+    if RULES[inference.rule].needs_memory:
+        for key, least in (("images_per_decision", method.recall_images), ("decision_group", 2 * method.recall_images)):
+            if getattr(inference, key) < least:
+                raise InputError(
+                    f"inference.{key}: a mask is recovered from batches of {method.recall_images} images, half of a "
+                    f"group at most; set at least {least}"
+                )
+    if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
+        for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
+            if alone == 1 and getattr(inference, key):
+                raise InputError(
+                    f"inference.{key}: batch normalisation without kept statistics needs several images, one has no "
+                    f"spread; set inference.{key}={128 if key == 'images_per_decision' else 0}"
+                    + ("" if net.normalises_by_batch else ", or inference.rule=exhaustive")
+                )
+    objective = OBJECTIVES[inference.objective]
+    if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:
+        raise InputError(
+            f"inference.objective: {inference.rule} compares values, and {inference.objective} is told apart by "
+            "its slope alone; use rule one_shot or binary, or objective entropy"
+        )
+    try:
+        check_objective(inference.objective, (net.num_outputs, num_labels))
+    except InputError as error:
+        raise InputError(f"inference.{error}") from error
+
+
+def check_objective(name: str, outputs: tuple[int, int]) -> None:
+    """InputError when an objective cannot tell masks apart with (num_outputs, num_labels)."""
+    num_outputs, num_labels = outputs
+    if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
+        raise InputError(
+            f"objective: superfluous (G) needs superfluous neurons; "
+            f"set net.num_outputs above {num_labels}, or use entropy"
+        )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The outcome of D decisions on one task.
+
+    `chosen`: mask numbers. `sizes`: test images each decided for. `correct`: how many of those got the
+    right label from the chosen mask, or from what was recalled. All int64, (D,). `trace`: of a rule with a memory,
+    distances from each mask, step by step (Recalled.distances), (D, steps + 1, k).
+    """
+
+    chosen: Tensor
+    sizes: Tensor
+    correct: Tensor
+    trace: Tensor | None = None
+
+    def summary(self, right_masks: Sequence[int]) -> dict[str, object]:
+        """Exact counts as plain integers; `confusion` maps a mask number to decisions for it.
+
+        `right_masks`: those that belong to the task. With a trace also `recovered`, the decisions that ended exactly at
+        one of them, and `distances`, how far from them decisions were at each step, on average.
+        """
+        right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
+        counts = Counter(self.chosen.tolist())
+        steps: dict[str, object] = {}
+        if self.trace is not None:
+            nearest = self.trace[:, :, list(right_masks)].amin(2)
+            steps = {"recovered": int((nearest[:, -1] == 0).sum()), "distances": nearest.double().mean(0).tolist()}
+        return {
+            **steps,
+            "images": int(self.sizes.sum()),
+            "correct": int(self.correct.sum()),
+            "correct_and_right_task": int(self.correct[right].sum()),
+            "decisions": len(self.chosen),
+            "right_task": int(right.sum()),
+            "confusion": {str(mask): counts[mask] for mask in sorted(counts)},
+        }
+
+
+Choose = tuple[Rule, Objective, int | None]
+"""A rule, the objective that it minimises, and the mask that is given, if one is."""
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What D decisions chose: masks (D,), int64, and what each recalled, by a rule with a memory."""
+
+    masks: Tensor
+    recalled: list[Recalled]
+
+    def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
+        """Decisions that can be answered together, each once, with the function from their images to labels."""
+        if self.recalled or learner.normalises_by_batch:  # each stands alone
+            together = [[number] for number in range(len(self.masks))]
+        else:
+            together = [(self.masks == mask).nonzero().flatten().tolist() for mask in sorted(set(self.masks.tolist()))]
+        for numbers in together:
+            first = numbers[0]
+            if self.recalled:
+                yield numbers, self.recalled[first].labels
+            else:
+                yield numbers, partial(learner.predict, mask=int(self.masks[first]))
+
+    @property
+    def trace(self) -> Tensor | None:
+        """Distances (D, steps + 1, k) of a rule with a memory."""
+        return torch.stack([found.distances for found in self.recalled]) if self.recalled else None
+
+
+def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Chosen:
+    """Let the images (images, *shape) of each decision take it."""
+    rule, objective, given = choose
+    masks = torch.empty(len(deciding), dtype=torch.int64)
+    recalled: dict[int, Recalled] = {}
+    by_size: dict[int, list[int]] = {}
+    for number, images in enumerate(deciding):
+        by_size.setdefault(len(images), []).append(number)
+    for numbers in by_size.values():
+        x = torch.stack([deciding[number] for number in numbers])
+        with torch.enable_grad():
+            masks[numbers], found = rule.decide(learner, x, objective, given)
+        recalled |= dict(zip(numbers, found, strict=bool(found)))
+    return _Chosen(masks, [recalled[number] for number in sorted(recalled)])
+
+
+def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
+    """Those images of a group that decide for it."""
+    return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
+
+
+@without_gradients
+def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
+    """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
+    rule = choose[0]
+    deciding = [_deciding(group, num_deciding, rule) for group in groups]
+    scored = groups
+    if rule.needs_memory:
+        scored = [group[len(part) :] for group, part in zip(groups, deciding, strict=True)]
+    chosen = _chosen(learner, [task.test_batch(part)[0] for part in deciding], choose)
+    correct = torch.zeros(len(groups), dtype=torch.int64)
+    for numbers, labels_of in chosen.answering(learner):
+        x, y = task.test_batch(torch.cat([scored[number] for number in numbers]))
+        hits = (labels_of(x) == y).long()
+        sizes = [len(scored[number]) for number in numbers]
+        correct[numbers] = torch.stack([part.sum() for part in torch.split(hits, sizes)])
+    return Decisions(chosen.masks, torch.tensor([len(group) for group in scored]), correct, chosen.trace)
+
+
+def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
+    """The images (indices, in this order) that are decided for together in the paper's protocol. What is left at the
+    end and cannot decide is added to the last group."""
+    least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)  # one alone may not do
+    if RULES[inference.rule].needs_memory:
+        least = 2 * learner.recall_images
+    groups = list(torch.split(order, inference.decision_group))
+    if len(groups) > 1 and len(groups[-1]) < least:
+        groups[-2:] = [torch.cat(groups[-2:])]
+    return groups
+
+
+def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
+    """Test images of task `index` (indices, int64) in the order in which the paper's protocol groups them: shuffled.
+
+    Datasets keep images that are alike together (one writer's digits, all slanted as much), which decide worse.
+    """
+    return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
+
+
+@without_gradients
+def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
+    """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
+    images: each run of `decision_group` of them, of one task, has its mask from the first, or it is `given`."""
+    groups = _groups(learner, torch.arange(len(x)), inference)
+    rule = RULES[inference.rule]()
+    choose = (rule, OBJECTIVES[inference.objective], given)
+    deciding = [x[_deciding(group, inference.images_per_decision, rule)] for group in groups]
+    chosen = _chosen(learner, deciding, choose)
+    masks = torch.cat([mask.expand(len(group)) for mask, group in zip(chosen.masks, groups, strict=True)])
+    labels = torch.empty(len(x), dtype=torch.int64)
+    for numbers, labels_of in chosen.answering(learner):
+        indices = torch.cat([groups[number] for number in numbers])
+        labels[indices] = labels_of(x[indices])
+    return labels, masks
+
+
+def evaluate(
+    learner: Learner, task: Task, index: int, scenario: Scenario, inference: Inference, seed: int
+) -> dict[str, Decisions]:
+    """Test `learner` on task `index`: {"paper": ..., "strict": ...}, the latter if it was asked for.
+
+    Where the scenario gives the task identity, every image is answered by its own task's mask and the
+    two protocols are one: only "paper" comes back, over all test images.
+    """
+    given = index if scenario.given_at_inference else None
+    choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
+    groups = _groups(learner, order_of_test_images(task, index, seed), inference)
+    results = {"paper": _decide(learner, task, groups, inference.images_per_decision, choose)}
+    if inference.strict_images and given is None:
+        child = seeding.child_seed(seed, "strict", index)
+        drawn = torch.from_numpy(seeding.permutation(child, task.num_test))[: inference.strict_images]
+        results["strict"] = _decide(learner, task, list(torch.split(drawn, 1)), 1, choose)
+    return results

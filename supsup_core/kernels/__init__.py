@@ -1,0 +1,1 @@
+"""Compiled loops and matrix products, where torch is slow."""

@@ -1,0 +1,1 @@
+"""Scenario NNs without a platform: streams, allocation tests, the allocator."""

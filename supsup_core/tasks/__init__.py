@@ -1,0 +1,7 @@
+"""Benchmarks: sequences of tasks made from a dataset."""
+
+from supsup_core import datasets
+from supsup_core.tasks import held_out, permuted, rotated, split
+from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
+
+__all__ = ["BENCHMARKS", "AlteredTask", "Benchmark", "Task", "datasets", "held_out", "permuted", "rotated", "split"]

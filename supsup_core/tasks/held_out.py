@@ -1,0 +1,90 @@
+"""A part of a base's training images held out for validation, so that nothing is chosen by its test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from supsup_core import seeding
+from supsup_core.datasets.base import BASES, Base, Dataset, Images, base_from, base_node
+from supsup_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@BASES.register("held_out")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldOut(Base):
+    """The base `of`, with a `share` of each class's training images in the place of its test images.
+
+    Which images those are is drawn from `seed`. The base's own test images are left out altogether. Nothing is copied:
+    both parts are places in the base's training images, in memory or mapped from a file as the base has them.
+    """
+
+    of: Any
+    share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of", base_node(base_from(self.of)))  # one spelling
+        if isinstance(self._whole, HeldOut):
+            raise InputError("of: is held_out itself; name the base whose images they are")
+        if not 0 < self.share < 1:
+            raise InputError(f"share: must be between 0 and 1, not {self.share}")
+
+    @property
+    def _whole(self) -> Base:
+        return base_from(self.of)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeldOut) and base_node(self) == base_node(other)
+
+    def __hash__(self) -> int:
+        return hash((self._whole, self.share, self.seed))
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self._whole.shape
+
+    @property
+    def num_labels(self) -> int:  # type: ignore[override]
+        return self._whole.num_labels
+
+    @property
+    def resident_images(self) -> int:  # type: ignore[override]
+        return self._whole.resident_images
+
+    def original(self) -> Base:
+        return self._whole
+
+    def resolved(self, root: Path | None) -> Self:
+        return type(self)(of=base_node(self._whole.resolved(root)), share=self.share, seed=self.seed)
+
+    def checksum(self) -> str:
+        return f"held_out/{self.share}/{self.seed}/{self._whole.checksum()}"
+
+    def load(self, root: Path | None) -> Dataset:
+        whole = self._whole.load(root)
+        held = torch.zeros(len(whole.train.labels), dtype=torch.bool)
+        for label in range(self.num_labels):
+            places = torch.nonzero(whole.train.labels == label).flatten()
+            count = round(self.share * len(places))
+            if not 0 < count < len(places):
+                raise InputError(
+                    f"base.share: {self.share} of the {len(places)} training images of class {label} is {count}; "
+                    "both parts need one at least"
+                )
+            drawn = seeding.permutation(seeding.child_seed(self.seed, "held_out", label), len(places))
+            held[places[torch.from_numpy(drawn[:count])]] = True
+        return Dataset(_part(whole.train, ~held), _part(whole.train, held), whole.mean, whole.std)
+
+
+def _part(images: Images, chosen: Tensor) -> Images:
+    """The images where `chosen` (N,), in order."""
+    places = torch.nonzero(chosen).flatten()
+    rows = places if images.places is None else images.places.index_select(0, places)
+    return Images(images.pixels, images.labels.index_select(0, places), rows)

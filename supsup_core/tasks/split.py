@@ -1,0 +1,137 @@
+"""Split tasks: each has some of the classes of a base to itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from supsup_core import seeding
+from supsup_core.datasets.augmentation import AUGMENTATIONS, middle
+from supsup_core.datasets.base import Dataset, Images
+from supsup_core.errors import InputError
+from supsup_core.tasks.base import BENCHMARKS, Benchmark, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SplitTask(Task):
+    """The images of some classes. `classes[i]` is labelled i, or keeps its label.
+
+    crop: the side of the square that is shown of an image, in its middle but where training images are altered at
+    random. augment: the name of that alteration, and the seed that draws it, together with the batch they are in.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        classes: Sequence[int],
+        keep_labels: bool,
+        crop: int | None = None,
+        augment: tuple[str, int] | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._crop = crop
+        self._augment = augment
+        labels = torch.full((int(dataset.train.labels.max()) + 1,), -1)
+        labels[list(classes)] = torch.tensor(classes) if keep_labels else torch.arange(len(classes))
+        self._labels = labels
+        self._train = torch.nonzero(labels[dataset.train.labels] >= 0).flatten()
+        self._test = torch.nonzero(labels[dataset.test.labels] >= 0).flatten()
+        self.num_train, self.num_test = len(self._train), len(self._test)
+
+    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        if self._augment is None:
+            return self.plain_train_batch(indices)
+        x, y = self._batch(self._dataset.train, self._train[indices])
+        return self._altered(x, indices), y
+
+    def train_labels(self) -> Tensor:
+        return self._labels[self._dataset.train.labels[self._train]]
+
+    def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = self._batch(self._dataset.train, self._train[indices])
+        return middle(x, self._crop), y
+
+    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+        return x if self._augment is None else self._altered(x, indices)
+
+    def _altered(self, x: Tensor, indices: Tensor) -> Tensor:
+        assert self._augment is not None
+        name, seed = self._augment
+        batch = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
+        black = self._dataset.normalise(torch.zeros(1, x.shape[1], 1, 1, dtype=torch.uint8))
+        child = seeding.child_seed(seed, f"augment/{batch}")
+        return AUGMENTATIONS[name](x, child, black, self._crop or x.shape[-1])
+
+    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = self._batch(self._dataset.test, self._test[indices])
+        return middle(x, self._crop), y
+
+    def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
+        pixels, labels = images.gather(indices)
+        return self._dataset.normalise(pixels), self._labels[labels]
+
+
+@BENCHMARKS.register("split")
+@dataclass(frozen=True, kw_only=True)
+class Split(Benchmark):
+    """Each task has `labels_per_task` classes of the base that no other has (paper, section 4.1).
+
+    `order`: which classes come together is `drawn` from the seed, `given` by their numbers, or `fixed`: the one split
+    of SplitImageNet, numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own` the classes of a task
+    are labelled from 0; with `base` they keep their labels, and every task has the base's output neurons. `crop`: the
+    side of the middle square that is shown of an image. `augment`: how training images are altered at random, see
+    `augmentation`.
+    """
+
+    num_tasks: int = 5
+    labels_per_task: int = 2
+    order: Literal["drawn", "given", "fixed"] = "drawn"
+    labels: Literal["own", "base"] = "own"
+    crop: int | None = None
+    augment: Literal["none", "crop_flip", "resized_crop_flip"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        classes = self.source().num_labels
+        if self.labels_per_task < 1:
+            raise InputError(f"labels_per_task: must be at least 1, not {self.labels_per_task}")
+        shape = self.source().shape
+        for key in ("augment", "crop"):
+            if getattr(self, key) not in (None, "none") and len(shape) != 3:
+                raise InputError(f"{key}: {self.base_name} has no photographs to crop and flip; leave it out")
+        if self.crop is not None and not 0 < self.crop <= shape[-1]:
+            raise InputError(f"crop: must be from 1 to {shape[-1]}, the side of the images, not {self.crop}")
+        if self.num_tasks * self.labels_per_task > classes:
+            raise InputError(
+                f"num_tasks: {self.num_tasks} tasks of {self.labels_per_task} classes need "
+                f"{self.num_tasks * self.labels_per_task}; {self.base_name} has {classes}, "
+                f"enough for {classes // self.labels_per_task} tasks"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        shape = self.source().shape
+        return shape if self.crop is None else (shape[0], self.crop, self.crop)
+
+    @property
+    def num_labels(self) -> int:
+        return self.labels_per_task if self.labels == "own" else self.source().num_labels
+
+    def task(self, index: int, dataset: Dataset, seed: int) -> Task:
+        count = self.source().num_labels
+        order = np.arange(count)
+        if self.order == "drawn":
+            order = seeding.permutation(seeding.child_seed(seed, "split"), count)
+        elif self.order == "fixed":
+            order = np.random.RandomState(1).permutation(count)
+        first = index * self.labels_per_task
+        classes = order[first : first + self.labels_per_task].tolist()
+        augment = None if self.augment == "none" else (self.augment, seeding.child_seed(seed, "augment", index))
+        return SplitTask(dataset, classes, self.labels == "base", self.crop, augment)

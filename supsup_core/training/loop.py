@@ -1,0 +1,242 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+
+from supsup_core import seeding
+from supsup_core.errors import CorruptError, DivergedError, InputError
+from supsup_core.kernels.matmul import Precision, products_in
+from supsup_core.tasks.base import Task
+from supsup_core.training.autograd import without_gradients
+from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+from supsup_core.training.optimizers import OPTIMIZERS
+from supsup_core.training.parametrizations import Parametrization
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
+"""Weights of all layers, images and labels to the mean loss and its gradient in each weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How one task is trained. The defaults are the paper's for MNIST.
+
+    `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate stays `constant`
+    or falls as a `cosine` to 0 at the last batch, after rising in a line over `warmup_batches`. `weight_decay` is
+    added to the gradient, times the parameter. `momentum` is for sgd. `precision`: that of products of matrices and
+    convolutions in forward and backward passes; all else, scores and their optimiser above all, stays float32.
+    """
+
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-4
+    num_batches: int = 1000
+    batch_size: int = 128
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_batches: int = 0
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        optimizer = OPTIMIZERS.under("optimizer", self.optimizer)
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: must be positive, not {self.learning_rate}")
+        for field in ("num_batches", "batch_size"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+        if not 0 <= self.warmup_batches < self.num_batches:
+            raise InputError(
+                f"warmup_batches: must be from 0 to below num_batches={self.num_batches}, not {self.warmup_batches}"
+            )
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay: must not be negative, not {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum: must be in [0, 1), not {self.momentum}")
+        if self.momentum and not optimizer.has_momentum:
+            raise InputError(f"momentum: {self.optimizer} has none; leave it out, or take optimizer=sgd")
+
+    @property
+    def changes_rate(self) -> bool:
+        """Whether the learning rate depends on the number of batches done."""
+        return self.schedule != "constant" or self.warmup_batches > 0
+
+    def rate(self, done: int) -> float:
+        """The learning rate of the next step after `done` batches."""
+        if done < self.warmup_batches:
+            return self.learning_rate * (done + 1) / self.warmup_batches
+        if self.schedule == "constant":
+            return self.learning_rate
+        share = (done - self.warmup_batches) / (self.num_batches - self.warmup_batches)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Mean training loss of each stretch of batches, and the number of batches done at its end."""
+
+    batches: list[int]
+    losses: list[float]
+
+
+NUM_POINTS = 10
+"""Points of a loss curve, at most, so that thousands of tasks stay readable."""
+
+
+def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
+    """The training images of each batch of one task, (num_batches, batch_size), as `seed` draws them."""
+    return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
+
+
+@without_gradients
+def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    """Copy kept tensors into live ones of the same names; CorruptError, and nothing copied, when they do not fit."""
+    if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in kept.items()}:
+        raise CorruptError("the tensors kept of training under way do not fit the net and optimiser")
+    for name, tensor in live.items():
+        tensor.copy_(kept[name])
+
+
+class _Progress:
+    """How far the training of some tasks is: batches done, their curves, and the losses since the last point."""
+
+    def __init__(self, num_tasks: int, num_batches: int, num_points: int) -> None:
+        self.done = self._since = 0
+        self._total = torch.zeros(num_tasks, dtype=torch.float64)
+        self._batches: list[int] = []
+        self._losses: list[list[float]] = []
+        self._num_batches = num_batches
+        self._interval = -(-num_batches // num_points)
+
+    @property
+    def over(self) -> bool:
+        """Whether all batches are done."""
+        return self.done == self._num_batches
+
+    def add(self, loss: Tensor) -> None:
+        """Note the losses of one batch, a scalar or (tasks,)."""
+        self._total = self._total.to(loss.device) + loss.double()
+        self._since += 1
+        self.done += 1
+        if self.done % self._interval == 0 or self.over:
+            means = [total / self._since for total in self._total.tolist()]
+            odd = [mean for mean in means if not math.isfinite(mean)]
+            if odd:
+                raise DivergedError(f"the training loss is {odd[0]} after {self.done} batches; lower learning_rate")
+            self._batches.append(self.done)
+            self._losses.append(means)
+            self._total, self._since = torch.zeros_like(self._total), 0
+
+    def curves(self) -> list[LossCurve]:
+        """One for each task."""
+        return [
+            LossCurve(list(self._batches), [point[task] for point in self._losses]) for task in range(len(self._total))
+        ]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All of it, as float64 tensors."""
+        return {
+            "progress.counts": torch.tensor([self.done, self._since], dtype=torch.float64),
+            "progress.total": self._total.cpu(),
+            "progress.batches": torch.tensor(self._batches, dtype=torch.float64),
+            "progress.losses": torch.tensor(self._losses, dtype=torch.float64),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self.done, self._since = (int(count) for count in state["progress.counts"])
+        self._total = state["progress.total"]
+        self._batches = [int(count) for count in state["progress.batches"]]
+        self._losses = state["progress.losses"].tolist()
+
+
+def train(
+    task: Task, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+) -> LossCurve:
+    """Run `step(x, y) -> loss` over batches of a task: order (batches, batch_size) holds image indices.
+
+    The curve has at most `num_points` points. Goes on from the newest state that the checkpoint has kept, to the same
+    bits. DivergedError when the loss is no longer finite.
+    """
+    progress = _Progress(1, len(order), num_points)
+    (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)
+    return curve
+
+
+def train_together(
+    tasks: Sequence[Task], orders: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+) -> list[LossCurve]:
+    """`train` for T tasks at once: orders (T, batches, batch_size); `step` takes x (T, batch, *shape) and y (T, batch)
+    and gives the losses (T,)."""
+    progress = _Progress(len(tasks), orders.shape[1], num_points)
+
+    def batch(done: int) -> tuple[Tensor, Tensor]:
+        parts = [task.train_batch(order[done]) for task, order in zip(tasks, orders, strict=True)]
+        return torch.stack([x for x, _ in parts]), torch.stack([y for _, y in parts])
+
+    return _run(batch, step, progress, checkpoint)
+
+
+def _run(
+    batch: Callable[[int], tuple[Tensor, Tensor]], step: Step, progress: _Progress, checkpoint: Checkpoint
+) -> list[LossCurve]:
+    """Steps over `batch(0)`, `batch(1)`, … until the progress is complete."""
+    for kept in checkpoint.kept():
+        own = {name: tensor for name, tensor in kept.items() if name not in progress.state}
+        try:
+            restore(step.state, own)
+        except CorruptError:
+            continue  # of another version of this program: nothing is lost but time
+        progress.restore(kept)
+        break
+    while not progress.over:
+        progress.add(step(*batch(progress.done)))
+        if checkpoint.due() and not progress.over:
+            checkpoint.save(progress.done, {**step.state, **progress.state})
+    return progress.curves()
+
+
+class Step:
+    """One step of training: weights of all layers, forward, backward, optimiser.
+
+    `loss_gradients` is Net.loss_gradients, or takes its place. The layers' tensors are updated in place.
+    """
+
+    def __init__(
+        self, layers: Sequence[Parametrization], recipe: TrainingRecipe, loss_gradients: LossGradients
+    ) -> None:
+        self._layers = layers
+        self._recipe = recipe
+        self._loss_gradients = loss_gradients
+        self._trained = [tensor for layer in layers for tensor in layer.tensors]
+        self._optimizer = OPTIMIZERS[recipe.optimizer](self._trained, recipe.momentum)
+        self._done = torch.zeros((), dtype=torch.int64)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
+        device = self._trained[0].device
+        weights = [layer.weight() for layer in self._layers]
+        with products_in(self._recipe.precision, device):
+            loss, products = self._loss_gradients(weights, x.to(device), y.to(device))
+        gradients = [gradient.float() for gradient in products]
+        found = [g for layer, gradient in zip(self._layers, gradients, strict=True) for g in layer.gradients(gradient)]
+        if self._recipe.weight_decay:
+            for tensor, gradient in zip(self._trained, found, strict=True):
+                gradient.add_(tensor, alpha=self._recipe.weight_decay)
+        self._optimizer.step(found, self._recipe.rate(int(self._done)))
+        self._done += 1
+        return loss
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors of parameters and optimiser, by name: all that going on exactly needs."""
+        trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
+        return {"done": self._done, **trained, **self._optimizer.state}

@@ -1,0 +1,129 @@
+"""Optimisers over plain tensors, in place and without a graph."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+
+from supsup_core.registry import Registry
+from supsup_core.training.autograd import without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Optimizer(ABC):
+    """Updates parameters from gradients; owns the state that goes with them."""
+
+    @abstractmethod
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
+        """momentum: 0 but for optimisers that have one (`has_momentum`)."""
+
+    has_momentum: ClassVar[bool] = False
+
+    @abstractmethod
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        """One update in place. The gradients may be overwritten."""
+
+    @property
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors that going on exactly needs, by name. Copying into them restores the optimiser."""
+
+
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
+
+
+@OPTIMIZERS.register("rmsprop")
+class RMSprop(Optimizer):
+    """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8), step for step: on a CPU in one pass, and to
+    the bit the same on each; elsewhere by torch's operations."""
+
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
+        self._parameters = parameters
+        self._square_means = [torch.zeros_like(p) for p in parameters]
+
+    @without_gradients
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        for tensors in zip(self._parameters, gradients, self._square_means, strict=True):
+            if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors):
+                self._pass_once(*tensors, learning_rate)
+            else:
+                self._operate(*tensors, learning_rate)
+
+    @staticmethod
+    def _pass_once(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
+        from supsup_core.kernels.compiled import step_rmsprop
+
+        p, g, mean = (t.view(-1).numpy() for t in (parameter, gradient, square_mean))
+        step_rmsprop(p, g, mean, np.float32(learning_rate))
+
+    @staticmethod
+    def _operate(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
+        square_mean.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+        parameter.addcdiv_(gradient, square_mean.sqrt().add_(1e-8), value=-learning_rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}
+
+
+@OPTIMIZERS.register("adam")
+class Adam(Optimizer):
+    """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8), step for step."""
+
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
+        self._parameters = parameters
+        self._means = [torch.zeros_like(p) for p in parameters]
+        self._square_means = [torch.zeros_like(p) for p in parameters]
+        self._scratch = [torch.empty_like(p) for p in parameters]
+        self._steps = torch.zeros((), dtype=torch.int64)
+
+    @without_gradients
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        self._steps += 1
+        steps = int(self._steps)
+        rate, root = learning_rate / (1 - 0.9**steps), math.sqrt(1 - 0.999**steps)
+        state = zip(self._parameters, gradients, self._means, self._square_means, self._scratch, strict=True)
+        for parameter, gradient, mean, square_mean, scratch in state:
+            mean.lerp_(gradient, 0.1)
+            square_mean.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            torch.sqrt(square_mean, out=scratch).div_(root).add_(1e-8)
+            parameter.addcdiv_(mean, scratch, value=-rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        means = {f"mean.{index}": tensor for index, tensor in enumerate(self._means)}
+        squares = {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}
+        return {"steps": self._steps, **means, **squares}
+
+
+@OPTIMIZERS.register("sgd")
+class SGD(Optimizer):
+    """Stochastic gradient descent with torch.optim.SGD's momentum, step for step."""
+
+    has_momentum = True
+
+    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
+        self._parameters = parameters
+        self._momentum = momentum
+        self._velocities = [torch.zeros_like(p) for p in parameters] if momentum else []
+
+    @without_gradients
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        moving: Sequence[Tensor] = gradients
+        if self._momentum:
+            for velocity, gradient in zip(self._velocities, gradients, strict=True):
+                velocity.mul_(self._momentum).add_(gradient)
+            moving = self._velocities
+        for parameter, direction in zip(self._parameters, moving, strict=True):
+            parameter.add_(direction, alpha=-learning_rate)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {f"velocity.{index}": tensor for index, tensor in enumerate(self._velocities)}

@@ -1,0 +1,305 @@
+"""Bad input: one clear line that names what is wrong and what to do, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.base.files import owned
+from orchestrator.sweeps.sweep import open_sweep
+
+Command = Callable[..., Any]
+
+
+def refused(result: Any, *words: str) -> None:
+    """One line on standard error, with all the words, and exit code 2."""
+    assert result.code == 2, result
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    for word in words:
+        assert word in result.err, f"{word!r} is not in {result.err!r}"
+    assert "Traceback" not in result.err
+
+
+NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
+
+
+def _space(key: str, values: Any) -> dict[str, Any]:
+    """A search of one key."""
+    return {"space": {key: values}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tracking": "localhost:5000"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"tracking": "http://me:secret@host"}, ["tracking: no user or password", "MLFLOW_TRACKING_PASSWORD"]),
+        ({"tracking": "http://[::1"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"tracking": "http://localhost:mlflow"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
+        ({"storage": "runs"}, ["small.yaml", "storage: a folder such as s3://bucket/folder"]),
+        ({"storage": "s3://me:secret@bucket/x"}, ["storage: no user or password", "AWS_ACCESS_KEY_ID"]),
+        ({"snapshot_every": 0}, ["snapshot_every", "positive number of seconds"]),
+        ({"resources": {"cache_gb": -1}}, ["resources.cache_gb", "positive number of gigabytes"]),
+        (
+            {"training": {"learning_rate": float("inf")}},
+            ["training.learning_rate: must be a finite"],
+        ),
+        ({"method": {"name": "ewc", "strength": float("nan")}}, ["method.strength: must be a finite number, not nan"]),
+        ({"grid": {"training.momentum": [0.0, float("inf")]}}, ["grid.training.momentum.1: must be a finite number"]),
+        ({"net": {"name": "hopfield_mlp"}, "training": {"batch_size": 1}, "scenario": "GG"}, ["batch_size: batch"]),
+        ({"net": {"name": "hopfield_mlp"}, "scenario": "NNs"}, ["NNs has no way yet to keep a net's statistics"]),
+        ({"search": {"num_trials": 4}}, ["small.yaml", "search.space: missing; name what to search"]),
+        ({"search": {"space": {}}}, ["small.yaml", "search.space: empty"]),
+        ({"search": {"spaces": {}}}, ["search.spaces", "did you mean 'space'"]),
+        ({"search": _space("benchmark.num_tasks", [1, 2])}, ["search.space.benchmark.num_tasks", "keys start with"]),
+        ({"search": _space("training.learning_rate", 3)}, ["search.space.training.learning_rate", "list of choices"]),
+        ({"search": _space("training.learning_rate", [1, 1])}, ["search.space.training.learning_rate", "one twice"]),
+        ({"search": _space("training.learning_rate", {"low": 2, "high": 1})}, ["low (2) must be below high (1)"]),
+        ({"search": _space("training.learning_rate", {"low": 0, "high": 1, "log": True})}, ["must be positive"]),
+        ({"search": _space("training.learning_rate", {"low": "a", "high": 1})}, ["low: must be a number, not 'a'"]),
+        ({"search": _space("training.learning_rate", {"low": 1, "hi": 2})}, ["learning_rate.hi: unknown key"]),
+        ({"search": _space("training.learning_rate", {"low": 1, "high": 2})}, ["search.num_trials: missing"]),
+        ({"search": _space("training.learning_rate", [-1, 1])}, ["training.learning_rate: must be positive"]),
+        ({"search": _space("training.lerning_rate", [0.1, 1])}, ["lerning_rate", "did you mean 'learning_rate'"]),
+        ({"search": {**_space("training.learning_rate", [0.1, 1]), "num_trials": 3}}, ["search.num_trials: 3"]),
+        (
+            {"search": {**_space("training.learning_rate", [0.1, 1]), "reduction": 1}},
+            ["search.reduction", "at least 2"],
+        ),
+        ({"search": {**_space("training.learning_rate", [0.1, 1]), "held_out": 1.5}}, ["search.held_out", "0 and 1"]),
+        ({"search": _space("training.learning_rate", [0.1, 1]), "seeds": [0, 1]}, ["search: runs with one seed"]),
+        ({"search": _space("training.learning_rate", [1]), "grid": {"scenario": ["GG"]}}, ["search", "grid"]),
+        ({"trianing": {"num_batches": 3}}, ["small.yaml", "trianing", "did you mean 'training'"]),
+        ({"training": {"num_batchs": 3}}, ["training.num_batchs", "did you mean 'num_batches'"]),
+        ({"training": {"num_batches": "many"}}, ["small.yaml", "training.num_batches", "many"]),
+        ({"training": {"learning_rate": -1}}, ["small.yaml", "learning_rate", "must be positive"]),
+        ({"method": {"name": "supsup", "mask": "top_k", "density": 1.5}}, ["method.density", "(0, 1]", "1.5"]),
+        ({"method": {"name": "supsup", "mask": "top_k", "density": 0}}, ["method.density", "(0, 1]"]),
+        ({"method": {"name": "supsup", "densty": 0.5}}, ["method.densty", "did you mean 'density'"]),
+        ({"method": {"name": "supsub"}}, ["method.name", "did you mean 'supsup'", "there are: batch_e, "]),
+        ({"method": {"name": None}}, ["method.name: missing", "supsup"]),
+        ({"benchmark": {"name": "permutted"}}, ["benchmark.name", "did you mean 'permuted'"]),
+        ({"benchmark": {"name": "permuted", "base": "mnst"}}, ["benchmark", "did you mean 'mnist'", "digits"]),
+        ({"benchmark": {"name": "permuted", "base": "digits", "num_tasks": 0}}, ["benchmark.num_tasks", "at least 1"]),
+        ({"net": {"name": "lenet_300_100", "num_outputs": 5}}, ["net.num_outputs", "5", "10"]),
+        ({"net": {"name": "lenet"}}, ["net.name", "did you mean 'lenet_300_100'"]),
+        ({"scenario": "NNu"}, ["scenario", "NNu", "would reveal the new task"]),
+        ({"scenario": "GNx"}, ["scenario", "GNx", "GG, GNs, GNu"]),
+        ({"scenario": "NNs"}, ["stream.segment_batches", "does not divide training.num_batches=30"]),
+        ({**NNS, "allocation": {"name": "ratios"}}, ["allocation.name", "unknown allocation test", "'ratio'"]),
+        ({**NNS, "allocation": {"name": "outlier", "epsilon": 0.1}}, ["allocation.epsilon", "unknown key"]),
+        ({**NNS, "allocation": {"name": "ratio", "epsilon": -1}}, ["allocation.epsilon", "must be positive"]),
+        ({**NNS, "allocation": {"name": "ratio", "images_per_decision": 200}}, ["allocation.images_per_decision"]),
+        (
+            {
+                **NNS,
+                "allocation": {"name": "ratio", "objective": "G"},
+                "net": {"name": "lenet_300_100", "num_outputs": 10},
+            },
+            ["allocation.objective", "needs superfluous neurons"],
+        ),
+        ({**NNS, "budget": {"num_masks": 0}}, ["budget.num_masks", "at least 1"]),
+        ({**NNS, "budget": {"on_exhausted": "drop"}}, ["budget.on_exhausted"]),
+        ({**NNS, "stream": {"segment_batches": 10, "num_streams": 9}}, ["stream.num_streams", "9 streams"]),
+        ({**NNS, "stream": {"segment_batches": 10, "order": "random"}}, ["stream.order"]),
+        ({**NNS, "commit_every": 0}, ["commit_every", "positive number of seconds"]),
+        ({"inference": {"rule": "oneshot"}}, ["inference.rule: unknown inference rule", "did you mean 'one_shot'"]),
+        (
+            {"inference": {"objective": "entropie"}},
+            ["inference.objective: unknown", "did you mean 'entropy'"],
+        ),
+        ({"inference": {"rule": "known"}}, ["inference.rule", "GG"]),
+        ({"grid": {"inference.objective": []}}, ["grid.inference.objective", "empty"]),
+        ({"scenario": "NNs", "training": {"schedule": "cosine"}}, ["training.schedule", "how long a mask"]),
+        ({"scenario": "NNs", "method": {"name": "supsup", "transfer": "masks"}}, ["scenario", "transfer"]),
+        ({"scenario": "NNs", "method": {"name": "psp"}}, ["psp cannot do NNs", "it does GG"]),
+        ({"net": {"name": "gem_resnet18"}}, ["net: a residual network needs images of channels"]),
+        ({"variants": {"a": {"methd.name": "psp"}}}, ["variants.a.methd.name", "did you mean 'method'"]),
+        ({"variants": {"a": {"method.name": "pspp"}}}, ["variants.a", "method.name", "did you mean 'psp'"]),
+        ({"variants": {"a": {"seeds": [1]}}}, ["variants.a.seeds", "not a key of the experiment"]),
+        ({"variants": {"a": {}}, "only": ["b"]}, ["only", "no variant 'b'", "there are: a"]),
+        ({"variants": ["a"]}, ["variants"]),
+        ({"scale": "smok", "scales": {"smoke": {}}}, ["scale", "no 'smok'", "did you mean 'smoke'", "smoke, paper"]),
+        ({"scale": "smoke"}, ["scale", "no 'smoke'", "there are: paper"]),
+        ({"scale": "s", "scales": {"s": {"training.num_batchs": 1}}}, ["scales.s: training.num_batchs", "unknown key"]),
+        ({"scales": ["smoke"]}, ["scales"]),
+        ({"scales": {"paper": {"seeds": [1]}}, "scale": "paper"}, ["scales.paper", "another name"]),
+        ({"scenario": "GG", "method": {"name": "icarl", "num_exemplars": 5}}, ["method.num_exemplars", "30 classes"]),
+        ({"scenario": "GG", "method": {"name": "hop_sup_sup"}}, ["method.name: hop_sup_sup", "hopfield_mlp"]),
+        (
+            {"variants": {"a": {"method.density": 0.1}}, "grid": {"method": [{"name": "supsup"}]}},
+            ["variants.a.method.density", "the grid varies it too"],
+        ),
+        ({"variants": {"a": {}}, "only": []}, ["only", "empty"]),
+        (
+            {"variants": {"a": {"scenario": "GG"}}, "grid": {"scenario": ["GG"]}},
+            ["variants.a.scenario", "the grid varies it too"],
+        ),
+        ({"grid": {"inferense.objective": ["H"]}}, ["grid.inferense.objective", "not a key of the experiment"]),
+        ({"grid": {"inference.objectiv": ["H"]}}, ["inference.objectiv", "did you mean 'objective'"]),
+        ({"seeds": []}, ["seeds", "empty"]),
+        ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"seeds": ["a"]}, ["small.yaml", "seeds"]),
+        ({"evaluation": {"at": [0]}}, ["evaluation.at", "from 1 on"]),
+        ({"resources": {"device": "cuda:1"}}, ["resources.device", "cuda:1", "cpu or cuda"]),
+        ({"resources": {"num_workers": 0}}, ["resources.num_workers", "at least 1"]),
+        ({"name": "../escape"}, ["name", "names a folder"]),
+        ({"imports": ["no_such_module_anywhere"]}, ["imports", "no_such_module_anywhere"]),
+        ({"imports": ["missing.py"]}, ["imports", "missing.py", "no such file"]),
+    ],
+)
+def test_a_wrong_value_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], changes: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    refused(supsup("sweep", sweep_file(**changes), "--local"), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("benchmark.num_task=3", ["benchmark.num_task", "did you mean 'num_tasks'"]),
+        ("training.num_batches=x", ["command line", "training.num_batches"]),
+        ("nonsense", ["'nonsense' is not key=value"]),
+        ("seeds=5", ["command line", "seeds"]),
+        ("inference.rule=[", ["command line", "inference.rule"]),
+        ("resources.device=tpu", ["resources.device", "'tpu' is not cpu or cuda"]),
+        ("training.optimizer=sgdx", ["training.optimizer: unknown optimizer", "did you mean 'sgd'"]),
+        ("net.num_outputs=100000000000000", ["not enough memory", "net.num_outputs"]),
+    ],
+)
+def test_a_wrong_override_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], override: str, words: list[str]
+) -> None:
+    refused(supsup("plan", sweep_file(), override), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: x\n  seeds: [0]\n", ["broken.yaml, line 2", "not valid YAML"]),
+        ("- a\n- b\n", ["broken.yaml", "a mapping of keys to values"]),
+        ("name: x\nname: y\n", ["broken.yaml", "duplicate key"]),
+        ("name: \x00", ["broken.yaml"]),
+        ("name: ${x", ["broken.yaml", "is not supported"]),
+        ("name: x\nseeds: ${oc.env:HOME}\n", ["broken.yaml", "is not supported"]),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "broken.yaml").write_text(text)
+    refused(supsup("plan", "broken.yaml"), *words)
+
+
+def test_a_missing_file_is_named(supsup: Command) -> None:
+    refused(supsup("sweep", "nowhere.yaml"), "nowhere.yaml", "cannot be read")
+
+
+def test_a_broken_user_module_is_named(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "broken_toys.py").write_text("1 / 0\n")
+    refused(supsup("plan", sweep_file(imports=["broken_toys.py"])), "broken_toys.py", "ZeroDivisionError")
+
+
+def test_missing_data_is_named_before_anything_starts(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(benchmark={"name": "permuted", "base": "mnist", "num_tasks": 2})
+    refused(supsup("sweep", file, "data=nowhere", "--local"), "nowhere/mnist/train-images", "missing", "data=")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "occupied").write_text("a file where a folder should be")
+    refused(supsup("sweep", sweep_file(), "output=occupied", "--local"), "occupied", "set output=DIR")
+
+
+@pytest.mark.skipif(not os.path.exists("/sys"), reason="needs a folder that even root cannot write to")
+def test_an_output_on_a_read_only_file_system_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    refused(supsup("sweep", sweep_file(), "output=/sys/supsup", "--local"), "/sys/supsup", "set output=DIR")
+
+
+@pytest.mark.parametrize("verb", ["sweep", "plan", "status", "resume", "report"])
+def test_an_output_of_another_version_is_refused(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "supsup-output.json").write_text(json.dumps({"format": 99}))
+    arguments = [sweep_file()] if verb in ("sweep", "plan") else []
+    refused(supsup(verb, *arguments), "incompatible version", "format 99", "output=DIR")
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "report"])
+def test_an_empty_output_says_how_to_begin(supsup: Command, verb: str) -> None:
+    refused(supsup(verb), "no sweep here", "supsup sweep FILE")
+
+
+def test_ui_without_a_database_says_so(supsup: Command) -> None:
+    refused(supsup("ui"), "no MLflow database here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["swep"], ["swep"]),
+        (["sweep"], ["FILE"]),
+        (["resume", "a", "b"], ["one sweep at a time"]),
+        (["status", "outptu=x"], ["outptu", "output="]),
+        (["sweep", "x.yaml", "--workers", "0"], ["--workers"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(supsup: Command, arguments: list[str], words: list[str]) -> None:
+    refused(supsup(*arguments), *words)
+
+
+def test_a_second_process_on_a_sweep_is_refused_with_the_holders_id(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    from orchestrator.sweeps.sweep import open_sweep
+
+    sweep = open_sweep(sweep_file(), [])
+    with owned(sweep.path):
+        refused(supsup("sweep", sweep_file(), "--local"), f"process {os.getpid()}", "is running this sweep")
+        other = supsup("sweep", sweep_file(), "benchmark.num_tasks=1", "--local")
+        assert other.code == 0, other.err
+
+
+def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(search=_space("training.learning_rate", [0.1, 1]))
+    refused(supsup("sweep", file, "--local"), "--local: Ray Tune compares")
+    sweep = open_sweep(file, [])
+    sweep.save(sweep.plan())
+    refused(supsup("evaluate", "small", "inference.rule=binary"), "judged by one inference", "best.yaml")
+    refused(supsup("fork", "small", "benchmark.num_tasks=4"), "a search has no forks", "best.yaml")
+
+
+def test_a_half_corrupt_output_is_named_and_resume_makes_it_good(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}), "--local").code == 0
+    (ledger,) = tmp_path.glob("runs/sweeps/*/groups/*/ledger.sqlite")
+    with contextlib.closing(sqlite3.connect(ledger)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(ledger.read_bytes())
+    content[content.index(b"weights_sha256")] ^= 1
+    stale = ledger.parents[1] / "of-an-older-version" / "ledger.sqlite"
+    stale.parent.mkdir()
+    stale.write_bytes(b"damaged")  # not of this plan, so nobody looks at it
+    with ledger.open("r+b") as file:
+        file.write(content)
+    for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
+        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "sets it aside")
+    found = supsup("resume", "--local")
+    assert found.code == 0, found.err
+    assert "made again" in found.out
+    assert supsup("report").code == 0
+    (sweep,) = tmp_path.glob("runs/sweeps/*/sweep.json")
+    sweep.write_text(sweep.read_text()[:100])
+    for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["resume"]):
+        refused(supsup(*command), "sweep.json: damaged", "start the sweep again from its file")

@@ -1,0 +1,82 @@
+"""The order in which data without task identities arrives."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supsup_core.errors import InputError
+from supsup_core.nns.streams import Schedule, Segment, Stream
+
+
+def test_blocks_bring_each_task_once_whole_in_order() -> None:
+    (only,) = Stream(segment_batches=10).sequences(3, 30, seed=5)
+    assert only == [Segment(task, index) for task in range(3) for index in range(3)]
+    first, second = Stream(segment_batches=10, num_streams=2).sequences(5, 20, seed=5)
+    assert [segment.task for segment in first] == [0, 0, 2, 2, 4, 4]
+    assert [segment.task for segment in second] == [1, 1, 3, 3]
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
+def test_recurring_brings_all_data_in_many_visits(num_tasks: int, visits: int, num_streams: int, seed: int) -> None:
+    stream = Stream(order="recurring", segment_batches=10, visits=visits, num_streams=num_streams)
+    sequences = stream.sequences(num_tasks, 60, seed)
+    assert sequences == stream.sequences(num_tasks, 60, seed)
+    everything = [segment for sequence in sequences for segment in sequence]
+    assert Counter(everything) == Counter(Segment(task, index) for task in range(num_tasks) for index in range(6))
+    for sequence in sequences:
+        met: list[int] = []
+        for segment in sequence:
+            assert segment.index == sum(other.task == segment.task for other in met_segments(sequence, segment))
+            if segment.task not in met:
+                met.append(segment.task)
+        assert met == sorted(met)
+
+
+def met_segments(sequence: list[Segment], until: Segment) -> list[Segment]:
+    return sequence[: sequence.index(until)]
+
+
+def test_recurring_really_comes_back() -> None:
+    (only,) = Stream(order="recurring", segment_batches=10, visits=5).sequences(10, 100, seed=0)
+    changes = sum(a.task != b.task for a, b in itertools.pairwise(only))
+    assert changes > 35
+    assert only != Stream(order="recurring", segment_batches=10, visits=5).sequences(10, 100, seed=1)[0]
+
+
+@given(st.integers(1, 9), st.integers(1, 4))
+def test_a_schedule_counts_what_its_rounds_hold(num_tasks: int, num_streams: int) -> None:
+    sequences = Stream(segment_batches=10, num_streams=num_streams).sequences(num_tasks, 30, seed=0)
+    schedule = Schedule(sequences, 3)
+    done: list[Segment] = []
+    for number in range(schedule.num_rounds):
+        assert schedule.num_segments(number) == len(done)
+        assert schedule.tasks_met(number) == sorted({segment.task for segment in done})
+        done += [segment for _, segment in schedule.round(number)]
+    assert len(done) == 3 * num_tasks
+    for n in range(1, num_tasks + 1):
+        rounds = schedule.rounds_until(n)
+        assert schedule.num_segments(rounds) >= 3 * n > schedule.num_segments(rounds - 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_batches", "message"),
+    [
+        ({"segment_batches": 30}, 100, "does not divide training.num_batches=100"),
+        ({"segment_batches": 200}, 100, "does not divide"),
+        ({"order": "recurring", "visits": 5}, 300, "cannot come 5 times; set at most 3"),
+    ],
+)
+def test_segments_that_do_not_come_out_even_are_refused(
+    fields: dict[str, object], num_batches: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Stream(**fields).segments_per_task(num_batches)
+
+
+@pytest.mark.parametrize("field", ["segment_batches", "visits", "num_streams"])
+def test_impossible_streams_are_refused(field: str) -> None:
+    with pytest.raises(InputError):
+        Stream(**{field: 0})
