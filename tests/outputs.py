@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import mlflow
 import psutil
 
-from orchestrator.nns.mask_trainer import read_mask
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.learned_tensors import read_mask
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.tracking.mlflow_writer import tracking_uri
 

@@ -247,11 +247,8 @@ def _in_one_line(text: str) -> str:
 
 def main() -> None:
     """The console script: errors a user can mend become one line and exit code 2."""
-    from orchestrator.base.deferral import defer
     from supsup_core.errors import SupSupError
 
-    defer("torch")  # most verbs need it late or never, and say sooner what is wrong with what they were given
-    defer("numpy")
     atexit.register(gc.freeze)  # or Python looks through all that was loaded once more: a second, with MLflow and Ray
     try:
         code = cli.main(standalone_mode=False)

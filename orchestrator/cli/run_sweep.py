@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from orchestrator.base import environment
-from orchestrator.base.files import in_shell, owned
-from orchestrator.base.wording import duration
+from orchestrator.base.folder_lock import owned
+from orchestrator.base.wording import duration, in_shell
 from orchestrator.execution.launch import launch, prepare_data, take_stock
 from orchestrator.nns.fork import Start, fork_sweep
-from orchestrator.records.group_state import GroupState, read_state, read_states
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import BehindError, FencedError
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.results import event_log
 from orchestrator.results.progress_line import Progress
 from orchestrator.spec.sweep_config import SweepConfig
-from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.lookup import open_sweep, read_state, read_states
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import fetch, fetched, prepare, publish, stored
 from orchestrator.sweeps.training_groups import Group
 from orchestrator.tracking.mlflow_writer import told_in_words, uri_of

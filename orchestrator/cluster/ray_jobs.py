@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.spec.sweep_config import read_sweep
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.lookup import open_sweep
 from supsup_core.errors import InputError, SupSupError
 
 if TYPE_CHECKING:

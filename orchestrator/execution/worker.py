@@ -6,9 +6,8 @@ import contextlib
 import platform
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,9 @@ import torch
 from orchestrator.base.keys import canonical, content_key
 from orchestrator.coordination.messages import Job, Outcome, result_of
 from orchestrator.coordination.task_checkpoint import StoredCheckpoint
-from orchestrator.nns.mask_trainer import MaskTrainer, read_mask
-from orchestrator.records.artifact_store import Artifact, ArtifactStore, CorruptArtifactError, stores_of
+from orchestrator.nns.mask_trainer import MaskTrainer
+from orchestrator.records.artifact_store import Artifact, CorruptArtifactError, stores_of
+from orchestrator.records.learned_tensors import LEARNED, states_of, task_state
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
 from orchestrator.sweeps.training_groups import inference_identity, training_id
@@ -29,9 +29,6 @@ from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.base import accuracy
 from supsup_core.nets import weights_sha256
 from supsup_core.tasks import Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Worker:
@@ -138,7 +135,7 @@ class Worker:
         if len(shards) > 1:
             learned = experiment.method.learn_together(problem, numbers, tasks, keep)
         else:
-            parents = [_state(self._store, key) for key in shards[0]["parents"]]
+            parents = [task_state(self._store, key) for key in shards[0]["parents"]]
             learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents, keep)]
         whole = zip([shard["key"] for shard in shards], numbers, tasks, learned, strict=True)
         return [self._put(job, key, number, task, its) for key, number, task, its in whole]
@@ -166,7 +163,7 @@ class Worker:
             "torch": str(torch.__version__),  # which is of a class of torch's: whoever reads it would load torch
             "python": platform.python_version(),
         }
-        tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in learned.state.items()}
+        tensors = {f"{LEARNED}{name}": tensor.cpu() for name, tensor in learned.state.items()}
         return self._store.put(key, tensors, facts)
 
     def _evaluate(self, job: Job) -> Artifact:
@@ -196,33 +193,10 @@ class Worker:
         if self._learner is None or self._learner[0] != name:
             self._learner = None  # two at once would be twice the memory
             store = self._versions if experiment.allocation is not None else self._store
-            states = states_of(experiment, keys, store)
+            states = states_of(keys, store, are_masks=experiment.allocation is not None)
             num_bytes = sum(tensor.nbytes for state in states for tensor in state.values())
             self._learner = (name, experiment.method.learner(problem, states), num_bytes)
         return self._learner[1:]
-
-
-_STATE = "state."
-"""Prefix of the tensors of an artifact that are the method's own state."""
-
-
-def _state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str, Tensor]:
-    """What a method stored of a task, without what a later task's takes the place of where it is `superseded`.
-
-    CorruptArtifactError when it is damaged or gone.
-    """
-    tensors = {name.removeprefix(_STATE): tensor for name, tensor in store.require(key).tensors.items()}
-    return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
-
-
-def states_of(experiment: Experiment, keys: Sequence[str], store: ArtifactStore) -> list[dict[str, Tensor]]:
-    """The states with these keys, as a learner takes them; `store` holds whole tasks, or in NNs the versions of masks.
-
-    CorruptArtifactError when one is damaged or gone.
-    """
-    if experiment.allocation is not None:
-        return [{"mask": read_mask(store, key)} for key in keys]
-    return [_state(store, key, superseded=key != keys[-1]) for key in keys]
 
 
 _SEGMENT_JOBS = ("decide", "advance", "save")

@@ -23,11 +23,11 @@ from orchestrator.coordination.coordinator import Coordinator, Points
 from orchestrator.coordination.messages import Job, Outcome
 from orchestrator.nns.evaluations import StreamEvaluations
 from orchestrator.nns.lookahead import Ahead
-from orchestrator.nns.mask_trainer import read_mask
 from orchestrator.nns.mask_versions import Lineages, due_point
 from orchestrator.nns.round import Round, decision_of
 from orchestrator.nns.version_files import Saving, StreamVersions
 from orchestrator.records.artifact_store import CorruptArtifactError
+from orchestrator.records.learned_tensors import read_mask
 from orchestrator.records.ledger import Entry
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import build_experiment

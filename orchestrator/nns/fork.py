@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.nns.mask_versions import Lineages, due_point
-from orchestrator.records.group_state import GroupState, read_state
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.spec.sweep_config import overlap, parse_overrides, with_overrides
+from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import VARIANT, Group, mask_id
 from supsup_core.errors import InputError

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from orchestrator.nns.mask_versions import Version
 from orchestrator.records.artifact_store import ArtifactStore, CorruptArtifactError
+from orchestrator.records.learned_tensors import LEARNED, TRAINING
 from orchestrator.spec.experiment import Experiment
 from supsup_core.datasets import Dataset
-from supsup_core.errors import CorruptError
 from supsup_core.inference import OBJECTIVES
-from supsup_core.masks import codec
 from supsup_core.methods import Problem, Trainee
 from supsup_core.tasks import Task
 from supsup_core.training.loop import batch_order
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_LEARNED, _STATE = "state.", "training."
-"""Prefixes of a version's tensors: what answering needs, and what going on needs."""
 
 _ORDERS = 8
 """Tasks whose batch orders are kept; each is a megabyte for a thousand batches."""
@@ -139,7 +131,7 @@ class MaskTrainer:
         if base is not None:
             kept = self._versions.require(base)
             loss = kept.facts["loss"]
-            trainee.restore({n.removeprefix(_STATE): t for n, t in kept.tensors.items() if n.startswith(_STATE)})
+            trainee.restore({n.removeprefix(TRAINING): t for n, t in kept.tensors.items() if n.startswith(TRAINING)})
         # beside its state, a trainee has working memory of about the same size
         num_bytes = 2 * sum(tensor.nbytes for tensor in trainee.state.values())
         return _Held(base or "", trainee, num_bytes, base is not None, loss)
@@ -157,24 +149,8 @@ class MaskTrainer:
         return found
 
     def _write(self, held: _Held) -> int:
-        tensors = {f"{_STATE}{name}": tensor.cpu() for name, tensor in held.trainee.state.items()}
-        tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in held.trainee.learned().items()}
+        tensors = {f"{TRAINING}{name}": tensor.cpu() for name, tensor in held.trainee.state.items()}
+        tensors |= {f"{LEARNED}{name}": tensor for name, tensor in held.trainee.learned().items()}
         written = self._versions.put(held.key, tensors, {"kind": "version", "loss": held.loss})
         held.saved = True
         return written.num_bytes
-
-
-def read_mask(versions: ArtifactStore, key: str) -> Tensor:
-    """The mask blob of a stored version, verified by its own checksum. CorruptArtifactError when it cannot be had."""
-    try:
-        blob = versions.tensor(key, f"{_LEARNED}mask")
-        with contextlib.suppress(CorruptError):
-            codec.decode(blob.numpy().tobytes())
-            return blob
-        blob = versions.get(key).tensors[f"{_LEARNED}mask"]  # a bad copy of a sound one is replaced by this
-        codec.decode(blob.numpy().tobytes())
-        return blob
-    except FileNotFoundError as error:
-        raise CorruptArtifactError(key, f"{versions.path(key)}: missing") from error
-    except CorruptError as error:
-        raise CorruptArtifactError(key, str(error)) from error

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.records.ledger import LedgerReader, Row
+from orchestrator.records.ledger import Row
 from supsup_core.errors import CorruptError
-
-if TYPE_CHECKING:  # a coordinator of tasks needs neither that nor torch, which takes seconds and 200 MB
-    from orchestrator.sweeps.sweep import Sweep
 
 ENDED = ("done", "stopped", "failed")
 """How a group can come to an end of its own."""
@@ -203,19 +200,3 @@ class GroupState:
             spent = [row.payload["seconds"] + row.payload["latency"] for row in self.decisions]
             return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
         return [row.payload["seconds"] for row in self.trained.values() if row.payload["seconds"]]
-
-
-def read_state(sweep: Sweep, group_id: str) -> GroupState:
-    """The state of a group as its ledger tells it; CorruptError, with a remedy, when that is damaged."""
-    try:
-        with LedgerReader(sweep.ledger_path(group_id)) as reader:
-            return GroupState().apply(reader.rows())
-    except CorruptError as error:
-        raise CorruptError(f"{error}; `{sweep.command('resume')}` sets it aside and makes it good") from error
-
-
-def read_states(sweep: Sweep) -> dict[str, GroupState]:
-    """The states of the groups that the sweep last planned, as far as they have begun; of all that are on disk, where
-    it does not say."""
-    found = sorted(path.parent.name for path in (sweep.path / "groups").glob("*/ledger.sqlite"))
-    return {group_id: read_state(sweep, group_id) for group_id in found if group_id in (sweep.planned or found)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.files import holder_of
+from orchestrator.base.folder_lock import holder_of
 from orchestrator.records.ledger import Row
 
 log = logging.getLogger("supsup")

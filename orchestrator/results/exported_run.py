@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from orchestrator.results.loaded_run import LoadedRun
 from orchestrator.spec import user_modules
@@ -17,9 +18,6 @@ from orchestrator.sweeps.sweep import Sweep
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.protocol import answer
 from supsup_core.methods import Learner
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FORMAT = 1
 """Version of an exported folder."""

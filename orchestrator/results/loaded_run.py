@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orchestrator.execution.worker import states_of
-from orchestrator.records.group_state import read_state
+from orchestrator.records.learned_tensors import states_of
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment
+from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group, Run
 from supsup_core.datasets import Dataset
@@ -65,5 +65,5 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
         keys, tasks = [shard.key for shard in group.shards[:last]], list(range(last))
         numbers, masks = tasks, [[task] for task in tasks]
     dataset = experiment.benchmark.source().load(sweep.data_root)
-    states = states_of(experiment, keys, store)
+    states = states_of(keys, store, are_masks=experiment.allocation is not None)
     return LoadedRun(experiment, experiment.problem(device), dataset, states, numbers, tasks, masks)

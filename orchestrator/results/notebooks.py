@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from orchestrator.records.group_state import read_states
 from orchestrator.results.report import figures, tables
-from orchestrator.sweeps.sweep import Sweep, all_sweeps, find_sweep
+from orchestrator.sweeps.lookup import all_sweeps, find_sweep, read_states
+from orchestrator.sweeps.sweep import Sweep
 from supsup_core.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.base.files import as_typed, holder_of, is_partial
+from orchestrator.base.files import is_partial
+from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.wording import as_typed
 from orchestrator.nns.evaluations import StreamEvaluations
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.group_state import GroupState, read_state
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader, snapshot_path
 from orchestrator.records.object_storage import Storage
-from orchestrator.sweeps.sweep import Sweep, storage_of, store_at, sweep_at
+from orchestrator.sweeps.lookup import read_state, sweep_at
+from orchestrator.sweeps.sweep import Sweep, storage_of, store_at
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
 YOUNG_SECONDS = 86400.0

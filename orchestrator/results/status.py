@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from orchestrator.base.files import holder_of
+from orchestrator.base.folder_lock import holder_of
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Row
 from orchestrator.results.event_log import stalled_words

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from orchestrator.base import environment
 from orchestrator.base.files import write_atomically
@@ -25,9 +25,6 @@ from supsup_core import RECIPE_VERSION
 from supsup_core.datasets.download import user_cache
 from supsup_core.methods import SHARED
 from supsup_core.tasks import Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _TIMED_BATCHES = 12
 _TIMED_SECONDS = 3.0

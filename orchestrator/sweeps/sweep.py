@@ -6,23 +6,24 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from orchestrator.base.files import command, write_atomically
+from orchestrator.base.files import write_atomically
 from orchestrator.base.keys import content_key
+from orchestrator.base.wording import command
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.object_storage import PATIENCE_SECONDS, Storage
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import COMPONENTS, EXPERIMENT_KEYS, build_component, build_experiment
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.sweep_config import SweepConfig, parse_overrides, read_sweep, sweep_from_node
+from orchestrator.spec.sweep_config import SweepConfig, parse_overrides
 from orchestrator.sweeps.training_groups import VARIANT, Group, Run, make_plan
-from supsup_core.datasets import Base, base_from, base_node
+from supsup_core.datasets import Base, base_node
 from supsup_core.errors import InputError
 from supsup_core.tasks import BENCHMARKS
 
@@ -238,22 +239,6 @@ class Sweep:
         return replace(self, extra_inferences=(*self.extra_inferences, changes))
 
 
-def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
-    """The sweep that a file and overrides describe, with what `evaluate` has added to it on disk."""
-    config = read_sweep(file, overrides)
-    config = replace(config, output=str(Path(config.output).expanduser().absolute()))
-    if config.data:
-        config = replace(config, data=str(Path(config.data).expanduser().absolute()))
-    check_output(Path(config.output))
-    url = config.storage.rstrip("/") if config.storage else storage_of(Path(config.output))
-    config = replace(config, storage=url)
-    sweep = Sweep(config, file.absolute())
-    if (sweep.path / "sweep.json").exists():
-        before = sweep_at(sweep.path)
-        sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
-    return sweep
-
-
 def check_output(output: Path) -> None:
     """InputError when `output` was made by a version whose formats this one does not read."""
     marker = output / _MARKER
@@ -302,60 +287,3 @@ def place_of(output: Path) -> str:
 def store_at(output: Path, storage: Storage | None, limit: int | None) -> ArtifactStore:
     """The store of an output: trained tasks and evaluations, of all its sweeps."""
     return ArtifactStore(output / "store", storage and storage / "store", limit)
-
-
-def find_sweep(output: Path, wanted: str | None) -> Sweep:
-    """The sweep of an output folder that `wanted` names or begins; without one, the only or newest.
-
-    InputError, listing those there are, when none or several fit.
-    """
-    check_output(output)
-    home = output / "sweeps"
-    folders = [path.parent for path in home.glob("*/sweep.json")]
-    if not folders:
-        raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
-    folders.sort(key=lambda folder: (folder / "sweep.json").stat().st_mtime)
-    if wanted is None:
-        return sweep_at(folders[-1])
-    exact = [folder for folder in folders if folder.name == wanted]
-    named = [folder for folder in folders if folder.name.rpartition("-")[0] == wanted]
-    fitting = exact or named or [folder for folder in folders if folder.name.startswith(wanted)]
-    if len(fitting) == 1:
-        return sweep_at(fitting[0])
-    names = ", ".join(sorted(folder.name for folder in fitting or folders))
-    problem = "several sweeps fit" if fitting else "no such sweep"
-    raise InputError(f"{wanted}: {problem} in {output}; there are: {names}")
-
-
-def all_sweeps(output: Path, left_out: Callable[[InputError], None] | None = None) -> list[Sweep]:
-    """Every sweep of an output folder, by name. `left_out` is told of those whose sweep.json is damaged; without it,
-    and where there is no other, they raise."""
-    check_output(output)
-    found: list[Sweep] = []
-    damaged: list[InputError] = []
-    for path in sorted((output / "sweeps").glob("*/sweep.json")):
-        try:
-            found.append(sweep_at(path.parent))
-        except InputError as error:
-            damaged.append(error)
-    for damage in damaged:
-        if left_out is None or not found:
-            raise damage
-        left_out(damage)
-    return found
-
-
-def sweep_at(folder: Path) -> Sweep:
-    """The sweep that a folder below an output's `sweeps` holds; InputError when its sweep.json is damaged."""
-    file = folder / "sweep.json"
-    try:
-        node = json.loads(file.read_text())
-        config = sweep_from_node(node["config"], str(file))
-        planned = {group_id: (int(shards), int(others)) for group_id, (shards, others) in node["planned"].items()}
-        origin = (str(node["origin"][0]), int(node["origin"][1]), str(node["origin"][2])) if node["origin"] else None
-        bases = {base_from(asked): base_from(found) for asked, found in node["bases"]}
-        sweep = Sweep(config, Path(node["file"]), tuple(node["extra_inferences"]), planned, origin, bases)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
-    output = folder.parent.parent
-    return replace(sweep, config=replace(config, output=str(output), storage=storage_of(output)))

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from orchestrator.base.files import owned, write_atomically
+from orchestrator.base.files import write_atomically
+from orchestrator.base.folder_lock import owned
 from orchestrator.records.ledger import copy_of, epoch_of, set_aside
 from orchestrator.records.ledger_snapshots import Snapshots, rows_of, versions_in
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
-from orchestrator.sweeps.sweep import Sweep, all_sweeps, find_sweep, mark_output, place_of, storage_of
+from orchestrator.sweeps.lookup import all_sweeps, find_sweep
+from orchestrator.sweeps.sweep import Sweep, mark_output, place_of, storage_of
 from supsup_core.errors import InputError
 
 log = logging.getLogger("supsup")

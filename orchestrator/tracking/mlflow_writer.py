@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from orchestrator.base.files import replace_durably
+from orchestrator.base.wording import first_line
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.sweep import Sweep
@@ -44,11 +45,6 @@ _SUPERSEDED = "superseded"
 
 _DESCRIBED = "supsup.described"
 """The tag of a run whose params, config and dataset are all logged."""
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.base.wording import first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.event_log import tell
@@ -16,7 +17,7 @@ from orchestrator.results.progress_line import Progress
 from orchestrator.results.status import SweepStatus, sweep_status
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
-from orchestrator.tracking.mlflow_writer import Tracker, first_line
+from orchestrator.tracking.mlflow_writer import Tracker
 
 SECONDS = 1.0
 """How often the ledgers are looked at."""

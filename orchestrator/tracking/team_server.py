@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.files import owned
+from orchestrator.base.folder_lock import owned
 from orchestrator.records.object_storage import check_url
 from orchestrator.tracking.ui_server import MLFLOW_ENVIRONMENT, refuse_taken, until_interrupted
 from supsup_core.errors import InputError, SupSupError

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import Tensor
 
 PADDING = 4
 """Black pixels on each side before a `crop_flip`."""

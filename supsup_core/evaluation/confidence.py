@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.base import Learner
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NUM_BINS = 15
 """Bins of equal width that the calibration error sorts answers into, as Guo et al. 2017 do."""
@@ -59,7 +55,7 @@ class Confidence:
     told_apart: dict[str, float]
 
 
-@without_gradients
+@torch.no_grad()
 def confidence(
     learner: Learner, mask: int, own: tuple[Tensor, Tensor], others: Tensor, objectives: Sequence[str]
 ) -> Confidence:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
@@ -18,10 +18,6 @@ from supsup_core.methods.base import Dependence, Learner, Method, Recalled
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 EVALUATION_VERSION = 7
 """Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
@@ -226,7 +222,7 @@ def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
-@without_gradients
+@torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
     """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
     rule = choose[0]
@@ -264,7 +260,7 @@ def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
 
-@without_gradients
+@torch.no_grad()
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
     """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
     images: each run of `decision_group` of them, of one task, has its mask from the first, or it is `given`."""

@@ -7,15 +7,11 @@ Config names are the full words; H and G are the paper's symbols for the first t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Tensor
 
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.methods.base import Learner, Recalled
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Rule(ABC):
@@ -59,7 +56,7 @@ class Known(Rule):
         return torch.full((len(x),), given)
 
 
-@without_gradients
+@torch.no_grad()
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
     """The objective on images x (D, images, *shape) under each of k masks, by one forward pass each: (D, k)."""
     values = []

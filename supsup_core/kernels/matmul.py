@@ -10,12 +10,10 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.masks import codec
 from supsup_core.masks.products import inner_products
@@ -14,7 +15,6 @@ from supsup_core.nets.base import Layer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import Tensor
 
 _COUNTED = 16
 """Masks counted together, as bytes."""

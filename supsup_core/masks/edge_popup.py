@@ -6,16 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import Layer, draw_uniform
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def num_kept(density: float, size: int) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.masks import codec
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _BLOCK = 512
 """Bytes of a mask taken at a time: what they select from, 16 KB of floats, stays in the nearest cache."""

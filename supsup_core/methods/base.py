@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.nets.base import Layer, Net, Objective, draw_signed, draw_uniform, draw_weights
 from supsup_core.registry import Registry
 from supsup_core.tasks.base import Task
-from supsup_core.training.autograd import without_gradients
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.loop import (
     NUM_POINTS,
@@ -29,9 +29,6 @@ from supsup_core.training.loop import (
     train,
 )
 from supsup_core.training.parametrizations import Dense, Fixed, Parametrization
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Dependence(Enum):
@@ -362,7 +359,7 @@ def taken(state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Se
     return found
 
 
-@without_gradients
+@torch.no_grad()
 def accuracy(learner: Learner, task: Task, mask: int) -> float:
     """Share of the task's test images that mask `mask` labels rightly."""
     x, y = task.all_test()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
@@ -27,9 +28,6 @@ from supsup_core.nets.base import Layer, Objective, draw_uniform
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import RankOne
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
 """The vectors of one layer over its outputs (out,) and its inputs (in,)."""

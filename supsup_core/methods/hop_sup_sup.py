@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Threshold, codec
@@ -28,9 +29,6 @@ from supsup_core.nets.base import Layer, Objective
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Fixed, Scored
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class HopfieldLearner(WeightsLearner):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
@@ -31,9 +32,6 @@ from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.loop import Step, train
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _CHUNK = 512
 

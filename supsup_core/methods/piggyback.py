@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import safetensors
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, codec
@@ -35,9 +36,6 @@ from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Dense, Scored
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 """Every score starts at the first; a weight is kept while its score is at least the second."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
@@ -30,9 +31,6 @@ from supsup_core.methods.base import (
 from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def rotations(problem: Problem, index: int) -> list[Tensor]:

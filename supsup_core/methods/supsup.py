@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
@@ -31,9 +32,6 @@ from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, train, train_together
 from supsup_core.training.parametrizations import Scored
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _AT_ONCE = 16
 """Decisions whose gradients are held together, unless they take more than so many bytes; masks are multiplied with as

@@ -7,16 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
 from supsup_core.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Objective: TypeAlias = "Callable[[Tensor, int], Tensor]"
 """Logits (..., images, num_outputs) and num_labels to one value per leading index; see inference.objectives."""

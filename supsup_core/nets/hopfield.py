@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @NETS.register("hopfield_mlp")

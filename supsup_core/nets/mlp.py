@@ -7,16 +7,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from supsup_core.kernels.matmul import input_gradient, linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
@@ -69,7 +66,7 @@ class MLP(Net):
     ) -> tuple[Tensor, list[Tensor]]:
         return self._loss_gradients(weights, x, y, turns)  # a batch has fewer rows than a weight: it is what is turned
 
-    @without_gradients
+    @torch.no_grad()
     def _loss_gradients(
         self, weights: Sequence[Tensor], x: Tensor, y: Tensor, turns: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -87,7 +84,7 @@ class MLP(Net):
                 delta = _through_relu(delta if turns is None else input_gradient(delta, turns[index]), outputs[index])
         return loss, gradients
 
-    @without_gradients
+    @torch.no_grad()
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = [x.flatten(2)]
         for index, weight in enumerate(weights):

@@ -5,16 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net, mapped_gradients
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
@@ -113,7 +110,7 @@ class ResNet(Net):
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         return mapped_gradients(self._logits, weights, x, y)  # vmap cannot change how a tensor lies in memory
 
-    @without_gradients
+    @torch.no_grad()
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
 

@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.masks import MaskBank, codec
 from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
 from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, standing_out
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NNS_VERSION = 1
 """Part of the identity of every NNs run. A change that alters a decision must raise it."""

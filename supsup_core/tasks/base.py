@@ -6,16 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from supsup_core.datasets.base import Base, Dataset, Images, base_from, base_node
 from supsup_core.errors import InputError
 from supsup_core.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Task(ABC):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.datasets.base import BASES, Base, Dataset, Images, base_from, base_node
 from supsup_core.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @BASES.register("held_out")

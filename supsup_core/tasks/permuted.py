@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.datasets.base import Dataset
 from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class PermutedTask(AlteredTask):

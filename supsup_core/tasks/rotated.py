@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.datasets.base import Dataset
 from supsup_core.errors import InputError
 from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:

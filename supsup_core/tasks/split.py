@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.datasets.augmentation import AUGMENTATIONS, middle
 from supsup_core.datasets.base import Dataset, Images
 from supsup_core.errors import InputError
 from supsup_core.tasks.base import BENCHMARKS, Benchmark, Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class SplitTask(Task):

@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, DivergedError, InputError
 from supsup_core.kernels.matmul import Precision, products_in
 from supsup_core.tasks.base import Task
-from supsup_core.training.autograd import without_gradients
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
 """Weights of all layers, images and labels to the mean loss and its gradient in each weight."""
@@ -95,7 +92,7 @@ def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 
-@without_gradients
+@torch.no_grad()
 def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
     """Copy kept tensors into live ones of the same names; CorruptError, and nothing copied, when they do not fit."""
     if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in kept.items()}:

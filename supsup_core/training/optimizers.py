@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supsup_core.registry import Registry
-from supsup_core.training.autograd import without_gradients
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Optimizer(ABC):
@@ -48,7 +45,7 @@ class RMSprop(Optimizer):
         self._parameters = parameters
         self._square_means = [torch.zeros_like(p) for p in parameters]
 
-    @without_gradients
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         for tensors in zip(self._parameters, gradients, self._square_means, strict=True):
             if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors):
@@ -84,7 +81,7 @@ class Adam(Optimizer):
         self._scratch = [torch.empty_like(p) for p in parameters]
         self._steps = torch.zeros((), dtype=torch.int64)
 
-    @without_gradients
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         self._steps += 1
         steps = int(self._steps)
@@ -114,7 +111,7 @@ class SGD(Optimizer):
         self._momentum = momentum
         self._velocities = [torch.zeros_like(p) for p in parameters] if momentum else []
 
-    @without_gradients
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         moving: Sequence[Tensor] = gradients
         if self._momentum:

@@ -6,14 +6,11 @@ A method's training is a list of these, one for each layer of the net, and one s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from supsup_core.masks.edge_popup import MaskRule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Parametrization(ABC):

@@ -13,7 +13,7 @@ import s3fs
 
 from orchestrator.cli import run_sweep
 from orchestrator.execution.launch import prepare_data
-from orchestrator.sweeps.sweep import all_sweeps
+from orchestrator.sweeps.lookup import all_sweeps
 from tests.chaos import test_kill
 from tests.chaos.conftest import Nodes
 from tests.chaos.test_cluster import NNS as STREAMS

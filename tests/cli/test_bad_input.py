@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.base.files import owned
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.base.folder_lock import owned
+from orchestrator.sweeps.lookup import open_sweep
 
 Command = Callable[..., Any]
 
@@ -261,7 +261,7 @@ def test_a_wrong_command_line_is_one_line(supsup: Command, arguments: list[str],
 def test_a_second_process_on_a_sweep_is_refused_with_the_holders_id(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from orchestrator.sweeps.sweep import open_sweep
+    from orchestrator.sweeps.lookup import open_sweep
 
     sweep = open_sweep(sweep_file(), [])
     with owned(sweep.path):

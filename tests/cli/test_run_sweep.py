@@ -17,7 +17,7 @@ import torch
 from orchestrator.cli import run_sweep
 from orchestrator.cli.run_sweep import _Interrupt, _refuse_hopeless
 from orchestrator.execution.worker import Worker, failure
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.lookup import open_sweep
 from supsup_core.errors import InputError
 
 

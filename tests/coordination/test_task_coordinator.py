@@ -27,7 +27,7 @@ from orchestrator.execution.worker import Worker
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerWriter
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.lookup import open_sweep
 from supsup_core.methods import Problem
 from supsup_core.methods.supsup import SupSup
 from tests.scripted import ScriptedPool, needs_torch, run, state_of

@@ -18,7 +18,7 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.exported_run import ExportedRun, export_run
 from orchestrator.results.loaded_run import load_run
-from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.sweeps.lookup import find_sweep
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.protocol import order_of_test_images
 

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.records.group_state import read_states
-from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.sweeps.lookup import find_sweep, read_states
 from tests.outputs import wait_for
 
 Call = Callable[..., tuple[int, str, str]]

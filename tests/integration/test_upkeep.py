@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.base.files import owned
+from orchestrator.base.folder_lock import owned
 from tests.outputs import nns_science, the_ledger
 
 Command = Callable[..., Any]

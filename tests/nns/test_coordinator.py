@@ -19,7 +19,7 @@ from orchestrator.execution.launch import settings_of
 from orchestrator.execution.worker import Worker
 from orchestrator.nns.mask_trainer import MaskTrainer
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.lookup import open_sweep
 from supsup_core.errors import CorruptError
 from tests.outputs import nns_science
 from tests.scripted import ScriptedPool, needs_torch, run, state_of

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.nns.mask_trainer import read_mask
 from orchestrator.records import object_storage as module
 from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.learned_tensors import read_mask
 from orchestrator.records.ledger import FencedError, LedgerWriter, copy_of, epoch_of
 from orchestrator.records.ledger_snapshots import Copier, Snapshots, is_newer
 from orchestrator.records.object_storage import Storage, StorageError, check_url

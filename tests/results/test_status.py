@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.base.files import owned
+from orchestrator.base.folder_lock import owned
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Row
 from orchestrator.results.status import sweep_status

@@ -21,7 +21,8 @@ from orchestrator.execution.launch import settings_of
 from orchestrator.results.report.search import Trial, best_of, best_sweep, trials_of
 from orchestrator.results.status import sweep_status
 from orchestrator.spec.search_space import Search
-from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import Sweep
 from supsup_core.datasets import base_node
 from supsup_core.errors import InputError
 from tests.scripted import ScriptedPool, state_of

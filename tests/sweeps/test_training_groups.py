@@ -21,7 +21,7 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.spec.experiment import build_experiment
 from orchestrator.spec.sweep_config import Resources
 from orchestrator.sweeps.cost_estimate import estimate_group
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.lookup import open_sweep
 from orchestrator.sweeps.training_groups import Run, make_plan, shard_keys, share_workers
 
 NODE: dict[str, Any] = {
@@ -250,7 +250,7 @@ def test_a_plan_depends_on_values_alone_not_on_their_order(order: list[str], see
 def test_a_plan_is_the_same_in_another_process(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file()
     code = (
-        "import sys, json; from pathlib import Path; from orchestrator.sweeps.sweep import open_sweep\n"
+        "import sys, json; from pathlib import Path; from orchestrator.sweeps.lookup import open_sweep\n"
         "print(json.dumps([group.to_node() for group in open_sweep(Path(sys.argv[1]), []).plan()]))"
     )
     found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
@@ -291,7 +291,7 @@ def test_an_edit_to_a_constant_in_a_module_beside_a_users_own_is_noticed(
     (tmp_path / "user_net.py").write_text(TOY.format(name="user_net", helper="user_helper"))
     file = sweep_file(net={"name": "user_net", "num_outputs": 10}, imports=["user_net.py"], scenario="GG")
     code = (
-        "import sys; from pathlib import Path; from orchestrator.sweeps.sweep import open_sweep\n"
+        "import sys; from pathlib import Path; from orchestrator.sweeps.lookup import open_sweep\n"
         "print(open_sweep(Path(sys.argv[1]), []).plan()[0].shards[0].key)"
     )
     keys = []

@@ -13,11 +13,11 @@ import pytest
 
 from orchestrator.base.environment import describe
 from orchestrator.execution.launch import launch, take_stock
-from orchestrator.records.group_state import read_states
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.progress_line import Progress
 from orchestrator.results.report import tables
-from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.lookup import open_sweep, read_states
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_writer import Tracker, tracking_uri
 from orchestrator.tracking.monitor import Monitor, conclude
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.base.files import as_typed
+from orchestrator.base.wording import as_typed
 from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
-from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import share_workers
 
 SOUND, UNSOUND = 0, 2

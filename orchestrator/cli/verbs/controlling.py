@@ -8,13 +8,13 @@ import socket
 import time
 from pathlib import Path
 
-from orchestrator.base.files import holder_of, host_of, owned
-from orchestrator.cli.verbs.compare import Measured, find_run
+from orchestrator.base.folder_lock import holder_of, host_of, owned
 from orchestrator.coordination.control_files import Cancelled
-from orchestrator.records.group_state import GroupState, read_state
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import open_ledger
 from orchestrator.results import event_log
-from orchestrator.sweeps.sweep import Sweep, find_sweep
+from orchestrator.sweeps.lookup import Measured, find_run, find_sweep, read_state
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import publish, refresh
 from supsup_core.errors import InputError, SupSupError
 

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from orchestrator.records.group_state import GroupState, read_state
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.report.tables import decisions_table
 from orchestrator.spec.experiment import Allocation, build_experiment
 from orchestrator.spec.sweep_config import parse_overrides
-from orchestrator.sweeps.sweep import Sweep, find_sweep
+from orchestrator.sweeps.lookup import find_sweep, read_state
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError
 from supsup_core.evaluation.metrics import AllocationTally

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 
 from orchestrator.base.wording import duration
-from orchestrator.records.group_state import GroupState, read_states
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.results.progress_line import line
 from orchestrator.results.status import SweepStatus, sweep_status
 from orchestrator.spec.sweep_config import PAPER, scales_of
 from orchestrator.sweeps.cost_estimate import Estimate, estimate_group
-from orchestrator.sweeps.sweep import Sweep, all_sweeps, find_sweep, open_sweep
+from orchestrator.sweeps.lookup import all_sweeps, find_sweep, open_sweep, read_states
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import fetch
 from orchestrator.sweeps.training_groups import Group, share_workers
 from supsup_core.errors import InputError

@@ -6,11 +6,9 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.base import environment
-from orchestrator.base.files import holder_of
-from orchestrator.cli.verbs.compare import find_run
-from orchestrator.records.group_state import read_states
+from orchestrator.base.folder_lock import holder_of
 from orchestrator.results.report import write_report
-from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.sweeps.lookup import find_run, find_sweep, read_states
 from orchestrator.tracking.mlflow_writer import Tracker, told_in_words, uri_of
 from orchestrator.tracking.monitor import conclude
 from supsup_core.errors import InputError, SupSupError

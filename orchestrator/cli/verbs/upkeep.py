@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.base.files import as_typed, holder_of
+from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.wording import as_typed
 from orchestrator.cli import run_sweep
 from orchestrator.records.ledger import set_aside, snapshot_path
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage

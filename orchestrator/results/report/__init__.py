@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.base.deferral import settle
-from orchestrator.base.files import in_shell, write_atomically
-from orchestrator.base.wording import duration
+from orchestrator.base.files import write_atomically
+from orchestrator.base.wording import duration, in_shell
 from orchestrator.records.group_state import GroupState
 from orchestrator.results.report import figures, tables
 from orchestrator.results.report.page import Page, Shown, render
@@ -40,7 +39,6 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 
     InputError when no evaluation point of the sweep is complete yet.
     """
-    settle()  # figures are to be drawn without torch
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
