@@ -1,49 +1,51 @@
-"""What is asked of a training group while it runs, by files that every process that works for its sweep sees."""
+"""Requests to a running training group, as files that every process of its sweep sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.base.files import write_atomically
+from orchestrator.base.output_folder import GroupFolder
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user, or a search, may ask of a group while it runs: that the sweep pauses, that the group is given up,
-    or that single tasks of it are."""
+class Requests:
+    """What the user or a search may request of a group while it runs: to pause the sweep, to stop the group, to cancel
+    single tasks. Each is a function that returns the request as it stands now."""
 
     pause: Callable[[], bool] = lambda: False
     stop: Callable[[], bool] = lambda: False
     cancel: Callable[[], Set[int]] = frozenset
 
     @classmethod
-    def by_files(cls, settings: dict[str, Any]) -> Asked:
-        """Asked by the files that the settings of a group name."""
-        return cls(Path(settings["pause"]).exists, Path(settings["stop"]).exists, Cancelled(Path(settings["cancel"])))
+    def from_files(cls, folder: GroupFolder) -> Requests:
+        """Requests by the control files of a training group."""
+        return cls(folder.sweep.pause_file.exists, folder.stop_file.exists, CancelFile(folder.cancel_file).read)
 
 
 @dataclass(frozen=True)
-class Cancelled:
-    """The file of the tasks that a group is to give up, one number a line."""
+class CancelFile:
+    """The file that lists the tasks a group is to cancel, one number a line."""
 
     path: Path
 
-    def __call__(self) -> Set[int]:
+    def read(self) -> Set[int]:
+        """The numbers of the tasks."""
         try:
             return {int(line) for line in self.path.read_text().splitlines() if line.isdecimal()}
         except FileNotFoundError:
             return frozenset()
 
     def add(self, tasks: Iterable[int]) -> None:
-        """Ask for more tasks to be given up."""
-        self._write(self() | set(tasks))
+        """Request that more tasks are cancelled."""
+        self._write(self.read() | set(tasks))
 
     def remove(self, tasks: Iterable[int]) -> None:
-        """Ask for them no more; without any, for none."""
-        self._write(self() - set(tasks) if tasks else frozenset())
+        """Withdraw the request for these tasks; for all when none is named."""
+        named = set(tasks)
+        self._write(self.read() - named if named else frozenset())
 
     def _write(self, tasks: Set[int]) -> None:
         if tasks:
@@ -53,4 +55,5 @@ class Cancelled:
             self.path.unlink(missing_ok=True)
 
 
-NOTHING = Asked()
+NO_REQUESTS = Requests()
+"""Where nobody requests anything."""

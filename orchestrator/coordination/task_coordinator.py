@@ -1,211 +1,266 @@
-"""The coordinator where tasks are given: shards to train, each with a key known beforehand."""
+"""The coordinator where task identities are given: every shard and evaluation has a key known beforehand."""
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import final
 
-from orchestrator.base.keys import content_key
-from orchestrator.coordination.coordinator import Coordinator, Points, Prefix
-from orchestrator.coordination.messages import Job, Outcome, result_of
+from orchestrator.coordination.coordinator import Coordinator, Progress, StalledJob
+from orchestrator.coordination.evaluation_points import DonePrefix, EvaluationPoints, Points
+from orchestrator.coordination.group_journal import GroupJournal
+from orchestrator.coordination.messages import (
+    Assignment,
+    Corrupt,
+    Done,
+    EvaluateJob,
+    Failed,
+    Job,
+    Lost,
+    Reply,
+    Result,
+    TrainJob,
+)
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.coordination.shard_batches import ShardBatches, job_key
 from orchestrator.coordination.task_checkpoint import StoredCheckpoint
-from orchestrator.records.artifact_store import CorruptArtifactError
+from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
+from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
+from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.planned_group import Evaluation, PlannedRun, Shard
+from orchestrator.records.rows import ArtifactLost, JobSplit, ShardTrained, TaskCancelled, TaskEvaluated
+from supsup_core.errors import CorruptError
 
 
+@final
 class TaskCoordinator(Coordinator):
-    """Tasks are trained in order, each once its parents are. An evaluation follows once the tasks it needs are all
-    trained, before any further task, so that a long run's curve grows with it. Only where a task waits for the one
-    before, and there is more than one worker, is it left to those with nothing to train; but in a search, which judges
-    by it."""
+    """Trains tasks in order, each once its parents are trained, and evaluates them.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__(settings)
-        self._shards = {shard["key"]: shard for shard in self._group["shards"]}
-        self._keys = [shard["key"] for shard in self._group["shards"]]
-        self._at_once: int = settings["tasks_at_once"]
-        waiting = any(shard["parents"] for shard in self._group["shards"])
-        self._tests_first = self._is_trial or self._num_workers == 1 or not waiting
+    An evaluation follows as soon as the tasks it needs are trained, before any further task, so that a long run's curve
+    grows with it. Where each task waits for the one before and there are several workers, evaluations are left to
+    workers with nothing to train; but not in a search, which judges by them.
+    """
+
+    def __init__(self, settings: GroupSettings) -> None:
+        self._journal = GroupJournal(settings, _ledger_remedy)
+        self._group, self._state = settings.group, self._journal.state
+        self._keys = [shard.key for shard in self._group.shards]
+        self._is_trial = settings.is_trial
+        waiting = any(shard.parents for shard in self._group.shards)
+        self._evaluations_first = settings.is_trial or settings.num_workers == 1 or not waiting
+        self._is_paused = self._state.stopped is not None
         self._abandoned: set[str] = set()
-        self._cut()
-        self._trained = Prefix(self._keys)
-        self._evaluations = {item["key"]: item for item in self._group["evaluations"]}
-        self._take_stock()
-        self._evaluation_queue = deque(self._evaluations)
+        self._batches = ShardBatches(self._group.shards, settings.tasks_at_once)
+        self._cut_batches()
+        self._trained = DonePrefix(self._keys)
+        self._points = EvaluationPoints(self._journal, self._points_of, self._metrics_of)
+        if not settings.continues_launch:
+            self._verify_artifacts()
+        self._points.record_complete()
+        self._evaluation_queue = deque(self._group.evaluations)
 
-    def _cut(self) -> None:
-        """Which shards are trained together: cut from all, so that they are the same after a crash, halved where they
-        have not fitted into memory, and without those that are cancelled."""
-        shards = self._group["shards"]
-        self._batches, self._starts = [], []
-        for start in range(0, len(shards), self._at_once):
-            first = start
-            for part in _halved(shards[start : start + self._at_once], self._state.split):
-                if left := [shard for shard in part if shard["key"] not in self._state.cancelled]:
-                    self._batches.append(left)
-                    self._starts.append(first)
-                first += len(part)
+    def _cut_batches(self) -> None:
+        self._batches.cut(self._state.split, self._state.cancelled)
 
-    @staticmethod
-    def _ledger_remedy(restored: bool) -> str:
-        return "corrupt ledger set aside and rebuilt from the store"
+    @property
+    def _paused(self) -> bool:
+        return self._is_paused or self._journal.is_fenced
 
-    def _take_stock(self) -> None:
-        """Verify every artifact of this group that is there; note the found, the lost and the corrupt."""
-        for key in [*self._keys, *self._evaluations]:
+    def _verify_artifacts(self) -> None:
+        """Verify every artifact of this group that is there; record those found, lost and corrupt.
+
+        An evaluation that the ledger holds is not read again: its counts are in the ledger.
+        """
+        store = self._journal.store
+        for key in [*self._keys, *self._group.evaluations_by_key]:
             if key in self._state.evaluated:
-                continue  # its counts are in the ledger, which is all that is asked of it
+                continue
             known = key in self._state.trained
-            if not known and not self._store.has(key):
+            if not known and not store.has(key):
                 continue
             try:
-                result = result_of(self._store.require(key))
+                result = result_of(store.require(key))
             except CorruptArtifactError as error:
                 self._lose(error.key, str(error))
                 continue
             if not known:
-                StoredCheckpoint(self._store, key).clear()
-                self._record_results("trained" if key in self._shards else "evaluated", [result])
-        self._complete_points()
+                StoredCheckpoint(store, key).clear()
+                self._journal.record_results([result])
 
     def _lose(self, key: str, reason: str) -> None:
-        where = self._set_aside(self._store, key)
-        self._trained.forget()
-        if where is not None:  # else made again in the meantime, by another sweep or after an earlier report
-            self._record("lost", key=key, task=self._task_of(key), file=str(where), reason=reason)
+        """Set an artifact aside that is missing or corrupt; its task is then done again."""
+        aside = self._journal.set_aside(self._journal.store, key)
+        self._trained.reset()
+        if aside is not None:
+            self._journal.record(ArtifactLost(key, str(aside), reason, self._task_of(key)))
 
-    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
+    def next_jobs(self, idle: Collection[int], exclude: Collection[str]) -> list[Assignment]:
         if self._state.failed or self._paused:
             return []
         jobs = self._ready(len(idle), set(exclude))
-        while self._evaluation_queue and self._evaluation_queue[0] in self._state.evaluated:
+        while self._evaluation_queue and self._evaluation_queue[0].key in self._state.evaluated:
             self._evaluation_queue.popleft()
-        return [{**job, "worker": worker} for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
+        return [Assignment(worker, job) for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
 
-    def _ready(self, count: int, taken: set[str]) -> list[Job]:
-        kinds = [self._to_train(taken), self._to_test(taken)]
-        if self._tests_first:
+    def _ready(self, count: int, exclude: Collection[str]) -> list[Job]:
+        """At most `count` jobs that can be done now."""
+        kinds: list[Iterator[Job]] = [self._train_jobs(exclude), self._evaluate_jobs(exclude)]
+        if self._evaluations_first:
             kinds.reverse()
         return list(itertools.islice(itertools.chain(*kinds), count))
 
-    def _to_train(self, taken: set[str]) -> Iterator[Job]:
-        first = bisect.bisect_right(self._starts, self._num_trained_prefix()) - 1
-        for batch in self._batches[max(0, first) :]:
-            done = all(shard["key"] in self._state.trained for shard in batch)
-            ready = all(parent in self._state.trained for shard in batch for parent in shard["parents"])
-            key = _job_key(batch)
-            if not done and ready and key not in taken:
-                yield self._train_job(key, batch)
+    def _train_jobs(self, exclude: Collection[str]) -> Iterator[TrainJob]:
+        for batch in self._batches.starting_at(self._num_trained_prefix()):
+            done = all(shard.key in self._state.trained for shard in batch)
+            ready = all(parent in self._state.trained for shard in batch for parent in shard.parents)
+            key = job_key(batch)
+            if not done and ready and key not in exclude:
+                yield TrainJob(key, tuple(batch), self._group.experiment, self._group.seed)
 
-    def _to_test(self, taken: set[str]) -> Iterator[Job]:
+    def _evaluate_jobs(self, exclude: Collection[str]) -> Iterator[EvaluateJob]:
         prefix = self._num_trained_prefix()
-        for key in self._evaluation_queue:
-            item = self._evaluations[key]
-            if item["num_learned"] > prefix:
+        for evaluation in self._evaluation_queue:
+            if evaluation.num_learned > prefix:
                 return
-            if key not in self._state.evaluated and key not in taken:
-                yield self._evaluation_job(item)
+            if evaluation.key not in self._state.evaluated and evaluation.key not in exclude:
+                yield self._evaluate_job(evaluation)
+
+    def _evaluate_job(self, evaluation: Evaluation) -> EvaluateJob:
+        run = self._group.runs[evaluation.run]
+        return EvaluateJob(
+            key=evaluation.key,
+            task=evaluation.task,
+            num_learned=evaluation.num_learned,
+            right=(evaluation.task,),
+            experiment=run.experiment,
+            inference_id=run.inference_id,
+            seed=self._group.seed,
+        )
 
     def _num_trained_prefix(self) -> int:
         return self._trained.length(self._state.trained)
 
-    def _train_job(self, key: str, batch: Sequence[dict[str, Any]]) -> Job:
-        return {
-            "kind": "train", "key": key, "shards": list(batch),
-            "experiment": self._group["experiment"], "seed": self._group["seed"],
-        }  # fmt: skip
+    def report(self, reply: Reply) -> None:
+        is_abandoned = reply.key in self._abandoned and not isinstance(reply, Done)
+        is_recorded = reply.key in self._state.trained or reply.key in self._state.evaluated
+        if not is_abandoned and not is_recorded:
+            self._apply(reply)
+        self._journal.take_snapshot_after_reply()
 
-    def _evaluation_job(self, item: dict[str, Any]) -> Job:
-        run = self._group["runs"][item["run"]]
-        return {
-            "kind": "evaluate", "key": item["key"], "task": item["task"], "right": [item["task"]],
-            "num_learned": item["num_learned"],
-            "experiment": run["experiment"], "inference_id": run["inference_id"], "seed": self._group["seed"],
-        }  # fmt: skip
+    def _apply(self, reply: Reply) -> None:
+        match reply:
+            case Done(product=tuple() as results):
+                self._journal.record_results(results)
+                self._points.record_complete()
+            case Corrupt():
+                self._lose(reply.artifact, reply.reason)
+            case Failed(out_of_memory=True) if self._split(reply.key, reply.error):
+                pass
+            case Lost(out_of_memory=True) if self._split(reply.key, reply.reason):
+                pass
+            case Failed(diverged=True) if self._is_trial:
+                self._give_up(reply.error)
+            case Failed():
+                self._journal.record_failure(reply, self._describe(reply.key))
+            case Lost():
+                self._journal.record_death(reply, self._describe(reply.key))
 
-    def _done(self, outcome: Outcome) -> None:
-        self._record_results("evaluated" if outcome["key"] in self._evaluations else "trained", outcome["results"])
-        self._complete_points()
-
-    def report(self, outcome: Outcome) -> None:
-        if outcome["key"] not in self._abandoned or outcome["status"] == "done":
-            super().report(outcome)
-
-    def cancel(self, tasks: Sequence[int]) -> list[str]:
-        given_up = {
-            shard["key"]: shard["task"]
-            for shard in self._group["shards"]
-            if shard["task"] in tasks and shard["key"] not in self._state.trained
-        }
-        jobs = {_job_key(batch) for batch in self._batches if any(shard["key"] in given_up for shard in batch)}
-        jobs |= given_up.keys()  # one that was cancelled before this process began may be under way all the same
-        for key, task in given_up.items():
-            if key not in self._state.cancelled:
-                self._record("cancelled", key=key, task=task)
-        self._abandoned.update(jobs)
-        self._cut()
-        return sorted(jobs)
-
-    def _halve(self, key: str, reason: str) -> bool:
-        if not any(len(batch) > 1 and _job_key(batch) == key for batch in self._batches):
+    def _split(self, key: str, reason: str) -> bool:
+        """Have the tasks of a job that did not fit into memory trained in halves; False where it trains one alone."""
+        batch = self._batches.find(key)
+        if batch is None or len(batch) == 1:
             return False
-        self._record("split", key=key, reason=reason)
-        self._cut()
+        self._journal.record(JobSplit(key, reason.splitlines()[0]))
+        self._cut_batches()
         return True
 
-    def _what(self, key: str) -> str:
-        if key in self._evaluations:
+    def _give_up(self, diverged: str | None = None) -> None:
+        self._is_paused = True
+        self._journal.record_stop(diverged)
+
+    def pause(self) -> None:
+        self._is_paused = True
+
+    def stop(self) -> None:
+        if not self.finished():
+            self._give_up()
+
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        cancelled = {
+            shard.key: shard.task
+            for shard in self._group.shards
+            if shard.task in tasks and shard.key not in self._state.trained
+        }
+        # a task that was cancelled before this process began may be in flight all the same, under its own key
+        jobs = self._batches.jobs_with(cancelled) | cancelled.keys()
+        for key, task in cancelled.items():
+            if key not in self._state.cancelled:
+                self._journal.record(TaskCancelled(key, task))
+        self._abandoned.update(jobs)
+        self._cut_batches()
+        return sorted(jobs)
+
+    def note_stalled(self, stalled: StalledJob) -> None:
+        self._journal.record_stalled(stalled, self._describe(stalled.key))
+
+    def _describe(self, key: str) -> str:
+        """A job in words."""
+        if key in self._group.evaluations_by_key:
             return f"evaluation of task {self._task_of(key)}"
-        found = [[shard["task"] for shard in batch] for batch in self._batches if _job_key(batch) == key]
-        if not found:
+        batch = self._batches.find(key)
+        if batch is None:
             return "tasks of which some are cancelled"
-        (tasks,) = found
-        return f"task {tasks[0]}" if len(tasks) == 1 else f"tasks {tasks[0]} to {tasks[-1]}"
+        first, last = batch[0].task, batch[-1].task
+        return f"task {first}" if len(batch) == 1 else f"tasks {first} to {last}"
 
     def _task_of(self, key: str) -> int | None:
-        item = self._shards.get(key) or self._evaluations.get(key)
-        return item["task"] if item else None
+        found: Shard | Evaluation | None = self._group.shards_by_key.get(key) or self._group.evaluations_by_key.get(key)
+        return None if found is None else found.task
 
-    def _points(self, run: dict[str, Any]) -> Points:
+    def _points_of(self, run: PlannedRun) -> Points:
         prefix = self._num_trained_prefix()
-        return {int(n): keys for n, keys in run["points"].items() if int(n) <= prefix}
+        return {n: keys for n, keys in run.points.items() if n <= prefix}
 
-    def _metrics_of(self, num_tasks: int, keys: Sequence[str]) -> dict[str, float]:
-        facts = [self._state.trained[key].payload["facts"] for key in self._keys[:num_tasks]]
-        return {"num_bytes": float(sum(fact["num_bytes"] for fact in facts) + facts[-1].get("shared_bytes", 0))}
+    def _metrics_of(self, num_learned: int, keys: Sequence[str]) -> dict[str, float]:
+        facts = [self._state.trained[key].event.facts for key in self._keys[:num_learned]]
+        return {"num_bytes": float(sum(fact.num_bytes for fact in facts) + facts[-1].shared_bytes)}
 
     def finished(self) -> bool:
         if self._state.failed or self._paused:
             return True
         if self._state.cancelled:
-            return not any(self._ready(1, set()))
+            return not any(self._ready(1, ()))
         return all(key in self._state.trained for key in self._keys) and all(
-            key in self._state.evaluated for key in self._evaluations
+            key in self._state.evaluated for key in self._group.evaluations_by_key
         )
 
-    def progress(self) -> dict[str, float]:
-        accuracies = [row.payload["facts"]["accuracy"] for row in self._state.trained.values()]
+    def progress(self) -> Progress:
+        accuracies = [row.event.facts.accuracy for row in self._state.trained.values()]
         known = [value for value in accuracies if value is not None]
-        return {
-            "shards_done": self._state.done_shards(),
-            "evaluations_done": self._state.done_evaluations(),
-            "accuracy": sum(known) / len(known) if known else 0.0,
-        }
+        mean = sum(known) / len(known) if known else 0.0
+        return Progress(self._state.done_shards(), self._state.done_evaluations(), mean)
+
+    def judged(self) -> list[tuple[int, float]]:
+        return self._journal.judged()
+
+    def end(self) -> LaunchStatus:
+        return self._journal.end(self._paused)
+
+    def close(self) -> None:
+        self._journal.close()
 
 
-def _halved(batch: Sequence[dict[str, Any]], split: Container[str]) -> Iterator[Sequence[dict[str, Any]]]:
-    """A batch, or its halves where its job is among those that were split, and so on."""
-    if len(batch) > 1 and _job_key(batch) in split:
-        middle = len(batch) // 2
-        yield from _halved(batch[:middle], split)
-        yield from _halved(batch[middle:], split)
-    else:
-        yield batch
+def _ledger_remedy(restored: bool) -> str:
+    return "corrupt ledger set aside and rebuilt from the store"
 
 
-def _job_key(batch: Sequence[dict[str, Any]]) -> str:
-    """The key of the job that trains some shards: a single one's own."""
-    keys = [shard["key"] for shard in batch]
-    return str(keys[0]) if len(keys) == 1 else content_key(keys)
+def result_of(artifact: Artifact) -> Result:
+    """What a ledger records of a shard or an evaluation that was found in the store."""
+    match artifact.facts:
+        case TrainedFacts() as facts:
+            return ShardTrained(artifact.key, facts, artifact.sha256)
+        case EvaluatedFacts() as facts:
+            return TaskEvaluated(artifact.key, facts, artifact.sha256)
+        case _:
+            raise CorruptError(f"the artifact {artifact.key} is neither a trained task nor an evaluation")

@@ -1,7 +1,7 @@
-"""Forking NNs runs: another run that starts from what one had committed after so many tasks.
+"""Forking NNs runs: a new run that starts from what another one had committed after so many tasks.
 
-The fork has a sweep, ledgers and files of its own. Masks that its origin still has as they were then are
-linked; the others are made again from their segments, to the same bits, before the first round.
+The fork has a sweep, ledgers and files of its own. Mask versions that its origin still has are linked. The others are
+made again from their segments, to the same bits, before the first round.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.nns.mask_versions import Lineages, due_point
+from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
+from orchestrator.records.rows import EvaluationDue, Event, RoundsCommitted, RunForked, SegmentDecided
 from orchestrator.spec.sweep_config import overlap, parse_overrides, with_overrides
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import VARIANT, Group, mask_id
 from supsup_core.errors import InputError
 from supsup_core.evaluation.metrics import AllocationTally
-from supsup_core.nns.streams import Segment
+from supsup_core.nns.streams import Schedule, Segment
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     if not 0 < at <= done:
         raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
     made = replace(made, origin=(origin.sweep_id, at, "+".join(sorted(states))))
-    if (made.path / "sweep.json").exists():
+    if made.folder.sweep_file.exists():
         raise InputError(f"{made.sweep_id}: this fork is there already; go on with `{made.command('resume')}`")
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
-    for group, parent, entries in prepared:
-        _write(origin, parent, made, group, at, entries)
+    for group, parent, history in prepared:
+        _write(origin, parent, made, group, at, history)
     made.save(groups)
     return made
 
@@ -101,8 +102,50 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
     return chosen[0]
 
 
-def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[int, list[Entry], dict[int, str]]:
-    """The rows of the first `at` tasks as the fork's own, without attachments; the decisions taken; the masks."""
+@dataclass(frozen=True)
+class _History:
+    """What a fork starts with: the rounds and rows of its origin, without attachments, and the live masks' versions."""
+
+    rounds: int
+    events: list[Event]
+    current: dict[int, str]
+
+
+def _history(group: Group, parent: Group, state: GroupState, at: int) -> _History:
+    """The first `at` tasks of the origin, as the fork's own. InputError when the fork would have learned otherwise."""
+    schedule = _check_compatible(group, parent, at)
+    allocation = group.experiment.allocation
+    assert allocation is not None
+    rounds = schedule.rounds_until(at)
+    lineages, tally = Lineages.of(group.experiment), AllocationTally()
+    events: list[Event] = []
+    num_decisions = schedule.num_segments(rounds)
+    due: dict[int, list[int]] = {}
+    for n in sorted({n for run in group.points for n in run}):
+        due.setdefault(schedule.rounds_until(n), []).append(n)
+    for number, row in enumerate(state.decisions[:num_decisions]):
+        event = row.event
+        if event.mask is not None:
+            lineages.extend(event.mask, Segment(event.task, event.segment))
+        tally.add(event.task, event.mask, event.freed)
+        events.append(event)
+        after = event.round + 1
+        if number + 1 == schedule.num_segments(after):
+            current = {mask: lineages.latest(mask) for mask in tally.owners}
+            tasks = schedule.tasks_met(after)
+            events += [evaluation_due(n, tasks, current, tally.owners) for n in due.get(after, [])]
+    whole_tasks = num_decisions // schedule.segments_per_task
+    events += [row.event for n, row in state.met.items() if n <= whole_tasks]
+    if len(tally.owners) > allocation.capacity:
+        raise InputError(
+            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "
+            f"{allocation.capacity}; fork at fewer tasks, or with a larger budget"
+        )
+    return _History(rounds, events, {mask: lineages.latest(mask) for mask in tally.owners})
+
+
+def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
+    """The fork's schedule. InputError when the first `at` tasks would not have been learned as its origin did."""
     mine, theirs = group.experiment, parent.experiment
     assert mine.allocation is not None
     assert theirs.allocation is not None
@@ -113,65 +156,39 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> tuple[i
     if at > mine.num_tasks:
         raise InputError(f"benchmark.num_tasks: a fork at {at} tasks cannot be one of {mine.num_tasks} tasks")
     if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
-        raise InputError("stream.segment_batches: a fork's decisions stand for as many batches as its origin's")
-    rounds = mine.allocation.schedule.rounds_until(at)
-    for old, new in zip(theirs.allocation.schedule.sequences, mine.allocation.schedule.sequences, strict=False):
+        raise InputError("stream.segment_batches: a fork's segments must be as long as its origin's")
+    schedule, origin = mine.allocation.schedule, theirs.allocation.schedule
+    rounds = schedule.rounds_until(at)
+    for old, new in zip(origin.sequences, schedule.sequences, strict=False):
         if old[:rounds] != new[:rounds]:
             raise InputError(
-                f"{group.runs[0].name}: the fork's data would not have come in the order it did; stream.* cannot "
-                "change, nor benchmark.num_tasks where stream.order=recurring mixes all tasks"
+                f"{group.runs[0].name}: the fork's data would have come in another order; stream.* cannot change, nor "
+                "benchmark.num_tasks where stream.order=recurring mixes all tasks"
             )
-    if len(theirs.allocation.schedule.sequences) != len(mine.allocation.schedule.sequences):
+    if len(origin.sequences) != len(schedule.sequences):
         raise InputError("stream.num_streams: a fork has the streams of its origin")
-    points = sorted({n for run in group.points for n in run})
-    schedule, lineages, tally = mine.allocation.schedule, Lineages.of(mine), AllocationTally()
-    entries: list[Entry] = []
-    num_decisions = schedule.num_segments(rounds)
-    due: dict[int, list[int]] = {}
-    for n in points:
-        due.setdefault(schedule.rounds_until(n), []).append(n)
-    for number, row in enumerate(state.decisions[:num_decisions]):
-        payload = row.payload
-        if payload["mask"] is not None:
-            lineages.extend(payload["mask"], Segment(payload["task"], payload["segment"]))
-        tally.add(payload["task"], payload["mask"], payload["freed"])
-        entries.append(("decision", payload, None))
-        after = payload["round"] + 1
-        for n in due.get(after, []) if number + 1 == schedule.num_segments(after) else []:
-            current = {mask: lineages[mask].keys[-1] for mask in tally.owners}
-            entries.append(("due", due_point(n, schedule.tasks_met(after), current, tally.owners), None))
-    whole_tasks = num_decisions // schedule.segments_per_task
-    entries += [("met", row.payload, None) for n, row in state.met.items() if n <= whole_tasks]
-    if len(tally.owners) > mine.allocation.capacity:
-        raise InputError(
-            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "
-            f"{mine.allocation.capacity}; fork at fewer tasks, or with a larger budget"
-        )
-    return rounds, entries, {mask: lineages[mask].keys[-1] for mask in tally.owners}
+    return schedule
 
 
-def _write(
-    origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: tuple[int, list[Entry], dict[int, str]]
-) -> None:
+def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: _History) -> None:
     """Write the ledger and the masks of one group of a fork; the ledger last, whole."""
-    rounds, entries, current = history
-    source_path, target_path = origin.ledger_path(parent.group_id), made.ledger_path(group.group_id)
+    source, target = origin.folder.group(parent.group_id), made.folder.group(group.group_id)
     theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
-    needed = set(current.values()).union(*(payload["keys"] for kind, payload, _ in entries if kind == "due"))
-    for key in sorted(needed):
+    due = [event for event in history.events if isinstance(event, EvaluationDue)]
+    for key in sorted(set(history.current.values()).union(*(event.keys for event in due))):
         mine.adopt(theirs, key)
-    for path in target_path.parent.glob("ledger*"):
-        path.unlink()  # of a fork that was cut short before its sweep.json was written
-    with LedgerReader(source_path) as reader:
-        decisions = iter([row for row in reader.rows() if row.kind == "decision"])
-        full = [
-            (kind, payload, reader.attachment(next(decisions).seq) if kind == "decision" else None)
-            for kind, payload, _ in entries
+    for path in target.ledger_files:
+        path.unlink()  # of a fork that was interrupted before its sweep file was written
+    with LedgerReader(source.ledger) as reader:
+        decisions = iter([row.seq for row in reader.rows() if isinstance(row.event, SegmentDecided)])
+        entries = [
+            Entry(event, reader.attachment(next(decisions)) if isinstance(event, SegmentDecided) else None)
+            for event in history.events
         ]
-    kept = {mask: key for mask, key in current.items() if mine.has(key)}
-    committed = {"round": rounds, "versions": kept, "num_bytes": 0, "training_seconds": 0.0, "seconds": 0.0}
-    forked = {"sweep": origin.sweep_id, "group_id": parent.group_id, "at_task": at}
-    writer = LedgerWriter(target_path)
-    writer.commit([("forked", forked, None), *full, ("committed", committed, None)])
+    kept = {mask: key for mask, key in history.current.items() if mine.has(key)}
+    forked = RunForked(origin.sweep_id, parent.group_id, at)
+    committed = RoundsCommitted(history.rounds, kept, num_bytes=0, training_seconds=0.0, seconds=0.0)
+    writer = LedgerWriter(target.ledger)
+    writer.commit([Entry(forked), *entries, Entry(committed)])
     writer.snapshot()
     writer.close()

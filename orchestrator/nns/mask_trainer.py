@@ -1,16 +1,20 @@
-"""A worker's part in NNs: slopes for decisions, and masks trained segment by segment."""
+"""A worker's part in NNs: vectors for decisions, and masks trained segment by segment."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from orchestrator.nns.mask_versions import Version
-from orchestrator.records.artifact_store import ArtifactStore, CorruptArtifactError
+from orchestrator.base import failpoints
+from orchestrator.coordination.messages import AdvancedMask, DecisionVector, MaskVersion
+from orchestrator.records.artifact_format import CorruptArtifactError
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.facts import MaskVersionFacts
 from orchestrator.records.learned_tensors import LEARNED, TRAINING
 from orchestrator.spec.experiment import Experiment
 from supsup_core.datasets import Dataset
@@ -19,12 +23,12 @@ from supsup_core.methods import Problem, Trainee
 from supsup_core.tasks import Task
 from supsup_core.training.loop import batch_order
 
-_ORDERS = 8
-"""Tasks whose batch orders are kept; each is a megabyte for a thousand batches."""
+_NUM_CACHED_ORDERS = 8
+"""Tasks whose batch orders are cached; each is a megabyte for a thousand batches."""
 
 
 @dataclass
-class _Held:
+class _CachedMask:
     """A mask in memory, as of version `key`. `saved`: that version is on disk. `loss`: of its last segment."""
 
     key: str
@@ -34,10 +38,20 @@ class _Held:
     loss: float
 
 
-class MaskTrainer:
-    """Trains masks of one experiment, keeping those it used last in memory, up to `limit` bytes, others on disk.
+@dataclass(frozen=True)
+class SegmentTraining:
+    """A segment that is about to be trained on, for failpoints: order (batches, batch_size) holds image indices."""
 
-    What it holds is only a cache: any version can be had again from the store and its segments.
+    trainee: Trainee
+    task: Task
+    order: Tensor
+
+
+@final
+class MaskTrainer:
+    """Trains masks of one experiment. An LRU cache of `limit` bytes keeps masks in memory; evicted ones go to disk.
+
+    Any version can be made again from the store and its segments, so a crash loses time alone.
     """
 
     def __init__(
@@ -50,7 +64,7 @@ class MaskTrainer:
         self._dataset = dataset
         self._versions = versions
         self._limit = limit
-        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._cache: OrderedDict[int, _CachedMask] = OrderedDict()
         self._evicted: list[str] = []
         self._tasks: OrderedDict[int, tuple[Task, Tensor]] = OrderedDict()
 
@@ -59,15 +73,16 @@ class MaskTrainer:
         if task not in self._tasks:
             made = self._experiment.benchmark.task(task, self._dataset, self._experiment.seed)
             self._tasks[task] = (made, batch_order(self._problem.recipe, made, self._problem.order_seed(task)))
-            if len(self._tasks) > _ORDERS:
+            if len(self._tasks) > _NUM_CACHED_ORDERS:
                 self._tasks.popitem(last=False)
         self._tasks.move_to_end(task)
         found, order = self._tasks[task]
         length = self._allocation.stream.segment_batches
         return found, order[index * length : (index + 1) * length]
 
-    def steepness(self, superposition: Tensor, task: int, index: int) -> Tensor:
+    def decision_vector(self, superposition: Tensor, task: int, index: int) -> DecisionVector:
         """-d objective / dW * W, flat (n,), at a superposition of masks (n,), on a segment's first images."""
+        started = time.perf_counter()
         problem, test = self._problem, self._allocation.test
         found, order = self._segment(task, index)
         x, _ = found.train_batch(order[0, : test.images_per_decision])
@@ -76,81 +91,83 @@ class MaskTrainer:
         (gradients,) = problem.net.decision_gradients(
             means, x[None].to(problem.device), OBJECTIVES[test.objective], problem.num_labels
         )
-        return torch.cat([-(g * w).flatten() for g, w in zip(gradients, problem.weights, strict=True)]).cpu()
+        vector = torch.cat([-(g * w).flatten() for g, w in zip(gradients, problem.weights, strict=True)]).cpu()
+        return DecisionVector(vector.numpy(), time.perf_counter() - started)
 
-    def advance(self, version: Version) -> tuple[Tensor, float, float]:
-        """Bring a mask to a version: its mask blob, the mean loss of the last segment, and seconds of training."""
-        held, seconds = self._bring(version)
-        return held.trainee.learned()["mask"], held.loss, seconds
+    def advance(self, version: MaskVersion) -> AdvancedMask:
+        """Train a mask up to a version."""
+        cached, seconds = self._bring(version)
+        return AdvancedMask(cached.trainee.learned()["mask"].numpy().tobytes(), cached.loss, seconds)
 
-    def save(self, version: Version) -> int:
-        """Have a version on disk; the bytes that were written for it, 0 if it was there."""
-        if self._versions.has(version["key"]):
-            self._note_saved(version)
+    def save(self, version: MaskVersion) -> int:
+        """Write a version to disk. Returns the bytes written; 0 if it was there."""
+        if self._versions.has(version.key):
+            cached = self._cache.get(version.mask)
+            if cached is not None and cached.key == version.key:
+                cached.saved = True
             return 0
-        held, _ = self._bring(version)
-        return self._write(held)
+        cached, _ = self._bring(version)
+        return self._write(cached)
 
-    def _note_saved(self, version: Version) -> None:
-        held = self._held.get(version["mask"])
-        if held is not None and held.key == version["key"]:
-            held.saved = True
-
-    def _bring(self, version: Version) -> tuple[_Held, float]:
-        number, keys = version["mask"], version["keys"]
-        held = self._held.pop(number, None)  # put back whole, or not at all
-        if held is not None and held.key in (version["key"], version["base"], *keys):
-            start = keys.index(held.key) + 1 if held.key in keys else 0
+    def _bring(self, version: MaskVersion) -> tuple[_CachedMask, float]:
+        """A mask in memory as of a version, and the seconds that training it took."""
+        keys = version.keys
+        cached = self._cache.pop(version.mask, None)  # an exception below leaves no half-trained mask in the cache
+        if cached is not None and cached.key in (version.key, version.base, *keys):
+            start = keys.index(cached.key) + 1 if cached.key in keys else 0
         else:
-            held, start = self._load_latest(version)
+            cached, start = self._load_latest(version)
         started = time.perf_counter()
-        for (task, index), key in zip(version["segments"][start:], keys[start:], strict=True):
+        for (task, index), key in zip(version.segments[start:], keys[start:], strict=True):
             found, order = self._segment(task, index)
-            held.loss = held.trainee.train(found, order, num_points=1).losses[-1]
-            held.key, held.saved = key, False
+            failpoints.reach("segment_begins", SegmentTraining(cached.trainee, found, order))
+            cached.loss = cached.trainee.train(found, order, num_points=1).losses[-1]
+            cached.key, cached.saved = key, False
         seconds = time.perf_counter() - started
-        self._held[number] = held
-        self._make_room()
-        return held, seconds
+        self._cache[version.mask] = cached
+        self._evict()
+        return cached, seconds
 
-    def _load_latest(self, version: Version) -> tuple[_Held, int]:
+    def _load_latest(self, version: MaskVersion) -> tuple[_CachedMask, int]:
         """A mask as of the latest stored version on the way to one, and how many of its segments that has seen."""
-        keys = version["keys"]
+        keys = version.keys
         for done in range(len(keys), 0, -1):
             if self._versions.has(keys[done - 1]):
                 try:
-                    return self._load(version["mask"], keys[done - 1]), done
+                    return self._load(version.mask, keys[done - 1]), done
                 except CorruptArtifactError:
-                    continue  # nothing is lost: it is on the way, and passed again
-        return self._load(version["mask"], version["base"]), 0
+                    continue  # nothing is lost: an earlier version leads past it again
+        return self._load(version.mask, version.base), 0
 
-    def _load(self, number: int, base: str | None) -> _Held:
-        """A mask as of a stored version, or fresh."""
+    def _load(self, number: int, base: str | None) -> _CachedMask:
+        """A mask as of a stored version; without one, a fresh mask."""
         trainee = self._experiment.method.begin(self._problem, number)
         loss = 0.0
         if base is not None:
-            kept = self._versions.require(base)
-            loss = kept.facts["loss"]
-            trainee.restore({n.removeprefix(TRAINING): t for n, t in kept.tensors.items() if n.startswith(TRAINING)})
+            stored = self._versions.require(base)
+            assert isinstance(stored.facts, MaskVersionFacts)
+            loss = stored.facts.loss
+            state = {n.removeprefix(TRAINING): t for n, t in stored.tensors.items() if n.startswith(TRAINING)}
+            trainee.restore(state)
         # beside its state, a trainee has working memory of about the same size
         num_bytes = 2 * sum(tensor.nbytes for tensor in trainee.state.values())
-        return _Held(base or "", trainee, num_bytes, base is not None, loss)
+        return _CachedMask(base or "", trainee, num_bytes, base is not None, loss)
 
-    def _make_room(self) -> None:
-        while len(self._held) > 1 and sum(held.num_bytes for held in self._held.values()) > self._limit:
-            _, evicted = self._held.popitem(last=False)
+    def _evict(self) -> None:
+        while len(self._cache) > 1 and sum(cached.num_bytes for cached in self._cache.values()) > self._limit:
+            _, evicted = self._cache.popitem(last=False)
             if not evicted.saved:
                 self._write(evicted)
                 self._evicted.append(evicted.key)
 
-    def take_evicted(self) -> list[str]:
-        """The versions written since the last call only to make room."""
-        found, self._evicted = self._evicted, []
+    def take_evicted(self) -> tuple[str, ...]:
+        """The versions written since the last call only to free memory."""
+        found, self._evicted = tuple(self._evicted), []
         return found
 
-    def _write(self, held: _Held) -> int:
-        tensors = {f"{TRAINING}{name}": tensor.cpu() for name, tensor in held.trainee.state.items()}
-        tensors |= {f"{LEARNED}{name}": tensor for name, tensor in held.trainee.learned().items()}
-        written = self._versions.put(held.key, tensors, {"kind": "version", "loss": held.loss})
-        held.saved = True
+    def _write(self, cached: _CachedMask) -> int:
+        tensors = {f"{TRAINING}{name}": tensor.cpu() for name, tensor in cached.trainee.state.items()}
+        tensors |= {f"{LEARNED}{name}": tensor for name, tensor in cached.trainee.learned().items()}
+        written = self._versions.put(cached.key, tensors, MaskVersionFacts(cached.loss))
+        cached.saved = True
         return written.num_bytes

@@ -4,199 +4,265 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
-from orchestrator.records.ledger import Row
+from orchestrator.records.planned_group import PlannedGroup
+from orchestrator.records.rows import (
+    AnyRow,
+    ArtifactLost,
+    EvaluationDue,
+    GroupEnd,
+    GroupPlanned,
+    GroupStopped,
+    JobFailed,
+    JobRetried,
+    JobSplit,
+    JobStalled,
+    LaunchEnded,
+    LaunchEnvironment,
+    PointCompleted,
+    RetryRequested,
+    RoundsCommitted,
+    Row,
+    RunForked,
+    SegmentDecided,
+    ShardTrained,
+    TaskCancelled,
+    TaskEvaluated,
+    TasksMet,
+)
 from supsup_core.errors import CorruptError
+from supsup_core.evaluation.counts import ProtocolCounts
 
-ENDED = ("done", "stopped", "failed")
-"""How a group can come to an end of its own."""
+GroupStatus: TypeAlias = Literal["planned", "running", "interrupted"] | GroupEnd
+
+LaunchStatus: TypeAlias = Literal["interrupted"] | GroupEnd
+"""How a launch of a group came to an end."""
+
+ENDED: tuple[GroupEnd, ...] = get_args(GroupEnd)
 
 
 @dataclass
 class GroupState:
-    """What is known of a group. Feed it rows in order; the same rows give the same state."""
+    """What is known of a group. Apply rows to it in order; the same rows give the same state.
 
-    plan: dict[str, Any] = field(default_factory=dict)
-    trained: dict[str, Row] = field(default_factory=dict)
-    evaluated: dict[str, Row] = field(default_factory=dict)
-    points: dict[tuple[str, int], Row] = field(default_factory=dict)
-    failed: dict[str, Row] = field(default_factory=dict)
-    lost: list[Row] = field(default_factory=list)
+    `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key of the shard, evaluation or job.
+    `points`: by run and tasks learned. `due`, `met`: by tasks learned. `retried`: how often a job's worker died.
+    `split`: keys of jobs that did not fit into memory. `earlier_commits`: of launches before this one. `at_work`: the
+    launch has trained or evaluated something itself. `plan`: None until the group is planned.
+    """
+
+    plan: GroupPlanned | None = None
+    trained: dict[str, Row[ShardTrained]] = field(default_factory=dict)
+    evaluated: dict[str, Row[TaskEvaluated]] = field(default_factory=dict)
+    points: dict[tuple[str, int], Row[PointCompleted]] = field(default_factory=dict)
+    failed: dict[str, Row[JobFailed]] = field(default_factory=dict)
+    lost: list[Row[ArtifactLost]] = field(default_factory=list)
     retried: dict[str, int] = field(default_factory=dict)
     split: set[str] = field(default_factory=set)
-    decisions: list[Row] = field(default_factory=list)
-    met: dict[int, Row] = field(default_factory=dict)
-    due: dict[int, dict[str, Any]] = field(default_factory=dict)
-    commits: list[Row] = field(default_factory=list)
+    decisions: list[Row[SegmentDecided]] = field(default_factory=list)
+    met: dict[int, Row[TasksMet]] = field(default_factory=dict)
+    due: dict[int, EvaluationDue] = field(default_factory=dict)
+    commits: list[Row[RoundsCommitted]] = field(default_factory=list)
     earlier_commits: int = 0
-    stalled: dict[str, Row] = field(default_factory=dict)
-    cancelled: dict[str, Row] = field(default_factory=dict)
-    stopped: Row | None = None
-    status: str = "planned"
+    stalled: dict[str, Row[JobStalled]] = field(default_factory=dict)
+    cancelled: dict[str, Row[TaskCancelled]] = field(default_factory=dict)
+    stopped: Row[GroupStopped] | None = None
+    status: GroupStatus = "planned"
     at_work: bool = False
-    last: Row | None = None
+    last: AnyRow | None = None
 
-    def apply(self, rows: Iterable[Row]) -> GroupState:
-        """Take further rows; returns itself. CorruptError for one that does not hold what its kind does."""
+    def apply(self, rows: Iterable[AnyRow]) -> GroupState:
+        """Apply further rows; returns itself. CorruptError when one does not fit those before it."""
         for row in rows:
             try:
-                self._apply(row)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise CorruptError(
-                    f"ledger row {row.seq}: not a row {row.kind!r} of this version ({error!r})"
-                ) from error
+                self._apply_work(row) or self._apply_nns(row) or self._apply_trouble(row) or self._apply_launch(row)
+            except KeyError as error:
+                raise CorruptError(f"ledger row {row.seq}: does not fit the rows before it ({error!r})") from error
             self.last = row
         return self
 
-    def _apply(self, row: Row) -> None:
-        key = row.payload.get("key", "")
-        match row.kind:
-            case "plan":
-                self.plan = row.payload
+    def _apply_work(self, row: AnyRow) -> bool:
+        """Rows of tasks that were trained or evaluated; whether this was one."""
+        event = row.event
+        match event:
+            case ShardTrained():
+                self.trained.setdefault(event.key, Row(row.seq, row.time_ms, event))
+                self.cancelled.pop(event.key, None)
+            case TaskEvaluated():
+                self.evaluated.setdefault(event.key, Row(row.seq, row.time_ms, event))
+            case PointCompleted():
+                self.points.setdefault((event.run_id, event.num_learned), Row(row.seq, row.time_ms, event))
+                return True
+            case _:
+                return False
+        self.status = "running"
+        self.at_work |= bool(event.seconds)
+        self.stalled = {key: other for key, other in self.stalled.items() if other.event.worker != event.worker}
+        return True
+
+    def _apply_nns(self, row: AnyRow) -> bool:
+        """Rows of NNs alone; whether this was one."""
+        event = row.event
+        match event:
+            case SegmentDecided():
+                self.status = "running"
+                self.at_work = True
+                self.decisions.append(Row(row.seq, row.time_ms, event))
+            case TasksMet():
+                self.met.setdefault(event.num_learned, Row(row.seq, row.time_ms, event))
+            case EvaluationDue():
+                self.due.setdefault(event.num_learned, event)
+            case RoundsCommitted():
+                self.commits.append(Row(row.seq, row.time_ms, event))
+                self.stalled.clear()
+            case RunForked():
+                pass
+            case _:
+                return False
+        return True
+
+    def _apply_trouble(self, row: AnyRow) -> bool:
+        """Rows of what went wrong; whether this was one."""
+        event = row.event
+        match event:
+            case ArtifactLost():
+                self.trained.pop(event.key, None)
+                self.lost.append(Row(row.seq, row.time_ms, event))
+                return True
+            case JobRetried():
+                self.retried[event.key] = self.retried.get(event.key, 0) + (not event.free)
+            case JobSplit():
+                self.split.add(event.key)
+            case JobStalled():
+                self.stalled[event.key] = Row(row.seq, row.time_ms, event)
+                return True
+            case JobFailed():
+                self.failed[event.key] = Row(row.seq, row.time_ms, event)
+            case TaskCancelled():
+                self.cancelled[event.key] = Row(row.seq, row.time_ms, event)
+                self.failed.pop(event.key, None)
+            case _:
+                return False
+        self.stalled.pop(event.key, None)
+        return True
+
+    def _apply_launch(self, row: AnyRow) -> bool:
+        """Rows of how launches begin and end; whether this was one."""
+        event = row.event
+        match event:
+            case GroupPlanned():
+                self.plan = event
                 if self.status in ENDED:
-                    self.lost.clear()  # told, and mended, by the launch that ended
+                    self.lost.clear()  # the launch that ended has reported them, and made them again
                 self.failed.clear()
                 self.retried.clear()
                 self.stalled.clear()
                 self.at_work = False
                 self.earlier_commits = len(self.commits)
                 self.status = "planned"
-            case "trained":
-                self.status = "running"
-                self.at_work |= bool(row.payload.get("seconds"))
-                self.trained.setdefault(key, row)
-                self.cancelled.pop(key, None)
-                self._moves_on(row.payload.get("worker"))
-            case "evaluated":
-                self.status = "running"
-                self.at_work |= bool(row.payload.get("seconds"))
-                self.evaluated.setdefault(key, row)
-                self._moves_on(row.payload.get("worker"))
-            case "point":
-                self.points.setdefault((row.payload["run_id"], row.payload["num_learned"]), row)
-            case "decision":
-                self.status = "running"
-                self.at_work = True
-                self.decisions.append(row)
-            case "met":
-                self.met.setdefault(row.payload["num_learned"], row)
-            case "due":
-                self.due.setdefault(row.payload["num_learned"], row.payload)
-            case "committed":
-                self.commits.append(row)
-                self.stalled.clear()
-            case "lost":
-                self.trained.pop(key, None)
-                self.lost.append(row)
-            case "retried":
-                self.retried[key] = self.retried.get(key, 0) + (not row.payload.get("free", False))
-                self.stalled.pop(key, None)
-            case "split":
-                self.split.add(key)
-                self.stalled.pop(key, None)
-            case "stalled":
-                self.stalled[key] = row
-            case "failed":
-                self.failed[key] = row
-                self.stalled.pop(key, None)
-            case "cancelled":
-                self.cancelled[key] = row
-                self.stalled.pop(key, None)
-                self.failed.pop(key, None)
-            case "stopped":
-                self.stopped = row
+            case GroupStopped():
+                self.stopped = Row(row.seq, row.time_ms, event)
                 self.status = "stopped"
-            case "retry":
+            case RetryRequested():
                 self.stopped = None
                 self.failed.clear()
-                asked = row.payload.get("tasks")
                 self.cancelled = {
-                    key: row for key, row in self.cancelled.items() if asked and row.payload["task"] not in asked
+                    key: other
+                    for key, other in self.cancelled.items()
+                    if event.tasks and other.event.task not in event.tasks
                 }
                 self.status = "interrupted"
-            case "ended":
-                self.status = row.payload["status"]
+            case LaunchEnded():
+                self.status = event.status
                 self.at_work = False
+            case _:
+                return False
+        return True
 
-    def _moves_on(self, worker: int | None) -> None:
-        """A worker has done what it was at."""
-        self.stalled = {key: row for key, row in self.stalled.items() if row.payload["worker"] != worker}
-
-    def tested(self, keys: Iterable[str]) -> dict[int, dict[str, Any]]:
-        """The results of evaluations that are done, by task."""
-        facts = [self.evaluated[key].payload["facts"] for key in keys]
-        return {found["task"]: found["results"] for found in facts}
+    def results_of(self, keys: Iterable[str]) -> dict[int, dict[str, ProtocolCounts]]:
+        """The counts of evaluations that are done, by task and protocol."""
+        facts = [self.evaluated[key].event.facts for key in keys]
+        return {found.task: found.results for found in facts}
 
     @property
-    def group(self) -> dict[str, Any]:
-        """The planned group, as Group.to_node wrote it."""
-        node: dict[str, Any] = self.plan["group"]
-        return node
+    def group(self) -> PlannedGroup:
+        """The planned group. CorruptError when no plan is recorded."""
+        if self.plan is None:
+            raise CorruptError("a ledger without a plan")
+        return self.plan.group
+
+    @property
+    def environment(self) -> LaunchEnvironment:
+        """Where the last launch runs or ran. CorruptError when no plan is recorded."""
+        if self.plan is None:
+            raise CorruptError("a ledger without a plan")
+        return self.plan.environment
 
     @property
     def given_up(self) -> bool:
-        """Whether it has come to an end with less than was planned, because a search or the user wanted no more."""
+        """Whether a search or the user has stopped it, so that it ends with less than was planned."""
         return self.stopped is not None or self.status == "stopped"
 
     @property
-    def ended(self) -> str:
-        """How the last launch ended: done, stopped (a trial of a search) or failed, or else interrupted."""
-        return self.status if self.status in ENDED else "interrupted"
+    def ended(self) -> LaunchStatus:
+        """How the last launch ended."""
+        return self.status if self.status in ("done", "stopped", "failed") else "interrupted"
 
     @property
     def hopeless(self) -> bool:
         """Whether nothing more can be done: a job has failed for good, or a search's trial has diverged."""
-        return bool(self.failed) or (self.stopped is not None and "diverged" in self.stopped.payload)
+        return bool(self.failed) or (self.stopped is not None and self.stopped.event.diverged is not None)
 
     @property
     def round(self) -> int:
         """Rounds of NNs that are committed."""
-        return int(self.commits[-1].payload["round"]) if self.commits else 0
+        return self.commits[-1].event.round if self.commits else 0
 
     def segments_not_trained(self) -> int:
         """Segments of NNs that no mask was trained on."""
-        return sum(row.payload["mask"] is None for row in self.decisions)
+        return sum(row.event.mask is None for row in self.decisions)
 
     def num_masks(self) -> int | None:
         """Masks in use in NNs; None elsewhere."""
         if not self.decisions:
             return None
         return sum(
-            (row.payload["mask"] is not None) - (row.payload["freed"] is not None)
+            (row.event.mask is not None) - (row.event.freed is not None)
             for row in self.decisions
-            if row.payload["outcome"] in ("allocate", "reclaim")
+            if row.event.outcome in ("allocate", "reclaim")
         )
 
     def done_shards(self) -> int:
         """Planned shards that are trained; in NNs, whole tasks' worth of data."""
-        if not self.plan:
+        if self.plan is None:
             return 0
-        if self.group["segments_per_task"]:
-            return len(self.decisions) // int(self.group["segments_per_task"])
-        return sum(shard["key"] in self.trained for shard in self.group["shards"])
+        if self.group.segments_per_task is not None:
+            return len(self.decisions) // self.group.segments_per_task
+        return sum(shard.key in self.trained for shard in self.group.shards)
 
     def done_evaluations(self) -> int:
         """Planned evaluations that are done."""
-        if not self.plan:
+        if self.plan is None:
             return 0
-        if self.group["segments_per_task"]:
+        if self.group.is_nns:
             return len(self.evaluated)
-        return sum(item["key"] in self.evaluated for item in self.group["evaluations"])
+        return sum(evaluation.key in self.evaluated for evaluation in self.group.evaluations)
 
     def seconds_per_task(self) -> float | None:
         """NNs: how long a task's worth of data has taken lately; None before this launch has committed twice."""
         recent = self.commits[self.earlier_commits :][-20:]
-        rounds = int(recent[-1].payload["round"]) - int(recent[0].payload["round"]) if recent else 0
-        if not rounds:
+        rounds = recent[-1].event.round - recent[0].event.round if recent else 0
+        segments, streams = self.group.segments_per_task, self.group.num_streams
+        if not rounds or segments is None or streams is None:
             return None
         seconds = (recent[-1].time_ms - recent[0].time_ms) / 1000
-        return seconds * int(self.group["segments_per_task"]) / (rounds * int(self.group["num_streams"]))
+        return seconds * segments / (rounds * streams)
 
     def shard_seconds(self) -> list[float]:
-        """Seconds of work of the shards that were really trained, not found."""
-        if self.plan and self.group["segments_per_task"]:
-            count = int(self.group["segments_per_task"])
-            spent = [row.payload["seconds"] + row.payload["latency"] for row in self.decisions]
+        """Seconds of work of the shards that were really trained, not found in the store."""
+        if self.plan is not None and self.group.segments_per_task is not None:
+            count = self.group.segments_per_task
+            spent = [row.event.seconds + row.event.latency for row in self.decisions]
             return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
-        return [row.payload["seconds"] for row in self.trained.values() if row.payload["seconds"]]
+        return [row.event.seconds for row in self.trained.values() if row.event.seconds]

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.records.artifact_store import ArtifactStore, CorruptArtifactError
+from orchestrator.records.artifact_format import CorruptArtifactError
+from orchestrator.records.artifact_store import ArtifactStore
 from supsup_core.errors import CorruptError
 from supsup_core.masks import codec
 from supsup_core.methods import SHARED

@@ -1,8 +1,8 @@
-"""Snapshots of ledgers in a storage, by which another machine goes on.
+"""Snapshots of ledgers in a storage, from which another machine resumes.
 
-A snapshot is named by its ledger's epoch, which each writer raises, and by the place it was written at. The highest is
-the newest: who finds a higher one than its own has been replaced, and stops. The one before is kept, should the newest
-turn out bad.
+A snapshot is named by its ledger's epoch, which each writer raises, and by the output that wrote it. The highest name
+is the newest snapshot. A writer that finds a higher one than its own has been replaced, and stops. The snapshot before the
+newest is kept, in case the newest is damaged.
 """
 
 from __future__ import annotations
@@ -14,39 +14,57 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledger import FencedError, LedgerReader, Row, epoch_of
+from orchestrator.records.ledger import FencedError, LedgerReader
+from orchestrator.records.ledger_file import read_epoch
 from orchestrator.records.object_storage import Storage
+from orchestrator.records.rows import AnyRow
 from supsup_core.errors import CorruptError, SupSupError
 
 log = logging.getLogger("supsup")
 
-COPYING_SECONDS = 20.0
-"""How long one snapshot is tried for: the next one will do as well."""
+UPLOAD_SECONDS = 20.0
+"""How long the upload of one snapshot is retried: the next snapshot will do as well."""
 
 CLOSING_SECONDS = 60.0
-"""How long a coordinator that ends waits for its last snapshot; who started it sees to what is left."""
-
-Version = tuple[int, str]
-"""The epoch of a ledger and the place of its writer; a higher one is newer."""
+"""How long a coordinator that ends waits for its last snapshot. The launching process uploads what is left."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
-def is_newer(stored: Sequence[Version], here: Version) -> bool:
-    """Whether the newest of some snapshots was written after a ledger of an output was, elsewhere.
+class SnapshotId(NamedTuple):
+    """The epoch of a ledger's writer, and the id of the output that it writes in. A higher one is newer."""
 
-    `here`: the ledger's epoch, and the output's own place. A ledger of the same epoch that was written at another place
-    is a copy of that one: to write it here would have raised its epoch.
+    epoch: int
+    output_id: str
+
+    @property
+    def file_name(self) -> str:
+        """The snapshot's file in the storage."""
+        return f"ledger-{self.epoch:08}-{self.output_id}.sqlite"
+
+
+def snapshot_ids(names: Iterable[str]) -> list[SnapshotId]:
+    """The snapshots among files of these names, the newest first."""
+    found = (_NAME.fullmatch(name) for name in names)
+    return sorted((SnapshotId(int(match[1]), match[2]) for match in found if match), reverse=True)
+
+
+def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
+    """Whether the newest of some snapshots was written after a ledger of an output, and in another output.
+
+    here: the ledger's epoch, and the id of the output it is in. A ledger with the epoch of a snapshot of another output
+    is a copy of that snapshot: to write to it here would have raised its epoch.
     """
     if not stored:
         return False
-    epoch, place = stored[0]
-    return epoch > here[0] or (epoch == here[0] and place != here[1])
+    newest = stored[0]
+    return newest.epoch > here.epoch or (newest.epoch == here.epoch and newest.output_id != here.output_id)
 
 
-def rows_of(ledger: Path) -> list[Row]:
+def rows_or_none(ledger: Path) -> list[AnyRow]:
     """The rows of a ledger; none where they cannot be read."""
     try:
         with LedgerReader(ledger) as reader:
@@ -56,106 +74,96 @@ def rows_of(ledger: Path) -> list[Row]:
 
 
 class Snapshots:
-    """The snapshots of one ledger."""
+    """The snapshots of one ledger in a storage."""
 
     def __init__(self, folder: Storage) -> None:
         """folder: the training group's, in the storage."""
         self._folder = folder
 
-    def versions(self) -> list[Version]:
-        """Those there are, the newest first."""
-        return versions_in(self._folder.files())
+    def ids(self) -> list[SnapshotId]:
+        """The snapshots there are, the newest first."""
+        return snapshot_ids(self._folder.files())
 
-    def put(self, version: Version, content: bytes) -> None:
-        """Store a snapshot. FencedError when there is one of a newer version: another writer has taken over."""
-        there = self.versions()
-        if there and there[0] > version:
+    def put(self, snapshot: SnapshotId, content: bytes) -> None:
+        """Store a snapshot. FencedError when a newer one is stored: another writer has taken over."""
+        stored = self.ids()
+        if stored and stored[0] > snapshot:
             raise FencedError(
-                f"{self._folder.url}: another process has gone on with this, at place {there[0][1]}; "
-                "nothing more is written from here"
+                f"{self._folder.url}: another process has taken over this ledger, in the output with id "
+                f"{stored[0].output_id}; nothing more is written from here"
             )
-        self._folder.write(_file(version), content)
-        for old in [other for other in there if other < version][1:]:
-            self._folder.delete(_file(old))
+        self._folder.write(snapshot.file_name, content)
+        for old in [other for other in stored if other < snapshot][1:]:
+            self._folder.delete(old.file_name)
 
-    def sound(self) -> Iterator[tuple[bytes, list[Row]]]:
-        """The content of each snapshot that is sound, and its rows, the newest first."""
-        for version in self.versions():
+    def sound(self) -> Iterator[tuple[bytes, list[AnyRow]]]:
+        """The content and the rows of each snapshot that is sound, the newest first."""
+        for snapshot in self.ids():
             with tempfile.TemporaryDirectory() as scratch:
-                copy = Path(scratch) / _file(version)
+                copy = Path(scratch) / snapshot.file_name
                 try:
                     copy.write_bytes(self._folder.read(copy.name))
                     with LedgerReader(copy) as reader:
                         rows = reader.verify()
                 except FileNotFoundError:
-                    continue  # a newer one has taken its place meanwhile
+                    continue  # a newer snapshot has replaced it meanwhile
                 except CorruptError as error:
-                    log.warning("a snapshot is damaged, and the one before it is taken: %s", error)
+                    log.warning("a snapshot is damaged; falling back to the one before it: %s", error)
                     continue
                 yield copy.read_bytes(), rows
 
-    def are_ahead_of(self, ledger: Path, place: str) -> bool:
-        """Whether the newest of them was written elsewhere, later, and says what a ledger of the output `place` does
-        not."""
-        if not is_newer(self.versions(), (epoch_of(ledger), place)):
+    def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
+        """Whether the newest snapshot was written elsewhere, later, and has rows that the ledger here does not have."""
+        if not is_newer(self.ids(), SnapshotId(read_epoch(ledger), output_id)):
             return False
-        known = rows_of(ledger)
+        known = rows_or_none(ledger)
         _, rows = next(self.sound(), (b"", known))
         return known[: len(rows)] != rows
 
 
-def versions_in(names: Iterable[str]) -> list[Version]:
-    """The versions of those names that are of snapshots, the newest first."""
-    found = (_NAME.fullmatch(name) for name in names)
-    return sorted(((int(match[1]), match[2]) for match in found if match), reverse=True)
-
-
-def _file(version: Version) -> str:
-    return f"ledger-{version[0]:08}-{version[1]}.sqlite"
-
-
-class Copier:
-    """Brings a ledger's snapshots to the storage beside the work, one at a time."""
+class SnapshotUploader:
+    """Uploads a ledger's snapshots to the storage in a thread, one at a time."""
 
     def __init__(self, snapshots: Snapshots, masks: ArtifactStore) -> None:
-        """masks: those that a snapshot before may still need are forgotten once a newer one is safe."""
+        """masks: dropped mask versions are deleted from the storage once a newer snapshot is safe, for until then an
+        older snapshot may need them."""
         self._snapshots = snapshots
         self._masks = masks
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._under_way: Future[None] | None = None
+        self._upload: Future[None] | None = None
         self._dropped: list[str] = []
 
     @property
     def busy(self) -> bool:
-        """Whether a snapshot is on its way. FencedError when another writer has taken over."""
-        if self._under_way is None:
+        """Whether an upload is in progress. FencedError when another writer has taken over."""
+        if self._upload is None:
             return False
-        if not self._under_way.done():
+        if not self._upload.done():
             return True
-        error = self._under_way.exception()
-        self._under_way = None
+        error = self._upload.exception()
+        self._upload = None
         if isinstance(error, FencedError):
             raise error
         if error is not None:
-            log.warning("a snapshot could not be stored, the next one may: %s", error)
+            log.warning("a snapshot could not be stored; the next one may: %s", error)
         return False
 
-    def start(self, version: Version, content: bytes, dropped: Iterable[str]) -> None:
-        """Store a snapshot; then forget the masks that were dropped before it."""
+    def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
+        """Upload a snapshot, then delete the mask versions that were dropped before it."""
         self._dropped += dropped
-        self._under_way = self._pool.submit(self._store, version, content, list(self._dropped))
+        self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))
 
-    def _store(self, version: Version, content: bytes, dropped: Sequence[str]) -> None:
-        self._snapshots.put(version, content)
+    def _store(self, snapshot: SnapshotId, content: bytes, dropped: Sequence[str]) -> None:
+        self._snapshots.put(snapshot, content)
         self._masks.forget(dropped)
         del self._dropped[: len(dropped)]
 
     def wait(self) -> None:
-        """Wait for what is on its way, but not long."""
-        if self._under_way is not None:
-            futures.wait([self._under_way], CLOSING_SECONDS)
+        """Wait for the upload in progress, at most CLOSING_SECONDS."""
+        if self._upload is not None:
+            futures.wait([self._upload], CLOSING_SECONDS)
 
     def close(self) -> None:
-        """Wait for what is on its way, and take no more."""
+        """Wait for the upload in progress, and accept no more."""
         self.wait()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from orchestrator.base.files import write_atomically
+from orchestrator.base.files import is_partial, write_atomically
 from supsup_core.errors import InputError, SupSupError
 
 T = TypeVar("T")
@@ -66,6 +65,13 @@ def check_url(url: str) -> None:
         )
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise InputError(f"storage: write the folder of {url!r} out, without . and ..")
+
+
+class StoredFile(NamedTuple):
+    """A file in a storage: its size, and the Unix time at which it was written, where the store knows it."""
+
+    num_bytes: int
+    written: float | None
 
 
 class Storage:
@@ -143,9 +149,8 @@ class Storage:
         except FileNotFoundError:
             return
 
-    def files(self, below: str = "") -> dict[str, tuple[int, float | None]]:
-        """The files there are, by their names relative to this folder: bytes, and Unix time of writing where it is
-        known. `below`: of a folder within."""
+    def files(self, below: str = "") -> dict[str, StoredFile]:
+        """The files there are, by their names relative to this folder. below: only those of a folder within."""
         folder = self._at(below) if below else self._folder
         try:
             found = self._patiently("listing", lambda: self._system.find(folder, detail=True))
@@ -153,9 +158,9 @@ class Storage:
             return {}
         start = len(self._folder.strip("/")) + 1
         return {
-            path.strip("/")[start:]: (int(node["size"]), _written(node))
+            path.strip("/")[start:]: StoredFile(int(node["size"]), _written(node))
             for path, node in found.items()
-            if node["type"] == "file" and not re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.rpartition("/")[2])
+            if node["type"] == "file" and not is_partial(Path(path))
         }
 
     def check(self) -> None:

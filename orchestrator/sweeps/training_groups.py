@@ -1,12 +1,13 @@
-"""From run specs to work: which tasks to train, and what to evaluate on which masks. Pure."""
+"""Training groups: which tasks the runs of a sweep need trained, and what to evaluate with which masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from orchestrator.base.keys import content_key
+from orchestrator.base.plain_values import Node
+from orchestrator.records.planned_group import Evaluation, GroupSize, PlannedGroup, PlannedRun, Shard
 from orchestrator.spec.experiment import NNS_KEYS, Experiment
 from orchestrator.spec.user_modules import source_digest
 from supsup_core import RECIPE_VERSION
@@ -15,19 +16,19 @@ from supsup_core.inference import OBJECTIVES, RULES
 from supsup_core.methods import Dependence
 
 VARIANT = "variant"
-"""What stands in `Run.varied` for the name of a run's variant."""
+"""The key of `Run.varied` under which the name of a run's variant is."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment at one seed. `varied` holds the grid's keys and this run's values of them, and its variant."""
+    """One experiment with one seed. `varied`: this run's values of the keys that the grid varies, and its variant."""
 
     experiment: Experiment
-    varied: dict[str, Any]
+    varied: Node
 
     @property
     def label(self) -> str:
-        """A readable name: scenario, how the task is inferred, and what else the grid varies."""
+        """A readable name: its variant, scenario, inference, and what else the grid varies."""
         inference = self.experiment.inference
         parts = [str(self.varied[VARIANT])] if VARIANT in self.varied else []
         parts.append(self.experiment.scenario.name)
@@ -50,8 +51,10 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The same for the same experiment and seed, wherever it is planned; another once the code that trains or
-        tests is of another version, so that a run's results are never mixed."""
+        """The content key of all that determines the run's results.
+
+        The versions of the code that trains and evaluates are part of it, so that results are never mixed.
+        """
         experiment = self.experiment
         return content_key(
             {
@@ -66,31 +69,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One task to train: its key, its number, and the keys of the tasks it builds on."""
-
-    key: str
-    task: int
-    parents: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One task to test after `num_learned` tasks; `run` is a run of the group with this inference."""
-
-    key: str
-    task: int
-    num_learned: int
-    run: int
-
-
-@dataclass(frozen=True)
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In NNs, where
-    what there is to train and test only turns out on the way, there are no shards, evaluations or keys; a
-    task's worth of data counts as a shard.
+    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In NNs there are no
+    shards, evaluations or keys, since decisions on the way determine them; a task's worth of data counts as a shard.
     """
 
     group_id: str
@@ -106,18 +89,17 @@ class Group:
 
     @property
     def width(self) -> int | None:
-        """How many of its tasks can be trained at once; None: as many as there are workers, as in NNs, where workers
-        train ahead."""
+        """How many of its tasks can be trained at once. None in NNs, where idle workers train ahead."""
         if self.experiment.allocation is not None:
             return None
         return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> GroupSize:
         """The number of shards to train, and of evaluations."""
         allocation = self.experiment.allocation
         if allocation is None:
-            return len(self.shards), len(self.evaluations)
+            return GroupSize(len(self.shards), len(self.evaluations))
         schedule = allocation.schedule
         wanted = {
             (content_key(inference_identity(run.experiment)), n)
@@ -125,32 +107,34 @@ class Group:
             for n in points
         }
         met = [schedule.tasks_met(schedule.rounds_until(n)) for _, n in wanted]
-        return self.experiment.num_tasks, sum(map(len, met))
+        return GroupSize(self.experiment.num_tasks, sum(map(len, met)))
 
-    def to_node(self) -> dict[str, Any]:
-        """What workers, coordinator and ledger need, as plain JSON values."""
+    def planned(self) -> PlannedGroup:
+        """The group as its ledger records it, and as coordinators and workers are told."""
         experiment = self.experiment
         allocation = experiment.allocation
-        size = self.size
-        return {
-            "group_id": self.group_id,
-            "seed": experiment.seed,
-            "size": list(size),
-            "num_streams": allocation.stream.num_streams if allocation else None,
-            "segments_per_task": allocation.schedule.segments_per_task if allocation else None,
-            "experiment": experiment.node,
-            "shards": [asdict(shard) for shard in self.shards],
-            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
-            "runs": [
-                {
-                    "run_id": run.run_id, "name": run.name, "label": run.label, "varied": run.varied,
-                    "experiment": run.experiment.node,
-                    "inference_id": content_key(inference_identity(run.experiment)),
-                    "points": {str(n): list(keys) for n, keys in points.items()},
-                }
+        return PlannedGroup(
+            group_id=self.group_id,
+            seed=experiment.seed,
+            size=self.size,
+            num_streams=allocation.stream.num_streams if allocation else None,
+            segments_per_task=allocation.schedule.segments_per_task if allocation else None,
+            experiment=experiment.node,
+            shards=self.shards,
+            evaluations=self.evaluations,
+            runs=tuple(
+                PlannedRun(
+                    run_id=run.run_id,
+                    name=run.name,
+                    label=run.label,
+                    varied=run.varied,
+                    experiment=run.experiment.node,
+                    inference_id=content_key(inference_identity(run.experiment)),
+                    points=points,
+                )
                 for run, points in zip(self.runs, self.points, strict=True)
-            ],
-        }  # fmt: skip
+            ),
+        )
 
 
 def training_id(experiment: Experiment) -> str:
@@ -159,12 +143,12 @@ def training_id(experiment: Experiment) -> str:
 
 
 def mask_id(experiment: Experiment) -> str:
-    """The identity of how masks are trained, whatever they are given."""
+    """The identity of how masks are trained, apart from the data that each is trained on."""
     return content_key({"recipe_version": RECIPE_VERSION, **experiment.mask_identity()})
 
 
 def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
-    """The shards of tasks 0..num_tasks-1; a task's key holds its parents' keys, and so all before it."""
+    """The shards of tasks 0..num_tasks-1. A task's key contains its parents' keys, and so all tasks it builds on."""
     identity = mask_id(experiment)
     shards: list[Shard] = []
     for task in range(num_tasks):
@@ -175,7 +159,7 @@ def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
 
 
 def make_plan(runs: Sequence[Run]) -> list[Group]:
-    """Runs to training groups, in order of first appearance. Runs that are the same run count once."""
+    """The training groups of some runs, in order of first appearance. Equal runs are deduplicated."""
     grouped: dict[str, dict[str, Run]] = {}
     for run in runs:
         group_id = training_id(run.experiment)
@@ -184,10 +168,10 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
 
 
 def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
-    """How many workers each of these groups gets, of the `most` that a sweep lets one have.
+    """How many workers each group gets, by its id. most: what the sweep allows a group.
 
-    A group that cannot train on so many at once leaves the rest to others of its kind, which then run beside it. What
-    all of those together leave is spread over them, for evaluations.
+    A group that cannot use so many leaves the rest to other such groups, which then run beside it. Workers that they
+    leave together are spread over them, for evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)
@@ -207,7 +191,7 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
         identity = content_key(inference_identity(run.experiment))
         for n in run.experiment.evaluation.points(run.experiment.num_tasks):
             keys = []
-            alone = run.experiment.scenario.given_at_inference and _stays(run.experiment)
+            alone = run.experiment.scenario.given_at_inference and _is_final(run.experiment)
             all_masks = content_key([shard.key for shard in shards[:n]])
             for task in range(n):
                 masks = shards[task].key if alone else all_masks
@@ -220,13 +204,13 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
     return Group(group_id, runs, tuple(shards), tuple(ordered), tuple(points))
 
 
-def _stays(experiment: Experiment) -> bool:
-    """Whether what is learned of a task never changes, so that a known task is tested once for all."""
+def _is_final(experiment: Experiment) -> bool:
+    """Whether a learned task never changes, so that one evaluation serves every point where the task is given."""
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 
 
-def inference_identity(experiment: Experiment) -> dict[str, Any]:
-    """All that determines an evaluation, but the masks and the task."""
+def inference_identity(experiment: Experiment) -> Node:
+    """All that determines an evaluation, apart from the masks and the task."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,

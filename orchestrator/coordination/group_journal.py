@@ -1,0 +1,191 @@
+"""A training group's ledger, the state that is its replay, and its snapshots: what every coordinator writes through."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import final
+
+from orchestrator.coordination.coordinator import StalledJob
+from orchestrator.coordination.messages import Failed, Lost, Result
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.group_state import GroupState, LaunchStatus
+from orchestrator.records.ledger import BehindError, Entry, FencedError, open_ledger
+from orchestrator.records.ledger_file import snapshot_path
+from orchestrator.records.ledger_snapshots import UPLOAD_SECONDS, SnapshotId, Snapshots, SnapshotUploader
+from orchestrator.records.object_storage import Storage
+from orchestrator.records.rows import (
+    ArtifactLost,
+    Event,
+    GroupPlanned,
+    GroupStopped,
+    JobFailed,
+    JobRetried,
+    JobStalled,
+    LaunchEnded,
+)
+from supsup_core.errors import CorruptError
+
+MAX_RETRIES = 3
+"""How many workers may die at a job before it fails. A worker that dies with its node does not count."""
+
+SNAPSHOT_SECONDS = 60.0
+"""The least seconds between two snapshots without a storage; more where a snapshot takes long."""
+
+_SNAPSHOT_SHARE = 100
+"""Taking snapshots takes at most one part in so many of the time."""
+
+
+@final
+class GroupJournal:
+    """Writes a group's ledger and keeps its state. `is_fenced`: another process has taken over, so that nothing more is
+    to be handed out."""
+
+    def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:
+        """remedy: how a corrupt ledger was made good, in words, given whether a snapshot replaced it.
+
+        BehindError when the storage holds a newer snapshot than the ledger here.
+        """
+        self.group = settings.group
+        self.store, self.masks = settings.open_store(), settings.open_masks()
+        self.is_fenced = False
+        self.dropped: list[str] = []
+        """Keys of mask versions that were deleted here since the last snapshot."""
+        self._settings = settings
+        self._uploader, epoch = self._prepare_uploads()
+        path = settings.folder.ledger
+        self._writer, rows, aside = open_ledger(path, epoch)
+        self._snapshot_path = snapshot_path(path)
+        self._snapshot_every = settings.storage.snapshot_every if settings.storage else SNAPSHOT_SECONDS
+        self._last_snapshot, self._snapshot_cost = time.monotonic(), 0.0
+        self.state = GroupState().apply(rows)
+        if not settings.continues_launch or self.state.plan is None:
+            self.record(GroupPlanned(self.group, settings.environment))
+        if aside is not None:
+            self.record(ArtifactLost("", str(aside), remedy(bool(rows))))
+        if self._uploader is not None:
+            self.take_snapshot_if_due(now=True)  # a process elsewhere that writes this sweep stops by it
+
+    def _prepare_uploads(self) -> tuple[SnapshotUploader | None, int]:
+        """What uploads snapshots, where there is a storage; and the highest epoch of the snapshots in it."""
+        if self._settings.storage is None:
+            return None, 0
+        path, url = self._settings.folder.ledger, self._settings.storage.group
+        stored = Snapshots(Storage(url))
+        if stored.are_ahead_of(path, self._settings.storage.output_id):
+            raise BehindError(
+                f"{path}: another process has gone on with this, and its snapshot in the storage is newer; "
+                "`supsup resume` fetches it first"
+            )
+        uploader = SnapshotUploader(Snapshots(Storage(url, UPLOAD_SECONDS)), self.masks)
+        return uploader, max((snapshot.epoch for snapshot in stored.ids()), default=0)
+
+    def record(self, event: Event) -> None:
+        """Commit one event."""
+        self.commit([Entry(event)])
+
+    def commit(self, entries: Iterable[Entry]) -> None:
+        """Commit events, all or none, and apply them to the state. FencedError when another writer took over."""
+        self.state.apply(self._writer.commit(entries))
+
+    def record_results(self, results: Sequence[Result]) -> None:
+        """Record the results that are not recorded yet: a shard or an evaluation counts once."""
+        for result in results:
+            if result.key not in self.state.trained and result.key not in self.state.evaluated:
+                self.record(result)
+
+    def record_failure(self, reply: Failed, what: str) -> None:
+        """Record that a job failed for good. what: the job in words."""
+        self.record(JobFailed(reply.key, what, reply.error, reply.traceback))
+
+    def record_death(self, reply: Lost, what: str) -> None:
+        """Record that a worker died at a job; after MAX_RETRIES of them, that the job failed for good."""
+        self.record(JobRetried(reply.key, reply.reason, reply.node_lost))
+        deaths = self.state.retried[reply.key]
+        if deaths > MAX_RETRIES:
+            self.record(JobFailed(reply.key, what, f"its worker died {deaths} times: {reply.reason}", ""))
+
+    def record_stalled(self, stalled: StalledJob, what: str) -> None:
+        """Record that a job has stalled."""
+        self.record(JobStalled(stalled.key, what, stalled.worker, stalled.seconds, stalled.usual_seconds))
+
+    def record_stop(self, diverged: str | None = None) -> None:
+        """Record once that the group is given up. diverged: the error, where the loss of a trial became NaN."""
+        if self.state.stopped is None:
+            last = max((num_learned for _, num_learned in self.state.points), default=0)
+            self.record(GroupStopped(last, diverged))
+
+    def set_aside(self, store: ArtifactStore, key: str) -> Path | None:
+        """Quarantine an artifact that was found missing or corrupt, and return where it is or would be.
+
+        None when it is sound after all: another process has made it again meanwhile.
+        """
+        if not store.has(key):
+            return store.path(key)
+        with contextlib.suppress(CorruptError, FileNotFoundError):
+            store.verify(key)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            return store.quarantine(key)
+        return store.path(key)
+
+    def take_snapshot_if_due(self, now: bool = False) -> None:
+        """Take a snapshot of the ledger when the last one is old enough, or `now`; it is uploaded in the background.
+
+        Where another process has taken over meanwhile, the journal is fenced, and the sweep is asked to pause.
+        """
+        try:
+            busy = self._uploader is not None and self._uploader.busy
+        except FencedError as error:
+            self.is_fenced = True
+            self._uploader = None
+            self._settings.folder.sweep.pause_file.write_text(str(error))
+            return
+        wait = max(self._snapshot_every, _SNAPSHOT_SHARE * self._snapshot_cost)
+        if busy or not (now or time.monotonic() - self._last_snapshot > wait):
+            return
+        started = time.perf_counter()
+        self._writer.snapshot()
+        if self._uploader is not None and self._settings.storage is not None:
+            dropped, self.dropped = self.dropped, []
+            snapshot = SnapshotId(self._writer.epoch, self._settings.storage.output_id)
+            self._uploader.start(snapshot, self._snapshot_path.read_bytes(), dropped)
+        self._snapshot_cost = time.perf_counter() - started
+        self._last_snapshot = time.monotonic()
+
+    def take_snapshot_after_reply(self) -> None:
+        """Take a snapshot when one is due and there is a storage; without one, only NNs takes snapshots."""
+        if self._uploader is not None:
+            self.take_snapshot_if_due()
+
+    def judged(self) -> list[tuple[int, float]]:
+        """The tasks learned and the accuracy at each evaluation point of the group's first run, in order of time."""
+        first = self.group.runs[0].run_id
+        events = [row.event for (run_id, _), row in self.state.points.items() if run_id == first]
+        return [(event.num_learned, event.metrics["accuracy"]) for event in events]
+
+    def end(self, paused: bool) -> LaunchStatus:
+        """Record how the launch ended, close the ledger, and return the status."""
+        status: LaunchStatus
+        if self.state.failed:
+            status = "failed"
+        elif self.state.stopped is not None or (self.state.cancelled and not paused):
+            status = "stopped"
+        else:
+            status = "interrupted" if paused else "done"
+        if status != "interrupted":
+            self.record(LaunchEnded(status))
+        if self._uploader is not None:
+            self._uploader.wait()
+            self.take_snapshot_if_due(now=True)
+        self.close()
+        return status
+
+    def close(self) -> None:
+        """Close the ledger; wait for the upload in progress."""
+        if self._uploader is not None:
+            self._uploader.close()
+        self._writer.close()

@@ -1,0 +1,73 @@
+"""What a coordinator and its workers need to know of their training group: plain values and absolute paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.base.output_folder import GroupFolder
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.object_storage import Storage
+from orchestrator.records.planned_group import PlannedGroup
+from orchestrator.records.rows import LaunchEnvironment
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSettings:
+    """Where a group's files are in the sweep's storage, by URL. `group`: the folder of its snapshots.
+
+    `output_id`: the id of the output that is a cache of the storage. `cache_bytes`: the most bytes of artifacts that
+    each folder of the output keeps. `snapshot_every`: the most seconds between two snapshots.
+    """
+
+    store: str
+    masks: str
+    group: str
+    output_id: str
+    cache_bytes: int | None
+    snapshot_every: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """One training group, for its coordinator and its workers.
+
+    `is_trial`: the group is a trial of a search. `continues_launch`: the launching process has recorded the plan and
+    verified the artifacts already. `imports`: modules of the user, relative to `imports_folder`. The other fields are
+    those of a sweep file's `resources`, and `commit_every` in seconds.
+    """
+
+    group: PlannedGroup
+    folder: GroupFolder
+    storage: StorageSettings | None
+    environment: LaunchEnvironment
+    is_trial: bool
+    data_root: Path | None
+    imports: tuple[str, ...]
+    imports_folder: Path
+    device: str
+    threads: int
+    state_mb: int
+    deterministic: bool
+    tf32: bool
+    tasks_at_once: int
+    commit_every: float
+    continues_launch: bool = False
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that the group may use at once."""
+        return self.environment.num_workers
+
+    def open_store(self) -> ArtifactStore:
+        """The store of trained tasks and evaluations, which all sweeps of the output share."""
+        store = self.folder.sweep.output.store
+        if self.storage is None:
+            return ArtifactStore(store)
+        return ArtifactStore(store, Storage(self.storage.store), self.storage.cache_bytes)
+
+    def open_masks(self) -> ArtifactStore:
+        """The store of the group's mask versions, in NNs."""
+        if self.storage is None:
+            return ArtifactStore(self.folder.masks)
+        return ArtifactStore(self.folder.masks, Storage(self.storage.masks), self.storage.cache_bytes)

@@ -1,0 +1,151 @@
+"""The SQLite file of a ledger: its tables, its checks, and copies of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import zlib
+from pathlib import Path
+
+from orchestrator.records.rows import AnyRow, Row, event_from_json
+from supsup_core.errors import CorruptError, SupSupError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS writer (epoch INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+    seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
+"""
+
+DAMAGE = (sqlite3.Error, CorruptError, ValueError, TypeError)
+"""What reading a damaged file can raise: SQLite's own errors, and values that are not what was written."""
+
+_TEMPORARY = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+"""SQLite's codes for errors that have nothing to do with the file's content."""
+
+
+def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
+    """A connection that never writes to the ledger, whoever else does meanwhile."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=check_same_thread)
+
+
+def check_database(db: sqlite3.Connection) -> None:
+    """CorruptError unless SQLite finds the file sound."""
+    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise CorruptError("quick_check failed")
+
+
+def has_tables(db: sqlite3.Connection) -> bool:
+    """Whether a writer has created the tables yet."""
+    return db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'attachments'").fetchone() is not None
+
+
+def explain(path: Path, error: Exception) -> SupSupError:
+    """The error to raise for one of DAMAGE: CorruptError for a corrupt file, SupSupError for one that cannot be used at
+    present (a full disk, no permission, a lock)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    is_temporary = code is None or code & 0xFF in _TEMPORARY
+    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+        is_temporary = False  # the file may be written; its header says that it may not, which is damage
+    if isinstance(error, sqlite3.OperationalError) and is_temporary:
+        return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
+    return CorruptError(f"{path}: not a sound ledger ({error})")
+
+
+def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
+    """The checksum of a row, from that of the row before."""
+    return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
+
+
+def checksum_at(db: sqlite3.Connection, seq: int) -> int:
+    """The checksum of row `seq`; 0 where there is none."""
+    found = db.execute("SELECT checksum FROM rows WHERE seq = ?", (seq,)).fetchone()
+    return int(found[0]) if found else 0
+
+
+def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
+    """Rows with seq > after, verified. CorruptError when one is not what was written."""
+    checksum = checksum_at(db, after)
+    query = (
+        "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
+    )
+    rows = []
+    for expected, (seq, time_ms, kind, payload, claimed) in enumerate(db.execute(query, (after,)), start=after + 1):
+        checksum = extend_checksum(checksum, seq, time_ms, kind, payload)
+        if seq != expected or checksum != claimed:
+            raise CorruptError(f"row {seq} is not what was written")
+        try:
+            rows.append(Row(seq, time_ms, event_from_json(kind.decode(), payload)))
+        except CorruptError as error:
+            raise CorruptError(f"ledger row {seq}: {error}") from error
+    return rows
+
+
+def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
+    """Copy the open ledger at `path`, whole and consistent. CorruptError, and no copy, when it is not sound."""
+    try:
+        target.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(target)) as copy:
+            db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+            try:
+                check_database(copy)
+                select_rows(copy, 0)
+            except DAMAGE as error:
+                raise CorruptError(
+                    f"{path}: damaged on disk ({error}); resume, and its last copy takes its place"
+                ) from error
+    except (sqlite3.Error, OSError) as error:
+        raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
+
+
+def read_copy(path: Path) -> bytes:
+    """A ledger's content as one file, whole and consistent, whoever writes it. CorruptError when it is not sound."""
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / path.name
+        with contextlib.closing(connect_read_only(path)) as db:
+            copy_database(db, path, target)
+        return target.read_bytes()
+
+
+def read_epoch(path: Path) -> int:
+    """The epoch of a ledger's last writer; 0 where there is no ledger, or its epoch cannot be read."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(connect_read_only(path)) as db:
+            (found,) = db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
+            return int(found)
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a corrupt ledger and its side files, keeping them. Returns the new path."""
+    number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
+    aside = path.with_name(f"{path.name}.corrupt{number}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def snapshot_path(path: Path) -> Path:
+    """Where the last snapshot of a ledger is, beside it."""
+    return path.with_name("ledger.previous.sqlite")
