@@ -25,7 +25,7 @@ import torch
 from supsup_core.datasets import Dataset
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import METHODS, Problem
-from supsup_core.methods.base import accuracy
+from supsup_core.methods.learners import accuracy
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe

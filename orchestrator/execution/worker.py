@@ -26,7 +26,7 @@ from supsup_core.errors import DivergedError, SupSupError
 from supsup_core.evaluation.protocol import evaluate
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
-from supsup_core.methods.base import accuracy
+from supsup_core.methods.learners import accuracy
 from supsup_core.nets import weights_sha256
 from supsup_core.tasks import Task
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.methods.base import Learner
+from supsup_core.methods.learners import Learner
 
 NUM_BINS = 15
 """Bins of equal width that the calibration error sorts answers into, as Guo et al. 2017 do."""

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
+from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
-from supsup_core.methods.base import Dependence, Learner, Method, Recalled
+from supsup_core.methods.base import Dependence, Method
+from supsup_core.methods.learners import Learner, Recalled
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
@@ -148,27 +150,25 @@ class Decisions:
     correct: Tensor
     trace: Tensor | None = None
 
-    def summary(self, right_masks: Sequence[int]) -> dict[str, object]:
-        """Exact counts as plain integers; `confusion` maps a mask number to decisions for it.
-
-        `right_masks`: those that belong to the task. With a trace also `recovered`, the decisions that ended exactly at
-        one of them, and `distances`, how far from them decisions were at each step, on average.
-        """
+    def counts(self, right_masks: Sequence[int]) -> ProtocolCounts:
+        """The decisions as exact whole numbers. right_masks: the masks that belong to the task."""
         right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
-        counts = Counter(self.chosen.tolist())
-        steps: dict[str, object] = {}
+        chosen = Counter(self.chosen.tolist())
+        recovered, distances = None, None
         if self.trace is not None:
             nearest = self.trace[:, :, list(right_masks)].amin(2)
-            steps = {"recovered": int((nearest[:, -1] == 0).sum()), "distances": nearest.double().mean(0).tolist()}
-        return {
-            **steps,
-            "images": int(self.sizes.sum()),
-            "correct": int(self.correct.sum()),
-            "correct_and_right_task": int(self.correct[right].sum()),
-            "decisions": len(self.chosen),
-            "right_task": int(right.sum()),
-            "confusion": {str(mask): counts[mask] for mask in sorted(counts)},
-        }
+            recovered = int((nearest[:, -1] == 0).sum())
+            distances = tuple(nearest.double().mean(0).tolist())
+        return ProtocolCounts(
+            images=int(self.sizes.sum()),
+            correct=int(self.correct.sum()),
+            correct_and_right_task=int(self.correct[right].sum()),
+            decisions=len(self.chosen),
+            right_task=int(right.sum()),
+            confusion={str(mask): chosen[mask] for mask in sorted(chosen)},
+            recovered=recovered,
+            distances=distances,
+        )
 
 
 Choose = tuple[Rule, Objective, int | None]

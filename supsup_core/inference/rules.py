@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.methods.base import Learner, Recalled
+from supsup_core.methods.learners import Learner, Recalled
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
 

@@ -1,1 +1,1 @@
-"""Compiled loops and matrix products, where torch is slow."""
+"""Compiled loops and matrix products, for what torch computes slowly."""

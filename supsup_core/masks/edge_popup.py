@@ -33,7 +33,7 @@ def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | 
     """
     result = out if out is not None else torch.empty_like(scores)
     if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
-        from supsup_core.kernels.compiled import keep_largest
+        from supsup_core.kernels.top_k import keep_largest  # loads numba, which takes 0.2 s
 
         bits = scores.detach().view(-1).view(torch.int32).numpy().view(np.uint32)
         keep_largest(bits, count, by_size, result.view(-1).numpy())

@@ -12,19 +12,11 @@ from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import (
-    METHODS,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    Recalled,
-    States,
-    WeightsLearner,
-    fit,
-)
+from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import fit
 from supsup_core.methods.hopfield_memory import Recovered, Recovery, sign, storkey
+from supsup_core.methods.learners import Learner, Recalled
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint

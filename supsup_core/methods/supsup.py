@@ -12,21 +12,11 @@ from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
-from supsup_core.methods.base import (
-    METHODS,
-    SHARED,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    Trainee,
-    WeightsLearner,
-    named,
-    norms_of,
-    taken,
-)
+from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States, Trainee
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.norm_statistics import measure_norms
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -35,7 +25,7 @@ from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
 """Decisions whose gradients are held together, unless they take more than so many bytes; masks are multiplied with as
-many vectors side by side (compiled.LANES)."""
+many vectors side by side (mask_products.LANES)."""
 _AT_ONCE_BYTES = 256 << 20
 
 
@@ -157,7 +147,7 @@ class SupSup(Method):
     def _trainee(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
         scores = draw_scores(problem.layers, problem.seed, index)
         if before:
-            totals = taken(before, SHARED, problem, problem.layers)
+            totals = load_layer_tensors(before, SHARED, problem, problem.layers)
             means = [total.float().cpu() / index for total in totals]
             if self.transfer == "scores":
                 scores = means
@@ -186,7 +176,7 @@ class SupSup(Method):
         found = []
         for place, ((index, task), curve) in enumerate(zip(pairs, curves, strict=True)):
             own = ScoreTrainee(problem, [layer[place] for layer in scores], rules)
-            found.append(Learned(own.learned() | norms_of(problem, index, task, own.weights()), curve))
+            found.append(Learned(own.learned() | measure_norms(problem, index, task, own.weights()), curve))
         return found
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
@@ -194,13 +184,13 @@ class SupSup(Method):
         trainee = self._trainee(problem, index, before)
         order = batch_order(problem.recipe, task, problem.order_seed(index))
         curve = trainee.train(task, order, checkpoint=keep)
-        state = trainee.learned() | norms_of(problem, index, task, trainee.weights())
+        state = trainee.learned() | measure_norms(problem, index, task, trainee.weights())
         if self.transfer != "none":
             totals = [mask.int() for mask in trainee.masks()] if self.transfer == "masks" else list(trainee.scores)
             if before:
-                earlier = taken(before, SHARED, problem, problem.layers)
+                earlier = load_layer_tensors(before, SHARED, problem, problem.layers)
                 totals = [total + own for total, own in zip(earlier, totals, strict=True)]
-            state |= named(SHARED, problem.layers, totals)
+            state |= name_layer_tensors(SHARED, problem.layers, totals)
         return Learned(state, curve)
 
     def learner(self, problem: Problem, states: States) -> Learner:

@@ -55,7 +55,7 @@ class RMSprop(Optimizer):
 
     @staticmethod
     def _pass_once(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
-        from supsup_core.kernels.compiled import step_rmsprop
+        from supsup_core.kernels.rmsprop import step_rmsprop  # loads numba, which takes 0.2 s
 
         p, g, mean = (t.view(-1).numpy() for t in (parameter, gradient, square_mean))
         step_rmsprop(p, g, mean, np.float32(learning_rate))

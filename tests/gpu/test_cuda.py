@@ -16,7 +16,9 @@ from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import METHODS, Method, Problem
-from supsup_core.methods.base import WeightsLearner, accuracy, norms_of
+from supsup_core.methods.learners import accuracy
+from supsup_core.methods.norm_statistics import measure_norms
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
@@ -165,7 +167,7 @@ def test_a_resnet_keeps_the_same_statistics_and_answers_alike(digits: Dataset, n
     )
     learners = [method.learner(problem, [alone.state]) for problem in (ours, theirs)]
     statistics = [
-        norms_of(problem, 0, task, learner.weights(0))
+        measure_norms(problem, 0, task, learner.weights(0))
         for problem, learner in zip((ours, theirs), learners, strict=True)
         if isinstance(learner, WeightsLearner)
     ]

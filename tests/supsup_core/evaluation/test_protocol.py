@@ -74,7 +74,7 @@ def test_paper_protocol_lets_the_first_image_decide_for_its_group(by_parity: str
     assert found["paper"].chosen.tolist() == chosen
     assert found["paper"].sizes.tolist() == [75] * 4
     assert found["paper"].correct.tolist() == correct
-    assert found["paper"].summary([0]) == {
+    assert found["paper"].counts([0]).to_node() == {
         "images": 300, "correct": sum(correct), "correct_and_right_task": 75 * right,
         "decisions": 4, "right_task": right, "confusion": {"0": right, "1": 4 - right},
     }  # fmt: skip

@@ -17,10 +17,12 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.protocol import Inference, evaluate
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Dependence, Method, Problem
-from supsup_core.methods.base import SHARED, accuracy, fresh_head, fresh_weights
-from supsup_core.methods.ewc import fisher
-from supsup_core.methods.icarl import herd
-from supsup_core.methods.psp import rotations
+from supsup_core.methods.base import SHARED
+from supsup_core.methods.baselines.ewc import fisher
+from supsup_core.methods.baselines.icarl import herd
+from supsup_core.methods.baselines.psp import rotations
+from supsup_core.methods.fitting import fresh_head, fresh_weights
+from supsup_core.methods.learners import accuracy
 from supsup_core.nets import NETS
 from supsup_core.scenarios import scenario
 from supsup_core.tasks import BENCHMARKS

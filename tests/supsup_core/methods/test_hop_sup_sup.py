@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -176,9 +176,9 @@ def test_what_was_recalled_answers_for_images_that_did_not_recall_it(
         assert int((recalled.labels(others) == y).sum()) == int(part.correct)
         assert part.trace is not None
         assert torch.equal(part.trace[0], recalled.distances)
-        summary: Any = part.summary([index])
-        assert summary["distances"] == part.trace[0, :, index].tolist()
-        assert summary["recovered"] == int(part.trace[0, -1, index] == 0) <= summary["right_task"]
+        counts = part.counts([index])
+        assert counts.distances == tuple(part.trace[0, :, index].tolist())
+        assert counts.recovered == int(part.trace[0, -1, index] == 0) <= counts.right_task
 
 
 def test_a_task_takes_one_bit_a_unit(

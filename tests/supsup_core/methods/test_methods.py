@@ -9,7 +9,8 @@ from supsup_core.datasets import Dataset
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, SHARED, Dependence, Method, Problem
-from supsup_core.methods.base import WeightsLearner, accuracy
+from supsup_core.methods.learners import accuracy
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets import NETS
 from supsup_core.scenarios import SCENARIOS
 from supsup_core.tasks import BENCHMARKS

@@ -13,7 +13,7 @@ from supsup_core.datasets import Dataset
 from supsup_core.errors import InputError
 from supsup_core.masks import codec, erdos_renyi_density, num_kept
 from supsup_core.methods import METHODS, Method, Problem
-from supsup_core.methods.base import accuracy
+from supsup_core.methods.learners import accuracy
 from supsup_core.methods.supsup import dealt_out
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS

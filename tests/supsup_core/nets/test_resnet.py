@@ -14,7 +14,7 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.protocol import Inference, check, evaluate
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Method, Problem
-from supsup_core.methods.base import norms_in, norms_of
+from supsup_core.methods.norm_statistics import load_norms, measure_norms
 from supsup_core.nets import NETS, draw_weights
 from supsup_core.scenarios import SCENARIOS, scenario
 from supsup_core.tasks.split import SplitTask
@@ -192,12 +192,12 @@ def test_every_method_keeps_the_statistics_of_each_task(name: str, problem: Prob
 def test_statistics_are_kept_in_two_bytes_where_that_is_enough(problem: Problem, photographs: Dataset) -> None:
     task = SplitTask(photographs, [0, 1], keep_labels=False)
     weights = problem.weights
-    small = norms_of(problem, 0, task, weights)
+    small = measure_norms(problem, 0, task, weights)
     assert {tensor.dtype for tensor in small.values()} == {torch.float16}
-    large = norms_of(problem, 0, task, [weights[0] * 1e4, *weights[1:]])
+    large = measure_norms(problem, 0, task, [weights[0] * 1e4, *weights[1:]])
     assert torch.float32 in {tensor.dtype for tensor in large.values()}
     for kept in (small, large):
-        assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in norms_in(kept, problem))
+        assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in load_norms(kept, problem))
 
 
 @pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "take a net with gates")])

@@ -13,11 +13,10 @@ from supsup_core.errors import InputError, SupSupError
 from supsup_core.kernels.matmul import Precision
 from supsup_core.masks import Threshold, TopK, draw_scores
 from supsup_core.methods import METHODS, Problem
-from supsup_core.methods.base import accuracy
+from supsup_core.methods.learners import accuracy
 from supsup_core.nets import NETS, draw_weights
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import Step, TrainingRecipe, batch_order, train
-from supsup_core.training.optimizers import RMSprop
 from supsup_core.training.parametrizations import Scored
 
 
@@ -49,22 +48,6 @@ def test_a_step_is_edge_popup_with_torchs_rmsprop(rule: str) -> None:
         optimizer.step()
     for found, wanted in zip(scores, plain, strict=True):
         torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-5)
-
-
-def test_rmsprop_in_one_pass_is_rmsprop_by_torchs_operations() -> None:
-    """Against float64, which goes the way of every device but the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    passed = torch.randn(3, 41, generator=generator)
-    operated = passed.double()
-    once, otherwise = RMSprop([passed], momentum=0), RMSprop([operated], momentum=0)
-    for size in (1, 1e-3, 1e-6, 0):
-        for _ in range(20):
-            gradient = size * torch.randn(3, 41, generator=generator)
-            once.step([gradient], 1e-3)
-            otherwise.step([gradient.double()], 1e-3)
-    torch.testing.assert_close(passed.double(), operated, rtol=1e-5, atol=1e-6)
-    for name, found in once.state.items():
-        torch.testing.assert_close(found.double(), otherwise.state[name], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -11,24 +11,12 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
-from supsup_core.methods.base import (
-    METHODS,
-    SHARED,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    dense,
-    fit,
-    fresh_head,
-    fresh_weights,
-    named,
-    norms_in,
-    taken,
-)
-from supsup_core.methods.bounds import HeadsLearner
+from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.baselines.bounds import HeadsLearner
+from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.norm_statistics import load_norms
 from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -98,8 +86,8 @@ class OnlineEWC(Method):
         layers, last = problem.layers[:-1], problem.layers[-1:]
         head = fresh_head(problem, index)
         if parents:
-            anchors = taken(parents[0], SHARED, problem, layers)
-            importance = taken(parents[0], _FISHER, problem, layers)
+            anchors = load_layer_tensors(parents[0], SHARED, problem, layers)
+            importance = load_layer_tensors(parents[0], _FISHER, problem, layers)
             trunk = [anchor.clone() for anchor in anchors]
         else:
             anchors = []
@@ -110,10 +98,14 @@ class OnlineEWC(Method):
             if not layer.is_gate:
                 trained[number] = Anchored(trunk[number], anchor, importance[number], self.strength)
         fitted = fit(problem, index, task, keep, trained)
-        found = fisher(problem, trunk + head, norms_in(fitted.norms, problem), task, index, self.fisher_images)[:-1]
+        found = fisher(problem, trunk + head, load_norms(fitted.norms, problem), task, index, self.fisher_images)[:-1]
         total = [self.decay * before + now for before, now in zip(importance, found, strict=True)]
-        state = {**named(SHARED, layers, trunk), **named(_FISHER, layers, total), **named("head.", last, head)}
+        state = {
+            **name_layer_tensors(SHARED, layers, trunk),
+            **name_layer_tensors(_FISHER, layers, total),
+            **name_layer_tensors("head.", last, head),
+        }
         return fitted.learned(state)
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)
+        return HeadsLearner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -6,22 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from supsup_core.errors import InputError
-from supsup_core.methods.base import (
-    METHODS,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    dense,
-    fit,
-    fresh_head,
-    fresh_weights,
-    named,
-    taken,
-)
-from supsup_core.methods.bounds import HeadsLearner
+from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.baselines.bounds import HeadsLearner
+from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Dense, Fixed
@@ -58,12 +47,12 @@ class SeparateHeads(Method):
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers
         head = fresh_head(problem, index)
-        stored = named("head.", layers[-1:], head)
+        stored = name_layer_tensors("head.", layers[-1:], head)
         if self.trunk == "trained" and index == 0:
             trunk = fresh_weights(problem)[:-1]
             rate = self.trunk_learning_rate or problem.recipe.learning_rate
             fitted = fit(problem, index, task, keep, dense(problem, trunk + head), learning_rate=rate)
-            return fitted.learned({**stored, **named("trunk.", layers[:-1], trunk)})
+            return fitted.learned({**stored, **name_layer_tensors("trunk.", layers[:-1], trunk)})
         fixed = [Fixed(weight) for weight in self._trunk(problem, parents)]
         return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
@@ -71,7 +60,7 @@ class SeparateHeads(Method):
         """The trunk that all tasks stand on; the first of `states` holds it where it was trained."""
         if self.trunk == "random":
             return problem.weights[:-1]
-        return taken(states[0], "trunk.", problem, problem.layers[:-1])
+        return load_layer_tensors(states[0], "trunk.", problem, problem.layers[:-1])
 
     def learner(self, problem: Problem, states: States) -> Learner:
         return HeadsLearner(problem, self._trunk(problem, states), states)

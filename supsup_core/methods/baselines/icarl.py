@@ -11,23 +11,11 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.methods.base import (
-    METHODS,
-    SHARED,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    dense,
-    fresh_head,
-    fresh_weights,
-    named,
-    norms_in,
-    norms_of,
-    taken,
-)
+from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import dense, fresh_head, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.norm_statistics import load_norms, measure_norms
 from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -150,7 +138,7 @@ class ICaRL(Method):
         old_trunk, old_head, exemplars = self._kept(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
         head = torch.cat([old_head, fresh_head(problem, index)[0][:num_labels]])
-        old_norms = norms_in(parents[0], problem, SHARED) if parents else []
+        old_norms = load_norms(parents[0], problem, SHARED) if parents else []
         rehearsed = _WithExemplars(task, exemplars, index * num_labels)
 
         def loss_gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -167,12 +155,12 @@ class ICaRL(Method):
         drawn = seeding.batches(problem.order_seed(index), rehearsed.num_train, recipe.num_batches, recipe.batch_size)
         step = Step(dense(problem, [*trunk, head]), recipe, loss_gradients)
         curve = train(rehearsed, torch.from_numpy(drawn), step, checkpoint=keep)
-        norms = norms_of(problem, index, rehearsed, [*trunk, head], SHARED)
-        fixed = [*trunk], norms_in(norms, problem, SHARED)
+        norms = measure_norms(problem, index, rehearsed, [*trunk, head], SHARED)
+        fixed = [*trunk], load_norms(norms, problem, SHARED)
         kept = self._chosen(problem, fixed, task, index, per_class, exemplars)
         return Learned(
             {
-                **norms, **named(SHARED, layers, trunk), f"{SHARED}head": head,
+                **norms, **name_layer_tensors(SHARED, layers, trunk), f"{SHARED}head": head,
                 f"{SHARED}exemplars": kept.images, f"{SHARED}classes": kept.classes,
             },
             curve,
@@ -197,7 +185,7 @@ class ICaRL(Method):
             empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
             return [], torch.zeros(0, width, device=problem.device), Exemplars(*empty)
         state = states[-1]
-        trunk = taken(state, SHARED, problem, problem.layers[:-1])
+        trunk = load_layer_tensors(state, SHARED, problem, problem.layers[:-1])
         try:
             found = [state[f"{SHARED}{name}"] for name in ("head", "exemplars", "classes")]
         except KeyError as error:
@@ -233,4 +221,4 @@ class ICaRL(Method):
 
     def learner(self, problem: Problem, states: States) -> Learner:
         trunk, _, exemplars = self._kept(problem, len(states), states)
-        return ICaRLLearner(problem, len(states), trunk, norms_in(states[-1], problem, SHARED), exemplars)
+        return ICaRLLearner(problem, len(states), trunk, load_norms(states[-1], problem, SHARED), exemplars)

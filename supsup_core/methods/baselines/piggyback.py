@@ -16,22 +16,11 @@ from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import (
-    METHODS,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    WeightsLearner,
-    dense,
-    fit,
-    fresh_head,
-    fresh_weights,
-    named,
-    taken,
-)
+from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -48,7 +37,7 @@ class PiggybackLearner(WeightsLearner):
         super().__init__(problem, states)
         self._layers = problem.layers[:-1]
         self._backbone = list(backbone)
-        self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
+        self._heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
         self._masks = [state.get("mask") for state in states]
 
     def weights(self, mask: int) -> list[Tensor]:
@@ -104,7 +93,9 @@ class Piggyback(Method):
         if self.backbone is None and not parents:
             backbone = fresh_weights(problem)[:-1]
             fitted = fit(problem, index, task, keep, dense(problem, backbone + head))
-            return fitted.learned({**named("backbone.", layers, backbone), **named("head.", last, head)})
+            return fitted.learned(
+                {**name_layer_tensors("backbone.", layers, backbone), **name_layer_tensors("head.", last, head)}
+            )
         backbone = self._trunk(problem, parents)
         rule = Threshold(THRESHOLD)
         scores = [torch.full_like(weight, INITIAL_SCORE) for weight in backbone]
@@ -114,12 +105,12 @@ class Piggyback(Method):
         bits = np.concatenate([(s >= THRESHOLD).flatten().cpu().numpy() for s in scores])
         blob = codec.encode(codec.pack(bits), bits.size, [s.numel() for s in scores])
         mask = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-        return fitted.learned({"mask": mask, **named("head.", last, head)})
+        return fitted.learned({"mask": mask, **name_layer_tensors("head.", last, head)})
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
         """The weights under all masks; the first of `states` holds them where a task trained them."""
         if self.backbone is None:
-            return taken(states[0], "backbone.", problem, problem.layers[:-1])
+            return load_layer_tensors(states[0], "backbone.", problem, problem.layers[:-1])
         return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]
 
     def learner(self, problem: Problem, states: States) -> Learner:

@@ -12,22 +12,11 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
-from supsup_core.methods.base import (
-    METHODS,
-    SHARED,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    WeightsLearner,
-    dense,
-    fit,
-    fresh_weights,
-    named,
-    taken,
-)
+from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import dense, fit, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -48,7 +37,7 @@ class PSPLearner(WeightsLearner):
 
     def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
-        self._shared = taken(states[-1], SHARED, problem, problem.layers)
+        self._shared = load_layer_tensors(states[-1], SHARED, problem, problem.layers)
 
     def weights(self, mask: int) -> list[Tensor]:
         return [w @ turn for w, turn in zip(self._shared, rotations(self._problem, mask), strict=True)]
@@ -77,13 +66,13 @@ class PSP(Method):
         layers = problem.layers
         turns = rotations(problem, index)
         weights = (
-            [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
+            [tensor.clone() for tensor in load_layer_tensors(parents[0], SHARED, problem, layers)]
             if parents
             else fresh_weights(problem)
         )
         turned = partial(problem.net.turned_loss_gradients, turns)
         fitted = fit(problem, index, task, keep, dense(problem, weights), turned)
-        return fitted.learned(named(SHARED, layers, weights))
+        return fitted.learned(name_layer_tensors(SHARED, layers, weights))
 
     def learner(self, problem: Problem, states: States) -> Learner:
         return PSPLearner(problem, states)

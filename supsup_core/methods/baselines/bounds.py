@@ -6,23 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from supsup_core.methods.base import (
-    METHODS,
-    SHARED,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    WeightsLearner,
-    dense,
-    fit,
-    fresh_head,
-    fresh_weights,
-    named,
-    taken,
-)
+from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
@@ -35,7 +23,7 @@ class OwnWeightsLearner(WeightsLearner):
 
     def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
-        self._all = [taken(state, "weights.", problem, problem.layers) for state in states]
+        self._all = [load_layer_tensors(state, "weights.", problem, problem.layers) for state in states]
 
     def weights(self, mask: int) -> list[Tensor]:
         return self._all[mask]
@@ -59,7 +47,7 @@ class UpperBound(Method):
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         weights = fresh_weights(problem, index)
         fitted = fit(problem, index, task, keep, dense(problem, weights))
-        return fitted.learned(named("weights.", problem.layers, weights))
+        return fitted.learned(name_layer_tensors("weights.", problem.layers, weights))
 
     def learner(self, problem: Problem, states: States) -> Learner:
         return OwnWeightsLearner(problem, states)
@@ -71,7 +59,7 @@ class HeadsLearner(WeightsLearner):
     def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: States) -> None:
         super().__init__(problem, states)
         self._trunk = list(trunk)
-        self._heads = [taken(state, "head.", problem, problem.layers[-1:]) for state in states]
+        self._heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
 
     def weights(self, mask: int) -> list[Tensor]:
         return self._trunk + self._heads[mask]
@@ -82,7 +70,7 @@ class LastWeightsLearner(WeightsLearner):
 
     def __init__(self, problem: Problem, states: States) -> None:
         super().__init__(problem, states)
-        self._shared = taken(states[-1], SHARED, problem, problem.layers)
+        self._shared = load_layer_tensors(states[-1], SHARED, problem, problem.layers)
 
     def weights(self, mask: int) -> list[Tensor]:
         return self._shared
@@ -106,15 +94,20 @@ class LowerBound(Method):
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers if self.head == "shared" else problem.layers[:-1]
         shared = (
-            [tensor.clone() for tensor in taken(parents[0], SHARED, problem, layers)]
+            [tensor.clone() for tensor in load_layer_tensors(parents[0], SHARED, problem, layers)]
             if parents
             else fresh_weights(problem)[: len(layers)]
         )
         own = [] if self.head == "shared" else fresh_head(problem, index)
         fitted = fit(problem, index, task, keep, dense(problem, shared + own))
-        return fitted.learned({**named(SHARED, layers, shared), **named("head.", problem.layers[len(layers) :], own)})
+        return fitted.learned(
+            {
+                **name_layer_tensors(SHARED, layers, shared),
+                **name_layer_tensors("head.", problem.layers[len(layers) :], own),
+            }
+        )
 
     def learner(self, problem: Problem, states: States) -> Learner:
         if self.head == "shared":
             return LastWeightsLearner(problem, states)
-        return HeadsLearner(problem, taken(states[-1], SHARED, problem, problem.layers[:-1]), states)
+        return HeadsLearner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)

@@ -11,19 +11,11 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.methods.base import (
-    METHODS,
-    Dependence,
-    Learned,
-    Learner,
-    Method,
-    Problem,
-    States,
-    WeightsLearner,
-    fit,
-    named,
-    taken,
-)
+from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.fitting import fit
+from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
+from supsup_core.methods.learners import Learner
+from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective, draw_uniform
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -134,15 +126,15 @@ class BatchE(Method):
         layers = [RankOne(w, r, s, trains_weights) for w, (r, s) in zip(base, vectors, strict=True)]
         changes: dict[str, Any] = {"learning_rate": self.weight_learning_rate} if trains_weights else {}
         fitted = fit(problem, index, task, keep, layers, **changes)
-        state = named("outputs.", problem.layers, [r for r, _ in vectors])
-        state |= named("inputs.", problem.layers, [s for _, s in vectors])
-        return fitted.learned(state | (named("weights.", problem.layers, base) if trains_weights else {}))
+        state = name_layer_tensors("outputs.", problem.layers, [r for r, _ in vectors])
+        state |= name_layer_tensors("inputs.", problem.layers, [s for _, s in vectors])
+        return fitted.learned(state | (name_layer_tensors("weights.", problem.layers, base) if trains_weights else {}))
 
     def _base(self, problem: Problem, states: States) -> list[Tensor]:
         """The shared weights; the first of `states` holds them where they were trained."""
         if self.weights == "random":
             return problem.weights
-        return taken(states[0], "weights.", problem, problem.layers)
+        return load_layer_tensors(states[0], "weights.", problem, problem.layers)
 
     def learner(self, problem: Problem, states: States) -> Learner:
         return BatchELearner(problem, self._base(problem, states), states)

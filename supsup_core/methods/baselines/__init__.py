@@ -1,0 +1,1 @@
+"""The methods that SupSup is compared with."""

@@ -1,0 +1,34 @@
+"""One tensor for each layer in a task's stored state, under the layer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from supsup_core.errors import CorruptError
+from supsup_core.methods.base import Problem
+from supsup_core.nets.base import Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def name_layer_tensors(prefix: str, layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The tensors as entries of a state: {prefix + the layer's name: tensor}, one for each layer."""
+    return {f"{prefix}{layer.name}": tensor for layer, tensor in zip(layers, tensors, strict=True)}
+
+
+def load_layer_tensors(
+    state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Sequence[Layer]
+) -> list[Tensor]:
+    """The tensors that `name_layer_tensors` put into a state, on the problem's device.
+
+    CorruptError when one is missing or has another shape than its layer.
+    """
+    found = []
+    for layer in layers:
+        tensor = state.get(f"{prefix}{layer.name}")
+        if tensor is None or tensor.shape != layer.shape:
+            raise CorruptError(f"what is stored of a task has no {prefix}{layer.name} of shape {layer.shape}")
+        found.append(tensor.to(problem.device))
+    return found

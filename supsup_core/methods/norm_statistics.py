@@ -1,0 +1,57 @@
+"""The statistics of batch normalisation that a task stores beside its mask or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.errors import CorruptError
+from supsup_core.methods.base import Problem
+from supsup_core.tasks.base import Task
+
+NUM_BATCHES = 50
+"""Batches that the statistics are averaged over when a task has been learned."""
+
+_KEY = "norm."
+
+
+def measure_norms(
+    problem: Problem, index: int, task: Task, weights: Sequence[Tensor], prefix: str = ""
+) -> dict[str, Tensor]:
+    """The statistics of a net's batch normalisations on task `index`, as entries of its state; {} where it has none.
+
+    Each is the mean, over seeded training batches, of the batch's mean or variance at the final weights. The usual
+    running averages estimate the same, but from weights that still change.
+    """
+    if not problem.net.norm_widths():
+        return {}
+    recipe = problem.recipe
+    child = seeding.child_seed(problem.seed, "norms", index)
+    order = seeding.batches(child, task.num_train, min(NUM_BATCHES, recipe.num_batches), recipe.batch_size)
+    totals: list[Tensor] = []
+    for indices in torch.from_numpy(order):
+        found = problem.net.observe(weights, task.train_batch(indices)[0].to(problem.device))
+        totals = [total + one for total, one in zip(totals, found, strict=True)] if totals else found
+    return {f"{prefix}{_KEY}{number}": _compact(total / len(order)) for number, total in enumerate(totals)}
+
+
+def _compact(statistics: Tensor) -> Tensor:
+    """The statistics as float16 where every relative error stays below a thousandth, else unchanged."""
+    half = statistics.half()
+    return half if torch.allclose(half.float(), statistics, rtol=1e-3, atol=0) else statistics
+
+
+def load_norms(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") -> list[Tensor]:
+    """The statistics that `measure_norms` put into a state, on the problem's device, in the order a net takes them.
+
+    CorruptError when they do not fit the net.
+    """
+    widths = [width for width in problem.net.norm_widths() for _ in range(2)]
+    found = [state.get(f"{prefix}{_KEY}{number}") for number in range(len(widths))]
+    norms = [tensor.to(problem.device).float() for tensor in found if tensor is not None]
+    if [len(tensor) for tensor in norms] != widths:
+        raise CorruptError("what is stored of a task has no statistics that fit the net")
+    return norms
