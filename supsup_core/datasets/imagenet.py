@@ -124,7 +124,7 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 def _val_wnids(devkit: Path) -> list[str]:
     """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
 
-    from scipy.io import loadmat  # a tenth of a second, for this alone
+    from scipy.io import loadmat  # takes 0.2 s to load, for the tar files of ImageNet alone
 
     def content(archive: tarfile.TarFile, name: str) -> io.BytesIO:
         file = archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}")

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 AccuracyMatrix = Mapping[int, Mapping[int, float]]
 """Accuracies in [0, 1] of the tasks tested after n tasks learned, by task, for each n that was evaluated."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval [low, high]."""
-
-    value: float
-    low: float
-    high: float
 
 
 def average_accuracy(accuracies: Sequence[float]) -> float:
@@ -35,15 +25,6 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
     best = {task: max(past[task] for past in earlier if task in past) for past in earlier for task in past}
     drops = [accuracy - now[task] for task, accuracy in best.items() if task in now]
     return math.fsum(drops) / len(drops) if drops else 0.0
-
-
-def wilson(successes: int, trials: int) -> Interval:
-    """A proportion with Wilson's 95 % score interval."""
-    z = 1.959963984540054
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(share, min(share, centre - half), max(share, centre + half))
 
 
 class AllocationTally:
@@ -96,32 +77,3 @@ class AllocationTally:
             "segments_not_trained": float(self.skipped),
             "untrained_share": self.skipped / self.num_segments if self.num_segments else 0.0,
         }
-
-
-_T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-
-
-_Z_975 = 1.959964
-
-
-def _t_975(freedom: int) -> float:
-    """Student's 97.5 % quantile: from the table, or to four digits by its expansion about the normal one's."""
-    if freedom <= len(_T_975):
-        return _T_975[freedom - 1]
-    z = _Z_975
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over seeds with Student's 95 % interval; the interval of a single value is not a number."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return Interval(mean, math.nan, math.nan)
-    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    freedom = len(values) - 1
-    half = _t_975(freedom) * math.sqrt(variance / len(values))
-    return Interval(mean, mean - half, mean + half)

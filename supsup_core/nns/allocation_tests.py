@@ -140,7 +140,7 @@ def standing_out(slopes: Slopes, num_masks: int, rate: float) -> StandingOut:
     over learned masks only, and untrained ones add to the spread s (pooled within the two groups), which a
     few learned masks could not tell. Needs num_masks >= 2 and three slopes, else nothing stands out.
     """
-    from scipy.special import stdtrit  # a quarter of a second, which a plan need not wait for
+    from scipy.special import stdtrit  # takes 0.3 s to load, which a plan need not wait for
 
     learned = slopes[:num_masks]
     order = np.argsort(-learned, kind="stable")

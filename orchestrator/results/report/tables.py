@@ -12,7 +12,8 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group, Run
 from supsup_core.evaluation import point_metrics
-from supsup_core.evaluation.metrics import AllocationTally, mean_interval, wilson
+from supsup_core.evaluation.intervals import mean_interval, wilson
+from supsup_core.evaluation.metrics import AllocationTally
 from supsup_core.scenarios import SCENARIOS
 
 _POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"]

@@ -1,10 +1,6 @@
-"""Metrics against values worked out by hand or by SciPy."""
+"""Metrics against values worked out by hand."""
 
-import math
-
-import numpy as np
 import pytest
-from scipy import stats
 
 from supsup_core.evaluation import metrics
 
@@ -24,24 +20,3 @@ def test_forgetting_counts_every_task_that_was_tested_before_however_many_were_l
 
 def test_average_accuracy_counts_tasks_alike() -> None:
     assert metrics.average_accuracy([1.0, 0.5, 0.0]) == 0.5
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (1879, 2000)])
-def test_wilson_is_scipys(successes: int, trials: int) -> None:
-    found = metrics.wilson(successes, trials)
-    expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert found.value == successes / trials
-    assert found.low == pytest.approx(expected.low, abs=1e-12)
-    assert found.high == pytest.approx(expected.high, abs=1e-12)
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 31, 32, 60])
-def test_mean_interval_is_students(count: int) -> None:
-    values = np.random.default_rng(count).normal(size=count)
-    found = metrics.mean_interval(values.tolist())
-    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
-
-
-def test_one_seed_has_no_interval() -> None:
-    assert math.isnan(metrics.mean_interval([0.5]).low)
