@@ -1,4 +1,4 @@
-"""Where and with what a run was made: recorded with it, never part of its keys."""
+"""The machine and the versions that a run was made with: recorded with it, never part of its keys."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", "safetensors")
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Versions, machine, and the git revision of `folder` ("" outside a repository)."""
-    return {
-        "versions": dict(versions()),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "num_cpus": os.cpu_count() or 1,
-        "git_revision": _git_revision(folder),
-    }
+@dataclass(frozen=True)
+class Environment:
+    """`versions`: of packages, by name. `git_revision`: of the sweep file's repository; "" outside one."""
+
+    versions: dict[str, str]
+    python: str
+    platform: str
+    processor: str
+    num_cpus: int
+    git_revision: str
+
+
+def describe(folder: Path) -> Environment:
+    """The environment of this process. folder: in the repository whose revision is recorded."""
+    return Environment(
+        versions=dict(versions()),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor(),
+        num_cpus=os.cpu_count() or 1,
+        git_revision=_git_revision(folder),
+    )
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of this program and of what it computes and keeps with."""
+    """The versions of this program and of the packages that results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -39,7 +51,7 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: the generic name will do
+        pass  # not Linux
     return platform.processor() or platform.machine()
 
 

@@ -8,11 +8,8 @@ from collections.abc import Collection
 def matching_names(wanted: str, names: Collection[str]) -> list[str]:
     """The names that `wanted` can mean: the name itself; else those that it is without their last `-PART`; else those
     that begin with it. In the order of `names`; empty when nothing fits."""
-    for fits in (
-        lambda name: name == wanted,
-        lambda name: name.rpartition("-")[0] == wanted,
-        lambda name: name.startswith(wanted),
-    ):
-        if found := [name for name in names if fits(name)]:
-            return found
-    return []
+    return (
+        [name for name in names if name == wanted]
+        or [name for name in names if name.rpartition("-")[0] == wanted]
+        or [name for name in names if name.startswith(wanted)]
+    )

@@ -16,7 +16,7 @@ A storage holds the same folders by the same names, with snapshots in the place 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,6 +268,6 @@ STORED_SWEEPS, STORED_STORE = "sweeps", "store"
 """Folders of a storage: sweeps, and artifacts of all of them."""
 
 
-def stored_sweep_ids(names: Iterator[str]) -> list[str]:
+def stored_sweep_ids(names: Iterable[str]) -> list[str]:
     """The sweeps that a storage knows, from the names of its files."""
     return sorted({name.split("/")[1] for name in names if name.count("/") == 2 and name.endswith("/sweep.json")})

@@ -1,273 +1,212 @@
-"""Thin Ray actors around the plain coordinator and worker, and the pool that talks to them."""
+"""Ray actors around workers, the pool that talks to them, and the Ray Tune trial that drives a training group."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray import tune
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
-from orchestrator.coordination.control_files import Asked
-from orchestrator.execution.drive import WorkerPool, drive, open_coordinator
-from orchestrator.records.object_storage import PATIENCE_SECONDS as STORAGE_SECONDS
+from orchestrator.base.library_internals import ray_death_of
+from orchestrator.coordination.control_files import Requests
+from orchestrator.coordination.coordinator import Coordinator, Progress
+from orchestrator.coordination.messages import Failed, Job, Lost, Reply
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.drive import drive
+from orchestrator.execution.open_coordinator import open_coordinator
+from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
 from orchestrator.spec.search_space import ACCURACY, TASKS
 from supsup_core.errors import SupSupError
 
-if TYPE_CHECKING:  # see trial: the actors alone import it
-    from orchestrator.coordination.messages import Job, Outcome
+if TYPE_CHECKING:  # torch is loaded in the workers alone
     from orchestrator.execution.worker import Worker
 
-PATIENCE_SECONDS = 30.0
-"""How long a worker may take to start in the trial's placement group before it is looked for a place elsewhere too."""
+START_SECONDS = 30.0
+"""How long a worker may take to start in the trial's placement group before a place elsewhere is tried too."""
 
-CALL_SECONDS = 120.0
-"""How long a coordinator may take to answer, restarts included, where no storage keeps it waiting."""
+REPLY_SECONDS = 120.0
+"""How long fetching a reply that is ready may take."""
 
-VERIFIED_PER_SECOND = 10e6
-"""Bytes that a coordinator reads and verifies at least, of what is stored, before it answers at all."""
-
-
-class CoordinatorActor:
-    """A coordinator of its own process. Restarted after a crash, it reads its state from the ledger."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._coordinator = open_coordinator(settings)
-
-    def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        return getattr(self._coordinator, method)(*arguments)
+ERROR = "supsup_error"
+"""The metric under which a trial reports an error that retrying would not mend."""
 
 
 class WorkerActor:
-    """A worker of its own process."""
+    """A worker in a process of its own."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: GroupSettings, number: int) -> None:
         self._settings = settings
+        self._number = number
         self._worker: Worker | None = None
-        with contextlib.suppress(Exception):  # run() meets the same error, and can say so
-            self._prepared()
+        with contextlib.suppress(Exception):  # run() meets the same error, and replies with it
+            self._prepare()
 
-    def _prepared(self) -> Worker:
+    def _prepare(self) -> Worker:
         if self._worker is None:
             from orchestrator.execution.worker import Worker
 
-            worker = Worker(self._settings)
+            worker = Worker(self._settings, self._number)
             worker.prepare()
             self._worker = worker
         return self._worker
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> Reply:
+        """Do one job."""
         try:
-            worker = self._prepared()
+            worker = self._prepare()
         except Exception as error:  # noqa: BLE001 - a user's module may raise anything on import
-            from orchestrator.execution.worker import failure
+            from orchestrator.execution.worker import failed_reply
 
-            return failure(job, error)
+            return failed_reply(job, error)
         return worker.run(job)
 
 
-_CoordinatorHandle: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(CoordinatorActor)
-_WorkerHandle: Any = ray.remote(max_restarts=0)(WorkerActor)
+_RemoteWorker: Any = ray.remote(max_restarts=0)(WorkerActor)
 
 
-class RemoteCoordinator:
-    """Calls a CoordinatorActor, on this process's node; its calls are idempotent, so one that was cut short is made
-    again."""
+class _Starting(NamedTuple):
+    """An actor, and the reference that is ready once it has started."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._stores = [Path(settings[name]) for name in ("store", "versions")]
-        self._call_seconds = CALL_SECONDS + (STORAGE_SECONDS if settings["storage"] else 0)
-        self._actor = _CoordinatorHandle.options(scheduling_strategy=here).remote(settings)
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        started = time.monotonic()
-        while True:
-            try:
-                return ray.get(self._actor.call.remote(method, arguments), timeout=self._call_seconds)
-            except (RayActorError, GetTimeoutError) as error:
-                if isinstance(error, (RayTaskError, ActorDiedError)):
-                    raise
-                waited = time.monotonic() - started
-                if waited > self._patience():
-                    raise SupSupError(
-                        f"the coordinator has not answered for {waited:.0f} s; what is committed stays"
-                    ) from error
-                time.sleep(0.2)
-
-    def _patience(self) -> float:
-        """How long to wait for an answer, by what a coordinator that was started again has to verify."""
-        files = (path for store in self._stores for path in store.glob("??/*.safetensors"))
-        stored = 0
-        for path in files:
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                stored += path.stat().st_size
-        return self._call_seconds + stored / VERIFIED_PER_SECOND
-
-    def next_jobs(self, idle: Sequence[int], exclude: Sequence[str]) -> list[Job]:
-        jobs: list[Job] = self._call("next_jobs", list(idle), list(exclude))
-        return jobs
-
-    def report(self, outcome: Outcome) -> None:
-        self._call("report", outcome)
-
-    def pause(self) -> None:
-        self._call("pause")
-
-    def stop(self) -> None:
-        self._call("stop")
-
-    def cancel(self, tasks: Sequence[int]) -> list[str]:
-        jobs: list[str] = self._call("cancel", list(tasks))
-        return jobs
-
-    def note_stalled(self, key: str, worker: int, seconds: float, usual_seconds: float | None) -> None:
-        self._call("note_stalled", key, worker, seconds, usual_seconds)
-
-    def judged(self) -> list[tuple[int, float]]:
-        points: list[tuple[int, float]] = self._call("judged")
-        return points
-
-    def finished(self) -> bool:
-        return bool(self._call("finished"))
-
-    def progress(self) -> dict[str, float]:
-        counts: dict[str, float] = self._call("progress")
-        return counts
-
-    def end(self) -> str:
-        return str(self._call("end"))
+    actor: Any
+    ready: Any
 
 
+class _InFlight(NamedTuple):
+    worker: int
+    job: Job
+
+
+@final
 class ActorPool(WorkerPool):
-    """Worker actors in the placement group of the trial that makes the pool, as long as that has room for them.
+    """Worker actors in the placement group of the trial that makes the pool, as long as it has room for them.
 
-    Where nodes are lost, Ray moves what the group had there together or not at all. So a worker that has found no place
-    in it for a while is looked for one anywhere in the cluster, and the first to be there is taken.
+    Where nodes are lost, Ray moves the actors of a placement group together or not at all. So for a worker that has
+    found no place in the group for a while, another actor is started anywhere in the cluster; the first to be there is
+    used.
     """
 
-    def __init__(self, settings: dict[str, Any], num_workers: int, per_worker: dict[str, float]) -> None:
-        self.num_workers = num_workers
+    def __init__(self, settings: GroupSettings, resources: Mapping[str, float], actor_class: Any = None) -> None:
+        """resources: of each worker (CPU, GPU). actor_class: a remote class in the place of WorkerActor."""
+        self.num_workers = settings.num_workers
         self._settings = settings
-        self._options = {"num_cpus": per_worker.get("CPU", 0), "num_gpus": per_worker.get("GPU", 0)}
-        self._starting: dict[int, list[tuple[Any, Any]]] = {}
-        self._patience: dict[int, float] = {}
-        self._actors: list[Any] = [None] * num_workers
-        for number in range(num_workers):
+        self._actor_class = actor_class or _RemoteWorker
+        self._options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+        self._starting: dict[int, list[_Starting]] = {}
+        self._elsewhere_at: dict[int, float] = {}
+        self._actors: list[Any] = [None] * self.num_workers
+        for number in range(self.num_workers):
             self._restart(number)
-        self._running: dict[Any, tuple[int, Job]] = {}
+        self._in_flight: dict[Any, _InFlight] = {}
 
     def _restart(self, number: int) -> None:
         self._starting[number] = []
-        self._patience[number] = time.monotonic() + PATIENCE_SECONDS
+        self._elsewhere_at[number] = time.monotonic() + START_SECONDS
         self._start(number)
 
     def _start(self, number: int, **where: str) -> None:
-        actor = _WorkerHandle.options(**self._options, **where).remote({**self._settings, "number": number})
-        self._starting[number].append((actor, actor.__ray_ready__.remote()))
+        actor = self._actor_class.options(**self._options, **where).remote(self._settings, number)
+        self._starting[number].append(_Starting(actor, actor.__ray_ready__.remote()))
 
     def absent(self) -> set[int]:
         for number, candidates in list(self._starting.items()):
-            ready, _ = ray.wait([there for _, there in candidates], timeout=0)
+            ready, _ = ray.wait([candidate.ready for candidate in candidates], timeout=0)
             if ready:
                 del self._starting[number]
-                for actor, there in candidates:
-                    if there == ready[0]:
-                        self._actors[number] = actor
+                for candidate in candidates:
+                    if candidate.ready == ready[0]:
+                        self._actors[number] = candidate.actor
                     else:
-                        ray.kill(actor)
-            elif time.monotonic() > self._patience[number]:
-                self._patience[number] = math.inf
+                        ray.kill(candidate.actor)
+            elif time.monotonic() > self._elsewhere_at[number]:
+                self._elsewhere_at[number] = math.inf
                 self._start(number, scheduling_strategy="SPREAD")
         return set(self._starting)
 
     def submit(self, worker: int, job: Job) -> None:
-        self._running[self._actors[worker].run.remote(job)] = (worker, job)
+        self._in_flight[self._actors[worker].run.remote(job)] = _InFlight(worker, job)
 
     def abandon(self, worker: int) -> None:
         ray.kill(self._actors[worker])
 
-    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
-        starting = [there for candidates in self._starting.values() for _, there in candidates]
-        ready, _ = ray.wait([*self._running, *starting], num_returns=1, timeout=timeout)
-        return [found for reference in ready if reference in self._running for found in self._collect(reference)]
+    def wait(self, timeout: float) -> list[WorkerReply]:
+        starting = [candidate.ready for candidates in self._starting.values() for candidate in candidates]
+        ready, _ = ray.wait([*self._in_flight, *starting], num_returns=1, timeout=timeout)
+        replies = [self._collect(reference) for reference in ready if reference in self._in_flight]
+        return [reply for reply in replies if reply is not None]
 
-    def _collect(self, reference: Any) -> list[tuple[int, Outcome]]:
-        worker, job = self._running.pop(reference)
+    def _collect(self, reference: Any) -> WorkerReply | None:
+        """The reply of a job whose reference is ready; None where Ray does not know yet what became of it."""
+        worker, job = self._in_flight.pop(reference)
         try:
-            outcome = ray.get(reference, timeout=CALL_SECONDS)
-            if outcome is not True:  # which only __ray_ready__ gives
-                return [(worker, outcome)]
-            cause = {"reason": "the worker could not be reached for a while"}
+            reply = ray.get(reference, timeout=REPLY_SECONDS)
+            if reply is not True:  # which only __ray_ready__ returns
+                return WorkerReply(worker, reply)
+            lost = Lost(job.key, job.kind, "the worker could not be reached for a while")
         except ActorUnavailableError:
-            # What became of it Ray knows later, and then says so to whoever asks the actor for anything.
-            self._running[self._actors[worker].__ray_ready__.remote()] = (worker, job)
-            return []
+            # Ray learns later what became of it, and then answers the next call of the actor with that.
+            self._in_flight[self._actors[worker].__ray_ready__.remote()] = _InFlight(worker, job)
+            return None
         except RayActorError as error:
-            cause = _cause_of(error)
+            death = ray_death_of(error)
+            lost = Lost(job.key, job.kind, death.reason, death.node_lost, death.out_of_memory)
         except RayTaskError as error:
-            return [
-                (worker, {"status": "failed", "key": job["key"], "error": str(error.cause), "traceback": str(error)})
-            ]
+            return WorkerReply(worker, Failed(job.key, job.kind, str(error.cause), str(error)))
         ray.kill(self._actors[worker])
         self._restart(worker)
-        return [(worker, {"status": "lost", "key": job["key"], **cause})]
+        return WorkerReply(worker, lost)
 
 
-_NODE_DIED = "its node has died"
-"""What Ray 2.60 says where an actor's node is gone."""
+def drive_trial(
+    config: Mapping[str, str], settings: Mapping[str, GroupSettings], resources: Mapping[str, float]
+) -> None:
+    """A Ray Tune trial: run the group that `config` names, with workers of `resources` each.
 
-
-_KILLED_FOR_MEMORY = "running low on memory"
-"""What it says where its monitor has killed a worker before the machine runs out of memory."""
-
-
-def _cause_of(error: RayActorError) -> dict[str, Any]:
-    """Why a worker died, in Ray's words, and whether with its node, in which the job has no part, or for its memory."""
-    text = str(error)
-    told = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
-    return {
-        "reason": told[-1] if told else text,
-        "node_lost": error.preempted or _NODE_DIED in text,
-        "out_of_memory": _KILLED_FOR_MEMORY in text,
-    }
-
-
-def drive_trial(config: dict[str, Any], settings: dict[str, Any], bundle: dict[str, float]) -> None:
-    """A Ray Tune trial: run the group that `config` names, with workers of `bundle` resources each."""
-    from ray import tune
-
+    The coordinator is in this process. When the process dies, Tune starts the trial again, which reads its state from
+    the ledger. An error that starting again would not mend is reported as a metric, since Tune retries what is raised.
+    """
     mine = settings[config["group"]]
-    num_workers = mine["environment"]["num_workers"]
-    coordinator = RemoteCoordinator(mine)
-    report: Callable[[dict[str, float]], None] = tune.report
-    if not mine["search"]:
-        drive(coordinator, ActorPool(mine, num_workers, bundle), report, Asked.by_files(mine))
+    try:
+        _drive_group(open_coordinator(mine), mine, resources)
+    except SupSupError as error:
+        tune.report({ERROR: error})
+
+
+def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: Mapping[str, float]) -> None:
+    requests = Requests.from_files(settings.folder)
+    if not settings.is_trial:
+        drive(coordinator, ActorPool(settings, resources), _report_progress, requests)
         return
-    tell = _telling(coordinator, report)
-    tell({})  # what earlier launches found, before any more is trained: by it the others are judged
+    report = _judgement_reporter(coordinator)
+    report()  # what earlier launches found comes first: the other trials are judged by it
     if coordinator.finished():
         coordinator.end()
         return
-    pool = ActorPool(mine, num_workers, bundle)
-    drive(coordinator, pool, tell, Asked.by_files(mine), every=0)
+    drive(coordinator, ActorPool(settings, resources), lambda progress: report(), requests, every=0)
 
 
-def _telling(
-    coordinator: RemoteCoordinator, report: Callable[[dict[str, float]], None]
-) -> Callable[[dict[str, float]], None]:
-    """Progress for a search's scheduler: each time the group is judged, once."""
-    told = 0
+def _report_progress(progress: Progress) -> None:
+    tune.report(
+        {
+            "shards_done": progress.shards_done,
+            "evaluations_done": progress.evaluations_done,
+            "accuracy": progress.accuracy,
+        }
+    )
 
-    def tell(progress: dict[str, float]) -> None:
-        nonlocal told
-        for tasks, accuracy in coordinator.judged()[told:]:
-            report({TASKS: tasks, ACCURACY: accuracy})
-            told += 1
 
-    return tell
+def _judgement_reporter(coordinator: Coordinator) -> Callable[[], None]:
+    """A function that reports each evaluation point of a search's trial to the scheduler, once."""
+    reported = 0
+
+    def report() -> None:
+        nonlocal reported
+        for tasks, accuracy in coordinator.judged()[reported:]:
+            tune.report({TASKS: tasks, ACCURACY: accuracy})
+            reported += 1
+
+    return report

@@ -18,6 +18,7 @@ from orchestrator.records.rows import EvaluationDue, Event, RoundsCommitted, Run
 from orchestrator.spec.sweep_config import overlap, parse_overrides, with_overrides
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep_record import ForkOrigin
 from orchestrator.sweeps.training_groups import VARIANT, Group, mask_id
 from supsup_core.errors import InputError
 from supsup_core.evaluation.metrics import AllocationTally
@@ -56,12 +57,12 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     if not pairs:
         raise InputError(f"{origin.sweep_id}: no run of scenario NNs is left in the fork")
-    states = {parent.group_id: read_state(origin, parent.group_id) for _, parent in pairs}
+    states = {parent.group_id: read_state(origin.folder.group(parent.group_id)) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
     if not 0 < at <= done:
         raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
-    made = replace(made, origin=(origin.sweep_id, at, "+".join(sorted(states))))
+    made = replace(made, origin=ForkOrigin(origin.sweep_id, at, "+".join(sorted(states))))
     if made.folder.sweep_file.exists():
         raise InputError(f"{made.sweep_id}: this fork is there already; go on with `{made.command('resume')}`")
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]

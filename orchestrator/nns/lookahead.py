@@ -2,9 +2,9 @@
 
 Segments are decided one after the other, each with the masks that the one before has left, so one stream by itself
 keeps one worker busy. But what a mask becomes depends on its number and its segments alone (see `mask_versions`), and
-the decisions can be predicted: a task that has a mask keeps it, and a new task gets the next number. What was trained on a
-prediction is used where the decision then names the very same version, by its content key. Otherwise it is discarded,
-and only idle time is lost.
+the decisions can be predicted: a task that has a mask keeps it, and a new task gets the next number. What was trained
+on a prediction is used where the decision then names the very same version, by its content key. Otherwise it is
+discarded, and only idle time is lost.
 
 No decision sees a prediction. Predictions look at the task numbers of the stream, which is simulated; how well idle
 workers are used depends on them, and nothing else.

@@ -1,8 +1,8 @@
 """Snapshots of ledgers in a storage, from which another machine resumes.
 
 A snapshot is named by its ledger's epoch, which each writer raises, and by the output that wrote it. The highest name
-is the newest snapshot. A writer that finds a higher one than its own has been replaced, and stops. The snapshot before the
-newest is kept, in case the newest is damaged.
+is the newest snapshot. A writer that finds a higher one than its own has been replaced, and stops. The snapshot before
+the newest is kept, in case the newest is damaged.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def estimate_group(group: Group, state: GroupState, left: tuple[int, int], num_w
         if trained
         else "a few training batches timed on this machine"
     )
-    measured = [row.payload["seconds"] for row in state.evaluated.values() if row.payload["seconds"]]
+    measured = [row.event.seconds for row in state.evaluated.values() if row.event.seconds]
     per_evaluation = fmean(measured) if measured else per_shard / 10
     shards, evaluations = left
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)

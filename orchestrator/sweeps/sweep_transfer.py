@@ -1,68 +1,77 @@
-"""Whole sweeps in a storage: brought from there to an output here, and back."""
+"""Whole sweeps between a storage and an output here."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.base.files import write_atomically
 from orchestrator.base.folder_lock import owned
-from orchestrator.records.ledger import copy_of, epoch_of, set_aside
-from orchestrator.records.ledger_snapshots import Snapshots, rows_of, versions_in
+from orchestrator.base.name_lookup import matching_names
+from orchestrator.base.output_folder import STORED_SWEEPS, GroupFolder, OutputFolder, SweepFolder, stored_sweep_ids
+from orchestrator.records.ledger import FencedError, LedgerWriter
+from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside
+from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
-from orchestrator.sweeps.lookup import all_sweeps, find_sweep
-from orchestrator.sweeps.sweep import Sweep, mark_output, place_of, storage_of
+from orchestrator.sweeps.sweep import Sweep, find_sweep
+from orchestrator.sweeps.sweep_record import all_records, mark_output, output_id_of, storage_of
 from supsup_core.errors import InputError
 
 log = logging.getLogger("supsup")
 
+_TAKE_OVER_TRIES = 5
+"""How often newer snapshots of a process elsewhere are fetched before this process gives way to it."""
 
-def fetch(storage: Storage, output: Path, wanted: str | None) -> list[str]:
-    """Bring sweeps from a storage to an output here, where they are older or not there at all; the artifacts follow
-    when they are asked for. Returns their names. wanted: one sweep, by its name or how it begins; None: all.
 
-    InputError when there is no such sweep there, or when a process here runs an older state of one. What a newer ledger
-    replaces is set aside.
+def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
+    """Bring sweeps from a storage to an output here, where the output has an older state of them or none.
+
+    Artifacts follow when they are needed. A ledger that a newer one replaces is set aside. wanted: one sweep, by its
+    name or how it begins; None: all. Returns their ids. InputError when the storage has no such sweep, or when a
+    process here is running an older state of one.
     """
-    files = storage.files("sweeps")
-    known = sorted({name.split("/")[1] for name in files if name.endswith("/sweep.json")})
+    files = storage.files(STORED_SWEEPS)
+    known = stored_sweep_ids(files)
     if not known:
         raise InputError(f"storage: {storage.url}: no sweep there; start one with `supsup sweep FILE storage=…`")
-    names = known
-    if wanted is not None:
-        exact = [name for name in known if wanted in (name, name.rpartition("-")[0])]
-        names = exact or [name for name in known if name.startswith(wanted)]
-        if not names:
-            raise InputError(f"{wanted}: no such sweep in {storage.url}; there are: {', '.join(known)}")
+    names = known if wanted is None else matching_names(wanted, known)
+    if not names:
+        raise InputError(f"{wanted}: no such sweep in {storage.url}; there are: {', '.join(known)}")
     mark_output(output, storage.url)
     for name in names:
-        _fetch_sweep(storage, output, name, sorted(files))
+        _fetch_sweep(storage, output.sweep(name), files)
     return names
 
 
-def _fetch_sweep(storage: Storage, output: Path, name: str, files: Sequence[str]) -> None:
-    path = output / "sweeps" / name
-    inside = [file.split("/") for file in files if file.startswith(f"sweeps/{name}/groups/")]
-    stale = []
-    for group_id in sorted({parts[3] for parts in inside if versions_in(parts[4:5])}):
-        snapshots = Snapshots(storage / f"sweeps/{name}/groups/{group_id}")
-        ledger = path / "groups" / group_id / "ledger.sqlite"
-        if snapshots.are_ahead_of(ledger, place_of(output)):
-            stale.append((snapshots, ledger))
-    if not stale and (path / "sweep.json").exists():
+def _fetch_sweep(storage: Storage, folder: SweepFolder, files: Iterable[str]) -> None:
+    """Bring one sweep here. files: the names of all files of sweeps in the storage."""
+    inside = [file.split("/") for file in files if file.startswith(f"{folder.stored_name}/groups/")]
+    groups = [folder.group(name) for name in sorted({parts[3] for parts in inside if snapshot_ids(parts[4:5])})]
+    behind = [group for group in groups if _is_behind(storage, group)]
+    if not behind and folder.sweep_file.exists():
         return
-    with owned(path):
-        write_atomically(path / "sweep.json", storage.read(f"sweeps/{name}/sweep.json"))
-        for snapshots, ledger in stale:
-            _restore(snapshots, ledger)
+    with owned(folder.path):
+        stored = storage / folder.stored_name
+        write_atomically(folder.sweep_file, stored.read(folder.sweep_file.name))
+        for group in behind:
+            _restore(_snapshots(storage, group), group.ledger)
+
+
+def _snapshots(storage: Storage, group: GroupFolder) -> Snapshots:
+    return Snapshots(storage / group.stored_name)
+
+
+def _is_behind(storage: Storage, group: GroupFolder) -> bool:
+    """Whether the storage has a newer state of a group than its ledger here."""
+    return _snapshots(storage, group).are_ahead_of(group.ledger, output_id_of(group.sweep.output))
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Put the newest sound snapshot in the place of a ledger, which is set aside where it knows something else."""
+    """Replace a ledger by the newest sound snapshot. A ledger with rows that the snapshot lacks is set aside."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
-        known = rows_of(ledger)
+        known = rows_or_none(ledger)
         if ledger.exists() and not (known and rows[: len(known)] == known):
             set_aside(ledger)
         for suffix in ("-wal", "-shm"):
@@ -70,78 +79,116 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
         write_atomically(ledger, content)
         return
     log.warning(
-        "%s: no snapshot of it is sound; trained tasks are found in the storage, and the rest is done again", ledger
+        "%s: none of its snapshots is sound; trained tasks are found in the storage, and the rest is done again", ledger
     )
 
 
-def publish(sweep: Sweep, report: Iterable[Path]) -> None:
-    """Have all that the sweep knows in its storage: the ledgers as they stand, and its report.
+def take_over(sweep: Sweep) -> None:
+    """Before a launch: check the storage, upload artifacts that it lacks, and become the only writer of the sweep.
 
-    StorageError or FencedError when that cannot be.
+    A process elsewhere that still runs the sweep is fenced: its next snapshot is refused, and it stops. What it stored
+    since the last fetch is fetched first. FencedError when it keeps storing newer snapshots.
     """
-    storage = sweep.storage
-    assert storage is not None
-    folder = storage / f"sweeps/{sweep.sweep_id}"
-    for ledger in sorted((sweep.path / "groups").glob("*/ledger.sqlite")):
-        version = (epoch_of(ledger), place_of(sweep.output))
-        Snapshots(folder / f"groups/{ledger.parent.name}").put(version, copy_of(ledger))
-    for path in report:
-        folder.write(f"report/{path.name}", path.read_bytes())
-
-
-def prepare(sweep: Sweep) -> None:
-    """Before a launch: see that the storage can be used, and has what is only here."""
     storage = sweep.storage
     assert storage is not None
     storage.check()
     mark_output(sweep.output, storage.url)
     uploaded = sweep.store.upload()
-    for ledger in sorted((sweep.path / "groups").glob("*/ledger.sqlite")):
-        uploaded += sweep.masks(ledger.parent.name).upload()
+    for group in sweep.folder.groups():
+        uploaded += sweep.masks(group.group_id).upload()
     if uploaded:
         log.info("%d artifacts were only here, and are in %s now", uploaded, storage.url)
+    for group in sweep.folder.groups():
+        _take_over_group(storage, group)
 
 
-def fetched(url: str | None, output: Path, wanted: str | None) -> Sweep:
-    """The sweep of an output that is wanted, or the newest, brought up to what its storage knows of it. url: the
-    storage, or None for the output's own, if it has one."""
-    own = storage_of(output)
-    here = [sweep.sweep_id for sweep in all_sweeps(output)]
-    if url is None or (own is not None and url.rstrip("/") == own and wanted is None and here):
-        if own is None or (here and wanted is None):
-            found = find_sweep(output, wanted)
-            refresh(output, found.sweep_id)
-            return find_sweep(output, found.sweep_id)
-        url = own
+def _take_over_group(storage: Storage, group: GroupFolder) -> None:
+    """Raise the epoch of a group's ledger above all others and store a snapshot of it, which fences other writers."""
+    snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
+    for tries_left in reversed(range(_TAKE_OVER_TRIES)):
+        if _is_behind(storage, group):
+            log.warning("%s: a process elsewhere has stored a newer state; fetching it", group.ledger)
+            _restore(snapshots, group.ledger)
+        if not group.ledger.exists():
+            return
+        writer = LedgerWriter(group.ledger, max((snapshot.epoch for snapshot in snapshots.ids()), default=0))
+        writer.close()
+        try:
+            snapshots.put(SnapshotId(writer.epoch, output_id), read_copy(group.ledger))
+        except FencedError:
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def publish(sweep: Sweep, report: Iterable[Path]) -> None:
+    """Store the sweep's ledgers as they stand, and its report. StorageError or FencedError when that fails."""
+    storage = sweep.storage
+    assert storage is not None
+    for group in sweep.folder.groups():
+        if group.ledger.exists():
+            snapshot = SnapshotId(read_epoch(group.ledger), output_id_of(sweep.output))
+            _snapshots(storage, group).put(snapshot, read_copy(group.ledger))
+    for path in report:
+        (storage / sweep.folder.stored_name).write(f"{sweep.folder.report.name}/{path.name}", path.read_bytes())
+
+
+def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> Sweep:
+    """The sweep of an output that is wanted, or the newest, brought up to date with its storage.
+
+    url: the storage; None for the output's own, if it has one.
+    """
+    own, has_sweeps = storage_of(output), bool(output.sweeps())
+    url = own if url is None else url.rstrip("/")
+    if url is None or (url == own and has_sweeps and wanted is None):
+        found = find_sweep(output, wanted)
+        refresh(output, found.sweep_id)
+        return find_sweep(output, found.sweep_id)
     storage = Storage(url, ASKING_SECONDS)
-    if wanted is None:
-        written = {
-            name: when or 0.0 for name, (_, when) in storage.files("sweeps").items() if name.endswith("sweep.json")
-        }
-        wanted = max(written, key=lambda name: written[name]).split("/")[1] if written else None
     try:
-        names = fetch(storage, output, wanted)
+        names = fetch(storage, output, wanted if wanted is not None else _last_written(storage))
     except InputError:
-        if own is None or not here:
+        if own is None or not has_sweeps:
             raise
-        return find_sweep(output, wanted)  # one that was never stored
+        return find_sweep(output, wanted)  # a sweep that was never stored
     return find_sweep(output, names[0] if len(names) == 1 else wanted)
 
 
-def refresh(output: Path, name: str | None = None) -> None:
-    """Bring what an output has of a sweep, or of all, up to what its storage, if it has one, knows."""
+def _last_written(storage: Storage) -> str | None:
+    """The id of the sweep that was written last in a storage; None where there is none."""
+    files = storage.files(STORED_SWEEPS)
+    written = {stored_sweep_ids([name])[0]: file.written or 0.0 for name, file in files.items() if _is_sweep_file(name)}
+    return max(written, key=lambda name: written[name], default=None)
+
+
+def _is_sweep_file(name: str) -> bool:
+    return bool(stored_sweep_ids([name]))
+
+
+def refresh(output: OutputFolder, name: str | None = None) -> None:
+    """Bring a sweep of an output, or all, up to date with the output's storage, if it has one."""
     url = storage_of(output)
     if url is None:
         return
     storage = Storage(url, ASKING_SECONDS)
-    files = sorted(storage.files("sweeps"))
-    stored_names = {file.split("/")[1] for file in files if file.endswith("/sweep.json")}
-    for sweep in all_sweeps(output):
-        if name in (None, sweep.sweep_id) and sweep.sweep_id in stored_names:
-            _fetch_sweep(storage, output, sweep.sweep_id, files)
+    files = storage.files(STORED_SWEEPS)
+    stored = stored_sweep_ids(files)
+    for record in all_records(output):
+        if name in (None, record.sweep_id) and record.sweep_id in stored:
+            _fetch_sweep(storage, record.folder, files)
 
 
-def stored(sweep: Sweep) -> bool:
-    """Whether the sweep's storage knows it."""
-    url = sweep.config.storage
-    return url is not None and Storage(url, ASKING_SECONDS).has(f"sweeps/{sweep.sweep_id}/sweep.json")
+def is_stored(sweep: Sweep) -> bool:
+    """Whether the sweep's storage has it."""
+    url, folder = sweep.config.storage, sweep.folder
+    return url is not None and Storage(url, ASKING_SECONDS).has(f"{folder.stored_name}/{folder.sweep_file.name}")
+
+
+def fetch_if_stored(sweep: Sweep) -> bool:
+    """Bring the sweep here from its storage, if the storage has it. Returns whether it does."""
+    if not is_stored(sweep):
+        return False
+    assert sweep.config.storage is not None
+    fetch(Storage(sweep.config.storage, ASKING_SECONDS), sweep.output, sweep.sweep_id)
+    return True

@@ -1,0 +1,79 @@
+"""A connection to a Ray cluster: one that runs elsewhere, or one of this process's own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from orchestrator.spec.sweep_config import Resources
+from supsup_core.errors import InputError
+
+
+def configure_ray() -> None:
+    """Set the environment variables that Ray and Ray Tune read when they are loaded, where the user has not."""
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+
+@contextlib.contextmanager
+def connected(cluster: str, resources: Resources) -> Iterator[None]:
+    """Be connected to a Ray cluster for the time of the block.
+
+    cluster: its address; `local` for one of this process's own, with room for all workers, which ends with the block.
+    InputError where there is none at the address, or its token is another.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    own: dict[str, object] = {}
+    if cluster == "local":
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # Ray would start workers that no actor uses
+        num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
+        own = {"num_cpus": num_cpus, "include_dashboard": False}
+        keep_token_private()
+    try:
+        ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if cluster == "local":
+            raise
+        raise InputError(
+            f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
+            "look with `ray status --address` and at RAY_AUTH_TOKEN_PATH, or leave the address out"
+        ) from error
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # Ray has installed its own
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def keep_token_private() -> None:
+    """See to it that only this user can read Ray's authentication token, which Ray would create readable by all."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+            return
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        if not path.is_file():
+            raise InputError(
+                f"{path.parent}: is no folder; Ray's token is kept there, or where RAY_AUTH_TOKEN_PATH says"
+            ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: Ray's token cannot be kept there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to a file of yours"
+        ) from error
