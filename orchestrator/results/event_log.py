@@ -1,4 +1,4 @@
-"""A sweep's log: one JSON object a line, for programs, and the same told to people."""
+"""A sweep's log: one JSON object a line, and the same lines as people read them."""
 
 from __future__ import annotations
 
@@ -7,39 +7,36 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TextIO, final
 
 from orchestrator.base.folder_lock import holder_of
-from orchestrator.records.ledger import Row
+from orchestrator.base.output_folder import SweepFolder
+from orchestrator.records.rows import (
+    AnyRow,
+    ArtifactLost,
+    Event,
+    GroupPlanned,
+    GroupStopped,
+    JobFailed,
+    JobRetried,
+    JobSplit,
+    JobStalled,
+    LaunchEnded,
+    PointCompleted,
+    ShardTrained,
+    TaskCancelled,
+    TaskEvaluated,
+)
 
 log = logging.getLogger("supsup")
 
-NAME = "supsup.log"
-"""Its file, in the sweep's folder."""
-
 _FOLLOW_SECONDS = 0.5
 
-_SAID = (
-    "trained",
-    "evaluated",
-    "point",
-    "lost",
-    "retried",
-    "split",
-    "stalled",
-    "failed",
-    "cancelled",
-    "stopped",
-    "ended",
-    "plan",
-)
-"""Kinds of rows that are told; the decisions of NNs have a verb of their own."""
 
-_FIELDS = ("key", "what", "worker", "seconds", "run_id", "num_learned", "reason", "error", "traceback", "status")
-
-
+@final
 class JsonLines(logging.Formatter):
     """A record as one JSON object: time, level, message, and what `extra={"fields": …}` gave it."""
 
@@ -52,84 +49,108 @@ class JsonLines(logging.Formatter):
         return json.dumps(node, ensure_ascii=False)
 
 
+@final
 class LogFile(logging.FileHandler):
-    """A file of such lines. Where it cannot be written, as on a full disk, this is told once, and the work goes on."""
+    """A file of such lines. Where it cannot be written, as on a full disk, one message says so and the work goes on."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.setFormatter(JsonLines())
-        self._told = False
+        self._reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        self._tell(sys.exc_info()[1])
+        """Report the first error."""
+        self._report(sys.exc_info()[1])
 
     def close(self) -> None:
+        """Close the file."""
         try:
             super().close()
         except OSError as error:
-            self._tell(error)
+            self._report(error)
 
-    def _tell(self, error: BaseException | None) -> None:
-        if not self._told:
+    def _report(self, error: BaseException | None) -> None:
+        if not self._reported:
             print(f"supsup: {self.baseFilename}: the log cannot be written ({error})", file=sys.stderr)
-        self._told = True
+        self._reported = True
 
 
-def tell(sweep_id: str, group_id: str, row: Row) -> None:
-    """Log a row of a ledger, with what it is about in fields of their own."""
-    if row.kind not in _SAID:
+@dataclass(frozen=True)
+class _Line:
+    """What the log says of an event: a message, and the event's facts as fields of their own."""
+
+    message: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
+    """Log a row of a ledger. The decisions of NNs are left to `supsup decisions`."""
+    line = _line_of(row.event)
+    if line is None:
         return
-    payload = row.payload
-    facts = payload.get("facts") or {}
-    fields = {"sweep": sweep_id, "group": group_id, "event": row.kind}
-    fields |= {name: payload[name] for name in _FIELDS if payload.get(name) is not None}
-    fields |= {name: facts[name] for name in ("task", "accuracy") if facts.get(name) is not None}
-    level = logging.WARNING if row.kind == "stalled" else logging.INFO  # a warning goes to the terminal too
-    log.log(level, _words(row, facts), extra={"fields": fields})
+    fields: dict[str, object] = {"sweep": sweep_id, "group": group_id, "event": row.event.kind}
+    fields |= {name: value for name, value in line.fields.items() if value is not None}
+    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # warnings reach the terminal too
+    log.log(level, line.message, extra={"fields": fields})
 
 
-def _words(row: Row, facts: dict[str, Any]) -> str:
-    payload = row.payload
-    worker = f" by worker {payload['worker']}" if payload.get("worker") is not None else ""
-    took = f" in {payload['seconds']:.1f} s" if payload.get("seconds") else ", found"
-    match row.kind:
-        case "trained":
-            accuracy = facts.get("accuracy")
-            told = f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
-            return f"task {facts.get('task')} trained{worker}{took}{told}"
-        case "evaluated":
-            return f"task {facts.get('task')} evaluated{worker}{took}"
-        case "point":
-            return f"{payload['num_learned']} tasks: accuracy {100 * payload['metrics']['accuracy']:.2f} %"
-        case "stalled":
-            return stalled_words(payload)
-        case "failed":
-            return f"{payload['what']} failed: {payload['error']}"
-        case "lost":
-            return f"{payload['file']}: {payload['reason']}; made again"
-        case "retried" | "split":
-            return f"{row.kind}: {payload['reason']}"
-        case "ended":
-            return f"the group ended: {payload['status']}"
-        case "cancelled":
-            return f"task {payload['task']} was cancelled"
-        case "stopped":
-            return f"the group was given up after {payload['num_learned']} tasks"
+def _line_of(event: Event) -> _Line | None:
+    """What the log says of an event; None for events that are not logged."""
+    match event:
+        case ShardTrained() | TaskEvaluated():
+            return _result_line(event)
+        case PointCompleted(run_id=run_id, num_learned=n):
+            accuracy = 100 * event.metrics["accuracy"]
+            return _Line(f"{n} tasks: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
+        case ArtifactLost(key=key, reason=reason):
+            return _Line(f"{event.file}: {reason}; made again", {"key": key, "reason": reason})
+        case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
+            return _Line(f"{event.kind}: {reason}", {"key": key, "reason": reason})
+        case JobStalled(key=key, what=what, worker=worker, seconds=seconds):
+            fields = {"key": key, "what": what, "worker": worker, "seconds": seconds}
+            return _Line(describe_stalled(event), fields)
+        case JobFailed(key=key, what=what, error=error):
+            fields = {"key": key, "what": what, "error": error, "traceback": event.traceback}
+            return _Line(f"{what} failed: {error}", fields)
+        case TaskCancelled(key=key, task=task):
+            return _Line(f"task {task} was cancelled", {"key": key})
+        case GroupStopped(num_learned=n, reason=reason):
+            return _Line(f"the group was stopped after {n} tasks", {"num_learned": n, "reason": reason})
+        case LaunchEnded(status=status):
+            return _Line(f"the group ended: {status}", {"status": status})
+        case GroupPlanned():
+            return _Line("the group begins")
         case _:
-            return "the group begins"
+            return None
 
 
-def stalled_words(payload: dict[str, Any]) -> str:
-    """What a row `stalled` says."""
-    usual = payload["usual_seconds"]
-    told = f"others took {usual:.1f} s" if usual else "no other has been done"
-    return f"{payload['what']} has taken worker {payload['worker']} {payload['seconds']:.0f} s, and {told}"
+def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
+    """What the log says of a task that was trained or evaluated."""
+    worker = f" by worker {event.worker}" if event.worker is not None else ""
+    took = f" in {event.seconds:.1f} s" if event.seconds else ", found in the store"
+    fields: dict[str, object] = {
+        "key": event.key,
+        "worker": event.worker,
+        "seconds": event.seconds,
+        "task": event.facts.task,
+    }
+    if isinstance(event, TaskEvaluated):
+        return _Line(f"task {event.facts.task} evaluated{worker}{took}", fields)
+    accuracy = event.facts.accuracy
+    result = f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
+    return _Line(f"task {event.facts.task} trained{worker}{took}{result}", {**fields, "accuracy": accuracy})
 
 
-def show(folder: Path) -> None:
-    """Print a sweep's log as people read it; while the sweep runs here, as it grows."""
-    path = folder / NAME
-    with path.open() as file:
+def describe_stalled(event: JobStalled) -> str:
+    """A stalled job in words."""
+    usual = event.usual_seconds
+    others = f"others took {usual:.1f} s" if usual else "no other is done yet"
+    return f"{event.what} has taken worker {event.worker} {event.seconds:.0f} s; {others}"
+
+
+def follow(folder: SweepFolder) -> None:
+    """Print a sweep's log as people read it; while a process here runs the sweep, as the log grows."""
+    with folder.log_file.open() as file:
         for line in _lines(file, folder):
             try:
                 node = json.loads(line)
@@ -139,15 +160,15 @@ def show(folder: Path) -> None:
                 if "traceback" in node:
                     print(node["traceback"])
             except (ValueError, KeyError, TypeError):
-                print(line, end="")  # of an earlier version, or cut short
+                print(line, end="")  # of an earlier version, or cut off
             sys.stdout.flush()
 
 
-def _lines(file: Any, folder: Path) -> Iterator[str]:
-    """The lines of a file, to the end or, while somebody writes it, beyond."""
+def _lines(file: TextIO, folder: SweepFolder) -> Iterator[str]:
+    """The lines of a file: to its end, or while a process runs the sweep, beyond it."""
     pending = ""
     while True:
-        running = holder_of(folder) is not None
+        running = holder_of(folder.path) is not None
         while text := file.readline():
             pending += text
             if pending.endswith("\n"):

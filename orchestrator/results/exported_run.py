@@ -25,7 +25,7 @@ FORMAT = 1
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
     """Write a run into an empty folder. InputError where a module of the user's is not a file that can go with it."""
-    for path, text in user_modules.sources(sweep.config.imports, sweep.folder).items():
+    for path, text in user_modules.sources(sweep.config.imports, sweep.imports_folder).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(text)
     names = [Path(entry).name for entry in sweep.config.imports]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.results.report import figures, tables
-from orchestrator.sweeps.lookup import all_sweeps, find_sweep, read_states
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import Sweep, find_sweep, open_record
+from orchestrator.sweeps.sweep_record import all_records
 from supsup_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,13 +29,14 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     name; without it, all of them. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies.
     InputError when there is no such output or sweep.
     """
-    output = Path(path).expanduser().absolute()
+    output = OutputFolder(Path(path).expanduser().absolute())
     if sweep is None:
-        found = all_sweeps(output, lambda error: warnings.warn(f"left out: {error}", stacklevel=3))
+        records = all_records(output, lambda error: warnings.warn(f"left out: {error}", stacklevel=3))
+        found = [open_record(record) for record in records]
     else:
         found = [find_sweep(output, sweep)]
     if not found:
-        raise InputError(f"{output}: no sweep here; start one with `supsup sweep FILE`, or name another output")
+        raise InputError(f"{output.path}: no sweep here; start one with `supsup sweep FILE`, or name another output")
     parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]
     if not parts:
         return pd.DataFrame(columns=FIRST)
@@ -50,7 +53,7 @@ def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
             raise
         warnings.warn(f"{sweep.sweep_id} is left out: {error}", stacklevel=3)
         return []
-    points = tables.points_table(groups, read_states(sweep))
+    points = tables.points_table(groups, read_states(sweep.folder, sweep.planned))
     rows = [
         {
             **{key: str(value) if isinstance(value, dict | list) else value for key, value in run.varied.items()},

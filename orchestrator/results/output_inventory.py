@@ -1,4 +1,4 @@
-"""What lies in an output folder: what of it nobody needs, and what of it is not as it was written."""
+"""The files of an output folder: which of them nothing needs any more, and which are damaged or missing."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.base.files import is_partial
 from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.base.wording import as_typed
-from orchestrator.nns.evaluations import StreamEvaluations
+from orchestrator.nns.evaluations import NNsEvaluations
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader, snapshot_path
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledger_file import snapshot_path
 from orchestrator.records.object_storage import Storage
-from orchestrator.sweeps.lookup import read_state, sweep_at
-from orchestrator.sweeps.sweep import Sweep, storage_of, store_at
+from orchestrator.records.rows import AnyRow, RoundsCommitted, SegmentDecided
+from orchestrator.sweeps.lookup import read_state
+from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_record, storage_of
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
 YOUNG_SECONDS = 86400.0
-"""What is younger than this stays in a storage: a sweep elsewhere may have made it, whose snapshot is still to come."""
+"""Younger artifacts of a storage are never deleted: a sweep elsewhere may have made them since its last snapshot."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing will ever ask for again, and why. `remove` deletes it."""
+    """A file that nothing needs any more, and why. `remove` deletes it."""
 
     name: str
     why: str
@@ -37,162 +41,172 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is missing or not as it was written. `sweeps`: those that make it again; none do where what
-    counts of it is kept elsewhere. `store`, `key`: of an artifact."""
+    """A file that is missing or damaged.
+
+    `sweeps`: those that make it again when they run; none where everything that counts is recorded elsewhere. `store`,
+    `key`: of an artifact.
+    """
 
     path: Path
     reason: str
-    sweeps: tuple[Sweep, ...] = ()
+    sweeps: tuple[SweepRecord, ...] = ()
     store: ArtifactStore | None = None
     key: str = ""
 
 
-def _sweep_folders(output: Path) -> list[Path]:
-    return sorted({path.parent for name in ("sweep.json", "groups") for path in (output / "sweeps").glob(f"*/{name}")})
-
-
-def _group_ids(sweep: Sweep) -> list[str]:
-    """The training groups that have a ledger, whether the sweep still plans them or not."""
-    names = ("ledger.sqlite", snapshot_path(sweep.ledger_path("")).name)
-    return sorted({path.parent.name for name in names for path in (sweep.path / "groups").glob(f"*/{name}")})
-
-
 def _needed(state: GroupState) -> set[str]:
     """The keys of all artifacts in the store that a group has or will have."""
-    if not state.plan:
+    if state.plan is None:
         return set()
     group = state.group
-    keys = {item["key"] for item in (*group["shards"], *group["evaluations"])} | set(state.evaluated)
-    if group["segments_per_task"] is not None:
-        evaluations = StreamEvaluations(group, state)
-        keys.update(key for run in group["runs"] for its in evaluations.points_of(run).values() for key in its)
+    keys = {*group.shards_by_key, *group.evaluations_by_key, *state.evaluated}
+    if group.is_nns:
+        evaluations = NNsEvaluations(group, state)
+        keys.update(key for run in group.runs for its_keys in evaluations.points_of(run).values() for key in its_keys)
     return keys
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """In NNs, the keys of the versions of the masks in use, as of the last commit."""
-    current: dict[str, str] = {}
-    for row in sorted((*state.decisions, *state.commits), key=lambda row: row.seq):
-        if row.kind == "committed":
-            current |= {str(number): str(key) for number, key in row.payload["versions"].items()}
-        elif row.payload["freed"] is not None:
-            current.pop(str(row.payload["freed"]), None)
+    """In NNs, the keys of the versions of the live masks, as of the last commit."""
+    current: dict[int, str] = {}
+    rows: list[AnyRow] = [*state.decisions, *state.commits]
+    for row in sorted(rows, key=lambda row: row.seq):
+        event = row.event
+        if isinstance(event, RoundsCommitted):
+            current |= event.versions
+        elif isinstance(event, SegmentDecided) and event.freed is not None:
+            current.pop(event.freed, None)
     return set(current.values())
 
 
-def leftovers(output: Path) -> list[Leftover]:
-    """All files of an output that could go: results and states that no sweep there asks for, what was set aside as
-    damaged, and what interrupted writes left. What NNs keeps of its masks its own run cleans up.
+def leftovers(output: OutputFolder) -> list[Leftover]:
+    """All files of an output that could be deleted: results and checkpoints that no sweep there needs, artifacts that
+    were set aside as corrupt, and what interrupted writes left. Mask versions of NNs are deleted by their own run.
 
-    InputError or CorruptError when a sweep cannot be read: then nobody knows what it needs.
+    InputError or CorruptError when a sweep cannot be read, for then nobody knows what it needs.
     """
     needed: set[str] = set()
-    unfinished = False
-    for folder in _sweep_folders(output):
-        sweep = sweep_at(folder)
-        for group_id in _group_ids(sweep):
-            state = read_state(sweep, group_id)
-            if not (state.plan or state.stopped or state.cancelled):  # one may be cancelled before it has begun
-                raise CorruptError(
-                    f"{sweep.ledger_path(group_id)}: tells nothing; `supsup fsck --repair` makes it good"
-                )
+    is_unfinished = False
+    for folder in output.all_sweep_folders():
+        read_record(folder)
+        for group in folder.groups():
+            state = read_state(group)
+            if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it has begun
+                raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` makes it good")
             needed |= _needed(state)
-            unfinished |= state.status != "done"
-    url = storage_of(output)
-    store = store_at(output, Storage(url) if url else None, None)
-    states = store.child("unfinished")
+            is_unfinished |= state.status != "done"
+    files = [*_corrupt_files(output), *_interrupted_writes(output)]
+    files += [(path, "a claim on a task") for path in output.store.claim_files()]
+    found = [
+        Leftover(as_typed(path), why, path.stat().st_size, partial(path.unlink, missing_ok=True))
+        for path, why in files
+        if path.is_file()
+    ]
+    return sorted([*_unneeded_artifacts(output, needed, is_unfinished), *found], key=lambda item: item.name)
+
+
+def _unneeded_artifacts(output: OutputFolder, needed: set[str], is_unfinished: bool) -> list[Leftover]:
+    """Artifacts and checkpoints that no sweep needs. is_unfinished: some sweep is not done yet."""
+    store = _open_store(output)
+    checkpoints = store.unfinished
     trained = set(store)
     left = [(store, key, "no sweep asks for it") for key in trained if key not in needed]
-    for key in states:
+    for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
-            left.append((states, key, "its task has been trained"))
-        elif shard not in needed and not unfinished:  # the state of several tasks has a key of its own
-            left.append((states, key, "no sweep asks for its task"))
-    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, states)}
-    artifacts = [
+            left.append((checkpoints, key, "its task has been trained"))
+        elif shard not in needed and not is_unfinished:  # a checkpoint of several tasks has a key of its own
+            left.append((checkpoints, key, "no sweep asks for its task"))
+    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
+    return [
         Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(its.delete, key))
         for its, key, why in left
         if key in sizes[its]
     ]
-    found = [(path, "set aside as damaged") for path in _set_aside(output)]
-    for part in ("store", "sweeps"):
-        cut_short = (path for path in (output / part).rglob(".*") if is_partial(path))
-        found += [(path, "a write that was interrupted") for path in cut_short]
-    found += [(path, "a claim on a task") for path in (output / "store" / "claims").glob("*.lock")]
-    files = [
-        Leftover(as_typed(path), why, path.stat().st_size, partial(path.unlink, missing_ok=True))
-        for path, why in found
-        if path.is_file()
-    ]
-    return sorted([*artifacts, *files], key=lambda item: item.name)
 
 
-def _set_aside(output: Path) -> Iterator[Path]:
-    yield from (output / "store" / "corrupt").glob("*")
-    yield from (output / "sweeps").glob("*/groups/*/masks/corrupt/*")
-    yield from (output / "sweeps").glob("*/groups/*/ledger*.corrupt*")
+def _open_store(output: OutputFolder) -> ArtifactStore:
+    url = storage_of(output)
+    return open_store(output, Storage(url) if url else None)
 
 
-def damages(output: Path, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """All that is missing or damaged in an output, every file read and compared with its checksum.
+def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
+    paths = [*output.store.corrupt_files()]
+    for group in (group for folder in output.all_sweep_folders() for group in folder.groups()):
+        paths += [*group.masks.corrupt_files(), *group.corrupt_ledgers]
+    yield from ((path, "set aside as damaged") for path in paths)
 
-    on_progress: called now and then with the files verified so far, and all there are.
+
+def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
+    yield from ((path, "a write that was interrupted") for path in output.hidden_files() if is_partial(path))
+
+
+def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
+    """All that is missing or damaged in an output. Every file is read and compared with its checksum.
+
+    on_progress: called with the number of files verified so far, and of all files.
     """
     found: list[Damage] = []
-    owners: dict[str, list[Sweep]] = {}
+    owners: dict[str, list[SweepRecord]] = {}
     trained: set[str] = set()
-    to_verify: list[tuple[ArtifactStore, str, tuple[Sweep, ...], bool]] = []
-    for folder in _sweep_folders(output):
+    checks: list[_Check] = []
+    for folder in output.all_sweep_folders():
         try:
-            sweep = sweep_at(folder)
+            record = read_record(folder)
         except InputError as error:
-            found.append(Damage(folder / "sweep.json", str(error).removeprefix(f"{folder / 'sweep.json'}: ")))
+            found.append(Damage(folder.sweep_file, str(error).removeprefix(f"{folder.sweep_file}: ")))
             continue
-        for group_id in _group_ids(sweep):
-            state = _verified_ledger(sweep, group_id, found)
+        for group in folder.groups():
+            state = _verified_ledger(record, group, found)
             for key in _needed(state):
-                owners.setdefault(key, []).append(sweep)
+                owners.setdefault(key, []).append(record)
             trained |= set(state.trained)
-            masks = sweep.masks(group_id)
-            live = _live_masks(state) if holder_of(sweep.path) is None else set()  # else they change meanwhile
-            to_verify += [(masks, key, (sweep,), key in live) for key in {*masks, *live}]
-    url = storage_of(output)
-    store = store_at(output, Storage(url) if url else None, None)
-    states = store.child("unfinished")
+            masks = record.masks(group.group_id)
+            live = _live_masks(state) if holder_of(folder.path) is None else set()  # a run deletes versions meanwhile
+            checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
+    store = _open_store(output)
     for key in {*store, *trained}:
-        again = tuple(owners.get(key, ())) if key in trained else ()
-        to_verify.append((store, key, again, key in trained))
-    to_verify += [(states, key, (), False) for key in states]
+        sweeps = tuple(owners.get(key, ())) if key in trained else ()
+        checks.append(_Check(store, key, sweeps, key in trained))
+    checks += [_Check(store.unfinished, key, (), False) for key in store.unfinished]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        verified = pool.map(lambda item: _damage(*item), to_verify)
-        for number, damage in enumerate(verified, start=1):
+        for number, damage in enumerate(pool.map(_damage, checks), start=1):
             if damage is not None:
                 found.append(damage)
-            on_progress(number, len(to_verify))
+            on_progress(number, len(checks))
     return sorted(found, key=lambda damage: damage.path)
 
 
-def _verified_ledger(sweep: Sweep, group_id: str, found: list[Damage]) -> GroupState:
-    """The state that a ledger tells, verified whole, or else its last copy; damage goes to `found`."""
-    path = sweep.ledger_path(group_id)
-    told = GroupState()
-    for file in (snapshot_path(path), path):
-        if file is not path and not file.exists():
+class _Check(NamedTuple):
+    """An artifact to verify. `sweeps`: those that make it again. `required`: it may not be missing."""
+
+    store: ArtifactStore
+    key: str
+    sweeps: tuple[SweepRecord, ...]
+    required: bool
+
+
+def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage]) -> GroupState:
+    """The state that a ledger gives, verified whole, or else its snapshot's. Damage is added to `found`."""
+    state = GroupState()
+    snapshot = snapshot_path(group.ledger)
+    for file in (snapshot, group.ledger):
+        if file is not group.ledger and not file.exists():
             continue
         try:
             with LedgerReader(file) as reader:
                 rows = reader.verify()
             if not rows:
                 raise CorruptError(f"{file}: missing, or has lost its rows")
-            told = GroupState().apply(rows)
+            state = GroupState().apply(rows)
         except SupSupError as error:
-            found.append(Damage(file, str(error).removeprefix(f"{file}: "), (sweep,)))
-    return told
+            found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))
+    return state
 
 
-def _damage(store: ArtifactStore, key: str, sweeps: tuple[Sweep, ...], required: bool) -> Damage | None:
-    """What is wrong with an artifact, if anything; one that is not required may be gone."""
+def _damage(check: _Check) -> Damage | None:
+    """The damage of an artifact, if there is any. One that is not required may be missing."""
+    store, key, sweeps, required = check
     path = store.path(key)
     try:
         store.verify(key)

@@ -42,7 +42,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
-    folder = sweep.path / "report"
+    folder = sweep.folder.report
     summary = tables.summary_table(points)
     final = tables.final_table(summary)
     tasks = tables.tasks_table(groups, states)
@@ -79,7 +79,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         search=Shown(*search_cells(trials)),
         figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
         tables=list(written),
-        environments=[state.plan["environment"] for state in states.values() if state.plan],
+        environments=[state.environment for state in states.values() if state.plan is not None],
         incomplete=incomplete,
         num_runs=len(completeness),
         made=_made(sweep, states),
@@ -168,7 +168,7 @@ _CAPTIONS = {
 def _made(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
     """When the report was made, and what the sweep has cost."""
     seconds = sum(sum(state.shard_seconds()) for state in states.values())
-    tests = sum(row.payload["seconds"] or 0 for state in states.values() for row in state.evaluated.values())
+    tests = sum(row.event.seconds or 0 for state in states.values() for row in state.evaluated.values())
     today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f"{sweep.sweep_id} · scale {sweep.config.scale} · {today} · "

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 import yaml
 
+from orchestrator.base.keys import canonical
+from orchestrator.base.plain_values import to_node
+from orchestrator.records.rows import LaunchEnvironment
 from orchestrator.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Page:
     search: Shown
     figures: Mapping[str, Figure]
     tables: Sequence[str]
-    environments: Sequence[Mapping[str, Any]]
+    environments: Sequence[LaunchEnvironment]
     incomplete: int
     num_runs: int
     made: str
@@ -52,7 +54,8 @@ def render(page: Page) -> str:
     source = resources.files("orchestrator.results.report").joinpath("page.html.j2").read_text()
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     config = {key: value for key, value in asdict(page.sweep.config).items() if value not in (None, {}, [])}
-    different = {json.dumps(environment, sort_keys=True): environment for environment in page.environments}
+    environments = [to_node(environment) for environment in page.environments]
+    different = {canonical(environment): environment for environment in environments}
     return template.render(
         title=page.sweep.config.name,
         sweep_id=page.sweep.sweep_id,

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from orchestrator.spec.strict_merge import Node
+from orchestrator.base.plain_values import Node
 from orchestrator.sweeps.training_groups import Group
 
 COLUMNS = [

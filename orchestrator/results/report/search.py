@@ -47,8 +47,8 @@ def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list
         for run in group.runs:
             points = {n: row for (run_id, n), row in state.points.items() if run_id == run.run_id}
             last = max(points, default=0)
-            accuracy = points[last].payload["metrics"]["accuracy"] if points else None
-            diverged = state.stopped is not None and DIVERGED in state.stopped.payload
+            accuracy = points[last].event.metrics["accuracy"] if points else None
+            diverged = state.stopped is not None and state.stopped.event.diverged is not None
             trials.append(Trial(run.varied, last, accuracy, DIVERGED if diverged else state.ended))
     return sorted(trials, key=lambda trial: (-trial.tasks, -(trial.accuracy or 0.0)))
 
@@ -85,7 +85,7 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
     for key, value in best.values.items():
         OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
     node: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    imports = [_named_by_path(entry, sweep.folder) for entry in node["imports"]]
+    imports = [_named_by_path(entry, sweep.imports_folder) for entry in node["imports"]]
     node |= {"name": f"{sweep.config.name}_best", "search": None, "scale": PAPER, "imports": imports}
     kept = {"name": node["name"], **_told(node, defaults())}
     head = f"# The best configuration that the search {sweep.sweep_id} found on the images it held out.\n"

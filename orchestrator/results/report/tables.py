@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.records.group_state import GroupState
+from orchestrator.results.text_table import align_with_rule
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group, Run
 from supsup_core.evaluation import point_metrics
@@ -38,7 +39,7 @@ _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "
 Cells = tuple[list[str], list[list[str]]]
 """A table for people: headings, and rows of text."""
 
-_RunRow = tuple[Run, dict[int, list[str]], GroupState]
+_RunRow = tuple[Run, Mapping[int, Sequence[str]], GroupState]
 
 
 def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunRow]:
@@ -47,7 +48,7 @@ def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
             complete = {n: state.points[run.run_id, n] for n in sorted(points) if (run.run_id, n) in state.points}
-            yield run, {n: row.payload["keys"] for n, row in complete.items()}, state
+            yield run, {n: row.event.keys for n, row in complete.items()}, state
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            for metric, value in state.points[run.run_id, n].payload["metrics"].items():
+            for metric, value in state.points[run.run_id, n].event.metrics.items():
                 low, high = _sampling_interval(metric, run, keys, state)
                 cells = (run.label, run.experiment.seed, n, metric, value, low, high)
                 rows.append(dict(zip(_POINT_COLUMNS, cells, strict=True)))
@@ -71,9 +72,9 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
     if metric not in ("accuracy_strict", "accuracy_labels_shared_strict"):
         return math.nan, math.nan
     wrong = metric == "accuracy_strict" and SCENARIOS[run.experiment.scenario.name].wrong_task_is_wrong
-    counts = [state.evaluated[key].payload["facts"]["results"]["strict"] for key in keys]
-    correct = sum(c["correct_and_right_task" if wrong else "correct"] for c in counts)
-    interval = wilson(correct, sum(c["images"] for c in counts))
+    counts = [state.evaluated[key].event.facts.results["strict"] for key in keys]
+    correct = sum(c.correct_and_right_task if wrong else c.correct for c in counts)
+    interval = wilson(correct, sum(c.images for c in counts))
     return interval.low, interval.high
 
 
@@ -149,15 +150,13 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
     rows = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            for task, found in state.tested(keys).items():
+            for task, found in state.results_of(keys).items():
                 row: dict[str, Any] = {"run": run.label, "seed": run.experiment.seed, "num_learned": n, "task": task}
                 for protocol, suffix in (("paper", ""), ("strict", "_strict")):
                     if protocol in found:
                         wrong = run.experiment.scenario.wrong_task_is_wrong
-                        row[f"accuracy{suffix}"] = point_metrics.task_accuracy(found, protocol, wrong)
-                        row[f"task_inference_accuracy{suffix}"] = (
-                            found[protocol]["right_task"] / found[protocol]["decisions"]
-                        )
+                        row[f"accuracy{suffix}"] = found[protocol].accuracy(wrong)
+                        row[f"task_inference_accuracy{suffix}"] = found[protocol].task_inference_accuracy
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -169,8 +168,8 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
         if not points or run.experiment.scenario.given_at_inference:
             continue
         n = max(points)
-        found = state.tested(points[n])
-        numbers = state.due[n]["numbers"] if n in state.due else None
+        found = state.results_of(points[n])
+        numbers = state.due[n].numbers if n in state.due else None
         which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
         for pair in point_metrics.confusion(found):
             mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: places to numbers
@@ -183,11 +182,11 @@ def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) ->
     task, at each run's last complete point. Empty where no rule goes by steps."""
     rows = []
     for run, points, state in _runs(groups, states):
-        tested = state.tested(points[max(points)]) if points else {}
+        tested = state.results_of(points[max(points)]) if points else {}
         rows += [
             {"run": run.label, "seed": run.experiment.seed, "task": task, "step": step, "distance": distance}
             for task, found in tested.items()
-            for step, distance in enumerate(found["paper"].get("distances", []))
+            for step, distance in enumerate(found["paper"].distances or ())
         ]
     return pd.DataFrame(rows, columns=["run", "seed", "task", "step", "distance"])
 
@@ -208,9 +207,10 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
         tally = AllocationTally()
         for row in states.get(group.group_id, GroupState()).decisions:
             before = tally.duplicates, tally.wrong_reuses
-            truth = "known" if row.payload["task"] in tally.owners.values() else "new"
-            tally.add(row.payload["task"], row.payload["mask"], row.payload["freed"])
-            cells = {name: row.payload[name] for name in _DECISION_COLUMNS if name in row.payload}
+            event = row.event
+            truth = "known" if event.task in tally.owners.values() else "new"
+            tally.add(event.task, event.mask, event.freed)
+            cells = {name: getattr(event, name) for name in _DECISION_COLUMNS if hasattr(event, name)}
             cells |= {"run": group.runs[0].label, "seed": group.experiment.seed, "truth": truth}
             cells |= {"duplicate": tally.duplicates > before[0], "wrong_reuse": tally.wrong_reuses > before[1]}
             cells["time"] = pd.Timestamp(row.time_ms, unit="ms", tz="UTC").isoformat(timespec="milliseconds")
@@ -222,7 +222,7 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """One row per NNs training group and task's worth of data: the books of allocation."""
     rows = [
-        {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.payload["metrics"]}
+        {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.event.metrics}
         for group in groups
         for n, row in sorted(states.get(group.group_id, GroupState()).met.items())
     ]
@@ -308,9 +308,4 @@ def _section(title: str, cells: Cells) -> list[str]:
 
 def to_text(cells: Cells) -> str:
     """A table for a terminal, aligned."""
-    headings, rows = cells
-    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
-    lines = []
-    for row in [headings, ["-" * width for width in widths], *rows]:
-        lines.append("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))
-    return "\n".join(lines)
+    return align_with_rule(*cells)

@@ -1,0 +1,82 @@
+"""Finding runs of an output folder by the words of their names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.records.group_state import GroupState
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import Sweep, open_record
+from orchestrator.sweeps.sweep_record import all_records
+from orchestrator.sweeps.training_groups import Group, Run
+from supsup_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run of a sweep, its training group, and the metrics of its evaluation points by tasks learned."""
+
+    sweep: Sweep
+    group: Group
+    run: Run
+    points: Mapping[int, Mapping[str, float]]
+
+    @property
+    def name(self) -> str:
+        """The names of its sweep and itself."""
+        return f"{self.sweep.sweep_id}: {self.run.name}"
+
+
+def all_runs(output: OutputFolder) -> list[FoundRun]:
+    """Every run of an output. Prints which sweeps are left out because they are damaged or cannot be planned."""
+    found = []
+    for record in all_records(output, lambda error: print(f"supsup: left out: {error}", file=sys.stderr)):
+        try:
+            sweep = open_record(record)
+            states = read_states(sweep.folder, sweep.planned)
+            groups = sweep.plan()
+        except InputError as error:
+            print(f"supsup: {record.sweep_id} is left out: {error}", file=sys.stderr)
+            continue
+        for group in groups:
+            state = states.get(group.group_id, GroupState())
+            for run in group.runs:
+                points = {n: row.event.metrics for (run_id, n), row in state.points.items() if run_id == run.run_id}
+                found.append(FoundRun(sweep, group, run, points))
+    if not found:
+        raise InputError(f"{output.path}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
+    return found
+
+
+def find_run(words: str, output: OutputFolder) -> FoundRun:
+    """The run of an output that some words name (see choose_run)."""
+    return choose_run(words, all_runs(output))
+
+
+def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
+    """The run that some words name: its full name, or the beginning of its id; else whole words of its name and the
+    beginning of its sweep's; else parts of words. InputError when nothing fits, or several runs do."""
+    parts = words.split()
+
+    def by_words(run: FoundRun) -> bool:
+        return all(part in run.run.name.split() or run.sweep.sweep_id.startswith(part) for part in parts)
+
+    def by_parts(run: FoundRun) -> bool:
+        return all(part in run.name for part in parts)
+
+    fitting: list[FoundRun] = []
+    for fits in (
+        lambda run: words in (run.name, run.run.name) or run.run.run_id.startswith(words),
+        by_words,
+        by_parts,
+    ):
+        fitting = fitting or [run for run in runs if fits(run)]
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = "several runs fit" if fitting else "no such run"
+    names = [f"{run.name!r} ({run.run.run_id})" for run in (fitting or runs)[:8]]
+    more = f" and {len(fitting or runs) - 8} more" if len(fitting or runs) > 8 else ""
+    raise InputError(f"{words!r}: {problem}; there are: {', '.join(names)}{more}")
