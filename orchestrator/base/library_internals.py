@@ -35,3 +35,13 @@ def ray_death_of(error: Any) -> RayDeath:
         node_lost=bool(error.preempted) or RAY_NODE_DIED in text,
         out_of_memory=RAY_KILLED_FOR_MEMORY in text,
     )
+
+
+def mlflow_monitor_is_alive(monitor: Any) -> bool:
+    """Whether an mlflow.system_metrics SystemMetricsMonitor still records.
+
+    MLflow 3.17 ends its thread for good when a server does not answer once, and says so nowhere but in the thread
+    itself, which it keeps as `_process`.
+    """
+    thread = monitor._process
+    return thread is not None and bool(thread.is_alive())

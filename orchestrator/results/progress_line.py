@@ -1,9 +1,10 @@
-"""The live display of a running sweep: one line that moves in a terminal, plain lines elsewhere."""
+"""The live display of a running sweep: a progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import final
 
 from orchestrator.base.wording import duration
 from orchestrator.results.status import SweepStatus
@@ -13,7 +14,7 @@ PLAIN_SECONDS = 5.0
 
 
 def line(status: SweepStatus) -> str:
-    """One line that says how far a sweep is."""
+    """How far a sweep is, in one line."""
     parts = [
         f"shards {status.shards_done}/{status.shards}",
         f"evaluations {status.evaluations_done}/{status.evaluations}",
@@ -30,7 +31,8 @@ def line(status: SweepStatus) -> str:
     return " · ".join(parts)
 
 
-class Progress:
+@final
+class ProgressLine:
     """Shows statuses on standard error. Use as a context manager."""
 
     def __init__(self) -> None:
@@ -38,7 +40,7 @@ class Progress:
         self._last_line = ""
         self._last_time = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         if self._terminal:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn

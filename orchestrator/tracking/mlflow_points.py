@@ -1,84 +1,106 @@
-"""What the rows of a ledger are as points of MLflow's runs: each with the time at which its row was written."""
+"""The rows of a ledger as metric points of MLflow's runs, each with the time at which its row was written."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple, final
 
-from orchestrator.records.ledger import Row
+from orchestrator.records.rows import AnyRow, PointCompleted, Row, SegmentDecided, ShardTrained, TasksMet
 from orchestrator.sweeps.training_groups import Group
 
-Point = tuple[str, int, float, int]
-"""A metric's name, step and value, and its Unix time in ms."""
+
+class MetricPoint(NamedTuple):
+    """A value of a metric. `time_ms`: Unix time."""
+
+    name: str
+    step: int
+    value: float
+    time_ms: int
 
 
-def training_points(group: Group, row: Row) -> list[Point]:
-    """A row as points: loss by batches seen by the group, the rest by task or, in NNs, by tasks' worth of data."""
-    if row.kind in ("decision", "met"):
-        return _stream_points(group, row)
-    if row.kind != "trained":
-        return []
-    facts, task = row.payload["facts"], row.payload["facts"]["task"]
+def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
+    """The points of a row in the run of its training group.
+
+    The steps of losses are batches that the group has seen. Those of the rest are tasks; in NNs, tasks' worth of data.
+    """
+    match row.event:
+        case ShardTrained() as event:
+            return _trained_points(group, event, row.time_ms)
+        case SegmentDecided() as event:
+            return _decision_points(group, event, row.time_ms)
+        case TasksMet() as event:
+            return _allocation_points(group, event, row.time_ms)
+        case _:
+            return []
+
+
+def _trained_points(group: Group, event: ShardTrained, time_ms: int) -> list[MetricPoint]:
+    facts, task = event.facts, event.facts.task
     first = task * group.experiment.training.num_batches
-    points = [("loss", first + batch, loss, row.time_ms) for batch, loss in zip(*facts["curve"], strict=True)]
-    if facts["accuracy"] is not None:
-        points.append(("task_accuracy", task, facts["accuracy"], row.time_ms))
-    if row.payload["seconds"]:
-        points.append(("task_seconds", task, row.payload["seconds"], row.time_ms))
-        points.append(("images_per_second", task, facts["num_images"] / row.payload["seconds"], row.time_ms))
+    points = [MetricPoint("loss", first + batch, loss, time_ms) for batch, loss in zip(*facts.curve, strict=True)]
+    if facts.accuracy is not None:
+        points.append(MetricPoint("task_accuracy", task, facts.accuracy, time_ms))
+    if event.seconds:
+        points.append(MetricPoint("task_seconds", task, event.seconds, time_ms))
+        points.append(MetricPoint("images_per_second", task, facts.num_images / event.seconds, time_ms))
     return points
 
 
-def _stream_points(group: Group, row: Row) -> list[Point]:
-    """A decision or the books of NNs as points."""
-    payload, experiment = row.payload, group.experiment
-    assert experiment.allocation is not None
-    if row.kind == "decision":
-        batches = (payload["ordinal"] + 1) * experiment.allocation.stream.segment_batches
-        return [] if payload["loss"] is None else [("loss", batches, payload["loss"], row.time_ms)]
-    n = payload["num_learned"]
-    points = [(name, n, value, row.time_ms) for name, value in payload["metrics"].items()]
-    points.append(("decision_latency", n, payload["latency"], row.time_ms))
-    if payload["seconds"]:
-        images = experiment.training.num_batches * experiment.training.batch_size
-        points.append(("task_seconds", n, payload["seconds"], row.time_ms))
-        points.append(("images_per_second", n, images / payload["seconds"], row.time_ms))
+def _decision_points(group: Group, event: SegmentDecided, time_ms: int) -> list[MetricPoint]:
+    allocation = group.experiment.allocation
+    assert allocation is not None
+    if event.loss is None:
+        return []
+    return [MetricPoint("loss", (event.ordinal + 1) * allocation.stream.segment_batches, event.loss, time_ms)]
+
+
+def _allocation_points(group: Group, event: TasksMet, time_ms: int) -> list[MetricPoint]:
+    n, training = event.num_learned, group.experiment.training
+    points = [MetricPoint(name, n, value, time_ms) for name, value in event.metrics.items()]
+    points.append(MetricPoint("decision_latency", n, event.latency, time_ms))
+    if event.seconds:
+        images = training.num_batches * training.batch_size
+        points.append(MetricPoint("task_seconds", n, event.seconds, time_ms))
+        points.append(MetricPoint("images_per_second", n, images / event.seconds, time_ms))
     return points
 
 
-class Means:
-    """The accuracy of each configuration of a sweep over its seeds: what the sweep's own run shows.
+@final
+class SeedMeans:
+    """The accuracy of each configuration of a sweep, averaged over its seeds: what the sweep's own run shows.
 
-    It is named `accuracy`, or `accuracy/` and the configuration where there are several, and comes once every seed has
-    come to a point.
+    The metric is `accuracy`, or `accuracy/CONFIGURATION` where there are several. A point exists once every seed has
+    reached it.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._seeds: dict[str, list[str]] = {}
         self._labels: dict[str, str] = {}
-        self._found: dict[tuple[str, int], dict[str, Row]] = {}
+        self._found: dict[tuple[str, int], dict[str, Row[PointCompleted]]] = {}
         for run in (run for group in groups for run in group.runs):
             self._seeds.setdefault(run.label, []).append(run.run_id)
             self._labels[run.run_id] = run.label
 
-    def add(self, row: Row) -> list[Point]:
-        """Take a `point` row; the mean that it completes, if it does."""
-        label, n = self._labels.get(row.payload["run_id"]), row.payload["num_learned"]
-        if label is None:  # of a run that is no longer asked for
+    def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
+        """Add an evaluation point of a run. Returns the mean that it completes, if it does."""
+        event = row.event
+        label, n = self._labels.get(event.run_id), event.num_learned
+        if label is None:  # of a run that the sweep does not ask for any more
             return []
         found = self._found.setdefault((label, n), {})
-        found[row.payload["run_id"]] = row
+        found[event.run_id] = row
         if len(found) < len(self._seeds[label]):
             return []
         rows = [found[run_id] for run_id in self._seeds[label]]
-        mean = fmean(row.payload["metrics"]["accuracy"] for row in rows)
-        return [(self._name(label), n, mean, max(row.time_ms for row in rows))]
+        mean = fmean(row.event.metrics["accuracy"] for row in rows)
+        return [MetricPoint(self._name(label), n, mean, max(row.time_ms for row in rows))]
 
     def _name(self, label: str) -> str:
-        return "accuracy" if len(self._seeds) == 1 else f"accuracy/{_plain(label)}"
+        return "accuracy" if len(self._seeds) == 1 else f"accuracy/{_metric_name(label)}"
 
 
-def _plain(text: str) -> str:
-    """Text as MLflow takes it in the name of a metric."""
+def _metric_name(text: str) -> str:
+    """Text as MLflow accepts it in the name of a metric."""
     return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]

@@ -1,4 +1,4 @@
-"""Watching a sweep from the side: a thread that reads the ledgers, shows progress and feeds MLflow."""
+"""Following a sweep while it runs: a thread that reads the ledgers, shows progress, and writes to MLflow."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, final
 
+from orchestrator.base.environment import Environment
+from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.wording import first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
-from orchestrator.results.event_log import tell
-from orchestrator.results.progress_line import Progress
+from orchestrator.records.rows import AnyRow
+from orchestrator.results.event_log import log_row
+from orchestrator.results.progress_line import ProgressLine
 from orchestrator.results.status import SweepStatus, sweep_status
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
-from orchestrator.tracking.mlflow_writer import Tracker
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.mlflow_writer import Tracker
 
 SECONDS = 1.0
-"""How often the ledgers are looked at."""
+"""How often the ledgers are read."""
 
 PATIENCE_SECONDS = 60.0
 """How long the end of a sweep waits for an MLflow server that does not answer."""
@@ -28,20 +33,37 @@ PATIENCE_SECONDS = 60.0
 log = logging.getLogger("supsup")
 
 
+@final
+class _FollowedLedger:
+    """A ledger that is read once: its state, and the rows that MLflow does not have yet."""
+
+    def __init__(self, folder: GroupFolder) -> None:
+        self.state = GroupState()
+        self.unwritten: list[AnyRow] = []
+        self._reader = LedgerReader(folder.ledger)
+
+    def read(self) -> list[AnyRow]:
+        """Read the rows that were added since the last call."""
+        rows = self._reader.rows(self.state.last.seq if self.state.last else 0)
+        self.state.apply(rows)
+        self.unwritten += rows
+        return rows
+
+
+@final
 class Monitor:
     """Follows the ledgers while a sweep runs. The only writer of the sweep's MLflow runs.
 
-    Trouble with MLflow does not stop the training: it is logged once, and what is owed is written
-    later, at the latest in `finish`, which raises if that fails too.
+    Trouble with MLflow does not stop the training. It is logged once, and what is missing is written later, at the
+    latest by `finish`, which raises if that fails too.
     """
 
-    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: dict[str, Any], progress: Progress) -> None:
+    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, progress: ProgressLine) -> None:
         self._sweep = sweep
         self._groups = groups
         self._environment = environment
         self._progress = progress
-        self._states = {group.group_id: GroupState() for group in groups}
-        self._readers = {group.group_id: LedgerReader(sweep.ledger_path(group.group_id)) for group in groups}
+        self._ledgers = {group.group_id: _FollowedLedger(sweep.folder.group(group.group_id)) for group in groups}
         self._planned = {group.group_id: group.size for group in groups}
         self._tracker: Tracker | None = None
         self._complained = False
@@ -51,62 +73,65 @@ class Monitor:
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow what happens from now on."""
+        """Begin to follow the ledgers."""
         self._thread.start()
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             try:
                 self.tick()
-            except Exception as error:  # noqa: BLE001 - told now, and raised by finish() if it lasts
+            except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it lasts
                 if not self._complained:
-                    log.warning("MLflow cannot be written for now, and will be later: %s", first_line(error))
+                    log.warning("MLflow cannot be written at present; what is missing follows: %s", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
-                    log.warning("MLflow can be written again, and has what it was owed")
+                    log.warning("MLflow can be written again, and is up to date")
                 self._complained = False
             self._stop.wait(SECONDS)
 
     def tick(self) -> None:
-        """Look once: show how far the sweep is, then write what MLflow is owed."""
+        """Look once: show how far the sweep is, then write what MLflow lacks."""
         self._progress.update(self.status())
-        self._write()
+        self._write().watch_machine()
 
-    def _write(self) -> None:
+    def _write(self) -> Tracker:
+        """Write to MLflow the rows that it lacks."""
         if self._tracker is None:
+            from orchestrator.tracking.mlflow_writer import Tracker  # MLflow loads in this thread, while Ray starts
+
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
-        self._tracker.project()
-        self._tracker.watch_machine()
+        rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}
+        self._tracker.project(rows)
+        for group_id, written in rows.items():
+            del self._ledgers[group_id].unwritten[: len(written)]
+        return self._tracker
 
     def status(self) -> SweepStatus:
         """The sweep's status as of now."""
         with self._reading:
             self._read()
-        return sweep_status(self._sweep, self._states, self._planned)
+        return sweep_status(self._sweep.folder, self.states, self._planned)
 
     def _read(self) -> None:
-        for group_id, state in self._states.items():
-            last = state.last.seq if state.last else 0
-            rows = self._readers[group_id].rows(last)
-            state.apply(rows)
-            for row in rows:
+        for group_id, ledger in self._ledgers.items():
+            for row in ledger.read():
                 if row.time_ms >= self._began_ms:
-                    tell(self._sweep.sweep_id, group_id, row)
+                    log_row(self._sweep.sweep_id, group_id, row)
 
     @property
     def states(self) -> dict[str, GroupState]:
         """The groups' states as last read."""
-        return self._states
+        return {group_id: ledger.state for group_id, ledger in self._ledgers.items()}
 
     def stop(self) -> None:
-        """Stop following."""
+        """Stop following the ledgers."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Write all that is owed, attach the files and end the MLflow runs; raises if that cannot be done.
+        """Write all that MLflow lacks, attach the files and end the MLflow runs; raises if that fails.
 
         A server that does not answer is waited for, a minute at most.
         """
@@ -115,9 +140,7 @@ class Monitor:
         while True:
             try:
                 self.status()
-                self._write()
-                assert self._tracker is not None, "_write() has made it"
-                conclude(self._tracker, self._groups, self._states, files)
+                conclude(self._write(), self._groups, self.states, files)
             except Exception as error:
                 if time.monotonic() > deadline:
                     raise
@@ -132,9 +155,9 @@ class Monitor:
 def conclude(
     tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState], files: Sequence[Path]
 ) -> None:
-    """Attach a sweep's report and, to each run, what it answered at its last point: task by task, and which masks were
-    chosen for which task. Then end the runs."""
-    from orchestrator.results.report import tables
+    """Attach a sweep's report, and to each run its tables: task by task, and which masks were chosen for which task at
+    its last evaluation point. Then end the runs."""
+    from orchestrator.results.report import tables  # pandas takes a second to load, in which a sweep could start
 
     tracker.attach(files, "report")
     found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}
@@ -143,6 +166,5 @@ def conclude(
             mine = table[(table["run"] == run.label) & (table["seed"] == run.experiment.seed)] if len(table) else table
             last = mine[mine["num_learned"] == mine["num_learned"].max()] if len(mine) else mine
             if len(last):
-                told = last.drop(columns=["run", "seed"])
-                tracker.log_table(run.run_id, name, told)
+                tracker.log_table(run.run_id, name, last.drop(columns=["run", "seed"]))
     tracker.finish({group_id: state.ended for group_id, state in states.items()})

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.tracking.mlflow_writer import artifact_folder, tracking_uri
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.tracking.mlflow_address import tracking_uri
 from supsup_core.errors import InputError
 
 MLFLOW_ENVIRONMENT = {
@@ -30,19 +31,20 @@ def refuse_taken(port: int) -> None:
             raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
 
 
-def serve(output: Path, port: int) -> int:
+def serve(output: OutputFolder, port: int) -> int:
     """Serve the MLflow pages of an output until interrupted; returns the exit code."""
-    if not (output / "mlflow" / "mlflow.db").exists():
-        raise InputError(f"{output}: no MLflow database here; run a sweep first, or set output=DIR")
+    if not output.mlflow.database.exists():
+        raise InputError(f"{output.path}: no MLflow database here; run a sweep first, or set output=DIR")
     refuse_taken(port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--uvicorn-opts", "--log-level warning",
-        "--backend-store-uri", tracking_uri(output), "--artifacts-destination", artifact_folder(output).as_uri(),
+        "--backend-store-uri", tracking_uri(output.mlflow),
+        "--artifacts-destination", output.mlflow.artifacts.as_uri(),
     ]  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    return until_interrupted(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output)
+    return until_interrupted(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output.path)
 
 
 def until_interrupted(command: list[str], environment: dict[str, str], folder: Path) -> int:

@@ -1,0 +1,57 @@
+"""One MLflow run, and the metric points that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, final
+
+from mlflow.entities import Metric
+
+from orchestrator.tracking.mlflow_points import MetricPoint
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_BATCH = 900
+"""Metrics in one log_batch; MLflow accepts at most 1000."""
+
+DESCRIBED = "supsup.described"
+"""The tag of a run whose params, config and dataset are all logged."""
+
+
+@final
+class MLflowRun:
+    """Adds the points to a run that it lacks, so that no crash or resume loses or doubles one."""
+
+    def __init__(self, client: MlflowClient, found: Any) -> None:
+        """found: the run as MLflow gave it. A metric's points are read before any is added."""
+        self.run_id: str = found.info.run_id
+        self.is_described = DESCRIBED in found.data.tags
+        self._client = client
+        self._unread = set(found.data.metrics)
+        self._written: dict[tuple[str, int], float] = {}
+
+    def log(self, points: Iterable[MetricPoint], *, correct: bool = False) -> None:
+        """Add the points that are not there yet, synchronously.
+
+        correct: add also those that are there with another value; MLflow shows what was added last.
+        """
+        missing: dict[tuple[str, int], Metric] = {}
+        for name, step, value, time_ms in points:
+            if name in self._unread:
+                self._read(name)
+            if (name, step) not in self._written or (correct and self._written[name, step] != value):
+                missing.setdefault((name, step), Metric(name, value, time_ms, step))
+        places = list(missing)
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            self._client.log_batch(self.run_id, metrics=[missing[place] for place in batch])
+            self._written |= {place: missing[place].value for place in batch}  # a batch that raised is still missing
+
+    def _read(self, name: str) -> None:
+        """Read the points of a metric that the run holds."""
+        history = self._client.get_metric_history(self.run_id, name)
+        self._written |= {
+            (name, point.step): point.value for point in sorted(history, key=lambda point: int(point.timestamp))
+        }
+        self._unread.remove(name)

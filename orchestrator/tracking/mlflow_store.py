@@ -1,0 +1,25 @@
+"""The MLflow store of an output."""
+
+from __future__ import annotations
+
+import time
+
+import mlflow
+
+from orchestrator.base.files import replace_durably
+from orchestrator.base.output_folder import MLflowFolder
+
+
+def create_database(folder: MLflowFolder) -> None:
+    """Create MLflow's database, if there is none: whole or not at all.
+
+    MLflow builds its tables in many steps and cannot continue in the middle: a database whose creation was killed would
+    be unusable for good. So it is built under another name, from the start each time.
+    """
+    if folder.database.exists():
+        return
+    for left in folder.partial_databases():
+        left.unlink()
+    partial = folder.partial_database(time.time_ns())
+    mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    replace_durably(partial, folder.database)
