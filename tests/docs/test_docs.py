@@ -1,4 +1,4 @@
-"""The documentation: it builds, no link in it is dead, and no key of a sweep file is missing from the guide."""
+"""The documentation builds without a dead link, and what it shows is true of the code."""
 
 from __future__ import annotations
 
@@ -16,36 +16,67 @@ from orchestrator.spec.search_space import Search
 from orchestrator.spec.sweep_config import Resources, SweepConfig
 
 TOP = Path(__file__).parents[2]
+DOCS = TOP / "docs"
 
 
-def test_the_pages_build_without_a_dead_link(tmp_path: Path) -> None:
+def blocks(page: Path, kinds: str) -> list[tuple[str, str]]:
+    """The fenced code blocks of a page whose language matches `kinds`, each as (language, text)."""
+    return re.findall(rf"^```({kinds})\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+def test_pages_build_without_dead_links(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert "Grubbs" in (tmp_path / "site" / "adr" / "0006-outliers-among-peers.html").read_text()
+    assert "supsup resume" in (tmp_path / "site" / "reference" / "cli.html").read_text()
+    assert "learn_together" in (tmp_path / "site" / "reference" / "api.html").read_text()
 
 
-def test_what_the_readme_links_to_is_there() -> None:
+def test_files_linked_from_the_readme_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)", (TOP / "README.md").read_text())
     assert links
     assert [link for link in links if "://" not in link and not (TOP / link).exists()] == []
 
 
-def test_the_guide_names_every_key() -> None:
-    guide = (TOP / "docs" / "guide.md").read_text()
+def test_every_decision_is_in_the_index() -> None:
+    index = (DOCS / "adr" / "index.md").read_text()
+    assert [path.name for path in sorted(DOCS.glob("adr/0*.md")) if f"({path.name})" not in index] == []
+
+
+def test_guide_names_every_key() -> None:
+    guide = (DOCS / "guide.md").read_text()
     keys = [field.name for config in (SweepConfig, Resources, Search) for field in dataclasses.fields(config)]
     assert [key for key in keys if not re.search(rf"[`.]{key}\b|^\s+{key}:|#.*`{key}`", guide, re.M)] == []
 
 
-def test_the_notebook_page_prints_what_it_says(
+@pytest.mark.parametrize("page", ["tutorial.md", "guide.md"])
+def test_sweep_files_on_pages_can_be_planned(page: str, supsup: Callable[..., Any], tmp_path: Path) -> None:
+    files = [(kind, text) for kind, text in blocks(DOCS / page, "yaml|python") if re.match(r"# \w+\.(yaml|py)", text)]
+    assert files
+    names = [text.split()[1].rstrip(",:") for _, text in files]
+    for name, (_, text) in zip(names, files, strict=True):
+        (tmp_path / name).write_text(text)
+    for name in names:
+        if name.endswith(".yaml"):
+            planned = supsup("plan", tmp_path / name)
+            assert planned.code == 0, planned.err
+
+
+def test_picture_of_the_packages_is_current() -> None:
+    command = [sys.executable, str(DOCS / "scripts" / "package_picture.py"), "--check"]
+    checked = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_notebook_page_prints_what_it_shows(
     supsup: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = supsup("sweep", TOP / "sweeps" / "quickstart.yaml", "scale=smoke", "--local")
-    assert found.code == 0, found.err
-    blocks = re.findall(r"^```(python|text)\n(.*?)^```", (TOP / "docs" / "notebooks.md").read_text(), re.M | re.S)
+    ran = supsup("sweep", TOP / "sweeps" / "quickstart.yaml", "scale=smoke", "--local")
+    assert ran.code == 0, ran.err
     names: dict[str, Any] = {}
     printed = ""
-    for kind, text in blocks:
+    for kind, text in blocks(DOCS / "notebooks.md", "python|text"):
         if kind == "text":
             assert [line.rstrip() for line in printed.splitlines()] == text.splitlines()
             continue
