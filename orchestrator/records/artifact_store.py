@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import safetensors
 from filelock import FileLock, Timeout
 
+from orchestrator.base import failpoints
 from orchestrator.base.files import write_atomically
 from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_format import KEY, Artifact, CorruptArtifactError, Header, decode, encode, verify
@@ -127,6 +128,7 @@ class ArtifactStore:
         """Write an artifact's bytes to the folder."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        failpoints.reach("writing_artifact", key)
         write_atomically(path, blob)
         if self._limit is None:
             return

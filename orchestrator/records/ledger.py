@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from orchestrator.base import failpoints
 from orchestrator.base.files import replace_durably, write_atomically
 from orchestrator.records.ledger_file import (
     DAMAGE,
@@ -103,6 +104,7 @@ class LedgerWriter:
                     attached = (number, entry.attachment, zlib.crc32(entry.attachment))
                     self._db.execute("INSERT INTO attachments VALUES (?, ?, ?)", attached)
                 rows.append(Row(number, now, entry.event))
+            failpoints.reach("in_commit")
             self._db.execute("COMMIT")
         except BaseException as error:
             if self._db.in_transaction:
