@@ -8,7 +8,8 @@ from typing import Any, final
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from orchestrator.spec.search_space import ACCURACY, TASKS, Search
+from orchestrator.execution.tune_trial import ACCURACY, TASKS
+from orchestrator.spec.search_space import Search
 
 
 @final

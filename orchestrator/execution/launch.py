@@ -161,14 +161,14 @@ def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str
 def _load_ahead() -> None:
     """Load what is needed once Ray is there, while Ray starts in processes of its own and this one waits."""
     with contextlib.suppress(Exception):  # run_on_ray() meets the same error, and raises it
-        importlib.import_module("orchestrator.execution.ray_actors")
+        importlib.import_module("orchestrator.execution.tune_trial")
 
 
 def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> ResultGrid:
     """Have Ray Tune run the trials."""
     from ray import tune
 
-    from orchestrator.execution.ray_actors import drive_trial
+    from orchestrator.execution.tune_trial import drive_trial
 
     worker = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device == "cuda":
@@ -215,7 +215,7 @@ def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
 
 def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
     """Raise what a trial reported or raised, if any did."""
-    from orchestrator.execution.ray_actors import ERROR
+    from orchestrator.execution.tune_trial import ERROR
 
     for result in results:
         error = (result.metrics or {}).get(ERROR)

@@ -1,27 +1,20 @@
-"""Ray actors around workers, the pool that talks to them, and the Ray Tune trial that drives a training group."""
+"""Ray actors around workers, and the pool that talks to them. Loads no Ray Tune: workers do without it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import ray
-from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from orchestrator.base.library_internals import ray_death_of
-from orchestrator.coordination.control_files import Requests
-from orchestrator.coordination.coordinator import Coordinator, Progress
 from orchestrator.coordination.messages import Failed, Job, Lost, Reply
 from orchestrator.coordination.settings import GroupSettings
-from orchestrator.execution.drive import drive
-from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
-from orchestrator.spec.search_space import ACCURACY, TASKS
-from supsup_core.errors import SupSupError
 
 if TYPE_CHECKING:  # torch is loaded in the workers alone
     from orchestrator.execution.worker import Worker
@@ -31,9 +24,6 @@ START_SECONDS = 30.0
 
 REPLY_SECONDS = 120.0
 """How long fetching a reply that is ready may take."""
-
-ERROR = "supsup_error"
-"""The metric under which a trial reports an error that retrying would not mend."""
 
 
 class WorkerActor:
@@ -159,54 +149,3 @@ class ActorPool(WorkerPool):
         ray.kill(self._actors[worker])
         self._restart(worker)
         return WorkerReply(worker, lost)
-
-
-def drive_trial(
-    config: Mapping[str, str], settings: Mapping[str, GroupSettings], resources: Mapping[str, float]
-) -> None:
-    """A Ray Tune trial: run the group that `config` names, with workers of `resources` each.
-
-    The coordinator is in this process. When the process dies, Tune starts the trial again, which reads its state from
-    the ledger. An error that starting again would not mend is reported as a metric, since Tune retries what is raised.
-    """
-    mine = settings[config["group"]]
-    try:
-        _drive_group(open_coordinator(mine), mine, resources)
-    except SupSupError as error:
-        tune.report({ERROR: error})
-
-
-def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: Mapping[str, float]) -> None:
-    requests = Requests.from_files(settings.folder)
-    if not settings.is_trial:
-        drive(coordinator, ActorPool(settings, resources), _report_progress, requests)
-        return
-    report = _judgement_reporter(coordinator)
-    report()  # what earlier launches found comes first: the other trials are judged by it
-    if coordinator.finished():
-        coordinator.end()
-        return
-    drive(coordinator, ActorPool(settings, resources), lambda progress: report(), requests, every=0)
-
-
-def _report_progress(progress: Progress) -> None:
-    tune.report(
-        {
-            "shards_done": progress.shards_done,
-            "evaluations_done": progress.evaluations_done,
-            "accuracy": progress.accuracy,
-        }
-    )
-
-
-def _judgement_reporter(coordinator: Coordinator) -> Callable[[], None]:
-    """A function that reports each evaluation point of a search's trial to the scheduler, once."""
-    reported = 0
-
-    def report() -> None:
-        nonlocal reported
-        for tasks, accuracy in coordinator.judged()[reported:]:
-            tune.report({TASKS: tasks, ACCURACY: accuracy})
-            reported += 1
-
-    return report

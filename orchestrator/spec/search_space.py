@@ -1,39 +1,39 @@
-"""What a search tries: configurations drawn from a space, or all of it, and when it judges them."""
+"""The configurations that a search tries, and the numbers of tasks after which it compares them."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from orchestrator.spec.strict_merge import Node
+from orchestrator.base.plain_values import Node
 from supsup_core import seeding
 from supsup_core.errors import InputError
 
 SEARCHABLE = ("net", "method", "training", "stream", "allocation")
-"""Sections of an experiment that may be searched: what is learned, and how. Others would change the problem."""
-
-TASKS, ACCURACY = "tasks", "accuracy"
-"""What a trial reports: after how many tasks it was judged, and the average validation accuracy."""
+"""Sections of an experiment that may be searched: they say how to learn. The others say which problem to learn, and
+accuracies of different problems cannot be compared."""
 
 _DIGITS = 3
-"""Significant digits of a number that is drawn: a config that people read."""
+"""Significant digits of a drawn number, so that people can read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A sweep that looks for the best configuration, judged on training images that are held out.
+    """A search for the best configuration. It is compared on training images that are held out; trials never see test
+    images.
 
-    `space` maps dotted keys to a list of choices, or to {low: …, high: …, log: true|false}. `num_trials`
-    configurations are drawn from it by `seed`, each different; without it every combination of the lists is tried.
-    `held_out`: the share of the training images that judges; test images are never seen. A trial is judged after
-    `grace_tasks` tasks, and again each time it has learned `reduction` times as many; there it is stopped unless it is
-    among the best 1/`reduction` of those that were judged after as many (ASHA, Li et al. 2020).
+    space: dotted key to a list of choices, or to a range {low: …, high: …, log: true|false}. num_trials: how many
+    different configurations to draw from the space; None tries every combination of the choices. seed: determines the
+    draws. held_out: the share of the training images that trials are evaluated on. grace_tasks, reduction: a trial is
+    evaluated after grace_tasks tasks, and again each time it has learned `reduction` times as many. It is stopped
+    there unless it is among the best 1/`reduction` of the trials that were evaluated after as many tasks (ASHA, Li et
+    al. 2020).
+
+    InputError when a value is out of its range.
     """
 
-    space: dict[str, Any]
+    space: Node
     num_trials: int | None = None
     seed: int = 0
     held_out: float = 0.1
@@ -45,10 +45,10 @@ class Search:
             raise InputError("space: empty; name at least one key to search, such as training.learning_rate")
         for key, values in self.space.items():
             if key.split(".")[0] not in SEARCHABLE:
-                raise InputError(f"space.{key}: not searched; keys start with one of: {', '.join(SEARCHABLE)}")
+                raise InputError(f"space.{key}: cannot be searched; keys start with one of: {', '.join(SEARCHABLE)}")
             _check_axis(key, values)
-        if self.num_trials is None and (ranges := [key for key in self.space if isinstance(self.space[key], Mapping)]):
-            raise InputError(f"num_trials: missing; space.{ranges[0]} is a range, of which so many values are drawn")
+        if self.num_trials is None and (ranges := [key for key in self.space if isinstance(self.space[key], dict)]):
+            raise InputError(f"num_trials: missing; space.{ranges[0]} is a range; set how many configurations to draw")
         for name, least in (("num_trials", 2), ("grace_tasks", 1), ("reduction", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -57,16 +57,17 @@ class Search:
             raise InputError(f"held_out: a share of the training images between 0 and 1, not {self.held_out}")
 
     def rungs(self, num_tasks: int) -> list[int]:
-        """After how many tasks a trial is judged, ascending; the last is `num_tasks`, where none is stopped."""
+        """The numbers of tasks after which a trial is evaluated, ascending. No trial is stopped at the last,
+        `num_tasks`."""
         rungs = itertools.takewhile(
             lambda n: n < num_tasks, (self.grace_tasks * self.reduction**power for power in itertools.count())
         )
         return [*rungs, num_tasks]
 
     def trials(self) -> list[Node]:
-        """The configurations to try, as values of the space's keys; the same for the same search.
+        """The configurations to try, as values of the space's keys. They depend on the fields of the search alone.
 
-        InputError when the space has fewer than `num_trials`.
+        InputError when the space seems to have fewer than `num_trials` configurations.
         """
         if self.num_trials is None:
             return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
@@ -78,35 +79,33 @@ class Search:
             if len(found) == self.num_trials:
                 return found
         raise InputError(
-            f"num_trials: {self.num_trials} different ones were asked for, and the space has about {len(found)}; "
-            "ask for fewer, or widen it"
+            f"num_trials: {self.num_trials} different configurations are wanted, and the space has about {len(found)}; "
+            "set it lower, or widen the space"
         )
 
-    def _draw(self, key: str, values: Any, number: int) -> Any:
+    def _draw(self, key: str, values: object, number: int) -> object:
+        """The value of a key in draw `number`."""
         child = seeding.child_seed(self.seed, f"search/{key}", number)
         unit = (int(seeding.raw_bits(child, 1)[0]) >> 11) * 2.0**-53
-        if not isinstance(values, Mapping):
+        if isinstance(values, list):
             return values[int(unit * len(values))]
-        low, high = values["low"], values["high"]
+        assert isinstance(values, dict)
+        low, high, log = values["low"], values["high"], values.get("log", False)
         if isinstance(low, int) and isinstance(high, int):
-            return _between(low, high + 1, values.get("log", False), unit)
-        drawn = float(f"{_scaled(low, high, values.get('log', False), unit):.{_DIGITS}g}")
+            return min(int(_interpolate(low, high + 1, log, unit)), high)
+        drawn = float(f"{_interpolate(low, high, log, unit):.{_DIGITS}g}")
         return min(max(drawn, low), high)
 
 
-def _between(low: int, end: int, log: bool, unit: float) -> int:
-    return min(int(_scaled(low, end, log, unit)), end - 1)
-
-
-def _scaled(low: float, high: float, log: bool, unit: float) -> float:
-    """From low, at unit 0, to high, at 1: by equal steps, or by equal factors."""
+def _interpolate(low: float, high: float, log: bool, unit: float) -> float:
+    """The number at `unit`, in [0, 1), between low and high: linear, or geometric where `log` is true."""
     return float(low * (high / low) ** unit if log else low + (high - low) * unit)
 
 
-def _check_axis(key: str, values: Any) -> None:
-    """InputError unless values are a list of choices or a range."""
-    if isinstance(values, Mapping):
-        if unknown := sorted(set(values) - {"low", "high", "log"}):
+def _check_axis(key: str, values: object) -> None:
+    """InputError unless the values of a key are a list of choices or a range."""
+    if isinstance(values, dict):
+        if unknown := sorted(set(map(str, values)) - {"low", "high", "log"}):
             raise InputError(f"space.{key}.{unknown[0]}: unknown key; a range has low, high and log")
         for name in ("low", "high"):
             value = values.get(name)
