@@ -29,7 +29,7 @@ from bench.waiting import serve
 from orchestrator.base import environment
 from orchestrator.execution.drive import CoordinatorLike, WorkerPool, drive, open_coordinator
 from orchestrator.execution.launch import settings_of
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 
 PROCESSES = 4
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
-from orchestrator.sweeps.lookup import find_sweep
+from orchestrator.sweeps.sweep import find_sweep
 
 LAST = 100
 """Decisions whose latency is told: the last, with the most masks."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.results.loaded_run import LoadedRun, load_run
-from orchestrator.sweeps.lookup import find_sweep
+from orchestrator.sweeps.sweep import find_sweep
 from supsup_core import seeding
 from supsup_core.evaluation.confidence import Confidence, confidence
 

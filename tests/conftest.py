@@ -17,8 +17,8 @@ import pytest
 import torch
 import yaml
 
-from orchestrator.cli import main
-from orchestrator.tracking import mlflow_writer
+from orchestrator.base.output_folder import MLflowFolder, OutputFolder
+from orchestrator.tracking import mlflow_store, mlflow_writer
 from supsup_core.datasets import Dataset
 from supsup_core.methods import Problem
 from supsup_core.nets import NETS
@@ -37,7 +37,7 @@ Launch = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The real data. Where SUPSUP_DATA promises it, its absence is a failure; elsewhere a skip."""
+    """The folder of the real data. The test is skipped where SUPSUP_DATA is not set."""
     named = os.environ.get("SUPSUP_DATA")
     if named is None:
         pytest.skip("SUPSUP_DATA is not set; it names the folder that holds mnist/")
@@ -48,7 +48,7 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One place for what matplotlib remembers of fonts: in each test's own home it would look for them again."""
+    """One font cache of matplotlib for all tests: it would build another in each test's own home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp().parent / "matplotlib"))
         yield
@@ -113,18 +113,15 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 @pytest.fixture(scope="session")
 def give_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Put MLflow's database, which takes seconds to build, into an output that has none."""
-    built = tmp_path_factory.mktemp("built")
-    (built / "mlflow").mkdir()
-    import mlflow
-
-    mlflow_writer.create_database(mlflow, built)
+    """Copy an MLflow database, which takes seconds to build, into an output that has none."""
+    built = MLflowFolder(tmp_path_factory.mktemp("built"))
+    mlflow_store.create_database(built)
 
     def give(output: Path) -> None:
-        path = output / "mlflow" / "mlflow.db"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(built / "mlflow" / "mlflow.db", path)
+        folder = OutputFolder(output).mlflow
+        if not folder.database.exists():
+            folder.path.mkdir(parents=True, exist_ok=True)
+            shutil.copy(built.database, folder.database)
 
     return give
 
@@ -137,8 +134,10 @@ def supsup(
     give_database: Callable[[Path], None],
 ) -> Iterator[Callable[..., Result]]:
     """Run a supsup command in this process, in tmp_path, with a home of its own."""
+    from orchestrator.cli import main
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mlflow_writer, "create_database", lambda mlflow, output: give_database(output))
+    monkeypatch.setattr(mlflow_writer, "create_database", lambda folder: give_database(folder.path.parent))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -12,7 +12,7 @@ from orchestrator.tracking.mlflow_points import MetricPoint
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_BATCH = 900
+BATCH_SIZE = 900
 """Metrics in one log_batch; MLflow accepts at most 1000."""
 
 DESCRIBED = "supsup.described"
@@ -43,8 +43,8 @@ class MLflowRun:
             if (name, step) not in self._written or (correct and self._written[name, step] != value):
                 missing.setdefault((name, step), Metric(name, value, time_ms, step))
         places = list(missing)
-        for start in range(0, len(places), _BATCH):
-            batch = places[start : start + _BATCH]
+        for start in range(0, len(places), BATCH_SIZE):
+            batch = places[start : start + BATCH_SIZE]
             self._client.log_batch(self.run_id, metrics=[missing[place] for place in batch])
             self._written |= {place: missing[place].value for place in batch}  # a batch that raised is still missing
 

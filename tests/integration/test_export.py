@@ -18,7 +18,7 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.exported_run import ExportedRun, export_run
 from orchestrator.results.loaded_run import load_run
-from orchestrator.sweeps.lookup import find_sweep
+from orchestrator.sweeps.sweep import find_sweep
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.protocol import order_of_test_images
 
@@ -109,9 +109,9 @@ class Narrow(MLP):
 EXPORTS = """
 import sys
 from pathlib import Path
-from orchestrator.exporting import ExportedRun, export_run
-from orchestrator.loading import load_run
-from orchestrator.sweep import find_sweep
+from orchestrator.results.exported_run import ExportedRun, export_run
+from orchestrator.results.loaded_run import load_run
+from orchestrator.sweeps.sweep import find_sweep
 sweep = find_sweep(Path(sys.argv[1]), None)
 (group,) = sweep.plan()
 export_run(sweep, load_run(sweep, group, group.runs[0]), Path(sys.argv[2]))
@@ -121,7 +121,7 @@ ExportedRun(Path(sys.argv[2]))  # beside the module that it was made from
 LOADS = """
 import sys
 from pathlib import Path
-from orchestrator.exporting import ExportedRun
+from orchestrator.results.exported_run import ExportedRun
 print(type(ExportedRun(Path(sys.argv[1])).experiment.net).__name__)
 """
 

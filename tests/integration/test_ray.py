@@ -160,7 +160,7 @@ LATE = """
 import sys, threading, time
 from pathlib import Path
 import ray
-from orchestrator import actors
+from orchestrator.execution import ray_actors as actors
 
 class Worker:
     def __init__(self, settings):

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.sweeps.lookup import find_sweep, read_states
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import find_sweep
 from tests.outputs import wait_for
 
 Call = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.spec.sweep_config import scales_of
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 

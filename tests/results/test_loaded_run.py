@@ -13,7 +13,7 @@ from orchestrator.records.artifact_store import CorruptArtifactError
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.loaded_run import LoadedRun, load_run
-from orchestrator.sweeps.lookup import find_sweep
+from orchestrator.sweeps.sweep import find_sweep
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError

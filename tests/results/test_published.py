@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.results.report.published import curves, published_table, verdict
 from orchestrator.results.report.tables import published_cells, to_markdown
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 
 H = "SupSup, H GNu one_shot entropy"
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -21,7 +21,7 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.spec.experiment import build_experiment
 from orchestrator.spec.sweep_config import Resources
 from orchestrator.sweeps.cost_estimate import estimate_group
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 from orchestrator.sweeps.training_groups import Run, make_plan, shard_keys, share_workers
 
 NODE: dict[str, Any] = {

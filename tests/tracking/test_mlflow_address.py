@@ -1,0 +1,39 @@
+"""Where MLflow keeps a sweep's runs, and what a user reads when it cannot be written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
+from supsup_core.errors import InputError, SupSupError
+
+
+def test_a_sweep_is_written_to_the_server_it_names_or_to_its_own_output(empty: Sweep) -> None:
+    assert tracking_uri_of(empty) == f"sqlite:///{empty.output.path}/mlflow/mlflow.db"
+    served = replace(empty, config=replace(empty.config, tracking="http://127.0.0.1:5000"))
+    assert tracking_uri_of(served) == "http://127.0.0.1:5000"
+
+
+def test_an_error_of_mlflow_names_the_command_that_writes_what_is_missing(empty: Sweep) -> None:
+    with pytest.raises(SupSupError, match=rf"\(no route\).*`supsup report {empty.sweep_id} output=runs`"):
+        with explained(empty):
+            raise OSError("no route\nand a second line")
+
+
+def test_an_error_of_this_program_is_passed_on(empty: Sweep) -> None:
+    error = InputError("seeds: none")
+    with pytest.raises(InputError) as found, explained(empty):
+        raise error
+    assert found.value is error
+
+
+def test_asking_for_an_address_does_not_load_mlflow() -> None:
+    """MLflow takes seconds to load."""
+    code = "import sys, orchestrator.tracking.mlflow_address; print('mlflow' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

@@ -1,0 +1,44 @@
+"""The MLflow database of an output is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.output_folder import MLflowFolder
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.tracking.mlflow_store import create_database
+from tests.tracking.projection import points, project, run_sweep, track
+
+
+def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
+    empty: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot continue with tables that are half made."""
+    run_sweep(empty)
+    folder = empty.output.mlflow
+
+    def half_made(self: object, **_: object) -> None:
+        folder.partial_database(1).write_bytes(b"half made")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.MlflowClient.search_experiments", half_made)
+        with pytest.raises(KeyboardInterrupt):
+            track(empty)
+    assert not folder.database.exists()
+    project(empty)
+    assert points(empty)
+    assert not list(folder.partial_databases())
+
+
+def test_a_database_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    folder = MLflowFolder(tmp_path)
+    with contextlib.closing(sqlite3.connect(folder.database)) as db:
+        db.execute("CREATE TABLE mine (value)")
+    before = folder.database.read_bytes()
+    create_database(folder)
+    assert folder.database.read_bytes() == before
