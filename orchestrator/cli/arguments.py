@@ -1,56 +1,156 @@
-"""Options and arguments that several verbs of the command line share."""
+"""The arguments and options that several verbs share, and the bare words of a command line.
+
+Bare words are names (of a sweep, a run, a job), options such as `output=DIR`, and overrides (`key=value`), in any
+order. `words` parses them for every verb.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
+from orchestrator.base.output_folder import OutputFolder, SweepFolder
+from orchestrator.base.wording import in_shell
+
+SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
-LOCAL = click.option("--local", is_flag=True, help="One process, one worker, no Ray.")
-ADDRESS = click.option(
-    "--address", envvar="RAY_ADDRESS", metavar="HOST:PORT",
-    help="Run on the Ray cluster there (default: RAY_ADDRESS, else a Ray of its own on this machine).",
-)  # fmt: skip
 WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Workers per training group, at most (resources.num_workers).",
-)
+    "--workers", type=click.IntRange(min=1), metavar="N",
+    help="The most workers per training group (default: resources.num_workers of the sweep).",
+)  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+PORT = click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The port on 127.0.0.1."
+)
+JOB_ADDRESS = click.option(
+    "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL",
+    help="The dashboard of a cluster's head, for a job there (default: RAY_API_SERVER_ADDRESS, else a sweep here).",
+)  # fmt: skip
 
 
-def split(arguments: Sequence[str], known: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
-    """At most one bare word, and key=value pairs with known keys."""
-    words, options = [], {}
-    for item in arguments:
-        key, equals, value = item.partition("=")
-        if not equals:
-            words.append(item)
-        elif key in known:
-            options[key] = value
-        else:
-            raise click.UsageError(f"{key}: not an option here; there are: {', '.join(f'{k}=…' for k in known)}")
-    if len(words) > 1:
-        raise click.UsageError(f"one sweep at a time, not {', '.join(words)}")
-    return (words[0] if words else None), options
+def tasks_option(help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The option `--task N`, which may be repeated."""
+    return click.option("--task", "tasks", type=click.IntRange(min=0), multiple=True, metavar="N", help=help)
 
 
-def cluster_of(local: bool, address: str | None) -> str | None:
-    """Where to run: in this process (None), on a Ray of its own (`local`), or on the cluster at an address."""
-    return None if local else address or "local"
+def cluster_options(function: Callable[..., int]) -> Callable[..., int]:
+    """The options `--local` and `--address`. `function` gets `cluster`: None for this process, `local` for a Ray that
+    is started on this machine, or the address of a cluster."""
+
+    @click.option("--local", is_flag=True, help="Run in this process, with one worker and without Ray.")
+    @click.option(
+        "--address", envvar="RAY_ADDRESS", metavar="HOST:PORT",
+        help="Run on the Ray cluster there (default: RAY_ADDRESS, else a Ray that is started on this machine).",
+    )  # fmt: skip
+    @functools.wraps(function)
+    def with_cluster(local: bool, address: str | None, **others: Any) -> int:
+        return function(cluster=None if local else address or "local", **others)
+
+    return with_cluster
 
 
-def output_of(options: dict[str, str]) -> Path:
-    """The output folder that `output=` names; without it, runs."""
-    return Path(options.get("output", "runs")).expanduser().absolute()
+@dataclass(frozen=True)
+class Words:
+    """The bare words of a command line. `output`: `runs` in the working directory where none is given."""
+
+    names: tuple[str, ...]
+    overrides: tuple[str, ...]
+    output: OutputFolder
+    data: Path | None
+    storage: str | None
+
+    @property
+    def name(self) -> str | None:
+        """The only name, if there is one."""
+        return self.names[0] if self.names else None
+
+    @property
+    def job(self) -> str:
+        """The name of a submitted job. UsageError where there is none."""
+        if self.name is None:
+            raise click.UsageError("JOB is missing: give the name of a submitted job, or its beginning")
+        return self.name
 
 
-def output_alone(arguments: Sequence[str]) -> Path:
-    """The output folder, where nothing else may be said."""
-    unwanted, options = split(arguments, ("output",))
-    if unwanted is not None:
-        raise click.UsageError(f"{unwanted!r} is not output=DIR")
-    return output_of(options)
+class WordsArgument(click.Argument):
+    """The bare words of one verb, parsed into `Words` (see `words`)."""
+
+    def __init__(
+        self,
+        *args: Any,
+        options: Sequence[str],
+        noun: str,
+        least: int,
+        most: int | None,
+        has_overrides: bool,
+        **kw: Any,
+    ) -> None:
+        super().__init__(*args, nargs=-1, callback=self._parse, **kw)
+        self.options = options
+        self.noun = noun
+        self.least = least
+        self.has_overrides = has_overrides
+        self._most = most
+
+    def _parse(self, ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Words:
+        given: dict[str, str] = {}
+        names, overrides = [], []
+        for word in values:
+            key, equals, value = word.partition("=")
+            if equals and key in self.options:
+                given[key] = value
+            elif not equals or self.noun == "run":  # the names of runs contain `seed=0`
+                names.append(word)
+            elif self.has_overrides:
+                overrides.append(word)
+            else:
+                raise click.UsageError(f"{key}: not an option here; there are: {self._known()}")
+        self._check_count(names)
+        data = Path(given["data"]).expanduser().absolute() if "data" in given else None
+        output = OutputFolder(Path(given.get("output", "runs")).expanduser().absolute())
+        return Words(tuple(names), tuple(overrides), output, data, given.get("storage"))
+
+    def _check_count(self, names: Sequence[str]) -> None:
+        """UsageError for too few names, or too many."""
+        if len(names) < self.least:
+            kind = "its name, or words of it" if self.noun == "run" else "its name, or the beginning of it"
+            needed = "is missing: give" if self.least == 1 else f"is needed {self.least} times: give for each"
+            raise click.UsageError(f"{self.noun.upper()} {needed} {kind}")
+        if self._most is None or len(names) <= self._most:
+            return
+        if not self._most:
+            raise click.UsageError(f"{names[0]!r} is not an option; there are: {self._known()}")
+        quoted = f"; quote the words of its name: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
+        raise click.UsageError(f"one {self.noun} at a time, not {len(names)}: {', '.join(names)}{quoted}")
+
+    def _known(self) -> str:
+        return ", ".join(f"{key}=…" for key in self.options)
+
+
+def words(
+    metavar: str, *options: str, noun: str = "sweep", least: int = 0, most: int | None = 1, has_overrides: bool = False
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Declare the bare words of a verb, which gets them as `words`.
+
+    metavar: how `--help` shows them. options: the keys that are allowed of `output`, `data` and `storage`. noun: what
+    the names name. least, most: how many names there may be; None: any number. has_overrides: whether other key=value
+    words are overrides.
+    """
+    return click.argument(
+        "words", cls=WordsArgument, metavar=metavar, options=options, noun=noun, least=least, most=most,
+        has_overrides=has_overrides,
+    )  # fmt: skip
+
+
+def run_command(verb: str, folder: SweepFolder, run: str, tasks: Sequence[int] = ()) -> str:
+    """The command on a run of a sweep, or on some of its tasks, as it can be pasted into a shell here."""
+    named = shlex.quote(f"{folder.sweep_id} {run}")
+    return " ".join(
+        ["supsup", verb, named, *(f"--task {task}" for task in tasks), f"output={in_shell(folder.output.path)}"]
+    )

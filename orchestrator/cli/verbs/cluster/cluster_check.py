@@ -1,37 +1,51 @@
-"""Verbs about Ray clusters."""
+"""`supsup cluster check`."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from orchestrator.base.wording import as_typed
+from orchestrator.cli.arguments import OVERRIDES
+from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
-from orchestrator.sweeps.lookup import open_sweep
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep, open_sweep
 from orchestrator.sweeps.training_groups import share_workers
 
-SOUND, UNSOUND = 0, 2
+
+@click.group()
+def cluster() -> None:
+    """Check the file that `ray up` starts a Ray cluster from."""
 
 
-def check(file: Path, sweep_file: Path | None, overrides: Sequence[str]) -> int:
-    """Print what a cluster's file stands for, all that is wrong with it, and whether a sweep has room there."""
+@cluster.command(epilog="Example: supsup cluster check ray_cluster.yaml sweeps/fig04_split_imagenet.yaml")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("sweep_file", metavar="[SWEEP_FILE]", type=click.Path(path_type=Path), required=False)
+@OVERRIDES
+def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> int:
+    """Check the file of a cluster, and whether a sweep fits there.
+
+    Needs no connection. FILE is checked for what Ray would refuse, for keys that the cloud would refuse, for secrets,
+    for open ports, and for spot machines without others. With SWEEP_FILE, also checks that the cluster has room for the
+    workers of a training group.
+    """
     found = read_cluster_file(file)
     sweep = open_sweep(sweep_file, overrides) if sweep_file is not None else None
     for kind in found.node_types:
-        print(f"  {_described(kind)}")
-    problems = [*found.problems, *([] if sweep is None or not found.node_types else _room(found, sweep))]
+        print(f"  {_describe(kind)}")
+    problems = [*found.problems, *([] if sweep is None or not found.node_types else _check_room(found, sweep))]
     for problem in problems:
         print(f"{as_typed(file)}: {problem}", file=sys.stderr)
     if problems:
-        return UNSOUND
+        return ExitCode.BAD_INPUT
     print(f"{as_typed(file)}: sound; at most {found.max_workers} nodes beside the head")
-    return SOUND
+    return ExitCode.DONE
 
 
-def _described(kind: NodeType) -> str:
+def _describe(kind: NodeType) -> str:
     holds = " and ".join(f"{amount:g} {name}" for name, amount in (("CPU", kind.cpus), ("GPU", kind.gpus)) if amount)
     what = f"{kind.name}: {holds or 'no resources of its own'}"
     if kind.is_head:
@@ -39,24 +53,22 @@ def _described(kind: NodeType) -> str:
     return f"{what}; {kind.least} to {kind.most} of them{', spot' if kind.is_spot else ''}"
 
 
-def _room(found: ClusterFile, sweep: Sweep) -> list[str]:
-    """What stands between a sweep and this cluster, if anything; else says how it fits."""
+def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
+    """Why a cluster has no room for the workers of a sweep. Prints how they fit where it has."""
     resources = sweep.config.resources
     each = f"workers of {resources.threads} CPU" + (" and a GPU each" if resources.device == "cuda" else "")
     room = found.num_workers(resources)
     if room is None:
-        return [
-            "available_node_types: give each type its resources (CPU, GPU), so that a sweep can be held against them"
-        ]
+        return ["available_node_types: give each type its resources (CPU, GPU), so that the sweep can be checked"]
     if room < resources.num_workers:
         return [
             f"max_workers: {sweep.config.name} needs {resources.num_workers} {each} for a training group, and there is "
             f"room for {room}; raise it, or set resources.num_workers={max(room, 1)}"
         ]
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
-    at_once = sum(taken <= room for taken in itertools.accumulate(shares))
+    at_once = sum(used <= room for used in itertools.accumulate(shares))
     sizes = " or ".join(map(str, sorted(set(shares))))
     print(f"  {sweep.config.name}: {len(shares)} training groups of {sizes} {each}: {at_once} at once")
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
-        print("  its GPUs would idle: resources.device is cpu; add resources.device=cuda")
+        print("  its GPUs would idle, because resources.device is cpu; add resources.device=cuda")
     return []

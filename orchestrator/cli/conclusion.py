@@ -1,0 +1,135 @@
+"""The end of a launch: the summary that is printed, the report, and what MLflow and the storage still lack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.base.wording import duration, in_shell
+from orchestrator.cli.arguments import run_command
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.records.ledger import FencedError
+from orchestrator.results.status import SweepStatus
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep_transfer import publish
+from orchestrator.sweeps.training_groups import Group
+from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
+from orchestrator.tracking.monitor import Monitor
+from supsup_core.errors import SupSupError
+
+if TYPE_CHECKING:  # loads pandas and matplotlib
+    from orchestrator.results.report import Report
+
+log = logging.getLogger("supsup")
+
+
+def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> ExitCode:
+    """Print the summary, write the report, complete MLflow and the storage; returns the exit code.
+
+    seconds: that the launch took.
+    """
+    status = monitor.status()
+    is_done = status.state_when_idle() == "done"
+    report = _write_report(sweep, groups, monitor)
+    _print_summary(sweep, status, monitor, seconds)
+    _print_report(sweep, report, is_done)
+    _print_warnings(sweep, status, monitor)
+    if interrupted:
+        print(f"interrupted; everything finished is committed. Go on with: {sweep.command('resume')}")
+    elif not is_done:
+        print(
+            f"some runs failed; read the tracebacks with: {sweep.command('logs')}\n"
+            f"Fix the cause, then go on with: {sweep.command('resume')}"
+        )
+    written = report is None or report.trouble is None
+    if report is not None and report.trouble is not None:
+        log.warning("%s", report.trouble)
+    written &= _complete_mlflow(sweep, monitor, report)
+    if sweep.storage is not None:
+        written &= _complete_storage(sweep, report)
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE if written and is_done else ExitCode.FAILED
+
+
+def _write_report(sweep: Sweep, groups: Sequence[Group], monitor: Monitor) -> Report | None:
+    """The report; None where no evaluation point is complete yet."""
+    from orchestrator.results.report import write_report  # pandas and matplotlib take a second to load
+
+    if not any(state.points for state in monitor.states.values()):
+        return None
+    return write_report(sweep, groups, monitor.states)
+
+
+def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds: float) -> None:
+    trained = [row.event for state in monitor.states.values() for row in state.trained.values()]
+    num_found = sum(event.seconds is None for event in trained)
+    found = f" ({num_found} shards found already trained)" if num_found else ""
+    print(
+        f"\n{sweep.sweep_id}: {status.shards_done}/{status.shards} shards, "
+        f"{status.evaluations_done}/{status.evaluations} evaluations in {duration(seconds)}{found}"
+    )
+
+
+def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
+    """Print the table of results, and where the report and the MLflow runs are."""
+    if report is not None:
+        print(f"\n{report.text}")
+        if report.trouble is None:
+            print(f"\nreport:  {report.folder}")
+    elif sweep.config.search is not None and is_done:
+        print("\nno trial has a result, because all of them diverged; lower the learning rates in search.space")
+    how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={in_shell(sweep.output.path)})"
+    print(f"MLflow:  {tracking_uri_of(sweep)}{how}")
+
+
+def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None:
+    """Print what the user should know: segments without training, lost files, cancelled tasks, failures."""
+    for state in monitor.states.values():
+        num_skipped = state.segments_not_trained()
+        if num_skipped:
+            print(
+                f"WARNING  {state.group.runs[0].name}: {num_skipped} of {len(state.decisions)} segments were not "
+                "trained on, because the budget had no mask left; raise budget.num_masks, or set "
+                "budget.on_exhausted=reclaim"
+            )
+    for group in status.groups:
+        for lost in group.lost:
+            print(f"made again: {lost}")
+        for task in group.cancelled:
+            retry = run_command("retry", sweep.folder, group.runs[0], [task])
+            print(f"cancelled: task {task} of {group.runs[0]}; retry it with: {retry}")
+        for failure in group.failures:
+            print(f"FAILED  {failure}")
+    if sweep.folder.pause_file.exists() and (reason := sweep.folder.pause_file.read_text()):
+        print(f"WARNING  {reason}")
+
+
+def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
+    """Write what MLflow still lacks and end its runs. Returns whether that worked; an error is logged, not raised."""
+    try:
+        with explained(sweep):
+            monitor.finish(report.files if report else [])
+    except SupSupError as error:
+        log.warning("%s", error)
+        log.info("MLflow could not be written", exc_info=True)
+        return False
+    return True
+
+
+def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
+    """Upload what the storage still lacks. Returns whether that worked; an error is logged, not raised."""
+    try:
+        publish(sweep, report.files if report else [])
+    except FencedError as error:
+        log.warning("%s", error)
+        return False
+    except SupSupError as error:
+        log.warning("%s", error)
+        print(
+            f"the results are here, but not all of them are in the storage; upload them with: {sweep.command('resume')}"
+        )
+        return False
+    print(f"storage: {sweep.config.storage}")
+    return True

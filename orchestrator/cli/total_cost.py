@@ -1,0 +1,33 @@
+"""The cost of a whole sweep on this machine, from the costs of its training groups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from orchestrator.sweeps.cost_estimate import Estimate
+from orchestrator.sweeps.sweep import Sweep
+
+
+def total_cost(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
+    """What all groups cost together. As many of them run at once as this machine has room for."""
+    resources = sweep.config.resources
+    slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads
+    slots = max(slots, resources.num_workers)
+    left = [cost for cost in costs if cost.seconds > 0] or costs[:1]
+    widest = max(cost.num_workers for cost in left)
+    workers = min(slots // widest * widest, sum(cost.num_workers for cost in left))
+    memory, busy = 0, 0
+    for cost in sorted(left, key=lambda cost: cost.memory_bytes, reverse=True):
+        if busy + cost.num_workers <= workers:
+            busy += cost.num_workers
+            memory += cost.memory_bytes
+    return Estimate(
+        seconds=max(sum(cost.seconds * cost.num_workers for cost in left) / workers, *(cost.seconds for cost in left)),
+        num_workers=workers,
+        disk_bytes=sum(cost.disk_bytes for cost in costs),
+        memory_bytes=memory,
+        basis=costs[0].basis,
+    )

@@ -1,0 +1,32 @@
+"""The MLflow runs of a sweep, for verbs that write to them after the sweep has ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from orchestrator.base import environment
+from orchestrator.base.output_folder import GroupFolder
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.rows import AnyRow
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.training_groups import Group
+from orchestrator.tracking.mlflow_address import explained
+from orchestrator.tracking.mlflow_writer import Tracker
+
+
+@contextlib.contextmanager
+def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
+    """Within the block, the sweep's MLflow runs are open and up to date with its ledgers. Whoever opens them ends them.
+
+    SupSupError, with a remedy, for any error of MLflow in the block.
+    """
+    with explained(sweep):
+        tracker = Tracker(sweep, groups, environment.describe(sweep.imports_folder))
+        tracker.project({group.group_id: _read_rows(sweep.folder.group(group.group_id)) for group in groups})
+        yield tracker
+
+
+def _read_rows(folder: GroupFolder) -> list[AnyRow]:
+    with LedgerReader(folder.ledger) as reader:
+        return reader.rows()

@@ -1,0 +1,1 @@
+"""Verbs that use clusters and servers."""

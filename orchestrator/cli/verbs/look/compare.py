@@ -1,0 +1,61 @@
+"""`supsup compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.base.plain_values import flatten
+from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.results.text_table import align
+from orchestrator.sweeps.run_lookup import FoundRun, all_runs, choose_run
+from supsup_core.errors import InputError
+
+_SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
+"""A metric with one of these in its name is a share, and is printed in percent."""
+
+
+@click.command(epilog="Example: supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'")
+@words("RUN RUN... [output=DIR]", "output", noun="run", least=2, most=None)
+def compare(words: Words) -> int:
+    """Show runs side by side: their settings and their metrics.
+
+    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Only settings that
+    differ are shown. The metrics are those after the largest number of tasks that all of the runs have learned.
+    """
+    runs = all_runs(words.output)
+    chosen = [choose_run(name, runs) for name in words.names]
+    if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < len(chosen):
+        raise InputError("command line: name two different runs, by words of their names as `supsup plan` prints them")
+    common = set.intersection(*(set(run.points) for run in chosen))
+    if not common:
+        points = "; ".join(f"{run.name} has {sorted(run.points) or 'none'}" for run in chosen)
+        raise InputError(f"these runs share no evaluation point: {points}")
+    n = max(common)
+    letters = [chr(ord("A") + number) for number in range(len(chosen))]
+    for letter, run in zip(letters, chosen, strict=True):
+        print(f"{letter}  {run.name}")
+    rows = [["", *letters], *_differing_settings(chosen), [f"after {n} tasks", *([""] * len(chosen))]]
+    for metric in sorted(set().union(*(run.points[n] for run in chosen))):
+        rows.append([f"  {metric}", *(_cell(metric, run.points[n].get(metric)) for run in chosen)])
+    print(align(rows))
+    return ExitCode.DONE
+
+
+def _differing_settings(chosen: Sequence[FoundRun]) -> list[list[str]]:
+    """A row for each key in which the runs differ: the key, and its value in each run."""
+    nodes = [flatten(run.run.experiment.node) | {"seed": run.run.experiment.seed} for run in chosen]
+    rows = []
+    for key in sorted(set().union(*nodes)):
+        values = [str(node.get(key, "–")) for node in nodes]
+        if len(set(values)) > 1:
+            rows.append([key, *values])
+    return rows
+
+
+def _cell(metric: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if any(part in metric for part in _SHARES) else f"{value:g}"

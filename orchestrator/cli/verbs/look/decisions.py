@@ -1,0 +1,225 @@
+"""`supsup decisions`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from orchestrator.base.output_folder import GroupFolder
+from orchestrator.base.plain_values import Node
+from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.rows import SegmentDecided
+from orchestrator.results.report.tables import decisions_table
+from orchestrator.spec.experiment import Allocation, build_experiment
+from orchestrator.spec.overrides import parse_overrides
+from orchestrator.sweeps.lookup import read_state
+from orchestrator.sweeps.sweep import Sweep, find_sweep
+from orchestrator.sweeps.training_groups import Group
+from supsup_core.errors import InputError
+from supsup_core.evaluation.metrics import AllocationTally
+
+_REPLAYED = ("allocation.", "budget.num_masks")
+"""The keys that a replay may change. A decision follows from them and from the recorded slopes."""
+
+_IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
+"""Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
+
+
+@click.command(epilog="Example: supsup decisions nns_quick --replay allocation.name=ratio allocation.epsilon=0.2")
+@words("[SWEEP] [output=DIR] [key=value]...", "output", has_overrides=True)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option(
+    "--replay", "changes", multiple=True, metavar="key=value",
+    help="List instead the decisions that another allocation.* or budget.num_masks would change. Further key=value "
+    "words may follow.",
+)  # fmt: skip
+def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
+    """List the decisions of NNs runs about every segment.
+
+    A decision says which mask already knows the data of a segment, or that the data is new. SWEEP is the name of a
+    sweep or its beginning (default: the newest sweep of the output).
+
+    With --replay, the recorded slopes are judged again by another allocation test. Nothing is trained.
+    """
+    if words.overrides and not changes:
+        key = words.overrides[0].partition("=")[0]
+        raise click.UsageError(f"{key}: not an option here; there are: output=…, and with --replay also keys of a test")
+    if changes:
+        _replay(words, [*changes, *words.overrides], as_csv)
+    else:
+        _list(words, as_csv)
+    return ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class _NNsGroup:
+    """A training group of scenario NNs, its state, and where its ledger is."""
+
+    group: Group
+    state: GroupState
+    folder: GroupFolder
+
+
+def _nns_groups(sweep: Sweep) -> list[_NNsGroup]:
+    """The NNs groups of a sweep. InputError when there is none."""
+    folders = [(group, sweep.folder.group(group.group_id)) for group in sweep.plan()]
+    found = [_NNsGroup(g, read_state(folder), folder) for g, folder in folders if g.experiment.allocation is not None]
+    if not found:
+        raise InputError(f"{sweep.sweep_id}: has no run of scenario NNs, and only those decide about masks")
+    return found
+
+
+def _list(words: Words, as_csv: bool) -> None:
+    """Print every committed decision of a sweep: a table, or CSV."""
+    found = _nns_groups(find_sweep(words.output, words.name))
+    table = decisions_table([one.group for one in found], {one.group.group_id: one.state for one in found})
+    if as_csv:
+        table.to_csv(sys.stdout, index=False)
+        return
+    print(_as_text(table))
+    for (run, seed), part in table.groupby(["run", "seed"], sort=False):
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in part["outcome"].value_counts().items())
+        print(
+            f"{run} seed={seed}: {len(part)} decisions ({outcomes}); "
+            f"{part['duplicate'].sum()} duplicates, {part['wrong_reuse'].sum()} wrong reuses; "
+            f"median latency {1000 * part['latency'].median():.1f} ms"
+        )
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A decision that was judged again. `right`: the steepest mask belongs to the segment's task. `comparable`: both
+    tests use the same number of untrained masks."""
+
+    row: Node
+    comparable: bool
+    was_known: bool
+    now_known: bool
+    right: bool
+
+    @property
+    def changed(self) -> bool:
+        """Whether the other test decides otherwise."""
+        return self.comparable and self.was_known != self.now_known
+
+
+def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
+    """Print which recorded decisions another test or threshold would change."""
+    changes = _parse_changes(overrides)
+    groups = _nns_groups(find_sweep(words.output, words.name))
+    replayed: list[_Replayed] = []
+    refused: list[InputError] = []
+    for one in groups:
+        try:
+            other = _allocation(one.group, changes)
+        except InputError as error:
+            refused.append(error)
+            continue
+        replayed += _judge_again(one, other)
+    if len(refused) == len(groups):
+        raise min(refused, key=lambda error: "unknown key" in str(error))  # some run knows the key: its value is wrong
+    table = pd.DataFrame([one.row for one in replayed if one.changed])
+    if as_csv:
+        table.to_csv(sys.stdout, index=False)
+        return
+    if not table.empty:
+        print(_as_text(table))
+    _print_counts(replayed)
+    if refused:
+        print(f"{len(refused)} of {len(groups)} runs were left out: their allocation test has no such key.")
+    print("Each decision is judged by itself. To see what follows from a changed one, use `supsup fork`.")
+
+
+def _parse_changes(overrides: Sequence[str]) -> Node:
+    """Overrides as values by key. InputError for a key that a replay cannot change."""
+    changes = parse_overrides(overrides)
+    for key in changes:
+        if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
+            raise InputError(
+                f"command line: {key}: a replay judges the recorded slopes again, so only the test (allocation.name "
+                f"and its own keys) and budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
+            )
+    return changes
+
+
+def _judge_again(one: _NNsGroup, other: Allocation) -> Iterator[_Replayed]:
+    recorded = _allocation(one.group, {})
+    tally = AllocationTally()
+    with LedgerReader(one.folder.ledger) as reader:
+        reader.rows()
+        for row in one.state.decisions:
+            event, k = row.event, row.event.num_masks
+            if k:
+                slopes = np.frombuffer(reader.attachment(row.seq) or b"", "<f4").astype(np.float64)
+                was = recorded.test.judge(slopes, k, recorded.capacity)
+                now = other.test.judge(slopes, k, other.capacity)
+                verdict = {
+                    "statistic": now.statistic,
+                    "threshold": now.threshold,
+                    "now": "known" if now.known else "new",
+                }
+                right = event.best is not None and tally.owners.get(event.best) == event.task
+                comparable = other.test.num_untrained(k) == len(slopes) - k
+                yield _Replayed(_cells(one.group, event) | verdict, comparable, was.known, now.known, right)
+            tally.add(event.task, event.mask, event.freed)
+
+
+def _cells(group: Group, event: SegmentDecided) -> Node:
+    """The first columns of a replayed decision: its run, and the decision as recorded."""
+    return {
+        "run": group.runs[0].label, "seed": group.experiment.seed,
+        "round": event.round, "stream": event.stream, "task": event.task, "segment": event.segment,
+        "num_masks": event.num_masks, "best": event.best, "outcome": event.outcome,
+    }  # fmt: skip
+
+
+def _print_counts(replayed: Sequence[_Replayed]) -> None:
+    changed = [one for one in replayed if one.changed]
+    num_comparable = sum(one.comparable for one in replayed)
+    to_known = [one for one in changed if one.now_known]
+    forgets = sum(not one.right for one in to_known)
+    wastes = sum(not one.now_known and one.right for one in changed)
+    print(
+        f"{len(changed)} of {num_comparable} decisions would have changed: {len(to_known)} from new to known "
+        f"({forgets} to the mask of another task), {len(changed) - len(to_known)} from known to new "
+        f"({wastes} a duplicate)."
+    )
+    if num_comparable < len(replayed):
+        print(
+            f"{len(replayed) - num_comparable} decisions cannot be judged again: the test needs another number of "
+            "untrained masks than were in the superposition."
+        )
+
+
+def _allocation(group: Group, changes: Node) -> Allocation:
+    """The allocation of a group with some keys changed. Another test starts from its own defaults."""
+    node = dict(group.experiment.node)
+    name = changes.get("allocation.name", node["allocation"]["name"])
+    if name != node["allocation"]["name"]:
+        shared = ("objective", "images_per_decision")
+        node["allocation"] = {"name": name, **{key: node["allocation"][key] for key in shared}}
+    config = OmegaConf.create(node)
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # of a DictConfig, a dict
+    try:
+        allocation = build_experiment(plain, group.experiment.seed).allocation
+    except InputError as error:
+        raise InputError(f"command line: {error}") from error
+    assert allocation is not None
+    return allocation
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    """A table for a terminal."""
+    shown = table.drop(columns=[name for name in ("time", "latency") if name in table])
+    return str(shown.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3f}"))

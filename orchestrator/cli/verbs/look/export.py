@@ -1,0 +1,53 @@
+"""`supsup export`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+
+from orchestrator.base.folder_lock import holder_of
+from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.cli.tracker import updated_tracker
+from orchestrator.results.exported_run import export_run
+from orchestrator.results.loaded_run import load_run
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.run_lookup import find_run
+from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
+from supsup_core.errors import InputError
+
+
+@click.command(epilog="Example: supsup export 'quickstart GNu entropy seed=0'")
+@words("RUN [output=DIR]", "output", noun="run", least=1)
+def export(words: Words) -> int:
+    """Log a finished run as an MLflow model.
+
+    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. The model takes images
+    and returns the label and the mask of each. The command prints the Python lines that load it.
+    """
+    found = find_run(words.names[0], words.output)
+    sweep = found.sweep
+    if holder_of(sweep.folder.path) is not None:
+        raise InputError(f"{sweep.sweep_id}: is running; export the run when the sweep has ended")
+    loaded = load_run(sweep, found.group, found.run)
+    task = loaded.experiment.benchmark.task(loaded.tasks[0], loaded.dataset, loaded.experiment.seed)
+    example = task.test_batch(torch.arange(min(4, task.num_test)))[0].numpy()
+    params = {"task": loaded.tasks[0]} if loaded.experiment.scenario.given_at_inference else {}
+    states = read_states(sweep.folder, sweep.planned)
+    with tempfile.TemporaryDirectory() as scratch, explained(sweep):
+        export_run(sweep, loaded, Path(scratch))
+        with updated_tracker(sweep, sweep.plan()) as tracker:
+            try:
+                uri = tracker.log_model(found.run.run_id, Path(scratch), example, params)
+            finally:
+                tracker.finish({group_id: state.ended for group_id, state in states.items()})
+    shape = " × ".join(map(str, ("images", *example.shape[1:])))
+    given = f", params={params}" if params else ""
+    print(f"{found.name}: logged as an MLflow model; load and call it in Python:\n")
+    print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
+    print(f"  model = mlflow.pyfunc.load_model({uri!r})")
+    print(f"  model.predict(images{given})    # float32, {shape}: the label and the mask of each image")
+    return ExitCode.DONE

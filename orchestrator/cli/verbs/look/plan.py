@@ -1,0 +1,116 @@
+"""`supsup plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import click
+
+from orchestrator.base.wording import duration
+from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.cli.total_cost import total_cost
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.object_storage import ASKING_SECONDS
+from orchestrator.records.planned_group import GroupSize
+from orchestrator.sweeps.cost_estimate import Estimate, estimate_group
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.training_groups import Group, share_workers
+
+
+@click.command(epilog="Example: supsup plan sweeps/quickstart.yaml benchmark.num_tasks=5 --json")
+@SWEEP_FILE
+@OVERRIDES
+@JSON
+def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Show a sweep file's runs, and their time, disk and memory.
+
+    Starts and writes nothing. Work that is already done in the output is counted and not estimated. The first plan of a
+    kind times a few training batches on this machine.
+    """
+    sweep = open_sweep(file, overrides)
+    forecasts = _forecasts(sweep, sweep.plan())
+    total = total_cost(sweep, [forecast.cost for forecast in forecasts])
+    if as_json:
+        node = {
+            "sweep_id": sweep.sweep_id,
+            "output": str(sweep.output.path),
+            "estimate": asdict(total),
+            "groups": [asdict(forecast) for forecast in forecasts],
+        }
+        print(json.dumps(node, indent=1))
+    else:
+        _print(sweep, forecasts, total)
+    return ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """One training group in a plan: its size, what is done, and the cost of the rest."""
+
+    group_id: str
+    seed: int
+    runs: list[str]
+    shards: int
+    shards_done: int
+    evaluations: int
+    evaluations_done: int
+    cost: Estimate
+
+
+def _forecasts(sweep: Sweep, groups: Sequence[Group]) -> list[_Forecast]:
+    known = read_states(sweep.folder, sweep.planned)
+    stored = set(replace(sweep, patience=ASKING_SECONDS).store)
+    states = {group.group_id: known.get(group.group_id, GroupState()) for group in groups}
+    done = {group.group_id: _done(group, states[group.group_id], stored) for group in groups}
+    unfinished = [group for group in groups if done[group.group_id] != group.size]
+    shares = share_workers(unfinished, sweep.config.resources.num_workers)
+    return [
+        _forecast(group, states[group.group_id], done[group.group_id], shares.get(group.group_id, 1))
+        for group in groups
+    ]
+
+
+def _forecast(group: Group, state: GroupState, done: GroupSize, num_workers: int) -> _Forecast:
+    size = group.size
+    left = GroupSize(size.shards - done.shards, size.evaluations - done.evaluations)
+    return _Forecast(
+        group_id=group.group_id,
+        seed=group.experiment.seed,
+        runs=[run.name for run in group.runs],
+        shards=size.shards,
+        shards_done=done.shards,
+        evaluations=size.evaluations,
+        evaluations_done=done.evaluations,
+        cost=estimate_group(group, state, left, num_workers),
+    )
+
+
+def _done(group: Group, state: GroupState, stored: Set[str]) -> GroupSize:
+    """The shards and evaluations of a group that are done. stored: the keys of all artifacts in the store."""
+    if group.experiment.allocation is not None:
+        return GroupSize(state.done_shards(), state.done_evaluations())
+    shards = sum(shard.key in stored for shard in group.shards)
+    evaluations = sum(one.key in state.evaluated or one.key in stored for one in group.evaluations)
+    return GroupSize(shards, evaluations)
+
+
+def _print(sweep: Sweep, forecasts: Sequence[_Forecast], total: Estimate) -> None:
+    print(f"{sweep.sweep_id}: {sum(len(f.runs) for f in forecasts)} runs in {len(forecasts)} training groups")
+    for forecast in forecasts:
+        print(
+            f"  group {forecast.group_id} (seed {forecast.seed}): "
+            f"{forecast.shards} shards, {forecast.shards_done} already done; "
+            f"{forecast.evaluations} evaluations, {forecast.evaluations_done} already done"
+        )
+        for name in forecast.runs:
+            print(f"    {name}")
+    print(
+        f"estimated: {duration(total.seconds)} on {total.num_workers} workers ({total.basis}), "
+        f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
+    )
+    print(f"output: {sweep.output.path}")

@@ -1,0 +1,40 @@
+"""`supsup report`."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.base.folder_lock import holder_of
+from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.cli.tracker import updated_tracker
+from orchestrator.results.report import write_report
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.tracking.monitor import conclude
+from supsup_core.errors import SupSupError
+
+
+@click.command(epilog="Example: supsup report quickstart")
+@words("[SWEEP] [output=DIR]", "output")
+def report(words: Words) -> int:
+    """Write the tables, figures and HTML page of a sweep.
+
+    SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). Tables are CSV and
+    Markdown. The files are also attached to the sweep's MLflow run. A sweep writes its report when it ends; this
+    command also works earlier, with the results so far.
+    """
+    sweep = find_sweep(words.output, words.name)
+    groups = sweep.plan()
+    states = read_states(sweep.folder, sweep.planned)
+    written = write_report(sweep, groups, states)
+    print(written.text)
+    if written.trouble is not None:
+        raise SupSupError(written.trouble)
+    print(f"\nreport: {written.folder}")
+    if holder_of(sweep.folder.path) is not None:
+        print("the sweep is running; its own process attaches the report to MLflow when it ends")
+        return ExitCode.DONE
+    with updated_tracker(sweep, groups) as tracker:
+        conclude(tracker, groups, states, written.files)
+    return ExitCode.DONE

@@ -1,0 +1,84 @@
+"""`supsup status`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.cli.arguments import JSON, Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.records.object_storage import ASKING_SECONDS, Storage
+from orchestrator.results.progress_line import line
+from orchestrator.results.status import GroupStatus, SweepStatus, sweep_status
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep_record import SweepRecord, all_records, find_record
+from orchestrator.sweeps.sweep_transfer import fetch
+
+
+@click.command(epilog="Example: supsup status quickstart --json")
+@words("[SWEEP] [output=DIR | storage=URL]", "output", "storage")
+@JSON
+def status(words: Words, as_json: bool) -> int:
+    """Show what is done, running and failed, and the time left.
+
+    SWEEP is the name of a sweep or its beginning (default: all sweeps of the output). Only ledgers are read, so the
+    command may be used while the sweep runs.
+
+    With storage=URL, shows the sweeps in a storage, wherever they run, from the newest snapshots of their ledgers.
+    """
+    if words.storage is None:
+        _show(words.output, words.name, as_json)
+        return ExitCode.DONE
+    with tempfile.TemporaryDirectory() as scratch:
+        output = OutputFolder(Path(scratch))
+        names = fetch(Storage(words.storage, ASKING_SECONDS), output, words.name)
+        _show(output, names[0] if len(names) == 1 or words.name is not None else None, as_json)
+    if not as_json:
+        print(
+            f"from the newest snapshots in {words.storage}; only the machine that runs a sweep knows that it is running"
+        )
+    return ExitCode.DONE
+
+
+def _show(output: OutputFolder, wanted: str | None, as_json: bool) -> None:
+    """Print the status of one sweep of an output; None: of all."""
+    records = [find_record(output, wanted)] if wanted else all_records(output) or [find_record(output, None)]
+    found = [_status_of(record) for record in records]
+    if as_json:
+        nodes = [one.to_node() for one in found]
+        print(json.dumps(nodes[0] if wanted else nodes, indent=1))
+        return
+    for one in found:
+        _print(one)
+
+
+def _status_of(record: SweepRecord) -> SweepStatus:
+    return sweep_status(record.folder, read_states(record.folder, record.planned), record.planned)
+
+
+def _print(found: SweepStatus) -> None:
+    process = f" (process {found.process})" if found.process else ""
+    print(f"{found.sweep_id}: {found.state}{process}")
+    print(f"  {line(found)}")
+    for group in found.groups:
+        _print_group(group)
+
+
+def _print_group(group: GroupStatus) -> None:
+    masks = f", {group.masks} masks" if group.masks is not None else ""
+    print(
+        f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
+        f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
+    )
+    for lost in group.lost:
+        print(f"    made again: {lost}")
+    for stalled in group.stalled:
+        print(f"    STALLED {stalled}")
+    for task in group.cancelled:
+        print(f"    cancelled: task {task}")
+    for failure in group.failures:
+        print(f"    FAILED {failure}")

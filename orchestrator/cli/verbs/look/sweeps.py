@@ -1,0 +1,65 @@
+"""`supsup sweeps`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import click
+
+from orchestrator.base.wording import duration
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.cli.total_cost import total_cost
+from orchestrator.records.group_state import GroupState
+from orchestrator.spec.sweep_config import PAPER, scales_of
+from orchestrator.sweeps.cost_estimate import estimate_group
+from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.sweeps.training_groups import share_workers
+from supsup_core.errors import InputError
+
+
+@click.command(epilog="Example: supsup sweeps sweeps")
+@click.argument("folder", type=click.Path(path_type=Path), default="sweeps")
+def sweeps(folder: Path) -> int:
+    """List the sweep files of a folder, and what each costs here.
+
+    FOLDER is `sweeps` by default. The cost is shown for each scale of a file: `smoke` takes seconds, `cpu` takes hours
+    on two cores, and `paper` is the file as it stands. Starts no sweep; times a few training batches of every method.
+    """
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise InputError(f"{folder}: no sweep files (*.yaml) here; name a folder that has some")
+    for file in files:
+        try:
+            scales = [*scales_of(file), PAPER]
+        except InputError as error:
+            print(f"{file.stem}: not a sweep: {error}")
+            continue
+        print(f"{file.stem}: {_first_sentence(file)}", flush=True)
+        for scale in scales:
+            try:
+                print(f"  {scale:6} {_cost(file, scale)}", flush=True)
+            except InputError as error:
+                print(f"  {scale:6} not here: {str(error).removeprefix(f'{file.absolute()}: ')}")
+    print("\nrun one: supsup sweep FILE scale=smoke")
+    return ExitCode.DONE
+
+
+def _cost(file: Path, scale: str) -> str:
+    """What a sweep file costs at a scale, in words."""
+    sweep = open_sweep(file, [f"scale={scale}"])
+    groups = sweep.plan()
+    shares = share_workers(groups, sweep.config.resources.num_workers)
+    total = total_cost(sweep, [estimate_group(g, GroupState(), g.size, shares[g.group_id]) for g in groups])
+    return (
+        f"{sum(len(group.runs) for group in groups)} runs, "
+        f"{sum(group.size.shards for group in groups)} tasks to train: "
+        f"{duration(total.seconds)} on {total.num_workers} workers, {total.disk_bytes / 1e6:.0f} MB of disk, "
+        f"{total.memory_bytes / 1e9:.1f} GB of memory"
+    )
+
+
+def _first_sentence(file: Path) -> str:
+    """The first sentence of the comment at the beginning of a sweep file."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".")

@@ -1,0 +1,83 @@
+"""`supsup cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from orchestrator.base.folder_lock import holder_of, owned
+from orchestrator.base.output_folder import GroupFolder
+from orchestrator.cli.arguments import Words, run_command, tasks_option, words
+from orchestrator.cli.chosen import print_sharing_runs, shard_keys
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.coordination.control_files import CancelFile
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import Entry, open_ledger
+from orchestrator.records.rows import GroupStopped, TaskCancelled
+from orchestrator.sweeps.lookup import read_state
+from orchestrator.sweeps.run_lookup import FoundRun, find_run
+from orchestrator.sweeps.sweep_transfer import publish, refresh
+from supsup_core.errors import InputError
+
+
+@click.command(epilog="Example: supsup cancel 'quickstart GNu entropy seed=1'")
+@words("RUN [output=DIR]", "output", noun="run", least=1)
+@tasks_option("Cancel only task N, and what builds on it.")
+def cancel(words: Words, tasks: tuple[int, ...]) -> int:
+    """Give up a run, or some of its tasks, while others continue.
+
+    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Its training group
+    begins nothing more, and `supsup resume` leaves it alone. With --task, only these tasks are given up, such as one
+    that stalls, and evaluations that need them. `supsup retry` undoes both.
+    """
+    refresh(words.output)
+    found = find_run(words.names[0], words.output)
+    keys = shard_keys(found, tasks)
+    folder = found.sweep.folder.group(found.group.group_id)
+    _read_unfinished(found, folder, keys)
+    print_sharing_runs(found)
+    if holder_of(folder.sweep.path) is not None:
+        how = _request(folder, list(keys))
+    else:
+        with owned(folder.sweep.path):
+            _record(found, folder, keys)
+        how = "cancelled"
+    named = (
+        f"{'task' if len(keys) == 1 else 'tasks'} {', '.join(map(str, keys))} of {found.name}" if keys else found.name
+    )
+    print(f"{named}: {how}. Undo it with: {run_command('retry', folder.sweep, found.run.name, list(keys))}")
+    return ExitCode.DONE
+
+
+def _read_unfinished(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> GroupState:
+    """The state of a run's training group. InputError where it, or one of the tasks with these keys, is done."""
+    state = read_state(folder)
+    if state.stopped is not None or state.status == "done":
+        raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
+    if done := [task for task, key in keys.items() if key in state.trained]:
+        raise InputError(f"--task: task {done[0]} of {found.name} is trained already; there is nothing to cancel")
+    return state
+
+
+def _request(folder: GroupFolder, tasks: Sequence[int]) -> str:
+    """Ask the running sweep to cancel a training group, or some of its tasks. Returns what it does, in words."""
+    if tasks:
+        CancelFile(folder.cancel_file).add(tasks)
+        return "the running sweep is asked to cancel it and to abandon its training"
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.stop_file.touch()
+    return "the running sweep is asked to cancel it after the work under way"
+
+
+def _record(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> None:
+    """Record the cancellation in the ledger of a training group that nobody runs."""
+    state = _read_unfinished(found, folder, keys)
+    writer = open_ledger(folder.ledger).writer
+    if keys:
+        writer.commit([Entry(TaskCancelled(key, task)) for task, key in keys.items()])
+    else:
+        writer.append(GroupStopped(max((n for _, n in state.points), default=0), reason="cancelled"))
+    writer.close()
+    if found.sweep.storage is not None:
+        publish(found.sweep, [])

@@ -1,0 +1,31 @@
+"""`supsup logs`."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.arguments import JOB_ADDRESS, Words, words
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.results import event_log
+from orchestrator.sweeps.sweep_record import find_record
+from supsup_core.errors import InputError
+
+
+@click.command(epilog="Example: supsup logs quickstart")
+@words("[SWEEP or JOB] [output=DIR]", "output")
+@JOB_ADDRESS
+def logs(words: Words, address: str | None) -> int:
+    """Show the log of a sweep or job, and follow it while it runs.
+
+    SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). The file supsup.log in the
+    sweep's folder holds the same log as JSON, one event a line. For a submitted job, add --address.
+    """
+    if address:
+        from orchestrator.cluster import ray_jobs  # loads torch, which the log of a sweep here does not need
+
+        return ray_jobs.logs(words.job, address)
+    record = find_record(words.output, words.name)
+    if not record.folder.log_file.exists():
+        raise InputError(f"{record.sweep_id}: has no log, because it was never run; run `{record.command('resume')}`")
+    event_log.follow(record.folder)
+    return ExitCode.DONE

@@ -1,0 +1,62 @@
+"""`supsup stop`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import click
+
+from orchestrator.base.folder_lock import holder_of, host_of
+from orchestrator.cli.arguments import JOB_ADDRESS, Words, words
+from orchestrator.cli.chosen import find_running
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.sweeps.sweep_record import SweepRecord
+from supsup_core.errors import InputError, SupSupError
+
+STOP_SECONDS = 120.0
+"""How long a sweep that is stopped may take to commit and end."""
+
+
+@click.command(epilog="Example: supsup stop fig04_split_imagenet --address http://127.0.0.1:8265")
+@words("[SWEEP or JOB] [output=DIR]", "output")
+@JOB_ADDRESS
+def stop(words: Words, address: str | None) -> int:
+    """Stop a running sweep or job now; finished work is committed.
+
+    Interrupts the process of the sweep, as Ctrl-C does, and waits until it has ended. `supsup resume` continues the
+    sweep. For a submitted job, add --address.
+    """
+    if address:
+        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep here does not need
+
+        return ray_jobs.stop(words.job, address)
+    record, process = find_running(words)
+    _interrupt(record, process)
+    deadline = time.monotonic() + STOP_SECONDS
+    while holder_of(record.folder.path) is not None:
+        if time.monotonic() > deadline:
+            raise SupSupError(
+                f"{record.sweep_id}: process {process} has not ended within {STOP_SECONDS:.0f} s; "
+                f"look what it does with `{record.command('logs')}`"
+            )
+        time.sleep(0.2)
+    print(f"{record.sweep_id}: stopped; what was done is committed. Go on with: {record.command('resume')}")
+    return ExitCode.DONE
+
+
+def _interrupt(record: SweepRecord, process: int) -> None:
+    """Send SIGINT to the process of a sweep. InputError where it runs on another machine, or is another user's."""
+    if process <= 0 or host_of(record.folder.path) != socket.gethostname():
+        raise InputError(
+            f"{record.sweep_id}: is run by a process of {host_of(record.folder.path) or 'another machine'}; stop it "
+            f"there, or end it after the work under way: {record.command('drain')}"
+        )
+    try:
+        os.kill(process, signal.SIGINT)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError as error:
+        raise InputError(f"{record.sweep_id}: process {process} belongs to another user, who can stop it") from error

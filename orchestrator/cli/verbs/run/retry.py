@@ -1,0 +1,53 @@
+"""`supsup retry`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from orchestrator.base.folder_lock import owned
+from orchestrator.cli.arguments import Words, cluster_options, tasks_option, words
+from orchestrator.cli.chosen import print_sharing_runs, shard_keys
+from orchestrator.cli.run_sweep import run
+from orchestrator.coordination.control_files import CancelFile
+from orchestrator.records.ledger import open_ledger
+from orchestrator.records.rows import ArtifactLost, RetryRequested
+from orchestrator.sweeps.run_lookup import FoundRun, find_run
+from orchestrator.sweeps.sweep_transfer import refresh
+
+
+@click.command(epilog="Example: supsup retry 'quickstart GNu entropy seed=1' --task 7")
+@words("RUN [output=DIR]", "output", noun="run", least=1)
+@tasks_option("Retry only task N. A task that is already trained is trained again.")
+@cluster_options
+def retry(words: Words, tasks: tuple[int, ...], cluster: str | None) -> int:
+    """Retry a run that failed or was cancelled, or some of its tasks.
+
+    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Runs of the same
+    training group are retried with it, and then what is left of the sweep is run.
+
+    A task that is trained again gives the same mask. If it does not, the machine is at fault.
+    """
+    refresh(words.output)
+    found = find_run(words.names[0], words.output)
+    print_sharing_runs(found)
+    keys = shard_keys(found, tasks)
+    with owned(found.sweep.folder.path):
+        _request_retry(found, keys)
+    return run(found.sweep, cluster)
+
+
+def _request_retry(found: FoundRun, keys: Mapping[int, str]) -> None:
+    """Withdraw the cancellation of a training group, or of the tasks with these keys, and set their artifacts aside."""
+    folder = found.sweep.folder.group(found.group.group_id)
+    folder.stop_file.unlink(missing_ok=True)
+    CancelFile(folder.cancel_file).remove(keys)
+    store = found.sweep.store
+    writer = open_ledger(folder.ledger).writer
+    writer.append(RetryRequested(tuple(keys)))
+    for task, key in keys.items():
+        if store.has(key):
+            aside = store.quarantine(key)
+            writer.append(ArtifactLost(key, str(aside), "asked to be trained again", task))
+    writer.close()

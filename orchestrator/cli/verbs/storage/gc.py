@@ -1,0 +1,65 @@
+"""`supsup gc`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.results.output_inventory import Leftover, leftovers
+
+_SHOWN = 3
+"""How many files of each kind are listed."""
+
+
+@click.command(epilog="Example: supsup gc output=runs --delete")
+@words("[output=DIR]", "output", most=0)
+@click.option("--delete", is_flag=True, help="Delete the files. Without this option nothing is deleted.")
+def gc(words: Words, delete: bool) -> int:
+    """List, or delete, files that no sweep of an output needs.
+
+    These are results of sweeps whose folders were deleted, checkpoints of tasks that have been trained since, corrupt
+    files that were set aside, and leftovers of interrupted writes.
+    """
+    output = words.output
+    check_is_output(output)
+    if delete:
+        refuse_running(output, "gc --delete")
+    fetch_all(output)
+    found = leftovers(output)
+    by_reason: dict[str, list[Leftover]] = defaultdict(list)
+    for item in found:
+        by_reason[item.why].append(item)
+    for why, items in sorted(by_reason.items()):
+        print(f"{why}: {_count(items)}, {_megabytes(items)}")
+        if not delete:
+            _list(items)
+    if not found:
+        print("nothing to delete: every file here is needed")
+    elif delete:
+        for item in found:
+            item.remove()
+        print(f"deleted {_count(found)}, {_megabytes(found)}")
+    else:
+        print(f"in all {_count(found)}, {_megabytes(found)}; nothing was deleted: to delete them, add --delete")
+    return ExitCode.DONE
+
+
+def _list(items: Sequence[Leftover]) -> None:
+    """Print the names of the first files."""
+    for item in items[:_SHOWN]:
+        print(f"  {item.name}")
+    if len(items) > _SHOWN:
+        print(f"  … and {len(items) - _SHOWN} more")
+
+
+def _count(items: Sequence[Leftover]) -> str:
+    return f"{len(items):,} file" if len(items) == 1 else f"{len(items):,} files"
+
+
+def _megabytes(items: Sequence[Leftover]) -> str:
+    return f"{sum(item.num_bytes for item in items) / 1e6:.1f} MB"
