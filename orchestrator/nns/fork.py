@@ -15,7 +15,8 @@ from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.records.rows import EvaluationDue, Event, RoundsCommitted, RunForked, SegmentDecided
-from orchestrator.spec.sweep_config import overlap, parse_overrides, with_overrides
+from orchestrator.spec.overrides import overlap, parse_overrides
+from orchestrator.spec.sweep_config import with_overrides
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_record import ForkOrigin

@@ -1,14 +1,13 @@
-"""One experiment: its plain values checked as a whole, and made into the parts that it is computed by."""
+"""One experiment: its plain values are checked as a whole, and become the objects that compute it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from omegaconf import OmegaConf
-
-from orchestrator.spec.strict_merge import Node, check_finite, merge
+from orchestrator.base.plain_values import Node
+from orchestrator.spec.strict_merge import check_finite, field_names, merge, prefix_errors
 from orchestrator.spec.user_modules import source_digest
 from supsup_core.datasets import Base
 from supsup_core.errors import InputError
@@ -28,32 +27,45 @@ from supsup_core.training.optimizers import OPTIMIZERS
 T = TypeVar("T")
 
 NNS_KEYS = ("stream", "allocation", "budget")
-"""Keys of the experiment that mean something only where no task identity is given in training."""
+"""Keys of the experiment that count in scenario NNs alone, where training gives no task identity."""
 
 COMPONENTS = ("benchmark", "net", "method", "allocation")
-"""Keys whose `name` says what other keys they have: another one takes the place of the whole."""
+"""Keys whose value has the `name` of a registered class. An override of one replaces it whole, because another class
+has other fields."""
 
 EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
-"""The keys that say what is computed; the others say how often, with what and where."""
+"""Keys of a sweep file that say what is computed. The others say how often, on what machines, and where it goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """`at`: after how many tasks to evaluate; None takes 1, 2, 5, 10, 20, 50, … and the last."""
+    """When to evaluate. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
+
+    InputError when `at` is empty, or a number in it is below 1.
+    """
 
     at: list[int] | None = None
 
+    def __post_init__(self) -> None:
+        if self.at is not None and (not self.at or min(self.at) < 1):
+            raise InputError(f"at: {self.at} must list numbers of tasks from 1 on, such as [10, 50]")
+
     def points(self, num_tasks: int) -> list[int]:
-        """The numbers of tasks to evaluate after, ascending, each at most num_tasks."""
+        """The evaluation points of a run of `num_tasks` tasks, ascending. A point beyond the last task becomes
+        `num_tasks`."""
         if self.at is None:
-            steps = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
-            return [n for n in steps if n < num_tasks] + [num_tasks]
+            round_numbers = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
+            return [n for n in round_numbers if n < num_tasks] + [num_tasks]
         return sorted({n for n in self.at if n <= num_tasks} | ({num_tasks} if max(self.at) > num_tasks else set()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """How an NNs experiment's data arrives and gets its masks. `capacity`: the most masks there may be."""
+    """How the data of an NNs experiment arrives, and how it is given masks.
+
+    stream: the order of the tasks' data. test: decides whether a segment needs a new mask. policy: what happens to
+    data that needs a new mask when there is no free one. capacity: the most masks at a time. schedule: all segments.
+    """
 
     stream: Stream
     test: AllocationTest
@@ -62,9 +74,10 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """All that determines its decisions, given the masks.
+        """Everything that determines the decisions, given the masks; part of content keys.
 
-        A longer stream begins with a shorter one only where tasks come one by one.
+        A longer stream in blocks begins with the segments of a shorter one, so the length is left out there. In other
+        streams, every decision depends on it.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -82,9 +95,9 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configured experiment and its seed, validated as a whole. `node` is its plain config.
+    """One configuration and its seed, checked as a whole.
 
-    `allocation`: in NNs alone.
+    node: the same as plain values, defaults included. allocation: None outside NNs.
     """
 
     scenario: Scenario
@@ -100,21 +113,22 @@ class Experiment:
 
     @property
     def num_tasks(self) -> int:
-        """Tasks to learn."""
+        """The number of tasks to learn."""
         return self.benchmark.num_tasks
 
     def problem(self, device: str) -> Problem:
-        """What the method needs to know, with its tensors on `device`."""
+        """The part of the experiment that its method sees. Tensors will be on `device`."""
         return Problem(
             self.net, self.benchmark.input_shape, self.benchmark.num_labels, self.training, self.seed, device
         )
 
     def training_identity(self) -> Node:
-        """All that determines what its training group learns, but for the tasks themselves."""
+        """Everything that determines what a training group learns, apart from the tasks; part of content keys."""
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
-        """All that determines the training of a mask, but the data it is given and the tasks it builds on."""
+        """Everything that determines a trained mask, apart from its task and the tasks that it builds on; part of
+        content keys."""
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         source = self.benchmark.source()
@@ -128,77 +142,89 @@ class Experiment:
         }
 
 
-def _identity(registry: Registry[type[Any]], component: Any) -> Node:
-    """A component's name, fields and, for a user's own class, its source."""
+def _identity(registry: Registry[type[Any]], component: object) -> Node:
+    """A component's registered name, its fields and, for a user's own class, the hash of its source."""
     cls = type(component)
-    return {"name": registry.name_of(cls), **asdict(component), "source": source_digest(cls)}
+    return {"name": registry.name_of(cls), **_fields_of(component), "source": source_digest(cls)}
+
+
+def _fields_of(component: object) -> Node:
+    """The fields of a component, which is a dataclass, as plain values."""
+    assert is_dataclass(component)
+    assert not isinstance(component, type)
+    return asdict(component)
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
-    """The registered class that `node[key]` names, made from the rest of it; InputError with the full key."""
-    fields = dict(node[key])
-    name = fields.pop("name", None)
+    """An object of the registered class that `node[key]` names; the other values there are its fields.
+
+    InputError, which begins with the full key, for an unknown name or field, or a wrong value.
+    """
+    if not isinstance(node[key], dict):
+        raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")
+    values = dict(node[key])
+    name = values.pop("name", None)
     if not isinstance(name, str):
         raise InputError(f"{key}.name: missing; there are: {', '.join(registry.names())}")
-    cls = _keyed(f"{key}.name", ": ", lambda: registry[name])
-    return _section(cls, {key: fields}, key)
+    with prefix_errors(f"{key}.name: "):
+        cls = registry[name]
+    return _build_section(cls, {key: values}, key)
 
 
 def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
-    """An Experiment from the plain values of EXPERIMENT_KEYS; InputError where they do not go together.
+    """An Experiment from the plain values of EXPERIMENT_KEYS.
 
-    `resolve` fills in what only the data can tell (Base.resolved).
+    resolve: completes a dataset with what only its files tell (Base.resolved).
 
-    Where the scenario gives the task identity, nothing is inferred: the inference keys fall back to
-    rule `known`, so that runs which differ only in them are one run.
+    InputError when the values do not go together. In a scenario that gives the task identity at inference, the
+    inference section is replaced by rule `known`: runs that differ only in that section are one run.
     """
-    row = _keyed("scenario", ": ", lambda: scenario(str(node["scenario"])))
+    with prefix_errors("scenario: "):
+        row = scenario(str(node["scenario"]))
     benchmark = build_component(BENCHMARKS, node, "benchmark")
-    benchmark = benchmark.with_base(_keyed("benchmark.base", ": ", lambda: resolve(benchmark.source())))
+    with prefix_errors("benchmark.base: "):
+        benchmark = benchmark.with_base(resolve(benchmark.source()))
     net = build_component(NETS, node, "net")
     method = build_component(METHODS, node, "method")
-    inference = _section(Inference, node, "inference")
-    if row.given_at_inference:
-        inference = Inference(rule="known", strict_images=0)
-    else:
-        objective = OBJECTIVES.name_of(OBJECTIVES[inference.objective])
-        inference = replace(inference, objective=objective)
-    _keyed("net", ": ", lambda: net.layers(benchmark.input_shape))
-    _keyed(
-        "method",
-        ".",
-        lambda: method.check(net.layers(benchmark.input_shape), benchmark.num_labels, benchmark.num_tasks),
-    )
+    inference = _build_inference(row, node)
+    with prefix_errors("net: "):
+        layers = net.layers(benchmark.input_shape)
+    with prefix_errors("method."):
+        method.check(layers, benchmark.num_labels, benchmark.num_tasks)
     check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
-    training = _section(TrainingRecipe, node, "training")
+    training = _build_section(TrainingRecipe, node, "training")
     if training.batch_size == 1 and (net.norm_widths() or net.normalises_by_batch):
         raise InputError("training.batch_size: batch normalisation needs several images; set at least 2")
-    allocation = None if row.given_in_training else _allocation(node, benchmark, net, training, seed)
-    evaluation = _section(EvaluationConfig, node, "evaluation")
-    if evaluation.at is not None and (not evaluation.at or min(evaluation.at) < 1):
-        raise InputError(f"evaluation.at: {evaluation.at} must list numbers of tasks from 1 on, such as [10, 50]")
+    allocation = None if row.given_in_training else _build_allocation(node, benchmark, net, training, seed)
+    evaluation = _build_section(EvaluationConfig, node, "evaluation")
+    plain: Node = {
+        "scenario": row.name,
+        **{key: {"name": node[key]["name"], **_fields_of(component)}
+           for key, component in (("benchmark", benchmark), ("net", net), ("method", method))},
+        "training": asdict(training), "inference": asdict(inference), "evaluation": asdict(evaluation),
+    }  # fmt: skip
+    if allocation is not None:
+        plain["stream"] = asdict(allocation.stream)
+        plain["allocation"] = {"name": node["allocation"]["name"], **_fields_of(allocation.test)}
+        plain["budget"] = {"num_masks": allocation.capacity, "on_exhausted": allocation.policy}
     return Experiment(
         scenario=row, benchmark=benchmark, net=net, method=method, training=training, inference=inference,
-        evaluation=evaluation, allocation=allocation, seed=seed,
-        node={
-            "scenario": row.name,
-            "benchmark": {"name": node["benchmark"]["name"], **asdict(cast(Any, benchmark))},
-            "net": {"name": node["net"]["name"], **asdict(cast(Any, net))},
-            "method": {"name": node["method"]["name"], **asdict(cast(Any, method))},
-            "training": asdict(training), "inference": asdict(inference), "evaluation": asdict(evaluation),
-            **({} if allocation is None else {
-                "stream": asdict(allocation.stream),
-                "allocation": {"name": node["allocation"]["name"], **asdict(cast(Any, allocation.test))},
-                "budget": {"num_masks": allocation.capacity, "on_exhausted": allocation.policy},
-            }),
-        },
+        evaluation=evaluation, allocation=allocation, seed=seed, node=plain,
     )  # fmt: skip
 
 
-def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRecipe, seed: int) -> Allocation:
+def _build_inference(row: Scenario, node: Node) -> Inference:
+    """How the task is inferred. An objective has its own name, also where the config used another name for it."""
+    inference = _build_section(Inference, node, "inference")
+    if row.given_at_inference:
+        return Inference(rule="known", strict_images=0)
+    return replace(inference, objective=OBJECTIVES.name_of(OBJECTIVES[inference.objective]))
+
+
+def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRecipe, seed: int) -> Allocation:
     """The NNs part of an experiment."""
     num_tasks, num_batches = benchmark.num_tasks, training.num_batches
-    stream = _section(Stream, node, "stream")
+    stream = _build_section(Stream, node, "stream")
     if training.changes_rate:
         raise InputError(
             "training.schedule: in NNs nobody knows how long a mask will be trained; "
@@ -206,8 +232,9 @@ def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRe
         )
     test = build_component(ALLOCATION_TESTS, node, "allocation")
     test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))
-    _keyed("allocation", ".", lambda: check_objective(test.objective, (net.num_outputs, benchmark.num_labels)))
-    budget = _section(Budget, node, "budget")
+    with prefix_errors("allocation."):
+        check_objective(test.objective, (net.num_outputs, benchmark.num_labels))
+    budget = _build_section(Budget, node, "budget")
     capacity = num_tasks if budget.num_masks is None else budget.num_masks
     if stream.num_streams > num_tasks:
         raise InputError(f"stream.num_streams: {stream.num_streams} streams need a task each; there are {num_tasks}")
@@ -221,21 +248,18 @@ def _allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRe
             f"budget.num_masks: {capacity} cannot serve {stream.num_streams} streams; "
             "set at least one a stream, or stream.num_streams lower"
         )
-    sequences = _keyed("stream", ".", lambda: stream.sequences(num_tasks, num_batches, seed))
-    schedule = Schedule(sequences, stream.segments_per_task(num_batches))
+    with prefix_errors("stream."):
+        sequences = stream.sequences(num_tasks, num_batches, seed)
+        schedule = Schedule(sequences, stream.segments_per_task(num_batches))
     return Allocation(stream=stream, test=test, policy=budget.on_exhausted, capacity=capacity, schedule=schedule)
 
 
-def _section(cls: type[T], node: Node, key: str) -> T:
-    """A frozen config class from `node[key]`."""
-    merged = merge(cls, OmegaConf.create(node[key]), "", key)
-    check_finite(OmegaConf.to_container(merged), "", key)
-    return _keyed(key, ".", lambda: cls(**cast(Any, OmegaConf.to_container(merged))))
-
-
-def _keyed(key: str, joint: str, make: Callable[[], T]) -> T:
-    """`make()`, with the key put before the text of an InputError."""
-    try:
-        return make()
-    except InputError as error:
-        raise InputError(f"{key}{joint}{error}") from error
+def _build_section(cls: type[T], node: Node, key: str) -> T:
+    """An object of a dataclass from `node[key]`. InputError, which begins with the full key, when a value is wrong."""
+    values = merge(cls, node[key], "", key)
+    check_finite(values, "", key)
+    for name in field_names(cls):
+        if name not in values:
+            raise InputError(f"{key}.{name}: missing; write a value")
+    with prefix_errors(f"{key}."):
+        return cls(**values)

@@ -1,4 +1,4 @@
-"""A user's own modules: imported wherever they are needed, and hashed so that an edit is noticed."""
+"""The user's own modules: every process imports them, and content keys hash their source."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from orchestrator.spec.strict_merge import prefix_errors
 from supsup_core.errors import InputError
 
 _BUILT_IN = "supsup_core"
+"""The package whose source is not hashed."""
 
 
 def load(imports: Sequence[str], folder: Path) -> None:
-    """Import every entry, so that its registrations exist in this process.
+    """Import the user's modules, so that the classes they register can be named in this process.
 
-    An entry is a dotted module name (looked up from `folder` too) or the path of a .py file, relative to
-    `folder`, the folder of the sweep file. InputError naming the entry when it cannot be imported.
+    imports: dotted module names, or paths of .py files relative to `folder`, the folder of the sweep file. Adds the
+    folders of the files, and `folder` for dotted names, to sys.path. InputError, which names the entry, when one
+    cannot be imported.
     """
     for entry in imports:
         file = (folder / entry).resolve() if entry.endswith(".py") else None
-        beside = str(file.parent if file else folder)
-        if beside not in sys.path:
-            sys.path.append(beside)
-        try:
-            if file:
-                _load_file(file)
-            else:
-                importlib.import_module(entry)
-        except InputError as error:
-            raise InputError(f"imports: {entry}: {error}") from error
-        except Exception as error:  # whatever the user's module raises on import is the user's to see
-            raise InputError(f"imports: cannot import {entry}: {type(error).__name__}: {error}") from error
+        parent = str(file.parent if file else folder)
+        if parent not in sys.path:
+            sys.path.append(parent)
+        with prefix_errors(f"imports: {entry}: "):
+            try:
+                if file:
+                    _load_file(file)
+                else:
+                    importlib.import_module(entry)
+            except InputError:
+                raise
+            except Exception as error:  # a user's module may raise anything when it is imported
+                raise InputError(f"cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _load_file(path: Path) -> None:
+    """Import a file under its name, unless a file with the same content has been imported under it."""
     loaded = sys.modules.get(path.stem)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
@@ -60,37 +64,42 @@ def _load_file(path: Path) -> None:
         raise
 
 
-def source_digest(thing: Any) -> str | None:
-    """SHA-256 of the source that defines a user's class or function; None for this project's own.
+def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
+    """The SHA-256 of the source that defines a user's class or function; None for this project's own.
 
-    Covers its module and the modules below its top folder that it imports, wherever in their text, directly
-    or through one another. The project's own classes are covered by RECIPE_VERSION instead.
+    The source is its module and every module below the same top folder that this imports, directly or indirectly. The
+    project's own source is not hashed: RECIPE_VERSION changes when it computes something else.
     """
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
         return None
     digest = hashlib.sha256()
-    for path, text in _closure(sys.modules[name]).items():
+    for path, text in _sources_from(sys.modules[name]).items():
         digest.update(str(path).encode() + b"\0" + text + b"\0")
     return digest.hexdigest()
 
 
 def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
-    """The text of the files that `imports` names, and of the modules beside them that these import, by their paths
-    below their top folders. They must be loaded. InputError where an entry is no file, or two files have one path."""
+    """The source of the user's modules, and of the modules that they import, for a copy that runs elsewhere.
+
+    entries: `imports` of a sweep, which must be loaded. Keys are paths below the modules' top folders. InputError when
+    an entry is not a .py file, or when two files have the same path.
+    """
     found: dict[Path, bytes] = {}
     for entry in entries:
         if not entry.endswith(".py"):
             raise InputError(f"imports: {entry} is not a .py file, which could be taken along; name the file")
-        for path, text in _closure(sys.modules[(folder / entry).stem]).items():
+        for path, text in _sources_from(sys.modules[(folder / entry).stem]).items():
             if found.setdefault(path, text) != text:
                 raise InputError(f"imports: two modules are called {path}; rename one of them")
     return found
 
 
-def _closure(first: ModuleType) -> dict[Path, bytes]:
-    """The source of a module, and of the modules below its top folder that it imports, directly or through one
-    another, by path below that folder, in order."""
+def _sources_from(first: ModuleType) -> dict[Path, bytes]:
+    """The source of a module, and of every module below its top folder that it imports, directly or indirectly.
+
+    Keys are paths below the top folder, sorted. The top folder is the one that the module's full name starts in.
+    """
     top = Path(str(first.__file__)).resolve().parents[first.__name__.count(".")]
     found: dict[Path, bytes] = {}
     waiting = [first]
@@ -99,12 +108,12 @@ def _closure(first: ModuleType) -> dict[Path, bytes]:
         path = Path(str(module.__file__)).resolve()
         if path not in found:
             found[path] = path.read_bytes()
-            waiting += [other for other in _imported(module, found[path]) if _within(other, top)]
+            waiting += [other for other in _imported(module, found[path]) if _is_below(other, top)]
     return {path.relative_to(top): found[path] for path in sorted(found)}
 
 
 def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:
-    """The loaded modules that a module's import statements name."""
+    """The modules that the import statements of a module name, anywhere in its text, and that are loaded."""
     names: set[str] = set()
     package = module.__package__ or ""
     for node in ast.walk(ast.parse(source)):
@@ -116,8 +125,8 @@ def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:
     return [sys.modules[name] for name in sorted(names) if name in sys.modules]
 
 
-def _within(module: ModuleType, top: Path) -> bool:
-    """Whether a module's source lies below `top`, outside installed packages."""
+def _is_below(module: ModuleType, top: Path) -> bool:
+    """Whether the source of a module is a file below `top` and not part of an installed package."""
     file = getattr(module, "__file__", None)
     if not file:
         return False

@@ -21,8 +21,9 @@ from orchestrator.records.object_storage import PATIENCE_SECONDS, Storage
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import COMPONENTS, EXPERIMENT_KEYS, build_component, build_experiment
+from orchestrator.spec.overrides import parse_overrides
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.sweep_config import SweepConfig, parse_overrides, read_sweep, sweep_from_node
+from orchestrator.spec.sweep_config import SweepConfig, read_sweep, sweep_from_node
 from orchestrator.sweeps.sweep_record import (
     FORMAT,
     ForkOrigin,

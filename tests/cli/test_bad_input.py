@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.base.folder_lock import owned
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 
 Command = Callable[..., Any]
 
@@ -51,7 +51,7 @@ def _space(key: str, values: Any) -> dict[str, Any]:
             ["training.learning_rate: must be a finite"],
         ),
         ({"method": {"name": "ewc", "strength": float("nan")}}, ["method.strength: must be a finite number, not nan"]),
-        ({"grid": {"training.momentum": [0.0, float("inf")]}}, ["grid.training.momentum.1: must be a finite number"]),
+        ({"grid": {"training.momentum": [0.0, float("inf")]}}, ["grid.training.momentum[1]: must be a finite number"]),
         ({"net": {"name": "hopfield_mlp"}, "training": {"batch_size": 1}, "scenario": "GG"}, ["batch_size: batch"]),
         ({"net": {"name": "hopfield_mlp"}, "scenario": "NNs"}, ["NNs has no way yet to keep a net's statistics"]),
         ({"search": {"num_trials": 4}}, ["small.yaml", "search.space: missing; name what to search"]),

@@ -21,7 +21,7 @@ from orchestrator.execution.launch import settings_of
 from orchestrator.results.report.search import Trial, best_of, best_sweep, trials_of
 from orchestrator.results.status import sweep_status
 from orchestrator.spec.search_space import Search
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import open_sweep
 from orchestrator.sweeps.sweep import Sweep
 from supsup_core.datasets import base_node
 from supsup_core.errors import InputError
@@ -65,7 +65,7 @@ def test_trials_are_judged_at_the_rungs_and_at_the_end() -> None:
 
 
 def test_more_trials_than_there_are_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"num_trials: 7 different ones .* has about 6; ask for fewer"):
+    with pytest.raises(InputError, match=r"num_trials: 7 different configurations .* has about 6; set it lower"):
         Search(space={"training.learning_rate": [1, 2, 3], "net.num_outputs": [1, 2]}, num_trials=7).trials()
 
 
