@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import mlflow
 
 from orchestrator.base.environment import describe
-from orchestrator.execution.launch import launch, take_stock
-from orchestrator.records.ledger import LedgerReader
-from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_address import tracking_uri_of
 from orchestrator.tracking.mlflow_writer import Tracker
+from tests.local_runs import ledgers
 
 Points = dict[str, dict[str, list[tuple[int, float, int]]]]
 """Steps, values and times (Unix, ms) of every metric, by the uid of its run."""
@@ -25,22 +22,6 @@ LOSS_STEPS = list(range(3, 91, 3))
 def track(sweep: Sweep) -> Tracker:
     """A tracker of a sweep, as a process that begins makes one."""
     return Tracker(sweep, sweep.plan(), describe(sweep.imports_folder))
-
-
-def run_sweep(sweep: Sweep) -> None:
-    """Run a sweep to its end in this process, without MLflow."""
-    groups = sweep.plan()
-    sweep.save(groups)
-    launch(sweep, take_stock(sweep, groups, describe(sweep.imports_folder), cluster=None), cluster=None)
-
-
-def ledgers(sweep: Sweep) -> dict[str, Sequence[AnyRow]]:
-    """All rows of every training group that has a ledger, by its id."""
-    found: dict[str, Sequence[AnyRow]] = {}
-    for group in sweep.folder.groups():
-        with LedgerReader(group.ledger) as reader:
-            found[group.group_id] = reader.rows()
-    return found
 
 
 def project(sweep: Sweep, tracker: Tracker | None = None) -> None:

@@ -10,7 +10,8 @@ import pytest
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_points import MetricPoint
 from orchestrator.tracking.mlflow_run import MLflowRun
-from tests.tracking.projection import LOSS_STEPS, client, points, project, run_sweep, track, training_losses
+from tests.local_runs import run_sweep
+from tests.tracking.projection import LOSS_STEPS, client, points, project, track, training_losses
 
 
 def test_what_a_crash_left_half_written_is_completed(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from orchestrator.base.output_folder import MLflowFolder
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_store import create_database
-from tests.tracking.projection import points, project, run_sweep, track
+from tests.local_runs import run_sweep
+from tests.tracking.projection import points, project, track
 
 
 def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(

@@ -17,7 +17,8 @@ from orchestrator.results.report import tables
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.evaluation.counts import ProtocolCounts
-from tests.tracking.projection import client, ledgers, points, project, run_sweep, runs, track
+from tests.local_runs import ledgers, run_sweep
+from tests.tracking.projection import client, points, project, runs, track
 
 
 def test_every_row_of_the_ledger_is_one_point_with_its_time(sweep: Sweep) -> None:

@@ -1,0 +1,138 @@
+"""Following a sweep: what is shown, what is logged, and what MLflow gets in the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, cast
+
+import mlflow
+import pytest
+
+from orchestrator.base.environment import describe
+from orchestrator.results.progress_line import ProgressLine
+from orchestrator.results.report import tables
+from orchestrator.results.status import SweepStatus
+from orchestrator.sweeps.lookup import read_states
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.tracking.monitor import Monitor, conclude
+from tests.local_runs import run_sweep
+from tests.outputs import wait_for
+from tests.tracking.projection import LOSS_STEPS, client, points, project, runs, track, training_losses
+
+
+class Screen:
+    """Takes the place of the progress line."""
+
+    def __init__(self) -> None:
+        self.shown: list[SweepStatus] = []
+
+    def update(self, status: SweepStatus) -> None:
+        self.shown.append(status)
+
+
+def monitor_of(sweep: Sweep, screen: Screen) -> Monitor:
+    return Monitor(sweep, sweep.plan(), describe(sweep.imports_folder), cast("ProgressLine", screen))
+
+
+def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) -> None:
+    run_sweep(sweep)
+    screen = Screen()
+    monitor = monitor_of(sweep, screen)
+    monitor.tick()
+    assert len(screen.shown) == 1
+    monitor.finish([])
+    assert len(screen.shown) == 1
+    assert points(sweep)
+
+
+def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    screen = Screen()
+    monitor = monitor_of(sweep, screen)
+    monitor.tick()
+    with caplog.at_level(logging.INFO, "supsup"):
+        run_sweep(sweep)
+        monitor.tick()
+        monitor.tick()
+    assert [(status.shards_done, status.evaluations_done) for status in screen.shown] == [(0, 0), (3, 7), (3, 7)]
+    assert [record.message for record in caplog.records].count("the group ended: done") == 1
+    assert training_losses(sweep) == LOSS_STEPS
+    written = points(sweep)
+    project(sweep)
+    assert points(sweep) == {uid: {k: v for k, v in m.items() if "system/" not in k} for uid, m in written.items()}
+    monitor.finish([])
+    assert {run.info.status for run in runs(sweep)} == {"FINISHED"}
+
+
+def test_what_an_earlier_launch_did_is_not_logged_again(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    run_sweep(sweep)
+    time.sleep(0.01)  # rows and launches have times in milliseconds
+    with caplog.at_level(logging.INFO, "supsup"):
+        status = monitor_of(sweep, Screen()).status()
+    assert status.shards_done == 3
+    assert caplog.records == []
+
+
+def test_trouble_with_mlflow_is_logged_once_and_what_is_missing_follows(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.monitor.SECONDS", 0.05)
+    run_sweep(sweep)
+    monitor = monitor_of(sweep, Screen())
+    attempts: list[int] = []
+
+    def away(*_: Any, **__: Any) -> None:
+        attempts.append(1)
+        raise OSError("the server is away")
+
+    def warnings() -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        return [message for message in found if "MLflow" in message]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "log_batch", away)
+        monitor.start()
+        wait_for(lambda: attempts[2:])
+    wait_for(lambda: warnings()[1:])
+    monitor.stop()
+    first, second = warnings()
+    assert first.endswith("the server is away")
+    assert "is up to date" in second
+    monitor.finish([])
+    assert training_losses(sweep) == LOSS_STEPS
+
+
+def test_trouble_that_lasts_to_the_end_is_raised(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_sweep(sweep)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", away)
+    with pytest.raises(OSError, match="the store is away"):
+        monitor_of(sweep, Screen()).finish([])
+
+
+def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{sweep.output.mlflow.database}")  # load_table asks no client
+    run_sweep(sweep)
+    groups, states = sweep.plan(), read_states(sweep.folder, {})
+    for _ in range(2):  # a report is made again whenever one asks for it
+        tracker = track(sweep)
+        project(sweep, tracker)
+        conclude(tracker, groups, states, [])
+    wanted = tables.tasks_table(groups, states)
+    for run in runs(sweep):
+        if run.data.tags["supsup.kind"] != "evaluation":
+            continue
+        names = [artifact.path for artifact in client(sweep).list_artifacts(run.info.run_id, "tables")]
+        inferred = run.data.params["scenario"] == "GNu"
+        assert names == ["tables/confusion.json"] * inferred + ["tables/tasks.json"]
+        logged = client(sweep).load_table(run.info.experiment_id, "tables/tasks.json", [run.info.run_id])
+        mine = wanted[(wanted["num_learned"] == 3) & wanted["run"].str.startswith(run.data.params["scenario"])]
+        assert logged["accuracy"].tolist() == pytest.approx(mine["accuracy"].tolist(), abs=1e-9)  # JSON has ten digits
+        shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # by these its pages offer them
+        assert sorted(item["path"] for item in shown if item["type"] == "table") == names
