@@ -63,6 +63,23 @@ def test_sweep_files_on_pages_can_be_planned(page: str, supsup: Callable[..., An
             assert planned.code == 0, planned.err
 
 
+def test_files_and_names_on_the_architecture_page_exist() -> None:
+    """Each path is below the top folder or `orchestrator`; each name that follows a path stands in that file."""
+    cells = re.findall(r"\|([^|\n]*\.py`[^|\n]*)\|", (DOCS / "architecture.md").read_text())
+    assert len(cells) > 30
+    missing = []
+    for cell in cells:
+        text = ""
+        for word in re.findall(r"`([^`]+)`", cell):
+            if word.endswith(".py"):
+                found = [path for path in (TOP / word, TOP / "orchestrator" / word) if path.exists()]
+                text = found[0].read_text() if found else ""
+                missing += [] if found else [word]
+            elif text and not all(re.search(rf"\b{part}\b", text) for part in word.split(".")):
+                missing.append(f"{word} in: {cell.strip()}")
+    assert missing == []
+
+
 def test_picture_of_the_packages_is_current() -> None:
     command = [sys.executable, str(DOCS / "scripts" / "package_picture.py"), "--check"]
     checked = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
