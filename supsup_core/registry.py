@@ -1,8 +1,9 @@
-"""Names for the things a config may ask for, each registered beside the code that defines it."""
+"""Registries: the names by which a config asks for a class or a function, each registered where it is defined."""
 
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -11,8 +12,16 @@ from supsup_core.errors import InputError
 T = TypeVar("T")
 
 
+class ChecksFields(ABC):
+    """A config class with field checks of its own, which its base class runs after those of the fields it has."""
+
+    @abstractmethod
+    def check_fields(self) -> None:
+        """Raise InputError for values that mean nothing. The text begins with the field's name and names a remedy."""
+
+
 def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?` for the closest of `names`, or nothing when none is close."""
+    """The text `; did you mean X?` for the closest of `names`, or an empty text when none is close."""
     begun = [known for known in names if name and known.startswith(name)]
     close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -21,7 +30,7 @@ def nearest(name: str, names: list[str]) -> str:
 class Registry(Generic[T]):
     """A mapping from a config name to an object of one kind.
 
-    A second registration of a name raises, so that no import order can decide what a name means.
+    Registering a name twice raises InputError; otherwise the order of imports would decide what it means.
     """
 
     def __init__(self, kind: str) -> None:
@@ -29,7 +38,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """Decorator: enter the object under `names`, the first of which is its own name."""
+        """A decorator that registers an object under `names`: its canonical name, then its aliases."""
 
         def enter(entry: T) -> T:
             for name in names:
@@ -41,25 +50,25 @@ class Registry(Generic[T]):
         return enter
 
     def __getitem__(self, name: str) -> T:
-        """The entry called `name`; InputError listing those there are when it is unknown."""
+        """The entry called `name`; an unknown name raises InputError, which lists the known ones."""
         if name not in self._entries:
             names = self.names()
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
         return self._entries[name]
 
     def under(self, key: str, name: str) -> T:
-        """The entry called `name`; the InputError begins with `key`, which asked for it."""
+        """The entry called `name`; the InputError for an unknown name begins with the config key `key`."""
         try:
             return self[name]
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
 
     def names(self) -> list[str]:
-        """Every registered name, sorted."""
+        """All registered names and aliases, sorted."""
         return sorted(self._entries)
 
     def name_of(self, entry: T) -> str:
-        """The first name `entry` was registered under."""
+        """The canonical name of an entry; InputError when it is not registered."""
         for name, candidate in self._entries.items():
             if candidate is entry:
                 return name

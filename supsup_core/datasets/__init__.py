@@ -1,18 +1,19 @@
 """Labelled images, and how they are read."""
 
 from supsup_core.datasets import cifar, digits, folders, imagenet, mnist
-from supsup_core.datasets.base import BASES, Base, Dataset, Images, base_from, base_node
+from supsup_core.datasets.base import (
+    BASES,
+    Base,
+    Dataset,
+    DerivedBase,
+    Images,
+    ReadsFiles,
+    VerifiesFiles,
+    base_from,
+    base_node,
+)
 
 __all__ = [
-    "BASES",
-    "Base",
-    "Dataset",
-    "Images",
-    "base_from",
-    "base_node",
-    "cifar",
-    "digits",
-    "folders",
-    "imagenet",
-    "mnist",
-]
+    "BASES", "Base", "Dataset", "DerivedBase", "Images", "ReadsFiles", "VerifiesFiles", "base_from", "base_node",
+    "cifar", "digits", "folders", "imagenet", "mnist",
+]  # fmt: skip

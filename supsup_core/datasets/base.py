@@ -1,4 +1,4 @@
-"""Bases (labelled images) and benchmarks (sequences of tasks made from a base)."""
+"""Bases: sources of labelled images, and the datasets that are read from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from supsup_core.registry import Registry, nearest
 
 @dataclass(frozen=True)
 class Images:
-    """One part of a dataset: int64 labels (N,), and uint8 pixels (N, *shape), or those of more images (M, *shape) of
-    which these are the ones at `places` (N,)."""
+    """One part of a dataset: int64 labels (N,) and uint8 pixels (N, *shape).
+
+    With `places` (N,), int64, `pixels` (M, *shape) holds more images, and these are the ones at the places.
+    """
 
     pixels: Tensor
     labels: Tensor
     places: Tensor | None = None
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (batch, *shape) and labels (batch,) of some of the images."""
+        """Pixels (batch, *shape) and labels (batch,) of the images at `indices`."""
         rows = indices if self.places is None else self.places.index_select(0, indices)
         return self.pixels.index_select(0, rows), self.labels.index_select(0, indices)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A base held in memory: its two parts and the constants that normalise a pixel in [0, 1].
+    """A base that has been read: its two parts, and the mean and standard deviation of its pixels in [0, 1].
 
-    `mean`, `std`: of all pixels, or of each channel, the first dimension of an image.
+    `mean`, `std`: one number for all pixels, or one for each channel, the first dimension of an image.
     """
 
     train: Images
@@ -44,52 +46,86 @@ class Dataset:
     std: float | tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels (batch, *shape), or one colourless pixel after the other in any shape, to float32
-        (pixel / 255 - mean) / std."""
+        """(pixel / 255 - mean) / std as float32, for pixels (batch, *shape); grey pixels may have any shape."""
         if isinstance(self.mean, float) and isinstance(self.std, float):
             return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
         mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
         return pixels.float().mul_((1 / (255 * std)).float()).sub_((mean / std).float())
 
 
+class ReadsFiles(ABC):
+    """A base some of whose fields only its files can tell."""
+
+    @abstractmethod
+    def with_files(self, root: Path | None) -> Base:
+        """This base with those fields filled in. InputError when files are missing or contradict the config."""
+
+
+class DerivedBase(ABC):
+    """A base that is made from the images of another one."""
+
+    @abstractmethod
+    def source_base(self) -> Base:
+        """The base that the images come from."""
+
+
+class VerifiesFiles(ABC):
+    """A base that can verify its files without decoding the images."""
+
+    @abstractmethod
+    def verify_files(self, root: Path | None) -> None:
+        """Raise the errors that `load` would raise."""
+
+
 @dataclass(frozen=True)
 class Base(ABC):
     """A source of labelled images. Subclasses are final frozen dataclasses; their fields are their config.
 
-    Its facts (shape, labels, checksum) are known before it is loaded.
+    Its shape, labels and checksum are known before it is loaded. A subclass that also derives from ReadsFiles,
+    DerivedBase or VerifiesFiles implements those.
     """
 
-    shape: ClassVar[tuple[int, ...]]
-    num_labels: ClassVar[int]
     resident_images: ClassVar[int] = 70_000
     """About how many images a process holds in memory once it has loaded them."""
 
-    def resolved(self, root: Path | None) -> Base:
-        """This base with what only its files can tell filled in; itself where there is nothing of the kind.
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image. A class attribute does where it is the same for all instances."""
 
-        InputError when they are missing or not what the config says.
-        """
-        return self
-
-    def original(self) -> Base:
-        """The base whose images these are: itself, unless it is made from another one."""
-        return self
+    @property
+    @abstractmethod
+    def num_labels(self) -> int:
+        """The number of classes. A class attribute does where it is the same for all instances."""
 
     @abstractmethod
     def checksum(self) -> str:
-        """What identifies the bytes of this dataset, version included; part of every task's key."""
+        """A text that identifies the bytes of the dataset, its version included; part of every task's key."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:
         """Read and verify the images below `root` (None: the user's cache).
 
-        InputError when they are missing and cannot be had, CorruptError when they are not the
-        published bytes.
+        InputError when they are missing and cannot be downloaded, CorruptError when they are not the published bytes.
         """
 
+    def resolved(self, root: Path | None) -> Base:
+        """This base with the fields filled in that only its files can tell; itself where there are none.
+
+        InputError when files are missing or contradict the config.
+        """
+        return self.with_files(root) if isinstance(self, ReadsFiles) else self
+
+    def original(self) -> Base:
+        """The base whose images these are: itself, unless it is a DerivedBase."""
+        return self.source_base() if isinstance(self, DerivedBase) else self
+
     def verify(self, root: Path | None) -> None:
-        """Raise what `load` would, and nothing else. A base that can do so without torch lets a sweep start sooner."""
-        self.load(root)
+        """Raise the errors that `load` would raise; a VerifiesFiles does so faster than by loading."""
+        if isinstance(self, VerifiesFiles):
+            self.verify_files(root)
+        else:
+            self.load(root)
 
 
 BASES: Registry[type[Base]] = Registry("dataset")
@@ -101,11 +137,11 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""The types of fields that are checked, as they are annotated, and what to call them."""
+"""The annotations of fields whose type is checked: the type, and its name in a message."""
 
 
 def base_from(node: Any) -> Base:
-    """A base from its name, or {name: …, and its fields}; InputError where that is not one."""
+    """The base of a config node: its name, or {name: …, and its fields}. InputError when the node is not valid."""
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = str(fields.pop("name", ""))
     cls = BASES[name]
@@ -130,7 +166,7 @@ def base_from(node: Any) -> Base:
 
 
 def base_node(base: Base) -> Any:
-    """What `base_from` makes the base from: its name alone, where its fields are as they are when nobody sets them."""
+    """The config node that `base_from` makes the base from: its name alone where all fields have their defaults."""
     name, values = BASES.name_of(type(base)), asdict(base)
-    usual = {field.name: field.default for field in dataclasses.fields(base)}
-    return name if values == usual else {"name": name, **values}
+    defaults = {field.name: field.default for field in dataclasses.fields(base)}
+    return name if values == defaults else {"name": name, **values}

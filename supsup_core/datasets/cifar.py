@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images are in the archive: members of each part, and how many bytes of labels precede an image, of
-    which the last is the class."""
+    """The archive: the members of each part, and the number of label bytes before an image; the last is its class."""
 
     folder: str
     train: Sequence[str]
@@ -32,7 +31,7 @@ class Layout:
 
 
 class Cifar(Base):
-    """50,000 training and 10,000 test photographs, 32 x 32 in colour, in `<root>/cifar/*-binary.tar.gz`."""
+    """An abstract base of 50,000 training and 10,000 test colour images, 32 x 32, in `<root>/cifar/*-binary.tar.gz`."""
 
     shape = (3, 32, 32)
     files: ClassVar[Published]
@@ -69,7 +68,7 @@ class Cifar(Base):
         return file.read()
 
     def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
-        """One part's images; CorruptError unless there are as many as published, of every class as many."""
+        """The images of one part. CorruptError when the counts of images or classes are not the published ones."""
         record = self.layout.label_bytes + PIXELS
         if len(content) != count * record:
             raise CorruptError(
@@ -90,20 +89,22 @@ class Cifar(Base):
 _MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 
 
+@final
 @BASES.register("cifar10")
 @dataclass(frozen=True)
 class CIFAR10(Cifar):
-    """Ten classes."""
+    """CIFAR-10: ten classes."""
 
     num_labels = 10
     files = Published("cifar", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, _MIRRORS, unpacks=False)
     layout = Layout("cifar-10-batches-bin", [f"data_batch_{n}.bin" for n in range(1, 6)], ["test_batch.bin"], 1)
 
 
+@final
 @BASES.register("cifar100")
 @dataclass(frozen=True)
 class CIFAR100(Cifar):
-    """A hundred classes, the fine labels."""
+    """CIFAR-100: a hundred classes, by the fine labels."""
 
     num_labels = 100
     files = Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False)

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits: real data that needs no download."""
+"""The handwritten digits that scikit-learn ships: real data that needs no download."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
 
-from supsup_core.datasets.base import BASES, Base, Dataset, Images
+from supsup_core.datasets.base import BASES, Base, Dataset, Images, VerifiesFiles
 from supsup_core.errors import CorruptError, InputError
 
 if TYPE_CHECKING:
@@ -23,16 +23,17 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 _MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
-"""The first images train, the last 360 test: other writers, as in the original split of the data."""
+"""The number of training images. The last 360 images are for testing: they are by other writers, as published."""
 
 
+@final
 @BASES.register("digits")
 @dataclass(frozen=True, kw_only=True)
-class Digits(Base):
+class Digits(Base, VerifiesFiles):
     """1,797 digits, 8 x 8, 17 grey levels.
 
-    `enlarge` makes a square of so many pixels a side of each, and `channels` repeats the whole: with 4 and 3 they are
-    photographs to a convolutional net that is to be tried out.
+    `enlarge`: the side of the square that each pixel becomes. `channels`: how often the image is repeated as a channel.
+    With 4 and 3 the images have the shape of CIFAR's, to try out a convolutional net.
     """
 
     num_labels = 10
@@ -47,14 +48,14 @@ class Digits(Base):
                 raise InputError(f"{name}: must be a whole number from 1 on, not {value!r}")
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         side = 8 * self.enlarge
         return (side, side) if self.channels == 1 else (self.channels, side, side)
 
     def checksum(self) -> str:
         return SHA256
 
-    def verify(self, root: Path | None) -> None:
+    def verify_files(self, root: Path | None) -> None:
         _read()
 
     def load(self, root: Path | None) -> Dataset:
@@ -73,7 +74,7 @@ class Digits(Base):
 
 
 def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Their verified pixels (1797, 64), 0 to 16, and labels."""
+    """The verified pixels (1797, 64), 0 to 16, and the labels (1797,)."""
     rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
     pixels, labels = rows[:, :-1], rows[:, -1]
     found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
@@ -85,7 +86,7 @@ def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
 
 
 def _path() -> Path:
-    """Where scikit-learn keeps them. Found without loading it, which takes longer than all else a worker does first."""
+    """The file in scikit-learn's package. It is found without importing scikit-learn, which takes long to load."""
     spec = find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if path is None or not path.is_file():

@@ -1,21 +1,24 @@
-"""Photographs in folders, one folder a class."""
+"""Images in folders, one folder for each class."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from supsup_core.datasets.base import BASES
 from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
 from supsup_core.errors import InputError
+from supsup_core.registry import ChecksFields
 
 
+@final
 @BASES.register("image_folder")
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(ImageFiles):
+class ImageFolder(ImageFiles, ChecksFields):
     """Images in `<root>/<folder>/<part>/<class>/*`, classes numbered in the order of their names.
 
-    `train`, `test`: the folders of the two parts.
+    `train`, `test`: the names of the folders of the two parts.
     """
 
     num_classes: int
@@ -23,17 +26,16 @@ class ImageFolder(ImageFiles):
     train: str = "train"
     test: str = "test"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if not isinstance(self.num_classes, int) or self.num_classes < 1:
             raise InputError(f"num_classes: must be a whole number from 1 on, not {self.num_classes!r}")
 
     @property
-    def parts(self) -> tuple[str, str]:  # type: ignore[override]
+    def parts(self) -> tuple[str, str]:
         return (self.train, self.test)
 
     @property
-    def num_labels(self) -> int:  # type: ignore[override]
+    def num_labels(self) -> int:
         return self.num_classes
 
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:

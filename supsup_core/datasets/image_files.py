@@ -20,9 +20,10 @@ import PIL
 import torch
 from PIL import Image
 
-from supsup_core.datasets.base import Base, Dataset, Images
+from supsup_core.datasets.base import Base, Dataset, Images, ReadsFiles
 from supsup_core.datasets.download import user_cache
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.registry import ChecksFields
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """Compressed formats alone: other images of one shape have one size, by which a change could not be told."""
@@ -60,7 +61,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFiles(Base):
+class ImageFiles(Base, ReadsFiles):
     """An abstract base of compressed photographs in `<root>/<folder>`; subclasses say where in it.
 
     Each is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its middle. `mean`,
@@ -69,9 +70,6 @@ class ImageFiles(Base):
     """
 
     resident_images: ClassVar[int] = 0  # mapped from a file, which the system may drop from memory
-    parts: ClassVar[tuple[str, str]]
-    """What training and test part are called."""
-
     folder: str
     side: int
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -90,10 +88,17 @@ class ImageFiles(Base):
                     raise InputError(f"{name}: needs finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
         if not isinstance(self.side, int) or self.side < 1:
             raise InputError(f"side: must be a whole number from 1 on, not {self.side!r}")
+        if isinstance(self, ChecksFields):
+            self.check_fields()
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return (3, self.side, self.side)
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, str]:
+        """The names of the training and the test part."""
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
@@ -104,7 +109,7 @@ class ImageFiles(Base):
             raise InputError(f"{self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
         return self.listing(root / self.folder)
 
-    def resolved(self, root: Path | None) -> Self:
+    def with_files(self, root: Path | None) -> Self:
         return replace(self, checksum_of_files=self._checksum_of(self._listing(root)))
 
     def _checksum_of(self, listings: Sequence[Sequence[ImageFile]]) -> str:

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 from supsup_core.datasets.base import BASES
 from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
 from supsup_core.errors import CorruptError, InputError
 
 
+@final
 @BASES.register("imagenet")
 @dataclass(frozen=True, kw_only=True)
 class ImageNet(ImageFiles):

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 
-from supsup_core.datasets.base import BASES, Base, Dataset, Images
+from supsup_core.datasets.base import BASES, Base, Dataset, Images, VerifiesFiles
 from supsup_core.datasets.download import Published
 
 
-class IdxImages(Base):
-    """60,000 training and 10,000 test images of ten classes, 28 x 28 grey, in `<root>/<folder>/*.gz`."""
+class IdxImages(Base, VerifiesFiles):
+    """An abstract base of 60,000 training and 10,000 test images, 28 x 28 grey, in `<root>/<folder>/*.gz`."""
 
     shape = (28, 28)
     num_labels = 10
-    files: ClassVar[Published]
     mean: ClassVar[float]
     std: ClassVar[float]
+
+    @property
+    @abstractmethod
+    def files(self) -> Published:
+        """The four files as published."""
 
     def checksum(self) -> str:
         return self.files.checksum()
 
-    def verify(self, root: Path | None) -> None:
+    def verify_files(self, root: Path | None) -> None:
         self.files.contents(root)
 
     def load(self, root: Path | None) -> Dataset:
@@ -38,7 +43,7 @@ class IdxImages(Base):
 
 
 def _images(pixels: bytes, labels: bytes) -> Images:
-    """Cut the IDX headers off (16 and 8 bytes; the checksum has already vouched for the rest)."""
+    """Images from IDX files without their headers of 16 and 8 bytes; the checksum has been verified before."""
     shaped = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28).copy()
     return Images(
         torch.from_numpy(shaped),
@@ -46,6 +51,7 @@ def _images(pixels: bytes, labels: bytes) -> Images:
     )
 
 
+@final
 @BASES.register("mnist")
 @dataclass(frozen=True)
 class MNIST(IdxImages):
@@ -65,14 +71,15 @@ class MNIST(IdxImages):
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        unpacks=True,  # copies were packed by different programs
+        unpacks=True,  # copies in circulation were compressed by different programs
     )
 
 
+@final
 @BASES.register("fashion_mnist")
 @dataclass(frozen=True)
 class FashionMNIST(IdxImages):
-    """Pictures of clothes."""
+    """Grey images of clothing, in the format of MNIST."""
 
     mean = 0.2860
     std = 0.3530

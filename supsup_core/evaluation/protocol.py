@@ -16,7 +16,7 @@ from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
 from supsup_core.methods.base import Dependence, Method
-from supsup_core.methods.learners import Learner, Recalled
+from supsup_core.methods.learners import Learner, Recalled, recalling
 from supsup_core.nets.base import Net, Objective
 from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
@@ -245,7 +245,7 @@ def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tenso
     end and cannot decide is added to the last group."""
     least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)  # one alone may not do
     if RULES[inference.rule].needs_memory:
-        least = 2 * learner.recall_images
+        least = 2 * recalling(learner).recall_images
     groups = list(torch.split(order, inference.decision_group))
     if len(groups) > 1 and len(groups[-1]) < least:
         groups[-2:] = [torch.cat(groups[-2:])]

@@ -1,52 +1,66 @@
-"""How a mask is chosen for images of an unknown task (paper, section 3.3, algorithms 1 and 2)."""
+"""Rules that choose a mask for images of an unknown task (paper, section 3.3, algorithms 1 and 2)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.methods.learners import Learner, Recalled
+from supsup_core.methods.learners import Learner, Recalled, recalling, superposing
 from supsup_core.nets.base import Objective
 from supsup_core.registry import Registry
 
 
 class Rule(ABC):
-    """Chooses one of a learner's masks for each of D decisions."""
+    """Chooses one of a learner's masks for each of D decisions. A rule with a memory is also a RecallingRule."""
 
     needs_superposition: ClassVar[bool]
     """Whether the learner must be able to superpose its masks."""
     compares_values: ClassVar[bool] = False
-    """Whether values of the objective under different masks are compared, rather than slopes."""
+    """Whether the rule compares values of the objective under different masks, rather than slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must be able to recall a mask from a memory of all. Then at most half of a group of images
-    decides, and what was recalled is scored on the others."""
+    """Whether the learner must recall a mask from an associative memory. Then at most half of a group of images
+    decides, and the recalled mask is scored on the others."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        """Images x (D, images, *shape) to mask numbers (D,), int64. Each decision stands alone.
+        """The chosen mask numbers (D,), int64, for images x (D, images, *shape). Decisions are independent.
 
-        `given`: the task identity in scenarios that give it at inference, else None.
+        given: the task identity in scenarios that give it at inference, else None.
         """
 
     def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
     ) -> tuple[Tensor, list[Recalled]]:
-        """As `choose`; and of a rule with a memory, what each decision recalled, which then answers."""
+        """The masks that `choose` gives and, for a RecallingRule, what each decision recalled, which then answers."""
+        if isinstance(self, RecallingRule):
+            return self.recall(learner, x, objective)
         return self.choose(learner, x, objective, given), []
+
+
+class RecallingRule(ABC):
+    """A rule that recalls a mask from an associative memory of all masks."""
+
+    @abstractmethod
+    def recall(self, learner: Learner, x: Tensor, objective: Objective) -> tuple[Tensor, list[Recalled]]:
+        """The stored mask nearest to what each decision recalled (D,), int64, and what each recalled.
+
+        x: (D, images, *shape).
+        """
 
 
 RULES: Registry[type[Rule]] = Registry("inference rule")
 
 
+@final
 @RULES.register("known")
 class Known(Rule):
-    """The rule of GG: nothing is inferred, the task identity is given."""
+    """The rule of scenario GG: the task identity is given, so nothing is inferred."""
 
     needs_superposition = False
 
@@ -58,7 +72,7 @@ class Known(Rule):
 
 @torch.no_grad()
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
-    """The objective on images x (D, images, *shape) under each of k masks, by one forward pass each: (D, k)."""
+    """The objective on images x (D, images, *shape) under each of k masks, by one forward pass for each: (D, k)."""
     values = []
     for mask in masks:
         parts = x if learner.normalises_by_batch else x.flatten(0, 1)[None]
@@ -68,8 +82,11 @@ def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Object
 
 
 def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> Tensor:
-    """Of each of D decisions the masks (D, at_most or fewer), ascending, that are left when the half with the steepest
-    decrease is kept, again and again. Decisions that are left with the same masks go on together."""
+    """The masks (D, at_most or fewer) that remain, ascending, for each of D decisions.
+
+    Each step keeps the half with the steepest decrease. Decisions with the same remaining masks are computed together.
+    """
+    superposition = superposing(learner)
     kept = torch.arange(learner.num_masks).expand(len(x), -1)
     while kept.shape[1] > at_most:
         half = (kept.shape[1] + 1) // 2
@@ -78,13 +95,14 @@ def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> 
         for number, subset in enumerate(subsets):
             own = (numbers == number).nonzero().flatten()
             whole = len(subset) == learner.num_masks
-            slopes = learner.alpha_gradients(x[own], None if whole else subset, objective)
+            slopes = superposition.alpha_gradients(x[own], None if whole else subset, objective)
             steepest = torch.sort(slopes, stable=True).indices[:, :half].sort().values
             left[own] = subset[steepest.to(subset.device)]
         kept = left
     return kept
 
 
+@final
 @RULES.register("exhaustive")
 class Exhaustive(Rule):
     """One forward pass per mask; the smallest objective wins, ties to the older mask."""
@@ -96,6 +114,7 @@ class Exhaustive(Rule):
         return _values(learner, x, range(learner.num_masks), objective).argmin(1)
 
 
+@final
 @RULES.register("one_shot")
 class OneShot(Rule):
     """The mask whose coefficient decreases the objective most steeply at alpha = 1/k (algorithm 1)."""
@@ -103,14 +122,15 @@ class OneShot(Rule):
     needs_superposition = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        return learner.alpha_gradients(x, None, objective).argmin(1)
+        return superposing(learner).alpha_gradients(x, None, objective).argmin(1)
 
 
+@final
 @RULES.register("binary")
 class Binary(Rule):
     """Keep the half of the masks with the steepest decrease, renormalise alpha, repeat (algorithm 2).
 
-    Takes ceil(log2 k) gradients; of an odd number, the larger half is kept.
+    It computes ceil(log2 k) gradients. Of an odd number of masks it keeps the larger half.
     """
 
     needs_superposition = True
@@ -119,13 +139,14 @@ class Binary(Rule):
         return _halved(learner, x, objective, at_most=1)[:, 0]
 
 
+@final
 @RULES.register("shortlist")
 class Shortlist(Rule):
-    """Halve the masks as `binary` does down to four or fewer, and settle among those as `exhaustive` does.
+    """Halve the masks as `binary` does down to four or fewer, then choose among those as `exhaustive` does.
 
-    Not from the paper. Of three masks that are alike the slope along the middle one is the least, since the others
-    together already do what it does: so `binary` drops it where its own forward pass would have shown it to be right.
-    Takes ceil(log2(k / 4)) gradients and at most four forward passes.
+    Not from the paper. When three masks are alike, the slope along the middle one is the least, since the other two
+    together already have its effect. So `binary` drops it even where its own forward pass would show it to be right.
+    The rule computes ceil(log2(k / 4)) gradients and at most four forward passes.
     """
 
     needs_superposition = True
@@ -141,18 +162,18 @@ class Shortlist(Rule):
         return chosen
 
 
+@final
 @RULES.register("hopfield")
-class Hopfield(Rule):
-    """The stored mask nearest to what the deciding images recall from a Hopfield network (section 3.6)."""
+class Hopfield(Rule, RecallingRule):
+    """The stored mask nearest to what the images recall from a Hopfield network (paper, section 3.6)."""
 
     needs_superposition = False
     needs_memory = True
 
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        return self.decide(learner, x, objective, given)[0]
+        return self.recall(learner, x, objective)[0]
 
-    def decide(
-        self, learner: Learner, x: Tensor, objective: Objective, given: int | None
-    ) -> tuple[Tensor, list[Recalled]]:
-        found = [learner.recall(images, objective) for images in x]
+    def recall(self, learner: Learner, x: Tensor, objective: Objective) -> tuple[Tensor, list[Recalled]]:
+        memory = recalling(learner)
+        found = [memory.recall(images, objective) for images in x]
         return torch.stack([recalled.distances[-1] for recalled in found]).argmin(1), found

@@ -1,4 +1,4 @@
-"""Scores to masks and back: which weights are kept, and where the gradient goes (paper, section 3)."""
+"""Edge-popup: masks from scores, and the straight-through gradient of the scores (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.nets.base import Layer, draw_uniform
+from supsup_core.nets.base import Layer
+from supsup_core.nets.weights import draw_uniform
 
 
 def num_kept(density: float, size: int) -> int:
-    """How many of `size` weights a density keeps: max(1, round(density * size)), halves to even."""
+    """The number of weights that a density keeps of `size`: max(1, round(density * size)), with halves to even."""
     return max(1, round(density * size))
 
 
 def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
-    """The share of a layer (out, in, *kernel) that a budget b keeps: min(0.5, b * (out + in) / number of weights)."""
+    """The density of a layer (out, in, *kernel) under a budget b: min(0.5, b * (out + in) / number of weights)."""
     return min(0.5, budget * (shape[0] + shape[1]) / math.prod(shape))
 
 
 def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | None = None) -> Tensor:
-    """A mask of exactly `count` ones on the largest of the scores, or of their sizes; ties to the lowest index.
+    """A mask of exactly `count` ones on the largest scores, or with `by_size` on the largest absolute scores.
 
-    scores: any shape, float32, finite. Returns float32 of that shape (`out` when given).
+    Ties go to the lowest index. scores: any shape, float32, finite. Returns float32 of that shape (`out` when given).
     """
     result = out if out is not None else torch.empty_like(scores)
     if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
@@ -48,20 +49,21 @@ def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | 
 
 
 class MaskRule(ABC):
-    """From the scores of one layer to its mask, and from a mask's gradient to the scores'."""
+    """Makes a layer's mask from its scores, and the scores' gradient from the mask's."""
 
     elementwise: ClassVar[bool] = False
-    """Whether each weight's mask depends on its own score alone, so that several tasks' scores may be stacked."""
+    """Whether a weight's mask depends on its own score alone, so that the scores of several tasks may be stacked."""
 
     @abstractmethod
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
         """Write the 0/1 float32 mask of `scores` (one layer's shape) into `out`; return it."""
 
+    @abstractmethod
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
-        """Turn the gradient in the mask into that in the scores, in place (straight-through)."""
-        return gradient
+        """The straight-through gradient in the scores from that in the mask, which may be overwritten."""
 
 
+@final
 @dataclass(frozen=True)
 class Threshold(MaskRule):
     """Keep score >= `at`: 0, as in every MNIST experiment of the paper."""
@@ -73,12 +75,16 @@ class Threshold(MaskRule):
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
         return torch.ge(scores, self.at, out=out)
 
+    def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
 
+
+@final
 @dataclass(frozen=True)
 class TopK(MaskRule):
     """Keep exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
 
-    The straight-through gradient is that of what is ranked: times sign(score) for |score|.
+    The straight-through gradient is that in the ranked value: it is multiplied by sign(score) for |score|.
     """
 
     density: float
@@ -95,17 +101,18 @@ class TopK(MaskRule):
         return gradient.mul_(scores.sign()) if self.rank_abs else gradient
 
 
+@final
 @dataclass(frozen=True)
 class Each(MaskRule):
-    """A rule for the stacked scores of several tasks, (T, *shape): each task's mask is what `rule` makes of its own."""
+    """Applies `rule` to each task's part of the stacked scores of several tasks, (T, *shape)."""
 
     rule: MaskRule
 
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
         if self.rule.elementwise:
             return self.rule.mask(scores, out)
-        for own, its in zip(scores, out, strict=True):
-            self.rule.mask(own, its)
+        for task_scores, task_out in zip(scores, out, strict=True):
+            self.rule.mask(task_scores, task_out)
         return out
 
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
@@ -113,5 +120,5 @@ class Each(MaskRule):
 
 
 def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:
-    """Fresh scores of a task: Kaiming uniform with a = sqrt(5)."""
+    """The initial scores of a task: Kaiming uniform with a = sqrt(5)."""
     return draw_uniform(layers, seed, "scores", task)

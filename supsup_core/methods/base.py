@@ -1,4 +1,4 @@
-"""What a continual-learning method is: how it learns a task, and what it can answer afterwards."""
+"""The contract of continual-learning methods: how a method learns a task, and what it stores of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from supsup_core import seeding
 from supsup_core.errors import InputError
 from supsup_core.methods.learners import Learner
-from supsup_core.nets.base import Layer, Net, draw_weights
+from supsup_core.nets.base import Layer, Net
+from supsup_core.nets.weights import draw_weights
 from supsup_core.registry import Registry
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Dependence(Enum):
-    """What learning task i needs of the tasks before it; decides how tasks are shared out."""
+    """Which earlier tasks the learning of a task builds on; decides which tasks can be trained at the same time."""
 
     INDEPENDENT = "independent"
     AFTER_FIRST = "after_first"
@@ -38,7 +39,7 @@ class Dependence(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """All that is fixed over the tasks of one run. The frozen weights are drawn when first asked for."""
+    """What is the same for all tasks of one run. The frozen weights are drawn at their first use."""
 
     net: Net
     input_shape: tuple[int, ...]
@@ -68,19 +69,18 @@ class Problem:
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
-"""The states of some tasks, as `Learned` holds them."""
+"""The states of some tasks, as in Learned.state."""
 
 SHARED = "shared."
-"""Prefix of those tensors of a task's state that the next task's take the place of."""
+"""Prefix of the tensors in a task's state that replace those of the previous task."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What learning one task produced.
+    """The result of learning one task.
 
-    `state`: the tensors that answering needs, and all that is stored of the task. After n tasks a method
-    stores all of their tensors, but of those whose name begins with SHARED the last task's alone.
-    `curve`: how the loss went.
+    `state`: the tensors by name, all that is stored of the task and all that its learner needs. After n tasks a method
+    stores the states of all of them; of the tensors whose name begins with SHARED only the last task's.
     """
 
     state: Mapping[str, Tensor]
@@ -88,8 +88,7 @@ class Learned:
 
 
 class Trainee(ABC):
-    """What one mask learns, while it learns: it may stop after any batch and go on, here or elsewhere, to the
-    same bits."""
+    """A mask in training: it may stop after any batch and resume from its state, on any worker, to the same bits."""
 
     @abstractmethod
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
@@ -98,71 +97,120 @@ class Trainee(ABC):
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The live tensors that going on exactly needs, optimiser included, by name."""
+        """The live tensors that an exact resume needs, by name, those of the optimiser included."""
 
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
-        """What answering needs, as in Learned.state."""
+        """The tensors that a learner needs, as in Learned.state."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state` that was kept. CorruptError when it is not one of this trainee."""
+        """Resume from a stored `state`. CorruptError when its tensors do not fit this trainee's."""
         restore(self.state, state)
+
+
+class ChecksProblem(ABC):
+    """A method that cannot learn every problem."""
+
+    @abstractmethod
+    def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        """Raise InputError when the method cannot learn with these layers, or so many labels and tasks."""
+
+
+class TrainsInPieces(ABC):
+    """A method whose training of a mask can stop after any batch and resume, as scenario NNs needs."""
+
+    @abstractmethod
+    def trainee(self, problem: Problem, index: int) -> Trainee:
+        """Mask `index` before its training. Its `learned()` holds the packed bits as `mask` (masks.codec)."""
+
+
+class StacksTasks(ABC):
+    """A method that can train several tasks in the same batch of matrix products."""
+
+    @property
+    @abstractmethod
+    def can_stack(self) -> bool:
+        """Whether it can with its fields as they are; only for independent tasks."""
+
+    @abstractmethod
+    def learn_stacked(
+        self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint
+    ) -> list[Learned]:
+        """Learn the tasks together: the result of `learn` for each, within float tolerance."""
+
+
+class HasMemory(ABC):
+    """A method whose learner recalls masks from an associative memory (learners.RecallingLearner)."""
+
+    @property
+    @abstractmethod
+    def memory_batch(self) -> int:
+        """The smallest number of images that a mask is recalled from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A way to learn tasks one after the other. Subclasses are final; their fields are their config."""
+    """A way to learn tasks one after the other. Subclasses are final; their fields are their config.
+
+    What only some methods can do is in ABCs of their own, which a method derives from too: ChecksProblem,
+    TrainsInPieces, StacksTasks, HasMemory.
+    """
 
     scenarios: ClassVar[frozenset[str]]
-    """The scenarios it can do."""
+    """The names of the scenarios that it can do."""
     superposes: ClassVar[bool]
-    """Whether its learner has alpha_gradients, which one_shot and binary inference need."""
-
-    @property
-    def recall_images(self) -> int:
-        """How many images its learner's `recall` takes at least, which hopfield inference needs; 0: it has none."""
-        return 0
-
-    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:  # noqa: B027 - most take all
-        """Raise InputError where this method cannot do with these layers, or so many labels and tasks."""
+    """Whether its learner is a SuperposingLearner, which one_shot and binary inference need."""
 
     @property
     @abstractmethod
     def dependence(self) -> Dependence:
-        """What learning a task needs of the tasks before it."""
-
-    def begin(self, problem: Problem, index: int) -> Trainee:
-        """Mask `index` before its training; for methods that can learn in pieces, which NNs needs.
-
-        What such a mask has learned must hold its packed bits as `mask` (masks.codec).
-        """
-        raise InputError("this method learns a task in one piece, and so cannot do NNs")
+        """Which earlier tasks the learning of a task builds on."""
 
     @abstractmethod
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         """Learn task `index`. A pure function of its arguments.
 
-        `parents`: the states of `dependence.parents(index)`, in that order. `keep`: where training that takes long
-        may be kept while it is under way; it changes nothing of what is learned.
+        parents: the states of the tasks `dependence.parents(index)`, in that order. keep: where checkpoints of a long
+        training are stored; it does not change the result.
         """
+
+    @abstractmethod
+    def learner(self, problem: Problem, states: States) -> Learner:
+        """A learner of tasks 0..len(states)-1 from their stored states."""
+
+    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+        """Raise InputError when the method cannot learn with these layers, or so many labels and tasks."""
+        if isinstance(self, ChecksProblem):
+            self.check_problem(layers, num_labels, num_tasks)
+
+    @property
+    def recall_images(self) -> int:
+        """The smallest number of images that its learner's `recall` takes; 0 for a method without a memory."""
+        return self.memory_batch if isinstance(self, HasMemory) else 0
+
+    def begin(self, problem: Problem, index: int) -> Trainee:
+        """Mask `index` before its training, for scenario NNs. InputError unless the method TrainsInPieces."""
+        if not isinstance(self, TrainsInPieces):
+            raise InputError("scenario: this method learns a task in one piece, so it cannot do NNs; use method supsup")
+        return self.trainee(problem, index)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether `learn_together` can learn several tasks at once."""
+        return isinstance(self, StacksTasks) and self.can_stack
 
     def learn_together(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
     ) -> list[Learned]:
-        """Learn some tasks at once: what `learn` gives of each, within float tolerance.
+        """Learn several tasks at once: the result of `learn` for each, within float tolerance.
 
-        For methods whose `stacks` is True; an accelerator that one small net leaves idle trains many as fast.
+        It uses an accelerator that one small net would leave idle. InputError unless `stacks`.
         """
-        raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")
-
-    @property
-    def stacks(self) -> bool:
-        """Whether `learn_together` can do it; only for tasks that stand alone."""
-        return False
-
-    @abstractmethod
-    def learner(self, problem: Problem, states: States) -> Learner:
-        """A learner of tasks 0..len(states)-1 from what was stored of them."""
+        if not isinstance(self, StacksTasks):
+            raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")
+        if not self.can_stack:
+            raise InputError("as it is set, this method builds on earlier tasks; set resources.tasks_at_once=1")
+        return self.learn_stacked(problem, indices, tasks, keep)
 
 
 METHODS: Registry[type[Method]] = Registry("method")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from supsup_core.methods.base import Learned, Problem
 from supsup_core.methods.norm_statistics import measure_norms
-from supsup_core.nets.base import Layer, draw_signed, draw_uniform
+from supsup_core.nets.base import Layer
+from supsup_core.nets.weights import draw_signed, draw_uniform
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import Checkpoint
 from supsup_core.training.loop import LossCurve, LossGradients, Step, batch_order, train

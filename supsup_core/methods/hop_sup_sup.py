@@ -1,10 +1,10 @@
-"""HopSupSup: masks on units, kept in a Hopfield network and recovered from it (paper, section 3.6)."""
+"""HopSupSup: masks on units, stored in a Hopfield network and recovered from it (paper, section 3.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.base import METHODS, ChecksProblem, Dependence, HasMemory, Learned, Method, Problem, States
 from supsup_core.methods.fitting import fit
 from supsup_core.methods.hopfield_memory import Recovered, Recovery, sign, storkey
-from supsup_core.methods.learners import Learner, Recalled
+from supsup_core.methods.learners import Recalled, RecallingLearner
 from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.tasks.base import Task
@@ -23,35 +23,42 @@ from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Fixed, Scored
 
 
-class HopfieldLearner(WeightsLearner):
-    """The frozen net under masks of its gates, and the memory that they make."""
+def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
+    """The frozen weights with gates (z + 1) / 2 of a pattern z, -1 and +1, one (d,) for each gated layer."""
+    gates = iter([(z + 1) / 2 for z in pattern])
+    layers = zip(problem.layers, problem.weights, strict=True)
+    return [next(gates).view(layer.shape) if layer.is_gate else weight for layer, weight in layers]
+
+
+@final
+class HopfieldLearner(RecallingLearner):
+    """The frozen net under masks of its gates, and the Hopfield network that stores them."""
 
     def __init__(self, problem: Problem, states: States, recovery: Recovery) -> None:
-        super().__init__(problem, states)
+        self._problem = problem
         self._recovery = recovery
-        self.recall_images = recovery.batch_size
         sizes = [layer.size for layer in problem.layers if layer.is_gate]
-        self.patterns = [_pattern(state, sizes, problem) for state in states]
-        """Each task's stored patterns, -1 and +1, one (d,) a gated layer."""
+        patterns = [_pattern(state, sizes, problem) for state in states]
+        self.patterns = patterns
+        """Each task's stored pattern, -1 and +1, one (d,) for each gated layer."""
         self._memories: list[Tensor] | None = None
+        self._single = WeightsLearner(problem, states, lambda mask: _gated(problem, patterns[mask]))
+        self.num_masks, self.num_labels = len(states), problem.num_labels
+        self.normalises_by_batch = problem.net.normalises_by_batch
+        self.recall_images = recovery.batch_size
 
-    def _under(self, gates: Sequence[Tensor]) -> list[Tensor]:
-        left = iter(gates)
-        layers = zip(self._problem.layers, self._problem.weights, strict=True)
-        return [next(left).view(layer.shape) if layer.is_gate else weight for layer, weight in layers]
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        return self._single.logits(x, mask)
 
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._under([(z + 1) / 2 for z in self.patterns[mask]])
-
-    def answers(self, x: Tensor, patterns: Sequence[Tensor]) -> Tensor:
-        """Labels (batch,) of images under patterns, stored or not."""
-        weights = self._under([(z + 1) / 2 for z in patterns])
+    def answers(self, x: Tensor, pattern: Sequence[Tensor]) -> Tensor:
+        """The labels (batch,) of images under a pattern, which need not be stored."""
+        weights = _gated(self._problem, pattern)
         logits = self._problem.net.forward(weights, x.to(self._problem.device))
         return logits[:, : self.num_labels].argmax(1).to(x.device)
 
     @property
     def memories(self) -> list[Tensor]:
-        """One (d, d) matrix a gated layer: the patterns of all tasks, stored in order."""
+        """One (d, d) matrix for each gated layer, which stores the patterns of all tasks, in their order."""
         if self._memories is None:
             self._memories = []
             for column in zip(*self.patterns, strict=True):
@@ -62,19 +69,19 @@ class HopfieldLearner(WeightsLearner):
         return self._memories
 
     def recovered(self, x: Tensor, objective: Objective) -> Recovered:
-        """The pattern that images x of one task lead to from the mean of all that are stored."""
+        """The pattern that images x of one task lead to, from the mean of all stored patterns."""
         start = [torch.stack(column).mean(0) for column in zip(*self.patterns, strict=True)]
 
         def objective_of(z: Sequence[Tensor], images: Tensor) -> Tensor:
-            logits = self._problem.net.forward(self._under([(part + 1) / 2 for part in z]), images)
+            logits = self._problem.net.forward(_gated(self._problem, z), images)
             return objective(logits, self.num_labels)
 
         images = x.to(self._problem.device)
         return self._recovery.recover(self.memories, start, self.num_masks, objective_of, images)
 
-    def distances(self, patterns: Sequence[Tensor]) -> list[int]:
-        """In how many units the signs of patterns differ from each task's."""
-        found = [sign(part) for part in patterns]
+    def distances(self, pattern: Sequence[Tensor]) -> list[int]:
+        """The number of units in which the signs of a pattern differ from each task's stored pattern."""
+        found = [sign(part) for part in pattern]
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
     def recall(self, x: Tensor, objective: Objective) -> Recalled:
@@ -84,6 +91,7 @@ class HopfieldLearner(WeightsLearner):
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
+    """The pattern of a task from its stored mask, split by gated layers; CorruptError when it does not fit the net."""
     if "mask" not in state:
         raise CorruptError("what is stored of a task has no mask")
     bits, size = codec.decode(state["mask"].numpy().tobytes())
@@ -93,15 +101,16 @@ def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem
     return list(torch.split(2 * flat - 1, list(sizes)))
 
 
+@final
 @METHODS.register("hop_sup_sup")
 @dataclass(frozen=True, kw_only=True)
-class HopSupSup(Method):
-    """One binary mask a task over the units of frozen layers, found from scores that start at zero.
+class HopSupSup(Method, ChecksProblem, HasMemory):
+    """One binary mask for each task on the units of frozen layers, learned from scores that start at zero.
 
-    With an unknown task, `inference.rule=hopfield` recovers the mask from a Hopfield network that stores all, by up to
-    `recovery_tries` descents that `recovery_descent`, `gamma`, `recovery_rate`, `recovery_batch` and `recovery_steps`
-    describe (see inference.hopfield.Recovery), and answers with what it has recovered. Needs a net with gates, such as
-    hopfield_mlp.
+    With an unknown task, `inference.rule=hopfield` recovers a mask from the Hopfield network that stores all masks, and
+    answers with the recovered mask. It makes up to `recovery_tries` descents, which `recovery_descent`, `gamma`,
+    `recovery_rate`, `recovery_batch` and `recovery_steps` describe (see hopfield_memory.Recovery). The method needs a
+    net with gates, such as hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -121,31 +130,31 @@ class HopSupSup(Method):
             raise InputError(f"recovery: {error}") from error
 
     def recovery(self) -> Recovery:
-        """The descent."""
+        """The descent that these fields describe."""
         return Recovery(
             gamma=self.gamma, learning_rate=self.recovery_rate, batch_size=self.recovery_batch,
             num_steps=self.recovery_steps, descent=self.recovery_descent, tries=self.recovery_tries,
         )  # fmt: skip
 
     @property
-    def recall_images(self) -> int:
+    def memory_batch(self) -> int:
         return self.recovery_batch
 
     @property
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT
 
-    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+    def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if not any(layer.is_gate for layer in layers):
-            raise InputError("name: hop_sup_sup masks units; take a net with gates, such as net.name=hopfield_mlp")
+            raise InputError("name: hop_sup_sup masks units; use a net with gates, such as net.name=hopfield_mlp")
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         scores = [
             torch.zeros_like(w) for w, layer in zip(problem.weights, problem.layers, strict=True) if layer.is_gate
         ]
-        left = iter(scores)
+        remaining = iter(scores)
         layers = [
-            Scored(weight, next(left), Threshold()) if layer.is_gate else Fixed(weight)
+            Scored(weight, next(remaining), Threshold()) if layer.is_gate else Fixed(weight)
             for layer, weight in zip(problem.layers, problem.weights, strict=True)
         ]
         fitted = fit(problem, index, task, keep, layers)
@@ -153,5 +162,5 @@ class HopSupSup(Method):
         blob = codec.encode(codec.pack(bits), bits.size, [part.numel() for part in scores])
         return fitted.learned({"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)})
 
-    def learner(self, problem: Problem, states: States) -> Learner:
+    def learner(self, problem: Problem, states: States) -> HopfieldLearner:
         return HopfieldLearner(problem, states, self.recovery())

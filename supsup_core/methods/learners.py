@@ -1,4 +1,4 @@
-"""Learners: what a method can answer after it has learned some tasks."""
+"""Learners: they answer for the tasks that a method has learned."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """What images led to in an associative memory of all masks.
+    """The mask that images recalled from an associative memory; it need not be one of the stored masks.
 
-    `labels`: labels (batch,) of images (batch, *shape) under what was recalled, which may be no mask that is stored.
-    `distances`: in how many units it differs from each mask, before each step and at the end, (steps + 1, k), int64.
+    `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`: the
+    number of units in which it differs from each stored mask, before each step and at the end, (steps + 1, k), int64.
     """
 
     labels: Callable[[Tensor], Tensor]
@@ -27,37 +27,56 @@ class Recalled:
 
 
 class Learner(ABC):
-    """Answers for the tasks learned so far; mask i is whatever the method keeps for task i."""
+    """Answers for the tasks learned so far; mask i is what the method stores of task i."""
 
     num_masks: int
     num_labels: int
     normalises_by_batch: bool = False
-    """Whether an answer depends on the other images it is asked for with (Net.normalises_by_batch)."""
-    recall_images: int = 0
-    """How many images `recall` takes at least."""
+    """Whether the logits of an image depend on the other images of its batch (Net.normalises_by_batch)."""
 
     @abstractmethod
     def logits(self, x: Tensor, mask: int) -> Tensor:
-        """Logits (batch, num_outputs) of images x (batch, *shape) with one mask."""
-
-    def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
-        """d objective / d alpha_i at equal alpha, for D decisions: x (D, images, *shape) to (D, k).
-
-        `subset` (int64 mask numbers) superposes only those, and the answer has one column for each.
-        InputError when the method has no superposition; such methods set `Method.superposes` to False.
-        """
-        raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
-
-    def recall(self, x: Tensor, objective: Objective) -> Recalled:
-        """Where images x (images, *shape) of one task lead to in an associative memory of all masks.
-
-        InputError when the method has no such memory; the others set `Method.recall_images`.
-        """
-        raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
+        """Logits (batch, num_outputs) of images x (batch, *shape) under one mask."""
 
     def predict(self, x: Tensor, mask: int) -> Tensor:
-        """Labels (batch,) among the real outputs."""
+        """The label with the largest logit among the real outputs, (batch,)."""
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
+
+
+class SuperposingLearner(Learner):
+    """A learner of masks that can be superposed (paper, section 3.3)."""
+
+    @abstractmethod
+    def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
+        """d objective / d alpha_i at equal alpha, (D, k), for D decisions on images x (D, images, *shape).
+
+        subset: int64 numbers of the masks to superpose, each with a column in the result; None means all.
+        """
+
+
+class RecallingLearner(Learner):
+    """A learner that stores its masks in an associative memory (paper, section 3.6)."""
+
+    recall_images: int
+    """The smallest number of images that `recall` takes."""
+
+    @abstractmethod
+    def recall(self, x: Tensor, objective: Objective) -> Recalled:
+        """What images x (images, *shape) of one task recall from the memory of all masks."""
+
+
+def superposing(learner: Learner) -> SuperposingLearner:
+    """The learner, if it can superpose its masks; else InputError."""
+    if not isinstance(learner, SuperposingLearner):
+        raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
+    return learner
+
+
+def recalling(learner: Learner) -> RecallingLearner:
+    """The learner, if it has an associative memory; else InputError."""
+    if not isinstance(learner, RecallingLearner):
+        raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
+    return learner
 
 
 @torch.no_grad()

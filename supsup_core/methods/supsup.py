@@ -1,10 +1,10 @@
-"""SupSup: one mask per task over one frozen random network (paper, section 3)."""
+"""SupSup: one mask per task on one frozen random network (paper, section 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -12,9 +12,20 @@ from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
-from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States, Trainee
+from supsup_core.methods.base import (
+    METHODS,
+    SHARED,
+    Dependence,
+    Learned,
+    Method,
+    Problem,
+    StacksTasks,
+    States,
+    Trainee,
+    TrainsInPieces,
+)
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
-from supsup_core.methods.learners import Learner
+from supsup_core.methods.learners import SuperposingLearner
 from supsup_core.methods.norm_statistics import measure_norms
 from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
@@ -24,45 +35,51 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""Decisions whose gradients are held together, unless they take more than so many bytes; masks are multiplied with as
-many vectors side by side (mask_products.LANES)."""
+"""Decisions whose gradients are multiplied with the masks side by side (mask_products.LANES), if they fit into:"""
 _AT_ONCE_BYTES = 256 << 20
 
 
-class SupSupLearner(WeightsLearner):
+def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
+    """The frozen weights, each multiplied with its mask."""
+    return [w * m.to(w.device) for w, m in zip(problem.weights, mask, strict=True)]
+
+
+@final
+class SupSupLearner(SuperposingLearner):
     """The frozen net under a bank of masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
-        super().__init__(problem, states)
+        self._problem = problem
         self._bank = bank
+        self._single = WeightsLearner(problem, states, lambda mask: _masked(problem, bank.mask(mask)))
+        self.weights_of = self._single.weights_of
+        self.num_masks, self.num_labels = len(states), problem.num_labels
+        self.normalises_by_batch = problem.net.normalises_by_batch
 
-    def _masked(self, mask: Sequence[Tensor]) -> list[Tensor]:
-        weights = self._problem.weights
-        return [w * m.to(w.device) for w, m in zip(weights, mask, strict=True)]
-
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._masked(self._bank.mask(mask))
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        return self._single.logits(x, mask)
 
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
-        mean = self._masked(self._bank.mean() if subset is None else self._bank.subset_mean(subset))
         problem = self._problem
+        mean = _masked(problem, self._bank.mean() if subset is None else self._bank.subset_mean(subset))
         at_once = max(1, min(_AT_ONCE, _AT_ONCE_BYTES // (4 * self._bank.size), len(x)))
         rows = torch.empty(at_once, self._bank.size, device=problem.device)
-        columns = []
+        products = []
         for decisions in torch.split(x.to(problem.device), at_once):
             found = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
-            for row, gradients in zip(rows, found, strict=False):  # the last may be fewer
+            for row, gradients in zip(rows, found, strict=False):  # the last group may be smaller
                 for piece, gradient, weight in zip(self._bank.split(row), gradients, problem.weights, strict=True):
                     torch.mul(gradient, weight, out=piece)
-            columns.append(self._bank.products(rows[: len(decisions)].cpu(), subset))
-        return torch.cat(columns)
+            products.append(self._bank.products(rows[: len(decisions)].cpu(), subset))
+        return torch.cat(products)
 
 
+@final
 class ScoreTrainee(Trainee):
-    """The scores of one mask, and their optimiser."""
+    """The scores of one mask and their optimiser."""
 
     def __init__(self, problem: Problem, scores: Sequence[Tensor], rules: Sequence[MaskRule]) -> None:
-        """scores: one tensor a layer, which is trained in place."""
+        """scores: one tensor for each layer, trained in place."""
         self.scores = scores
         self._rules = rules
         self._layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
@@ -78,11 +95,11 @@ class ScoreTrainee(Trainee):
         return self._step.state
 
     def weights(self) -> list[Tensor]:
-        """The masked weight of each layer as the scores stand."""
+        """The masked weight of each layer at the current scores."""
         return [layer.weight() for layer in self._layers]
 
     def masks(self) -> list[Tensor]:
-        """The mask of each layer as the scores stand, float32 zeros and ones."""
+        """The mask of each layer at the current scores, float32 zeros and ones."""
         return [rule.mask(s, torch.empty_like(s)) for rule, s in zip(self._rules, self.scores, strict=True)]
 
     def learned(self) -> dict[str, Tensor]:
@@ -91,18 +108,19 @@ class ScoreTrainee(Trainee):
         return {"mask": torch.frombuffer(bytearray(blob), dtype=torch.uint8)}
 
 
+@final
 @METHODS.register("supsup")
 @dataclass(frozen=True, kw_only=True)
-class SupSup(Method):
-    """One binary mask a task, found by edge-popup.
+class SupSup(Method, TrainsInPieces, StacksTasks):
+    """One binary mask for each task, found by edge-popup.
 
-    `mask`: `threshold` keeps score >= 0; `top_k` keeps exactly a share of each layer, ranked by |score|
-    (`rank: abs`) or by the raw score (`rank: raw`). The share is `density`, or where `erdos_renyi` gives a budget b,
-    min(0.5, b * (out + in) / number of weights), so that small layers keep more.
+    `mask`: `threshold` keeps scores >= 0. `top_k` keeps exactly a share of each layer, ranked by |score| (`rank: abs`)
+    or by the raw score (`rank: raw`). The share is `density` or, where `erdos_renyi` gives a budget b,
+    min(0.5, b * (out + in) / number of weights), so that small layers keep a larger share.
 
-    `transfer`: where a task's scores start. `none`: fresh. `masks`: fresh values, dealt out in the order of the
-    running mean of the masks before (paper, section 4.1), so that they have the scale of a fresh start; weights that
-    the mean ties keep the order they were drawn in. `scores`: the running mean of the scores before (authors' code).
+    `transfer`: the initial scores of a task. `none`: a fresh draw. `masks`: a fresh draw, sorted into the order of the
+    running mean of the earlier masks (paper, section 4.1), so that it keeps the scale of a fresh draw (`sort_like`).
+    `scores`: the running mean of the earlier scores (authors' code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -128,7 +146,7 @@ class SupSup(Method):
         return Dependence.INDEPENDENT if self.transfer == "none" else Dependence.SEQUENTIAL
 
     def mask_rules(self, layers: Sequence[Layer]) -> list[MaskRule]:
-        """The rule of each layer that turns its scores into its mask."""
+        """The rule by which each layer's scores become its mask."""
         if self.mask == "threshold":
             return [Threshold() for _ in layers]
         shares = [
@@ -137,14 +155,15 @@ class SupSup(Method):
         ]
         return [TopK(share, self.rank == "abs") for share in shares]
 
-    def begin(self, problem: Problem, index: int) -> ScoreTrainee:
+    def trainee(self, problem: Problem, index: int) -> ScoreTrainee:
         if self.transfer != "none":
             raise InputError(
-                "transfer: needs the order of the tasks, which NNs does not know; set method.transfer=none"
+                "transfer: needs the order of the tasks, which is unknown in NNs; set method.transfer=none"
             )
-        return self._trainee(problem, index, {})
+        return self._trainee_after(problem, index, {})
 
-    def _trainee(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
+    def _trainee_after(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
+        """The trainee of task `index`; `before` is the state of the previous task, {} where nothing is transferred."""
         scores = draw_scores(problem.layers, problem.seed, index)
         if before:
             totals = load_layer_tensors(before, SHARED, problem, problem.layers)
@@ -153,18 +172,16 @@ class SupSup(Method):
                 scores = means
             else:
                 by_size = self.mask == "top_k" and self.rank == "abs"
-                scores = [dealt_out(s, mean, by_size) for s, mean in zip(scores, means, strict=True)]
+                scores = [sort_like(s, mean, by_size) for s, mean in zip(scores, means, strict=True)]
         return ScoreTrainee(problem, [s.to(problem.device) for s in scores], self.mask_rules(problem.layers))
 
     @property
-    def stacks(self) -> bool:
+    def can_stack(self) -> bool:
         return self.transfer == "none"
 
-    def learn_together(
-        self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
+    def learn_stacked(
+        self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint
     ) -> list[Learned]:
-        if not self.stacks:
-            raise InputError("transfer: a task needs those before it; set resources.tasks_at_once=1")
         drawn = [draw_scores(problem.layers, problem.seed, index) for index in indices]
         scores = [torch.stack(own).to(problem.device) for own in zip(*drawn, strict=True)]
         rules = self.mask_rules(problem.layers)
@@ -181,7 +198,7 @@ class SupSup(Method):
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         before = parents[0] if parents else {}
-        trainee = self._trainee(problem, index, before)
+        trainee = self._trainee_after(problem, index, before)
         order = batch_order(problem.recipe, task, problem.order_seed(index))
         curve = trainee.train(task, order, checkpoint=keep)
         state = trainee.learned() | measure_norms(problem, index, task, trainee.weights())
@@ -193,7 +210,7 @@ class SupSup(Method):
             state |= name_layer_tensors(SHARED, problem.layers, totals)
         return Learned(state, curve)
 
-    def learner(self, problem: Problem, states: States) -> Learner:
+    def learner(self, problem: Problem, states: States) -> SupSupLearner:
         bank = MaskBank(problem.layers)
         for state in states:
             bits, size = codec.decode(state["mask"].numpy().tobytes())
@@ -203,9 +220,11 @@ class SupSup(Method):
         return SupSupLearner(problem, states, bank)
 
 
-def dealt_out(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
-    """The values of `drawn` in the order of `mean`, where that ties in their own; of their sizes alone, each sign
-    staying where it was drawn, where scores are ranked `by_size`."""
+def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
+    """The values of `drawn`, rearranged so that they order as `mean` does; ties keep the order of `drawn`.
+
+    by_size: rearrange the absolute values alone, so that every position keeps its drawn sign.
+    """
     values = (drawn.abs() if by_size else drawn).flatten()
     own = torch.sort(values, stable=True).indices
     order = own[torch.sort(mean.flatten()[own], stable=True).indices]

@@ -1,34 +1,35 @@
-"""The net of HopSupSup, whose masks are on units, not on weights (paper, section 3.6 and its appendix)."""
+"""The net of HopSupSup, whose masks are on units instead of weights (paper, section 3.6 and its appendix)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import NETS, Layer, Net
+from supsup_core.registry import ChecksFields
 
 
+@final
 @NETS.register("hopfield_mlp")
 @dataclass(frozen=True, kw_only=True)
-class HopfieldMLP(Net):
-    """Two hidden layers of `width` units with swish, after batch normalisation and a gate for each unit.
+class HopfieldMLP(Net, ChecksFields):
+    """An MLP with two hidden layers of `width` units: batch normalisation, a gate for each unit, then Swish.
 
-    A gate is a layer of its own, (width, 1), that multiplies the normalised outputs; unmasked it is 1. Batch
-    normalisation has neither parameters nor statistics: it always takes the images at hand.
+    A gate is a layer of its own, (width, 1), that multiplies the normalised outputs; without a mask it is 1. Batch
+    normalisation has neither affine parameters nor stored statistics: it always uses the images at hand.
     """
 
     normalises_by_batch: ClassVar[bool] = True
 
     width: int = 2048
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if self.width < 1:
             raise InputError(f"width: must be at least 1, not {self.width}")
 

@@ -7,85 +7,73 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from supsup_core.kernels.matmul import input_gradient, linear, weight_gradient
 from supsup_core.nets.base import NETS, Layer, Net, Objective
+from supsup_core.nets.gradients import Gradients
 
 
-def _through_relu(delta: Tensor, output: Tensor) -> Tensor:
+def _activations(
+    weights: Sequence[Tensor], x: Tensor, rotations: Sequence[Tensor] | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The inputs of every layer, rotated where `rotations` are given, and the outputs: images, hidden units, logits."""
+    inputs, outputs = [], [x.flatten(1)]
+    for index, weight in enumerate(weights):
+        inputs.append(outputs[-1] if rotations is None else linear(outputs[-1], rotations[index]))
+        product = linear(inputs[-1], weight)
+        outputs.append(product if index == len(weights) - 1 else product.relu_())
+    return inputs, outputs
+
+
+def _relu_gradient(delta: Tensor, output: Tensor) -> Tensor:
     """The gradient in a ReLU's input from that in its output."""
-    passed: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
-    return passed
+    gradient: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
+    return gradient
 
 
-@dataclass(frozen=True, kw_only=True)
-class MLP(Net):
-    """An abstract ReLU MLP; subclasses say how wide the hidden layers are.
+@torch.no_grad()
+def _backpropagate(
+    weights: Sequence[Tensor], x: Tensor, y: Tensor, rotations: Sequence[Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Mean cross-entropy and its gradient in each weight; `rotations`, if given, apply to the inputs of each layer."""
+    inputs, outputs = _activations(weights, x, rotations)
+    log_p = torch.log_softmax(outputs[-1], 1)
+    loss = torch.nn.functional.nll_loss(log_p, y)
+    delta = log_p.exp_()
+    delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
+    delta /= len(y)
+    gradients: list[Tensor] = []
+    for index in range(len(weights) - 1, -1, -1):
+        gradients.insert(0, weight_gradient(delta, inputs[index]))
+        if index:
+            delta = input_gradient(delta, weights[index])
+            if rotations is not None:
+                delta = input_gradient(delta, rotations[index])
+            delta = _relu_gradient(delta, outputs[index])
+    return loss, gradients
 
-    Forward and backward are written out by hand: no graph is built, and no gradient is computed that
-    nobody needs (that of the images, above all).
+
+@final
+class MLPGradients(Gradients[Any]):
+    """Forward and backward passes of an MLP without an autograd graph.
+
+    No gradient is computed that nothing uses, above all not that of the images.
     """
 
-    trained_from_signs: ClassVar[bool] = True
+    def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return _backpropagate(weights, x, y)
 
-    @property
-    @abstractmethod
-    def hidden(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
-
-    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
-        widths = (math.prod(input_shape), *self.hidden, self.num_outputs)
-        return tuple(
-            Layer(f"fc{i + 1}", (fan_out, fan_in), fan_in)
-            for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths))
-        )
-
-    def _activations(
-        self, weights: Sequence[Tensor], x: Tensor, turns: Sequence[Tensor] | None = None
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The inputs of every layer, turned where `turns` are given; and what the layers take and, last, the logits."""
-        inputs, outputs = [], [x.flatten(1)]
-        for index, weight in enumerate(weights):
-            inputs.append(outputs[-1] if turns is None else linear(outputs[-1], turns[index]))
-            product = linear(inputs[-1], weight)
-            outputs.append(product if index == len(weights) - 1 else product.relu_())
-        return inputs, outputs
-
-    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        return self._activations(weights, x)[1][-1]
-
-    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._loss_gradients(weights, x, y)
-
-    def turned_loss_gradients(
-        self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
+    def rotated_loss(
+        self, net: Net, rotations: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        return self._loss_gradients(weights, x, y, turns)  # a batch has fewer rows than a weight: it is what is turned
+        return _backpropagate(weights, x, y, rotations)  # a batch has fewer rows than a weight, so rotate the batch
 
     @torch.no_grad()
-    def _loss_gradients(
-        self, weights: Sequence[Tensor], x: Tensor, y: Tensor, turns: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        inputs, outputs = self._activations(weights, x, turns)
-        log_p = torch.log_softmax(outputs[-1], 1)
-        loss = torch.nn.functional.nll_loss(log_p, y)
-        delta = log_p.exp_()
-        delta.scatter_add_(1, y[:, None], delta.new_full((len(y), 1), -1.0))
-        delta /= len(y)
-        gradients: list[Tensor] = []
-        for index in range(len(weights) - 1, -1, -1):
-            gradients.insert(0, weight_gradient(delta, inputs[index]))
-            if index:
-                delta = input_gradient(delta, weights[index])
-                delta = _through_relu(delta if turns is None else input_gradient(delta, turns[index]), outputs[index])
-        return loss, gradients
-
-    @torch.no_grad()
-    def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def stacked_loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs = [x.flatten(2)]
         for index, weight in enumerate(weights):
             product = torch.bmm(outputs[-1], weight.mT)
@@ -99,26 +87,50 @@ class MLP(Net):
         for index in range(len(weights) - 1, -1, -1):
             gradients.insert(0, torch.bmm(delta.mT, outputs[index]))
             if index:
-                delta = _through_relu(torch.bmm(delta, weights[index]), outputs[index])
+                delta = _relu_gradient(torch.bmm(delta, weights[index]), outputs[index])
         return losses, gradients
 
-    def decision_gradients(
-        self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
+    def decisions(
+        self, net: Net, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> Iterator[list[Tensor]]:
         num_decisions, num_images = x.shape[:2]
         with torch.no_grad():
-            inputs, outputs = self._activations(weights, x.flatten(0, 1))
+            inputs, outputs = _activations(weights, x.flatten(0, 1))
         logits = outputs[-1].view(num_decisions, num_images, -1).requires_grad_()
         (slope,) = torch.autograd.grad(objective(logits, num_labels).sum(), logits)
         deltas = [slope.flatten(0, 1)]
         with torch.no_grad():
             for index in range(len(weights) - 1, 0, -1):
-                deltas.insert(0, _through_relu(input_gradient(deltas[0], weights[index]), outputs[index]))
+                deltas.insert(0, _relu_gradient(input_gradient(deltas[0], weights[index]), outputs[index]))
         for number in range(num_decisions):
-            own = slice(number * num_images, (number + 1) * num_images)
-            yield [weight_gradient(delta[own], taken[own]) for delta, taken in zip(deltas, inputs, strict=True)]
+            rows = slice(number * num_images, (number + 1) * num_images)
+            yield [weight_gradient(delta[rows], given[rows]) for delta, given in zip(deltas, inputs, strict=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MLP(Net):
+    """An abstract ReLU MLP; a subclass says how wide the hidden layers are."""
+
+    trained_from_signs: ClassVar[bool] = True
+    gradients: ClassVar[Gradients[Any]] = MLPGradients()
+
+    @property
+    @abstractmethod
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        widths = (math.prod(input_shape), *self.hidden, self.num_outputs)
+        return tuple(
+            Layer(f"fc{i + 1}", (fan_out, fan_in), fan_in)
+            for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths))
+        )
+
+    def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        return _activations(weights, x)[1][-1]
+
+
+@final
 @NETS.register("lenet_300_100")
 @dataclass(frozen=True, kw_only=True)
 class LeNet300100(MLP):
@@ -129,6 +141,7 @@ class LeNet300100(MLP):
         return (300, 100)
 
 
+@final
 @NETS.register("fc_1024_1024")
 @dataclass(frozen=True, kw_only=True)
 class FC10241024(MLP):

@@ -1,24 +1,26 @@
-"""Residual networks without biases and with batch normalisation that has no parameters of its own."""
+"""Residual networks without biases, and with batch normalisation without affine parameters."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.nets.base import NETS, Layer, Net, mapped_gradients
+from supsup_core.nets.base import NETS, KeepsStatistics, Layer, Net, Objective
+from supsup_core.nets.gradients import Autograd, Gradients, map_loss_gradients
+from supsup_core.registry import ChecksFields
 
 Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of a block, `width` maps out of it; padded so that only the stride shrinks the image."""
+    """A convolution with `width` output maps; the padding is such that only the stride shrinks the image."""
 
     width: int
     kernel: int
@@ -27,27 +29,51 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Block:
-    """Convolutions in a row, each normalised, with a way around them; ReLU between them and after the sum.
+    """Convolutions in a row, each normalised, and a shortcut around them; ReLU between them and after the sum.
 
-    Where the way around does not fit, a 1 x 1 convolution, normalised too, makes it fit.
+    Where the shortcut's shape does not fit, a 1 x 1 convolution with batch normalisation projects it.
     """
 
     convolutions: tuple[Convolution, ...]
 
     @property
     def width(self) -> int:
-        """Maps that leave the block."""
+        """The number of maps that leave the block."""
         return self.convolutions[-1].width
 
     @property
     def stride(self) -> int:
-        """By how much the block shrinks an image."""
+        """The factor by which the block shrinks an image."""
         return max(convolution.stride for convolution in self.convolutions)
 
 
+@final
+class ResNetGradients(Gradients["ResNet"]):
+    """Autograd, with gradients that are contiguous and a pass that vmap can map over tasks."""
+
+    def loss(self, net: ResNet, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        loss, gradients = Autograd().loss(net, weights, x, y)
+        return loss, [gradient.contiguous() for gradient in gradients]
+
+    def rotated_loss(
+        self, net: ResNet, rotations: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        return Autograd().rotated_loss(net, rotations, weights, x, y)
+
+    def stacked_loss(self, net: ResNet, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return map_loss_gradients(net.logits, weights, x, y)  # vmap cannot change a tensor's memory format
+
+    def decisions(
+        self, net: ResNet, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
+    ) -> Iterator[list[Tensor]]:
+        return Autograd().decisions(net, weights, x, objective, num_labels)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ResNet(Net):
+class ResNet(Net, KeepsStatistics):
     """An abstract residual network: a first convolution, blocks, the mean over the image, and a linear layer."""
+
+    gradients: ClassVar[Gradients[Any]] = ResNetGradients()
 
     @property
     @abstractmethod
@@ -61,7 +87,7 @@ class ResNet(Net):
 
     @abstractmethod
     def after_stem(self, x: Tensor) -> Tensor:
-        """What stands between the first convolution, normalised and rectified, and the first block."""
+        """What is between the first convolution, with its batch normalisation and ReLU, and the first block."""
 
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         if len(input_shape) != 3:
@@ -76,23 +102,24 @@ class ResNet(Net):
             for index, convolution in enumerate(block.convolutions, start=1):
                 found.append(_layer(f"block{number}.conv{index}", width, convolution))
                 width = convolution.width
-            if _around(into, block):
+            if _needs_projection(into, block):
                 found.append(_layer(f"block{number}.around", into, Convolution(block.width, 1, block.stride)))
         found.append(Layer("fc", (self.num_outputs, width), width))
         return tuple(found)
 
-    def norm_widths(self) -> tuple[int, ...]:
+    def statistics_widths(self) -> tuple[int, ...]:
         widths, into = [self.stem.width], self.stem.width
         for block in self.blocks:
             widths += [convolution.width for convolution in block.convolutions]
-            widths += [block.width] if _around(into, block) else []
+            widths += [block.width] if _needs_projection(into, block) else []
             into = block.width
         return tuple(widths)
 
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        return self._logits(weights, _laid_out(x))
+        return self.logits(weights, _channels_last(x))
 
-    def _logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        """`forward` of images in whatever memory format they have."""
         num_layers = sum(w.dim() > 1 for w in weights)
         kept = iter(weights[num_layers:])
 
@@ -103,15 +130,8 @@ class ResNet(Net):
 
         return self._run(weights[:num_layers], x, normalise)
 
-    def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        loss, gradients = super().loss_gradients(weights, x, y)
-        return loss, [gradient.contiguous() for gradient in gradients]
-
-    def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return mapped_gradients(self._logits, weights, x, y)  # vmap cannot change how a tensor lies in memory
-
     @torch.no_grad()
-    def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    def batch_statistics(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
 
         def normalise(maps: Tensor) -> Tensor:
@@ -119,27 +139,29 @@ class ResNet(Net):
             found.extend((mean, variance))
             return torch.nn.functional.batch_norm(maps, mean, variance, training=True, momentum=1.0)
 
-        self._run(weights, _laid_out(x), normalise)
+        self._run(weights, _channels_last(x), normalise)
         return found
 
     def _run(self, weights: Sequence[Tensor], x: Tensor, normalise: Normalise) -> Tensor:
-        left = iter(weights)
-        x = self.after_stem(normalise(_convolve(x, left, self.stem)).relu())
+        remaining = iter(weights)
+        x = self.after_stem(normalise(_convolve(x, remaining, self.stem)).relu())
         into = self.stem.width
         for block in self.blocks:
             inner = x
             for index, convolution in enumerate(block.convolutions):
-                inner = normalise(_convolve(inner.relu() if index else inner, left, convolution))
-            if _around(into, block):
-                x = normalise(_convolve(x, left, Convolution(block.width, 1, block.stride)))
+                inner = normalise(_convolve(inner.relu() if index else inner, remaining, convolution))
+            if _needs_projection(into, block):
+                x = normalise(_convolve(x, remaining, Convolution(block.width, 1, block.stride)))
             x = (inner + x).relu()
             into = block.width
-        return x.mean((2, 3)) @ next(left).t()
+        return x.mean((2, 3)) @ next(remaining).t()
 
 
-def _laid_out(x: Tensor) -> Tensor:
-    """Images as they should lie in memory: on a CPU, with channels last, the convolutions of a GEM ResNet-18 took half
-    the time, of a ResNet-50 0.9 of it (one thread, AVX-512)."""
+def _channels_last(x: Tensor) -> Tensor:
+    """Images in the faster memory format of the device: channels last on a CPU.
+
+    There the convolutions of a GEM ResNet-18 took half the time, those of a ResNet-50 0.9 of it (one thread, AVX-512).
+    """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
@@ -149,26 +171,26 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""With fewer channels than a register has floats, oneDNN writes past its memory in the way back through a 1 × 1
-convolution with a stride, channels last (uxlfoundation/oneDNN issue 6035, seen here with AVX2)."""
+"""The floats of a register. With fewer channels, oneDNN writes past its memory in the backward pass of a 1 × 1
+convolution with a stride and channels last (uxlfoundation/oneDNN issue 6035, observed with AVX2)."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
     stride = convolution.stride
     if convolution.kernel == 1 and stride > 1 and x.shape[1] < _ONEDNN_BLOCK:
-        x, stride = x[:, :, ::stride, ::stride], 1  # the same pixels, taken beforehand
+        x, stride = x[:, :, ::stride, ::stride], 1  # the stride is applied to the image instead
     return torch.nn.functional.conv2d(x, next(weights), stride=stride, padding=convolution.kernel // 2)
 
 
-def _around(into: int, block: Block) -> bool:
-    """Whether the way around a block needs a convolution to fit."""
+def _needs_projection(into: int, block: Block) -> bool:
+    """Whether the shortcut around a block needs a convolution to fit."""
     return block.stride > 1 or into != block.width
 
 
 def _stages(
     numbers: Sequence[int], make: Callable[[int, int], Block], first: int, doublings: Sequence[int]
 ) -> tuple[Block, ...]:
-    """Stages of blocks, each twice as wide as the one before; all but the first stage halve the image."""
+    """Stage i has numbers[i] blocks of first * doublings[i] maps; every stage but the first halves the image."""
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)
         for stage, (number, doubling) in enumerate(zip(numbers, doublings, strict=True))
@@ -176,15 +198,15 @@ def _stages(
     )
 
 
+@final
 @NETS.register("gem_resnet18")
 @dataclass(frozen=True, kw_only=True)
-class GemResNet18(ResNet):
-    """The ResNet-18 of GEM for 32 x 32 photographs: four stages of two basic blocks, `width` maps in the first."""
+class GemResNet18(ResNet, ChecksFields):
+    """The ResNet-18 of GEM for images of 32 x 32: four stages of two basic blocks, `width` maps in the first."""
 
     width: int = 20
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if self.width < 1:
             raise InputError(f"width: must be at least 1, not {self.width}")
 
@@ -203,10 +225,11 @@ class GemResNet18(ResNet):
         return x
 
 
+@final
 @NETS.register("resnet50")
 @dataclass(frozen=True, kw_only=True)
 class ResNet50(ResNet):
-    """ResNet-50 for 224 x 224 photographs: bottlenecks whose middle convolution shrinks the image."""
+    """ResNet-50 for images of 224 x 224: bottleneck blocks whose middle convolution has the stride."""
 
     @property
     def stem(self) -> Convolution:

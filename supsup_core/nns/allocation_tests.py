@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 
 from supsup_core.errors import InputError
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.registry import Registry
+from supsup_core.registry import ChecksFields, Registry
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,6 +47,8 @@ class AllocationTest(ABC):
         OBJECTIVES.under("objective", self.objective)
         if self.images_per_decision < 1:
             raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
+        if isinstance(self, ChecksFields):
+            self.check_fields()
 
     @abstractmethod
     def num_untrained(self, num_masks: int) -> int:
@@ -60,9 +62,10 @@ class AllocationTest(ABC):
 ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
 
 
+@final
 @ALLOCATION_TESTS.register("ratio")
 @dataclass(frozen=True, kw_only=True)
-class Ratio(AllocationTest):
+class Ratio(AllocationTest, ChecksFields):
     """The paper's test: known when N * max(softmax(slopes)) >= 1 + epsilon, N masks in superposition.
 
     N is at least 5, by untrained masks; if one of those wins, the data is new.
@@ -70,8 +73,7 @@ class Ratio(AllocationTest):
 
     epsilon: float = 0.125
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if self.epsilon <= 0:
             raise InputError(f"epsilon: must be positive, not {self.epsilon}")
 
@@ -91,9 +93,10 @@ _SUPERPOSED = 32
 _MOST_OUTLIERS = 32
 
 
+@final
 @ALLOCATION_TESTS.register("outlier")
 @dataclass(frozen=True, kw_only=True)
-class Outlier(AllocationTest):
+class Outlier(AllocationTest, ChecksFields):
     """Known when the steepest mask is an outlier among its peers (see `standing_out`).
 
     `false_alarm_rate`: the chance, over a whole run, that new data is taken for known, which would overwrite
@@ -103,8 +106,7 @@ class Outlier(AllocationTest):
 
     false_alarm_rate: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if not 0 < self.false_alarm_rate < 1:
             raise InputError(f"false_alarm_rate: must be in (0, 1), not {self.false_alarm_rate}")
 

@@ -2,6 +2,18 @@
 
 from supsup_core import datasets
 from supsup_core.tasks import held_out, permuted, rotated, split
-from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
+from supsup_core.tasks.base import (
+    BENCHMARKS,
+    AlteredTask,
+    Augments,
+    Benchmark,
+    KnowsLabels,
+    Relabels,
+    ReshapesImages,
+    Task,
+)
 
-__all__ = ["BENCHMARKS", "AlteredTask", "Benchmark", "Task", "datasets", "held_out", "permuted", "rotated", "split"]
+__all__ = [
+    "BENCHMARKS", "AlteredTask", "Augments", "Benchmark", "KnowsLabels", "Relabels", "ReshapesImages", "Task",
+    "datasets", "held_out", "permuted", "rotated", "split",
+]  # fmt: skip

@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from supsup_core.datasets.base import Base, Dataset, Images, base_from, base_node
 from supsup_core.errors import InputError
-from supsup_core.registry import Registry
+from supsup_core.registry import ChecksFields, Registry
+
+
+class Augments(ABC):
+    """A task that alters its training images at random."""
+
+    @abstractmethod
+    def unaugmented_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """`train_batch(indices)` without any augmentation."""
+
+    @abstractmethod
+    def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The augmentation of `train_batch(indices)`, applied to images x (batch, *shape)."""
+
+
+class KnowsLabels(ABC):
+    """A task that has its training labels without reading the images."""
+
+    @abstractmethod
+    def known_train_labels(self) -> Tensor:
+        """The labels of all training images, (num_train,)."""
 
 
 class Task(ABC):
-    """The images and labels of one task, as the learner sees them."""
+    """The images and labels of one task, as the learner sees them.
+
+    A task that also derives from Augments or KnowsLabels implements those.
+    """
 
     num_train: int
     num_test: int
@@ -28,55 +51,78 @@ class Task(ABC):
 
     @abstractmethod
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, of the test part."""
+        """Float32 images (batch, *shape) and int64 labels (batch,) of the test part."""
 
     def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as `train_batch`, as the images are: without anything that is drawn at random."""
-        return self.train_batch(indices)
+        """`train_batch(indices)` without any augmentation."""
+        return self.unaugmented_batch(indices) if isinstance(self, Augments) else self.train_batch(indices)
+
+    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The augmentation of `train_batch(indices)`, applied to images x; x itself where the task has none."""
+        return self.augment_images(x, indices) if isinstance(self, Augments) else x
 
     def train_labels(self) -> Tensor:
         """The labels of all training images, (num_train,)."""
+        if isinstance(self, KnowsLabels):
+            return self.known_train_labels()
         parts = torch.split(torch.arange(self.num_train), 1024)
         return torch.cat([self.plain_train_batch(part)[1] for part in parts])
-
-    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
-        """What `train_batch(indices)` does at random to plain images x, done to these."""
-        return x
 
     def all_test(self) -> tuple[Tensor, Tensor]:
         """The whole test part, in order."""
         return self.test_batch(torch.arange(self.num_test))
 
 
-class AlteredTask(Task):
-    """All images of a dataset, each altered in the same way."""
+@final
+class AlteredTask(Task, KnowsLabels):
+    """All images of a dataset, each altered in the same way.
 
-    def __init__(self, dataset: Dataset) -> None:
+    alter: a function from normalised pixels (batch, prod(shape)) to images as the learner sees them. It may write to
+    its argument.
+    """
+
+    def __init__(self, dataset: Dataset, alter: Callable[[Tensor], Tensor]) -> None:
         self._dataset = dataset
+        self._alter = alter
         self.num_train = len(dataset.train.labels)
         self.num_test = len(dataset.test.labels)
-
-    @abstractmethod
-    def alter(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (batch, prod(shape)) to images as the learner sees them. May write to `pixels`."""
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.train, indices)
 
-    def train_labels(self) -> Tensor:
-        return self._dataset.train.labels
-
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self._batch(self._dataset.test, indices)
 
+    def known_train_labels(self) -> Tensor:
+        return self._dataset.train.labels
+
     def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
         pixels, labels = images.gather(indices)
-        return self.alter(self._dataset.normalise(pixels).flatten(1)), labels
+        return self._alter(self._dataset.normalise(pixels).flatten(1)), labels
+
+
+class ReshapesImages(ABC):
+    """A benchmark whose images have another shape than the base's."""
+
+    @abstractmethod
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image as the learner sees it."""
+
+
+class Relabels(ABC):
+    """A benchmark whose tasks have another number of labels than the base."""
+
+    @abstractmethod
+    def labels_of_a_task(self) -> int:
+        """The number of labels of each task (l)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
-    """A sequence of tasks over a base. Subclasses are final; their fields are their config."""
+    """A sequence of tasks made from a base. Subclasses are final; their fields are their config.
+
+    A subclass that also derives from ReshapesImages, Relabels or ChecksFields implements those.
+    """
 
     base: Any = "mnist"
     num_tasks: int = 10
@@ -85,9 +131,15 @@ class Benchmark(ABC):
         if self.num_tasks < 1:
             raise InputError(f"num_tasks: must be at least 1, not {self.num_tasks}")
         self.source()
+        if isinstance(self, ChecksFields):
+            self.check_fields()
+
+    @abstractmethod
+    def task(self, index: int, dataset: Dataset, seed: int) -> Task:
+        """Task `index` of the run `seed`: a pure function of its arguments."""
 
     def source(self) -> Base:
-        """The base the tasks are made from: `base` is its name, or {name: …, and its fields}."""
+        """The base that the tasks are made from; the field `base` is its name, or {name: …, and its fields}."""
         return base_from(self.base)
 
     @property
@@ -96,7 +148,7 @@ class Benchmark(ABC):
         return str(self.base["name"] if isinstance(self.base, Mapping) else self.base)
 
     def with_base(self, base: Base) -> Self:
-        """This benchmark over another source, or over the same with more of its fields filled in."""
+        """A copy of this benchmark with another base, or with the same base and more of its fields filled in."""
         return dataclasses.replace(self, base=base_node(base))
 
     def identity(self) -> dict[str, Any]:
@@ -105,17 +157,13 @@ class Benchmark(ABC):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image as the learner sees it."""
-        return self.source().shape
+        """The shape of one image as the learner sees it."""
+        return self.image_shape() if isinstance(self, ReshapesImages) else self.source().shape
 
     @property
     def num_labels(self) -> int:
-        """Labels per task (l)."""
-        return self.source().num_labels
-
-    @abstractmethod
-    def task(self, index: int, dataset: Dataset, seed: int) -> Task:
-        """Task `index` of the run `seed`: a pure function of its arguments."""
+        """The number of labels of each task (l)."""
+        return self.labels_of_a_task() if isinstance(self, Relabels) else self.source().num_labels
 
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")

@@ -1,26 +1,27 @@
-"""A part of a base's training images held out for validation, so that nothing is chosen by its test images."""
+"""Part of a base's training images held out for validation, so that no choice depends on its test images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from supsup_core import seeding
-from supsup_core.datasets.base import BASES, Base, Dataset, Images, base_from, base_node
+from supsup_core.datasets.base import BASES, Base, Dataset, DerivedBase, Images, ReadsFiles, base_from, base_node
 from supsup_core.errors import InputError
 
 
+@final
 @BASES.register("held_out")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeldOut(Base):
-    """The base `of`, with a `share` of each class's training images in the place of its test images.
+class HeldOut(Base, ReadsFiles, DerivedBase):
+    """The base `of`, with a `share` of each class's training images instead of its test images.
 
-    Which images those are is drawn from `seed`. The base's own test images are left out altogether. Nothing is copied:
-    both parts are places in the base's training images, in memory or mapped from a file as the base has them.
+    The images are drawn from `seed`. The base's own test images are not used. Nothing is copied: both parts are places
+    in the base's training images, in memory or memory-mapped as the base has them.
     """
 
     of: Any
@@ -28,7 +29,7 @@ class HeldOut(Base):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "of", base_node(base_from(self.of)))  # one spelling
+        object.__setattr__(self, "of", base_node(base_from(self.of)))  # the same node for the same base
         if isinstance(self._whole, HeldOut):
             raise InputError("of: is held_out itself; name the base whose images they are")
         if not 0 < self.share < 1:
@@ -45,21 +46,21 @@ class HeldOut(Base):
         return hash((self._whole, self.share, self.seed))
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return self._whole.shape
 
     @property
-    def num_labels(self) -> int:  # type: ignore[override]
+    def num_labels(self) -> int:
         return self._whole.num_labels
 
     @property
     def resident_images(self) -> int:  # type: ignore[override]
         return self._whole.resident_images
 
-    def original(self) -> Base:
+    def source_base(self) -> Base:
         return self._whole
 
-    def resolved(self, root: Path | None) -> Self:
+    def with_files(self, root: Path | None) -> Self:
         return type(self)(of=base_node(self._whole.resolved(root)), share=self.share, seed=self.seed)
 
     def checksum(self) -> str:
@@ -82,7 +83,7 @@ class HeldOut(Base):
 
 
 def _part(images: Images, chosen: Tensor) -> Images:
-    """The images where `chosen` (N,), in order."""
+    """The images where `chosen` (N,) is True, in order."""
     places = torch.nonzero(chosen).flatten()
     rows = places if images.places is None else images.places.index_select(0, places)
     return Images(images.pixels, images.labels.index_select(0, places), rows)

@@ -1,39 +1,35 @@
-"""Permuted tasks: each shows the same images with the pixels in a fixed random order of its own."""
+"""Permuted tasks: each shows the same images with its own fixed random order of the pixels."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import final
 
 import torch
 from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.datasets.base import Dataset
-from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
+from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, ReshapesImages, Task
 
 
-class PermutedTask(AlteredTask):
-    """One permutation of the pixels of a dataset. Images come out flat."""
-
-    def __init__(self, dataset: Dataset, order: Tensor) -> None:
-        super().__init__(dataset)
-        self._order = order
-
-    def alter(self, pixels: Tensor) -> Tensor:
-        # Columns are gathered as floats: torch does that six times as fast as on bytes.
-        return pixels.index_select(1, self._order)
+def permute_pixels(order: Tensor, pixels: Tensor) -> Tensor:
+    """Pixels (batch, size) in the order (size,), int64."""
+    return pixels.index_select(1, order)  # torch gathers columns of floats six times as fast as columns of bytes
 
 
+@final
 @BENCHMARKS.register("permuted")
 @dataclass(frozen=True, kw_only=True)
-class Permuted(Benchmark):
-    """Task i permutes all pixels by an order drawn from (run seed, i) (paper, section 4.2)."""
+class Permuted(Benchmark, ReshapesImages):
+    """Task i permutes all pixels by an order drawn from (run seed, i) (paper, section 4.2). Images are flat."""
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
+    def image_shape(self) -> tuple[int, ...]:
         return (math.prod(self.source().shape),)
 
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:
         child = seeding.child_seed(seed, "permutation", index)
-        return PermutedTask(dataset, torch.from_numpy(seeding.permutation(child, self.input_shape[0])))
+        order = torch.from_numpy(seeding.permutation(child, self.input_shape[0]))
+        return AlteredTask(dataset, partial(permute_pixels, order))

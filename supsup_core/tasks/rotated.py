@@ -1,9 +1,11 @@
-"""Rotated tasks: each shows the same images turned by an angle of its own."""
+"""Rotated tasks: each shows the same images rotated by its own angle."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -11,19 +13,20 @@ from torch import Tensor
 
 from supsup_core.datasets.base import Dataset
 from supsup_core.errors import InputError
+from supsup_core.registry import ChecksFields
 from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
 
 
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
-    """The nearest source pixel of each pixel of an image turned counterclockwise about its centre.
+    """The nearest source pixel of each pixel of an image rotated counterclockwise about its centre.
 
-    Returns flat source indices (H * W,), int64, and whether the source lies outside the image (H * W,), bool.
+    Returns flat source indices (H * W,), int64, and a bool mask (H * W,) of sources that lie outside the image.
     """
     height, width = shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
     dy, dx = y - (height - 1) / 2, x - (width - 1) / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # rounded first, so that no machine's last bit decides between two neighbours
+    # rounded first, so that differences between machines in the last bit cannot choose another pixel
     from_x = np.floor(np.round(cos * dx - sin * dy + (width - 1) / 2, 9) + 0.5)
     from_y = np.floor(np.round(sin * dx + cos * dy + (height - 1) / 2, 9) + 0.5)
     outside = (from_x < 0) | (from_x >= width) | (from_y < 0) | (from_y >= height)
@@ -31,25 +34,27 @@ def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(source.ravel()), torch.from_numpy(outside.ravel())
 
 
-class RotatedTask(AlteredTask):
-    """One angle. Images keep their shape; what lies outside the original is black (pixel 0)."""
+def rotate_pixels(dataset: Dataset, shape: tuple[int, int], degrees: float) -> Callable[[Tensor], Tensor]:
+    """The function that rotates normalised pixels (batch, H * W) to images (batch, H, W) of a shape (H, W).
 
-    def __init__(self, dataset: Dataset, shape: tuple[int, int], degrees: float) -> None:
-        super().__init__(dataset)
-        self._shape = shape
-        self._source, self._outside = rotation(shape, degrees)
-        self._black = dataset.normalise(torch.zeros(1, dtype=torch.uint8))
+    Pixels from outside the image are black (0 before normalisation).
+    """
+    source, outside = rotation(shape, degrees)
+    black = dataset.normalise(torch.zeros(1, dtype=torch.uint8))
 
-    def alter(self, pixels: Tensor) -> Tensor:
-        turned = pixels.index_select(1, self._source)
-        turned[:, self._outside] = self._black
-        return turned.view(-1, *self._shape)
+    def rotate(pixels: Tensor) -> Tensor:
+        rotated = pixels.index_select(1, source)
+        rotated[:, outside] = black
+        return rotated.view(-1, *shape)
+
+    return rotate
 
 
+@final
 @BENCHMARKS.register("rotated")
 @dataclass(frozen=True, kw_only=True)
-class Rotated(Benchmark):
-    """Task i turns all images by i * `degrees`, counterclockwise, with nearest-neighbour interpolation.
+class Rotated(Benchmark, ChecksFields):
+    """Task i rotates all images by i * `degrees`, counterclockwise, with nearest-neighbour interpolation.
 
     The paper's RotatedMNIST is 36 tasks 10 degrees apart. The tasks do not depend on the seed.
     """
@@ -57,10 +62,9 @@ class Rotated(Benchmark):
     num_tasks: int = 36
     degrees: float = 10.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         if len(self.source().shape) != 2:
-            raise InputError(f"base: {self.base_name} has no grey images to turn; use mnist or digits")
+            raise InputError(f"base: {self.base_name} has no grey images to rotate; use mnist or digits")
         if self.degrees == 0:
             raise InputError("degrees: 0 makes every task the same; the paper takes 10")
         angles: set[float] = set()
@@ -68,11 +72,11 @@ class Rotated(Benchmark):
             angle = round(index * self.degrees % 360, 6) % 360
             if angle in angles:
                 raise InputError(
-                    f"num_tasks: with degrees={self.degrees:g} task {index} is turned as an earlier one is; ask for "
+                    f"num_tasks: with degrees={self.degrees:g} task {index} is rotated as an earlier one is; ask for "
                     f"{index} tasks at most, or change degrees"
                 )
             angles.add(angle)
 
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:
         height, width = self.source().shape
-        return RotatedTask(dataset, (height, width), index * self.degrees)
+        return AlteredTask(dataset, rotate_pixels(dataset, (height, width), index * self.degrees))

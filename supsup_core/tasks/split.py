@@ -1,11 +1,11 @@
-"""Split tasks: each has some of the classes of a base to itself."""
+"""Split tasks: the classes of a base are divided among them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -15,14 +15,16 @@ from supsup_core import seeding
 from supsup_core.datasets.augmentation import AUGMENTATIONS, middle
 from supsup_core.datasets.base import Dataset, Images
 from supsup_core.errors import InputError
-from supsup_core.tasks.base import BENCHMARKS, Benchmark, Task
+from supsup_core.registry import ChecksFields
+from supsup_core.tasks.base import BENCHMARKS, Augments, Benchmark, KnowsLabels, Relabels, ReshapesImages, Task
 
 
-class SplitTask(Task):
-    """The images of some classes. `classes[i]` is labelled i, or keeps its label.
+@final
+class SplitTask(Task, Augments, KnowsLabels):
+    """The images of some classes. classes[i] is labelled i or, with `keep_labels`, keeps its label.
 
-    crop: the side of the square that is shown of an image, in its middle but where training images are altered at
-    random. augment: the name of that alteration, and the seed that draws it, together with the batch they are in.
+    crop: the side of the square that an image is cropped to: its centre, unless augmentation chooses another place.
+    augment: the name of the augmentation, and a seed. Seed and batch together determine the random draw.
     """
 
     def __init__(
@@ -45,21 +47,21 @@ class SplitTask(Task):
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self._augment is None:
-            return self.plain_train_batch(indices)
+            return self.unaugmented_batch(indices)
         x, y = self._batch(self._dataset.train, self._train[indices])
-        return self._altered(x, indices), y
+        return self._augmented(x, indices), y
 
-    def train_labels(self) -> Tensor:
+    def known_train_labels(self) -> Tensor:
         return self._labels[self._dataset.train.labels[self._train]]
 
-    def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def unaugmented_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self._batch(self._dataset.train, self._train[indices])
         return middle(x, self._crop), y
 
-    def augment(self, x: Tensor, indices: Tensor) -> Tensor:
-        return x if self._augment is None else self._altered(x, indices)
+    def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
+        return x if self._augment is None else self._augmented(x, indices)
 
-    def _altered(self, x: Tensor, indices: Tensor) -> Tensor:
+    def _augmented(self, x: Tensor, indices: Tensor) -> Tensor:
         assert self._augment is not None
         name, seed = self._augment
         batch = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
@@ -76,16 +78,17 @@ class SplitTask(Task):
         return self._dataset.normalise(pixels), self._labels[labels]
 
 
+@final
 @BENCHMARKS.register("split")
 @dataclass(frozen=True, kw_only=True)
-class Split(Benchmark):
-    """Each task has `labels_per_task` classes of the base that no other has (paper, section 4.1).
+class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
+    """Each task has `labels_per_task` classes of the base that no other task has (paper, section 4.1).
 
-    `order`: which classes come together is `drawn` from the seed, `given` by their numbers, or `fixed`: the one split
-    of SplitImageNet, numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own` the classes of a task
-    are labelled from 0; with `base` they keep their labels, and every task has the base's output neurons. `crop`: the
-    side of the middle square that is shown of an image. `augment`: how training images are altered at random, see
-    `augmentation`.
+    `order`: the order in which classes are divided is `drawn` from the seed, `given` by their numbers, or `fixed`, the
+    one split of SplitImageNet: numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own` the classes of
+    a task are labelled from 0; with `base` they keep their labels, and every task has the base's output neurons.
+    `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random augmentation of
+    training images (datasets.augmentation).
     """
 
     num_tasks: int = 5
@@ -95,8 +98,7 @@ class Split(Benchmark):
     crop: int | None = None
     augment: Literal["none", "crop_flip", "resized_crop_flip"] = "none"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
         classes = self.source().num_labels
         if self.labels_per_task < 1:
             raise InputError(f"labels_per_task: must be at least 1, not {self.labels_per_task}")
@@ -113,13 +115,11 @@ class Split(Benchmark):
                 f"enough for {classes // self.labels_per_task} tasks"
             )
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
+    def image_shape(self) -> tuple[int, ...]:
         shape = self.source().shape
         return shape if self.crop is None else (shape[0], self.crop, self.crop)
 
-    @property
-    def num_labels(self) -> int:
+    def labels_of_a_task(self) -> int:
         return self.labels_per_task if self.labels == "own" else self.source().num_labels
 
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:

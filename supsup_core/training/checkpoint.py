@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ class Checkpoint(ABC):
         """Keep the state after `done` batches; its tensors change once this returns."""
 
 
+@final
 class _Nowhere(Checkpoint):
     def kept(self) -> Iterable[Mapping[str, Tensor]]:
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Optimizer(ABC):
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 
 
+@final
 @OPTIMIZERS.register("rmsprop")
 class RMSprop(Optimizer):
     """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8), step for step: on a CPU in one pass, and to
@@ -70,6 +71,7 @@ class RMSprop(Optimizer):
         return {f"square_mean.{index}": tensor for index, tensor in enumerate(self._square_means)}
 
 
+@final
 @OPTIMIZERS.register("adam")
 class Adam(Optimizer):
     """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8), step for step."""
@@ -100,6 +102,7 @@ class Adam(Optimizer):
         return {"steps": self._steps, **means, **squares}
 
 
+@final
 @OPTIMIZERS.register("sgd")
 class SGD(Optimizer):
     """Stochastic gradient descent with torch.optim.SGD's momentum, step for step."""

@@ -6,6 +6,7 @@ A method's training is a list of these, one for each layer of the net, and one s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import final
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class Parametrization(ABC):
         """The gradient in each of `tensors` from that in the weight, which may be overwritten."""
 
 
+@final
 class Fixed(Parametrization):
     """A weight that is not trained."""
 
@@ -47,6 +49,7 @@ class Fixed(Parametrization):
         return []
 
 
+@final
 class Dense(Parametrization):
     """The weight itself, trained as usual."""
 
@@ -64,6 +67,7 @@ class Dense(Parametrization):
         return [gradient]
 
 
+@final
 class Anchored(Parametrization):
     """A dense weight with a quadratic pull, strength / 2 * importance * (weight - anchor)^2, towards an anchor."""
 
@@ -84,6 +88,7 @@ class Anchored(Parametrization):
         return [gradient.addcmul_(self._importance, self._weight - self._anchor, value=self._strength)]
 
 
+@final
 class Scored(Parametrization):
     """A fixed weight under a mask made from trained scores (edge-popup; paper, section 3.1)."""
 
@@ -104,6 +109,7 @@ class Scored(Parametrization):
         return [self._rule.to_scores(self._scores, gradient.mul_(self._weight))]
 
 
+@final
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 

@@ -16,9 +16,8 @@ from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import METHODS, Method, Problem
-from supsup_core.methods.learners import accuracy
+from supsup_core.methods.learners import accuracy, superposing
 from supsup_core.methods.norm_statistics import measure_norms
-from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
@@ -98,7 +97,10 @@ def test_the_same_masks_answer_and_superpose_alike(method: Method, digits: Datas
         torch.testing.assert_close(ours.logits(x, mask), theirs.logits(x, mask), rtol=1e-3, atol=1e-4)
     if method.superposes:
         for subset in (None, torch.tensor([0, 2])):
-            slopes = [learner.alpha_gradients(x[None], subset, OBJECTIVES["entropy"]) for learner in (ours, theirs)]
+            slopes = [
+                superposing(learner).alpha_gradients(x[None], subset, OBJECTIVES["entropy"])
+                for learner in (ours, theirs)
+            ]
             torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-4)
 
 
@@ -167,9 +169,8 @@ def test_a_resnet_keeps_the_same_statistics_and_answers_alike(digits: Dataset, n
     )
     learners = [method.learner(problem, [alone.state]) for problem in (ours, theirs)]
     statistics = [
-        measure_norms(problem, 0, task, learner.weights(0))
+        measure_norms(problem, 0, task, learner.weights_of(0))
         for problem, learner in zip((ours, theirs), learners, strict=True)
-        if isinstance(learner, WeightsLearner)
     ]
     assert statistics[0].keys() == statistics[1].keys() == {key for key in on_device.state if key.startswith("norm.")}
     for key, tensor in statistics[0].items():

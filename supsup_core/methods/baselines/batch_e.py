@@ -1,10 +1,10 @@
-"""BatchE: two vectors a task and layer, over weights that all tasks share (Wen et al. 2020; paper, section 4)."""
+"""BatchE: two vectors for each task and layer, on weights that all tasks share (Wen et al. 2020; paper, section 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -14,19 +14,20 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import fit
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
-from supsup_core.methods.learners import Learner
+from supsup_core.methods.learners import SuperposingLearner
 from supsup_core.methods.weights_learner import WeightsLearner
-from supsup_core.nets.base import Layer, Objective, draw_uniform
+from supsup_core.nets.base import Layer, Objective
+from supsup_core.nets.weights import draw_uniform
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import RankOne
 
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
-"""The vectors of one layer over its outputs (out,) and its inputs (in,)."""
+"""The vectors of one layer: for its outputs (out,) and for its inputs (in,)."""
 
 
 def fresh_vectors(layers: Sequence[Layer], seed: int, index: int) -> list[Pair]:
-    """A task's vectors before its training: -1 or +1 with equal probability."""
+    """The initial vectors of a task: -1 or +1 with equal probability."""
     drawn = []
     for layer in layers:
         pair = [
@@ -48,39 +49,52 @@ def _vectors(state: Mapping[str, Tensor], problem: Problem) -> list[Pair]:
 
 
 def _outer(outputs: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
-    """Sum over masks of outer products, (k, out) and (k, in), in a shape that multiplies the layer's weight."""
+    """The sum over k masks of outer products of (k, out) and (k, in), shaped to multiply the layer's weight."""
     return (outputs.t() @ inputs).view(*layer.shape[:2], *(1,) * (len(layer.shape) - 2))
 
 
-class BatchELearner(WeightsLearner):
-    """Shared weights under rank-one masks, which superpose as binary ones do."""
+class _RankOneMasks:
+    """Shared weights, and the rank-one masks of k tasks."""
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
-        super().__init__(problem, states)
-        self._base = base
+        self._layers = problem.layers
+        self.base = base
         columns = zip(*(_vectors(state, problem) for state in states), strict=True)
-        self._stacked: list[Pair] = [
+        self.pairs: list[Pair] = [
             (torch.stack([r for r, _ in column]), torch.stack([s for _, s in column])) for column in columns
         ]
 
-    def _superposed(self, masks: Tensor) -> list[Tensor]:
-        """The weights under the mean of some masks."""
+    def superposed(self, masks: Tensor) -> list[Tensor]:
+        """The weights under the mean of some masks (int64 numbers)."""
         return [
             weight * _outer(outputs[masks], inputs[masks], layer).div_(len(masks))
-            for weight, (outputs, inputs), layer in zip(self._base, self._stacked, self._problem.layers, strict=True)
+            for weight, (outputs, inputs), layer in zip(self.base, self.pairs, self._layers, strict=True)
         ]
 
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._superposed(torch.tensor([mask]))
+
+@final
+class BatchELearner(SuperposingLearner):
+    """Shared weights under rank-one masks, which superpose as binary masks do."""
+
+    def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
+        masks = _RankOneMasks(problem, base, states)
+        self._problem, self._masks = problem, masks
+        self._single = WeightsLearner(problem, states, lambda mask: masks.superposed(torch.tensor([mask])))
+        self.weights_of = self._single.weights_of
+        self.num_masks, self.num_labels = len(states), problem.num_labels
+        self.normalises_by_batch = problem.net.normalises_by_batch
+
+    def logits(self, x: Tensor, mask: int) -> Tensor:
+        return self._single.logits(x, mask)
 
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
         masks = torch.arange(self.num_masks) if subset is None else subset
         problem = self._problem
-        mean = self._superposed(masks)
+        mean = self._masks.superposed(masks)
         rows = []
         for gradients in problem.net.decision_gradients(mean, x.to(problem.device), objective, problem.num_labels):
             row = torch.zeros(len(masks), device=problem.device)
-            for gradient, weight, (outputs, inputs) in zip(gradients, self._base, self._stacked, strict=True):
+            for gradient, weight, (outputs, inputs) in zip(gradients, self._masks.base, self._masks.pairs, strict=True):
                 pairs = (gradient * weight).flatten(2).sum(2) if weight.dim() > 2 else gradient * weight
                 row += ((outputs[masks] @ pairs) * inputs[masks]).sum(1)
             rows.append(row)
@@ -88,19 +102,23 @@ class BatchELearner(WeightsLearner):
 
 
 def fresh_base(problem: Problem) -> list[Tensor]:
-    """The shared weights before the first task: Kaiming uniform in every net, with which the published figures for
-    permutations come out to 0.1 points; from signed constants accuracy ends 0.3 points lower."""
+    """The initial shared weights: Kaiming uniform in every net.
+
+    With them the published figures for permutations are reproduced to 0.1 points; from signed constants the accuracy
+    is 0.3 points lower.
+    """
     return [weight.to(problem.device) for weight in draw_uniform(problem.layers, problem.seed, "dense", 0)]
 
 
+@final
 @METHODS.register("batch_e")
 @dataclass(frozen=True, kw_only=True)
 class BatchE(Method):
-    """A rank-one mask a task and layer over shared weights.
+    """A rank-one mask for each task and layer, on shared weights.
 
-    `weights`: `trained` with the vectors on the first task, all at `weight_learning_rate`, and fixed from then on;
-    or the `random` frozen ones. Where the task is unknown, `inference.rule` one_shot or binary superposes the
-    rank-one masks, and exhaustive, as the authors did, tries each.
+    `weights`: `trained` on the first task together with its vectors, all at `weight_learning_rate`, then fixed; or the
+    `random` frozen ones. Where the task is unknown, `inference.rule` one_shot or binary superposes the rank-one masks;
+    exhaustive tries each, as the authors did.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -131,10 +149,10 @@ class BatchE(Method):
         return fitted.learned(state | (name_layer_tensors("weights.", problem.layers, base) if trains_weights else {}))
 
     def _base(self, problem: Problem, states: States) -> list[Tensor]:
-        """The shared weights; the first of `states` holds them where they were trained."""
+        """The shared weights; trained ones are in the first of `states`."""
         if self.weights == "random":
             return problem.weights
         return load_layer_tensors(states[0], "weights.", problem, problem.layers)
 
-    def learner(self, problem: Problem, states: States) -> Learner:
+    def learner(self, problem: Problem, states: States) -> BatchELearner:
         return BatchELearner(problem, self._base(problem, states), states)

@@ -1,10 +1,10 @@
-"""What the other methods lie between: a net for each task, and one net for all without any protection."""
+"""Upper and lower bound: a net for each task, and one net for all tasks without any protection."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
@@ -18,23 +18,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class OwnWeightsLearner(WeightsLearner):
-    """Every task has all weights of its own."""
-
-    def __init__(self, problem: Problem, states: States) -> None:
-        super().__init__(problem, states)
-        self._all = [load_layer_tensors(state, "weights.", problem, problem.layers) for state in states]
-
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._all[mask]
+def heads_learner(problem: Problem, trunk: Sequence[Tensor], states: States) -> WeightsLearner:
+    """A learner with one trunk, all layers but the last, and a last layer for each task."""
+    heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
+    return WeightsLearner(problem, states, lambda mask: [*trunk, *heads[mask]])
 
 
+@final
 @METHODS.register("upper_bound")
 @dataclass(frozen=True, kw_only=True)
 class UpperBound(Method):
-    """One network a task, all its weights trained from a fresh draw: what the paper calls the upper bound.
+    """One network for each task, all its weights trained from a fresh draw: the paper's upper bound.
 
-    No task helps or harms another, at the price of a whole network for each.
+    Tasks neither help nor harm each other, but each stores a whole network.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -50,37 +46,19 @@ class UpperBound(Method):
         return fitted.learned(name_layer_tensors("weights.", problem.layers, weights))
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        return OwnWeightsLearner(problem, states)
+        weights = [load_layer_tensors(state, "weights.", problem, problem.layers) for state in states]
+        return WeightsLearner(problem, states, weights.__getitem__)
 
 
-class HeadsLearner(WeightsLearner):
-    """One trunk, all layers but the last, and a last layer for each task."""
-
-    def __init__(self, problem: Problem, trunk: Sequence[Tensor], states: States) -> None:
-        super().__init__(problem, states)
-        self._trunk = list(trunk)
-        self._heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
-
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._trunk + self._heads[mask]
-
-
-class LastWeightsLearner(WeightsLearner):
-    """All tasks have the weights that the last of them left."""
-
-    def __init__(self, problem: Problem, states: States) -> None:
-        super().__init__(problem, states)
-        self._shared = load_layer_tensors(states[-1], SHARED, problem, problem.layers)
-
-    def weights(self, mask: int) -> list[Tensor]:
-        return self._shared
-
-
+@final
 @METHODS.register("lower_bound")
 @dataclass(frozen=True, kw_only=True)
 class LowerBound(Method):
-    """One trunk trained throughout, with nothing that keeps what it knew, and a head for each task of its `own`, or
-    one that is `shared` by all and trained throughout too: as the published figures for permutations have it."""
+    """One trunk that is trained throughout, without any protection of earlier tasks.
+
+    `head`: each task has its `own` last layer, or one is `shared` by all and trained throughout too, as in the
+    published figures for permutations.
+    """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
@@ -109,5 +87,6 @@ class LowerBound(Method):
 
     def learner(self, problem: Problem, states: States) -> Learner:
         if self.head == "shared":
-            return LastWeightsLearner(problem, states)
-        return HeadsLearner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)
+            shared = load_layer_tensors(states[-1], SHARED, problem, problem.layers)
+            return WeightsLearner(problem, states, lambda mask: shared)
+        return heads_learner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)

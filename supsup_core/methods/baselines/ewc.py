@@ -1,18 +1,18 @@
-"""Online EWC: weights that mattered to earlier tasks are held where they were (Schwarz et al. 2018)."""
+"""Online EWC: a penalty keeps weights that earlier tasks need near their values (Schwarz et al. 2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
-from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
-from supsup_core.methods.baselines.bounds import HeadsLearner
+from supsup_core.methods.base import METHODS, SHARED, ChecksProblem, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.baselines.bounds import heads_learner
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
 from supsup_core.methods.learners import Learner
@@ -28,8 +28,11 @@ _FISHER = f"{SHARED}fisher."
 def fisher(
     problem: Problem, weights: Sequence[Tensor], norms: Sequence[Tensor], task: Task, index: int, num_images: int
 ) -> list[Tensor]:
-    """The diagonal of the Fisher information at `weights`, one tensor a layer: the mean over seeded training images
-    of the squared gradient of log p(label), the label drawn from the net's own answer. norms: the net's statistics."""
+    """The diagonal of the Fisher information at `weights`, one tensor for each layer.
+
+    It is the mean, over seeded training images, of the squared gradient of log p(label), with the label drawn from the
+    net's own softmax. norms: the net's statistics.
+    """
     child = seeding.child_seed(problem.seed, "fisher", index)
     order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
     drawn = seeding.uniform(seeding.child_seed(problem.seed, "fisher labels", index), (len(order),), 0.5)
@@ -40,7 +43,7 @@ def fisher(
 
         def log_likelihood(logits: Tensor, num_labels: int, point: float = point) -> Tensor:
             log_p = torch.log_softmax(logits, -1).flatten()
-            answered = log_p.detach().cpu()  # a running sum on CUDA is refused where results must be deterministic
+            answered = log_p.detach().cpu()  # torch has no deterministic cumsum on CUDA
             below = int((answered.double().exp().cumsum(0) < point).sum())
             return log_p[min(below, len(log_p) - 1)]
 
@@ -50,13 +53,14 @@ def fisher(
     return [sums.div_(len(order)) for sums in total]
 
 
+@final
 @METHODS.register("ewc")
 @dataclass(frozen=True, kw_only=True)
-class OnlineEWC(Method):
-    """The lower bound with a quadratic pull of the trunk towards where the tasks before left it.
+class OnlineEWC(Method, ChecksProblem):
+    """The lower bound with a quadratic penalty on the trunk's distance from its values after the previous task.
 
-    The pull is strength / 2 * fisher * (weight - anchor)^2. After each task fisher becomes decay * fisher + the
-    task's own, from `fisher_images` training images.
+    The penalty is strength / 2 * fisher * (weight - anchor)^2. After each task, fisher becomes decay * fisher plus the
+    task's own, which is estimated from `fisher_images` training images.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -78,7 +82,7 @@ class OnlineEWC(Method):
     def dependence(self) -> Dependence:
         return Dependence.SEQUENTIAL
 
-    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+    def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(layer.is_gate for layer in layers):
             raise InputError("name: ewc takes gradients of single images, which this net cannot be shown; take another")
 
@@ -108,4 +112,4 @@ class OnlineEWC(Method):
         return fitted.learned(state)
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        return HeadsLearner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)
+        return heads_learner(problem, load_layer_tensors(states[-1], SHARED, problem, problem.layers[:-1]), states)

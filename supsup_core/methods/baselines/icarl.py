@@ -1,17 +1,17 @@
-"""iCaRL: exemplars, distillation and the nearest mean of exemplars (Rebuffi et al. 2017)."""
+"""iCaRL: exemplars, distillation, and classification by the nearest mean of exemplars (Rebuffi et al. 2017)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
-from supsup_core.methods.base import METHODS, SHARED, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.base import METHODS, SHARED, ChecksProblem, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import dense, fresh_head, fresh_weights
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
 from supsup_core.methods.learners import Learner
@@ -25,44 +25,45 @@ _CHUNK = 512
 
 
 def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor], x: Tensor) -> Tensor:
-    """What the last layer is given, scaled to length 1: (images, features). norms: the net's statistics."""
+    """The inputs of the last layer, scaled to length 1: (images, features). norms: the net's statistics."""
     last = problem.layers[-1]
-    through = torch.eye(last.shape[1], device=problem.device)
-    rows = [problem.net.forward([*trunk, through, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
+    identity = torch.eye(last.shape[1], device=problem.device)
+    rows = [problem.net.forward([*trunk, identity, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
     return torch.nn.functional.normalize(torch.cat(rows), dim=1)
 
 
-def herd(found: Tensor, count: int) -> Tensor:
-    """Indices of the `count` rows whose running mean stays nearest to the mean of all, in order of choice."""
-    mean = found.mean(0)
+def herd(rows: Tensor, count: int) -> Tensor:
+    """The indices of `count` rows, chosen one by one so that their running mean stays nearest to the mean of all."""
+    mean = rows.mean(0)
     total = torch.zeros_like(mean)
-    free = torch.ones(len(found), dtype=torch.bool, device=found.device)
+    free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     chosen = []
-    for number in range(1, min(count, len(found)) + 1):
-        distances = (mean - (total + found) / number).square_().sum(1)
+    for number in range(1, min(count, len(rows)) + 1):
+        distances = (mean - (total + rows) / number).square_().sum(1)
         best = int(distances.masked_fill_(~free, torch.inf).argmin())
         free[best] = False
-        total += found[best]
+        total += rows[best]
         chosen.append(best)
     return torch.tensor(chosen, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Images kept of earlier tasks, (count, *shape), and their classes, task * num_labels + label, in herding order."""
+    """Stored images of earlier tasks, (count, *shape), in herding order. A class is task * num_labels + label."""
 
     images: Tensor
     classes: Tensor
 
     def first(self, count: int) -> Exemplars:
-        """The first `count` of each class."""
+        """The first `count` exemplars of each class."""
         kept = [torch.nonzero(self.classes == c).flatten()[:count] for c in sorted(set(self.classes.tolist()))]
         rows = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.int64)
         return Exemplars(self.images[rows], self.classes[rows])
 
 
+@final
 class _WithExemplars(Task):
-    """A task's training images and, after them, the exemplars; labels are classes."""
+    """A task's training images followed by the exemplars, labelled by their classes."""
 
     def __init__(self, task: Task, exemplars: Exemplars, offset: int) -> None:
         self._task = task
@@ -82,8 +83,9 @@ class _WithExemplars(Task):
         raise NotImplementedError("only the training part has exemplars")
 
 
+@final
 class ICaRLLearner(Learner):
-    """Nearest mean of exemplars: a logit is minus the squared distance of the features to a class's mean."""
+    """Nearest mean of exemplars: a logit is minus the squared distance of the features from a class's mean."""
 
     def __init__(
         self, problem: Problem, num_tasks: int, trunk: Sequence[Tensor], norms: Sequence[Tensor], exemplars: Exemplars
@@ -104,13 +106,15 @@ class ICaRLLearner(Learner):
         return distances.neg_().nan_to_num_(nan=-torch.inf).to(x.device)
 
 
+@final
 @METHODS.register("icarl")
 @dataclass(frozen=True, kw_only=True)
-class ICaRL(Method):
-    """One net for all classes, a budget of exemplars shared evenly by them, distillation of its earlier self.
+class ICaRL(Method, ChecksProblem):
+    """One net for all classes, trained with exemplars of earlier classes and distillation from its previous version.
 
-    With an unknown task (GNu) the nearest mean over all classes is inference.rule=exhaustive with
-    inference.objective=max_logit and inference.decision_group=1.
+    `num_exemplars` are stored in all, evenly for each class. With an unknown task (GNu), classification by the nearest
+    mean over all classes is inference.rule=exhaustive with inference.objective=max_logit and
+    inference.decision_group=1.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNu"})
@@ -135,7 +139,7 @@ class ICaRL(Method):
                 f"benchmark: task {index} has no training image of label {missing[0]}, which iCaRL needs; "
                 "a split needs labels=own"
             )
-        old_trunk, old_head, exemplars = self._kept(problem, index, parents)
+        old_trunk, old_head, exemplars = self._load(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
         head = torch.cat([old_head, fresh_head(problem, index)[0][:num_labels]])
         old_norms = load_norms(parents[0], problem, SHARED) if parents else []
@@ -157,7 +161,7 @@ class ICaRL(Method):
         curve = train(rehearsed, torch.from_numpy(drawn), step, checkpoint=keep)
         norms = measure_norms(problem, index, rehearsed, [*trunk, head], SHARED)
         fixed = [*trunk], load_norms(norms, problem, SHARED)
-        kept = self._chosen(problem, fixed, task, index, per_class, exemplars)
+        kept = self._choose_exemplars(problem, fixed, task, index, per_class, exemplars)
         return Learned(
             {
                 **norms, **name_layer_tensors(SHARED, layers, trunk), f"{SHARED}head": head,
@@ -166,11 +170,11 @@ class ICaRL(Method):
             curve,
         )  # fmt: skip
 
-    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+    def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         self._per_class(num_tasks * num_labels)
 
     def _per_class(self, num_classes: int) -> int:
-        """Exemplars of each class once there are so many."""
+        """The number of exemplars of each of `num_classes` classes; InputError when there is not one for each."""
         if self.num_exemplars < num_classes:
             raise InputError(
                 f"num_exemplars: {self.num_exemplars} are not one for each of {num_classes} classes; "
@@ -178,8 +182,8 @@ class ICaRL(Method):
             )
         return self.num_exemplars // num_classes
 
-    def _kept(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
-        """Trunk, head and exemplars after `num_tasks` tasks."""
+    def _load(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
+        """Trunk, head and exemplars after `num_tasks` tasks, from the last of their states."""
         if not states:
             width = problem.layers[-1].shape[1]
             empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
@@ -194,7 +198,7 @@ class ICaRL(Method):
             raise CorruptError(f"what is stored of a task has {len(found[0])} classes, not those of {num_tasks} tasks")
         return trunk, found[0].to(problem.device), Exemplars(found[1], found[2])
 
-    def _chosen(
+    def _choose_exemplars(
         self,
         problem: Problem,
         fixed: tuple[Sequence[Tensor], Sequence[Tensor]],
@@ -203,9 +207,9 @@ class ICaRL(Method):
         per_class: int,
         before: Exemplars,
     ) -> Exemplars:
-        """The exemplars after this task: fewer of each class before, and herded ones of each new class.
+        """The exemplars after this task: the first of each earlier class, and herded ones of each new class.
 
-        fixed: trunk and statistics.
+        fixed: the trunk and the net's statistics. before: the exemplars of earlier tasks.
         """
         kept = before.first(per_class)
         images, classes = [kept.images], [kept.classes]
@@ -220,5 +224,5 @@ class ICaRL(Method):
         return Exemplars(torch.cat(images), torch.cat(classes))
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        trunk, _, exemplars = self._kept(problem, len(states), states)
+        trunk, _, exemplars = self._load(problem, len(states), states)
         return ICaRLLearner(problem, len(states), trunk, load_norms(states[-1], problem, SHARED), exemplars)

@@ -1,4 +1,4 @@
-"""Piggyback: a mask and a head a task over a trained backbone (Mallya et al. 2018)."""
+"""Piggyback: a mask and a head for each task on a trained backbone (Mallya et al. 2018)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 import safetensors
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.masks import Threshold, codec
-from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
+from supsup_core.methods.base import METHODS, ChecksProblem, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
 from supsup_core.methods.learners import Learner
@@ -27,37 +27,28 @@ from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Dense, Scored
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
-"""Every score starts at the first; a weight is kept while its score is at least the second."""
+"""The initial value of every score, and the least score of a weight that is kept."""
 
 
-class PiggybackLearner(WeightsLearner):
-    """The backbone under a mask, or as it is for the task that trained it."""
-
-    def __init__(self, problem: Problem, backbone: Sequence[Tensor], states: States) -> None:
-        super().__init__(problem, states)
-        self._layers = problem.layers[:-1]
-        self._backbone = list(backbone)
-        self._heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
-        self._masks = [state.get("mask") for state in states]
-
-    def weights(self, mask: int) -> list[Tensor]:
-        blob = self._masks[mask]
-        if blob is None:
-            return self._backbone + self._heads[mask]
-        bits, size = codec.decode(blob.numpy().tobytes())
-        flat = torch.from_numpy(codec.unpack(bits, size).astype(np.float32)).to(self._problem.device)
-        kept = torch.split(flat, [layer.size for layer in self._layers])
-        return [w * m.view(w.shape) for w, m in zip(self._backbone, kept, strict=True)] + self._heads[mask]
+def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -> list[Tensor]:
+    """The backbone under an encoded mask; None, for the task that trained it, leaves it unmasked."""
+    if blob is None:
+        return list(backbone)
+    bits, size = codec.decode(blob.numpy().tobytes())
+    flat = torch.from_numpy(codec.unpack(bits, size).astype(np.float32)).to(problem.device)
+    kept = torch.split(flat, [layer.size for layer in problem.layers[:-1]])
+    return [w * m.view(w.shape) for w, m in zip(backbone, kept, strict=True)]
 
 
+@final
 @METHODS.register("piggyback")
 @dataclass(frozen=True, kw_only=True)
-class Piggyback(Method):
-    """Every task finds a mask over a trained backbone, and trains a head of its own.
+class Piggyback(Method, ChecksProblem):
+    """Every task learns a mask of a trained backbone, and a head of its own.
 
-    `backbone`: a safetensors file with the weights of all layers but the last, by the layers' names; without one the
-    first task trains the backbone, and is the only one without a mask. `backbone_sha256` is filled in: the file may
-    not change under a sweep. `mask_learning_rate`: of the scores and the heads; the recipe's trains the backbone.
+    `backbone`: a safetensors file with the weights of all layers but the last, under the layers' names. Without one the
+    first task trains the backbone at the recipe's learning rate, and has no mask. `backbone_sha256` is filled in by the
+    program, so that a file that changes during a sweep is noticed. `mask_learning_rate`: for the scores and the heads.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -83,7 +74,7 @@ class Piggyback(Method):
     def dependence(self) -> Dependence:
         return Dependence.AFTER_FIRST if self.backbone is None else Dependence.INDEPENDENT
 
-    def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
+    def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if self.backbone is not None:
             _read(_backbone_path(self.backbone), layers[:-1])
 
@@ -108,13 +99,16 @@ class Piggyback(Method):
         return fitted.learned({"mask": mask, **name_layer_tensors("head.", last, head)})
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The weights under all masks; the first of `states` holds them where a task trained them."""
+        """The backbone; the first of `states` holds one that a task trained."""
         if self.backbone is None:
             return load_layer_tensors(states[0], "backbone.", problem, problem.layers[:-1])
         return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        return PiggybackLearner(problem, self._trunk(problem, states), states)
+        backbone = self._trunk(problem, states)
+        heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
+        masks = [state.get("mask") for state in states]
+        return WeightsLearner(problem, states, lambda mask: _masked(problem, backbone, masks[mask]) + heads[mask])
 
 
 def _backbone_path(text: str) -> Path:
@@ -127,7 +121,7 @@ def _backbone_path(text: str) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's bytes; they are read again only where its time or size has changed."""
+    """The SHA-256 of a file, cached until its modification time or size changes."""
     facts = path.stat()
     return _hashed(path, facts.st_mtime_ns, facts.st_size)
 
@@ -139,7 +133,7 @@ def _hashed(path: Path, changed: int, size: int) -> str:
 
 
 def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
-    """The weights of some layers; InputError naming what does not fit."""
+    """The weights of some layers from a safetensors file; InputError names what is missing or does not fit."""
     found: list[Tensor] = []
     try:
         with safetensors.safe_open(path, "pt") as file:

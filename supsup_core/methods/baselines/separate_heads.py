@@ -1,13 +1,13 @@
-"""Separate Heads: one trunk that stays as it is, and a last layer for each task."""
+"""Separate Heads: one fixed trunk, and a last layer for each task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from supsup_core.errors import InputError
 from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
-from supsup_core.methods.baselines.bounds import HeadsLearner
+from supsup_core.methods.baselines.bounds import heads_learner
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
 from supsup_core.methods.learners import Learner
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@final
 @METHODS.register("separate_heads")
 @dataclass(frozen=True, kw_only=True)
 class SeparateHeads(Method):
-    """A trained last layer a task over a trunk that is `trained` on the first task or `random` (Random W).
+    """A last layer trained for each task, on a trunk that is `trained` on the first task or `random` (Random W).
 
-    `trunk_learning_rate`: of the first task, trunk and head; None takes the recipe's.
+    `trunk_learning_rate`: for trunk and head of the first task; None means the recipe's.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -57,10 +58,10 @@ class SeparateHeads(Method):
         return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The trunk that all tasks stand on; the first of `states` holds it where it was trained."""
+        """The trunk of all tasks; a trained one is in the first of `states`."""
         if self.trunk == "random":
             return problem.weights[:-1]
         return load_layer_tensors(states[0], "trunk.", problem, problem.layers[:-1])
 
     def learner(self, problem: Problem, states: States) -> Learner:
-        return HeadsLearner(problem, self._trunk(problem, states), states)
+        return heads_learner(problem, self._trunk(problem, states), states)

@@ -8,6 +8,7 @@ from supsup_core.datasets import Dataset
 from supsup_core.errors import InputError
 from supsup_core.inference import OBJECTIVES, RULES
 from supsup_core.methods import METHODS, Learner, Problem
+from supsup_core.methods.learners import SuperposingLearner, superposing
 from supsup_core.nets import NETS
 from supsup_core.nets.base import Objective
 from supsup_core.tasks import BENCHMARKS
@@ -43,7 +44,7 @@ def test_every_rule_finds_the_task(
     assert alone.tolist() == chosen.tolist()
 
 
-class Alike(Learner):
+class Alike(SuperposingLearner):
     """Masks that are alike: the slope along the right one is shallow, and its own forward pass is the surest."""
 
     num_labels = 2
@@ -106,7 +107,7 @@ def test_alpha_gradients_are_the_slopes_of_the_superposition(
     value = OBJECTIVES[objective](problem.net.forward(weights, x), 10)
     (expected,) = torch.autograd.grad(value, alpha)
     chosen = None if subset is None else torch.tensor(subset)
-    found = learner.alpha_gradients(x[None], chosen, OBJECTIVES[objective])[0]
+    found = superposing(learner).alpha_gradients(x[None], chosen, OBJECTIVES[objective])[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 

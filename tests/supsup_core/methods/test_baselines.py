@@ -25,8 +25,7 @@ from supsup_core.methods.fitting import fresh_head, fresh_weights
 from supsup_core.methods.learners import accuracy
 from supsup_core.nets import NETS
 from supsup_core.scenarios import scenario
-from supsup_core.tasks import BENCHMARKS
-from supsup_core.tasks.permuted import PermutedTask
+from supsup_core.tasks import BENCHMARKS, Augments, Task
 from supsup_core.training.loop import TrainingRecipe
 
 TASKS = 4
@@ -208,24 +207,31 @@ def test_icarl_keeps_its_budget_and_tells_all_classes_apart(digits: Dataset) -> 
 
 
 def test_icarl_keeps_images_as_they_are_and_rehearses_them_augmented(digits: Dataset) -> None:
-    class Restless(PermutedTask):
-        """Training images come mirrored; `augment` says so of any."""
+    class Mirrored(Task, Augments):
+        """The digits, whose augmentation mirrors every training image."""
+
+        def __init__(self) -> None:
+            self._task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
+            self.num_train, self.num_test = self._task.num_train, self._task.num_test
 
         def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
             x, y = self.plain_train_batch(indices)
             return self.augment(x, indices), y
 
-        def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-            return super().train_batch(indices)
+        def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            return self._task.test_batch(indices)
 
-        def augment(self, x: Tensor, indices: Tensor) -> Tensor:
+        def unaugmented_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            return self._task.train_batch(indices)
+
+        def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
             seen.append(len(x))
             return x.flip(1)
 
     seen: list[int] = []
     recipe = TrainingRecipe(num_batches=6, batch_size=50)
     problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, recipe, seed=0)
-    task = Restless(digits, torch.arange(64))
+    task = Mirrored()
     first = METHODS["icarl"](num_exemplars=40).learn(problem, 0, task, []).state
     everything = {row.tobytes() for row in task.plain_train_batch(torch.arange(task.num_train))[0].numpy()}
     assert all(row.numpy().tobytes() in everything for row in first["shared.exemplars"])

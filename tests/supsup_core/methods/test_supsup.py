@@ -14,7 +14,7 @@ from supsup_core.errors import InputError
 from supsup_core.masks import codec, erdos_renyi_density, num_kept
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.methods.learners import accuracy
-from supsup_core.methods.supsup import dealt_out
+from supsup_core.methods.supsup import sort_like
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
@@ -127,7 +127,7 @@ def test_dealing_out_keeps_the_values_and_takes_the_order_of_the_mean(by_size: b
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(6, 50, generator=generator)
     mean = torch.randint(0, 4, (6, 50), generator=generator) / 3
-    found = dealt_out(drawn, mean, by_size)
+    found = sort_like(drawn, mean, by_size)
     ranked, values = (found.abs(), drawn.abs()) if by_size else (found, drawn)
     assert torch.equal(ranked.flatten().sort().values, values.flatten().sort().values)
     for low, high in ((0, 1), (1, 2), (2, 3)):

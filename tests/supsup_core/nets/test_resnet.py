@@ -200,7 +200,7 @@ def test_statistics_are_kept_in_two_bytes_where_that_is_enough(problem: Problem,
         assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in load_norms(kept, problem))
 
 
-@pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "take a net with gates")])
+@pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "use a net with gates")])
 def test_methods_say_which_nets_they_take(name: str, words: str, problem: Problem) -> None:
     with pytest.raises(InputError, match=words):
         METHODS[name]().check(problem.layers, 2, 2)

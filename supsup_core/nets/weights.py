@@ -1,0 +1,60 @@
+"""Weights drawn from a seed: the frozen ones, and the initial values of those that are trained."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from supsup_core import seeding
+from supsup_core.nets.base import Layer
+
+
+def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
+    """The frozen weights W of `seed`, float32, on the CPU: signed Kaiming constants ±sqrt(2 / fan_in); gates are 1.
+
+    They are never trained and never stored: a run stores the seed (paper, appendix on training details).
+    """
+    drawn = []
+    for index, layer in enumerate(layers):
+        if layer.is_gate:
+            drawn.append(torch.ones(layer.shape))
+            continue
+        sign = seeding.signs(seeding.child_seed(seed, f"weights/{layer.name}", index), layer.shape)
+        drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
+    return drawn
+
+
+def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Initial weights ±1 / sqrt(fan_in), float32, on the CPU; every (seed, purpose, index) has its own draw.
+
+    The paper does not say how dense weights start; with these, the published curves are reproduced (docs/results).
+    """
+    drawn = []
+    for layer in layers:
+        sign = seeding.signs(seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer.shape)
+        drawn.append(torch.from_numpy(sign) * math.sqrt(1 / layer.fan_in))
+    return drawn
+
+
+def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Kaiming uniform values with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32, on the CPU.
+
+    For scores and for initial weights; every (seed, purpose, index) has its own draw.
+    """
+    drawn = []
+    for layer in layers:
+        child = seeding.child_seed(seed, f"{purpose}/{layer.name}", index)
+        drawn.append(torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))))
+    return drawn
+
+
+def weights_sha256(weights: Sequence[Tensor]) -> str:
+    """SHA-256 over the bytes of all weights. It differs on a machine that draws another W from the same seed."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
