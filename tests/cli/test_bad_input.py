@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.base.folder_lock import owned
 from orchestrator.sweeps.sweep import open_sweep
+from tests.cli.command_lines import command_line, verbs_of_an_output, verbs_of_existing_sweeps, words_of
 
 Command = Callable[..., Any]
 
@@ -154,7 +154,7 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ({"imports": ["missing.py"]}, ["imports", "missing.py", "no such file"]),
     ],
 )
-def test_a_wrong_value_is_named(
+def test_wrong_value_is_named(
     supsup: Command, sweep_file: Callable[..., Path], changes: dict[str, Any], words: list[str], tmp_path: Path
 ) -> None:
     refused(supsup("sweep", sweep_file(**changes), "--local"), *words)
@@ -174,7 +174,7 @@ def test_a_wrong_value_is_named(
         ("net.num_outputs=100000000000000", ["not enough memory", "net.num_outputs"]),
     ],
 )
-def test_a_wrong_override_is_named(
+def test_wrong_override_is_named(
     supsup: Command, sweep_file: Callable[..., Path], override: str, words: list[str]
 ) -> None:
     refused(supsup("plan", sweep_file(), override), *words)
@@ -191,16 +191,16 @@ def test_a_wrong_override_is_named(
         ("name: x\nseeds: ${oc.env:HOME}\n", ["broken.yaml", "is not supported"]),
     ],
 )
-def test_a_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
+def test_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
     (tmp_path / "broken.yaml").write_text(text)
     refused(supsup("plan", "broken.yaml"), *words)
 
 
-def test_a_missing_file_is_named(supsup: Command) -> None:
+def test_missing_file_is_named(supsup: Command) -> None:
     refused(supsup("sweep", "nowhere.yaml"), "nowhere.yaml", "cannot be read")
 
 
-def test_a_broken_user_module_is_named(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_broken_user_module_is_named(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "broken_toys.py").write_text("1 / 0\n")
     refused(supsup("plan", sweep_file(imports=["broken_toys.py"])), "broken_toys.py", "ZeroDivisionError")
 
@@ -213,7 +213,7 @@ def test_missing_data_is_named_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_output_that_cannot_be_written_is_named(
+def test_output_that_cannot_be_written_is_named(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "occupied").write_text("a file where a folder should be")
@@ -221,23 +221,36 @@ def test_an_output_that_cannot_be_written_is_named(
 
 
 @pytest.mark.skipif(not os.path.exists("/sys"), reason="needs a folder that even root cannot write to")
-def test_an_output_on_a_read_only_file_system_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_output_on_a_read_only_file_system_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     refused(supsup("sweep", sweep_file(), "output=/sys/supsup", "--local"), "/sys/supsup", "set output=DIR")
 
 
-@pytest.mark.parametrize("verb", ["sweep", "plan", "status", "resume", "report"])
-def test_an_output_of_another_version_is_refused(
+@pytest.mark.parametrize("verb", verbs_of_an_output())
+def test_output_of_another_version_is_refused(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
 ) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "supsup-output.json").write_text(json.dumps({"format": 99}))
-    arguments = [sweep_file()] if verb in ("sweep", "plan") else []
-    refused(supsup(verb, *arguments), "incompatible version", "format 99", "output=DIR")
+    refused(supsup(*command_line(verb, sweep_file())), "incompatible version", "format 99", "output=DIR")
 
 
-@pytest.mark.parametrize("verb", ["resume", "status", "report"])
-def test_an_empty_output_says_how_to_begin(supsup: Command, verb: str) -> None:
-    refused(supsup(verb), "no sweep here", "supsup sweep FILE")
+@pytest.mark.parametrize("verb", verbs_of_existing_sweeps())
+def test_output_without_sweeps_says_how_to_begin(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
+) -> None:
+    refused(supsup(*command_line(verb, sweep_file())), f"{tmp_path}/runs: no sweep here", "supsup sweep FILE")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["gc", "fsck"])
+def test_folder_that_is_no_output_is_named(supsup: Command, verb: str, tmp_path: Path) -> None:
+    refused(supsup(verb, "output=elsewhere"), f"{tmp_path}/elsewhere: not an output of supsup", "set output=DIR")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("verb", [verb for verb in verbs_of_an_output() if words_of(verb)])
+def test_misspelt_option_is_named(supsup: Command, verb: str) -> None:
+    refused(supsup(verb, "name", "another name", "outptu=x"), f"(see supsup {verb} --help)")
 
 
 def test_ui_without_a_database_says_so(supsup: Command) -> None:
@@ -250,24 +263,16 @@ def test_ui_without_a_database_says_so(supsup: Command) -> None:
         (["swep"], ["swep"]),
         (["sweep"], ["FILE"]),
         (["resume", "a", "b"], ["one sweep at a time"]),
-        (["status", "outptu=x"], ["outptu", "output="]),
+        (["status", "outptu=x"], ["outptu: not an option here", "output=…", "see supsup status --help"]),
+        (["decisions", "allocation.epsilon=1"], ["allocation.epsilon: not an option here", "--replay"]),
+        (["fetch"], ["storage=URL is missing"]),
+        (["export", "GNu", "seed=0"], ["one run at a time", "quote the words of its name: 'GNu seed=0'"]),
+        (["gc", "small"], ["'small' is not an option", "output=…"]),
         (["sweep", "x.yaml", "--workers", "0"], ["--workers"]),
     ],
 )
-def test_a_wrong_command_line_is_one_line(supsup: Command, arguments: list[str], words: list[str]) -> None:
+def test_wrong_command_line_is_refused_in_one_line(supsup: Command, arguments: list[str], words: list[str]) -> None:
     refused(supsup(*arguments), *words)
-
-
-def test_a_second_process_on_a_sweep_is_refused_with_the_holders_id(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    from orchestrator.sweeps.lookup import open_sweep
-
-    sweep = open_sweep(sweep_file(), [])
-    with owned(sweep.path):
-        refused(supsup("sweep", sweep_file(), "--local"), f"process {os.getpid()}", "is running this sweep")
-        other = supsup("sweep", sweep_file(), "benchmark.num_tasks=1", "--local")
-        assert other.code == 0, other.err
 
 
 def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
@@ -279,7 +284,7 @@ def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[
     refused(supsup("fork", "small", "benchmark.num_tasks=4"), "a search has no forks", "best.yaml")
 
 
-def test_a_half_corrupt_output_is_named_and_resume_makes_it_good(
+def test_damaged_output_is_named_and_resume_repairs_it(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}), "--local").code == 0

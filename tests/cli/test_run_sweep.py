@@ -1,24 +1,24 @@
-"""What a launch refuses before anything waits for it, how it is interrupted, and what it says when it cannot write."""
+"""A launch: what it refuses before anything starts, and what an interrupt leaves."""
 
 from __future__ import annotations
 
-import errno
-import importlib
+import os
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from orchestrator.cli import run_sweep
-from orchestrator.cli.run_sweep import _Interrupt, _refuse_hopeless
-from orchestrator.execution.worker import Worker, failure
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.base.folder_lock import owned
+from orchestrator.cli.run_sweep import refuse_impossible, with_workers
+from orchestrator.coordination.messages import Job, Reply
+from orchestrator.execution.worker import Worker, failed_reply
+from orchestrator.sweeps.sweep import open_sweep
 from supsup_core.errors import InputError
+
+Command = Callable[..., Any]
 
 
 def test_devices_are_counted_here_but_not_those_of_a_cluster(
@@ -28,76 +28,50 @@ def test_devices_are_counted_here_but_not_those_of_a_cluster(
     sweep = open_sweep(sweep_file(), ["resources.device=cuda"])
     for here in (None, "local"):
         with pytest.raises(InputError, match="need a CUDA device each and 0 are here"):
-            _refuse_hopeless(sweep, here)
-    _refuse_hopeless(sweep, "10.0.0.5:6379")  # a head without a GPU
+            refuse_impossible(sweep, here)
+    refuse_impossible(sweep, "10.0.0.5:6379")  # a head without a GPU
 
 
-@pytest.fixture
-def interrupt(sweep_file: Callable[..., Path], tmp_path: Path) -> Iterator[Callable[[bool], _Interrupt]]:
-    """Installs what SIGINT does while a sweep runs, with rounds or without."""
-    before = signal.getsignal(signal.SIGINT)
-
-    def install(has_rounds: bool) -> _Interrupt:
-        sweep = open_sweep(sweep_file(), [f"output={tmp_path}"])
-        sweep.path.mkdir(parents=True)
-        handler = _Interrupt(sweep, has_rounds)
-        signal.signal(signal.SIGINT, handler)
-        return handler
-
-    yield install
-    signal.signal(signal.SIGINT, before)
+def test_workers_on_the_command_line_replace_those_of_the_sweep(sweep_file: Callable[..., Path]) -> None:
+    sweep = open_sweep(sweep_file(), [])
+    assert with_workers(sweep, 7).config.resources.num_workers == 7
+    assert with_workers(sweep, None) == sweep
 
 
-def test_an_interrupt_waits_for_a_module_to_be_loaded(
-    interrupt: Callable[[bool], _Interrupt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_request_to_stop_that_came_after_the_end_stops_nothing_later(
+    supsup: Command, sweep_file: Callable[..., Path]
 ) -> None:
-    """Raised within an import it can leave the interpreter's own lock taken, and other threads waiting for ever."""
-    (tmp_path / "interrupted_module.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\nwhole = True\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    interrupt(False)
-    loaded = importlib.import_module("interrupted_module")
-    with pytest.raises(KeyboardInterrupt):  # as soon as the module is there
-        time.sleep(2)
-    assert loaded.whole
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    (group,) = open_sweep(sweep_file(), []).folder.groups()
+    group.stop_file.touch()
+    group.sweep.pause_file.touch()
+    again = supsup("resume", "--local")
+    assert again.code == 0, again.err
+    assert not group.stop_file.exists()
+    assert not group.sweep.pause_file.exists()
 
 
-def test_an_interrupt_that_python_has_ignored_comes_again(
-    interrupt: Callable[[bool], _Interrupt], monkeypatch: pytest.MonkeyPatch
+def test_second_process_on_a_sweep_is_refused_with_the_first_ones_id(
+    supsup: Command, sweep_file: Callable[..., Path]
 ) -> None:
-    class Dying:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(sys, "unraisablehook", interrupt(False).unraisable)
-    Dying()
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(2)
+    with owned(open_sweep(sweep_file(), []).folder.path):
+        found = supsup("sweep", sweep_file(), "--local")
+        other = supsup("sweep", sweep_file(), "benchmark.num_tasks=1", "--local")
+    assert found.code == 2
+    assert f"process {os.getpid()} is running this sweep" in found.err
+    assert other.code == 0, other.err
 
 
-def test_a_pause_that_has_come_about_interrupts_nothing_later(
-    interrupt: Callable[[bool], _Interrupt], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_sweep, "PAUSE_SECONDS", 0.3)
-    handler = interrupt(True)
-    signal.raise_signal(signal.SIGINT)
-    handler.settle()
-    time.sleep(0.6)
-    with pytest.raises(KeyboardInterrupt):  # there is no round left to wait for
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_an_interrupt_that_a_library_has_caught_fails_no_task(
-    supsup: Callable[..., Any], sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_interrupt_that_a_library_has_caught_fails_no_task(
+    supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Worker.run
 
-    def caught(worker: Worker, job: Any) -> Any:
+    def caught(worker: Worker, job: Job) -> Reply:
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as error:
-            return failure(job, RuntimeError(f"odd: {error}"))
+            return failed_reply(job, RuntimeError(f"odd: {error}"))
         return run(worker, job)
 
     with monkeypatch.context() as patched:
@@ -107,39 +81,3 @@ def test_an_interrupt_that_a_library_has_caught_fails_no_task(
     assert "FAILED" not in found.out
     assert "Go on with: supsup resume small-" in found.out
     assert supsup("resume", "--local").code == 0
-
-
-def test_an_interrupt_of_the_end_says_how_to_go_on(
-    supsup: Callable[..., Any], sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("orchestrator.results.report.write_report", interrupted)
-    found = supsup("sweep", sweep_file(), "--local", "output=a folder")
-    assert found.code == 130
-    told = found.out.splitlines()[-1]
-    assert told.startswith("interrupted before all of it was told; everything finished is committed. Go on with: ")
-    assert "output='a folder'" in told  # as it can be typed
-
-
-def test_a_disk_that_is_full_costs_the_report_and_nothing_else(
-    supsup: Callable[..., Any], sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.results.report.write_atomically", full)
-        found = supsup("sweep", sweep_file(), "--local")
-        again = supsup("report")
-    assert found.code == 1
-    assert "accuracy %" in found.out
-    assert "report:" not in found.out
-    for told in (found.err, again.err):
-        assert "report: the report cannot be written (No space left on device); mend that, then: supsup report" in told
-        assert "Traceback" not in told
-    assert again.code == 2
-    assert supsup("report").code == 0
-    (folder,) = tmp_path.glob("runs/sweeps/*/report")
-    assert {"final.csv", "report.html", "accuracy_by_task.png"} <= {path.name for path in folder.iterdir()}

@@ -1,0 +1,127 @@
+"""What SIGINT and SIGTERM do while a sweep runs."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import interrupts
+from orchestrator.cli.interrupts import Interrupts
+
+Install = Callable[[bool], Interrupts]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Handles signals until the test ends, as for a sweep with rounds or without."""
+    with ExitStack() as stack:
+        yield lambda has_rounds: stack.enter_context(Interrupts(tmp_path / "pause", has_rounds))
+
+
+def test_handlers_and_hook_are_restored(install: Install, tmp_path: Path) -> None:
+    def current() -> tuple[object, ...]:
+        return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+    before = current()
+    with Interrupts(tmp_path / "pause", False):
+        assert all(now is not then for now, then in zip(current(), before, strict=True))
+    assert current() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_interrupts_where_there_are_no_rounds(install: Install, number: signal.Signals, tmp_path: Path) -> None:
+    handler = install(False)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    assert handler.raised
+    assert handler.requested
+    assert not (tmp_path / "pause").exists()
+
+
+def test_first_signal_requests_a_pause_and_the_second_interrupts(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = install(True)
+    signal.raise_signal(signal.SIGINT)
+    assert (tmp_path / "pause").exists()
+    assert (handler.requested, handler.raised) == (True, False)
+    assert "pausing at the end of the round" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_round_that_takes_too_long_is_interrupted(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "PAUSE_SECONDS", 0.1)
+    install(True)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(2)
+
+
+def test_after_the_last_round_a_pause_interrupts_nothing_and_a_signal_interrupts(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "PAUSE_SECONDS", 0.3)
+    handler = install(True)
+    signal.raise_signal(signal.SIGINT)
+    handler.end_rounds()
+    time.sleep(0.6)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupt_during_an_import_waits_until_the_module_is_loaded(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised within an import, it can leave Python's import lock taken, and other threads waiting for ever."""
+    (tmp_path / "interrupted_module.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    install(False)
+    loaded = importlib.import_module("interrupted_module")
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(2)
+    assert loaded.whole
+
+
+def test_interrupt_that_python_discards_is_sent_again(install: Install) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    install(False)
+    Dying()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(2)
+
+
+def test_interrupt_ends_the_contained_block(install: Install) -> None:
+    handler = install(False)
+    with handler.contain():
+        signal.raise_signal(signal.SIGINT)
+    assert handler.cut_short
+
+
+def test_error_that_a_library_makes_of_an_interrupt_counts_as_the_interrupt(install: Install) -> None:
+    handler = install(False)
+    with handler.contain():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("odd") from error
+    assert handler.cut_short
+
+
+def test_other_errors_leave_the_contained_block(install: Install) -> None:
+    handler = install(False)
+    with pytest.raises(RuntimeError, match="broken"), handler.contain():
+        raise RuntimeError("broken")
+    assert not handler.cut_short

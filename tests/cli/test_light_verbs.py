@@ -1,0 +1,43 @@
+"""Verbs that read ledgers and folders alone load no library of the science, so they answer at once beside training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+HEAVY = ("torch", "numpy", "omegaconf", "pandas", "ray", "mlflow")
+
+RUN = f"""
+import sys
+from orchestrator.cli.main import main
+try: main()
+except SystemExit as end: print(end.code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def run(folder: Path, words: Sequence[str]) -> str:
+    """The last line that a command in a process of its own prints: its exit code, and what it has loaded."""
+    ran = subprocess.run([sys.executable, "-c", RUN, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return ran.stderr.splitlines()[-1]
+
+
+def test_verbs_of_ledgers_and_folders_load_no_science(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    for words in (["status"], ["status", "--json"], ["logs"], ["gc"], ["gc", "--delete"]):
+        assert run(tmp_path, words) == "0 []", words
+    for words in (["stop"], ["drain"]):
+        assert run(tmp_path, words) == "2 []", words  # it is not running
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "stop", "drain", "gc", "ui", "server"])
+def test_help_of_a_light_verb_loads_no_science(verb: str, tmp_path: Path) -> None:
+    assert run(tmp_path, [verb, "--help"]) == "0 []"
