@@ -1,1 +1,1 @@
-"""What came out of a sweep, read from its ledgers alone."""
+"""The results of a sweep, read from its ledgers: status, log, report, loaded and exported runs."""

@@ -1,4 +1,4 @@
-"""A sweep's log: one JSON object a line, and the same lines as people read them."""
+"""A sweep's log, a file of JSON objects, one a line; and how `supsup logs` prints it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FOLLOW_SECONDS = 0.5
 
 @final
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, message, and what `extra={"fields": …}` gave it."""
+    """Formats a record as a JSON object: its time, level and message, and the fields of `extra={"fields": …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
@@ -51,7 +51,7 @@ class JsonLines(logging.Formatter):
 
 @final
 class LogFile(logging.FileHandler):
-    """A file of such lines. Where it cannot be written, as on a full disk, one message says so and the work goes on."""
+    """Writes such lines to a file. If it cannot (a full disk), it prints one message and the sweep continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -59,11 +59,11 @@ class LogFile(logging.FileHandler):
         self._reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Report the first error."""
+        """Print the first error."""
         self._report(sys.exc_info()[1])
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. An error is printed, unless one was printed before."""
         try:
             super().close()
         except OSError as error:
@@ -77,25 +77,25 @@ class LogFile(logging.FileHandler):
 
 @dataclass(frozen=True)
 class _Line:
-    """What the log says of an event: a message, and the event's facts as fields of their own."""
+    """A line of the log: a message for people, and fields for programs."""
 
     message: str
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
 def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
-    """Log a row of a ledger. The decisions of NNs are left to `supsup decisions`."""
+    """Log a row of a ledger. Decisions of NNs are not logged; `supsup decisions` lists them."""
     line = _line_of(row.event)
     if line is None:
         return
     fields: dict[str, object] = {"sweep": sweep_id, "group": group_id, "event": row.event.kind}
     fields |= {name: value for name, value in line.fields.items() if value is not None}
-    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # warnings reach the terminal too
+    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # warnings are printed too
     log.log(level, line.message, extra={"fields": fields})
 
 
 def _line_of(event: Event) -> _Line | None:
-    """What the log says of an event; None for events that are not logged."""
+    """The line of an event. None for events that are not logged."""
     match event:
         case ShardTrained() | TaskEvaluated():
             return _result_line(event)
@@ -103,7 +103,7 @@ def _line_of(event: Event) -> _Line | None:
             accuracy = 100 * event.metrics["accuracy"]
             return _Line(f"{n} tasks: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
         case ArtifactLost(key=key, reason=reason):
-            return _Line(f"{event.file}: {reason}; made again", {"key": key, "reason": reason})
+            return _Line(f"{event.file}: {reason}; its task is done again", {"key": key, "reason": reason})
         case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
             return _Line(f"{event.kind}: {reason}", {"key": key, "reason": reason})
         case JobStalled(key=key, what=what, worker=worker, seconds=seconds):
@@ -119,13 +119,13 @@ def _line_of(event: Event) -> _Line | None:
         case LaunchEnded(status=status):
             return _Line(f"the group ended: {status}", {"status": status})
         case GroupPlanned():
-            return _Line("the group begins")
+            return _Line("the group starts")
         case _:
             return None
 
 
 def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
-    """What the log says of a task that was trained or evaluated."""
+    """The line of a task that was trained or evaluated."""
     worker = f" by worker {event.worker}" if event.worker is not None else ""
     took = f" in {event.seconds:.1f} s" if event.seconds else ", found in the store"
     fields: dict[str, object] = {
@@ -142,14 +142,14 @@ def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
 
 
 def describe_stalled(event: JobStalled) -> str:
-    """A stalled job in words."""
+    """A stalled job as a sentence."""
     usual = event.usual_seconds
-    others = f"others took {usual:.1f} s" if usual else "no other is done yet"
-    return f"{event.what} has taken worker {event.worker} {event.seconds:.0f} s; {others}"
+    others = f"others took {usual:.1f} s" if usual else "no other job of its kind is done yet"
+    return f"{event.what} has taken worker {event.worker} {event.seconds:.0f} s so far; {others}"
 
 
 def follow(folder: SweepFolder) -> None:
-    """Print a sweep's log as people read it; while a process here runs the sweep, as the log grows."""
+    """Print a sweep's log for people. While a process of this machine runs the sweep, wait for further lines."""
     with folder.log_file.open() as file:
         for line in _lines(file, folder):
             try:
@@ -160,12 +160,12 @@ def follow(folder: SweepFolder) -> None:
                 if "traceback" in node:
                     print(node["traceback"])
             except (ValueError, KeyError, TypeError):
-                print(line, end="")  # of an earlier version, or cut off
+                print(line, end="")  # written by an earlier version, or incomplete
             sys.stdout.flush()
 
 
 def _lines(file: TextIO, folder: SweepFolder) -> Iterator[str]:
-    """The lines of a file: to its end, or while a process runs the sweep, beyond it."""
+    """The lines of a file. While a process runs the sweep, also those that are added."""
     pending = ""
     while True:
         running = holder_of(folder.path) is not None

@@ -1,4 +1,7 @@
-"""A finished run as one folder that answers by itself: experiment.json, learned.safetensors, and the user's modules."""
+"""A finished run as one folder from which it answers without its sweep.
+
+The folder holds experiment.json, learned.safetensors and the user's modules.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ from supsup_core.evaluation.protocol import answer
 from supsup_core.methods import Learner
 
 FORMAT = 1
-"""Version of an exported folder."""
+"""Version of the folder's format."""
 
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
-    """Write a run into an empty folder. InputError where a module of the user's is not a file that can go with it."""
+    """Write a run into an empty folder. InputError when a module of the user cannot be copied."""
     for path, text in user_modules.sources(sweep.config.imports, sweep.imports_folder).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(text)
@@ -39,15 +42,18 @@ def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
 
 
 class ExportedRun:
-    """What `export_run` wrote, answering."""
+    """Answers from a folder that `export_run` wrote."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """CorruptError when the folder is not a whole export of this version."""
+        """Read the folder, and import the user's modules in it.
+
+        CorruptError when it is incomplete, damaged or of another version.
+        """
         try:
             node: dict[str, Any] = json.loads((folder / "experiment.json").read_text())
             tensors = safetensors.torch.load_file(folder / "learned.safetensors")
             if node["format"] != FORMAT:
-                raise CorruptError(f"{folder}: of format {node['format']}, and this program reads {FORMAT}")
+                raise CorruptError(f"{folder}: format {node['format']}; this program reads format {FORMAT}")
             states: list[dict[str, Tensor]] = [{} for _ in range(node["num_states"])]
             for name, tensor in tensors.items():
                 number, _, key = name.partition(".")
@@ -57,14 +63,15 @@ class ExportedRun:
             self._numbers = torch.tensor(node["numbers"], dtype=torch.int64)
             self._masks: dict[int, Sequence[int]] = dict(zip(node["tasks"], node["masks"], strict=True))
         except (OSError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
-            raise CorruptError(f"{folder}: not a whole exported run ({error}); export it again") from error
+            raise CorruptError(f"{folder}: not a complete exported run ({error}); export it again") from error
         self._learner: Learner = self.experiment.method.learner(self.experiment.problem(device), states)
 
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
-        """Labels and masks' numbers (images,) for x (images, *input_shape), float32 images as the benchmark shows them.
+        """The label and the number of the mask that answered, both (images,), for each image.
 
-        The task is inferred as in the run's evaluation: each run of `decision_group` images is of one task. Where the
-        scenario gives the task identity, so must the caller. InputError where they do not, or the task is not known.
+        x: (images, *input_shape), float32, normalised as the benchmark does. task: the task identity, where the
+        scenario gives it. Otherwise it is inferred as in the run's evaluation, from `decision_group` images of one task
+        at a time. InputError when a task is needed and not given, given and not needed, or was not learned.
         """
         given = None
         if self.experiment.scenario.given_at_inference:

@@ -1,4 +1,4 @@
-"""A finished run, read from disk as a learner that answers."""
+"""A finished run, loaded from disk as a learner."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run with all it has learned.
+    """A run with all that it has learned.
 
-    `states`: of each task learned; in NNs, of each live mask. `numbers`: of those tasks or masks. `tasks`: those met.
-    `masks`: for each of them, the places of its own masks in `states` (in NNs several, or none).
+    `states`: the learned tensors of each task; in NNs, of each live mask. `numbers`: the numbers of these tasks or
+    masks. `tasks`: the tasks met. `masks`: for each of `tasks`, the places in `states` of its own masks; in NNs there
+    may be several, or none.
     """
 
     experiment: Experiment
@@ -39,14 +40,14 @@ class LoadedRun:
 
     @cached_property
     def learner(self) -> Learner:
-        """The learner that answers with all that was learned."""
+        """A learner with all of `states`."""
         return self.experiment.method.learner(self.problem, self.states)
 
 
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
-    """A run of a group as it is at its last evaluation point.
+    """A run of a group at its last evaluation point. Imports the user's modules.
 
-    InputError when the run has not reached that point. CorruptArtifactError when an artifact of it is damaged.
+    InputError when the run has not reached that point. CorruptArtifactError when one of its artifacts is damaged.
     """
     user_modules.load(sweep.config.imports, sweep.imports_folder)
     experiment = run.experiment

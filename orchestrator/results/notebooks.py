@@ -1,4 +1,4 @@
-"""For notebooks and scripts: results as data frames, figures as matplotlib objects."""
+"""For notebooks and scripts: results as data frames, figures as Matplotlib objects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
-"""Columns of `load_results`; those that a sweep varies follow, by their dotted keys."""
+"""The first columns of `load_results`. One for each key that the grid varies follows, named by its dotted key."""
 
 
 def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
-    """What the sweeps of an output have measured so far, one row per run, seed, number of tasks learned and metric.
+    """The metrics of the sweeps of an output so far, one row per run, seed, number of tasks learned and metric.
 
-    path: an output folder (`output=DIR`, by default `runs`). sweep: the one that is meant, by the beginning of its
-    name; without it, all of them. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies.
-    InputError when there is no such output or sweep.
+    path: an output folder (`output=DIR`, by default `runs`). sweep: the beginning of a sweep's name; without it, all
+    sweeps. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies. Warns of sweeps that are
+    left out because they are damaged. InputError when there is no such output or sweep.
     """
     output = OutputFolder(Path(path).expanduser().absolute())
     if sweep is None:
@@ -45,7 +45,10 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
 
 
 def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
-    """The table of one sweep; none, with a warning, of one that nobody named and that cannot be planned any more."""
+    """The table of one sweep. A sweep that cannot be planned any more has none, and a warning says so.
+
+    wanted: the sweep was asked for by name, so InputError is raised instead.
+    """
     try:
         groups = sweep.plan()
     except InputError as error:
@@ -70,12 +73,13 @@ def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
 
 
 def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
-    """Average accuracy over the tasks learned, a line per run, seeds as a 95 % band; `results` from `load_results`.
+    """Average accuracy over the number of tasks learned: a line per run, with the 95 % interval over seeds as a band.
 
-    Runs of several sweeps are told apart by the sweep's name. InputError when nothing is measured yet.
+    results: from `load_results`. Where they are of several sweeps, labels begin with the sweep's name. InputError when
+    they hold no accuracy.
     """
     if not (results["metric"] == "accuracy").any():
-        raise InputError("results: no accuracy in them yet; `supsup resume` goes on with a sweep")
+        raise InputError("results: no accuracy in them yet; `supsup resume` continues a sweep")
     if results["sweep"].nunique() > 1:
         results = results.assign(run=results["sweep"] + " " + results["run"])
     return figures.accuracy_over_tasks(tables.summary_table(results), title)

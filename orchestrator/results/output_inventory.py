@@ -1,4 +1,4 @@
-"""The files of an output folder: which of them nothing needs any more, and which are damaged or missing."""
+"""The files of an output folder: those that nothing references any more (gc), and those damaged or missing (fsck)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_recor
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
 YOUNG_SECONDS = 86400.0
-"""Younger artifacts of a storage are never deleted: a sweep elsewhere may have made them since its last snapshot."""
+"""Artifacts of a storage are not deleted before this age: a sweep elsewhere may have made them since its last
+snapshot."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing needs any more, and why. `remove` deletes it."""
+    """A file that nothing references any more. `why`: the reason, in words. `remove` deletes it."""
 
     name: str
     why: str
@@ -43,8 +44,8 @@ class Leftover:
 class Damage:
     """A file that is missing or damaged.
 
-    `sweeps`: those that make it again when they run; none where everything that counts is recorded elsewhere. `store`,
-    `key`: of an artifact.
+    `sweeps`: those that make it again when they run; none where its loss changes no result. `store`, `key`: of an
+    artifact.
     """
 
     path: Path
@@ -54,8 +55,8 @@ class Damage:
     key: str = ""
 
 
-def _needed(state: GroupState) -> set[str]:
-    """The keys of all artifacts in the store that a group has or will have."""
+def _referenced_keys(state: GroupState) -> set[str]:
+    """The keys of all artifacts in the store that a group has made or will make."""
     if state.plan is None:
         return set()
     group = state.group
@@ -67,7 +68,7 @@ def _needed(state: GroupState) -> set[str]:
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """In NNs, the keys of the versions of the live masks, as of the last commit."""
+    """NNs: the keys of the versions of the live masks, as of the last commit."""
     current: dict[int, str] = {}
     rows: list[AnyRow] = [*state.decisions, *state.commits]
     for row in sorted(rows, key=lambda row: row.seq):
@@ -80,20 +81,21 @@ def _live_masks(state: GroupState) -> set[str]:
 
 
 def leftovers(output: OutputFolder) -> list[Leftover]:
-    """All files of an output that could be deleted: results and checkpoints that no sweep there needs, artifacts that
-    were set aside as corrupt, and what interrupted writes left. Mask versions of NNs are deleted by their own run.
+    """All files of an output that may be deleted, by name.
 
-    InputError or CorruptError when a sweep cannot be read, for then nobody knows what it needs.
+    These are artifacts and checkpoints that no sweep of the output references, files set aside as corrupt, claims, and
+    files that interrupted writes left. An NNs run deletes its mask versions itself. InputError or CorruptError when a
+    sweep cannot be read, because its references are then unknown.
     """
-    needed: set[str] = set()
+    referenced: set[str] = set()
     is_unfinished = False
     for folder in output.all_sweep_folders():
         read_record(folder)
         for group in folder.groups():
             state = read_state(group)
             if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it has begun
-                raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` makes it good")
-            needed |= _needed(state)
+                raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` repairs it")
+            referenced |= _referenced_keys(state)
             is_unfinished |= state.status != "done"
     files = [*_corrupt_files(output), *_interrupted_writes(output)]
     files += [(path, "a claim on a task") for path in output.store.claim_files()]
@@ -102,20 +104,20 @@ def leftovers(output: OutputFolder) -> list[Leftover]:
         for path, why in files
         if path.is_file()
     ]
-    return sorted([*_unneeded_artifacts(output, needed, is_unfinished), *found], key=lambda item: item.name)
+    return sorted([*_unreferenced_artifacts(output, referenced, is_unfinished), *found], key=lambda item: item.name)
 
 
-def _unneeded_artifacts(output: OutputFolder, needed: set[str], is_unfinished: bool) -> list[Leftover]:
-    """Artifacts and checkpoints that no sweep needs. is_unfinished: some sweep is not done yet."""
+def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfinished: bool) -> list[Leftover]:
+    """Artifacts and checkpoints that no sweep references. is_unfinished: some sweep is not done yet."""
     store = _open_store(output)
     checkpoints = store.unfinished
     trained = set(store)
-    left = [(store, key, "no sweep asks for it") for key in trained if key not in needed]
+    left = [(store, key, "no sweep asks for it") for key in trained if key not in referenced]
     for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
             left.append((checkpoints, key, "its task has been trained"))
-        elif shard not in needed and not is_unfinished:  # a checkpoint of several tasks has a key of its own
+        elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks has a key of its own
             left.append((checkpoints, key, "no sweep asks for its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
@@ -142,9 +144,9 @@ def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 
 
 def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """All that is missing or damaged in an output. Every file is read and compared with its checksum.
+    """All files of an output that are missing or damaged, by path. Every file is read and compared with its checksum.
 
-    on_progress: called with the number of files verified so far, and of all files.
+    on_progress: called with the number of files verified so far, and the number of all files.
     """
     found: list[Damage] = []
     owners: dict[str, list[SweepRecord]] = {}
@@ -158,11 +160,11 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
             continue
         for group in folder.groups():
             state = _verified_ledger(record, group, found)
-            for key in _needed(state):
+            for key in _referenced_keys(state):
                 owners.setdefault(key, []).append(record)
             trained |= set(state.trained)
             masks = record.masks(group.group_id)
-            live = _live_masks(state) if holder_of(folder.path) is None else set()  # a run deletes versions meanwhile
+            live = _live_masks(state) if holder_of(folder.path) is None else set()  # a running sweep deletes versions
             checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
     store = _open_store(output)
     for key in {*store, *trained}:
@@ -178,7 +180,7 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
 
 
 class _Check(NamedTuple):
-    """An artifact to verify. `sweeps`: those that make it again. `required`: it may not be missing."""
+    """An artifact to verify. `sweeps`: those that make it again. `required`: it must exist."""
 
     store: ArtifactStore
     key: str
@@ -187,7 +189,10 @@ class _Check(NamedTuple):
 
 
 def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage]) -> GroupState:
-    """The state that a ledger gives, verified whole, or else its snapshot's. Damage is added to `found`."""
+    """The state of a ledger, or of its snapshot where the ledger is damaged. Both are verified whole.
+
+    Damage is added to `found`.
+    """
     state = GroupState()
     snapshot = snapshot_path(group.ledger)
     for file in (snapshot, group.ledger):
@@ -197,7 +202,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
             with LedgerReader(file) as reader:
                 rows = reader.verify()
             if not rows:
-                raise CorruptError(f"{file}: missing, or has lost its rows")
+                raise CorruptError(f"{file}: missing, or without rows")
             state = GroupState().apply(rows)
         except SupSupError as error:
             found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))
@@ -205,7 +210,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
 
 
 def _damage(check: _Check) -> Damage | None:
-    """The damage of an artifact, if there is any. One that is not required may be missing."""
+    """The damage of an artifact, if there is any. SupSupError when it cannot be read."""
     store, key, sweeps, required = check
     path = store.path(key)
     try:
@@ -215,5 +220,7 @@ def _damage(check: _Check) -> Damage | None:
     except CorruptError as error:
         return Damage(path, str(error).removeprefix(f"{path}: "), sweeps, store, key)
     except OSError as error:
-        raise SupSupError(f"{path}: cannot be read ({error.strerror or error}); mend that and look again") from error
+        raise SupSupError(
+            f"{path}: cannot be read ({error.strerror or error}); correct that and run fsck again"
+        ) from error
     return None

@@ -1,4 +1,4 @@
-"""The live display of a running sweep: a progress bar in a terminal, plain lines elsewhere."""
+"""The progress of a running sweep: a progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from orchestrator.base.wording import duration
 from orchestrator.results.status import SweepStatus
 
 PLAIN_SECONDS = 5.0
-"""How often a plain line is printed where there is no terminal."""
+"""The least time between two plain lines."""
 
 
 def line(status: SweepStatus) -> str:
-    """How far a sweep is, in one line."""
+    """The progress of a sweep, in one line."""
     parts = [
         f"shards {status.shards_done}/{status.shards}",
         f"evaluations {status.evaluations_done}/{status.evaluations}",
@@ -33,7 +33,7 @@ def line(status: SweepStatus) -> str:
 
 @final
 class ProgressLine:
-    """Shows statuses on standard error. Use as a context manager."""
+    """Shows statuses on standard error. A context manager."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -59,7 +59,7 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, status: SweepStatus) -> None:
-        """Show a new status."""
+        """Show a status. Without a terminal, a line is printed if it has changed and PLAIN_SECONDS have passed."""
         text = line(status)
         if self._terminal:
             self._bar.update(

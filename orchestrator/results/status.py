@@ -1,4 +1,4 @@
-"""What is done, running, failed and left, from the ledgers alone."""
+"""The status of a sweep: what is done, running, failed and left, from its ledgers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from orchestrator.results.event_log import describe_stalled
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """One training group. Accuracy in [0, 1]; `*_seconds` are means of recent jobs; None where nothing is known yet.
+    """One training group.
 
-    `masks`: in use in NNs, else None. `at_work`: whether its last launch has trained or evaluated something. A group
-    that was stopped counts as large as it has become. `cancelled`: numbers of tasks.
+    `accuracy`: in [0, 1]. `train_seconds`, `evaluate_seconds`: means of recent jobs. All three are None where nothing
+    is known yet. `masks`: in use in NNs, else None. `at_work`: its last launch has trained or evaluated something.
+    `shards`, `evaluations`: of a group that was stopped, as many as are done. `cancelled`: numbers of tasks.
     """
 
     group_id: str
@@ -45,9 +46,9 @@ class GroupStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A whole sweep: done, running, failed, interrupted or planned, and its groups.
+    """A whole sweep. `state`: done, running, failed, interrupted or planned. `process`: that runs it on this machine.
 
-    `tasks_per_second` and `eta` (seconds) count the workers of all groups that run at once.
+    `tasks_per_second` and `eta` (seconds) count the workers of all groups that run at the same time.
     """
 
     sweep_id: str
@@ -63,7 +64,7 @@ class SweepStatus:
     groups: list[GroupStatus]
 
     def state_when_idle(self) -> str:
-        """The state without regard to a process that is running the sweep: done, failed, interrupted or planned."""
+        """The state while no process runs the sweep: done, failed, interrupted or planned."""
         if any(group.failures for group in self.groups):
             return "failed"
         complete = self.shards_done == self.shards and self.evaluations_done == self.evaluations
@@ -81,7 +82,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
-    """Mean seconds of the last evaluations that were really made, not found in the store."""
+    """Mean seconds of the last 50 evaluations. Those found in the store do not count."""
     return _mean([row.event.seconds for row in rows if row.event.seconds][-50:])
 
 
@@ -117,7 +118,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """The mean over trained tasks of their own accuracy; in NNs, what was measured last."""
+    """The mean accuracy of the trained tasks, each with its own mask. In NNs, the accuracy at the last point."""
     if state.due and state.points:
         return max(state.points.values(), key=lambda row: row.seq).event.metrics["accuracy"]
     accuracies = [row.event.facts.accuracy for row in state.trained.values()]
@@ -125,7 +126,7 @@ def _accuracy_so_far(state: GroupState) -> float | None:
 
 
 def _describe_lost(event: ArtifactLost) -> str:
-    """A file that was missing or damaged, and why. The reason may begin with the file's name."""
+    """A file that was missing or damaged, and why. A reason that begins with the file's name does not repeat it."""
     return f"{event.file}: {event.reason.removeprefix(f'{event.file}: ')}"
 
 

@@ -80,6 +80,7 @@ def test_trouble_with_mlflow_is_logged_once_and_what_is_missing_follows(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.monitor.SECONDS", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
     run_sweep(sweep)
     monitor = monitor_of(sweep, Screen())
     attempts: list[int] = []

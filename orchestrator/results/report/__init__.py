@@ -1,32 +1,37 @@
-"""Tables and figures of a sweep, from its ledgers alone."""
+"""The report of a sweep: tables, figures and a page, from the states of its training groups."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from orchestrator.base.files import write_atomically
 from orchestrator.base.wording import duration, in_shell
 from orchestrator.records.group_state import GroupState
 from orchestrator.results.report import figures, tables
-from orchestrator.results.report.page import Page, Shown, render
+from orchestrator.results.report.cells import final_cells, paired_cells, published_cells
+from orchestrator.results.report.files import ReportFiles
+from orchestrator.results.report.markdown import to_markdown
+from orchestrator.results.report.page import Page, render
 from orchestrator.results.report.published import published_table
 from orchestrator.results.report.search import Trial, best_of, best_sweep, search_cells, search_table, trials_of
+from orchestrator.results.text_table import align_with_rule
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_BEST_SWEEP = "best.yaml"
+
 
 @dataclass(frozen=True)
 class Report:
-    """What a report consists of: the files it wrote, and the table to print. `trouble`: why there are no files."""
+    """A report: its folder, the files written, and the table to print. `trouble`: why no file was written."""
 
     folder: Path
     files: list[Path]
@@ -34,154 +39,147 @@ class Report:
     trouble: str | None = None
 
 
+class _Completeness(NamedTuple):
+    """How many runs a sweep has, and how many of them lack evaluation points."""
+
+    num_runs: int
+    num_incomplete: int
+
+
 def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> Report:
     """Write the page, CSV and Markdown tables and figures into the sweep's report folder.
 
-    InputError when no evaluation point of the sweep is complete yet.
+    Files that cannot be written, as on a full disk, are reported in `trouble`. InputError when no evaluation point of
+    the sweep is complete yet.
     """
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
+    trials = trials_of(groups, states) if sweep.config.search is not None else []
+    best = best_of(trials)
+    made = _tables(groups, states, points, trials)
+    pictures = _pictures(sweep.config.name, made)
+    texts = {} if best is None else {_BEST_SWEEP: best_sweep(sweep, best)}
+    texts |= _pages(sweep, groups, states, made, pictures, trials)
     folder = sweep.folder.report
+    shown = _shown(made, trials, folder / _BEST_SWEEP if best is not None else None)
+    try:
+        files = ReportFiles(made, pictures, texts).write(folder)
+    except OSError as error:
+        trouble = f"{folder}: the report cannot be written ({error.strerror or error}); "
+        trouble += f"correct that, then run `{sweep.command('report')}`"
+        return Report(folder, [], shown, trouble)
+    return Report(folder, files, shown)
+
+
+def _tables(
+    groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame, trials: Sequence[Trial]
+) -> dict[str, pd.DataFrame]:
+    """The tables of a report, by the names of their files. points: `points_table` of the groups."""
     summary = tables.summary_table(points)
-    final = tables.final_table(summary)
-    tasks = tables.tasks_table(groups, states)
-    beside = published_table(groups, summary)
-    paired = tables.paired_table(points)
-    written = {
+    made = {
         "points.csv": points,
         "summary.csv": summary,
-        "final.csv": final,
-        "tasks.csv": tasks,
-        "published.csv": beside,
-        "paired.csv": paired,
+        "final.csv": tables.final_table(summary),
+        "tasks.csv": tables.tasks_table(groups, states),
+        "published.csv": published_table(groups, summary),
+        "paired.csv": tables.paired_table(points),
         "confusion.csv": tables.confusion_table(groups, states),
     }
-    trials = trials_of(groups, states) if sweep.config.search is not None else []
-    texts: dict[str, str] = {}
-    text = tables.to_text(tables.final_cells(final))
     if trials:
-        written["search.csv"] = search_table(trials)
-        texts, text = _searched(sweep, trials, folder)
-    name, completeness = sweep.config.name, _completeness(groups, states)
-    pictures = {"accuracy_by_task": figures.accuracy_by_task(tasks, name)}
-    if summary["num_learned"].nunique() > 1:
-        pictures = {"accuracy_over_tasks": figures.accuracy_over_tasks(summary, name)} | pictures
-    for more_tables, more_pictures in (_recovered(groups, states, name), _allocated(groups, states, name)):
-        written |= more_tables
-        pictures |= more_pictures
-    incomplete = sum(run_points < wanted for run_points, wanted in completeness)
-    told = Page(
-        sweep=sweep,
-        final=Shown(*tables.final_cells(final)),
-        beside=Shown(*tables.published_cells(beside)),
-        paired=Shown(*tables.paired_cells(paired)),
-        search=Shown(*search_cells(trials)),
-        figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
-        tables=list(written),
-        environments=[state.environment for state in states.values() if state.plan is not None],
-        incomplete=incomplete,
-        num_runs=len(completeness),
-        made=_made(sweep, states),
-    )
-    sections = {
-        "Trials": search_cells(trials),
-        "Beside the paper": tables.published_cells(beside),
-        "Seed by seed": tables.paired_cells(paired),
-    }
-    markdown = tables.to_markdown(sweep, final, sections, incomplete, [f"{stem}.png" for stem in pictures])
-    texts |= {"report.md": markdown, "report.html": render(told)}
-    files, trouble = _written(sweep, folder, written, pictures, texts)
-    return Report(folder, files, text, trouble)
-
-
-def _written(sweep: Sweep, folder: Path, *contents: Any) -> tuple[list[Path], str | None]:
-    """The files of `_write`; or none, and why."""
-    try:
-        return _write(folder, *contents), None
-    except OSError as error:
-        why = error.strerror or error
-        return [], f"{folder}: the report cannot be written ({why}); mend that, then: {sweep.command('report')}"
-
-
-_Made = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
-"""Tables by the names of their files, and pictures by those of theirs, without suffix."""
-
-
-def _recovered(groups: Sequence[Group], states: Mapping[str, GroupState], name: str) -> _Made:
-    """How Hopfield descents went; empty where none was traced."""
+        made["search.csv"] = search_table(trials)
     recovery = tables.recovery_table(groups, states)
-    if recovery.empty:
-        return {}, {}
-    return {"recovery.csv": recovery}, {"recovery_over_steps": figures.recovery_over_steps(recovery, name)}
+    if not recovery.empty:
+        made["recovery.csv"] = recovery
+    allocation = tables.allocation_table(groups, states)
+    if not allocation.empty:
+        made |= {"decisions.csv": tables.decisions_table(groups, states), "masks.csv": allocation}
+    return made
 
 
-def _allocated(groups: Sequence[Group], states: Mapping[str, GroupState], name: str) -> _Made:
-    """How masks were allocated; empty where every task is given."""
-    decisions, books = tables.decisions_table(groups, states), tables.books_table(groups, states)
-    if books.empty:
-        return {}, {}
-    pictures = {"masks_over_tasks": figures.masks_over_tasks(books, name)}
-    if (decisions["num_masks"] > 0).any():
-        pictures["statistic_over_masks"] = figures.statistic_over_masks(decisions, name)
-    return {"decisions.csv": decisions, "masks.csv": books}, pictures
+def _pictures(title: str, made: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The figures of a report, by the names of their files without a suffix. made: its tables."""
+    pictures = {}
+    if made["summary.csv"]["num_learned"].nunique() > 1:
+        pictures["accuracy_over_tasks"] = figures.accuracy_over_tasks(made["summary.csv"], title)
+    pictures["accuracy_by_task"] = figures.accuracy_by_task(made["tasks.csv"], title)
+    if "recovery.csv" in made:
+        pictures["recovery_over_steps"] = figures.recovery_over_steps(made["recovery.csv"], title)
+    if "masks.csv" in made:
+        pictures["masks_over_tasks"] = figures.masks_over_tasks(made["masks.csv"], title)
+        if (made["decisions.csv"]["num_masks"] > 0).any():
+            pictures["statistic_over_masks"] = figures.statistic_over_masks(made["decisions.csv"], title)
+    return pictures
 
 
-def _searched(sweep: Sweep, trials: Sequence[Trial], folder: Path) -> tuple[dict[str, str], str]:
-    """The best of a search as a file to be written, once it is known; and the trials, for the terminal."""
-    text, best = tables.to_text(search_cells(trials)), best_of(trials)
-    if best is None:
-        return {}, text
-    path = folder / "best.yaml"
-    return {
-        path.name: best_sweep(sweep, best)
-    }, f"{text}\n\nbest:    {path}  (run it with: supsup sweep {in_shell(path)})"
-
-
-def _write(
-    folder: Path, written: Mapping[str, pd.DataFrame], pictures: Mapping[str, Figure], texts: Mapping[str, str]
-) -> list[Path]:
-    """Write tables, pictures (as PNG and SVG) and texts into a folder, each whole or not; returns their paths."""
-    contents = {name: table.to_csv(index=False).encode() for name, table in written.items()}
-    for stem, figure in pictures.items():
-        for suffix in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, dpi=150, format=suffix)
-            contents[f"{stem}.{suffix}"] = buffer.getvalue()
-    contents |= {name: text.encode() for name, text in texts.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+def _pages(
+    sweep: Sweep,
+    groups: Sequence[Group],
+    states: Mapping[str, GroupState],
+    made: Mapping[str, pd.DataFrame],
+    pictures: Mapping[str, Figure],
+    trials: Sequence[Trial],
+) -> dict[str, str]:
+    """The report for people, as Markdown and as one HTML page, by the names of their files."""
+    final, search = final_cells(made["final.csv"]), search_cells(trials)
+    published, paired = published_cells(made["published.csv"]), paired_cells(made["paired.csv"])
+    completeness = _completeness(groups, states)
+    sections = {"Trials": search, "Beside the paper": published, "Seed by seed": paired}
+    markdown = to_markdown(
+        sweep.sweep_id, final, sections, completeness.num_incomplete, [f"{stem}.png" for stem in pictures]
+    )
+    page = Page(
+        sweep=sweep,
+        final=final,
+        published=published,
+        paired=paired,
+        search=search,
+        figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
+        tables=list(made),
+        environments=[state.environment for state in states.values() if state.plan is not None],
+        num_incomplete=completeness.num_incomplete,
+        num_runs=completeness.num_runs,
+        cost=_cost(sweep, states),
+    )
+    return {"report.md": markdown, "report.html": render(page)}
 
 
 _CAPTIONS = {
-    "accuracy_over_tasks": "Average accuracy over the tasks learned so far; the bands are 95 % intervals over seeds.",
+    "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last one was learned, the mean over seeds.",
-    "recovery_over_steps": "How far from the right mask the descent is at each step, a line per seed and task.",
+    "recovery_over_steps": "Units that differ from the right mask after each step of the recovery, a line per seed and "
+    "task.",
     "masks_over_tasks": "Masks in use over the data seen.",
-    "statistic_over_masks": "What the allocation test saw: its statistic for data of new and of known tasks, and its "
-    "threshold, over the masks in superposition.",
+    "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and its "
+    "threshold, over the number of masks in superposition.",
 }
 
 
-def _made(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
-    """When the report was made, and what the sweep has cost."""
-    seconds = sum(sum(state.shard_seconds()) for state in states.values())
-    tests = sum(row.event.seconds or 0 for state in states.values() for row in state.evaluated.values())
+def _shown(made: Mapping[str, pd.DataFrame], trials: Sequence[Trial], best: Path | None) -> str:
+    """The table to print: of a search its trials, and the file of the best one; else the last accuracies."""
+    if not trials:
+        return align_with_rule(final_cells(made["final.csv"]))
+    text = align_with_rule(search_cells(trials))
+    return f"{text}\n\nbest:    {best}  (run it with: supsup sweep {in_shell(best)})" if best is not None else text
+
+
+def _cost(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
+    """When the report was made, and how long the workers trained and evaluated."""
+    training = sum(sum(state.shard_seconds()) for state in states.values())
+    evaluating = sum(row.event.seconds or 0 for state in states.values() for row in state.evaluated.values())
     today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f"{sweep.sweep_id} · scale {sweep.config.scale} · {today} · "
-        f"{duration(seconds)} of training and {duration(tests)} of testing, all workers together"
+        f"{duration(training)} of training and {duration(evaluating)} of evaluation, summed over all workers"
     )
 
 
-def _completeness(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[tuple[int, int]]:
-    """Per run, how many evaluation points are in and how many there are to be."""
-    counts = []
+def _completeness(groups: Sequence[Group], states: Mapping[str, GroupState]) -> _Completeness:
+    """How many runs lack evaluation points. A run that was stopped lacks none."""
+    num_runs = num_incomplete = 0
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
-            found = sum((run.run_id, n) in state.points for n in points)
-            counts.append((found, found if state.stopped else len(points)))
-    return counts
+            num_runs += 1
+            num_incomplete += not state.stopped and any((run.run_id, n) not in state.points for n in points)
+    return _Completeness(num_runs, num_incomplete)

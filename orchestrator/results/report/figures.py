@@ -1,4 +1,4 @@
-"""Figures as matplotlib objects, made without a display and without pyplot's global state."""
+"""The figures of a report as Matplotlib objects. They need no display, and do not use pyplot's global state."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+"""Okabe and Ito's palette, which colour-blind readers can tell apart too."""
 _MARKERS = "osD^vPX*<"
 _STYLES = ("-", "--", ":", "-.")
-"""As many of each as share no divisor with the others', so that lines of one colour differ in all else."""
+"""The numbers of colours, markers and styles have no common divisor, so lines of one colour differ in all else."""
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty figure of the usual size, and what is drawn on."""
+    """An empty figure of the usual size, and its axes."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -30,22 +30,23 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """The legend of the lines: among them, or beside the axes where there are many."""
+    """Add the legend of the lines: inside the axes, or beside them where there are more than five lines."""
     labels = axes.get_legend_handles_labels()[1]
     style = {"frameon": False, "fontsize": "small", "title": title, "title_fontsize": "x-small"}
     if len(labels) <= 5:
         axes.legend(**style)
         return
-    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches: a letter
+    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches a letter
     figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.19 * len(labels)))
     figure.legend(loc="outside right upper", **style)
 
 
 _MOST_PANELS = 8
+"""The most panels in one figure. Further runs are left out."""
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with a panel for each of the first runs of `data`, and the rows that belong there."""
+    """A figure with a panel for each of the first eight runs of `data`, and the rows of each run."""
     parts = list(data.groupby("run", sort=False))[:_MOST_PANELS]
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
@@ -63,7 +64,10 @@ def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, lis
 
 
 def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
-    """Average accuracy against the number of tasks learned, a line per run, seeds as a 95 % band."""
+    """Average accuracy over the number of tasks learned: a line per run, with the 95 % interval over seeds as a band.
+
+    summary: from `tables.summary_table`.
+    """
     figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
     accuracy = summary[summary["metric"] == "accuracy"]
     for number, (run, part) in enumerate(accuracy.sort_values("num_learned", kind="stable").groupby("run", sort=False)):
@@ -85,7 +89,10 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
 
 
 def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
-    """Accuracy of each task after each run's last task, a line per run, the mean over seeds."""
+    """Accuracy of each task after the run's last task: a line per run, the mean over seeds.
+
+    tasks: from `tables.tasks_table`.
+    """
     figure, axes = _axes(title, "task, in the order learned", "accuracy (%)")
     for number, (run, part) in enumerate(tasks.groupby("run", sort=False)):
         last = part[part["num_learned"] == part["num_learned"].max()]
@@ -99,13 +106,16 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
 
 
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
-    """HopSupSup: units that differ from the right mask over the steps of the descent, a line per seed and task; a panel
-    per run, eight at most."""
-    figure, panels = _panels(recovery, title, "steps of the descent", "units that differ")
+    """HopSupSup: units that differ from the right mask after each step of the recovery, a line per seed and task.
+
+    recovery: from `tables.recovery_table`. One panel per run, eight at most.
+    """
+    figure, panels = _panels(recovery, title, "steps of the recovery", "units that differ")
     for axes, part in panels:
         for _, line in part.groupby(["seed", "task"], sort=False):
-            there = line["distance"].iloc[-1] == 0
-            axes.plot(line["step"], line["distance"], color=_COLOURS[0 if there else 1], alpha=0.4, linewidth=0.8)
+            is_recovered = line["distance"].iloc[-1] == 0
+            colour = _COLOURS[0 if is_recovered else 1]
+            axes.plot(line["step"], line["distance"], color=colour, alpha=0.4, linewidth=0.8)
         for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
             axes.plot([], [], color=colour, label=label)
         axes.set_ylim(0, None)
@@ -113,12 +123,15 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
-    """NNs: masks in use against tasks' worth of data, a line per run and seed, with one mask a task as a diagonal."""
+def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
+    """NNs: masks in use over tasks' worth of data, a line per run and seed. The diagonal is one mask per task.
+
+    allocation: from `tables.allocation_table`.
+    """
     figure, axes = _axes(title, "data seen (in tasks)", "masks")
-    last = int(books["num_learned"].max())
-    axes.plot([0, last], [0, last], color="0.6", linewidth=1, linestyle="--", label="one mask a task")
-    for number, (run, part) in enumerate(books.groupby("run", sort=False)):
+    last = int(allocation["num_learned"].max())
+    axes.plot([0, last], [0, last], color="0.6", linewidth=1, linestyle="--", label="one mask per task")
+    for number, (run, part) in enumerate(allocation.groupby("run", sort=False)):
         colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
         for index, (_, seed) in enumerate(part.groupby("seed")):
             label = str(run) if index == 0 else None
@@ -128,8 +141,11 @@ def masks_over_tasks(books: pd.DataFrame, title: str) -> Figure:
 
 
 def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
-    """NNs: the test's statistic against k for segments of new and of known tasks, with its threshold; a panel per run,
-    eight at most. Statistics above 40 are drawn at 40."""
+    """NNs: the statistic of the allocation test over the number k of masks in superposition, and its threshold.
+
+    decisions: from `tables.decisions_table`. Segments of new and of known tasks have their own colours. Statistics
+    above 40 are drawn at 40. One panel per run, eight at most.
+    """
     superposed = decisions[decisions["num_masks"] > 0]
     figure, panels = _panels(superposed, title, "masks in superposition (k)", "statistic")
     for axes, part in panels:

@@ -1,9 +1,8 @@
-"""The report as one page that needs nothing beside it: no network, no other file."""
+"""The report as one HTML page that needs neither a network nor other files."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -15,38 +14,34 @@ import yaml
 from orchestrator.base.keys import canonical
 from orchestrator.base.plain_values import to_node
 from orchestrator.records.rows import LaunchEnvironment
+from orchestrator.results.report.files import picture
+from orchestrator.results.text_table import TextTable
 from orchestrator.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DPI = 150
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table for people: headings, and cells as text."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
 
 @dataclass(frozen=True)
 class Page:
-    """What the page tells. `figures`: by what is written below each; `tables`: names of the CSV files beside it;
-    `environments`: what each training group's launch noted of its machine; `incomplete`: of `num_runs` runs."""
+    """The content of the page.
+
+    `published`, `paired`, `search`: without rows where there is nothing to show. `figures`: by their captions.
+    `tables`: the names of the CSV files beside the page. `environments`: of the last launch of each training group.
+    `num_incomplete`: runs that lack evaluation points. `cost`: when and with how much work the results were made.
+    """
 
     sweep: Sweep
-    final: Shown
-    beside: Shown
-    paired: Shown
-    search: Shown
+    final: TextTable
+    published: TextTable
+    paired: TextTable
+    search: TextTable
     figures: Mapping[str, Figure]
     tables: Sequence[str]
     environments: Sequence[LaunchEnvironment]
-    incomplete: int
+    num_incomplete: int
     num_runs: int
-    made: str
+    cost: str
 
 
 def render(page: Page) -> str:
@@ -59,11 +54,11 @@ def render(page: Page) -> str:
     return template.render(
         title=page.sweep.config.name,
         sweep_id=page.sweep.sweep_id,
-        made=page.made,
-        incomplete=page.incomplete,
+        cost=page.cost,
+        num_incomplete=page.num_incomplete,
         num_runs=page.num_runs,
         final=page.final,
-        beside=page.beside,
+        published=page.published,
         paired=page.paired,
         search=page.search,
         nns="duplicates" in page.final.headings,
@@ -75,6 +70,5 @@ def render(page: Page) -> str:
 
 
 def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return base64.b64encode(buffer.getvalue()).decode()
+    """A figure as PNG in base64."""
+    return base64.b64encode(picture(figure, "png")).decode()

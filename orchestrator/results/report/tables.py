@@ -1,16 +1,17 @@
-"""Tidy tables of a sweep's results. Shares are in [0, 1] in the CSV files, in percent where people read."""
+"""The results of a sweep as data frames, from the states of its training groups.
+
+Shares are in [0, 1], except in `final_table` and `paired_table`, which are in percent and percentage points.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from orchestrator.records.group_state import GroupState
-from orchestrator.results.text_table import align_with_rule
-from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group, Run
 from supsup_core.evaluation import point_metrics
 from supsup_core.evaluation.intervals import mean_interval, wilson
@@ -30,32 +31,37 @@ _SHOWN = (
     ("purity", "purity %"),
     ("untrained_share", "not trained %"),
 )
-"""Shares in the final table and their headings."""
+"""Shares in the final table, and their headings."""
 
 _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
-"""Counts in the final table (NNs) and their headings; means over seeds."""
+"""Counts in the final table (NNs), which are means over seeds, and their headings."""
 
 
-Cells = tuple[list[str], list[list[str]]]
-"""A table for people: headings, and rows of text."""
+class _RunResults(NamedTuple):
+    """A run with its complete evaluation points.
 
-_RunRow = tuple[Run, Mapping[int, Sequence[str]], GroupState]
+    `points`: the keys of each point's evaluations, by tasks learned, ascending. `state`: of its training group.
+    """
+
+    run: Run
+    points: Mapping[int, Sequence[str]]
+    state: GroupState
 
 
-def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunRow]:
-    """Every run with the keys of the evaluations of each complete point, and its group's state."""
+def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunResults]:
+    """Every run of a sweep."""
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
             complete = {n: state.points[run.run_id, n] for n in sorted(points) if (run.run_id, n) in state.points}
-            yield run, {n: row.event.keys for n, row in complete.items()}, state
+            yield _RunResults(run, {n: row.event.keys for n, row in complete.items()}, state)
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """One row per run, seed, number of tasks learned and metric.
 
-    low and high bound the 95 % interval of a strict accuracy, which is measured on a sample of images;
-    they are empty for what is measured on all.
+    `low` and `high`: the 95 % interval of a strict accuracy, which is measured on a sample of the test images. They are
+    NaN for metrics that are measured on all test images.
     """
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
@@ -68,7 +74,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
 
 
 def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupState) -> tuple[float, float]:
-    """Wilson's interval of the strict accuracies; not a number for the rest."""
+    """Wilson's 95 % interval of a strict accuracy; NaN for other metrics."""
     if metric not in ("accuracy_strict", "accuracy_labels_shared_strict"):
         return math.nan, math.nan
     wrong = metric == "accuracy_strict" and SCENARIOS[run.experiment.scenario.name].wrong_task_is_wrong
@@ -79,9 +85,9 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
 
 
 def summary_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Seeds grouped: mean and 95 % interval of each metric, per run label and number of tasks.
+    """The mean over seeds and its 95 % interval (Student's t), per run label, number of tasks learned and metric.
 
-    With one seed the interval is that of the sample of images, where there is one.
+    With one seed, the interval is that of the sample of images, or NaN where there is none.
     """
     rows = []
     for (run, n, metric), part in points.groupby(["run", "num_learned", "metric"], sort=False):
@@ -97,7 +103,8 @@ def summary_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per run label at its last evaluation point: mean and half-width of each shown metric in %."""
+    """One row per run label at its last evaluation point: the mean of each shown metric, and half the width of its
+    interval. Shares are in percent."""
     rows = []
     for run, part in summary.groupby("run", sort=False):
         last = part[part["num_learned"] == part["num_learned"].max()].set_index("metric")
@@ -124,8 +131,12 @@ _PAIRED_COLUMNS = ["run", "against", "tasks", "seeds", "difference", "low", "hig
 
 
 def paired_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Every run against the first: the mean difference of their accuracies (points) at the last number of tasks that
-    both have, over the seeds that both have, two at least, with Student's 95 % interval."""
+    """Every run against the first: the mean difference of their accuracies in percentage points, with Student's 95 %
+    interval over the seeds that both have.
+
+    The difference is at the last number of tasks that both were evaluated after. A run that shares fewer than two seeds
+    with the first has no row.
+    """
     accuracy = points[points["metric"] == "accuracy"]
     runs = list(accuracy["run"].unique())
     rows = []
@@ -162,7 +173,10 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
 
 
 def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """Inferred against true tasks at each run's last complete point: decisions for each pair that occurred."""
+    """How often each mask was chosen for each task at a run's last complete point.
+
+    Pairs that never occurred have no row, nor have runs whose scenario gives the task at inference.
+    """
     rows = []
     for run, points, state in _runs(groups, states):
         if not points or run.experiment.scenario.given_at_inference:
@@ -178,8 +192,10 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 
 
 def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """How masks were recovered step by step: units that differ from the right mask, on average over the decisions of a
-    task, at each run's last complete point. Empty where no rule goes by steps."""
+    """HopSupSup: how many units of the recovered mask differ from the right mask after each step of the recovery.
+
+    The mean over the decisions of a task, at each run's last complete point. Empty where no run recovers masks.
+    """
     rows = []
     for run, points, state in _runs(groups, states):
         tested = state.results_of(points[max(points)]) if points else {}
@@ -200,7 +216,8 @@ _DECISION_COLUMNS = [
 def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """One row per committed decision of NNs.
 
-    `truth` (new or known), `duplicate` and `wrong_reuse` tell by the task identities that the learner never saw.
+    `truth` (`new` or `known`), `duplicate` and `wrong_reuse` are computed from the task identities, which the learner
+    never saw.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:
@@ -219,93 +236,11 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
     return table.astype(dict.fromkeys(("best", "second", "mask", "freed"), "Int64"))
 
 
-def books_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """One row per NNs training group and task's worth of data: the books of allocation."""
+def allocation_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """One row per NNs training group and task's worth of data: the allocation metrics up to there."""
     rows = [
         {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.event.metrics}
         for group in groups
         for n, row in sorted(states.get(group.group_id, GroupState()).met.items())
     ]
     return pd.DataFrame(rows)
-
-
-def final_cells(final: pd.DataFrame) -> Cells:
-    """Headings and cells for people: `93.67 ± 0.12`, a dash where a run has no such metric."""
-    headings = [column for column in final.columns if not column.endswith(" ±")]
-    rows = []
-    for record in final.to_dict("records"):
-        cells = []
-        for heading in headings:
-            value, half = record[heading], record.get(f"{heading} ±", math.nan)
-            if isinstance(value, float) and heading.endswith("%"):
-                text = "–" if math.isnan(value) else f"{value:.2f}"
-                cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
-            elif isinstance(value, float):
-                cells.append("–" if math.isnan(value) else f"{value:g}")
-            else:
-                cells.append(str(value))
-        rows.append(cells)
-    return headings, rows
-
-
-def to_markdown(
-    sweep: Sweep,
-    final: pd.DataFrame,
-    sections: Mapping[str, Cells],
-    incomplete: int,
-    pictures: Sequence[str],
-) -> str:
-    """The report as Markdown. sections: further tables by their titles, those without rows to be left out."""
-    lines = [f"# {sweep.sweep_id}", ""]
-    if incomplete:
-        lines += [f"**Unfinished:** {incomplete} runs have evaluation points that are still to come.", ""]
-    lines += _markdown_table(*final_cells(final))
-    lines += [
-        "",
-        "Mean over seeds ± half the 95 % interval (Student's t; with one seed, Wilson's over the sampled images",
-        "of the strict protocol). *accuracy*: the paper's protocol, one decision for each group of test images;",
-        "*strict*: every sampled image decides for itself. NNs: a *duplicate* is a mask allocated for a task that had",
-        "one, a *wrong reuse* a segment trained on another task's mask; *purity* is the share of segments in masks of",
-        "their mask's most frequent task.",
-        "",
-        *(line for title, cells in sections.items() for line in _section(title, cells)),
-        *(f"![{name.removesuffix('.png').replace('_', ' ').capitalize()}]({name})" for name in pictures),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
-
-
-def published_cells(beside: pd.DataFrame) -> Cells:
-    """Headings and cells of `published_table` for people."""
-    rows = []
-    for record in beside.to_dict("split")["data"]:
-        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, said, source = record
-        interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
-        cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
-        rows.append([*map(str, cells), said, source])
-    headings = ["run", "tasks", "seeds", "published %", "ours %", "difference", "tolerance", "verdict", "source"]
-    return headings, rows
-
-
-def paired_cells(paired: pd.DataFrame) -> Cells:
-    """Headings and cells of `paired_table` for people."""
-    rows = [
-        [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
-        for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]
-    ]
-    return ["run", "against", "tasks", "seeds", "difference in points"], rows
-
-
-def _section(title: str, cells: Cells) -> list[str]:
-    """A table under a title as Markdown; nothing for no rows."""
-    return [f"## {title}", "", *_markdown_table(*cells), ""] if cells[1] else []
-
-
-def to_text(cells: Cells) -> str:
-    """A table for a terminal, aligned."""
-    return align_with_rule(*cells)

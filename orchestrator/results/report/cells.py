@@ -1,0 +1,51 @@
+"""The tables of a report as text: numbers rounded, intervals written out, a dash for what a run does not have."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from orchestrator.results.text_table import TextTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def final_cells(final: pd.DataFrame) -> TextTable:
+    """`final_table` as text, such as `93.67 ± 0.12`."""
+    headings = [column for column in final.columns if not column.endswith(" ±")]
+    rows = []
+    for record in final.to_dict("records"):
+        cells = []
+        for heading in headings:
+            value, half = record[heading], record.get(f"{heading} ±", math.nan)
+            if isinstance(value, float) and heading.endswith("%"):
+                text = "–" if math.isnan(value) else f"{value:.2f}"
+                cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
+            elif isinstance(value, float):
+                cells.append("–" if math.isnan(value) else f"{value:g}")
+            else:
+                cells.append(str(value))
+        rows.append(cells)
+    return TextTable(headings, rows)
+
+
+def published_cells(published: pd.DataFrame) -> TextTable:
+    """`published_table` as text."""
+    rows = []
+    for record in published.to_dict("split")["data"]:
+        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, verdict, source = record
+        interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
+        cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
+        rows.append([*map(str, cells), verdict, source])
+    headings = ["run", "tasks", "seeds", "published %", "ours %", "difference", "tolerance", "verdict", "source"]
+    return TextTable(headings, rows)
+
+
+def paired_cells(paired: pd.DataFrame) -> TextTable:
+    """`paired_table` as text."""
+    rows = [
+        [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
+        for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]
+    ]
+    return TextTable(["run", "against", "tasks", "seeds", "difference in points"], rows)

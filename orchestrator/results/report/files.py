@@ -1,0 +1,45 @@
+"""The files of a report, and how they are written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.base.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+DPI = 150
+"""Resolution of all PNG pictures of a report."""
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """The content of a report's files, by name: tables (CSV), texts, and pictures by their names without a suffix."""
+
+    tables: Mapping[str, pd.DataFrame]
+    pictures: Mapping[str, Figure]
+    texts: Mapping[str, str]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write all files into a folder, each atomically, and each picture as PNG and SVG. Returns their paths."""
+        contents = {name: table.to_csv(index=False).encode() for name, table in self.tables.items()}
+        for stem, figure in self.pictures.items():
+            contents |= {f"{stem}.{suffix}": picture(figure, suffix) for suffix in ("png", "svg")}
+        contents |= {name: text.encode() for name, text in self.texts.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        return [folder / name for name in contents]
+
+
+def picture(figure: Figure, suffix: str) -> bytes:
+    """A figure as a picture in a format that Matplotlib knows by its suffix."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, format=suffix)
+    return buffer.getvalue()
