@@ -24,12 +24,12 @@ def from_json(text: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), kind)  # msgspec knows no NaN, and json does
+        return msgspec.convert(json.loads(text), kind, str_keys=True)  # msgspec knows no NaN, and json does
 
 
 def from_node(node: object, kind: type[T]) -> T:
     """A dataclass from plain values, every field checked against its type. ValueError when they do not fit."""
-    return msgspec.convert(node, kind)
+    return msgspec.convert(node, kind, str_keys=True)
 
 
 def to_node(value: object) -> Node:

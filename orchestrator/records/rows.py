@@ -325,8 +325,7 @@ def _decoder(kind: str) -> msgspec.json.Decoder[Event] | None:
 
 
 def event_from_json(kind: str, payload: bytes) -> Event:
-    """The event that a row's kind and JSON payload hold. CorruptError when the kind is unknown, or the payload is not
-    what that kind holds."""
+    """The event of a row. CorruptError when its kind is unknown, or its payload is not what that kind holds."""
     decoder = _decoder(kind)
     if decoder is None:
         raise CorruptError(f"not a row {kind!r} of this version")
