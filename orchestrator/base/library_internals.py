@@ -1,11 +1,14 @@
 """What this project relies on of other libraries beyond their public interfaces, and why.
 
 Each function names the version whose behaviour it relies on. A test of each fails when that behaviour changes. No
-library is imported here, so the module is light and breaks no rule of who may import what.
+library is imported at module level, so the module is light and breaks no rule of who may import what.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -45,3 +48,18 @@ def mlflow_monitor_is_alive(monitor: Any) -> bool:
     """
     thread = monitor._process
     return thread is not None and bool(thread.is_alive())
+
+
+def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
+    """A hash, in hex digits, of the files that Ray takes along when `folder` is the working_dir of a job.
+
+    excludes: patterns as in the job's runtime_env. Ray also leaves out what .gitignore and .rayignore files in the
+    folder name, unless its environment variables say otherwise.
+
+    Ray 2.60 names the package of a working_dir by this hash, and has no public function that gives it. A hash of our
+    own would have to repeat Ray's rules of what is left out; where it differed, two different jobs would be taken for
+    one.
+    """
+    packaging = importlib.import_module("ray._private.runtime_env.packaging")
+    uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))
+    return Path(uri).stem.removeprefix(packaging.RAY_PKG_PREFIX)

@@ -1,5 +1,8 @@
-"""A Ray cluster's file, checked without a connection: what Ray would refuse, what it would let pass and a cloud refuse,
-what would let strangers in, and whether a sweep has room."""
+"""The file that `ray up` starts a cluster from, checked without a connection.
+
+The check finds what Ray refuses, what AWS would refuse only when a machine starts, what gives strangers access, and
+which files are missing. It also tells how many workers fit in the cluster.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.spec.strict_merge import Node
+from orchestrator.base.plain_values import Node
+from orchestrator.base.wording import first_line
 from orchestrator.spec.sweep_config import Resources, not_yaml
 from supsup_core.errors import InputError
 from supsup_core.registry import nearest
@@ -27,15 +31,19 @@ _SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
 }
-"""What must not stand in a file that is shared."""
+"""Patterns of secrets. The file is shared, so it must hold none."""
 
-_RAYS_OWN = ("SubnetIds", "MinCount", "MaxCount")
-"""Keys of an AWS node_config that Ray takes for itself, or sets."""
+_SET_BY_RAY = ("SubnetIds", "MinCount", "MaxCount")
+"""Keys of an AWS node_config that Ray removes or sets itself."""
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """One of a cluster's types of nodes. `cpus`, `gpus`: of each; None where the file does not say."""
+    """One of the types of nodes in a cluster.
+
+    least, most: the fewest and the most nodes of this type beside the head; 0 for the head's own. cpus, gpus: of each
+    node; None where the file does not say.
+    """
 
     name: str
     is_head: bool
@@ -48,7 +56,10 @@ class NodeType:
 
 @dataclass(frozen=True)
 class ClusterFile:
-    """A cluster's file as far as it can be understood. `problems`: one line each, with the key and the remedy."""
+    """A cluster's file, as far as it could be read.
+
+    max_workers: the most nodes beside the head. problems: one line each, with the key and the remedy.
+    """
 
     path: Path
     node_types: tuple[NodeType, ...]
@@ -56,23 +67,27 @@ class ClusterFile:
     problems: tuple[str, ...]
 
     def num_workers(self, resources: Resources) -> int | None:
-        """How many workers of a sweep the whole cluster could hold at once; None where the file does not say."""
+        """How many workers of a sweep the whole cluster can hold at a time; None where the file does not say."""
         needs_gpu = resources.device == "cuda"
-        rooms: list[tuple[int, int]] = []
+        total, capacities = 0, []
         for kind in self.node_types:
             if kind.cpus is None or (needs_gpu and kind.gpus is None):
                 return None
-            room = int(kind.cpus // resources.threads)
-            rooms.append((min(room, int(kind.gpus or 0)) if needs_gpu else room, 1 if kind.is_head else kind.most))
-        total, nodes_left = 0, self.max_workers + 1
-        for room, nodes in sorted(rooms, reverse=True):  # of the largest as many as there may be
-            taken = min(nodes, nodes_left)
-            total, nodes_left = total + room * taken, nodes_left - taken
+            by_cpu = int(kind.cpus // resources.threads)
+            on_one_node = min(by_cpu, int(kind.gpus or 0)) if needs_gpu else by_cpu
+            if kind.is_head:
+                total += on_one_node
+            else:
+                capacities.append((on_one_node, kind.most))
+        nodes_left = self.max_workers
+        for on_one_node, nodes in sorted(capacities, reverse=True):  # the largest nodes first
+            used = min(nodes, nodes_left)
+            total, nodes_left = total + on_one_node * used, nodes_left - used
         return total
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
-    """Read and check a file. InputError where it is no mapping in YAML at all."""
+    """Read and check the file of a cluster. InputError when it cannot be read, or is not a mapping in YAML."""
     try:
         node = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -81,42 +96,28 @@ def read_cluster_file(path: Path) -> ClusterFile:
         raise InputError(f"{path}{not_yaml(error)}") from error
     if not isinstance(node, dict):
         raise InputError(f"{path}: a cluster file is a mapping, such as `cluster_name: supsup`")
-    ray_says = list(_refused_by_ray(node))
-    if ray_says:  # nothing else can be told of a file of another form
-        return ClusterFile(path, (), 0, (*ray_says, *_secrets(node)))
-    types = tuple(_node_type(name, found, node) for name, found in _types(node).items())
-    problems = (*_sizes(types), *_cloud(node), *_doors(node), *_secrets(node), *_mounts(node, path))
+    ray_problems = list(_ray_problems(node))
+    if ray_problems:  # the other checks need a file of the right form
+        return ClusterFile(path, (), 0, (*ray_problems, *_secret_problems(node)))
+    types = tuple(_node_type(name, found, node) for name, found in _node_types(node).items())
+    problems = (
+        *_node_type_problems(types),
+        *_aws_problems(node),
+        *_access_problems(node),
+        *_secret_problems(node),
+        *_setup_problems(node, path),
+    )
     return ClusterFile(path, types, int(node.get("max_workers") or 0), problems)
 
 
-def _types(node: Node) -> Node:
+def _node_types(node: Node) -> Node:
+    """The types of nodes by name."""
     found: Node = node.get("available_node_types") or {}
     return found
 
 
-def _refused_by_ray(node: Node) -> Iterator[str]:
-    """What `ray up` itself would stop at."""
-    import jsonschema
-    import ray.autoscaler
-    from ray.autoscaler._private.util import fillout_defaults, validate_config
-
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # Ray prints what it fills out
-            jsonschema.validate(
-                node, json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-            )
-            validate_config(fillout_defaults(copy.deepcopy(node)))
-    except jsonschema.ValidationError as error:
-        where = ".".join(map(str, error.absolute_path)) or "the file"
-        unknown = re.search(r"\('([^']+)' was unexpected\)", error.message)
-        known = list((error.schema if isinstance(error.schema, dict) else {}).get("properties", {}))
-        hint = nearest(unknown.group(1), known) if unknown else ""
-        yield f"{where}: {error.message.splitlines()[0]}{hint}"
-    except Exception as error:  # noqa: BLE001 - Ray raises whatever a file of another form makes it raise
-        yield f"the file: Ray refuses it: {type(error).__name__}: {(str(error) or '?').splitlines()[0]}"
-
-
 def _node_type(name: str, found: Node, node: Node) -> NodeType:
+    """A type of nodes from its part of the file."""
     is_head = name == node.get("head_node_type")
     resources = found.get("resources") or {}
     market = (found.get("node_config") or {}).get("InstanceMarketOptions") or {}
@@ -131,8 +132,48 @@ def _node_type(name: str, found: Node, node: Node) -> NodeType:
     )
 
 
-def _sizes(types: tuple[NodeType, ...]) -> Iterator[str]:
-    """Numbers of nodes that contradict each other, or leave nothing where spot machines are taken away."""
+def _ray_problems(node: Node) -> Iterator[str]:
+    """What `ray up` would refuse: the file against Ray's own schema, completed with Ray's own defaults."""
+    import jsonschema
+    import ray.autoscaler
+    from ray.autoscaler.sdk import fillout_defaults
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    try:
+        jsonschema.validate(node, schema)
+        with contextlib.redirect_stderr(io.StringIO()):  # Ray prints which defaults it takes
+            complete = fillout_defaults(copy.deepcopy(node))
+        jsonschema.validate(complete, schema)
+    except jsonschema.ValidationError as error:
+        yield _schema_problem(error)
+    except Exception as error:  # noqa: BLE001 - in a file of another form, Ray may raise anything
+        yield f"the file: Ray refuses it: {type(error).__name__}: {first_line(error)}"
+    else:
+        yield from _node_count_problems(complete)
+
+
+def _schema_problem(error: Any) -> str:
+    """A jsonschema.ValidationError in one line, with the most similar key where one is unknown."""
+    where = ".".join(map(str, error.absolute_path)) or "the file"
+    hint = ""
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        hint = next((nearest(str(key), known) for key in error.instance if key not in known), "")
+    return f"{where}: {error.message.splitlines()[0]}{hint}"
+
+
+def _node_count_problems(complete: Node) -> Iterator[str]:
+    """What Ray refuses although its schema allows it, in a file that has been completed with Ray's defaults."""
+    types, head, most = _node_types(complete), complete.get("head_node_type"), complete.get("max_workers") or 0
+    if head not in types:
+        yield f"head_node_type: {head!r} is not one of available_node_types{nearest(str(head), list(types))}; name one"
+    wanted = sum(found.get("min_workers", 0) for found in types.values())
+    if wanted > most:
+        yield f"max_workers: {most} is smaller than the sum of `min_workers` of all node types, {wanted}; raise it"
+
+
+def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
+    """Numbers of nodes that contradict each other, and clusters that cannot work without spot machines."""
     if not types:
         return
     workers = [kind for kind in types if not kind.is_head]
@@ -141,52 +182,70 @@ def _sizes(types: tuple[NodeType, ...]) -> Iterator[str]:
             yield f"available_node_types.{kind.name}: min_workers {kind.least} is more than max_workers {kind.most}"
     if workers and all(kind.is_spot for kind in workers):
         yield (
-            "available_node_types: all workers are spot machines, and nothing goes on when those are taken away; "
+            "available_node_types: all workers are spot machines, and nothing is trained while those are taken away; "
             "give one type without InstanceMarketOptions min_workers: 1"
         )
     elif any(kind.is_spot for kind in workers) and not any(kind.least for kind in workers if not kind.is_spot):
-        yield "available_node_types: give the type that is no spot machine min_workers: 1, so that work always goes on"
+        yield (
+            "available_node_types: no node is sure to stay when spot machines are taken away; "
+            "give the type that is no spot machine min_workers: 1, so that work always goes on"
+        )
     for kind in types:
         if kind.is_head and (kind.gpus or 0) > 0:
             yield f"available_node_types.{kind.name}: the head trains nothing; take a machine without a GPU"
 
 
-def _cloud(node: Node) -> Iterator[str]:
-    """What the cloud would refuse within node_config, which Ray passes on as it stands."""
+def _aws_problems(node: Node) -> Iterator[str]:
+    """What AWS would refuse in the node_config of each type. Ray passes it on unchecked when it starts a machine."""
     if (node.get("provider") or {}).get("type") != "aws":
         return
     try:
         from botocore.session import Session
-        from botocore.validate import ParamValidator
     except ImportError:
         yield "provider: to check node_config for AWS, `pip install 'supsup[cluster]'`"
         return
     shape = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
-    for name, found in _types(node).items():
+    for name, found in _node_types(node).items():
         config = found.get("node_config") or {}
-        asked = {key: value for key, value in config.items() if key not in _RAYS_OWN} | {"MinCount": 1, "MaxCount": 1}
-        report = ParamValidator().validate(asked, shape)
-        where = f"available_node_types.{name}.node_config"
-        for kind, at, told in report._errors:
-            key = f"{where}{at}"
-            if kind == "unknown field":
-                wrong = told["unknown_param"]
-                yield f"{key}.{wrong}: no such key at AWS{nearest(wrong, list(told['valid_names']))}"
-            elif kind == "missing required field":
-                yield f"{key}.{told['required_name']}: missing, and AWS asks for it"
+        request = {key: value for key, value in config.items() if key not in _SET_BY_RAY} | {
+            "MinCount": 1,
+            "MaxCount": 1,
+        }
+        yield from _request_problems(request, shape, f"available_node_types.{name}.node_config")
+
+
+def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
+    """What AWS would refuse in a part of a request.
+
+    shape: the botocore.model.Shape of that part. It says which keys and types AWS takes.
+    """
+    from botocore.validate import ParamValidator
+
+    if shape.type_name == "structure" and isinstance(value, dict):
+        for key, inner in value.items():
+            if key in shape.members:
+                yield from _request_problems(inner, shape.members[key], f"{where}.{key}")
             else:
-                yield f"{key}: AWS takes no {told.get('param')!r} here ({kind})"
+                yield f"{where}.{key}: no such key at AWS{nearest(str(key), list(shape.members))}"
+        for key in shape.required_members:
+            if key not in value:
+                yield f"{where}.{key}: missing, and AWS requires it"
+    elif shape.type_name == "list" and isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _request_problems(inner, shape.member, f"{where}[{number}]")
+    elif ParamValidator().validate(value, shape).has_errors():
+        yield f"{where}: AWS does not take {value!r} here; give a value of type {shape.type_name}"
 
 
-def _doors(node: Node) -> Iterator[str]:
-    """What would let anybody in who can reach a node."""
+def _access_problems(node: Node) -> Iterator[str]:
+    """What would let anybody who can reach a node run programs on it."""
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         starts = [line for line in node.get(key) or [] if re.search(r"\bray start\b", str(line))]
         if not starts:
             yield f"{key}: missing, and Ray's own start lets anybody in; start it with RAY_AUTH_MODE=token"
         for line in starts:
             if "RAY_AUTH_MODE=token" not in line:
-                yield f"{key}: without RAY_AUTH_MODE=token anybody who reaches a node may run what they like on it"
+                yield f"{key}: without RAY_AUTH_MODE=token, anybody who reaches a node may run programs on it; add it"
             if re.search(r"--dashboard-host[= ](0\.0\.0\.0|::)", line):
                 yield f"{key}: the dashboard would listen on every interface; leave --dashboard-host=127.0.0.1"
     mounted = any(str(target).endswith("auth_token") for target in node.get("file_mounts") or {})
@@ -194,15 +253,19 @@ def _doors(node: Node) -> Iterator[str]:
         yield "file_mounts: no node is given the token; add `~/.ray/auth_token: ~/.ray/auth_token`"
 
 
-def _secrets(node: Node) -> Iterator[str]:
+def _secret_problems(node: Node) -> Iterator[str]:
+    """Secrets in the file."""
     for where, text in _texts(node):
         for what, pattern in _SECRETS.items():
             if pattern.search(text):
-                yield f"{where}: holds {what}, and this file is shared; leave it to the environment or a mounted file"
+                yield f"{where}: holds {what}, and this file is shared; use an environment variable or a mounted file"
 
 
-def _mounts(node: Node, path: Path) -> Iterator[str]:
-    """Files that are to be copied and are not there. The token is made before the first start, not before a check."""
+def _setup_problems(node: Node, path: Path) -> Iterator[str]:
+    """Files to be mounted that do not exist, and packages that are installed in other versions than were tested.
+
+    The token may be missing: the first start makes it.
+    """
     for target, source in (node.get("file_mounts") or {}).items():
         found = path.parent / Path(str(source)).expanduser()
         if not str(target).endswith("auth_token") and not found.exists():
@@ -211,8 +274,8 @@ def _mounts(node: Node, path: Path) -> Iterator[str]:
         yield "setup_commands: install with `-c constraints.txt`, so that every node has the versions that were tested"
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of the file, keys included, with where it stands."""
+def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in plain values, keys included, each with the dotted key that it stands at."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield where, str(key)

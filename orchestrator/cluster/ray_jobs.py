@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs: submitted from a working tree to a cluster's head, followed and stopped from here."""
+"""Sweeps as Ray jobs: submit one from a working tree to a cluster's head, follow its log, drain it, stop it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,43 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from orchestrator.base.library_internals import ray_package_hash
+from orchestrator.base.wording import first_line
+from orchestrator.spec.experiment import DatasetError
 from orchestrator.spec.sweep_config import read_sweep
-from orchestrator.sweeps.lookup import open_sweep
+from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.errors import InputError, SupSupError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*_cache", ".hypothesis"]
-"""What of a working tree never goes along; neither does what its .gitignore names."""
+"""Parts of a working tree that are never sent to a cluster, as patterns of a .gitignore. Files that the tree's own
+.gitignore names are not sent either."""
 
 STOP_SECONDS = 90
-"""How long a job that is stopped may take to end its round and commit, before Ray kills it."""
+"""How long a stopped job may take to finish its round and commit before Ray kills it."""
 
-_OVER = ("SUCCEEDED", "FAILED", "STOPPED")
-_EXIT = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
+_EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
+"""The exit codes of jobs that have ended, by their states."""
 
 
 def submit(file: Path, overrides: Sequence[str], address: str, python: str, workers: int | None, detach: bool) -> int:
-    """Have a sweep run as a job from this working tree, and follow its log unless `detach`.
+    """Submit a sweep file as a job, together with the working tree, and follow its log unless `detach`.
 
-    The job is named by what the sweep computes and by the content of the tree, so that the same asked twice is one job.
-    One that has failed or was stopped is submitted again, and goes on where it was.
+    address: the URL of the head's dashboard. python: the interpreter on the head. workers: as of `supsup sweep`.
+
+    Returns an exit code. Submitting is idempotent: the job is named by the sweep and by the content of the tree, so the
+    same sweep and tree are one job. A job that failed or was stopped is submitted again under the next number, and the
+    sweep resumes. InputError when the file or its output would not be found on the head.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
-        raise InputError(f"{file}: is not below {tree}, the working tree that goes to the cluster; run this above it")
+        raise InputError(
+            f"{file}: is not below {tree}, the folder that is sent to the cluster; run this in a folder above the file"
+        )
     output = read_sweep(file, overrides).output
     if not output.startswith(("/", "~")):
         raise InputError(
@@ -44,19 +53,15 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
             "set output=/PATH to a folder that the cluster keeps and every node sees"
         )
     sweep = open_sweep(file, overrides)
-    try:
-        sweep.plan()
-    except InputError as error:
-        if "benchmark.base" not in str(error):
-            raise
-        print(f"not checked as a whole, which takes the data: {error}", file=sys.stderr)
+    _check_plan(sweep)
     words = [python, "-m", "orchestrator.cli", "sweep", str(file.absolute().relative_to(tree)), *overrides]
     words += ["--address", "auto", *(["--workers", str(workers)] if workers is not None else [])]
-    excludes = [*EXCLUDES, *([str(sweep.output.relative_to(tree))] if sweep.output.is_relative_to(tree) else [])]
-    with _client(address) as client:
-        name, found = _named(client, f"{sweep.sweep_id}-{_content_of(tree, excludes)}")
-        if found is not None:
-            print(f"{name}: is there already ({found})")
+    folder = sweep.output.path
+    excludes = [*EXCLUDES, *([str(folder.relative_to(tree))] if folder.is_relative_to(tree) else [])]
+    with _job_client(address) as client:
+        name, state = _name_for(client, f"{sweep.sweep_id}-{ray_package_hash(tree, excludes)[:8]}")
+        if state is not None:
+            print(f"{name}: is there already ({state})")
         else:
             client.submit_job(
                 entrypoint=shlex.join(words),
@@ -69,106 +74,120 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
             )  # fmt: skip
             print(f"{name}: submitted")
         if detach:
-            print(
-                f"follow it: supsup logs {name} --address {address}\nstop it:   supsup stop {name} --address {address}"
-            )
+            print(f"follow it: supsup logs {name} --address {address}")
+            print(f"stop it:   supsup stop {name} --address {address}")
             return 0
         return _follow(client, name, address)
 
 
 def logs(job: str, address: str) -> int:
-    """Print a job's log as it grows, to its end; returns the exit code that the job stands for."""
-    with _client(address) as client:
-        return _follow(client, _known(client, job), address)
+    """Print the log of a job until the job ends. Returns the exit code of the job's state.
+
+    job: its name, or the beginning of it.
+    """
+    with _job_client(address) as client:
+        return _follow(client, _find_job(client, job), address)
 
 
 def stop(job: str, address: str) -> int:
-    """Have a job commit and end; returns once it has."""
-    with _client(address) as client:
-        name = _known(client, job)
+    """Have a job commit and end, and wait until it has. Returns an exit code.
+
+    SupSupError when the job has not ended after STOP_SECONDS and 30 seconds more.
+    """
+    with _job_client(address) as client:
+        name = _find_job(client, job)
         client.stop_job(name)
         deadline = time.monotonic() + STOP_SECONDS + 30
-        while (state := client.get_job_status(name).value) not in _OVER:
+        while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             if time.monotonic() > deadline:
                 raise SupSupError(f"{name}: has not ended within {STOP_SECONDS + 30} s; it is {state}")
             time.sleep(0.5)
-    print(f"{name}: {state}; the same `supsup submit` goes on with it")
+    print(f"{name}: {state}; the same `supsup submit` continues it")
     return 0
 
 
 def drain(job: str, address: str) -> int:
-    """Have a job end what is under way, hand out no more, and end: a job of its own on the head asks for it."""
-    with _client(address) as client:
-        name = _known(client, job)
+    """Have a job finish the shards under way, start no more, and end. Returns an exit code.
+
+    A second job on the head runs `supsup drain` there; this follows the log of that job.
+    """
+    with _job_client(address) as client:
+        name = _find_job(client, job)
         info = client.get_job_info(name)
-        if str(info.status.value) in _OVER:
+        if str(info.status.value) in _EXIT_CODES:
             raise InputError(f"{name}: has ended ({info.status.value})")
         if not info.metadata or "sweep" not in info.metadata:
-            raise InputError(f"{name}: was not submitted by supsup; stop it with `ray job stop`")
+            raise InputError(f"{name}: was not submitted by supsup; stop it with `ray job stop {name}`")
         python = shlex.split(info.entrypoint)[0]
         words = [python, "-m", "orchestrator.cli", "drain", info.metadata["sweep"], f"output={info.metadata['output']}"]
-        asking = client.submit_job(entrypoint=shlex.join(words), metadata={"asks": name})
-        return _follow(client, asking, address)
+        drain_job = client.submit_job(entrypoint=shlex.join(words), metadata={"asks": name})
+        return _follow(client, drain_job, address)
 
 
-def _content_of(tree: Path, excludes: list[str]) -> str:
-    """A hash of the files that Ray would take along."""
-    from ray._private.runtime_env.packaging import get_uri_for_directory
+def _check_plan(sweep: Sweep) -> None:
+    """InputError when a sweep cannot be planned. Datasets may be on the cluster only: what needs them is not checked,
+    and a line on standard error says so."""
+    try:
+        sweep.plan()
+    except InputError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DatasetError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        print(f"not checked as a whole, because that needs the data: {error}", file=sys.stderr)
 
-    uri: str = get_uri_for_directory(str(tree), include_gitignore=True, excludes=excludes)
-    return uri.rpartition("_")[2].partition(".")[0][:8]
 
-
-def _named(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
-    """The name to submit under, or that of the job that is at it or has done it, with its state."""
-    known = _jobs(client)
-    number = 1
-    while True:
-        tried = name if number == 1 else f"{name}-{number}"
-        if tried not in known:
-            return tried, None
-        if known[tried] not in ("FAILED", "STOPPED"):
-            return tried, known[tried]
+def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
+    """The name of a job to submit, and None; or the name and the state of the job that runs or has succeeded."""
+    states = _job_states(client)
+    tried, number = name, 1
+    while states.get(tried) in ("FAILED", "STOPPED"):
         number += 1
+        tried = f"{name}-{number}"
+    return tried, states.get(tried)
 
 
-def _known(client: JobSubmissionClient, job: str) -> str:
-    """The job of this name, or the newest of those whose names begin with it."""
-    names = list(_jobs(client))
+def _find_job(client: JobSubmissionClient, job: str) -> str:
+    """The name of a job: `job` itself, or the newest that begins with it. InputError when there is none."""
+    names = list(_job_states(client))
     fitting = [name for name in names if name == job] or [name for name in names if name.startswith(job)]
     if not fitting:
         raise InputError(f"{job}: no such job on the cluster; there are: {', '.join(names) or 'none'}")
     return fitting[-1]
 
 
-def _jobs(client: JobSubmissionClient) -> dict[str, str]:
-    """The states of all submitted jobs, in the order they came."""
+def _job_states(client: JobSubmissionClient) -> dict[str, str]:
+    """The states of all submitted jobs by their names, oldest first."""
     found = [details for details in client.list_jobs() if details.submission_id]
     found.sort(key=lambda details: details.start_time or 0)
     return {str(details.submission_id): str(details.status.value) for details in found}
 
 
 def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
-    async def tail() -> None:
+    """Print the log of a job until the job ends. Returns the exit code of its state; 130 after Ctrl-C, which does not
+    stop the job."""
+
+    async def print_log() -> None:
         async for text in client.tail_job_logs(name):
             print(text, end="", flush=True)
 
     try:
-        asyncio.run(tail())
-        while (state := client.get_job_status(name).value) not in _OVER:
+        asyncio.run(print_log())
+        while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             time.sleep(0.5)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; follow it again with: supsup logs {name} --address {address}", file=sys.stderr)
+        print(f"\nthe job continues; follow it again with: supsup logs {name} --address {address}", file=sys.stderr)
         return 130
     if state != "SUCCEEDED":
         message = (client.get_job_info(name).message or "").splitlines()
         print(f"{name}: {state}{f': {message[0]}' if message else ''}", file=sys.stderr)
-    return _EXIT[state]
+    return _EXIT_CODES[state]
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Any]:
-    """A client of a head's job server; InputError where there is none, or it lets nobody in."""
+def _job_client(address: str) -> Iterator[JobSubmissionClient]:
+    """A client of the head's job server. InputError when there is no such server, or when it refuses the token."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -176,6 +195,7 @@ def _client(address: str) -> Iterator[Any]:
         yield JobSubmissionClient(address)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--address: the jobs of {address} cannot be had ({(str(error) or '?').splitlines()[0]}); name the head's "
-            "dashboard, such as http://127.0.0.1:8265, have ray[default] on both sides, and the cluster's token here"
+            f"--address: no access to the jobs of {address} ({first_line(error)}); give the URL of the head's "
+            "dashboard, such as http://127.0.0.1:8265, install ray[default] here and there, and keep the cluster's "
+            "token here"
         ) from error

@@ -37,6 +37,10 @@ EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "infere
 """Keys of a sweep file that say what is computed. The others say how often, on what machines, and where it goes."""
 
 
+class DatasetError(InputError):
+    """The files of a dataset are missing, or they cannot be used."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """When to evaluate. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
@@ -176,13 +180,15 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
 
     resolve: completes a dataset with what only its files tell (Base.resolved).
 
-    InputError when the values do not go together. In a scenario that gives the task identity at inference, the
-    inference section is replaced by rule `known`: runs that differ only in that section are one run.
+    In a scenario that gives the task identity at inference, the inference section is replaced by rule `known`: runs
+    that differ only in that section are one run.
+
+    InputError when the values do not go together; DatasetError when the files of the dataset cannot be used.
     """
     with prefix_errors("scenario: "):
         row = scenario(str(node["scenario"]))
     benchmark = build_component(BENCHMARKS, node, "benchmark")
-    with prefix_errors("benchmark.base: "):
+    with prefix_errors("benchmark.base: ", DatasetError):
         benchmark = benchmark.with_base(resolve(benchmark.source()))
     net = build_component(NETS, node, "net")
     method = build_component(METHODS, node, "method")

@@ -77,12 +77,12 @@ def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
 
 
 @contextlib.contextmanager
-def prefix_errors(prefix: str) -> Iterator[None]:
-    """Put `prefix` before the text of an InputError that the block raises."""
+def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Raise an InputError of the block again, as a `kind`, with `prefix` before its text."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{prefix}{error}") from error
+        raise kind(f"{prefix}{error}") from error
 
 
 def check_finite(value: object, where: str, path: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Cluster files, checked without a connection."""
+"""The file that `ray up` starts a cluster from is checked without a connection."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cluster.cluster_file import read_cluster_file
+from orchestrator.base.plain_values import Node
+from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
+from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError
 
 FILE = Path(__file__).parents[2] / "ray_cluster.yaml"
-Node = dict[str, Any]
 
 
 def changed(tmp_path: Path, change: Callable[[Node], object]) -> Path:
-    """The project's own file with something changed, beside what it mounts."""
+    """A copy of the project's own file, with a change."""
     node = yaml.safe_load(FILE.read_text())
     change(node)
     path = tmp_path / "cluster.yaml"
@@ -28,6 +29,8 @@ def changed(tmp_path: Path, change: Callable[[Node], object]) -> Path:
 
 
 def put(*keys: str, value: Any) -> Callable[[Node], object]:
+    """A change that sets the value at a path of keys."""
+
     def change(node: Node) -> None:
         for key in keys[:-1]:
             node = node[key]
@@ -36,7 +39,7 @@ def put(*keys: str, value: Any) -> Callable[[Node], object]:
     return change
 
 
-def test_the_projects_own_file_is_sound(supsup: Callable[..., Any]) -> None:
+def test_the_file_of_this_project_has_no_problems(supsup: Callable[..., Any]) -> None:
     found = supsup("cluster", "check", FILE)
     assert (found.code, found.err) == (0, "")
     assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 of them, spot" in found.out
@@ -46,7 +49,7 @@ WORKER = ("available_node_types", "gpu_on_demand")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         (put("max_worker", value=3), "did you mean 'max_workers'"),
         (put("max_workers", value="many"), "max_workers: 'many' is not of type 'integer'"),
@@ -57,7 +60,17 @@ WORKER = ("available_node_types", "gpu_on_demand")
             put(*WORKER, "node_config", "BlockDeviceMappings", value=[{"Ebs": {"VolumeSiz": 8}}]),
             "node_config.BlockDeviceMappings[0].Ebs.VolumeSiz: no such key at AWS; did you mean 'VolumeSize'",
         ),
-        (put(*WORKER, "node_config", "ImageId", value=7), "node_config.ImageId: AWS takes no 7 here"),
+        (
+            put(*WORKER, "node_config", "BlockDeviceMappings", value="large"),
+            "node_config.BlockDeviceMappings: AWS does not take 'large' here; give a value of type list",
+        ),
+        (put(*WORKER, "node_config", "ImageId", value=7), "node_config.ImageId: AWS does not take 7 here"),
+        (
+            put(*WORKER, "node_config", "LicenseSpecifications", value=[7]),
+            "LicenseSpecifications[0]: AWS does not take 7",
+        ),
+        (put("head_node_type", value="haed"), "'haed' is not one of available_node_types; did you mean 'head'?"),
+        (put("provider", "type", value="awss"), "Ray refuses it: NotImplementedError"),
         (put(*WORKER, "min_workers", value=0), "so that work always goes on"),
         (put(*WORKER, "min_workers", value=9), "smaller than the sum of `min_workers`"),
         (put(*WORKER, "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}), "all workers are spot"),
@@ -76,16 +89,18 @@ WORKER = ("available_node_types", "gpu_on_demand")
         (put("file_mounts", "~/x", value="nowhere/at-all"), "nowhere/at-all is not there"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_key(
-    supsup: Callable[..., Any], tmp_path: Path, change: Callable[[Node], object], told: str
+def test_a_problem_is_printed_with_its_key(
+    supsup: Callable[..., Any], tmp_path: Path, change: Callable[[Node], object], problem: str
 ) -> None:
     found = supsup("cluster", "check", changed(tmp_path, change))
     assert found.code == 2
-    assert told in found.err
+    assert problem in found.err
     assert "Traceback" not in found.err
 
 
-def test_a_sweep_is_held_against_the_cluster(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
+def test_a_sweep_is_checked_for_room_in_the_cluster(
+    supsup: Callable[..., Any], sweep_file: Callable[..., Path]
+) -> None:
     file = sweep_file(seeds=[0, 1, 2])
     asked = ["resources.device=cuda", "resources.num_workers=4"]
     found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=4")
@@ -99,7 +114,7 @@ def test_a_sweep_is_held_against_the_cluster(supsup: Callable[..., Any], sweep_f
     assert "its GPUs would idle" in supsup("cluster", "check", FILE, file).out
 
 
-def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     for text in ("- a", "a: [", "\x00", "&a [*a"):
         path.write_text(text)
@@ -119,7 +134,9 @@ KEYS = st.sampled_from(sorted(yaml.safe_load(FILE.read_text())))
 
 @settings(max_examples=30)
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
-def test_whatever_stands_in_it_the_check_ends_in_words(tmp_path_factory: pytest.TempPathFactory, wrong: Node) -> None:
+def test_the_check_of_any_file_ends_with_one_line_for_each_problem(
+    tmp_path_factory: pytest.TempPathFactory, wrong: Node
+) -> None:
     path = tmp_path_factory.getbasetemp() / "wrong.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(FILE.read_text()), **wrong}))
     try:
@@ -127,3 +144,25 @@ def test_whatever_stands_in_it_the_check_ends_in_words(tmp_path_factory: pytest.
     except InputError as error:
         problems = (str(error),)
     assert all(problem and "\n" not in problem for problem in problems)
+
+
+def kind(name: str, most: int, cpus: float | None, gpus: float | None = 0.0) -> NodeType:
+    return NodeType(name, name == "head", False, 0, most, cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("types", "max_workers", "resources", "workers"),
+    [
+        ([kind("head", 0, 4)], 0, {}, 4),
+        ([kind("head", 0, 4)], 0, {"threads": 3}, 1),
+        ([kind("head", 0, 2), kind("small", 9, 2), kind("large", 2, 8)], 3, {}, 2 * 8 + 2 * 2),
+        ([kind("head", 0, 2), kind("gpu", 5, 8, 2)], 3, {"device": "cuda"}, 3 * 2),
+        ([kind("head", 0, 2), kind("gpu", 5, 8, None)], 3, {"device": "cuda"}, None),
+        ([kind("head", 0, None)], 0, {}, None),
+    ],
+)
+def test_the_cluster_holds_as_many_workers_as_its_largest_nodes_together(
+    types: list[NodeType], max_workers: int, resources: dict[str, Any], workers: int | None
+) -> None:
+    found = ClusterFile(FILE, tuple(types), max_workers, ())
+    assert found.num_workers(Resources(**resources)) == workers

@@ -1,0 +1,224 @@
+"""Sweeps as Ray jobs, with a job server in this process."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.plain_values import Node
+from orchestrator.cluster import ray_jobs
+from supsup_core.errors import InputError
+
+ADDRESS = "http://127.0.0.1:8265"
+
+
+class Status(Enum):
+    """States of a job, as Ray names them."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+
+@dataclass
+class Job:
+    """A job as the server knows it."""
+
+    submission_id: str
+    entrypoint: str
+    start_time: int
+    runtime_env: Node = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    status: Status = Status.RUNNING
+    message: str = ""
+
+
+class Server:
+    """The job server of a head, and its client: what ray_jobs calls of a JobSubmissionClient."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+
+    def submit_job(
+        self, *, entrypoint: str, submission_id: str = "", runtime_env: Node | None = None, metadata: dict[str, str]
+    ) -> str:
+        name = submission_id or f"raysubmit_{len(self.jobs)}"
+        assert name not in self.jobs
+        self.jobs[name] = Job(name, entrypoint, len(self.jobs), runtime_env or {}, metadata)
+        return name
+
+    def list_jobs(self) -> list[Job]:
+        return sorted(self.jobs.values(), key=lambda job: -job.start_time)
+
+    def get_job_info(self, name: str) -> Job:
+        return self.jobs[name]
+
+    def get_job_status(self, name: str) -> Status:
+        return self.jobs[name].status
+
+    def stop_job(self, name: str) -> None:
+        self.jobs[name].status = Status.STOPPED
+
+    async def tail_job_logs(self, name: str) -> AsyncIterator[str]:
+        yield f"the log of {name}\n"
+        if self.jobs[name].status is Status.RUNNING:
+            self.jobs[name].status = Status.SUCCEEDED
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    """An empty job server. The working tree is tmp_path."""
+    made = Server()
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: made)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def submit(file: Path, *overrides: str) -> None:
+    words = [f"output={file.parent / 'kept'}", *overrides]
+    assert ray_jobs.submit(file, words, ADDRESS, "/opt/python", None, detach=True) == 0
+
+
+def test_a_job_runs_the_sweep_on_the_head_with_the_working_tree(
+    server: Server, sweep_file: Callable[..., Path]
+) -> None:
+    file = sweep_file()
+    assert ray_jobs.submit(file, [f"output={file.parent / 'kept'}"], ADDRESS, "/opt/python", 3, detach=True) == 0
+    (job,) = server.jobs.values()
+    assert job.submission_id.startswith("small-")
+    assert shlex.split(job.entrypoint) == [
+        "/opt/python", "-m", "orchestrator.cli", "sweep", "small.yaml", f"output={file.parent / 'kept'}",
+        "--address", "auto", "--workers", "3",
+    ]  # fmt: skip
+    assert job.runtime_env["working_dir"] == str(file.parent)
+    assert {"kept", ".git"} <= set(job.runtime_env["excludes"])
+    assert job.metadata["output"] == str(file.parent / "kept")
+
+
+def test_the_same_sweep_and_tree_are_one_job(
+    server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file()
+    (file.parent / ".gitignore").write_text("*.log\n")
+    submit(file)
+    (file.parent / "ignored.log").write_text("not sent")
+    (file.parent / "kept").mkdir()
+    (file.parent / "kept" / "ledger").write_text("not sent either")
+    submit(file)
+    assert len(server.jobs) == 1
+    assert "is there already (RUNNING)" in capsys.readouterr().out
+    submit(file, "training.num_batches=31")
+    assert len(server.jobs) == 2
+    (file.parent / "my_net.py").write_text("another tree")
+    submit(file)
+    assert len(server.jobs) == 3
+
+
+def test_a_job_that_failed_or_was_stopped_is_submitted_again(
+    server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file()
+    submit(file)
+    (first,) = server.jobs
+    for number, status in ((2, Status.FAILED), (3, Status.STOPPED)):
+        list(server.jobs.values())[-1].status = status
+        submit(file)
+        assert list(server.jobs)[-1] == f"{first}-{number}"
+    list(server.jobs.values())[-1].status = Status.SUCCEEDED
+    submit(file)
+    assert len(server.jobs) == 3
+    assert f"{first}-3: is there already (SUCCEEDED)" in capsys.readouterr().out
+
+
+def test_a_file_outside_the_tree_is_refused(
+    server: Server, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    monkeypatch.chdir(tmp_path / "tree")
+    with pytest.raises(InputError, match=r"small\.yaml: is not below .*tree, the folder that is sent to the cluster"):
+        submit(sweep_file())
+
+
+def test_an_output_in_the_folder_of_the_job_is_refused(server: Server, sweep_file: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"output: 'runs' would be a folder of the job's.*set output=/PATH"):
+        ray_jobs.submit(sweep_file(), [], ADDRESS, "python", None, detach=True)
+
+
+def test_data_may_be_on_the_cluster_only(
+    server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {"name": "image_folder", "folder": "beasts", "num_classes": 2, "side": 8}
+    submit(sweep_file(scenario="GG", benchmark={"name": "split", "base": base, "num_tasks": 1}))
+    assert "not checked as a whole, because that needs the data" in capsys.readouterr().err
+    assert len(server.jobs) == 1
+
+
+def test_a_sweep_that_cannot_be_planned_is_not_submitted(server: Server, sweep_file: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="did you mean 'supsup'"):
+        submit(sweep_file(method={"name": "supsub"}))
+    with pytest.raises(InputError, match="did you mean 'mnist'"):
+        submit(sweep_file(benchmark={"name": "permuted", "base": "mnst"}))
+    assert not server.jobs
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(Status.SUCCEEDED, 0), (Status.FAILED, 1), (Status.STOPPED, 130), (Status.RUNNING, 0)]
+)
+def test_a_log_is_followed_to_the_end_of_the_job(
+    server: Server, capsys: pytest.CaptureFixture[str], status: Status, code: int
+) -> None:
+    server.jobs["small-1"] = Job("small-1", "python", 0, status=status, message="why it ended\nand more")
+    assert ray_jobs.logs("small", ADDRESS) == code
+    found = capsys.readouterr()
+    assert "the log of small-1" in found.out
+    assert found.err == (f"small-1: {status.value}: why it ended\n" if code else "")
+
+
+def test_the_newest_job_of_a_name_is_meant(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("small-b", "small-a", "other")):
+        server.jobs[name] = Job(name, "python", number)
+    assert ray_jobs.logs("small", ADDRESS) == 0
+    assert "small-a" in capsys.readouterr().out
+    with pytest.raises(InputError, match="large: no such job on the cluster; there are: small-b, small-a, other"):
+        ray_jobs.logs("large", ADDRESS)
+
+
+def test_stop_waits_for_the_end_of_the_job(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.jobs["small-1"] = Job("small-1", "python", 0)
+    assert ray_jobs.stop("small-1", ADDRESS) == 0
+    assert capsys.readouterr().out == "small-1: STOPPED; the same `supsup submit` continues it\n"
+
+
+def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callable[..., Path]) -> None:
+    submit(sweep_file())
+    (name,) = server.jobs
+    assert ray_jobs.drain(name, ADDRESS) == 0
+    job = list(server.jobs.values())[-1]
+    output = server.jobs[name].metadata["output"]
+    sweep_id = name.rpartition("-")[0]
+    assert shlex.split(job.entrypoint) == [
+        "/opt/python", "-m", "orchestrator.cli", "drain", sweep_id, f"output={output}"
+    ]  # fmt: skip
+    server.jobs[name].status = Status.SUCCEEDED
+    with pytest.raises(InputError, match=r"has ended \(SUCCEEDED\)"):
+        ray_jobs.drain(name, ADDRESS)
+    server.jobs["mine"] = Job("mine", "python", 9)
+    with pytest.raises(InputError, match="was not submitted by supsup; stop it with `ray job stop mine`"):
+        ray_jobs.drain("mine", ADDRESS)
+
+
+def test_a_head_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: str) -> Server:
+        raise ConnectionError(f"cannot reach {address}\nat all")
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", refuse)
+    with pytest.raises(
+        InputError, match=r"no access to the jobs of http://127\.0\.0\.1:8265 \(cannot reach \S+\); give"
+    ):
+        ray_jobs.logs("small", ADDRESS)
