@@ -96,7 +96,7 @@ class WordsArgument(click.Argument):
         self.noun = noun
         self.least = least
         self.has_overrides = has_overrides
-        self._most = most
+        self.most = most
 
     def _parse(self, ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Words:
         given: dict[str, str] = {}
@@ -122,9 +122,9 @@ class WordsArgument(click.Argument):
             kind = "its name, or words of it" if self.noun == "run" else "its name, or the beginning of it"
             needed = "is missing: give" if self.least == 1 else f"is needed {self.least} times: give for each"
             raise click.UsageError(f"{self.noun.upper()} {needed} {kind}")
-        if self._most is None or len(names) <= self._most:
+        if self.most is None or len(names) <= self.most:
             return
-        if not self._most:
+        if not self.most:
             raise click.UsageError(f"{names[0]!r} is not an option; there are: {self._known()}")
         quoted = f"; quote the words of its name: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
         raise click.UsageError(f"one {self.noun} at a time, not {len(names)}: {', '.join(names)}{quoted}")

@@ -35,6 +35,12 @@ def verbs_of_existing_sweeps() -> list[str]:
     return [verb for verb, words in found if words is not None and words.most != 0 and "storage" not in _needed(words)]
 
 
+def verbs_with_few_names() -> list[str]:
+    """The verbs that take at most one name."""
+    found = [(verb, words_of(verb)) for verb in verbs_of_an_output()]
+    return [verb for verb, words in found if words is not None and words.most is not None]
+
+
 def _needed(words: WordsArgument) -> list[str]:
     """The options without which a verb cannot do anything: those that its help shows without brackets."""
     return [option for option in words.options if f" {option}=" in f" {words.metavar}"]

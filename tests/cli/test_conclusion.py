@@ -40,7 +40,7 @@ def test_full_disk_costs_the_report_and_nothing_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.results.report.write_atomically", full)
+        patched.setattr("orchestrator.results.report.files.write_atomically", full)
         found = supsup("sweep", sweep_file(), "--local")
         again = supsup("report")
     assert found.code == 1

@@ -19,7 +19,7 @@ from orchestrator.sweeps.sweep_record import SweepRecord, all_records, find_reco
 
 
 @click.command(epilog="Example: supsup status quickstart --json")
-@words("[SWEEP] [output=DIR | storage=URL]", "output", "storage")
+@words("[SWEEP] [output=DIR] [storage=URL]", "output", "storage")
 @JSON
 def status(words: Words, as_json: bool) -> int:
     """Show what is done, running and failed, and the time left.
