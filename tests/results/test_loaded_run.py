@@ -1,4 +1,4 @@
-"""Runs loaded back from their output answer as they did when they were tested."""
+"""Runs loaded from their output answer as they did when they were evaluated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import CorruptArtifactError
-from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.loaded_run import LoadedRun, load_run
-from orchestrator.sweeps.sweep import find_sweep
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.lookup import read_state
+from orchestrator.sweeps.sweep import Sweep, find_sweep
 from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError
+from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.evaluation.protocol import evaluate
 from tests.nns.test_fork import NNS
 
@@ -24,12 +24,12 @@ Command = Callable[..., Any]
 
 
 def the_sweep(output: Path) -> tuple[Sweep, Group]:
-    sweep = find_sweep(output, None)
+    sweep = find_sweep(OutputFolder(output), None)
     (group,) = sweep.plan()
     return sweep, group
 
 
-def answers_again(loaded: LoadedRun) -> list[dict[str, object]]:
+def answers_again(loaded: LoadedRun) -> list[ProtocolCounts]:
     """The counts of every task met, from the loaded learner."""
     experiment = loaded.experiment
     found = []
@@ -38,7 +38,7 @@ def answers_again(loaded: LoadedRun) -> list[dict[str, object]]:
         decisions = evaluate(
             loaded.learner, task, number, experiment.scenario, experiment.inference, experiment.seed
         )  # fmt: skip
-        found.append(decisions["paper"].summary(masks))
+        found.append(decisions["paper"].counts(masks))
     return found
 
 
@@ -64,10 +64,9 @@ def test_a_loaded_run_answers_as_it_was_tested(
     sweep, group = the_sweep(tmp_path / "runs")
     torch.set_num_threads(1)
     loaded = load_run(sweep, group, group.runs[0])
-    with LedgerReader(sweep.ledger_path(group.group_id)) as reader:
-        state = GroupState().apply(reader.rows())
-    rows = sorted((row.payload["facts"] for row in state.evaluated.values()), key=lambda facts: facts["task"])
-    assert answers_again(loaded) == [facts["results"]["paper"] for facts in rows]
+    state = read_state(sweep.folder.group(group.group_id))
+    rows = sorted((row.event.facts for row in state.evaluated.values()), key=lambda facts: facts.task)
+    assert answers_again(loaded) == [facts.results["paper"] for facts in rows]
 
 
 def test_a_run_that_is_not_there_yet_or_damaged_is_refused(
@@ -82,6 +81,6 @@ def test_a_run_that_is_not_there_yet_or_damaged_is_refused(
         artifact.write_bytes(blob)
     with pytest.raises(CorruptArtifactError):
         load_run(sweep, group, group.runs[0])
-    sweep.ledger_path(group.group_id).unlink()
+    sweep.folder.group(group.group_id).ledger.unlink()
     with pytest.raises(InputError, match="has not begun; run `supsup resume"):
         load_run(sweep, group, group.runs[0])

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: which are told, and what is said of them."""
+"""Published accuracies beside ours: which are shown, and the verdict on each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.results.report.cells import published_cells
+from orchestrator.results.report.markdown import to_markdown
 from orchestrator.results.report.published import curves, published_table, verdict
-from orchestrator.results.report.tables import published_cells, to_markdown
+from orchestrator.results.text_table import TextTable
 from orchestrator.sweeps.sweep import open_sweep
 
 H = "SupSup, H GNu one_shot entropy"
-SWEEPS = Path(__file__).parents[2] / "sweeps"
+SWEEPS = Path(__file__).parents[3] / "sweeps"
 
 
 def summary(*rows: tuple[str, int, float, float, float]) -> pd.DataFrame:
@@ -47,13 +49,7 @@ def test_a_figures_curves_stand_beside_its_runs() -> None:
         ["PSP GG", 10, 94.8, 97.0, 2.2, "better"],
     ]
     assert found["low"].tolist() == pytest.approx([-0.07, -9.33, 1.2])
-    text = to_markdown(
-        open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []),
-        pd.DataFrame({"run": []}),
-        {"Beside": published_cells(found)},
-        0,
-        [],
-    )
+    text = to_markdown("fig07", TextTable(["run"], []), {"Beside": published_cells(found)}, 0, [])
     assert "| PSP GG | 10 | 3 | 94.80 | 97.00 | +2.20 (+1.20 to +3.20) | ±0.8 | better | figure 7, left |" in text
 
 
