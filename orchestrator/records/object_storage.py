@@ -29,8 +29,8 @@ PATIENCE_SECONDS = 600.0
 ASKING_SECONDS = 30.0
 """How long one may be when a person waits for the answer."""
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
-"""Seconds before it is asked again: twice as many each time."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
+"""How long to wait before the first retry, and at most: the wait doubles with each retry."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 10, "read_timeout": 60}},
@@ -177,7 +177,7 @@ class Storage:
     def _patiently(self, doing: str, call: Callable[[], T]) -> T:
         """`call()`, again and again while the store is away."""
         deadline = time.monotonic() + self._patience
-        told, wait = False, _FIRST_WAIT
+        told, wait = False, FIRST_WAIT_SECONDS
         while True:
             try:
                 found = call()
@@ -198,7 +198,7 @@ class Storage:
                     log.warning("storage: %s does not answer; asking again: %s (%s)", self.url, doing, why)
                 told = True
                 time.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(2 * wait, _LONGEST_WAIT)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             else:
                 if told:
                     log.warning("storage: %s answers again", self.url)

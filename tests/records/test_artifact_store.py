@@ -1,29 +1,42 @@
-"""Artifacts: whole or absent, verified to the byte, claimed by one."""
+"""Artifacts in a folder: whole or absent, verified to the byte, made by one process at a time; with and without a
+storage."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
+from orchestrator.base.failpoints import set_failpoint
+from orchestrator.base.output_folder import ArtifactFolder
+from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.object_storage import Storage
 from supsup_core.errors import CorruptError
+from tests.records.samples import TRAINED
 
-KEY = "ab12" * 10
+KEY, OTHER = "ab12" * 8, "cd34" * 8
 TENSORS = {"state.mask": torch.arange(20, dtype=torch.uint8), "other": torch.ones(3)}
-FACTS = {"task": 3, "accuracy": 0.5, "text": 'a "sha256":" trap'}
+WEIGHTS = {"weight": torch.full((50,), 1.0)}
+FACTS = replace(TRAINED, device='a "sha256":" trap')
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "store")
+    """An empty store without a storage."""
+    return ArtifactStore(ArtifactFolder(tmp_path / "store"))
 
 
-def test_what_is_put_is_got(store: ArtifactStore) -> None:
+def opened(path: Path, storage: Storage | None = None, limit: int | None = None) -> ArtifactStore:
+    return ArtifactStore(ArtifactFolder(path), storage, limit)
+
+
+def test_an_artifact_that_was_put_is_read_back(store: ArtifactStore) -> None:
     assert not store.has(KEY)
     written = store.put(KEY, TENSORS, FACTS)
     found = store.get(KEY)
@@ -34,21 +47,7 @@ def test_what_is_put_is_got(store: ArtifactStore) -> None:
     assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
 
 
-def test_a_plain_safetensors_reader_can_open_it(store: ArtifactStore) -> None:
-    store.put(KEY, TENSORS, FACTS)
-    assert torch.equal(safetensors.torch.load_file(store.path(KEY))["other"], torch.ones(3))
-
-
-def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
-    blobs = set()
-    for number in range(5):
-        store = ArtifactStore(tmp_path / str(number))
-        store.put(KEY, dict(reversed(TENSORS.items())) if number % 2 else TENSORS, FACTS)
-        blobs.add(store.path(KEY).read_bytes())
-    assert len(blobs) == 1
-
-
-def test_every_flipped_byte_is_found_and_named(store: ArtifactStore) -> None:
+def test_every_flipped_byte_is_detected_and_its_file_named(store: ArtifactStore) -> None:
     store.put(KEY, TENSORS, FACTS)
     good = store.path(KEY).read_bytes()
     for at in range(len(good)):
@@ -60,47 +59,166 @@ def test_every_flipped_byte_is_found_and_named(store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 7, 50, -1])
-def test_a_truncated_artifact_is_found(store: ArtifactStore, length: int) -> None:
+def test_a_truncated_artifact_is_detected(store: ArtifactStore, length: int) -> None:
     store.put(KEY, TENSORS, FACTS)
     store.path(KEY).write_bytes(store.path(KEY).read_bytes()[:length])
     with pytest.raises(CorruptError, match=KEY):
         store.get(KEY)
 
 
-def test_an_artifact_under_the_wrong_key_is_found(store: ArtifactStore) -> None:
+def test_an_artifact_in_the_file_of_another_key_is_detected(store: ArtifactStore) -> None:
     store.put(KEY, TENSORS, FACTS)
-    other = "cd34" * 10
-    store.path(other).parent.mkdir()
-    store.path(KEY).rename(store.path(other))
+    store.path(OTHER).parent.mkdir()
+    store.path(KEY).rename(store.path(OTHER))
     with pytest.raises(CorruptError, match="another key"):
-        store.get(other)
+        store.get(OTHER)
 
 
-def test_quarantine_keeps_every_bad_file(store: ArtifactStore) -> None:
+@pytest.mark.parametrize("key", ["", "../../etc/passwd", "ab/cd", "AB" * 8, "ab12-1", "zz" * 8])
+def test_a_text_that_is_no_key_is_refused(store: ArtifactStore, key: str) -> None:
+    with pytest.raises(CorruptError, match="is not the key of an artifact"):
+        store.path(key)
+
+
+def test_an_artifact_that_is_needed_and_cannot_be_read_is_named_by_its_key(store: ArtifactStore) -> None:
+    with pytest.raises(CorruptArtifactError, match="missing") as missing:
+        store.require(KEY)
+    store.put(KEY, TENSORS, FACTS)
+    store.path(KEY).write_bytes(b"no artifact")
+    with pytest.raises(CorruptArtifactError, match="not a readable artifact") as corrupt:
+        store.require(KEY)
+    assert missing.value.key == corrupt.value.key == KEY
+
+
+def test_an_interrupted_write_leaves_no_artifact(store: ArtifactStore) -> None:
+    def full_disk(key: object) -> None:
+        assert key == KEY
+        raise OSError("No space left on device")
+
+    set_failpoint("writing_artifact", full_disk)
+    try:
+        with pytest.raises(OSError, match="No space"):
+            store.put(KEY, TENSORS, FACTS)
+    finally:
+        set_failpoint("writing_artifact", None)
+    assert not store.has(KEY)
+    assert list(store) == []
+    store.put(KEY, TENSORS, FACTS)
+    assert list(store) == [KEY]
+
+
+def test_quarantine_keeps_every_corrupt_file(store: ArtifactStore) -> None:
     for content in (b"one", b"two"):
         store.path(KEY).parent.mkdir(parents=True, exist_ok=True)
         store.path(KEY).write_bytes(content)
         assert store.quarantine(KEY).read_bytes() == content
     assert not store.has(KEY)
-    assert len(list((store.root / "corrupt").iterdir())) == 2
+    assert len(list(store.folder.corrupt_files())) == 2
 
 
-def test_a_claim_is_exclusive_between_processes_and_ends_with_its_holder(store: ArtifactStore) -> None:
+def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: ArtifactStore) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from orchestrator.records.artifact_store import ArtifactStore\n"
-        "with ArtifactStore(Path(sys.argv[1])).claim(sys.argv[2]) as mine:\n"
+        "import sys, time; from pathlib import Path; from orchestrator.base.output_folder import ArtifactFolder\n"
+        "from orchestrator.records.artifact_store import ArtifactStore\n"
+        "with ArtifactStore(ArtifactFolder(Path(sys.argv[1]))).claim(sys.argv[2]) as mine:\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(store.root), KEY], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(store.folder.path), KEY], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
         with store.claim(KEY) as mine:
             assert not mine
-        with store.claim("cd34" * 10) as other:
+        with store.claim(OTHER) as other:
             assert other
         holder.kill()
         holder.wait()
         with store.claim(KEY) as mine:
             assert mine
+
+
+def test_every_machine_reads_the_artifacts_of_a_storage(stores: tuple[ArtifactStore, ArtifactStore]) -> None:
+    one, other = stores
+    made = one.put(KEY, WEIGHTS, FACTS)
+    assert other.has(KEY)
+    assert set(other) == {KEY}
+    assert not other.path(KEY).exists()
+    found = other.get(KEY)
+    assert torch.equal(found.tensors["weight"], made.tensors["weight"])
+    assert found.sha256 == made.sha256
+    assert other.path(KEY).read_bytes() == one.path(KEY).read_bytes()
+    other.path(KEY).unlink()
+    assert torch.equal(other.tensor(KEY, "weight"), made.tensors["weight"])
+    other.delete(KEY)
+    assert not one.unfinished.has(KEY)
+    assert one.path(KEY).exists()  # a cache: what it holds is what was written
+    assert not other.has(KEY)
+
+
+def test_a_corrupt_copy_is_replaced_and_a_corrupt_original_is_reported(
+    stores: tuple[ArtifactStore, ArtifactStore], folder: Storage
+) -> None:
+    one, other = stores
+    one.put(KEY, WEIGHTS, FACTS)
+    sound = one.path(KEY).read_bytes()
+    one.path(KEY).write_bytes(sound[:-1] + b"!")
+    one.get(KEY)
+    assert one.path(KEY).read_bytes() == sound
+    name = f"store/{KEY[:2]}/{KEY}.safetensors"
+    folder.write(name, sound[:-1] + b"!")
+    one.get(KEY)
+    with pytest.raises(CorruptError, match=r"its bytes do not match.*SHA-256"):
+        one.verify(KEY)
+    with pytest.raises(CorruptError, match="its bytes do not match"):
+        other.get(KEY)
+    aside = other.quarantine(KEY)
+    assert aside.read_bytes() == sound[:-1] + b"!"
+    assert not other.has(KEY)
+    other.put(KEY, WEIGHTS, FACTS)
+    assert folder.read(name) == sound
+
+
+def test_a_cache_stays_within_its_limit_and_loses_nothing(folder: Storage, tmp_path: Path) -> None:
+    keys = [f"{number:032x}" for number in range(12)]
+    size = opened(tmp_path / "measured").put(keys[0], WEIGHTS, FACTS).num_bytes
+    cache = opened(tmp_path / "cache", folder, limit=4 * size)
+    for key in keys:
+        cache.put(key, WEIGHTS, FACTS)
+        time.sleep(0.01)
+        cache.get(keys[0])  # the one that is used most stays
+    kept = [path.stem for path in cache.folder.files()]
+    assert len(kept) <= 4
+    assert keys[0] in kept
+    assert set(cache) == set(keys)
+    for key in keys:
+        assert torch.equal(cache.get(key).tensors["weight"], WEIGHTS["weight"])
+
+
+def test_a_cache_keeps_artifacts_that_are_nowhere_else(folder: Storage, tmp_path: Path) -> None:
+    keys = [f"{number:032x}" for number in range(6)]
+    for key in keys[:3]:
+        opened(tmp_path / "cache").put(key, WEIGHTS, FACTS)
+    cache = opened(tmp_path / "cache", folder, limit=1)
+    for key in keys[3:]:
+        cache.put(key, WEIGHTS, FACTS)
+    assert {path.stem for path in cache.folder.files()} == set(keys[:3])
+    cache.put(keys[0], WEIGHTS, FACTS)  # it is here, and so was not trained again; now it is stored as well
+    assert folder.has(f"{keys[0][:2]}/{keys[0]}.safetensors")
+
+
+def test_upload_stores_artifacts_that_were_made_without_a_storage(folder: Storage, tmp_path: Path) -> None:
+    opened(tmp_path / "here").put(KEY, WEIGHTS, FACTS)
+    here = opened(tmp_path / "here", folder)
+    here.put(OTHER, WEIGHTS, FACTS)
+    assert here.upload() == 1
+    assert here.upload() == 0
+    assert set(opened(tmp_path / "there", folder)) == {KEY, OTHER}
+
+
+def test_checkpoints_are_found_by_the_key_of_their_task(stores: tuple[ArtifactStore, ArtifactStore]) -> None:
+    one, other = stores
+    for number in (5, 40):
+        one.put(f"{KEY}-{number:012}", WEIGHTS, FACTS)
+    one.put(OTHER, WEIGHTS, FACTS)
+    assert sorted(other.numbered(KEY)) == [f"{KEY}-{number:012}" for number in (5, 40)]

@@ -1,0 +1,145 @@
+"""The state of a group is the replay of its ledger's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.rows import (
+    AnyRow,
+    ArtifactLost,
+    Event,
+    GroupPlanned,
+    GroupStopped,
+    JobFailed,
+    JobRetried,
+    JobSplit,
+    JobStalled,
+    LaunchEnded,
+    PointCompleted,
+    RetryRequested,
+    RoundsCommitted,
+    Row,
+    ShardTrained,
+    TaskCancelled,
+    TaskEvaluated,
+)
+from supsup_core.errors import CorruptError
+from tests.records.samples import DECIDED, ENVIRONMENT, EVALUATED, EVENTS, GROUP, NNS_GROUP, TRAINED
+
+PLANNED = GroupPlanned(GROUP, ENVIRONMENT)
+KEYS = st.sampled_from("abcd")
+SOME_EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(lambda key, task: ShardTrained(key, replace(TRAINED, task=task), "0"), KEYS, st.integers(0, 9)),
+    st.builds(lambda key: TaskEvaluated(key, EVALUATED, "0", worker=0, seconds=1.0), KEYS),
+    st.builds(lambda key: ArtifactLost(key, "f", "r"), KEYS),
+    st.builds(lambda key, free: JobRetried(key, "r", free), KEYS, st.booleans()),
+    st.builds(lambda key: JobFailed(key, "what", "error", ""), KEYS),
+    st.builds(lambda key: JobStalled(key, "what", 0, 100.0, None), KEYS),
+    st.builds(lambda key: TaskCancelled(key, 0), KEYS),
+    st.builds(lambda n: PointCompleted("r", n, {}, ()), st.integers(1, 3)),
+    st.sampled_from([*EVENTS, PLANNED, LaunchEnded("done"), LaunchEnded("failed"), GroupStopped(1), RetryRequested()]),
+)
+
+
+def rows_of(events: Sequence[Event], first: int = 1) -> list[AnyRow]:
+    return [Row(number, number, event) for number, event in enumerate(events, start=first)]
+
+
+def replayed(*events: Event) -> GroupState:
+    return GroupState().apply(rows_of(events))
+
+
+@given(st.lists(SOME_EVENTS, max_size=30), st.data())
+def test_a_replay_in_pieces_gives_the_same_state(events: list[Event], data: st.DataObject) -> None:
+    rows = rows_of(events)
+    cut = data.draw(st.integers(0, len(rows)))
+    assert GroupState().apply(rows[:cut]).apply(rows[cut:]) == GroupState().apply(rows)
+
+
+def test_the_first_result_of_a_key_counts_until_it_is_lost() -> None:
+    state = replayed(ShardTrained("a", TRAINED, "1"), ShardTrained("a", TRAINED, "2"))
+    assert state.trained["a"].event.sha256 == "1"
+    state.apply(rows_of([ArtifactLost("a", "", ""), ShardTrained("a", TRAINED, "4")], first=3))
+    assert state.trained["a"].event.sha256 == "4"
+    assert [row.event.key for row in state.lost] == ["a"]
+
+
+def test_worker_deaths_count_unless_the_whole_node_died() -> None:
+    state = replayed(JobRetried("a", ""), JobRetried("a", "", free=True), JobRetried("b", "", free=True))
+    assert state.retried == {"a": 1, "b": 0}
+
+
+def test_a_new_launch_forgets_failures_and_keeps_results() -> None:
+    failed = JobFailed("b", "task 1", "error", "")
+    state = replayed(PLANNED, ShardTrained("aa", TRAINED, "1"), failed, LaunchEnded("failed"))
+    assert state.status == state.ended == "failed"
+    assert state.hopeless
+    state.apply(rows_of([PLANNED], first=5))
+    assert (state.status, state.failed, list(state.trained)) == ("planned", {}, ["aa"])
+    assert state.ended == "interrupted"
+    assert not state.hopeless
+
+
+def test_a_job_that_was_split_stays_split_in_the_next_launch() -> None:
+    assert replayed(PLANNED, JobSplit("a", "out of memory"), PLANNED).split == {"a"}
+
+
+def test_a_stalled_job_is_forgotten_once_its_worker_has_done_something() -> None:
+    stalled = JobStalled("a", "task 0", worker=1, seconds=100.0, usual_seconds=None)
+    state = replayed(stalled, ShardTrained("b", TRAINED, "0", worker=0, seconds=1.0))
+    assert list(state.stalled) == ["a"]
+    state.apply(rows_of([ShardTrained("c", TRAINED, "0", worker=1, seconds=1.0)], first=3))
+    assert not state.stalled
+
+
+def test_a_retry_takes_up_the_tasks_it_names_or_all() -> None:
+    cancelled = [TaskCancelled("a", 0), TaskCancelled("b", 1), GroupStopped(1)]
+    some = replayed(*cancelled, RetryRequested((1,)))
+    assert list(some.cancelled) == ["a"]
+    assert not some.given_up
+    assert not replayed(*cancelled, RetryRequested()).cancelled
+
+
+def test_a_trial_that_diverged_is_hopeless_and_one_that_was_stopped_is_not() -> None:
+    assert replayed(PLANNED, GroupStopped(1, diverged="DivergedError")).hopeless
+    stopped = replayed(PLANNED, GroupStopped(1))
+    assert stopped.given_up
+    assert not stopped.hopeless
+
+
+def test_progress_counts_what_the_plan_asks_for() -> None:
+    state = replayed(PLANNED, ShardTrained("aa", TRAINED, "1"), ShardTrained("other", TRAINED, "1"))
+    assert (state.done_shards(), state.done_evaluations()) == (1, 0)
+    assert state.num_masks() is None
+    assert GroupState().done_shards() == GroupState().done_evaluations() == 0
+
+
+def test_progress_of_nns_counts_whole_tasks_and_masks_in_use() -> None:
+    second = replace(DECIDED, ordinal=1, outcome="train")
+    third = replace(DECIDED, ordinal=2, outcome="reclaim", mask=1, freed=0)
+    skipped = replace(DECIDED, ordinal=3, outcome="skip", mask=None)
+    state = replayed(GroupPlanned(NNS_GROUP, ENVIRONMENT), DECIDED, second, third)
+    assert (state.done_shards(), state.num_masks()) == (1, 1)
+    state.apply(rows_of([skipped], first=5))
+    assert (state.done_shards(), state.segments_not_trained()) == (2, 1)
+
+
+def test_seconds_per_task_need_two_commits_of_this_launch() -> None:
+    commits = [RoundsCommitted(number, {}, 0, 0.0, 0.0) for number in (1, 2, 5)]
+    planned = GroupPlanned(NNS_GROUP, ENVIRONMENT)
+    state = GroupState().apply([Row(1, 0, planned), *(Row(2 + i, 1000 * i, event) for i, event in enumerate(commits))])
+    assert state.seconds_per_task() == pytest.approx(2 * 2 / 4)  # 2 s, 4 rounds, two segments a task, one stream
+    state.apply([Row(5, 9000, planned), Row(6, 10_000, commits[-1])])
+    assert state.seconds_per_task() is None
+
+
+def test_a_ledger_without_a_plan_has_no_group() -> None:
+    for name in ("group", "environment"):
+        with pytest.raises(CorruptError, match="without a plan"):
+            getattr(GroupState(), name)

@@ -1,0 +1,49 @@
+"""Copies of ledgers, and the epochs of their writers."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator.records.ledger import LedgerReader, LedgerWriter
+from orchestrator.records.ledger_file import extend_checksum, read_copy, read_epoch
+from orchestrator.records.rows import JobRetried
+from supsup_core.errors import CorruptError
+
+
+def test_an_epoch_is_above_all_that_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    assert read_epoch(path) == 0
+    LedgerWriter(path, above=7).close()
+    writer = LedgerWriter(path)
+    writer.append(JobRetried("a", ""))
+    assert writer.epoch == read_epoch(path) == 9
+    (tmp_path / "copy.sqlite").write_bytes(read_copy(path))
+    assert read_epoch(tmp_path / "copy.sqlite") == 9
+    with LedgerReader(tmp_path / "copy.sqlite") as reader:
+        assert reader.rows() == writer.rows()
+    writer.close()
+
+
+def test_a_damaged_ledger_is_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    writer.append(JobRetried("a", "a reason that is easy to find"))
+    writer.close()
+    path.write_bytes(path.read_bytes().replace(b"easy to find", b"easy to lose"))
+    with pytest.raises(CorruptError, match="damaged on disk"):
+        read_copy(path)
+
+
+def test_a_row_of_a_later_version_names_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    LedgerWriter(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        checksum = extend_checksum(0, 1, 5, b"later", b"{}")
+        db.execute("INSERT INTO rows VALUES (1, 5, 'later', '{}', ?)", (checksum,))
+        db.commit()
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match=r"ledger row 1: not a row 'later'"):
+        reader.rows()
