@@ -291,11 +291,11 @@ def _check_varied(sweep: SweepConfig) -> None:
             )
 
 
-def _check_experiment_key(key: object, where: str) -> None:
+def _check_experiment_key(key: str, where: str) -> None:
     """InputError when a key that a grid or a variant changes is not a key of the experiment."""
-    if str(key).split(".")[0] not in EXPERIMENT_KEYS:
+    if key.split(".")[0] not in EXPERIMENT_KEYS:
         raise InputError(
-            f"{where}: not a key of the experiment{nearest(str(key), list(EXPERIMENT_KEYS))}; "
+            f"{where}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
             f"keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
         )
 

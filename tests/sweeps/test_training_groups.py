@@ -116,75 +116,6 @@ def test_variants_are_run_by_name_with_every_combination(sweep_file: Callable[..
     assert {run.experiment.training.learning_rate for run in some} == {0.5}
 
 
-def test_an_override_reaches_into_what_variants_and_grid_vary(sweep_file: Callable[..., Path]) -> None:
-    variants = {
-        "iCaRL": {"method": {"name": "icarl", "num_exemplars": 90}},
-        "BatchE": {"method": {"name": "batch_e"}, "training.optimizer": "adam", "training": {"learning_rate": 0.1}},
-    }
-    file = sweep_file(scenario="GG", variants=variants)
-    (icarl,) = open_sweep(file, ["only=iCaRL", "method.num_exemplars=50"]).runs()
-    assert icarl.experiment.method.num_exemplars == 50  # type: ignore[attr-defined]
-    (batch_e,) = open_sweep(file, ["only=BatchE", "training.learning_rate=0.3"]).runs()
-    recipe = batch_e.experiment.training
-    assert (recipe.optimizer, recipe.learning_rate, recipe.num_batches) == ("adam", 0.3, 30)
-    (plain,) = open_sweep(file, ["only=BatchE", "method={name: upper_bound}"]).runs()
-    assert plain.experiment.node["method"] == {"name": "upper_bound"}
-    axes = sweep_file(scenario="GG", grid={"method": [{"name": "icarl"}, {"name": "icarl", "num_exemplars": 80}]})
-    both = open_sweep(axes, ["method.num_exemplars=50"]).runs()
-    assert {run.experiment.method.num_exemplars for run in both} == {50}  # type: ignore[attr-defined]
-
-
-SCALES = {"smoke": {"benchmark.num_tasks": 2, "seeds": [0], "net.num_outputs": 20}, "cpu": {"seeds": [0]}}
-
-
-def test_a_scale_makes_the_whole_smaller_and_the_command_line_has_the_last_word(
-    sweep_file: Callable[..., Path],
-) -> None:
-    file = sweep_file(scales=SCALES, seeds=[0, 1], grid={"net.num_outputs": [30, 40]})
-    assert len(open_sweep(file, []).runs()) == 4
-    assert len(open_sweep(file, ["scale=paper"]).runs()) == 4
-    assert len(open_sweep(file, ["scale=cpu"]).runs()) == 2
-    (smoke,) = open_sweep(file, ["scale=smoke"]).runs()
-    assert (smoke.experiment.num_tasks, smoke.experiment.net.num_outputs) == (2, 20)
-    (changed,) = open_sweep(file, ["scale=smoke", "benchmark.num_tasks=1"]).runs()
-    assert (changed.experiment.num_tasks, changed.experiment.net.num_outputs) == (1, 20)
-
-
-def test_a_file_may_name_its_own_scale_and_each_scale_is_a_sweep_of_its_own(sweep_file: Callable[..., Path]) -> None:
-    file = sweep_file(scales=SCALES, scale="smoke")
-    assert open_sweep(file, []).config.name == "small_smoke"
-    assert open_sweep(file, ["scale=paper"]).config.name == "small"
-    assert open_sweep(file, ["name=mine"]).config.name == "mine"
-
-
-def test_another_name_leaves_nothing_of_what_had_the_old_one(sweep_file: Callable[..., Path]) -> None:
-    node = {"name": "image_folder", "folder": "cats", "num_classes": 3}
-    file = sweep_file(
-        benchmark={"name": "split", "base": node, "num_tasks": 3},
-        scales={"smoke": {"benchmark": {"base": {"name": "digits", "enlarge": 2}, "num_tasks": 1}}},
-    )
-    (run,) = open_sweep(file, ["scale=smoke"]).runs()
-    assert run.experiment.node["benchmark"]["base"] == {"name": "digits", "enlarge": 2, "channels": 1}
-    assert run.experiment.num_tasks == 1
-
-
-def test_a_scale_reaches_into_variants(sweep_file: Callable[..., Path]) -> None:
-    variants = {"long": {"training.num_batches": 900}, "short": {"training.num_batches": 90}}
-    file = sweep_file(scales={"smoke": {"training.num_batches": 9}}, variants=variants)
-    found = open_sweep(file, ["scale=smoke"]).runs()
-    assert [run.experiment.training.num_batches for run in found] == [9, 9]
-
-
-def test_a_scale_given_as_a_mapping_leaves_the_keys_it_does_not_name_to_the_variants(
-    sweep_file: Callable[..., Path],
-) -> None:
-    variants = {"a": {"training.learning_rate": 0.5, "training.num_batches": 900}}
-    file = sweep_file(scales={"smoke": {"training": {"num_batches": 9, "batch_size": 32}}}, variants=variants)
-    (run,) = open_sweep(file, ["scale=smoke"]).runs()
-    training = run.experiment.training
-    assert (training.learning_rate, training.num_batches, training.batch_size) == (0.5, 9, 32)
-
-
 def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
     training = {"num_batches": 20, "warmup_batches": 5, "schedule": "cosine"}
     for method in ({"name": "supsup"}, {"name": "icarl", "num_exemplars": 15}):
@@ -225,12 +156,6 @@ def test_a_variant_that_only_changes_its_name_is_the_same_training(sweep_file: C
     assert [group.group_id for group in plain] == [group.group_id for group in named]
 
 
-def test_an_override_takes_the_place_of_a_grid_axis(sweep_file: Callable[..., Path]) -> None:
-    file = sweep_file(grid={"inference.objective": ["H", "G"]})
-    (group,) = open_sweep(file, ["inference.objective=energy"]).plan()
-    assert [run.experiment.inference.objective for run in group.runs] == ["energy"]
-
-
 def test_two_lengths_share_the_shorter_ones_tasks(sweep_file: Callable[..., Path]) -> None:
     (group,) = open_sweep(sweep_file(grid={"benchmark.num_tasks": [2, 3]}), []).plan()
     assert len(group.shards) == 3
@@ -255,51 +180,6 @@ def test_a_plan_is_the_same_in_another_process(sweep_file: Callable[..., Path]) 
     )
     found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == json.loads(json.dumps([g.to_node() for g in open_sweep(file, []).plan()]))
-
-
-@pytest.mark.parametrize(
-    ("at", "num_tasks", "points"),
-    [(None, 10, [1, 2, 5, 10]), (None, 7, [1, 2, 5, 7]), ([10, 50], 50, [10, 50]), ([10, 50], 30, [10, 30])],
-)
-def test_evaluation_points(at: list[int] | None, num_tasks: int, points: list[int]) -> None:
-    experiment = build_experiment(
-        {**NODE, "evaluation": {"at": at}, "benchmark": {**NODE["benchmark"], "num_tasks": num_tasks}}, 0
-    )
-    assert experiment.evaluation.points(num_tasks) == points
-
-
-TOY = """
-from dataclasses import dataclass
-from supsup_core.nets import NETS, Layer, Net
-from {helper} import WIDTH
-
-@NETS.register("{name}")
-@dataclass(frozen=True, kw_only=True)
-class Toy(Net):
-    def layers(self, input_shape):
-        return (Layer("only", (self.num_outputs, WIDTH), WIDTH),)
-
-    def forward(self, weights, x):
-        return x @ weights[0].t()
-"""
-
-
-def test_an_edit_to_a_constant_in_a_module_beside_a_users_own_is_noticed(
-    sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    """A constant has no __module__, so only the import statement tells where it comes from."""
-    (tmp_path / "user_net.py").write_text(TOY.format(name="user_net", helper="user_helper"))
-    file = sweep_file(net={"name": "user_net", "num_outputs": 10}, imports=["user_net.py"], scenario="GG")
-    code = (
-        "import sys; from pathlib import Path; from orchestrator.sweeps.lookup import open_sweep\n"
-        "print(open_sweep(Path(sys.argv[1]), []).plan()[0].shards[0].key)"
-    )
-    keys = []
-    for content in ("WIDTH = 64", "WIDTH = 32", "WIDTH = 64"):
-        (tmp_path / "user_helper.py").write_text(content)
-        found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
-        keys.append(found.stdout)
-    assert keys[0] == keys[2] != keys[1]
 
 
 def test_a_benchmark_whose_tasks_depend_on_their_number_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
