@@ -28,7 +28,7 @@ def to_markdown(
     """
     lines = [f"# {sweep_id}", ""]
     if num_incomplete:
-        lines += [f"**Unfinished:** {num_incomplete} runs lack evaluation points.", ""]
+        lines += [f"**Unfinished.** Runs that lack evaluation points: {num_incomplete}.", ""]
     lines += [*_table(final), "", *_EXPLANATION.splitlines(), ""]
     for title, table in sections.items():
         if table.rows:

@@ -1,0 +1,93 @@
+"""The trials of a search, and the best one as a sweep file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.rows import Event, GroupStopped, LaunchEnded, PointCompleted, Row
+from orchestrator.results.report.search import (
+    Trial,
+    best_of,
+    best_sweep,
+    search_cells,
+    search_table,
+    trials_of,
+)
+from orchestrator.sweeps.sweep import Sweep, open_sweep
+
+RATE = "training.learning_rate"
+
+
+@pytest.fixture
+def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
+    """A search of four learning rates over eight tasks."""
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(
+        benchmark={"name": "permuted", "base": "digits", "num_tasks": 8},
+        training={"num_batches": 5},
+        evaluation={"at": [8]},
+        search={"space": {RATE: [1e-4, 1e-3, 1e-2, 1e-1]}, "reduction": 2},
+    )
+    return open_sweep(file, [])
+
+
+def test_trials_are_told_as_their_ledgers_end_and_ranked_by_how_far_they_came(search: Sweep) -> None:
+    groups = search.plan()
+    ids = [(group.group_id, group.runs[0].run_id) for group in groups]
+
+    def state(number: int, accuracies: dict[int, float], *ends: Event) -> GroupState:
+        points = [PointCompleted(ids[number][1], n, {"accuracy": value}, ()) for n, value in accuracies.items()]
+        return GroupState().apply(Row(seq, 0, event) for seq, event in enumerate([*points, *ends], start=1))
+
+    states = {
+        ids[0][0]: state(0, {1: 0.9, 2: 0.8}, GroupStopped(2), LaunchEnded("stopped")),
+        ids[1][0]: state(1, {1: 0.1, 8: 0.2}, LaunchEnded("done")),
+        ids[2][0]: state(2, {1: 0.2, 8: 0.3}, LaunchEnded("done")),
+        ids[3][0]: state(3, {}, GroupStopped(0, diverged="DivergedError: the loss is nan"), LaunchEnded("stopped")),
+    }
+    found = trials_of(groups, states)
+    assert [(trial.values[RATE], trial.tasks, trial.accuracy, trial.ended) for trial in found] == [
+        (1e-2, 8, 0.3, "done"),
+        (1e-3, 8, 0.2, "done"),
+        (1e-4, 2, 0.8, "stopped"),
+        (1e-1, 0, None, "diverged"),
+    ]
+    assert best_of(found) is found[0]
+    assert search_table(found)["ended"].tolist() == ["done", "done", "stopped", "diverged"]
+    assert search_cells(found).rows[-1] == ["0.1", "0", "–", "diverged"]
+    del states[ids[3][0]]
+    assert best_of(trials_of(groups, states)) is None  # one has not ended
+
+
+def test_the_best_is_known_once_every_trial_is_over() -> None:
+    ranked = [Trial({}, 8, 0.5, "done"), Trial({}, 8, 0.4, "done"), Trial({}, 4, 0.9, "stopped")]
+    assert best_of(ranked) is ranked[0]
+    assert best_of([*ranked, Trial({}, 2, 0.9, "interrupted")]) is None
+    assert best_of(ranked[2:]) is None
+
+
+def test_the_best_is_a_sweep_file_of_settings_that_differ_from_the_defaults(search: Sweep, tmp_path: Path) -> None:
+    best = Trial({RATE: 3e-4, "net": {"name": "lenet_300_100", "num_outputs": 50}}, 8, 0.9, "done")
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "elsewhere" / "best.yaml"
+    file.write_text(best_sweep(search, best))
+    node = yaml.safe_load(file.read_text())
+    assert node["training"] == {"num_batches": 5, "learning_rate": 3e-4}
+    assert set(node) == {"name", "scenario", "benchmark", "net", "training", "inference", "evaluation", "output"}
+    (group,) = open_sweep(file, []).plan()
+    assert group.experiment.benchmark.base_name == "digits"  # the test images, not those held out
+    assert (group.experiment.training.learning_rate, group.experiment.net.num_outputs) == (3e-4, 50)
+
+
+def test_the_best_finds_the_modules_beside_the_search(search: Sweep) -> None:
+    search.file.with_name("my_nets.py").write_text("")
+    asked = replace(search, config=replace(search.config, imports=["my_nets", "math", "other.py"]))
+    best = yaml.safe_load(best_sweep(asked, Trial({}, 8, 0.9, "done")))
+    beside = search.file.parent
+    assert best["imports"] == [str(beside / "my_nets.py"), "math", str(beside / "other.py")]

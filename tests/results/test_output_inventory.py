@@ -1,0 +1,121 @@
+"""The files of an output that nothing references, and those that are damaged. tests/integration runs gc and fsck."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.results.output_inventory import Damage, damages, leftovers
+from orchestrator.sweeps.sweep import Sweep, open_sweep
+from supsup_core.errors import InputError
+from tests.local_runs import run_sweep
+
+
+@pytest.fixture
+def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
+    """A finished sweep of three tasks and four evaluations."""
+    monkeypatch.chdir(tmp_path)
+    found = open_sweep(sweep_file(), [])
+    run_sweep(found)
+    return found
+
+
+def reasons(output: OutputFolder) -> dict[str, list[str]]:
+    """The names of the files that nothing references, by the reason."""
+    found: dict[str, list[str]] = {}
+    for item in leftovers(output):
+        found.setdefault(item.why, []).append(Path(item.name).name)
+    return found
+
+
+def found_damages(output: OutputFolder) -> list[Damage]:
+    return damages(output, lambda done, of: None)
+
+
+def damage(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_everything_of_a_finished_sweep_is_referenced_and_sound(sweep: Sweep) -> None:
+    assert leftovers(sweep.output) == []
+    progress: list[tuple[int, int]] = []
+    assert damages(sweep.output, lambda done, of: progress.append((done, of))) == []
+    assert progress == [(number, 7) for number in range(1, 8)]
+
+
+def test_each_file_that_nothing_references_has_its_reason_and_can_be_removed(sweep: Sweep) -> None:
+    output = sweep.output
+    store = output.store
+    (group,) = sweep.plan()
+    old = open_sweep(sweep.file, ["name=old", "training.num_batches=31"])
+    run_sweep(old)
+    assert leftovers(output) == []
+    shutil.rmtree(old.folder.path)
+    corrupt = store.corrupt_file("0123456789abcdef")
+    claim = store.claim_file("0123456789abcdef")
+    checkpoint = store.unfinished.file(group.shards[0].key)
+    partial = output.path / "sweeps" / ".sweep.json.k3x_9a0b"
+    for path in (corrupt, claim, checkpoint, partial):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+    found = reasons(output)
+    assert {why: len(names) for why, names in found.items()} == {
+        "no sweep asks for it": 7,
+        "set aside as damaged": 1,
+        "a claim on a task": 1,
+        "its task has been trained": 1,
+        "a write that was interrupted": 1,
+    }
+    assert found["its task has been trained"] == [checkpoint.name]
+    for item in leftovers(output):
+        item.remove()
+    assert leftovers(output) == []
+    assert found_damages(output) == []
+
+
+def test_a_checkpoint_is_kept_until_its_task_is_trained(sweep: Sweep) -> None:
+    (group,) = sweep.plan()
+    output, key = sweep.output, group.shards[2].key
+    ArtifactStore(output.store).delete(key)
+    checkpoint = output.store.unfinished.file(key)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"x")
+    assert leftovers(output) == []
+    run_sweep(sweep)
+    assert reasons(output) == {"its task has been trained": [checkpoint.name]}
+
+
+def test_what_is_damaged_or_missing_names_the_sweeps_that_make_it_again(sweep: Sweep) -> None:
+    (group,) = sweep.plan()
+    store = sweep.output.store
+    first, second, _ = (store.file(shard.key) for shard in group.shards)
+    evaluation = store.file(group.evaluations[0].key)
+    damage(first)
+    second.unlink()
+    damage(evaluation)
+    ledger = sweep.folder.group(group.group_id).ledger
+    ledger.write_bytes(ledger.read_bytes()[:5000])
+    found = {damage.path: damage for damage in found_damages(sweep.output)}
+    assert set(found) == {first, second, evaluation, ledger}
+    assert found[second].reason == "missing"
+    assert "do not match" in found[first].reason
+    for path in (first, second, ledger):
+        assert [record.sweep_id for record in found[path].sweeps] == [sweep.sweep_id]
+    assert found[evaluation].sweeps == ()  # its counts are in the ledger
+    assert found[first].key == group.shards[0].key
+
+
+def test_a_sweep_that_cannot_be_read_keeps_everything(sweep: Sweep) -> None:
+    sweep.folder.sweep_file.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        leftovers(sweep.output)
+    (found,) = [damage for damage in found_damages(sweep.output) if damage.path == sweep.folder.sweep_file]
+    assert found.reason.startswith("damaged")
