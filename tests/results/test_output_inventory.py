@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.ledger_file import snapshot_path
 from orchestrator.results.output_inventory import Damage, damages, leftovers
 from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.errors import InputError
@@ -101,16 +102,26 @@ def test_what_is_damaged_or_missing_names_the_sweeps_that_make_it_again(sweep: S
     damage(first)
     second.unlink()
     damage(evaluation)
-    ledger = sweep.folder.group(group.group_id).ledger
-    ledger.write_bytes(ledger.read_bytes()[:5000])
     found = {damage.path: damage for damage in found_damages(sweep.output)}
-    assert set(found) == {first, second, evaluation, ledger}
+    assert set(found) == {first, second, evaluation}
     assert found[second].reason == "missing"
     assert "do not match" in found[first].reason
-    for path in (first, second, ledger):
+    for path in (first, second):
         assert [record.sweep_id for record in found[path].sweeps] == [sweep.sweep_id]
     assert found[evaluation].sweeps == ()  # its counts are in the ledger
     assert found[first].key == group.shards[0].key
+
+
+def test_a_damaged_ledger_is_found_and_its_snapshot_still_tells_what_is_missing(sweep: Sweep) -> None:
+    (group,) = sweep.plan()
+    ledger = sweep.folder.group(group.group_id).ledger
+    shutil.copy(ledger, snapshot_path(ledger))
+    ledger.write_bytes(ledger.read_bytes()[:5000])
+    missing = sweep.output.store.file(group.shards[1].key)
+    missing.unlink()
+    found = {damage.path: damage for damage in found_damages(sweep.output)}
+    assert set(found) == {ledger, missing}
+    assert [record.sweep_id for record in found[ledger].sweeps] == [sweep.sweep_id]
 
 
 def test_a_sweep_that_cannot_be_read_keeps_everything(sweep: Sweep) -> None:
