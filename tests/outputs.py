@@ -1,4 +1,4 @@
-"""Reading what a sweep left behind, for comparing one with another; and the processes of a running one."""
+"""Reads the output of a sweep, so that tests can compare two; and finds or kills the processes of a running one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
 import psutil
 
+from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.learned_tensors import read_mask
 from orchestrator.records.ledger import LedgerReader
-from orchestrator.tracking.mlflow_writer import tracking_uri
+from orchestrator.records.rows import SegmentDecided
+from orchestrator.tracking.mlflow_address import tracking_uri
 
 Found = TypeVar("Found", bound=Collection[Any])
 
@@ -31,12 +34,12 @@ TIMINGS = {"task_seconds", "images_per_second", "decision_latency"}
 
 def artifacts(output: Path) -> dict[str, str]:
     """SHA-256 of every artifact of an output."""
-    files = (output / "store").glob("??/*.safetensors")
+    files = OutputFolder(output).store.files()
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def trained(output: Path) -> list[dict[str, Any]]:
-    """The payload of every shard that was really trained, not found, in the order of the ledgers."""
+    """The payload of every shard that was really trained, not found in the store, in the order of the ledgers."""
     rows = []
     for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
         with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
@@ -46,12 +49,12 @@ def trained(output: Path) -> list[dict[str, Any]]:
 
 
 def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
-    """Every point of every MLflow run, by uid, without those that are times; doubled ones show twice."""
-    return points_of(mlflow.MlflowClient(tracking_uri(output)), experiment)
+    """Every point of every MLflow run, by uid, without times. A point that was written twice is there twice."""
+    return points_of(mlflow.MlflowClient(tracking_uri(OutputFolder(output).mlflow)), experiment)
 
 
 def points_of(client: mlflow.MlflowClient, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
-    """The same, as a client sees them."""
+    """The same points, as an MLflow client reads them."""
     found = {}
     for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
         found[run.data.tags["supsup.uid"]] = sorted(
@@ -63,31 +66,32 @@ def points_of(client: mlflow.MlflowClient, experiment: str) -> dict[str, list[tu
     return found
 
 
-DECISION_TIMES = {"seconds", "latency"}
-"""Fields of a decision that are times, and so differ from run to run."""
+def decisions(state: GroupState) -> list[SegmentDecided]:
+    """The decisions of an NNs run with their times as 0, which differ from run to run."""
+    return [replace(row.event, seconds=0.0, latency=0.0) for row in state.decisions]
 
 
 def nns_science(ledger: Path, whole_files: bool = True, versions: ArtifactStore | None = None) -> dict[str, Any]:
-    """What an NNs run must give whatever happens on the way, to the bit: decisions with their slopes, books, results,
-    the last masks and their files.
+    """The results of an NNs run that no crash may change by a bit: decisions with their slopes, allocation metrics,
+    evaluations, the last masks and their files.
 
-    A damaged file whose mask is sound is only found out when its scores are needed: then `whole_files` is False.
-    `versions`: those of the masks, where they are not all beside the ledger.
+    whole_files: compare the files of the masks too. A damaged file whose mask is sound is detected only when its scores
+    are needed. versions: of the masks, where they are not all beside the ledger.
     """
     with LedgerReader(ledger) as reader:
         state = GroupState().apply(reader.rows())
         slopes = [reader.attachment(row.seq) for row in state.decisions]
-    versions = versions or ArtifactStore(ledger.parent / "masks")
-    keys = state.due[max(state.due)]["keys"]
+    versions = versions or ArtifactStore(GroupFolder(ledger.parent).masks)
+    keys = state.due[max(state.due)].keys
     return {
-        "decisions": [{k: v for k, v in row.payload.items() if k not in DECISION_TIMES} for row in state.decisions],
+        "decisions": decisions(state),
         "slopes": slopes,
-        "books": {n: row.payload["metrics"] for n, row in state.met.items()},
+        "met": {n: row.event.metrics for n, row in state.met.items()},
         "due": state.due,
         "masks": {key: read_mask(versions, key).numpy().tobytes() for key in keys},
         "files": {key: versions.get(key).sha256 for key in keys} if whole_files else None,
-        "results": {key: row.payload["facts"] for key, row in state.evaluated.items()},
-        "points": {point: row.payload for point, row in state.points.items()},
+        "results": {key: row.event.facts for key, row in state.evaluated.items()},
+        "points": {point: row.event for point, row in state.points.items()},
         "status": state.status,
     }
 
@@ -100,7 +104,7 @@ def the_ledger(output: Path) -> Path:
 
 def run_statuses(output: Path, experiment: str) -> set[str]:
     """The statuses of all MLflow runs."""
-    client = mlflow.MlflowClient(tracking_uri(output))
+    client = mlflow.MlflowClient(tracking_uri(OutputFolder(output).mlflow))
     return {r.info.status for r in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])}
 
 
@@ -112,7 +116,7 @@ def tables(output: Path) -> dict[str, list[list[str]]]:
 
 
 def below(pid: int, title: str = "") -> list[int]:
-    """Processes below `pid` whose command line contains `title`."""
+    """The processes below `pid` whose command line contains `title`."""
     found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):
@@ -123,18 +127,18 @@ def below(pid: int, title: str = "") -> list[int]:
 
 
 def kill_all(pid: int) -> None:
-    """kill -9 for a process and all below it, the top first so that nothing can be put in order."""
+    """Kill -9 a process and all below it, the top first so that it cannot react to the death of the others."""
     for victim in [pid, *below(pid)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
 
 
 def wait_for(look: Callable[[], Found], seconds: float = 120) -> Found:
-    """Wait until `look` finds something."""
+    """Wait until `look` returns something that is not empty."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError("waited in vain")
+    raise AssertionError(f"nothing was found within {seconds:.0f} s")

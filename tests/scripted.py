@@ -1,4 +1,4 @@
-"""Driving a group in this process, with workers that fail as a script says."""
+"""Drives a training group in this process, with workers that fail as a script says."""
 
 from __future__ import annotations
 
@@ -6,43 +6,59 @@ import contextlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from orchestrator.coordination.messages import Job, Outcome
-from orchestrator.execution.drive import WorkerPool, drive, open_coordinator
+from orchestrator.base.environment import describe
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.coordination.control_files import NO_REQUESTS, Requests
+from orchestrator.coordination.coordinator import Coordinator, Progress, StalledJob
+from orchestrator.coordination.messages import Assignment, Done, Job, Lost, Reply
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.drive import drive
+from orchestrator.execution.launch import settings_of
+from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker import Worker
-from orchestrator.records.group_state import GroupState
+from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
+from orchestrator.records.group_state import GroupState, LaunchStatus
 from orchestrator.records.ledger import LedgerReader
+from orchestrator.sweeps.sweep import open_sweep
+
+MOST_EMPTY_ROUNDS = 20
+"""How often in a row the loop may ask for jobs while none is in flight: then the coordinator hands out nothing."""
 
 
 class ScriptedPool(WorkerPool):
-    """Workers that answer in reverse order.
+    """Workers that reply in reverse order. `done`: the jobs that are done; `worked`: the workers that did them.
 
-    The script has a word for each job: `lost` (its worker dies before it), `lost after` (it dies when the job is
-    done), `gone` (it dies, and is never replaced), `replace` (the coordinator dies, and another one takes its place),
+    The script has a word for each job: `lost` (its worker dies before it), `lost after` (it dies when the job is done),
+    `gone` (it dies and is never replaced), `replace` (the coordinator is opened again, as after its process died),
     `kill` and `kill after` (everything dies then), or None.
     """
 
-    def __init__(self, settings: dict[str, Any], script: Iterator[str | None]) -> None:
-        self.num_workers = settings["environment"]["num_workers"]
+    def __init__(
+        self, settings: GroupSettings, script: Iterator[str | None], coordinator: ReplaceableCoordinator | None = None
+    ) -> None:
+        """coordinator: the one that `replace` opens again."""
+        self.num_workers = settings.num_workers
         self._settings = settings
+        self._coordinator = coordinator
         self._workers = [self._start(number) for number in range(self.num_workers)]
         self._script = script
-        self.replace_coordinator: Callable[[], None] = lambda: None
         self._jobs: dict[int, Job] = {}
         self._gone: set[int] = set()
         self._asked = 0
         self.done: list[Job] = []
-        self.outcomes: list[Outcome] = []
+        self.worked: list[int] = []
+        self.replies: list[Reply] = []
 
     def _start(self, number: int) -> Worker:
-        return Worker({**self._settings, "number": number})
+        return Worker(self._settings, number)
 
     def absent(self) -> set[int]:
         self._asked += 1
-        assert self._asked < 20, "nothing is in flight, and nothing is handed out either"
+        assert self._asked < MOST_EMPTY_ROUNDS, "no job is in flight, and none is handed out"
         return self._gone
 
     def submit(self, worker: int, job: Job) -> None:
@@ -50,65 +66,123 @@ class ScriptedPool(WorkerPool):
         assert worker not in self._gone
         self._jobs[worker] = job
 
-    def wait(self, timeout: float) -> list[tuple[int, Outcome]]:
+    def abandon(self, worker: int) -> None:
+        return
+
+    def lose(self, worker: int) -> WorkerReply:
+        """The reply for a worker that died at its job."""
+        job = self._jobs.pop(worker)
+        return WorkerReply(worker, Lost(job.key, job.kind, "killed by the test"))
+
+    def wait(self, timeout: float) -> list[WorkerReply]:
         self._asked = 0
         worker, job = sorted(self._jobs.items())[-1]
-        del self._jobs[worker]
         fault = next(self._script, None)
         if fault == "kill":
             raise KeyboardInterrupt
         if fault == "replace":
-            self.replace_coordinator()
+            assert self._coordinator is not None
+            self._coordinator.replace()
             fault = None
-        outcome = self._workers[worker].run(job) if fault not in ("lost", "gone") else {}
+        reply = self._workers[worker].run(job) if fault not in ("lost", "gone") else None
         if fault == "kill after":
             raise KeyboardInterrupt
         if fault == "gone":
             self._gone.add(worker)
         if fault is not None:
             self._workers[worker] = self._start(worker)
-            return [(worker, {"status": "lost", "key": job["key"], "reason": "killed by the test"})]
-        if outcome["status"] == "done":
+            return [self.lose(worker)]
+        assert reply is not None
+        del self._jobs[worker]
+        if isinstance(reply, Done):
             self.done.append(job)
-        self.outcomes.append(outcome)
-        return [(worker, outcome)]
+            self.worked.append(worker)
+        self.replies.append(reply)
+        return [WorkerReply(worker, reply)]
 
 
-def run(settings: dict[str, Any], script: list[str | None]) -> ScriptedPool:
+class ReplaceableCoordinator(Coordinator):
+    """A coordinator that can be closed and opened again while its jobs are in flight."""
+
+    def __init__(self, settings: GroupSettings) -> None:
+        self._settings = settings
+        self._now = open_coordinator(settings)
+
+    def replace(self) -> None:
+        """Open another one in its place, which goes on with the launch."""
+        self._now.close()
+        self._now = open_coordinator(replace(self._settings, continues_launch=True))
+
+    def next_jobs(self, idle: Collection[int], exclude: Collection[str]) -> list[Assignment]:
+        return self._now.next_jobs(idle, exclude)
+
+    def report(self, reply: Reply) -> None:
+        self._now.report(reply)
+
+    def finished(self) -> bool:
+        return self._now.finished()
+
+    def pause(self) -> None:
+        self._now.pause()
+
+    def stop(self) -> None:
+        self._now.stop()
+
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        return self._now.cancel(tasks)
+
+    def note_stalled(self, stalled: StalledJob) -> None:
+        self._now.note_stalled(stalled)
+
+    def progress(self) -> Progress:
+        return self._now.progress()
+
+    def judged(self) -> list[tuple[int, float]]:
+        return self._now.judged()
+
+    def end(self) -> LaunchStatus:
+        return self._now.end()
+
+    def close(self) -> None:
+        self._now.close()
+
+
+def settings_for(file: Path, num_workers: int = 2, *overrides: str) -> GroupSettings:
+    """The settings of the first training group of a sweep file; its output is beside the file."""
+    sweep = open_sweep(file, [f"output={file.parent / 'runs'}", *overrides])
+    return settings_of(sweep, sweep.plan()[0], describe(file.parent), num_workers)
+
+
+def run(settings: GroupSettings, script: Sequence[str | None] = ()) -> ScriptedPool:
     """Drive the group until it ends or the script kills it."""
-    pool = ScriptedPool(settings, iter(script))
-    coordinator: Any = _Replaceable(settings)
-    pool.replace_coordinator = coordinator.replace
+    coordinator = ReplaceableCoordinator(settings)
+    pool = ScriptedPool(settings, iter(script), coordinator)
     with contextlib.suppress(KeyboardInterrupt):
         drive(coordinator, pool, lambda progress: None)
     return pool
 
 
-class _Replaceable:
-    """A coordinator, and after it another one, as where its process dies and Ray starts it again."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._now = open_coordinator(settings)
-
-    def replace(self) -> None:
-        self._now.close()
-        self._now = open_coordinator(self._settings)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._now, name)
+def run_with(settings: GroupSettings, pool: WorkerPool, requests: Requests = NO_REQUESTS) -> LaunchStatus:
+    """Drive the group to its end with this pool; returns how it ended."""
+    return drive(open_coordinator(settings), pool, lambda progress: None, requests)
 
 
-def needs_torch(outcomes: list[Outcome]) -> bool:
-    """Whether a process that receives them has to load torch, which takes it seconds and 150 MB."""
+def needs_torch(replies: Sequence[Reply]) -> bool:
+    """Whether a process that receives the replies has to load torch, which takes seconds and 150 MB."""
     program = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
-    told = subprocess.run(
-        [sys.executable, "-c", program], input=pickle.dumps(outcomes), capture_output=True, check=True
+    found = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(replies), capture_output=True, check=True
     )
-    return told.stdout == b"True\n"
+    return found.stdout == b"True\n"
 
 
-def state_of(settings: dict[str, Any]) -> GroupState:
-    """What the group's ledger says."""
-    with LedgerReader(Path(settings["ledger"])) as reader:
+def state_of(settings: GroupSettings) -> GroupState:
+    """The state of the group, replayed from its ledger."""
+    with LedgerReader(settings.folder.ledger) as reader:
         return GroupState().apply(reader.rows())
+
+
+def in_output(settings: GroupSettings, output: Path) -> GroupSettings:
+    """The settings of the same group in another output."""
+    sweep_id, group_id = settings.folder.sweep.sweep_id, settings.folder.group_id
+    return replace(settings, folder=OutputFolder(output).sweep(sweep_id).group(group_id))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GENERATIONS = 2
 """Checkpoints kept of a task: should the newest be corrupt, the one before it is used."""
 
-_COST_SHARE = 50
+COST_SHARE = 50
 """Saving takes at most one part in so many of the time: large nets are saved less often."""
 
 
@@ -43,7 +43,7 @@ class StoredCheckpoint(Checkpoint):
         """The keys of all checkpoints there are, the newest first."""
         return sorted(self._checkpoints.numbered(self._key), reverse=True)
 
-    def kept(self) -> Iterator[Mapping[str, Tensor]]:
+    def stored_states(self) -> Iterator[Mapping[str, Tensor]]:
         for key in self._keys():
             try:
                 found = self._checkpoints.get(key)
@@ -66,7 +66,7 @@ class StoredCheckpoint(Checkpoint):
         for key in self._keys()[GENERATIONS:]:
             self._checkpoints.delete(key)
         self._last = time.monotonic()
-        self._wait = max(self._every, _COST_SHARE * (self._last - started))
+        self._wait = max(self._every, COST_SHARE * (self._last - started))
 
     def clear(self) -> None:
         """Delete all checkpoints: the task is trained and stored."""
