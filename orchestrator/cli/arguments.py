@@ -120,8 +120,7 @@ class WordsArgument(click.Argument):
         """UsageError for too few names, or too many."""
         if len(names) < self.least:
             kind = "its name, or words of it" if self.noun == "run" else "its name, or the beginning of it"
-            needed = "is missing: give" if self.least == 1 else f"is needed {self.least} times: give for each"
-            raise click.UsageError(f"{self.noun.upper()} {needed} {kind}")
+            raise click.UsageError(f"{self.noun.upper()} is missing: give {kind}")
         if self.most is None or len(names) <= self.most:
             return
         if not self.most:

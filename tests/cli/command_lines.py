@@ -35,6 +35,12 @@ def verbs_of_existing_sweeps() -> list[str]:
     return [verb for verb, words in found if words is not None and words.most != 0 and "storage" not in _needed(words)]
 
 
+def verbs_without_names() -> list[str]:
+    """The verbs that take the name of a sweep, and choose the sweep themselves where there is none."""
+    found = [(verb, words_of(verb)) for verb in verbs_of_existing_sweeps()]
+    return [verb for verb, words in found if words is not None and not words.least]
+
+
 def verbs_with_few_names() -> list[str]:
     """The verbs that take at most one name."""
     found = [(verb, words_of(verb)) for verb in verbs_of_an_output()]

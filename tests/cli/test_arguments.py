@@ -63,7 +63,6 @@ def test_names_of_runs_may_contain_key_value_words() -> None:
         (["a", "b"], {"noun": "run"}, "one run at a time, not 2: a, b; quote the words of its name: 'a b'"),
         ([], {"least": 1}, "SWEEP is missing: give its name, or the beginning of it"),
         ([], {"least": 1, "noun": "run"}, "RUN is missing: give its name, or words of it"),
-        (["a"], {"least": 2, "most": None, "noun": "run"}, "RUN is needed 2 times: give for each its name"),
         (["small"], {"most": 0}, "'small' is not an option; there are: output=…"),
     ],
 )

@@ -18,7 +18,7 @@ _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
 
 
 @click.command(epilog="Example: supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'")
-@words("RUN RUN... [output=DIR]", "output", noun="run", least=2, most=None)
+@words("RUN RUN... [output=DIR]", "output", noun="run", least=1, most=None)
 def compare(words: Words) -> int:
     """Show runs side by side: their settings and their metrics.
 
@@ -27,7 +27,7 @@ def compare(words: Words) -> int:
     """
     runs = all_runs(words.output)
     chosen = [choose_run(name, runs) for name in words.names]
-    if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < len(chosen):
+    if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < max(2, len(chosen)):
         raise InputError("command line: name two different runs, by words of their names as `supsup plan` prints them")
     common = set.intersection(*(set(run.points) for run in chosen))
     if not common:

@@ -191,7 +191,7 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     print(
         f"{len(changed)} of {num_comparable} decisions would have changed: {len(to_known)} from new to known "
         f"({forgets} to the mask of another task), {len(changed) - len(to_known)} from known to new "
-        f"({wastes} a duplicate)."
+        f"({wastes} of them would duplicate a mask)."
     )
     if num_comparable < len(replayed):
         print(

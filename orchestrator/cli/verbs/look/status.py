@@ -40,7 +40,7 @@ def status(words: Words, as_json: bool) -> int:
         _show(output, names[0] if len(names) == 1 or words.name is not None else None, as_json)
     if not as_json:
         print(
-            f"from the newest snapshots in {words.storage}; only the machine that runs a sweep knows that it is running"
+            f"from the newest snapshots in {words.storage}; a sweep that is running elsewhere is shown as interrupted"
         )
     return ExitCode.DONE
 

@@ -64,10 +64,10 @@ def _request(folder: GroupFolder, tasks: Sequence[int]) -> str:
     """Ask the running sweep to cancel a training group, or some of its tasks. Returns what it does, in words."""
     if tasks:
         CancelFile(folder.cancel_file).add(tasks)
-        return "the running sweep is asked to cancel it and to abandon its training"
+        return "cancellation requested; the running sweep abandons it"
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.stop_file.touch()
-    return "the running sweep is asked to cancel it after the work under way"
+    return "cancellation requested; it ends after the work under way"
 
 
 def _record(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> None:
