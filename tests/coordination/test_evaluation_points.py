@@ -1,0 +1,75 @@
+"""Evaluation points are recorded once all their evaluations are done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.coordination.evaluation_points import DonePrefix, EvaluationPoints, Points
+from orchestrator.coordination.group_journal import GroupJournal
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.records.planned_group import PlannedRun
+from orchestrator.records.rows import TaskEvaluated
+from tests.records.samples import EVALUATED
+
+
+@given(st.lists(st.sets(st.integers(0, 9)), max_size=6))
+def test_a_prefix_grows_with_what_is_done(steps: list[set[int]]) -> None:
+    prefix = DonePrefix([str(number) for number in range(10)])
+    done: set[str] = set()
+    for step in steps:
+        done |= {str(number) for number in step}
+        wanted = next((number for number in range(10) if str(number) not in done), 10)
+        assert prefix.length(done) == wanted
+
+
+def test_a_prefix_that_was_reset_checks_all_keys_again() -> None:
+    prefix = DonePrefix(["a", "b"])
+    assert prefix.length({"a", "b"}) == 2
+    prefix.reset()
+    assert prefix.length({"b"}) == 0
+
+
+def points_of(journal: GroupJournal, known: int) -> EvaluationPoints:
+    """Points as the plan names them, as far as `known` tasks are learned."""
+
+    def named(run: PlannedRun) -> Points:
+        return {n: keys for n, keys in run.points.items() if n <= known}
+
+    return EvaluationPoints(journal, named, lambda n, keys: {"num_bytes": 10.0 * n})
+
+
+def evaluate(journal: GroupJournal, *keys: str) -> None:
+    evaluations = journal.group.evaluations_by_key
+    for key in keys:
+        journal.record(TaskEvaluated(key, replace(EVALUATED, task=evaluations[key].task), "0"))
+
+
+def test_points_are_recorded_in_order_and_once(group: GroupSettings) -> None:
+    journal = GroupJournal(group, lambda restored: "")
+    points = points_of(journal, known=3)
+    (run,) = journal.group.runs
+    first, last = run.points[1], run.points[3]
+    evaluate(journal, *last)
+    points.record_complete()
+    assert not journal.state.points  # the point before is not complete
+    evaluate(journal, *first)
+    points.record_complete()
+    points.record_complete()
+    assert list(journal.state.points) == [(run.run_id, 1), (run.run_id, 3)]
+    event = journal.state.points[(run.run_id, 3)].event
+    assert event.keys == last
+    assert event.metrics["num_bytes"] == 30.0
+    assert 0 <= event.metrics["accuracy"] <= 1
+    journal.close()
+
+
+def test_a_point_whose_evaluations_cannot_be_named_yet_is_left_alone(group: GroupSettings) -> None:
+    journal = GroupJournal(group, lambda restored: "")
+    (run,) = journal.group.runs
+    evaluate(journal, *run.points[1], *run.points[3])
+    points_of(journal, known=2).record_complete()
+    assert list(journal.state.points) == [(run.run_id, 1)]
+    journal.close()

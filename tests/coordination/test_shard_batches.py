@@ -1,0 +1,68 @@
+"""Batches of shards: each shard is in one of them, and a batch that did not fit into memory is halved."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.coordination.shard_batches import ShardBatches, job_key
+from orchestrator.records.planned_group import Shard
+
+SHARDS = [Shard(f"{task:08x}", task, ()) for task in range(40)]
+COUNTS = st.integers(0, len(SHARDS))
+
+
+def batches_of(count: int, at_once: int, split: set[str], cancelled: set[str]) -> list[list[Shard]]:
+    made = ShardBatches(SHARDS[:count], at_once)
+    made.cut(split, cancelled)
+    return [list(batch) for batch in made.starting_at(0)]
+
+
+@given(COUNTS, st.integers(1, 45), st.sets(COUNTS), st.integers(0, 6))
+def test_batches_partition_the_shards_that_are_not_cancelled(
+    count: int, at_once: int, cancelled: set[int], halvings: int
+) -> None:
+    keys = {SHARDS[task].key for task in cancelled if task < len(SHARDS)}
+    split: set[str] = set()
+    for _ in range(halvings):  # each time all jobs do not fit
+        split |= {job_key(batch) for batch in batches_of(count, at_once, split, set())}
+    found = batches_of(count, at_once, split, keys)
+    assert [shard for batch in found for shard in batch] == [s for s in SHARDS[:count] if s.key not in keys]
+    assert all(batch for batch in found)
+    assert max(map(len, found), default=1) <= max(1, -(-at_once // 2**halvings))
+
+
+@given(COUNTS, st.integers(1, 10), st.data())
+def test_batches_from_a_place_on_begin_with_the_one_that_holds_it(
+    count: int, at_once: int, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, max(0, count - 1)))
+    made = ShardBatches(SHARDS[:count], at_once)
+    made.cut((), ())
+    tail = list(made.starting_at(place))
+    assert tail == batches_of(count, at_once, set(), set())[place // at_once :]
+    if count:
+        assert SHARDS[place] in tail[0]
+
+
+def test_a_split_batch_is_halved_and_a_half_that_is_split_again() -> None:
+    whole = SHARDS[:5]
+    halves = batches_of(5, 5, {job_key(whole)}, set())
+    assert [len(batch) for batch in halves] == [2, 3]
+    quarters = batches_of(5, 5, {job_key(whole), job_key(halves[1])}, set())
+    assert [len(batch) for batch in quarters] == [2, 1, 2]
+
+
+def test_a_batch_keeps_its_companions_when_another_batch_is_split() -> None:
+    """So a task that is made again is trained together with the same others, to the same bits."""
+    first, second = batches_of(4, 2, set(), set())
+    assert batches_of(4, 2, {job_key(second)}, set())[0] == first
+
+
+def test_jobs_are_found_by_their_keys_and_by_their_shards() -> None:
+    made = ShardBatches(SHARDS[:5], 2)
+    made.cut((), ())
+    assert made.find(job_key(SHARDS[2:4])) == SHARDS[2:4]
+    assert made.find(SHARDS[4].key) == SHARDS[4:5]
+    assert made.find(SHARDS[0].key) is None
+    assert made.jobs_with({SHARDS[1].key, SHARDS[4].key}) == {job_key(SHARDS[0:2]), SHARDS[4].key}
