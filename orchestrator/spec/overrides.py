@@ -54,10 +54,10 @@ def overlap(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def apply_changes(schema: type[object], config: Node, changes: Node, origin: str) -> Node:
-    """The config of a sweep with changes, checked against the dataclass `schema`.
+def apply_changes(schema: type[object], config: Node, changes: Node, origin: str) -> None:
+    """Make changes to the config of a sweep, checked against the dataclass `schema`.
 
-    config: all fields of `schema` as plain values; its grid, variants and search lose what the changes replace.
+    config: all fields of `schema` as plain values; it is changed in place.
     changes: values by dotted keys, or mappings of them. origin: where they stand; the text of an InputError begins
     with it.
     """
@@ -70,9 +70,9 @@ def apply_changes(schema: type[object], config: Node, changes: Node, origin: str
         space.pop(axis, None)  # a range is one value: its old bounds must not be merged with the new ones
     for key, value in by_key.items():
         path = key.split(".")
-        _remove_renamed(config, path, value)
-        config = merge(schema, _merged(config, _nested(path, value)), origin)
-    return config
+        section = {path[0]: config[path[0]]} if path[0] in config else {}
+        _remove_renamed(section, path, value)
+        config[path[0]] = merge(schema, _merged(section, _nested(path, value)), origin)[path[0]]
 
 
 def _by_full_key(changes: Node, prefix: str = "") -> Node:

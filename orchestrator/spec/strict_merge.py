@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import types
 from collections.abc import Iterator
@@ -41,9 +42,16 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
 
 def _merged(schema: type[object], node: Node) -> object:
     """A config of OmegaConf: the fields of a dataclass, with the values of `node`."""
-    base = OmegaConf.structured(schema)
-    _make_writable(base)
-    return OmegaConf.merge(base, node)
+    return OmegaConf.merge(_schema_config(schema), node)  # type: ignore[arg-type]  # every class is hashable
+
+
+@functools.cache
+def _schema_config(schema: type[object]) -> DictConfig:
+    """A config of OmegaConf with the fields of a dataclass, to be merged into. Making one takes longer than a merge."""
+    config = OmegaConf.structured(schema)
+    assert isinstance(config, DictConfig)
+    _make_writable(config)
+    return config
 
 
 def _refused_key(schema: type[object], node: Node) -> str:
@@ -104,7 +112,13 @@ def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 def _below(path: str, key: object) -> str:
     """The dotted name of a key below a path."""
-    return f"{path}.{key}" if path and key != "" else f"{path or key}"
+    return f"{path}.{in_one_line(key)}" if path and key != "" else path or in_one_line(key)
+
+
+def in_one_line(key: object) -> str:
+    """A key as text, with escapes where it has line breaks or other characters that cannot be printed."""
+    text = str(key)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _without_missing(node: Node) -> Node:

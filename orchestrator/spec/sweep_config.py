@@ -17,7 +17,7 @@ from orchestrator.records.object_storage import check_url
 from orchestrator.spec.experiment import EXPERIMENT_KEYS, EvaluationConfig
 from orchestrator.spec.overrides import apply_changes, overlap, parse_overrides
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, merge, prefix_errors
+from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, in_one_line, merge, prefix_errors
 from supsup_core.errors import InputError
 from supsup_core.evaluation.protocol import Inference
 from supsup_core.nns.allocator import Budget
@@ -220,7 +220,7 @@ def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConf
         (_scale_changes(config, scale, where), f"{where}: scales.{scale}"),
         (changes, "command line"),
     ):
-        config = apply_changes(_TypedSections, config, made, origin)
+        apply_changes(_TypedSections, config, made, origin)
     return replace(_build(config, where), scale=scale, scales={})
 
 
@@ -273,14 +273,16 @@ def _check_seeds(sweep: SweepConfig) -> None:
 def _check_varied(sweep: SweepConfig) -> None:
     """InputError for a grid without values, a key that cannot be varied or is varied twice, and an unknown variant."""
     for key, values in sweep.grid.items():
+        where = in_one_line(f"grid.{key}")
         if not values:
-            raise InputError(f"grid.{key}: empty; list at least one value, or leave the key out")
-        _check_experiment_key(key, f"grid.{key}")
+            raise InputError(f"{where}: empty; list at least one value, or leave the key out")
+        _check_experiment_key(key, where)
     for name, changes in sweep.variants.items():
         for key in changes:
-            _check_experiment_key(key, f"variants.{name}.{key}")
+            where = in_one_line(f"variants.{name}.{key}")
+            _check_experiment_key(key, where)
             if any(overlap(key, axis) for axis in sweep.grid):
-                raise InputError(f"variants.{name}.{key}: the grid varies it too; leave it to one of them")
+                raise InputError(f"{where}: the grid varies it too; leave it to one of them")
     if sweep.only == []:
         raise InputError("only: empty; name at least one variant, or leave the key out")
     for name in sweep.only or []:
