@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orchestrator.base.environment import describe
-from orchestrator.coordination.control_files import Asked
-from orchestrator.execution.drive import drive, open_coordinator
+from orchestrator.coordination.control_files import Requests
+from orchestrator.coordination.messages import Failed
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.drive import drive
 from orchestrator.execution.launch import settings_of
+from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.results.report.search import best_of, trials_of
 from orchestrator.results.status import sweep_status
 from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.datasets import base_node
-from tests.scripted import ScriptedPool, state_of
+from tests.scripted import ScriptedPool, run_with, state_of
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.fixture
-def trial(search: Sweep, tmp_path: Path) -> dict[str, Any]:
+def trial(search: Sweep, tmp_path: Path) -> GroupSettings:
     """Settings of the first of them, with one worker."""
     return settings_of(search, search.plan()[0], describe(tmp_path), 1)
 
@@ -46,27 +48,27 @@ def test_trials_never_see_the_test_images(search: Sweep) -> None:
         assert group.experiment.evaluation.points(8) == [1, 2, 4, 8]
 
 
-def test_a_trial_is_judged_before_it_goes_on(trial: dict[str, Any]) -> None:
+def test_a_trial_is_judged_before_it_goes_on(trial: GroupSettings) -> None:
     pool = ScriptedPool(trial, iter([]))
     coordinator = open_coordinator(trial)
     assert drive(coordinator, pool, lambda progress: None) == "done"
-    kinds = "".join(job["kind"][0] for job in pool.done)
+    kinds = "".join(job.kind[0] for job in pool.done)
     assert kinds == "te" + "t" + "e" * 2 + "tt" + "e" * 4 + "tttt" + "e" * 8
     assert [n for n, _ in coordinator.judged()] == [1, 2, 4, 8]
 
 
-def test_a_stopped_trial_stays_stopped(trial: dict[str, Any]) -> None:
+def test_a_stopped_trial_stays_stopped(trial: GroupSettings) -> None:
     first = open_coordinator(trial)
     pool = ScriptedPool(trial, iter([]))
     behind = iter([False] * 5)
-    assert drive(first, pool, lambda progress: None, Asked(stop=lambda: next(behind, True))) == "stopped"
+    assert drive(first, pool, lambda progress: None, Requests(stop=lambda: next(behind, True))) == "stopped"
     state = state_of(trial)
     assert state.status == state.ended == "stopped"
     assert state.stopped is not None
     done = len(pool.done)
     assert 0 < done < 8
     again = ScriptedPool(trial, iter([]))
-    assert drive(open_coordinator(trial), again, lambda progress: None) == "stopped"
+    assert run_with(trial, again) == "stopped"
     assert again.done == []
     assert len(state_of(trial).trained) == len(state.trained)
 
@@ -84,15 +86,15 @@ def test_a_trial_that_diverges_is_given_up_for_good_and_is_no_failure(
     sweep = open_sweep(file, [])
     groups = sweep.plan()
     trials = [settings_of(sweep, group, describe(tmp_path), 2) for group in groups]
-    ends = [drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None) for trial in trials]
+    ends = [run_with(trial, ScriptedPool(trial, iter([]))) for trial in trials]
     assert ends == ["stopped", "done"]
     states = {group.group_id: state_of(trial) for group, trial in zip(groups, trials, strict=True)}
     found = trials_of(groups, states)
     assert [trial.ended for trial in found] == ["done", "diverged"]
     assert best_of(found) is found[0]
-    assert sweep_status(sweep, states, {group.group_id: group.size for group in groups}).state == "done"
+    assert sweep_status(sweep.folder, states, {group.group_id: group.size for group in groups}).state == "done"
     again = ScriptedPool(trials[0], iter([]))
-    assert drive(open_coordinator(trials[0]), again, lambda progress: None) == "stopped"
+    assert run_with(trials[0], again) == "stopped"
     assert again.done == []
 
 
@@ -105,20 +107,16 @@ def test_a_trial_of_nns_that_diverges_in_a_round_is_given_up_there(
     )
     sweep = open_sweep(file, [])
     coordinator = open_coordinator(settings_of(sweep, sweep.plan()[0], describe(tmp_path), 1))
-    (job,) = coordinator.next_jobs([0], [])
-    words = {"error": "DivergedError: the training loss is nan", "traceback": "", "diverged": True}
-    coordinator.report({"status": "failed", "key": job["key"], **words})
+    ((_, job),) = coordinator.next_jobs([0], [])
+    coordinator.report(Failed(job.key, job.kind, "DivergedError: the training loss is nan", "", diverged=True))
     assert coordinator.next_jobs([0], []) == []
     assert coordinator.finished()
     assert coordinator.end() == "stopped"
 
 
-def test_stopping_what_has_finished_changes_nothing(trial: dict[str, Any]) -> None:
-    assert drive(open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None) == "done"
-    again = drive(
-        open_coordinator(trial), ScriptedPool(trial, iter([])), lambda progress: None, Asked(stop=lambda: True)
-    )
-    assert again == "done"
+def test_stopping_what_has_finished_changes_nothing(trial: GroupSettings) -> None:
+    assert run_with(trial, ScriptedPool(trial, iter([]))) == "done"
+    assert run_with(trial, ScriptedPool(trial, iter([])), Requests(stop=lambda: True)) == "done"
     assert state_of(trial).stopped is None
 
 

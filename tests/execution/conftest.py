@@ -1,0 +1,17 @@
+"""A small training group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.coordination.settings import GroupSettings
+from tests.scripted import settings_for
+
+
+@pytest.fixture
+def group(sweep_file: Callable[..., Path]) -> GroupSettings:
+    """Settings of a group of three short tasks and four evaluations, for two workers."""
+    return settings_for(sweep_file(training={"num_batches": 5}))

@@ -1,0 +1,203 @@
+"""A worker does the jobs of its group, and answers errors in words."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.base.failpoints import set_failpoint
+from orchestrator.coordination.messages import Busy, Corrupt, Done, EvaluateJob, Failed, Job, TrainJob
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution import drive
+from orchestrator.execution.open_coordinator import open_coordinator
+from orchestrator.execution.worker import Worker
+from orchestrator.execution.worker_pool import WorkerReply
+from orchestrator.records.rows import ShardTrained
+from supsup_core.errors import DivergedError, InputError
+from supsup_core.methods.supsup import SupSup
+from tests.scripted import ScriptedPool, needs_torch, run, run_with, state_of
+
+
+def first_job(settings: GroupSettings) -> Job:
+    coordinator = open_coordinator(settings)
+    (assignment,) = coordinator.next_jobs([0], [])
+    coordinator.close()
+    return assignment.job
+
+
+def test_a_job_is_done_once_and_then_found_in_the_store(group: GroupSettings) -> None:
+    job = first_job(group)
+    made, found = Worker(group, 3).run(job), Worker(group, 4).run(job)
+    assert isinstance(made, Done)
+    assert isinstance(found, Done)
+    ((one,), (other,)) = (made.product, found.product)
+    assert isinstance(one, ShardTrained)
+    assert isinstance(other, ShardTrained)
+    assert (one.worker, one.resumed_at) == (3, 0)
+    assert one.seconds is not None
+    assert one.seconds > 0
+    assert (other.worker, other.seconds, other.started_ms) == (None, None, None)
+    assert (one.facts, one.sha256) == (other.facts, other.sha256)
+    assert group.open_store().get(job.key).sha256 == one.sha256
+
+
+def test_the_tasks_of_a_job_share_its_seconds_equally(group: GroupSettings) -> None:
+    job = first_job(replace(group, tasks_at_once=3))
+    assert isinstance(job, TrainJob)
+    reply = Worker(group, 0).run(job)
+    assert isinstance(reply, Done)
+    results = [result for result in reply.product if isinstance(result, ShardTrained)]
+    assert [result.facts.task for result in results] == [0, 1, 2]
+    assert len({result.seconds for result in results}) == 1
+
+
+def test_an_artifact_that_an_evaluation_needs_and_that_is_gone_is_reported_by_its_key(group: GroupSettings) -> None:
+    run(group)
+    evaluation = group.group.evaluations[0]
+    planned = group.group.runs[0]
+    job = EvaluateJob(
+        evaluation.key, evaluation.task, evaluation.num_learned, (0,), planned.experiment, planned.inference_id,
+        group.group.seed,
+    )  # fmt: skip
+    store, needed = group.open_store(), group.group.shards[0].key
+    store.delete(evaluation.key)
+    store.delete(needed)
+    reply = Worker(group, 0).run(job)
+    assert isinstance(reply, Corrupt)
+    assert (reply.key, reply.artifact) == (job.key, needed)
+    assert "missing" in reply.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "diverged", "out_of_memory"),
+    [
+        (ZeroDivisionError("by zero"), False, False),
+        (DivergedError("the training loss is nan"), True, False),
+        (MemoryError("nothing left"), False, True),
+        (torch.OutOfMemoryError("CUDA out of memory"), False, True),
+    ],
+)
+def test_an_error_of_a_job_is_its_reply(
+    group: GroupSettings, error: Exception, diverged: bool, out_of_memory: bool
+) -> None:
+    def fail(job: object) -> None:
+        raise error
+
+    set_failpoint("job_begins", fail)
+    try:
+        reply = Worker(group, 0).run(first_job(group))
+    finally:
+        set_failpoint("job_begins", None)
+    assert isinstance(reply, Failed)
+    assert reply.error == f"{type(error).__name__}: {error}"
+    assert reply.traceback.startswith("Traceback")
+    assert (reply.diverged, reply.out_of_memory) == (diverged, out_of_memory)
+
+
+def test_a_task_that_does_not_fit_into_memory_alone_fails_in_words(
+    group: GroupSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr(SupSup, "learn", full)
+    run(group)
+    state = state_of(group)
+    assert state.status == "failed"
+    assert {row.event.error for row in state.failed.values()} == {"MemoryError: nothing left"}
+
+
+def test_tf32_and_deterministic_algorithms_are_set_as_requested(group: GroupSettings) -> None:
+    precise = torch.backends.cuda.matmul, torch.backends.cudnn
+    for wanted in (True, False):  # last: as it is by default
+        Worker(replace(group, deterministic=wanted, tf32=wanted), 0)
+        assert [part.allow_tf32 for part in precise] == [wanted, wanted]
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+
+
+def test_every_artifact_names_the_hash_of_the_fixed_weights(group: GroupSettings) -> None:
+    run(group)
+    digests = {row.event.facts.weights_sha256 for row in state_of(group).trained.values()}
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+    assert torch.get_num_threads() == 1
+
+
+def test_a_worker_whose_source_is_not_that_of_the_plan_refuses_the_job(group: GroupSettings) -> None:
+    """An edit in the middle of a sweep must not put new results under old keys."""
+    stale = replace(group, group=replace(group.group, group_id="000000000000"))
+    reply = Worker(stale, 0).run(first_job(group))
+    assert isinstance(reply, Failed)
+    assert "has changed since the sweep started" in reply.error
+    assert not list(group.open_store())
+
+
+def test_replies_of_a_worker_are_unpickled_without_torch(group: GroupSettings) -> None:
+    replies = run(group).replies
+    assert {result.facts.kind for reply in replies for result in reply.product} == {"trained", "evaluated"}
+    assert not needs_torch(replies)
+
+
+@pytest.mark.parametrize(
+    ("program", "spared"),
+    [
+        (
+            "from orchestrator.execution.open_coordinator import open_coordinator\n"
+            "open_coordinator(settings).next_jobs([0, 1], [])",
+            "torch",
+        ),
+        ("from orchestrator.execution.worker import Worker; Worker(settings, 0).prepare()", "torch._dynamo"),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(group: GroupSettings, program: str, spared: str) -> None:
+    program = (
+        f"import pickle, sys; settings = pickle.load(sys.stdin.buffer)\n{program}\nprint({spared!r} in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(group), capture_output=True, check=False)
+    assert found.stdout == b"False\n", found.stderr.decode()
+
+
+def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
+    group: GroupSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "BUSY_SECONDS", 0.05)
+    key = group.group.shards[0].key
+    claim = group.open_store().claim(key)
+    assert claim.__enter__()
+    other = replace(group, folder=group.folder.sweep.group("0123456789ab"))
+
+    class Waiting(ScriptedPool):
+        """After some replies that the shard is busy, the other sweep finishes it."""
+
+        busy = 0
+
+        def wait(self, timeout: float) -> list[WorkerReply]:
+            found = super().wait(timeout)
+            self.busy += sum(isinstance(reply, Busy) for _, reply in found)
+            if self.busy == 3:
+                self.busy += 1
+                claim.__exit__(None, None, None)
+                self.foreign = self._workers[0].run(first_job(other))
+            return found
+
+    pool = Waiting(group, iter([]))
+    assert run_with(group, pool) == "done"
+    assert pool.busy >= 3
+    row = state_of(group).trained[key]
+    assert row.event.seconds is None
+    assert isinstance(pool.foreign, Done)
+    (result,) = pool.foreign.product
+    assert row.event.sha256 == result.sha256
+
+
+def test_a_module_of_the_user_that_cannot_be_imported_is_an_input_error(group: GroupSettings, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(InputError, match=r"broken\.py"):
+        Worker(replace(group, imports=("broken.py",), imports_folder=tmp_path), 0)
