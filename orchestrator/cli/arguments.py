@@ -26,12 +26,17 @@ WORKERS = click.option(
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PORT = click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The port on 127.0.0.1."
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="The port on 127.0.0.1."
 )
 JOB_ADDRESS = click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL",
     help="The dashboard of a cluster's head, for a job there (default: RAY_API_SERVER_ADDRESS, else a sweep here).",
 )  # fmt: skip
+
+
+def example(command: str) -> str:
+    """The epilog of a verb's help. The command stays on one line, so that it can be pasted."""
+    return f"\b\nExample:\n  {command}"
 
 
 def tasks_option(help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

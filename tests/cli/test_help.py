@@ -98,12 +98,13 @@ def test_no_folder_of_the_command_line_has_more_than_twelve_modules() -> None:
 def test_help_of_a_verb_has_a_sentence_details_and_an_example(supsup: Command, typed: str) -> None:
     found = supsup(*typed.split(), "--help")
     assert found.code == 0
-    assert max(map(len, found.out.splitlines())) <= 80
+    *text, example = found.out.rstrip().splitlines()
+    assert max(map(len, text)) <= 80
+    assert example.startswith(f"    supsup {typed} ")
     usage, summary, details = found.out.split("\n\n")[:3]
     assert usage.startswith(f"Usage: supsup {typed} ")
     assert " ".join(summary.split()) == COMMANDS[typed].get_short_help_str(limit=200)
     assert details.strip()
-    assert found.out.rstrip().splitlines()[-1].strip()
     assert f"Example: supsup {typed} " in " ".join(found.out.split())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.wording import as_typed
-from orchestrator.cli.arguments import OVERRIDES
+from orchestrator.cli.arguments import OVERRIDES, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
 from orchestrator.sweeps.sweep import Sweep, open_sweep
@@ -21,7 +21,7 @@ def cluster() -> None:
     """Check the file that `ray up` starts a Ray cluster from."""
 
 
-@cluster.command(epilog="Example: supsup cluster check ray_cluster.yaml sweeps/fig04_split_imagenet.yaml")
+@cluster.command(epilog=example("supsup cluster check ray_cluster.yaml sweeps/fig04_split_imagenet.yaml"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("sweep_file", metavar="[SWEEP_FILE]", type=click.Path(path_type=Path), required=False)
 @OVERRIDES

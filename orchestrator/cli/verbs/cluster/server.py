@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.arguments import PORT
+from orchestrator.cli.arguments import PORT, example
 
 
-@click.command(epilog="Example: supsup server /srv/mlflow --artifacts s3://bucket/mlflow")
+@click.command(epilog=example("supsup server /srv/mlflow --artifacts s3://bucket/mlflow"))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="server")
 @PORT
 @click.option("--artifacts", metavar="URL", help="Where to keep artifacts, such as s3://… (default: in FOLDER).")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.arguments import OVERRIDES, SWEEP_FILE, WORKERS
+from orchestrator.cli.arguments import OVERRIDES, SWEEP_FILE, WORKERS, example
 from orchestrator.cluster import ray_jobs
 
 
-@click.command(epilog="Example: supsup submit sweeps/fig04_split_imagenet.yaml output=/shared/runs")
+@click.command(epilog=example("supsup submit sweeps/fig04_split_imagenet.yaml output=/shared/runs"))
 @SWEEP_FILE
 @OVERRIDES
 @click.option(
@@ -21,8 +21,8 @@ from orchestrator.cluster import ray_jobs
 @WORKERS
 @click.option("--detach", is_flag=True, help="Return at once, without following the log of the job.")
 @click.option(
-    "--python", default=sys.executable, show_default=True, metavar="PATH",
-    help="The Python on the head in which supsup is installed.",
+    "--python", default=sys.executable, metavar="PATH",
+    help="The Python on the head in which supsup is installed (default: at the path of the one here).",
 )  # fmt: skip
 def submit(file: Path, overrides: tuple[str, ...], address: str, workers: int | None, detach: bool, python: str) -> int:
     """Run a sweep file as a job of a Ray cluster.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.base.plain_values import flatten
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results.text_table import align
 from orchestrator.sweeps.run_lookup import FoundRun, all_runs, choose_run
@@ -17,7 +17,7 @@ _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
 """A metric with one of these in its name is a share, and is printed in percent."""
 
 
-@click.command(epilog="Example: supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'")
+@click.command(epilog=example("supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'"))
 @words("RUN RUN... [output=DIR]", "output", noun="run", least=1, most=None)
 def compare(words: Words) -> int:
     """Show runs side by side: their settings and their metrics.

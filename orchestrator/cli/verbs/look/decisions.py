@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.plain_values import Node
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
@@ -34,7 +34,7 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
 
 
-@click.command(epilog="Example: supsup decisions nns_quick --replay allocation.name=ratio allocation.epsilon=0.2")
+@click.command(epilog=example("supsup decisions nns_quick --replay allocation.name=ratio allocation.epsilon=0.2"))
 @words("[SWEEP] [output=DIR] [key=value]...", "output", has_overrides=True)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
@@ -45,7 +45,8 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
     """List the decisions of NNs runs about every segment.
 
-    A decision says which mask already knows the data of a segment, or that the data is new. SWEEP is the name of a
+    NNs is the scenario in which no task identity is given. A decision says which mask already knows the data of a
+    segment, or that the data is new. SWEEP is the name of a
     sweep or its beginning (default: the newest sweep of the output).
 
     With --replay, the recorded slopes are judged again by another allocation test. Nothing is trained.

@@ -9,7 +9,7 @@ import click
 import torch
 
 from orchestrator.base.folder_lock import holder_of
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.tracker import updated_tracker
 from orchestrator.results.exported_run import export_run
@@ -20,7 +20,7 @@ from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
 from supsup_core.errors import InputError
 
 
-@click.command(epilog="Example: supsup export 'quickstart GNu entropy seed=0'")
+@click.command(epilog=example("supsup export 'quickstart GNu entropy seed=0'"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
 def export(words: Words) -> int:
     """Log a finished run as an MLflow model.

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.wording import duration
-from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE
+from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
 from orchestrator.records.group_state import GroupState
@@ -22,7 +22,7 @@ from orchestrator.sweeps.sweep import Sweep, open_sweep
 from orchestrator.sweeps.training_groups import Group, share_workers
 
 
-@click.command(epilog="Example: supsup plan sweeps/quickstart.yaml benchmark.num_tasks=5 --json")
+@click.command(epilog=example("supsup plan sweeps/quickstart.yaml benchmark.num_tasks=5 --json"))
 @SWEEP_FILE
 @OVERRIDES
 @JSON

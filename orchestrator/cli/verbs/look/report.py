@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.base.folder_lock import holder_of
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.tracker import updated_tracker
 from orchestrator.results.report import write_report
@@ -15,7 +15,7 @@ from orchestrator.tracking.monitor import conclude
 from supsup_core.errors import SupSupError
 
 
-@click.command(epilog="Example: supsup report quickstart")
+@click.command(epilog=example("supsup report quickstart"))
 @words("[SWEEP] [output=DIR]", "output")
 def report(words: Words) -> int:
     """Write the tables, figures and HTML page of a sweep.

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.cli.arguments import JSON, Words, words
+from orchestrator.cli.arguments import JSON, Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.results.progress_line import line
@@ -18,7 +18,7 @@ from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep_record import SweepRecord, all_records, find_record
 
 
-@click.command(epilog="Example: supsup status quickstart --json")
+@click.command(epilog=example("supsup status quickstart --json"))
 @words("[SWEEP] [output=DIR] [storage=URL]", "output", "storage")
 @JSON
 def status(words: Words, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.wording import duration
+from orchestrator.cli.arguments import example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
 from orchestrator.records.group_state import GroupState
@@ -18,7 +19,7 @@ from orchestrator.sweeps.training_groups import share_workers
 from supsup_core.errors import InputError
 
 
-@click.command(epilog="Example: supsup sweeps sweeps")
+@click.command(epilog=example("supsup sweeps sweeps"))
 @click.argument("folder", type=click.Path(path_type=Path), default="sweeps")
 def sweeps(folder: Path) -> int:
     """List the sweep files of a folder, and what each costs here.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.arguments import PORT, Words, words
+from orchestrator.cli.arguments import PORT, Words, example, words
 from orchestrator.sweeps.sweep_record import check_output
 
 
-@click.command(epilog="Example: supsup ui output=runs --port 5000")
+@click.command(epilog=example("supsup ui output=runs --port 5000"))
 @words("[output=DIR]", "output", most=0)
 @PORT
 def ui(words: Words, port: int) -> int:

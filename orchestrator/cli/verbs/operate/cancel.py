@@ -8,7 +8,7 @@ import click
 
 from orchestrator.base.folder_lock import holder_of, owned
 from orchestrator.base.output_folder import GroupFolder
-from orchestrator.cli.arguments import Words, run_command, tasks_option, words
+from orchestrator.cli.arguments import Words, example, run_command, tasks_option, words
 from orchestrator.cli.chosen import print_sharing_runs, shard_keys
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.coordination.control_files import CancelFile
@@ -21,7 +21,7 @@ from orchestrator.sweeps.sweep_transfer import publish, refresh
 from supsup_core.errors import InputError
 
 
-@click.command(epilog="Example: supsup cancel 'quickstart GNu entropy seed=1'")
+@click.command(epilog=example("supsup cancel 'quickstart GNu entropy seed=1'"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
 @tasks_option("Cancel only task N, and what builds on it.")
 def cancel(words: Words, tasks: tuple[int, ...]) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.arguments import JOB_ADDRESS, Words, words
+from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.chosen import find_running
 from orchestrator.cli.exit_codes import ExitCode
 
 
-@click.command(epilog="Example: supsup drain quickstart")
+@click.command(epilog=example("supsup drain quickstart"))
 @words("[SWEEP or JOB] [output=DIR]", "output")
 @JOB_ADDRESS
 def drain(words: Words, address: str | None) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.arguments import JOB_ADDRESS, Words, words
+from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results import event_log
 from orchestrator.sweeps.sweep_record import find_record
 from supsup_core.errors import InputError
 
 
-@click.command(epilog="Example: supsup logs quickstart")
+@click.command(epilog=example("supsup logs quickstart"))
 @words("[SWEEP or JOB] [output=DIR]", "output")
 @JOB_ADDRESS
 def logs(words: Words, address: str | None) -> int:

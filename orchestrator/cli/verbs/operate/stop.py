@@ -10,7 +10,7 @@ import time
 import click
 
 from orchestrator.base.folder_lock import holder_of, host_of
-from orchestrator.cli.arguments import JOB_ADDRESS, Words, words
+from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.chosen import find_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.sweeps.sweep_record import SweepRecord
@@ -20,7 +20,7 @@ STOP_SECONDS = 120.0
 """How long a sweep that is stopped may take to commit and end."""
 
 
-@click.command(epilog="Example: supsup stop fig04_split_imagenet --address http://127.0.0.1:8265")
+@click.command(epilog=example("supsup stop fig04_split_imagenet --address http://127.0.0.1:8265"))
 @words("[SWEEP or JOB] [output=DIR]", "output")
 @JOB_ADDRESS
 def stop(words: Words, address: str | None) -> int:

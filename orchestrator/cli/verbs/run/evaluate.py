@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from orchestrator.cli.arguments import Words, cluster_options, words
+from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.object_storage import ASKING_SECONDS
@@ -18,7 +18,7 @@ from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError
 
 
-@click.command(epilog="Example: supsup evaluate quickstart inference.rule=binary inference.objective=energy")
+@click.command(epilog=example("supsup evaluate quickstart inference.rule=binary inference.objective=energy"))
 @words("SWEEP inference.KEY=VALUE... [output=DIR]", "output", least=1, has_overrides=True)
 @cluster_options
 def evaluate(words: Words, cluster: str | None) -> int:

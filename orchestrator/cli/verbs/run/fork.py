@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.arguments import WORKERS, Words, cluster_options, words
+from orchestrator.cli.arguments import WORKERS, Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run, with_workers
 from orchestrator.nns.fork import Start, fork_sweep
 from orchestrator.sweeps.sweep_transfer import fetch_newest
 
 
-@click.command(epilog="Example: supsup fork fig09_permuted_2500 --at-task 500 allocation.name=ratio")
+@click.command(epilog=example("supsup fork fig09_permuted_2500 --at-task 500 allocation.name=ratio"))
 @words("SWEEP key=value... [output=DIR]", "output", least=1, has_overrides=True)
 @click.option(
     "--at-task", type=click.IntRange(min=1), metavar="N",
@@ -22,8 +22,9 @@ from orchestrator.sweeps.sweep_transfer import fetch_newest
 def fork(words: Words, at_task: int | None, run_name: str | None, cluster: str | None, workers: int | None) -> int:
     """Start a new NNs sweep from a committed state of another.
 
-    These keys can change: allocation.*, budget.*, evaluation.*, inference.* and benchmark.num_tasks. A larger
-    benchmark.num_tasks extends a finished run. The trained masks are linked, not copied.
+    NNs is the scenario in which no task identity is given. These keys can change: allocation.*, budget.*, evaluation.*,
+    inference.* and benchmark.num_tasks. A larger benchmark.num_tasks extends a finished run. The trained masks are
+    linked, not copied.
     """
     origin = fetch_newest(None, words.output, words.name)
     return run(with_workers(fork_sweep(origin, words.overrides, Start(at_task, run_name)), workers), cluster)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import click
 
-from orchestrator.cli.arguments import WORKERS, Words, cluster_options, words
+from orchestrator.cli.arguments import WORKERS, Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run, with_workers
 from orchestrator.sweeps.sweep_transfer import fetch_newest
 
 
-@click.command(epilog="Example: supsup resume quickstart output=runs")
+@click.command(epilog=example("supsup resume quickstart output=runs"))
 @words("[SWEEP] [output=DIR] [data=DIR] [storage=URL]", "output", "data", "storage")
 @cluster_options
 @WORKERS

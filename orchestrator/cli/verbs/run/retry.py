@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from orchestrator.base.folder_lock import owned
-from orchestrator.cli.arguments import Words, cluster_options, tasks_option, words
+from orchestrator.cli.arguments import Words, cluster_options, example, tasks_option, words
 from orchestrator.cli.chosen import print_sharing_runs, shard_keys
 from orchestrator.cli.run_sweep import run
 from orchestrator.coordination.control_files import CancelFile
@@ -17,7 +17,7 @@ from orchestrator.sweeps.run_lookup import FoundRun, find_run
 from orchestrator.sweeps.sweep_transfer import refresh
 
 
-@click.command(epilog="Example: supsup retry 'quickstart GNu entropy seed=1' --task 7")
+@click.command(epilog=example("supsup retry 'quickstart GNu entropy seed=1' --task 7"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
 @tasks_option("Retry only task N. A task that is already trained is trained again.")
 @cluster_options

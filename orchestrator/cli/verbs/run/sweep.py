@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.arguments import OVERRIDES, SWEEP_FILE, WORKERS, cluster_options
+from orchestrator.cli.arguments import OVERRIDES, SWEEP_FILE, WORKERS, cluster_options, example
 from orchestrator.cli.run_sweep import run, with_workers
 from orchestrator.sweeps.sweep import open_sweep
 from orchestrator.sweeps.sweep_transfer import fetch_if_stored
 
 
-@click.command(epilog="Example: supsup sweep sweeps/fig07_permuted_lenet.yaml benchmark.num_tasks=10 --workers 2")
+@click.command(epilog=example("supsup sweep sweeps/fig07_permuted_lenet.yaml benchmark.num_tasks=10 --workers 2"))
 @SWEEP_FILE
 @OVERRIDES
 @cluster_options

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from orchestrator.base.wording import as_typed
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.sweeps.sweep_record import check_output
 from orchestrator.sweeps.sweep_transfer import fetch as fetch_sweeps
 
 
-@click.command(epilog="Example: supsup fetch fig09_permuted_2500 storage=s3://bucket/runs output=here")
+@click.command(epilog=example("supsup fetch fig09_permuted_2500 storage=s3://bucket/runs output=here"))
 @words("[SWEEP] storage=URL [output=DIR]", "storage", "output")
 def fetch(words: Words) -> int:
     """Bring sweeps from a storage to an output on this machine.

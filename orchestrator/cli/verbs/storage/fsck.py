@@ -10,7 +10,7 @@ import click
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.base.wording import as_typed
-from orchestrator.cli.arguments import Words, cluster_options, words
+from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.run_sweep import run
@@ -22,7 +22,7 @@ _PROGRESS_SECONDS = 2.0
 """How often progress is printed."""
 
 
-@click.command(epilog="Example: supsup fsck output=runs --repair")
+@click.command(epilog=example("supsup fsck output=runs --repair"))
 @words("[output=DIR]", "output", most=0)
 @click.option("--repair", is_flag=True, help="Set damaged files aside, and run the sweeps that make them again.")
 @cluster_options

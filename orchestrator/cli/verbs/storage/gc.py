@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.cli.arguments import Words, words
+from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results.output_inventory import Leftover, leftovers
@@ -16,7 +16,7 @@ _SHOWN = 3
 """How many files of each kind are listed."""
 
 
-@click.command(epilog="Example: supsup gc output=runs --delete")
+@click.command(epilog=example("supsup gc output=runs --delete"))
 @words("[output=DIR]", "output", most=0)
 @click.option("--delete", is_flag=True, help="Delete the files. Without this option nothing is deleted.")
 def gc(words: Words, delete: bool) -> int:
