@@ -1,4 +1,4 @@
-"""What a plan will cost, from what was measured: earlier shards of the same group, or a few real batches."""
+"""The cost of a plan, estimated from shards that are trained already, or from a few batches timed on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from orchestrator.base import environment
 from orchestrator.base.files import write_atomically
 from orchestrator.base.keys import content_key
+from orchestrator.base.plain_values import from_json
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.planned_group import GroupSize
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.training_groups import Group
 from supsup_core import RECIPE_VERSION
@@ -26,27 +28,38 @@ from supsup_core.datasets.download import user_cache
 from supsup_core.methods import SHARED
 from supsup_core.tasks import Task
 
-_TIMED_BATCHES = 12
-_TIMED_SECONDS = 3.0
-"""Batches that are timed, at most, and about how long they may take together."""
+_PROBE_BATCHES = 12
+_PROBE_SECONDS = 3.0
+"""The most batches that a probe times, and about the time that they may take together."""
 
-_PROCESS_BYTES = 450 << 20
-"""Memory of a worker before it holds anything: Python, torch and Ray, measured."""
-
-_STATE_BYTES = 8
-"""Bytes a weight of what NNs keeps to go on with a mask: its score and the optimiser's mean square."""
-
-
-_TIMED_FLOATS = 1 << 22
-"""Pixels of a batch that is timed, about, at most: larger ones are timed in part, and scaled up."""
+_PROBE_FLOATS = 1 << 22
+"""About the most pixels in a timed batch. The time of a larger batch is scaled up from a part of it."""
 
 _NUM_NOISE = 2000
-"""Images that the trial's task seems to have."""
+"""The number of images of the noise task."""
+
+_PROCESS_BYTES = 450 << 20
+"""Memory of a worker that holds no data yet: Python, torch and Ray. Measured."""
+
+_NNS_STATE_BYTES = 8
+"""Bytes per weight that NNs keeps to train a mask further: its score and the optimiser's mean square."""
+
+_EVALUATION_BYTES = 4096
+"""Disk space of an evaluation."""
+
+_GRADIENT_BYTES = 256 << 20
+"""Memory of the gradients that infer a task."""
+
+_BYTES_PER_WEIGHT = 24
+"""Memory of a task in training, per weight."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to spend: seconds of wall time on so many workers, bytes of disk, bytes of memory over them all."""
+    """What is left to spend: seconds of wall time on `num_workers`, bytes of disk, bytes of memory of all workers.
+
+    `basis`: what the times are estimated from, in words.
+    """
 
     seconds: float
     num_workers: int
@@ -55,8 +68,8 @@ class Estimate:
     basis: str
 
 
-class _Noise(Task):
-    """One batch of noise, as often as it is asked for, under labels in turn."""
+class _NoiseTask(Task):
+    """A task whose images repeat one batch of noise. Labels come in turn."""
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -71,26 +84,27 @@ class _Noise(Task):
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One task of an experiment's method on a few batches of noise.
+class TimingProbe:
+    """The cost of one task of an experiment, measured by training on a few batches of noise.
 
-    `per_batch`, `beside`: seconds of a training batch, and of all that is done beside them. `own`, `shared`: bytes of
-    what is stored of it (see Learned).
+    `batch_seconds`: of a training batch. `task_seconds`: of a task, without its batches. `own_bytes`, `shared_bytes`:
+    of the learned tensors (see Learned).
     """
 
-    per_batch: float
-    beside: float
-    own: int
-    shared: int
+    batch_seconds: float
+    task_seconds: float
+    own_bytes: int
+    shared_bytes: int
 
 
-_TRIALS: dict[str, Trial] = {}
+_PROBES: dict[str, TimingProbe] = {}
 
 
-def trial_of(experiment: Experiment) -> Trial:
-    """The trial of an experiment, made once on a machine for all that differ in seed, length or data of one shape.
+def probe_of(experiment: Experiment) -> TimingProbe:
+    """The timing probe of an experiment.
 
-    Kept in the user's cache, so that only the first plan of its kind takes torch and the time.
+    Experiments that differ in seed, length or data of the same shape share a probe. It is kept in this process and in
+    the user's cache, so torch is loaded for the first plan of its kind alone.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None}
@@ -98,36 +112,38 @@ def trial_of(experiment: Experiment) -> Trial:
     net = {**identity["net"], "weight_seed": None}
     machine = [platform.node(), environment.processor(), environment.versions(), RECIPE_VERSION]
     key = content_key([net, identity["method"], training, shape, min(2, experiment.num_tasks), machine])
-    if key not in _TRIALS:
-        file = user_cache() / "trials" / f"{key}.json"
-        _TRIALS[key] = _kept(file) or _keep(file, _tried(experiment))
-    return _TRIALS[key]
+    if key not in _PROBES:
+        file = user_cache() / "timings" / f"{key}.json"
+        _PROBES[key] = _read_probe(file) or _write_probe(file, _measure(experiment))
+    return _PROBES[key]
 
 
-def _kept(file: Path) -> Trial | None:
-    """What an earlier plan found; None where none did, or the file is not what `_keep` writes."""
+def _read_probe(file: Path) -> TimingProbe | None:
+    """A probe from the cache. None where there is none, or the file is damaged."""
     try:
-        node = json.loads(file.read_text())
-        return Trial(float(node["per_batch"]), float(node["beside"]), int(node["own"]), int(node["shared"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        return from_json(file.read_bytes(), TimingProbe)
+    except (OSError, ValueError):
         return None
 
 
-def _keep(file: Path, trial: Trial) -> Trial:
-    """Keep it for later plans; where nothing can be written, they will time again."""
+def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
+    """Write a probe to the cache, and return it. Where the cache cannot be written, later plans measure again."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(asdict(trial)).encode())
-    return trial
+        write_atomically(file, json.dumps(asdict(probe)).encode())
+    return probe
 
 
-def _tried(experiment: Experiment) -> Trial:
-    """Learn a second task, if there is one, which builds on a first where the method does so."""
+def _measure(experiment: Experiment) -> TimingProbe:
+    """Time the second task, which builds on the first where the method does so; with one task alone, the first.
+
+    The time of a batch is the difference between one batch and many. Sets torch to one thread.
+    """
     torch.set_num_threads(1)
     asked = experiment.training.batch_size
     shape = experiment.benchmark.input_shape
-    batch = min(asked, max(8, _TIMED_FLOATS // math.prod(shape)))
-    task = _Noise(shape, experiment.benchmark.num_labels, batch)
+    batch = min(asked, max(8, _PROBE_FLOATS // math.prod(shape)))
+    task = _NoiseTask(shape, experiment.benchmark.num_labels, batch)
     states: list[Mapping[str, Tensor]] = []
 
     def timed(index: int, num_batches: int) -> float:
@@ -136,7 +152,7 @@ def _tried(experiment: Experiment) -> Trial:
         )
         problem = replace(experiment.problem("cpu"), recipe=recipe)
         parents = [states[parent] for parent in experiment.method.dependence.parents(index)]
-        assert problem.weights
+        assert problem.weights  # drawn now, so that drawing them is not timed
         started = time.perf_counter()
         state = experiment.method.learn(problem, index, task, parents).state
         elapsed = time.perf_counter() - started
@@ -144,43 +160,61 @@ def _tried(experiment: Experiment) -> Trial:
         return elapsed
 
     first = timed(0, 1)
-    many = max(1, min(_TIMED_BATCHES, int(_TIMED_SECONDS / 2 / first)))
+    many = max(1, min(_PROBE_BATCHES, int(_PROBE_SECONDS / 2 / first)))
     last = min(1, experiment.num_tasks - 1)
     short, long = (min(timed(last, count) for _ in range(2)) for count in (1, 1 + many))
-    per_batch = max(long - short, 0.0) / many
+    batch_seconds = max(long - short, 0.0) / many
     shared = sum(tensor.nbytes for name, tensor in states[last].items() if name.startswith(SHARED))
-    own = sum(tensor.nbytes for tensor in states[last].values()) - shared
-    return Trial(per_batch * asked / batch, max(short - per_batch, 0.0), own, shared)
-
-
-def estimate_group(group: Group, state: GroupState, left: tuple[int, int], num_workers: int) -> Estimate:
-    """The cost of what is left of one group. left: shards and evaluations to do.
-
-    Evaluations count by their measured mean, or as a tenth of a shard while none is known.
-    """
-    experiment, (total, _) = group.experiment, group.size
-    found = trial_of(experiment)
-    trained = state.shard_seconds()
-    per_shard = fmean(trained) if trained else found.beside + experiment.training.num_batches * found.per_batch
-    basis = (
-        f"the mean of {len(trained)} shards already trained"
-        if trained
-        else "a few training batches timed on this machine"
+    return TimingProbe(
+        batch_seconds=batch_seconds * asked / batch,
+        task_seconds=max(short - batch_seconds, 0.0),
+        own_bytes=sum(tensor.nbytes for tensor in states[last].values()) - shared,
+        shared_bytes=shared,
     )
-    measured = [row.event.seconds for row in state.evaluated.values() if row.event.seconds]
-    per_evaluation = fmean(measured) if measured else per_shard / 10
-    shards, evaluations = left
+
+
+def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers: int) -> Estimate:
+    """The cost of what is left of one group.
+
+    left: shards and evaluations to do. An evaluation takes the measured mean, or a tenth of a shard's time before the
+    first is measured.
+    """
+    experiment = group.experiment
+    probe = probe_of(experiment)
+    shard_seconds, evaluation_seconds, basis = _times(experiment, probe, state)
     num_weights = sum(layer.size for layer in experiment.problem("cpu").layers)
-    bank = total * found.own + found.shared + 4 * num_weights
-    gradients = 256 << 20 if not experiment.scenario.given_at_inference else 0
-    source = experiment.benchmark.source()
-    pixels = source.resident_images * math.prod(source.shape)
-    kept = found.own + found.shared + 1024 + (0 if experiment.allocation is None else _STATE_BYTES * num_weights)
-    training = shards * per_shard
+    artifact_bytes = probe.own_bytes + probe.shared_bytes + 1024
+    if experiment.allocation is not None:
+        artifact_bytes += _NNS_STATE_BYTES * num_weights
+    training = left.shards * shard_seconds
+    work = training + left.evaluations * evaluation_seconds
     return Estimate(
-        seconds=max(training / (group.width or num_workers), (training + evaluations * per_evaluation) / num_workers),
+        seconds=max(training / (group.width or num_workers), work / num_workers),
         num_workers=num_workers,
-        disk_bytes=shards * kept + evaluations * 4096,
-        memory_bytes=num_workers * (_PROCESS_BYTES + bank + gradients + pixels + 24 * num_weights),
+        disk_bytes=left.shards * artifact_bytes + left.evaluations * _EVALUATION_BYTES,
+        memory_bytes=num_workers * _worker_bytes(group, probe, num_weights),
         basis=basis,
     )
+
+
+def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tuple[float, float, str]:
+    """Seconds of a shard and of an evaluation, and what they are estimated from, in words."""
+    trained = state.shard_seconds()
+    if trained:
+        shard_seconds = fmean(trained)
+        basis = f"the mean of {len(trained)} shards already trained"
+    else:
+        shard_seconds = probe.task_seconds + experiment.training.num_batches * probe.batch_seconds
+        basis = "a few training batches timed on this machine"
+    measured = [row.event.seconds for row in state.evaluated.values() if row.event.seconds]
+    return shard_seconds, fmean(measured) if measured else shard_seconds / 10, basis
+
+
+def _worker_bytes(group: Group, probe: TimingProbe, num_weights: int) -> int:
+    """Memory of one worker: its process, all masks, gradients, the dataset's pixels, and a task in training."""
+    experiment = group.experiment
+    masks = group.size.shards * probe.own_bytes + probe.shared_bytes + 4 * num_weights
+    gradients = 0 if experiment.scenario.given_at_inference else _GRADIENT_BYTES
+    source = experiment.benchmark.source()
+    pixels = source.resident_images * math.prod(source.shape)
+    return _PROCESS_BYTES + masks + gradients + pixels + _BYTES_PER_WEIGHT * num_weights

@@ -88,7 +88,7 @@ def test_a_plan_a_status_and_a_report_need_no_torch(
     assert supsup("sweep", file, "--local").code == 0
     assert asked("status", f"output={tmp_path / 'runs'}")[-1] == "neither"
     assert asked("report", f"output={tmp_path / 'runs'}")[-1] == "numpy"
-    for kept in (tmp_path / "home" / ".cache" / "supsup" / "trials").iterdir():
+    for kept in (tmp_path / "home" / ".cache" / "supsup" / "timings").iterdir():
         kept.write_text("{}")  # damaged: timed again
     assert asked("plan", file, "training.num_batches=41", f"output={tmp_path / 'runs'}")[-1] == "torch numpy"
 

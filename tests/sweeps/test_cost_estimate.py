@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.planned_group import GroupSize
+from orchestrator.records.rows import Event, GroupPlanned, Row, ShardTrained, TaskEvaluated
 from orchestrator.spec.experiment import build_experiment
-from orchestrator.sweeps.cost_estimate import estimate_group
+from orchestrator.sweeps.cost_estimate import estimate_group, probe_of
 from orchestrator.sweeps.training_groups import Run, make_plan
+from tests.records.samples import ENVIRONMENT, EVALUATED, TRAINED
 from tests.sweeps.test_training_groups import NODE
 
 
@@ -28,5 +32,58 @@ def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_
 def test_more_workers_are_expected_to_train_faster_only_where_tasks_do_not_wait(method: str, faster: int) -> None:
     node = {**NODE, "scenario": "GG", "method": {"name": method}}
     (group,) = make_plan([Run(build_experiment(node, 0), {})])
-    one, four = (estimate_group(group, GroupState(), (4, 0), workers).seconds for workers in (1, 4))
+    one, four = (estimate_group(group, GroupState(), GroupSize(4, 0), workers).seconds for workers in (1, 4))
     assert one == pytest.approx(faster * four)
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's cache of timings, empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_was_measured_is_believed_before_what_was_timed() -> None:
+    (group,) = make_plan([Run(build_experiment(NODE, 0), {})])
+    timed = estimate_group(group, GroupState(), GroupSize(5, 7), 1)
+    assert timed.basis == "a few training batches timed on this machine"
+    events: list[Event] = [GroupPlanned(group.planned(), ENVIRONMENT)]
+    events += [ShardTrained(group.shards[task].key, TRAINED, "", seconds=seconds) for task, seconds in ((0, 2), (1, 4))]
+    events.append(ShardTrained(group.shards[2].key, TRAINED, ""))  # found in the store, at no cost
+    rows = [Row(number, 0, event) for number, event in enumerate(events, start=1)]
+    state = GroupState().apply(rows)
+    found = estimate_group(group, state, GroupSize(2, 0), 1)
+    assert found.basis == "the mean of 2 shards already trained"
+    assert found.seconds == pytest.approx(2 * 3.0)
+    assert estimate_group(group, state, GroupSize(0, 10), 1).seconds == pytest.approx(10 * 0.3)
+    state.apply([Row(9, 0, TaskEvaluated("e", EVALUATED, "", seconds=0.5))])
+    assert estimate_group(group, state, GroupSize(0, 10), 2).seconds == pytest.approx(10 * 0.5 / 2)
+    assert estimate_group(group, state, GroupSize(0, 0), 2) == replace(found, seconds=0, num_workers=2, disk_bytes=0,
+                                                                      memory_bytes=2 * found.memory_bytes)  # fmt: skip
+
+
+def test_a_mask_of_a_task_takes_a_bit_a_weight_of_disk() -> None:
+    (group,) = make_plan([Run(build_experiment(NODE, 0), {})])
+    num_weights = 64 * 300 + 300 * 100 + 100 * 30
+    found = estimate_group(group, GroupState(), GroupSize(5, 0), 1)
+    assert 5 * num_weights / 8 < found.disk_bytes < 5 * (num_weights / 8 + 2000)
+
+
+def test_a_probe_is_shared_by_what_costs_the_same_and_kept_on_disk(cache: Path) -> None:
+    training = {"learning_rate": 0.0123}  # of no other test
+    first = probe_of(build_experiment({**NODE, "training": {"num_batches": 30, **training}}, 0))
+    assert probe_of(build_experiment({**NODE, "training": {"num_batches": 60, **training}}, 5)) is first
+    (file,) = (cache / "supsup" / "timings").iterdir()
+    assert file.read_text().startswith('{"batch_seconds":')
+    other = probe_of(build_experiment({**NODE, "training": {"batch_size": 16, **training}}, 0))
+    assert other is not first
+    assert len(list(file.parent.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_no_more_than_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    node = {**NODE, "training": {"num_batches": 30, "learning_rate": 0.0456}}
+    assert probe_of(build_experiment(node, 0)).batch_seconds >= 0

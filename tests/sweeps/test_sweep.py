@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from orchestrator.sweeps.sweep import open_sweep
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.sweeps.sweep import find_sweep, open_sweep
+from orchestrator.sweeps.sweep_record import ForkOrigin
+from supsup_core.errors import InputError
 
 METHODS = {
     "SupSup": {"net.num_outputs": 30},
@@ -59,3 +63,63 @@ def test_what_files_told_is_asked_once(
     found = supsup("sweep", file, "--local", f"data={tmp_path / 'data'}")
     assert found.code == 2, found
     assert "give the sweep another name" in found.err
+
+
+def test_the_same_file_with_other_values_is_another_sweep(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file()
+    sweep = open_sweep(file, [])
+    assert open_sweep(file, ["training.num_batches=30"]).sweep_id == sweep.sweep_id
+    assert open_sweep(file, ["training.num_batches=31"]).sweep_id != sweep.sweep_id
+    for unscientific in ("output=elsewhere", "resources.num_workers=7", "commit_every=9"):
+        assert open_sweep(file, [unscientific]).sweep_id == sweep.sweep_id
+    fork = replace(sweep, origin=ForkOrigin("other-123456", 2, "abc"))
+    assert fork.sweep_id != sweep.sweep_id
+
+
+def test_a_saved_sweep_is_found_again_as_it_was(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = replace(open_sweep(sweep_file(seeds=[0, 1]), []), origin=ForkOrigin("other-123456", 2, "abc"))
+    sweep = sweep.with_inference(["inference.rule=binary"])
+    groups = sweep.plan()
+    sweep.save(groups)
+    found = find_sweep(OutputFolder(tmp_path / "runs"), "small")
+    assert found == replace(sweep, planned={group.group_id: group.size for group in groups})
+    assert found.sweep_id == sweep.sweep_id
+    assert [run.name for run in found.runs()] == [run.name for run in sweep.runs()]
+    assert {run.experiment.inference.rule for run in found.runs()} == {"one_shot", "binary"}
+    assert open_sweep(sweep.file, ["seeds=[0, 1]"]).sweep_id != sweep.sweep_id  # a fork is a sweep of its own
+
+
+def test_a_sweep_opened_again_from_its_file_keeps_the_inferences_that_evaluate_added(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = open_sweep(sweep_file(), []).with_inference(["inference.rule=binary"])
+    sweep.save(sweep.plan())
+    again = open_sweep(sweep.file, [])
+    assert again.extra_inferences == ({"inference.rule": "binary"},)
+    assert again.with_inference(["inference.rule=binary"]) is again
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [([], "name the inference to try"), (["training.num_batches=4"], "training.num_batches: evaluate changes infer")],
+)
+def test_only_an_inference_can_be_added(sweep_file: Callable[..., Path], overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_sweep(sweep_file(), []).with_inference(overrides)
+
+
+def test_an_output_that_cannot_be_written_is_named(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the way")
+    sweep = open_sweep(sweep_file(), [f"output={tmp_path / 'runs'}"])
+    with pytest.raises(InputError, match=r"runs cannot be written .*; set output=DIR to a folder of yours"):
+        sweep.save(sweep.plan())
+
+
+def test_a_combination_that_is_no_experiment_names_the_file_and_the_variant(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(variants={"good": {}, "bad": {"training.num_batches": 0}})
+    with pytest.raises(InputError, match=rf"{file}: variants.bad: training.*num_batches"):
+        open_sweep(file, []).runs()

@@ -1,0 +1,69 @@
+"""The states of training groups, read from an output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.records.ledger import LedgerWriter
+from orchestrator.records.planned_group import GroupSize
+from orchestrator.records.rows import Event, GroupPlanned, LaunchEnded, ShardTrained
+from orchestrator.sweeps.lookup import read_state, read_states
+from supsup_core.errors import CorruptError
+from tests.records.samples import ENVIRONMENT, GROUP, TRAINED
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write the ledger of a group of the sweep `small-123456`."""
+
+    def made(group_id: str, *events: Event) -> Path:
+        path = OutputFolder(tmp_path).sweep("small-123456").group(group_id).ledger
+        writer = LedgerWriter(path)
+        for event in events:
+            writer.append(event)
+        writer.close()
+        return path
+
+    return made
+
+
+def test_a_state_is_the_replay_of_the_ledger(write: Callable[..., Path], tmp_path: Path) -> None:
+    write("a", GroupPlanned(GROUP, ENVIRONMENT), ShardTrained("aa", TRAINED, ""), LaunchEnded("failed"))
+    folder = OutputFolder(tmp_path).sweep("small-123456")
+    state = read_state(folder.group("a"))
+    assert (set(state.trained), state.status, state.group) == ({"aa"}, "failed", GROUP)
+    assert read_state(folder.group("not begun")).plan is None
+
+
+def test_groups_of_the_last_launch_count_and_all_on_disk_where_there_was_none(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    for group_id in ("a", "b"):
+        write(group_id, GroupPlanned(GROUP, ENVIRONMENT))
+    folder = OutputFolder(tmp_path).sweep("small-123456")
+    assert set(read_states(folder, {})) == {"a", "b"}
+    assert set(read_states(folder, {"b": GroupSize(2, 2), "c": GroupSize(2, 2)})) == {"b"}
+
+
+def test_a_damaged_ledger_names_the_command_that_repairs_it(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write("a", GroupPlanned(GROUP, ENVIRONMENT))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(CorruptError, match=r"`supsup resume small-123456 output=.*`"):
+        read_state(OutputFolder(tmp_path).sweep("small-123456").group("a"))
+
+
+def test_reading_a_state_loads_no_science(write: Callable[..., Path]) -> None:
+    path = write("a", GroupPlanned(GROUP, ENVIRONMENT), ShardTrained("aa", TRAINED, ""))
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.base.output_folder import GroupFolder\n"
+        "from orchestrator.sweeps.lookup import read_state\n"
+        "read_state(GroupFolder(Path(sys.argv[1]))); print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

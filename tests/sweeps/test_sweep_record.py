@@ -1,0 +1,139 @@
+"""Sweeps as their files record them, and the marker of an output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.records.planned_group import GroupSize
+from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.sweep_record import (
+    FORMAT,
+    all_records,
+    check_output,
+    find_record,
+    mark_output,
+    output_id_of,
+    read_record,
+    storage_of,
+)
+from supsup_core.errors import InputError
+
+
+@pytest.fixture
+def save(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Sweep]:
+    """Save a sweep of some name in `output`, each newer than the one before."""
+    monkeypatch.chdir(tmp_path)
+    times = iter(range(1_000_000_000, 1_000_000_009))
+
+    def made(name: str) -> Sweep:
+        sweep = open_sweep(sweep_file(), [f"name={name}"])
+        sweep.save(sweep.plan())
+        now = next(times)
+        os.utime(sweep.folder.sweep_file, (now, now))
+        return sweep
+
+    return made
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> OutputFolder:
+    return OutputFolder(tmp_path / "runs")
+
+
+def test_a_record_holds_what_was_saved(save: Callable[[str], Sweep]) -> None:
+    sweep = save("small")
+    record = read_record(sweep.folder)
+    assert (record.sweep_id, record.file, record.storage, record.origin) == (sweep.sweep_id, sweep.file, None, None)
+    assert record.planned == {group.group_id: group.size for group in sweep.plan()}
+    assert all(isinstance(size, GroupSize) for size in record.planned.values())
+    assert record.config["benchmark"]["num_tasks"] == 3
+    assert record.cache_bytes == sweep.cache_bytes
+    assert record.command("resume") == f"supsup resume {sweep.sweep_id} output=runs"
+    assert record.masks("abc").folder == sweep.masks("abc").folder
+
+
+def test_reading_a_record_loads_no_science(save: Callable[[str], Sweep], tmp_path: Path) -> None:
+    save("small")
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.base.output_folder import OutputFolder\n"
+        "from orchestrator.sweeps.sweep_record import find_record\n"
+        "print(find_record(OutputFolder(Path(sys.argv[1])), None).sweep_id, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "runs")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[1] == "False"
+
+
+def test_a_sweep_is_found_by_the_beginning_of_its_name_and_else_the_newest_is(
+    save: Callable[[str], Sweep], output: OutputFolder
+) -> None:
+    with pytest.raises(InputError, match="no sweep here; start one with `supsup sweep FILE`"):
+        find_record(output, None)
+    first, second = save("small"), save("smaller")
+    assert find_record(output, None).sweep_id == second.sweep_id
+    assert find_record(output, "smaller").sweep_id == second.sweep_id
+    assert find_record(output, "small").sweep_id == first.sweep_id  # its name in full
+    assert find_record(output, first.sweep_id).sweep_id == first.sweep_id
+    with pytest.raises(InputError, match=r"smal: several sweeps fit.*there are: small-.*, smaller-"):
+        find_record(output, "smal")
+    with pytest.raises(InputError, match="large: no such sweep"):
+        find_record(output, "large")
+
+
+def test_a_damaged_sweep_is_reported_and_the_others_are_read(
+    save: Callable[[str], Sweep], output: OutputFolder
+) -> None:
+    sound, damaged = save("sound"), save("damaged")
+    damaged.folder.sweep_file.write_text("{")
+    reported: list[InputError] = []
+    assert [record.sweep_id for record in all_records(output, reported.append)] == [sound.sweep_id]
+    (error,) = reported
+    assert f"{damaged.folder.sweep_file}: damaged" in str(error)
+    with pytest.raises(InputError, match="damaged"):
+        all_records(output)
+    sound.folder.sweep_file.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        all_records(output, reported.append)  # there is no other
+
+
+@pytest.mark.parametrize("change", [{"config": None}, {"planned": {"a": [1]}}, {"origin": [1]}, {"bases": [1]}])
+def test_a_sweep_file_of_another_shape_is_refused(save: Callable[[str], Sweep], change: dict[str, object]) -> None:
+    sweep = save("small")
+    node = json.loads(sweep.folder.sweep_file.read_text())
+    sweep.folder.sweep_file.write_text(json.dumps({**node, **change}))
+    with pytest.raises(InputError, match=r"sweep.json: damaged .*; start the sweep again from its file"):
+        read_record(sweep.folder)
+
+
+def test_an_output_of_another_format_or_with_a_damaged_marker_is_refused(output: OutputFolder) -> None:
+    check_output(output)  # there is none yet
+    mark_output(output, None)
+    check_output(output)
+    output.marker.write_text(json.dumps({"format": FORMAT - 1}))
+    with pytest.raises(InputError, match=f"format {FORMAT - 1}, this one writes {FORMAT}"):
+        check_output(output)
+    output.marker.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        check_output(output)
+
+
+def test_an_output_keeps_its_storage_and_its_id(output: OutputFolder) -> None:
+    assert storage_of(output) is None
+    mark_output(output, "file:///stored/")
+    first = output_id_of(output)
+    mark_output(output, "file:///stored")
+    assert (storage_of(output), output_id_of(output)) == ("file:///stored", first)
+    for other in ("file:///another", None):
+        with pytest.raises(InputError, match="keeps its artifacts in file:///stored"):
+            mark_output(output, other)
+    elsewhere = OutputFolder(output.path.with_name("elsewhere"))
+    mark_output(elsewhere, "file:///stored")
+    assert output_id_of(elsewhere) != first
