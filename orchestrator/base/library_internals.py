@@ -25,18 +25,19 @@ RAY_KILLED_FOR_MEMORY = "running low on memory"
 
 
 def ray_death_of(error: Any) -> RayDeath:
-    """The cause of a ray.exceptions.RayActorError.
+    """The cause of a ray.exceptions.RayActorError or OutOfMemoryError.
 
     Ray 2.60 gives the cause in the error's text alone: whether the node died (apart from preemption, which it tells by
-    an attribute), and whether Ray's memory monitor killed the worker. The state API tells more,
-    but it needs the dashboard.
+    an attribute), and whether Ray's memory monitor killed the worker. The call that was running then raises an
+    OutOfMemoryError, which is no RayActorError. The state API tells more, but it needs the dashboard.
     """
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
+    of_memory = [line for line in lines if RAY_KILLED_FOR_MEMORY in line]
     return RayDeath(
-        reason=lines[-1] if lines else text,
-        node_lost=bool(error.preempted) or RAY_NODE_DIED in text,
-        out_of_memory=RAY_KILLED_FOR_MEMORY in text,
+        reason=[text, *lines, *of_memory[:1]][-1],
+        node_lost=bool(getattr(error, "preempted", False)) or RAY_NODE_DIED in text,
+        out_of_memory=bool(of_memory),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
 from orchestrator.base.library_internals import ray_death_of
 from orchestrator.coordination.messages import Failed, Job, Lost, Reply
@@ -141,7 +141,7 @@ class ActorPool(WorkerPool):
             # Ray learns later what became of it, and then answers the next call of the actor with that.
             self._in_flight[self._actors[worker].__ray_ready__.remote()] = _InFlight(worker, job)
             return None
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:
             death = ray_death_of(error)
             lost = Lost(job.key, job.kind, death.reason, death.node_lost, death.out_of_memory)
         except RayTaskError as error:

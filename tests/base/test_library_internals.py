@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from orchestrator.base.library_internals import ray_package_hash
+import pytest
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from orchestrator.base.library_internals import mlflow_monitor_is_alive, ray_package_hash
+from tests.outputs import wait_for
 
 EXCLUDES = ["runs", "*.egg-info"]
 
@@ -24,3 +32,36 @@ def test_rays_package_hash_covers_exactly_the_files_that_are_sent(tmp_path: Path
     (tmp_path / "nets.py").write_text("WIDTH = 64\n")
     assert ray_package_hash(tmp_path, EXCLUDES) == before
     assert ray_package_hash(tmp_path, []) != before
+
+
+def test_ray_tells_why_an_actor_died() -> None:
+    """With its node or without it, or killed by the memory monitor."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.base.dying_actors"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    (line,) = [line for line in found.stdout.splitlines() if line.startswith("{")] or [found.stderr]
+    deaths = json.loads(line)
+    assert {cause: flags for cause, (_, *flags) in deaths.items()} == {
+        "killed": [False, False], "node died": [True, False], "out of memory": [False, True],
+    }  # fmt: skip
+    assert "worker process has died" in deaths["killed"][0]
+    assert "node" in deaths["node died"][0]
+    assert "running low on memory" in deaths["out of memory"][0]
+    assert all(len(reason.splitlines()) == 1 for reason, *_ in deaths.values())
+
+
+def test_mlflows_monitor_of_the_machine_ends_when_its_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monitor = SystemMetricsMonitor("no-run", sampling_interval=0.5, tracking_uri="http://127.0.0.1:9")
+    assert not mlflow_monitor_is_alive(monitor)
+    monitor.start()
+    assert mlflow_monitor_is_alive(monitor)
+    wait_for(lambda: [] if mlflow_monitor_is_alive(monitor) else ["ended"], seconds=60)
+    monitor.finish()
+    assert not mlflow_monitor_is_alive(monitor)
