@@ -1,14 +1,17 @@
-"""Where MLflow keeps what a sweep writes. Does not load MLflow, which takes seconds."""
+"""Where MLflow keeps the runs of a sweep. Loads neither MLflow nor torch, which take seconds."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from orchestrator.base.output_folder import MLflowFolder
 from orchestrator.base.wording import first_line
-from orchestrator.sweeps.sweep import Sweep
 from supsup_core.errors import SupSupError
+
+if TYPE_CHECKING:
+    from orchestrator.sweeps.sweep import Sweep
 
 
 def tracking_uri(folder: MLflowFolder) -> str:
@@ -17,18 +20,18 @@ def tracking_uri(folder: MLflowFolder) -> str:
 
 
 def tracking_uri_of(sweep: Sweep) -> str:
-    """Where a sweep's runs are written: the server that it names, or the store of its output."""
+    """The tracking URI of a sweep: the server that it names, or the store of its output."""
     return sweep.config.tracking or tracking_uri(sweep.output.mlflow)
 
 
 @contextlib.contextmanager
 def explained(sweep: Sweep) -> Iterator[None]:
-    """Turn whatever keeps MLflow from being written into a SupSupError with a remedy."""
+    """Replace any error of writing to MLflow by a SupSupError that names the remedy."""
     try:
         yield
     except SupSupError:
         raise
-    except Exception as error:  # of MLflow, its database, its server, the network: the results stand without it
+    except Exception as error:  # of MLflow, its database, its server or the network; the results do not depend on it
         raise SupSupError(
             f"MLflow could not be written ({first_line(error)}); once it can be, "
             f"`{sweep.command('report')}` writes what is missing"

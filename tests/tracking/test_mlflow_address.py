@@ -32,8 +32,9 @@ def test_an_error_of_this_program_is_passed_on(empty: Sweep) -> None:
     assert found.value is error
 
 
-def test_asking_for_an_address_does_not_load_mlflow() -> None:
-    """MLflow takes seconds to load."""
-    code = "import sys, orchestrator.tracking.mlflow_address; print('mlflow' in sys.modules)"
+@pytest.mark.parametrize("module", ["mlflow_address", "ui_server", "team_server"])
+def test_asking_for_an_address_and_serving_load_neither_mlflow_nor_torch(module: str) -> None:
+    """Each takes seconds to load. The servers are processes of their own."""
+    code = f"import sys, orchestrator.tracking.{module}; print({{'mlflow', 'torch'}} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "False\n"
+    assert found.stdout == "set()\n"
