@@ -106,7 +106,7 @@ class Round:
                 entry.key = self._lineages.extend(decision.mask, segment)
                 entry.length = len(self._lineages[decision.mask].segments)
             self.decided.append(entry)
-        failpoints.reach("decided", self.number)
+        failpoints.reach("decided", self)
 
     def jobs(self, stored: Collection[str]) -> Iterator[RoundJob]:
         """The jobs that the round waits for. stored: the keys of the mask versions that are on disk."""

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.results.report.tables import confusion_table
-from orchestrator.sweeps.lookup import find_sweep
+from orchestrator.sweeps.sweep import find_sweep
 from tests.outputs import DECISION_TIMES
 
 Command = Callable[..., Any]
