@@ -20,7 +20,7 @@ import torch
 
 from supsup_core.datasets.augmentation import resized_crop_and_flip
 from supsup_core.datasets.base import Dataset, Images
-from supsup_core.datasets.image_files import SUFFIXES, ImageFile, square
+from supsup_core.datasets.image_files import SUFFIXES, ImageFile, decode_square
 
 ROUNDS, BATCH, GPU_RATE = 5, 64, 1000
 
@@ -33,7 +33,7 @@ def rates(folder: Path, side: int, crop: int) -> dict[str, float]:
     with tempfile.NamedTemporaryFile() as cache:
         for _ in range(ROUNDS):
             started = time.perf_counter()
-            squares = [square(file, side) for file in files]
+            squares = [decode_square(file, side) for file in files]
             decoded.append(len(files) / (time.perf_counter() - started))
         cache.write(np.stack(squares).tobytes())
         cache.flush()

@@ -1,5 +1,4 @@
-"""SupSup, supermasks in superposition: the science, free of any platform."""
+"""SupSup (supermasks in superposition): models, training, inference and evaluation, without any platform code."""
 
 RECIPE_VERSION = 7
-"""Part of every artifact's key. A change that alters the bits of a trained mask, or of what is stored with it, must
-raise it."""
+"""Part of every artifact's key. Raise it with any change that alters the stored bits of a trained task."""

@@ -1,17 +1,17 @@
-"""What can go wrong for a reason a user can mend."""
+"""Errors that a user can act on."""
 
 
 class SupSupError(Exception):
-    """Base of every error this project raises on purpose. Its text is one line for a user."""
+    """The base of all errors that this project raises on purpose. Its text is one line for a user."""
 
 
 class InputError(SupSupError):
-    """The user's input (a config value, a file, a dataset) cannot be used. The text names the remedy."""
+    """A config value, a file or a dataset cannot be used. The text says what is wrong and names a remedy."""
 
 
 class DivergedError(SupSupError):
-    """Training has come to a loss that is no number. The text says where, and what to lower."""
+    """The training loss became NaN or infinite. The text says after how many batches, and what to lower."""
 
 
 class CorruptError(SupSupError):
-    """Bytes on disk are not the bytes that were written: a checksum, a header or a length is wrong."""
+    """Bytes on disk are not those that were written: a checksum, a header or a length is wrong."""

@@ -1,4 +1,8 @@
-"""The continual-learning scenarios as rows of data (paper, section 2 and table 1)."""
+"""The continual-learning scenarios (paper, section 2 and table 1).
+
+Two letters say whether the task identity is given (G) or not (N) at training and at inference; the third says whether
+tasks share their labels (s) or not (u).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,9 @@ from supsup_core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Who knows the task identity, and when.
+    """Whether the task identity is given at training and at inference, and what counts as a correct answer.
 
-    `wrong_task_is_wrong`: labels are not shared between tasks, so an answer counts only if the task
-    was inferred rightly too.
+    `wrong_task_is_wrong`: tasks do not share their labels, so an answer is correct only if its task is too.
     """
 
     name: str
@@ -37,7 +40,7 @@ NNs = _row("NNs", False, False, False)
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario called `name`; InputError, with the reason, for NNu and for unknown names."""
+    """The scenario called `name`; InputError for unknown names, and for NNu with the reason."""
     if name == "NNu":
         raise InputError(
             "scenario NNu cannot exist: labels that were never seen would reveal the new task, "

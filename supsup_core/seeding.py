@@ -1,9 +1,8 @@
-"""Every random number of a run, from (run seed, purpose, task).
+"""Random numbers, each determined by (run seed, purpose, task).
 
-Each purpose has a Philox stream of its own, keyed by a SHA-256, so that tasks and purposes are
-independent, any of them can be drawn alone and in any order, and tasks of different run seeds never
-coincide. Only the raw bits of the generator are used, which NumPy guarantees for ever (its
-higher-level draws may change between versions), so the numbers are the same on every machine.
+Every purpose has its own Philox stream, keyed by a SHA-256. So the streams are independent, can be drawn in any order,
+and never coincide for different run seeds. Only the generator's raw bits are used: NumPy guarantees those for ever,
+while its other distributions may change between versions. So the numbers are the same on every machine.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def child_seed(seed: int, purpose: str, task: int = 0) -> int:
 
 
 def raw_bits(child: int, count: int) -> npt.NDArray[np.uint64]:
-    """`count` raw 64-bit words of the stream `child`."""
+    """The first `count` raw 64-bit words of the stream of seed `child`."""
     return np.random.Philox(key=child).random_raw(count)
 
 
@@ -45,7 +44,7 @@ def signs(child: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def normal(child: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Float64 values of `shape`, standard normal (Box and Muller's transform of the raw bits)."""
+    """Float64 values of `shape`, standard normal, by the Box-Muller transform of raw bits."""
     size = math.prod(shape)
     words = raw_bits(child, 2 * size).reshape(2, size) >> np.uint64(11)
     radius, angle = (words.astype(np.float64) + 0.5) * 2.0**-53
@@ -58,10 +57,10 @@ def permutation(child: int, size: int) -> npt.NDArray[np.int64]:
 
 
 def batches(child: int, num_images: int, num_batches: int, batch_size: int) -> npt.NDArray[np.int64]:
-    """Indices of `num_batches` full batches, shape (num_batches, batch_size).
+    """Indices of `num_batches` full batches, (num_batches, batch_size), int64.
 
-    The batches are cut from shuffles of 0..num_images-1 laid end to end, so every image is seen once
-    before any is seen again, and no batch is short.
+    The batches are cut from concatenated shuffles of 0..num_images-1: every image is seen once before any is seen
+    again, and a batch may span two epochs.
     """
     needed = num_batches * batch_size
     epochs = math.ceil(needed / num_images)

@@ -1,4 +1,4 @@
-"""Training images altered at random: what is drawn depends on a seed alone."""
+"""Random augmentation of training images; the draws depend on a seed alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PADDING = 4
-"""Black pixels on each side before a `crop_flip`."""
+"""The width in pixels of the black border that `crop_flip` adds."""
 
 TRIES = 10
-"""Areas drawn for a `resized_crop_flip` before the whole image is taken."""
+"""Areas that `resized_crop_flip` draws before it falls back to the square in the centre."""
 
 
-def middle(x: Tensor, side: int | None) -> Tensor:
-    """The middle squares of images (batch, channels, height, width); None: all of them."""
+def crop_centre(x: Tensor, side: int | None) -> Tensor:
+    """Images (batch, channels, height, width) cropped to the square of a side in their centre; None crops nothing."""
     if side is None:
         return x
     top, left = ((extent - side) // 2 for extent in x.shape[2:])
@@ -31,10 +31,10 @@ def middle(x: Tensor, side: int | None) -> Tensor:
 
 
 def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Images (batch, channels, height, width), each cropped to a square at random after padding with black, half of
-    them mirrored: (batch, channels, side, side).
+    """Random crops (batch, channels, side, side) of images (batch, channels, height, width); half are mirrored.
 
-    child: the seed of what is drawn. black: (1, channels, 1, 1), as it is among the images.
+    Images are padded with black before the crop. child: the seed of the draws. black: the normalised value of black,
+    (1, channels, 1, 1).
     """
     count, _, height, width = x.shape
     words = seeding.raw_bits(child, 3 * count).reshape(3, count)
@@ -50,10 +50,11 @@ def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
 
 
 def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Images (batch, channels, height, width), a part of each enlarged to (side, side), half of them mirrored.
+    """Random parts of images (batch, channels, height, width), resized to (side, side); half are mirrored.
 
-    The part has 8 to 100 % of the image's area and is 3 / 4 to 4 / 3 as wide as it is high; where none of ten draws
-    fits into the image, the largest square in its middle is taken. Bilinear.
+    A part has 8 to 100 % of the image's area, and its width is 3 / 4 to 4 / 3 of its height. Where none of ten draws
+    fits into the image, the part is the largest square in the centre. Interpolation is bilinear. child: the seed of the
+    draws.
     """
     count, _, height, width = x.shape
     drawn = (seeding.uniform(child, (count, 2 * TRIES + 3), 0.5) + 0.5).astype(np.float64)
@@ -66,7 +67,7 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
     rows = np.arange(count)
     whole = min(height, width)
     wide, high = (np.where(found, sizes[rows, first], whole) for sizes in (wide, high))
-    # a share of the room that is left, or its middle
+    # the position of the part: a random share of the free space, or its centre
     share_x, share_y = (np.where(found, drawn[:, 2 * TRIES + axis], 0.5) for axis in (0, 1))
     left, top = np.floor(share_x * (width - wide + 1)), np.floor(share_y * (height - high + 1))
     left, top = np.minimum(left, width - wide), np.minimum(top, height - high)
@@ -78,7 +79,7 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
 def _grid(
     boxes: tuple[npt.NDArray[np.float64], ...], mirror: npt.NDArray[np.float64], image: tuple[int, int], side: int
 ) -> Tensor:
-    """Where each pixel of the (side, side) result is in an image of (height, width), as grid_sample takes it."""
+    """The position in an image (height, width) of each pixel of a result (side, side), in grid_sample's coordinates."""
     left, top, wide, high = boxes
     height, width = image
     theta = np.zeros((len(left), 2, 3))
@@ -93,4 +94,4 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "crop_flip": crop_and_flip,
     "resized_crop_flip": resized_crop_and_flip,
 }
-"""Images, seed, black and the side of the result to altered images."""
+"""Augmentations by name: functions of images, seed, the value of black, and the side of the result."""

@@ -45,7 +45,7 @@ class Digits(Base, VerifiesFiles):
         for name in ("enlarge", "channels"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: must be a whole number from 1 on, not {value!r}")
+                raise InputError(f"{name}: must be a whole number of at least 1, not {value!r}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +91,6 @@ def _path() -> Path:
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if path is None or not path.is_file():
         raise InputError(
-            "the digits come with scikit-learn, which has none here; install the version in constraints.txt"
+            "the digits are a file of scikit-learn, which is missing; install the version in constraints.txt"
         )
     return path

@@ -1,4 +1,4 @@
-"""Datasets as their authors published them: fetched, verified, never trusted before that."""
+"""Published dataset files: downloaded where they are missing, and verified by their checksums before any use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.errors import CorruptError, InputError
 
 
 def user_cache() -> Path:
-    """Where datasets go when neither the config nor SUPSUP_DATA names a root."""
+    """The folder of datasets when neither the config nor SUPSUP_DATA names one."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
 
 
@@ -24,8 +24,8 @@ def user_cache() -> Path:
 class Published:
     """The files of one dataset.
 
-    `folder`: below the data root. `md5`: each file's name to the published MD5 sum, of its content once unpacked
-    where `unpacks`, of the file itself otherwise. `mirrors`: addresses that a name is added to.
+    `folder`: its place below the data root. `md5`: the published MD5 sum by file name; with `unpacks` that of the
+    decompressed content, otherwise that of the file. `mirrors`: URLs, to which a file name is appended.
     """
 
     folder: str
@@ -34,14 +34,14 @@ class Published:
     unpacks: bool
 
     def checksum(self) -> str:
-        """What identifies the bytes of the dataset."""
+        """A SHA-256 over the published MD5 sums, which identifies the bytes of the dataset."""
         return hashlib.sha256("".join(self.md5.values()).encode()).hexdigest()
 
     def contents(self, root: Path | None) -> dict[str, bytes]:
-        """Every file's verified content, gzip unpacked where the name ends in .gz but not .tar.gz.
+        """The verified content of every file; .gz files are decompressed, .tar.gz files are not.
 
-        Files are below `root`; without one in the user's cache, where those that are missing are downloaded.
-        InputError when they are missing and cannot be had, CorruptError when they are not the published bytes.
+        Files are below `root`. Without a root they are in the user's cache, into which missing files are downloaded.
+        InputError when files are missing and cannot be downloaded, CorruptError when they are not the published bytes.
         """
         home = (root or user_cache()) / self.folder
         for name in self.md5:
@@ -76,7 +76,7 @@ class Published:
             raise CorruptError(f"{path}: wrong checksum (MD5 {found}, published {wanted}); {remedy}")
 
     def _download(self, home: Path, name: str) -> None:
-        """Fetch one file from the first mirror that has it; it appears in `home` only once verified."""
+        """Download one file from the first mirror that has it, verify it, then rename it into `home`."""
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f".{name}.{os.getpid()}" / name
         partial.parent.mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ class ImageFolder(ImageFiles, ChecksFields):
 
     def check_fields(self) -> None:
         if not isinstance(self.num_classes, int) or self.num_classes < 1:
-            raise InputError(f"num_classes: must be a whole number from 1 on, not {self.num_classes!r}")
+            raise InputError(f"num_classes: must be a whole number of at least 1, not {self.num_classes!r}")
 
     @property
     def parts(self) -> tuple[str, str]:

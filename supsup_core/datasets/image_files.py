@@ -1,4 +1,4 @@
-"""Photographs as compressed files, decoded once into a file that all processes of a machine share."""
+"""Compressed image files, decoded once into a cache file that all processes of a machine memory-map."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.registry import ChecksFields
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""Compressed formats alone: other images of one shape have one size, by which a change could not be told."""
+"""Compressed formats only: in others, all images of one shape have one size, so a changed file would go unnoticed."""
 
 _DECODER = 1
-"""Raised when what `square` makes of a file changes."""
+"""The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
 
 _FLUSH = 512
-"""Images decoded between two moments at which they are safe on disk."""
+"""Images decoded between two calls of fsync."""
 
 _HASHED_BYTES = 1 << 30
-"""Decoded files up to this size are hashed at every load; larger ones are checked by their size."""
+"""Cache files up to this size are hashed at every load; of larger ones only the size is checked."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One compressed image: a file, or `size` bytes from `offset` on of an archive.
+    """One compressed image: a file, or `size` bytes of an archive from `offset` on.
 
-    `name`: its class and file name, unique in its part. `changed`: the time of modification of the file it is in, in
+    `name`: its class and file name, unique in its part. `changed`: the modification time of the file or archive, in
     nanoseconds.
     """
 
@@ -54,7 +54,7 @@ class ImageFile:
     offset: int = 0
 
     def read(self) -> bytes:
-        """Its bytes."""
+        """The compressed bytes."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -62,14 +62,14 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(Base, ReadsFiles):
-    """An abstract base of compressed photographs in `<root>/<folder>`; subclasses say where in it.
+    """An abstract base of compressed images in `<root>/<folder>`; a subclass lists the files.
 
-    Each is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its middle. `mean`,
-    `std`: of each channel. `checksum_of_files`, of names and sizes, is filled in when a sweep is planned; then the
-    files may not change under it.
+    Each image is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its centre.
+    `mean`, `std`: of each channel. `checksum_of_files`: a hash of names and sizes that the program fills in when a
+    sweep is planned; a later change of the files is an error.
     """
 
-    resident_images: ClassVar[int] = 0  # mapped from a file, which the system may drop from memory
+    resident_images: ClassVar[int] = 0  # memory-mapped, so the system can evict them
     folder: str
     side: int
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -87,7 +87,7 @@ class ImageFiles(Base, ReadsFiles):
                 if not (number and math.isfinite(value) and value > least):
                     raise InputError(f"{name}: needs finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
         if not isinstance(self.side, int) or self.side < 1:
-            raise InputError(f"side: must be a whole number from 1 on, not {self.side!r}")
+            raise InputError(f"side: must be a whole number of at least 1, not {self.side!r}")
         if isinstance(self, ChecksFields):
             self.check_fields()
 
@@ -102,11 +102,11 @@ class ImageFiles(Base, ReadsFiles):
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        """Every image of the training and of the test part below `home`, in order. InputError where they are not."""
+        """The images of the training and of the test part below `home`, in order. InputError when they are missing."""
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
-            raise InputError(f"{self.folder} is looked for below the data root; set data=DIR or SUPSUP_DATA")
+            raise InputError(f"{self.folder} is below the data root, which is not set; set data=DIR or SUPSUP_DATA")
         return self.listing(root / self.folder)
 
     def with_files(self, root: Path | None) -> Self:
@@ -121,7 +121,7 @@ class ImageFiles(Base, ReadsFiles):
 
     def checksum(self) -> str:
         if self.checksum_of_files is None:
-            raise InputError("base: image files are counted when a sweep is planned; plan it first")
+            raise InputError("base: checksum_of_files is filled in when a sweep is planned; call resolved(root) first")
         return self.checksum_of_files
 
     def load(self, root: Path | None) -> Dataset:
@@ -131,10 +131,10 @@ class ImageFiles(Base, ReadsFiles):
                 f"{self.folder}: its files have changed since the sweep was first planned; "
                 "put them back, or give the sweep another name"
             )
-        parts = [self._decoded(listing, part) for listing, part in zip(listings, self.parts, strict=True)]
+        parts = [self._load_part(listing, part) for listing, part in zip(listings, self.parts, strict=True)]
         return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
 
-    def _decoded(self, listing: Sequence[ImageFile], part: str) -> Images:
+    def _load_part(self, listing: Sequence[ImageFile], part: str) -> Images:
         times = hashlib.sha256(repr([image.changed for image in listing]).encode()).hexdigest()[:8]
         home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
         stem = f"{part.replace('/', '_')}-{times}"
@@ -153,11 +153,14 @@ class ImageFiles(Base, ReadsFiles):
 
 
 def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[ImageFile]:
-    """Every image of `<home>/<part>/<class>/*`, classes numbered in the order of their names; InputError, with what
-    `says` so, where there are not `num_classes`."""
+    """The images of `<home>/<part>/<class>/*`, with classes numbered in the order of their names.
+
+    InputError when the folder does not exist, when there are not `num_classes` classes, or when a class has no image.
+    `says` ends the message about the number of classes.
+    """
     home = home / part
     if not home.is_dir():
-        raise InputError(f"{home}: no such folder; {part}/<class>/<images> is looked for there")
+        raise InputError(f"{home}: no such folder; put images into {part}/<class>/ there")
     classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir())
     if len(classes) != num_classes:
         raise InputError(f"{home}: {len(classes)} classes, and {says}")
@@ -166,7 +169,9 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
         entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
         images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
         if not images:
-            raise InputError(f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); a class needs some")
+            raise InputError(
+                f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); every class needs at least one"
+            )
         for entry in images:
             facts = entry.stat()
             found.append(ImageFile(Path(entry.path), f"{name}/{entry.name}", label, facts.st_size, facts.st_mtime_ns))
@@ -175,37 +180,37 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes wait for."""
+    """Hold an exclusive lock on a file (flock); other processes wait for it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
-    """The decoded images in one file, uint8 (N, 3, side, side): as it is there, or made, or gone on with."""
-    note, partial = file.with_suffix(".json"), file.with_suffix(".partial")
+    """The cache file of the decoded images, uint8 (N, 3, side, side). An interrupted build resumes where it stopped."""
+    description, partial = file.with_suffix(".json"), file.with_suffix(".partial")
     record = 3 * side * side
-    if note.exists() and file.exists():
+    if description.exists() and file.exists():
         size = file.stat().st_size
-        if size == record * len(images) and (size > _HASHED_BYTES or _noted(note) == _sha256(file)):
+        if size == record * len(images) and (size > _HASHED_BYTES or _read_checksum(description) == _sha256(file)):
             return file
     done = min(partial.stat().st_size // record, len(images)) if partial.exists() else 0
     with partial.open("ab") as out:
         out.truncate(done * record)
         for number, image in enumerate(images[done:], start=done + 1):
-            out.write(square(image, side).tobytes())
+            out.write(decode_square(image, side).tobytes())
             if number % _FLUSH == 0 or number == len(images):
                 out.flush()
                 os.fsync(out.fileno())
-    note.write_text(json.dumps({"sha256": _sha256(partial), "images": len(images), "side": side}))
+    description.write_text(json.dumps({"sha256": _sha256(partial), "images": len(images), "side": side}))
     os.replace(partial, file)
     return file
 
 
-def _noted(note: Path) -> str | None:
-    """The checksum that a note holds; None when it was cut off, as by a power failure."""
+def _read_checksum(description: Path) -> str | None:
+    """The checksum in the JSON file beside a cache file; None when it is truncated, as by a power failure."""
     try:
-        return str(json.loads(note.read_text())["sha256"])
+        return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):
         return None
 
@@ -215,14 +220,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An image's middle square as uint8 (3, side, side); CorruptError naming it when it cannot be decoded."""
+def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The square in an image's centre, uint8 (3, side, side); CorruptError names the file when it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(file.read())) as opened:
             image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow's readers raise them
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
-        raise CorruptError(f"{where}: cannot be decoded ({error}); put a good copy there, or take it away") from error
+        raise CorruptError(f"{where}: cannot be decoded ({error}); put a good copy there, or remove it") from error
     scale = side / min(image.size)
     width, height = (max(side, round(extent * scale)) for extent in image.size)
     if (width, height) != image.size:

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012), from folders or from the tar files as they are published."""
+"""ImageNet (ILSVRC 2012), from folders or from the published tar files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ImageNet(ImageFiles):
     """The 1000 classes of ILSVRC 2012, numbered in the order of their WordNet ids.
 
     `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published
-    `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are read as they
-    are. Refused unless there are as many images of every class as were published; the devkit, whose table is binary,
-    also unless it has the published MD5.
+    `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked.
+    The number of images of every class must be the published one; the devkit, whose table of classes is a MATLAB file,
+    must have the published MD5.
     """
 
     devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
@@ -55,7 +55,7 @@ class ImageNet(ImageFiles):
             train = list(_train_images(train_tar))
             wnids = sorted({image.name.partition("/")[0] for image in train})
             if hashlib.md5(devkit.read_bytes(), usedforsecurity=False).hexdigest() != self.devkit_md5:
-                raise CorruptError(f"{devkit}: not the published devkit (its MD5 is another); get it again")
+                raise CorruptError(f"{devkit}: not the published devkit (its MD5 differs); download it again")
             val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
         else:
             raise InputError(
@@ -66,8 +66,8 @@ class ImageNet(ImageFiles):
         return train, val
 
     def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
-        """InputError unless every class has as many images as were published."""
-        remedy = "it is not whole; get it again, or use base image_folder for another selection"
+        """InputError unless every class has the published number of images."""
+        remedy = "it is incomplete; download it again, or use base image_folder for a selection"
         fewest, most = self.train_counts
         for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
             counts = Counter(image.name.partition("/")[0] for image in images)
@@ -84,18 +84,18 @@ class ImageNet(ImageFiles):
 
 
 def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar archive that begins at byte `start` of a file; their offsets are in that file."""
+    """The files in a tar archive that begins at byte `start` of the file `path`; offsets are those in that file."""
     try:
         with path.open("rb") as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield from (member for member in archive if member.isfile())
     except (tarfile.TarError, EOFError) as error:
-        raise CorruptError(f"{path}: not a whole tar archive ({error}); get it again") from error
+        raise CorruptError(f"{path}: not a complete tar archive ({error}); download it again") from error
 
 
 def _train_images(path: Path) -> Iterator[ImageFile]:
-    """The training archive holds an archive a class, `<wnid>.tar`."""
+    """The images of the training archive, which holds an archive `<wnid>.tar` for each class."""
     changed = path.stat().st_mtime_ns
     classes = sorted(_members(path), key=lambda member: member.name)
     for label, inner in enumerate(classes):
@@ -107,16 +107,16 @@ def _train_images(path: Path) -> Iterator[ImageFile]:
 
 
 def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
-    """The validation archive holds all images, numbered; `wnid_of` has the class of each in their order."""
+    """The images of the validation archive, which are numbered; `wnid_of` has the class of each in this order."""
     changed = path.stat().st_mtime_ns
     members = sorted(_members(path), key=lambda member: member.name)
     if len(members) != len(wnid_of):
-        raise InputError(f"{path}: {len(members)} images, and the devkit labels {len(wnid_of)}; get both again")
+        raise InputError(f"{path}: {len(members)} images, and the devkit labels {len(wnid_of)}; download both again")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     found = []
     for member, wnid in zip(members, wnid_of, strict=True):
         if wnid not in label_of:
-            raise InputError(f"{path}: class {wnid} has no training image; get the training archive again")
+            raise InputError(f"{path}: class {wnid} has no training image; download the training archive again")
         name = f"{wnid}/{Path(member.name).name}"
         found.append(ImageFile(path, name, label_of[wnid], member.size, changed, member.offset_data))
     return iter(sorted(found, key=lambda image: (image.label, image.name)))
@@ -140,4 +140,4 @@ def _val_wnids(devkit: Path) -> list[str]:
         wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         return [wnid_of[int(number)] for number in truth.split()]
     except (tarfile.TarError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise CorruptError(f"{devkit}: not the published devkit ({error}); get it again") from error
+        raise CorruptError(f"{devkit}: not the published devkit ({error}); download it again") from error

@@ -1,5 +1,8 @@
-"""How sure a mask is of its answers: on its own task's images, where it should be as sure as it is right, and on
-those of other tasks, where it should not be sure at all. Inferring the task rests on the second."""
+"""The confidence of a mask in its answers, on images of its own task and of other tasks.
+
+On its own task, the confidence should equal the accuracy (calibration). On other tasks it should be low: the inference
+of the task rests on that.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,24 @@ from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.learners import Learner
 
 NUM_BINS = 15
-"""Bins of equal width that the calibration error sorts answers into, as Guo et al. 2017 do."""
+"""Bins of equal width for the calibration error, as in Guo et al. 2017."""
 
 
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
-    """The expected calibration error (Guo et al. 2017, equation 3): mean |accuracy - confidence| over bins of
-    confidence, weighted by their images.
+    """The expected calibration error (Guo et al. 2017, equation 3).
 
-    confidences: (images,), the probability of the answer, in [0, 1]. right: (images,), bool.
+    It is the mean of |accuracy - confidence| over bins of confidence, weighted by their number of images. confidences:
+    (images,), the probability of the answer, in [0, 1]. right: (images,), bool.
     """
     bins = (confidences.double() * num_bins).long().clamp(max=num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, right.double() - confidences.double())
     return float(gaps.abs().sum() / len(right))
 
 
-def told_apart(own: Tensor, others: Tensor) -> float:
-    """The chance that a value drawn from `own` is smaller than one from `others`, ties counting half (the area under
-    the ROC curve): 1 where one threshold parts them, 0.5 where they are alike.
+def auroc(own: Tensor, others: Tensor) -> float:
+    """The area under the ROC curve: the probability that a value of `own` is smaller than one of `others`.
 
+    Ties count half. It is 1 where one threshold separates the two, and 0.5 where their distributions are the same.
     own, others: one-dimensional, finite.
     """
     ordered = others.sort().values
@@ -42,9 +45,13 @@ def told_apart(own: Tensor, others: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Confidence:
-    """One mask. Over its own task's images: `accuracy`, mean `confidence` (probability of its answer, softmax over the
-    labels), `calibration_error`, mean `entropy` (nats, over all outputs: what H compares). `entropy_of_others`: on
-    images of other tasks. `told_apart`: by objective, how well its value on one image tells own from others."""
+    """The confidence of one mask.
+
+    On images of its own task: `accuracy`, mean `confidence` (the probability of the answer by a softmax over the
+    labels), `calibration_error`, and mean `entropy` over all outputs in nats (objective H). `entropy_of_others`: the
+    mean entropy on images of other tasks. `told_apart`: for each objective, the area under the ROC curve by which its
+    value on one image separates own images from others.
+    """
 
     mask: int
     accuracy: float
@@ -61,8 +68,8 @@ def confidence(
 ) -> Confidence:
     """Measure a mask on images and labels of its own task, and on images of other tasks.
 
-    own: x (images, *shape) and y (images,). others: (images, *shape). objectives: by name; each is told apart by its
-    values, so `superfluous`, which has none, is not to be among them.
+    own: x (images, *shape) and y (images,). others: (images, *shape). objectives: names; not `superfluous` (G), whose
+    values cannot be compared.
     """
     x, y = own
     logits = {"own": learner.logits(x, mask), "others": learner.logits(others, mask)}
@@ -79,5 +86,5 @@ def confidence(
         calibration_error=calibration_error(sure, right),
         entropy=float(values("entropy", "own").double().mean()),
         entropy_of_others=float(values("entropy", "others").double().mean()),
-        told_apart={name: told_apart(values(name, "own"), values(name, "others")) for name in objectives},
+        told_apart={name: auroc(values(name, "own"), values(name, "others")) for name in objectives},
     )

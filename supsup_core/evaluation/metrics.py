@@ -1,4 +1,4 @@
-"""Numbers that describe a continual learner, from counts."""
+"""Metrics of a continual learner: average accuracy, forgetting, and the allocation of masks in NNs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 
 AccuracyMatrix = Mapping[int, Mapping[int, float]]
-"""Accuracies in [0, 1] of the tasks tested after n tasks learned, by task, for each n that was evaluated."""
+"""For each evaluation point n, the accuracies in [0, 1] of the tasks tested after n tasks were learned, by task."""
 
 
 def average_accuracy(accuracies: Sequence[float]) -> float:
-    """Mean over tasks: each task counts alike."""
+    """The mean accuracy over tasks, each with the same weight."""
     return math.fsum(accuracies) / len(accuracies)
 
 
 def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
-    """Mean drop of a task from its best earlier accuracy to that after `num_learned` tasks.
+    """The mean drop of a task from its best earlier accuracy to that after `num_learned` tasks.
 
-    Over the tasks that an earlier evaluation has seen (Chaudhry et al. 2018, equation 3, at the points
-    that were evaluated); 0 when there is none. Negative where tasks improved.
+    The mean is over the tasks that an earlier evaluation point tested (Chaudhry et al. 2018, equation 3, restricted to
+    the evaluation points); it is 0 when there are none, and negative where tasks improved.
     """
     now = matrix[num_learned]
     earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
@@ -28,10 +28,10 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
 
 
 class AllocationTally:
-    """The books of NNs, kept with the task identities that the learner never sees.
+    """Counts how masks are allocated in scenario NNs, by the task identities that the learner never sees.
 
-    A mask belongs to the task it was allocated for. A *duplicate* is a mask allocated for a task that had a
-    live one; a *wrong reuse* is a segment trained on the mask of another task.
+    A mask belongs to the task for which it was allocated. A *duplicate* is a mask allocated for a task that already had
+    one. A *wrong reuse* is a segment trained on the mask of another task.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class AllocationTally:
         self.skipped = 0
 
     def add(self, task: int, mask: int | None, freed: int | None) -> None:
-        """A segment of `task` was trained on `mask` (None: on nothing), for which `freed` was given up."""
+        """Count a segment of `task` that trained `mask` (None: no mask); `freed` is the mask deleted for it."""
         self.num_segments += 1
         if freed is not None:
             del self._owners[freed], self._segments[freed]
@@ -59,16 +59,16 @@ class AllocationTally:
 
     @property
     def owners(self) -> Mapping[int, int]:
-        """Live masks to the tasks they were allocated for."""
+        """The live masks, each with the task for which it was allocated."""
         return self._owners
 
     def purity(self) -> float:
-        """Share of the segments in live masks that are of their mask's most frequent task; 1 for no masks."""
+        """The share of trained segments that belong to the most frequent task of their mask; 1 without masks."""
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
 
     def metrics(self) -> dict[str, float]:
-        """The books as metrics; `untrained_share` is the share of segments that no mask was trained on."""
+        """The counts as metrics; `untrained_share` is the share of segments on which no mask was trained."""
         return {
             "masks": float(len(self._owners)),
             "duplicates": float(self.duplicates),

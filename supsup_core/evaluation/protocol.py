@@ -1,4 +1,4 @@
-"""How well a learner answers, in the paper's protocol and in the strict one."""
+"""Evaluation of a learner by the paper's protocol and by the strict protocol."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
 
 EVALUATION_VERSION = 7
-"""Part of every evaluation's key. A change that alters an evaluation's numbers must raise it."""
+"""Part of every evaluation's key. Raise it with any change that alters the result of an evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
     """How the task is inferred.
 
-    The paper's protocol shuffles the test images, from the seed, and cuts them into groups of `decision_group`, of
-    which the first `images_per_decision` decide for all; where a mask is recovered from a memory, at most half of them
-    decide, for the others.
-    The strict protocol lets each of `strict_images` seeded test images of a task decide for itself alone; 0 leaves it
-    out.
+    The paper's protocol shuffles the test images by the seed and cuts them into groups of `decision_group`. The first
+    `images_per_decision` of a group decide for the whole group. Where a mask is recovered from a memory, at most half
+    of a group decides, for the other half. In the strict protocol each of `strict_images` seeded test images of a task
+    decides for itself alone; 0 leaves this protocol out.
     """
 
     rule: str = "one_shot"
@@ -59,18 +58,18 @@ class Inference:
 def check(
     scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
 ) -> None:
-    """Raise InputError when the parts of an experiment do not go together."""
+    """Raise InputError when scenario, method, inference and net do not fit together."""
     if scenario.name not in method.scenarios:
         raise InputError(
             f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
         )
     if not scenario.given_in_training and method.dependence is not Dependence.INDEPENDENT:
         raise InputError(
-            f"scenario: in {scenario.name} nobody knows which task came before, and method {method_name} as it is set "
-            "builds on that; leave method.transfer out"
+            f"scenario: in {scenario.name} the previous task is unknown, and method {method_name} with these fields "
+            "builds on it; set method.transfer=none"
         )
     if not scenario.given_in_training and (net.norm_widths() or net.normalises_by_batch):
-        raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; take a net without any")
+        raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; use a net without any")
     num_outputs = net.num_outputs
     if num_outputs < num_labels:
         raise InputError(
@@ -83,7 +82,7 @@ def check(
 def _check_inference(
     scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
 ) -> None:
-    """Raise InputError when a task cannot be inferred so."""
+    """Raise InputError when the task cannot be inferred with these settings."""
     if inference.rule == "known":
         raise InputError(
             f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
@@ -96,29 +95,29 @@ def _check_inference(
         )
     if RULES[inference.rule].needs_memory and not method.recall_images:
         raise InputError(
-            f"inference.rule: method {method_name} keeps its masks in no Hopfield network, which {inference.rule} "
-            "needs; use method hop_sup_sup, or another rule"
+            f"inference.rule: method {method_name} does not store its masks in a Hopfield network, which "
+            f"{inference.rule} needs; use method hop_sup_sup, or another rule"
         )
     if RULES[inference.rule].needs_memory:
         for key, least in (("images_per_decision", method.recall_images), ("decision_group", 2 * method.recall_images)):
             if getattr(inference, key) < least:
                 raise InputError(
-                    f"inference.{key}: a mask is recovered from batches of {method.recall_images} images, half of a "
-                    f"group at most; set at least {least}"
+                    f"inference.{key}: a mask is recovered from batches of {method.recall_images} images, by at most "
+                    f"half of a group; set at least {least}"
                 )
     if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
         for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
             if alone == 1 and getattr(inference, key):
                 raise InputError(
-                    f"inference.{key}: batch normalisation without kept statistics needs several images, one has no "
-                    f"spread; set inference.{key}={128 if key == 'images_per_decision' else 0}"
+                    f"inference.{key}: batch normalisation without stored statistics needs several images, one has no "
+                    f"variance; set inference.{key}={128 if key == 'images_per_decision' else 0}"
                     + ("" if net.normalises_by_batch else ", or inference.rule=exhaustive")
                 )
     objective = OBJECTIVES[inference.objective]
     if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:
         raise InputError(
-            f"inference.objective: {inference.rule} compares values, and {inference.objective} is told apart by "
-            "its slope alone; use rule one_shot or binary, or objective entropy"
+            f"inference.objective: {inference.rule} compares values, and {inference.objective} is compared by "
+            "its gradient only; use rule one_shot or binary, or objective entropy"
         )
     try:
         check_objective(inference.objective, (net.num_outputs, num_labels))
@@ -127,7 +126,7 @@ def _check_inference(
 
 
 def check_objective(name: str, outputs: tuple[int, int]) -> None:
-    """InputError when an objective cannot tell masks apart with (num_outputs, num_labels)."""
+    """Raise InputError when an objective cannot compare masks with (num_outputs, num_labels)."""
     num_outputs, num_labels = outputs
     if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
         raise InputError(
@@ -138,11 +137,11 @@ def check_objective(name: str, outputs: tuple[int, int]) -> None:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The outcome of D decisions on one task.
+    """The results of D decisions on one task.
 
-    `chosen`: mask numbers. `sizes`: test images each decided for. `correct`: how many of those got the
-    right label from the chosen mask, or from what was recalled. All int64, (D,). `trace`: of a rule with a memory,
-    distances from each mask, step by step (Recalled.distances), (D, steps + 1, k).
+    `chosen`: mask numbers. `sizes`: the number of test images that each decided for. `correct`: the number of those
+    that the chosen or recalled mask labels correctly. All int64, (D,). `trace`: for a rule with a memory, the distances
+    from each mask before each step and at the end (Recalled.distances), (D, steps + 1, k).
     """
 
     chosen: Tensor
@@ -172,19 +171,19 @@ class Decisions:
 
 
 Choose = tuple[Rule, Objective, int | None]
-"""A rule, the objective that it minimises, and the mask that is given, if one is."""
+"""A rule, the objective that it minimises, and the given mask or None."""
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What D decisions chose: masks (D,), int64, and what each recalled, by a rule with a memory."""
+    """The masks (D,), int64, that D decisions chose and, for a rule with a memory, what each recalled."""
 
     masks: Tensor
     recalled: list[Recalled]
 
     def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
-        """Decisions that can be answered together, each once, with the function from their images to labels."""
-        if self.recalled or learner.normalises_by_batch:  # each stands alone
+        """Groups of decisions whose images can be labelled in one batch, each with the function that labels them."""
+        if self.recalled or learner.normalises_by_batch:  # each decision has its own batch
             together = [[number] for number in range(len(self.masks))]
         else:
             together = [(self.masks == mask).nonzero().flatten().tolist() for mask in sorted(set(self.masks.tolist()))]
@@ -197,12 +196,12 @@ class _Chosen:
 
     @property
     def trace(self) -> Tensor | None:
-        """Distances (D, steps + 1, k) of a rule with a memory."""
+        """Distances (D, steps + 1, k) for a rule with a memory, else None."""
         return torch.stack([found.distances for found in self.recalled]) if self.recalled else None
 
 
 def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Chosen:
-    """Let the images (images, *shape) of each decision take it."""
+    """Choose a mask for each decision from its images (images, *shape)."""
     rule, objective, given = choose
     masks = torch.empty(len(deciding), dtype=torch.int64)
     recalled: dict[int, Recalled] = {}
@@ -218,13 +217,13 @@ def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Ch
 
 
 def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
-    """Those images of a group that decide for it."""
+    """The images of a group that decide for it."""
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
 @torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
-    """Let the first `num_deciding` images of each group (test indices) decide for the whole group."""
+    """Let the first `num_deciding` images of each group of test indices decide for the whole group."""
     rule = choose[0]
     deciding = [_deciding(group, num_deciding, rule) for group in groups]
     scored = groups
@@ -241,9 +240,11 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
 
 
 def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
-    """The images (indices, in this order) that are decided for together in the paper's protocol. What is left at the
-    end and cannot decide is added to the last group."""
-    least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)  # one alone may not do
+    """The groups of indices, in their order, that the paper's protocol decides for together.
+
+    A rest that is too small to decide joins the last group.
+    """
+    least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)
     if RULES[inference.rule].needs_memory:
         least = 2 * recalling(learner).recall_images
     groups = list(torch.split(order, inference.decision_group))
@@ -253,17 +254,19 @@ def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tenso
 
 
 def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
-    """Test images of task `index` (indices, int64) in the order in which the paper's protocol groups them: shuffled.
+    """The int64 indices of the test images of task `index`, in the shuffled order of the paper's protocol.
 
-    Datasets keep images that are alike together (one writer's digits, all slanted as much), which decide worse.
+    Without the shuffle, neighbours in a dataset are alike (digits of one writer), and such groups decide worse.
     """
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
 
 @torch.no_grad()
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
-    """Labels and masks (images,) of images x (images, *shape) in the paper's protocol, as `evaluate` answers test
-    images: each run of `decision_group` of them, of one task, has its mask from the first, or it is `given`."""
+    """Labels and masks (images,) of images x (images, *shape) by the paper's protocol, as in `evaluate`.
+
+    Each run of `decision_group` images is of one task. Its first images choose the mask, unless one is `given`.
+    """
     groups = _groups(learner, torch.arange(len(x)), inference)
     rule = RULES[inference.rule]()
     choose = (rule, OBJECTIVES[inference.objective], given)
@@ -280,10 +283,10 @@ def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None 
 def evaluate(
     learner: Learner, task: Task, index: int, scenario: Scenario, inference: Inference, seed: int
 ) -> dict[str, Decisions]:
-    """Test `learner` on task `index`: {"paper": ..., "strict": ...}, the latter if it was asked for.
+    """The decisions of a learner on task `index` by protocol: {"paper": …, "strict": …}.
 
-    Where the scenario gives the task identity, every image is answered by its own task's mask and the
-    two protocols are one: only "paper" comes back, over all test images.
+    "strict" is left out where `strict_images` is 0, and where the scenario gives the task identity: then every image is
+    answered by its own task's mask, and the two protocols are the same.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)

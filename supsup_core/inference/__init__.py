@@ -1,4 +1,4 @@
-"""Inferring the task from the images alone."""
+"""Inference of the task from images alone."""
 
 from supsup_core.inference import objectives, rules
 from supsup_core.inference.objectives import OBJECTIVES

@@ -1,8 +1,8 @@
-"""What the right mask makes small (paper, sections 3.3 and 3.5; appendix on superfluous neurons).
+"""Objectives, which are smallest under the right mask (paper, sections 3.3 and 3.5; appendix on superfluous neurons).
 
-An objective takes logits (..., images, num_outputs) and num_labels, and returns the mean over the
-images, (...). It must be differentiable in the logits: one-shot and binary inference use its slope.
-Config names are the full words; H and G are the paper's symbols for the first two.
+An objective takes logits (..., images, num_outputs) and num_labels, and returns the mean over the images, (...). It is
+differentiable in the logits, since one-shot and binary inference use its gradient. H (entropy) and G (superfluous
+neurons) are the paper's symbols for the first two.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def entropy(logits: Tensor, num_labels: int) -> Tensor:
 
 @OBJECTIVES.register("superfluous", "G")
 def superfluous(logits: Tensor, num_labels: int) -> Tensor:
-    """G: logsumexp of all outputs with the real ones detached, so only superfluous neurons have a slope."""
+    """G: logsumexp of all outputs with the real ones detached, so that only superfluous neurons have a gradient."""
     real = logits[..., :num_labels].detach()
     return torch.cat([real, logits[..., num_labels:]], -1).logsumexp(-1).mean(-1)
 
 
 SLOPE_ONLY = frozenset({superfluous})
-"""Objectives that only their slope tells apart: the value of G is that of the real neurons it detaches,
-which are largest under the right mask, so that comparing values would choose a wrong one."""
+"""Objectives that are compared by their gradient only. The value of G depends on the real neurons, which are largest
+under the right mask, so a comparison of values would choose a wrong mask."""
 
 
 @OBJECTIVES.register("max_logit")
 def max_logit(logits: Tensor, num_labels: int) -> Tensor:
-    """Minus the largest real logit: confidence without the softmax that saturates it."""
+    """Minus the largest real logit: a confidence that no softmax saturates."""
     return -logits[..., :num_labels].amax(-1).mean(-1)
 
 
 @OBJECTIVES.register("energy")
 def energy(logits: Tensor, num_labels: int) -> Tensor:
-    """The free energy of the real outputs, minus their logsumexp: low for data like the training data."""
+    """The free energy of the real outputs, minus their logsumexp: low on images like those of training."""
     return -logits[..., :num_labels].logsumexp(-1).mean(-1)

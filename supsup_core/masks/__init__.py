@@ -1,4 +1,4 @@
-"""Binary masks: learned from scores, stored as bits."""
+"""Binary masks: learned from scores, stored as packed bits."""
 
 from supsup_core.masks.bank import MaskBank
 from supsup_core.masks.edge_popup import (

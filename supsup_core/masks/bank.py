@@ -1,4 +1,4 @@
-"""All masks learned so far, as packed bits, with the running mean that a superposition needs."""
+"""A bank of masks as packed bits, with the mean that a superposition needs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _COUNTED = 16
-"""Masks counted together, as bytes."""
+"""Masks that are unpacked to bytes at a time."""
 
 
 class MaskBank:
-    """k masks of one net: k * ceil(n / 8) bytes, and an exact integer count per weight.
+    """k masks of one net: k * ceil(n / 8) bytes, and for each weight the exact number of masks that keep it.
 
-    Masks are numbered 0..k-1 in the order they were added. n is the number of weights of all layers,
-    laid end to end.
+    Masks are numbered 0..k-1 in the order in which they were added. n is the number of weights of all layers; a mask
+    holds those of all layers in their order.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -35,7 +35,7 @@ class MaskBank:
         self.num_masks = 0
 
     def add(self, bits: codec.Bits) -> int:
-        """Take one mask as packed bits (ceil(n / 8),); returns its number."""
+        """Add a mask as packed bits (ceil(n / 8),); returns its number."""
         if self.num_masks == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         self._rows[self.num_masks] = bits
@@ -44,45 +44,45 @@ class MaskBank:
         return self.num_masks - 1
 
     def replace(self, index: int, bits: codec.Bits) -> None:
-        """Put another mask in the place of mask `index`."""
+        """Replace mask `index` by another mask."""
         self._counts -= codec.unpack(self._rows[index], self.size)
         self._rows[index] = bits
         self._counts += codec.unpack(bits, self.size)
 
     @property
     def rows(self) -> codec.Bits:
-        """All masks, packed: (k, ceil(n / 8)). A view; do not write to it."""
+        """All masks as packed bits (k, ceil(n / 8)): a view, not to be written to."""
         return self._rows[: self.num_masks]
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """How many of the masks keep each weight, (n,). A view; do not write to it."""
+        """The number of masks that keep each weight, (n,): a view, not to be written to."""
         return self._counts
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """A flat (n,) tensor as one view per layer, in the layers' shapes."""
+        """Views of a flat (n,) tensor, one for each layer in the layer's shape."""
         pieces = torch.split(flat, [layer.size for layer in self.layers])
         return [piece.view(layer.shape) for piece, layer in zip(pieces, self.layers, strict=True)]
 
     def mask(self, index: int) -> list[Tensor]:
-        """Mask `index` as float32 zeros and ones, one tensor per layer."""
+        """Mask `index` as float32 zeros and ones, one tensor for each layer."""
         bits = codec.unpack(self._rows[index], self.size)
         return self.split(torch.from_numpy(bits.astype(np.float32)))
 
     def mean(self) -> list[Tensor]:
-        """The mean of all masks (float32, per layer), from the exact counts: no drift."""
+        """The mean of all masks, float32, one tensor for each layer; from exact counts, so it cannot drift."""
         return self.split(torch.from_numpy(self._counts.astype(np.float32)) / self.num_masks)
 
     def subset_mean(self, indices: Tensor) -> list[Tensor]:
-        """The mean of some masks (int64 indices), per layer."""
+        """The mean of some masks (int64 numbers), float32, one tensor for each layer."""
         total = np.zeros(self.size, np.int32)
         for some in torch.split(indices, _COUNTED):
             total += np.add.reduce(codec.unpack(self._rows[some.numpy()], self.size), 0, dtype=np.uint8)
         return self.split(torch.from_numpy(total.astype(np.float32)) / len(indices))
 
     def products(self, vectors: Tensor, subset: Tensor | None = None) -> Tensor:
-        """Inner product of every mask (or those of `subset`) with every vector.
+        """The inner product of every mask, or of those in `subset`, with every vector.
 
-        vectors: (D, n) float32; returns (D, k) float32, columns in the order of `subset` when given.
+        vectors: (D, n) float32. Returns (D, k) float32, with columns in the order of `subset`.
         """
         return inner_products(self.rows if subset is None else self.rows[subset.numpy()], self.size, vectors)

@@ -130,7 +130,7 @@ class StacksTasks(ABC):
     @property
     @abstractmethod
     def can_stack(self) -> bool:
-        """Whether it can with its fields as they are; only for independent tasks."""
+        """Whether its fields allow it; only for independent tasks."""
 
     @abstractmethod
     def learn_stacked(
@@ -209,7 +209,7 @@ class Method(ABC):
         if not isinstance(self, StacksTasks):
             raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")
         if not self.can_stack:
-            raise InputError("as it is set, this method builds on earlier tasks; set resources.tasks_at_once=1")
+            raise InputError("this method builds on earlier tasks; set resources.tasks_at_once=1")
         return self.learn_stacked(problem, indices, tasks, keep)
 
 

@@ -93,7 +93,7 @@ class HopfieldLearner(RecallingLearner):
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
     """The pattern of a task from its stored mask, split by gated layers; CorruptError when it does not fit the net."""
     if "mask" not in state:
-        raise CorruptError("what is stored of a task has no mask")
+        raise CorruptError("the stored state of a task has no mask")
     bits, size = codec.decode(state["mask"].numpy().tobytes())
     if size != sum(sizes):
         raise CorruptError(f"a mask of {size} units does not fit a net of {sum(sizes)} gates")

@@ -1,4 +1,4 @@
-"""Masks in a Hopfield network: stored by Storkey's rule, recovered by descent (paper, section 3.6: HopSupSup)."""
+"""A Hopfield network of masks: stored by Storkey's rule, recovered by gradient descent (paper, section 3.6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supsup_core.errors import InputError
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
-    """A memory (d, d) with one pattern z (d,) of -1 and +1 more (Storkey 1997).
+    """The memory (d, d) after it has also stored the pattern z (d,) of -1 and +1 (Storkey 1997).
 
     W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d, with the local field h_ij = sum over k other than i, j of W_ik z_k;
     the diagonal stays 0.
@@ -26,27 +26,26 @@ def storkey(memory: Tensor, z: Tensor) -> Tensor:
 
 
 def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
-    """E(z) = -1/2 z W z, summed over the layers; low at stored patterns."""
+    """The energy E(z) = -1/2 z W z, summed over the layers; it is low at stored patterns."""
     return torch.stack([-0.5 * torch.dot(part, memory @ part) for memory, part in zip(memories, z, strict=True)]).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How a mask is recovered: the paper's descent, its constants, and what keeps it from going astray.
+    """How a mask is recovered: by the paper's gradient descent, or by a variant that stays near the stored patterns.
 
-    Descends gamma * t/T * E(z) + (1 - t/T) * H(p) by gradient descent, T = `num_steps`, on batches of `batch_size`
-    images each. The two `descent`s:
+    Both minimise gamma * t/T * E(z) + (1 - t/T) * H(p) over T = `num_steps` steps, each on a batch of `batch_size`
+    images. The two values of `descent`:
 
-    - `paper`: z, which energy and net are shown, is the sign of what is descended on, with a straight-through gradient.
-      H falls wherever in the d-dimensional space it can, within a few steps and far from all patterns, and the energy
-      then draws z to whatever pattern is near.
-    - `memory`: z is what is descended on itself, kept in [-1, 1], so that the net starts under the superposition of all
-      masks; the slope of H is multiplied by each layer's memory, which passes what lies in the span of the stored
-      patterns and stops the rest.
+    - `paper`: z is the sign of the trained variable, with a straight-through gradient. H can then fall along any of the
+      d dimensions: within a few steps z is far from all patterns, and the energy draws it to an arbitrary one.
+    - `memory`: z is the trained variable itself, clamped to [-1, 1], so that the net starts under the superposition of
+      all masks. The gradient of H is multiplied by each layer's memory, which projects it onto the span of the stored
+      patterns.
 
-    Where H leads to the wrong pattern, it does so again from other images. So there are up to `tries` descents, each
-    with what the ones before have found taken out of memory and start, and the find under which the objective is least
-    over all images is the answer.
+    Where H leads to a wrong pattern, it does so from other images too. So there are up to `tries` descents, each with
+    the patterns found before removed from memory and start. The result is the pattern with the smallest objective over
+    all images.
     """
 
     gamma: float = 1.5e-3
@@ -78,13 +77,13 @@ class Recovery:
     ) -> Recovered:
         """The pattern that images x (count, *shape) of one task lead to.
 
-        start: the mean of the `num_patterns` stored patterns, one (d,) a layer. objective_of(z, images): the objective
-        under gates z. Batches are taken in order and from the start again once all were seen; a batch of images at
-        least, or InputError.
+        memories: one (d, d) for each layer. start: the mean of the `num_patterns` stored patterns, one (d,) for each
+        layer. objective_of(z, images): the objective under gates z. The descent cycles through the batches in order.
+        InputError for fewer images than a batch.
         """
         if len(x) < self.batch_size:
             raise InputError(
-                f"recovery takes batches of {self.batch_size} images and {len(x)} are at hand; lower "
+                f"recovery needs batches of {self.batch_size} images and there are {len(x)}; lower "
                 "method.recovery_batch"
             )
         found: list[tuple[float, Recovered]] = []
@@ -118,7 +117,7 @@ class Recovery:
             for memory, value, velocity, now, slope in zip(memories, values, velocities, z, slopes, strict=True):
                 downhill = slope if self.descent == "paper" else memory @ slope
                 velocity.mul_(self.momentum).add_(downhill, alpha=1 - share)
-                velocity.add_(memory @ now, alpha=-self.gamma * share)  # the slope of the energy
+                velocity.add_(memory @ now, alpha=-self.gamma * share)  # the gradient of the energy
                 value.add_(velocity.add_(value, alpha=self.weight_decay), alpha=-self.learning_rate)
                 if self.descent == "memory":
                     value.clamp_(-1, 1)
@@ -128,17 +127,17 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a recovery ended at, -1 and +1, one (d,) a layer, and `path`: z before each step and at the end."""
+    """The recovered pattern, -1 and +1, one (d,) for each layer; `path` holds z before each step and at the end."""
 
     pattern: list[Tensor]
     path: list[list[Tensor]]
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory with a pattern taken out (Hopfield, Feinstein and Palmer 1983), its diagonal left at 0."""
+    """The memory with a pattern unlearned (Hopfield, Feinstein and Palmer 1983); the diagonal stays 0."""
     return (memory - torch.outer(z, z) / len(z)).fill_diagonal_(0)
 
 
 def sign(values: Tensor) -> Tensor:
-    """-1 or +1, +1 for 0."""
+    """The signs of values, -1 or +1; the sign of 0 is +1."""
     return torch.where(values >= 0, 1.0, -1.0)

@@ -29,6 +29,6 @@ def load_layer_tensors(
     for layer in layers:
         tensor = state.get(f"{prefix}{layer.name}")
         if tensor is None or tensor.shape != layer.shape:
-            raise CorruptError(f"what is stored of a task has no {prefix}{layer.name} of shape {layer.shape}")
+            raise CorruptError(f"the stored state of a task has no {prefix}{layer.name} of shape {layer.shape}")
         found.append(tensor.to(problem.device))
     return found

@@ -75,7 +75,7 @@ def superposing(learner: Learner) -> SuperposingLearner:
 def recalling(learner: Learner) -> RecallingLearner:
     """The learner, if it has an associative memory; else InputError."""
     if not isinstance(learner, RecallingLearner):
-        raise InputError("this method keeps its masks in no Hopfield network; use another inference.rule")
+        raise InputError("this method does not store its masks in a Hopfield network; use another inference.rule")
     return learner
 
 

@@ -53,5 +53,5 @@ def load_norms(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") 
     found = [state.get(f"{prefix}{_KEY}{number}") for number in range(len(widths))]
     norms = [tensor.to(problem.device).float() for tensor in found if tensor is not None]
     if [len(tensor) for tensor in norms] != widths:
-        raise CorruptError("what is stored of a task has no statistics that fit the net")
+        raise CorruptError("the stored state of a task has no statistics that fit the net")
     return norms

@@ -93,7 +93,7 @@ class ResNet(Net, KeepsStatistics):
         if len(input_shape) != 3:
             raise InputError(
                 f"a residual network needs images of channels, height and width, not of shape {input_shape}; "
-                "take an MLP, or a benchmark over cifar10 or cifar100"
+                "use an MLP, or a benchmark over cifar10 or cifar100"
             )
         found = [_layer("stem", input_shape[0], self.stem)]
         width = self.stem.width

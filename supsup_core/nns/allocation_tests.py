@@ -1,8 +1,7 @@
-"""Known data or a new task? The test of NNs, from the slopes of the masks alone (paper, section 3.4).
+"""Allocation tests of scenario NNs: is a segment's data known, by the slopes of the masks? (Paper, section 3.4.)
 
-A test looks at the steepness -d objective / d alpha of each mask at equal alpha, first those of the k masks
-learned so far, then those of untrained masks that it asked to have in the superposition. It answers whether
-the steepest learned mask knows the data; if not, a mask is to be allocated.
+The slope of a mask is -d objective / d alpha at equal alpha. A test gets the slopes of the k learned masks, followed by
+those of the untrained masks that it asked for in the superposition. If the data is not known, a mask is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Slopes: TypeAlias = "npt.NDArray[np.float64]"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a test says: the data is known if the statistic is above its threshold (and a learned mask won)."""
+    """The result of a test: the data is known if the statistic reaches the threshold and a learned mask is steepest."""
 
     known: bool
     statistic: float
@@ -37,7 +36,7 @@ class Verdict:
 class AllocationTest(ABC):
     """Decides whether a segment's data is known. Subclasses are final; their fields are their config.
 
-    The first `images_per_decision` images of a segment decide, through the slopes of `objective`.
+    The slopes are those of `objective` on the first `images_per_decision` images of the segment.
     """
 
     objective: str = "entropy"
@@ -52,11 +51,11 @@ class AllocationTest(ABC):
 
     @abstractmethod
     def num_untrained(self, num_masks: int) -> int:
-        """How many untrained masks stand in the superposition beside `num_masks` >= 1 learned ones."""
+        """The number of untrained masks in a superposition with `num_masks` >= 1 learned ones."""
 
     @abstractmethod
     def judge(self, slopes: Slopes, num_masks: int, budget: int) -> Verdict:
-        """The verdict on slopes (num_masks + untrained,); `budget`: the most masks the run may have."""
+        """The verdict on slopes (num_masks + untrained,). budget: the largest number of masks that the run may have."""
 
 
 ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
@@ -66,9 +65,9 @@ ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
 @ALLOCATION_TESTS.register("ratio")
 @dataclass(frozen=True, kw_only=True)
 class Ratio(AllocationTest, ChecksFields):
-    """The paper's test: known when N * max(softmax(slopes)) >= 1 + epsilon, N masks in superposition.
+    """The paper's test: data is known when N * max(softmax(slopes)) >= 1 + epsilon, for N masks in superposition.
 
-    N is at least 5, by untrained masks; if one of those wins, the data is new.
+    Untrained masks raise N to at least 5; if one of them is steepest, the data is new.
     """
 
     epsilon: float = 0.125
@@ -88,20 +87,21 @@ class Ratio(AllocationTest, ChecksFields):
 
 
 _SUPERPOSED = 32
-"""The outlier test has at least so many masks in superposition: enough to know the spread of their slopes."""
+"""The smallest number of masks in the outlier test's superposition: enough to estimate the spread of their slopes."""
 
 _MOST_OUTLIERS = 32
+"""The largest number of masks that are tested as outliers."""
 
 
 @final
 @ALLOCATION_TESTS.register("outlier")
 @dataclass(frozen=True, kw_only=True)
 class Outlier(AllocationTest, ChecksFields):
-    """Known when the steepest mask is an outlier among its peers (see `standing_out`).
+    """Data is known when the slope of the steepest mask is an outlier among the others (see `find_outliers`).
 
-    `false_alarm_rate`: the chance, over a whole run, that new data is taken for known, which would overwrite
-    what was learned. It is shared out evenly over as many new tasks as the budget has masks. A single
-    learned mask has no peers: then the ratio test decides.
+    `false_alarm_rate`: the probability, over a whole run, that new data is judged to be known, which would overwrite a
+    learned mask. It is divided by the budget, for as many new tasks as there may be masks. With a single learned mask
+    there are no others, so the ratio test decides.
     """
 
     false_alarm_rate: float = 0.01
@@ -116,31 +116,30 @@ class Outlier(AllocationTest, ChecksFields):
     def judge(self, slopes: Slopes, num_masks: int, budget: int) -> Verdict:
         if num_masks == 1:
             return Ratio().judge(slopes, num_masks, budget)
-        found = standing_out(slopes, num_masks, self.false_alarm_rate / budget)
+        found = find_outliers(slopes, num_masks, self.false_alarm_rate / budget)
         return Verdict(bool(found.masks), found.statistic, found.threshold)
 
 
 @dataclass(frozen=True)
-class StandingOut:
-    """The learned masks that are outliers, steepest first, with the statistic nearest to or furthest above its
-    threshold."""
+class Outliers:
+    """The learned masks that are outliers, steepest first, and the statistic furthest above its threshold."""
 
     masks: list[int]
     statistic: float
     threshold: float
 
 
-def standing_out(slopes: Slopes, num_masks: int, rate: float) -> StandingOut:
-    """Learned masks too steep to be one of the rest: Rosner's generalised test, one-sided, in leave-one-out form.
+def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
+    """The learned masks whose slopes are outliers: Rosner's generalised ESD test, one-sided, in leave-one-out form.
 
-    The i-th steepest mask is compared with those less steep, m of them: t = (slope - their mean) /
-    (s * sqrt(1 + 1/m)), against Student's t at level rate / (m + 1). All masks down to the last that exceeds
-    its threshold stand out, so that a second mask for the same data (a duplicate, a similar task) cannot
-    hide the first; at most a quarter of the masks, and no more than 32, are looked at.
+    The i-th steepest mask is compared with the m masks that are less steep: t = (slope - their mean) /
+    (s * sqrt(1 + 1/m)), against Student's t at level rate / (m + 1). All masks up to the last one above its threshold
+    are outliers, so that a second mask for the same data (a duplicate, a similar task) cannot hide the first. At most a
+    quarter of the masks, and no more than 32, are tested.
 
-    Training shifts the slopes of all learned masks against untrained ones, on any data. So means are taken
-    over learned masks only, and untrained ones add to the spread s (pooled within the two groups), which a
-    few learned masks could not tell. Needs num_masks >= 2 and three slopes, else nothing stands out.
+    Training shifts the slopes of learned masks against those of untrained masks, on any data. So the mean is over
+    learned masks only. Untrained masks contribute to the spread s, pooled within the two groups, which a few learned
+    masks could not estimate. With num_masks < 2 or fewer than three slopes there are no outliers.
     """
     from scipy.special import stdtrit  # takes 0.3 s to load, which a plan need not wait for
 
@@ -165,4 +164,4 @@ def standing_out(slopes: Slopes, num_masks: int, rate: float) -> StandingOut:
             best = (statistic - threshold, statistic, threshold)
         if statistic > threshold:
             last = rank + 1
-    return StandingOut([int(mask) for mask in order[:last]], best[1], best[2])
+    return Outliers([int(mask) for mask in order[:last]], best[1], best[2])

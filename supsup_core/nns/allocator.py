@@ -1,7 +1,7 @@
-"""Learning without any task identity: which mask trains next (paper, section 3.4), under a budget.
+"""Scenario NNs, without task identities: which mask trains on the next segment (paper, section 3.4), under a budget.
 
-`Allocator` is the whole of the decision-making, free of any platform. It knows masks by number, in the
-order they were allocated, and never sees a task.
+`Allocator` makes all decisions. It knows masks by number, in the order in which they were allocated, and never sees a
+task identity.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from supsup_core.errors import InputError
 from supsup_core.masks import MaskBank, codec
 from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
-from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, standing_out
+from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, find_outliers
 
 NNS_VERSION = 1
-"""Part of the identity of every NNs run. A change that alters a decision must raise it."""
+"""Part of the identity of every NNs run. Raise it with any change that alters a decision."""
 
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The run-wide false-alarm rate at which masks count as answering for the same data, whatever the test."""
+"""The false-alarm rate over a run at which outliers count as masks for the same data, whatever the test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many masks there may be, and what becomes of new data when all are taken.
+    """The largest number of masks, and what happens with new data when there are as many.
 
-    `num_masks`: None allows one for each task of the stream. `on_exhausted`: `skip` does not train on the
-    data (as the authors' code, but counted); `reuse` trains the steepest mask on it; `reclaim` frees the less
-    trained of two masks that keep answering for the same data, and acts as `reuse` where there are none or
-    where the steepest mask stands out after all.
+    `num_masks`: None means one for each task of the stream. `on_exhausted`: `skip` does not train on the data, as in
+    the authors' code, but counts it. `reuse` trains the steepest mask on it. `reclaim` frees the less trained of two
+    masks that were outliers together; where there are none, or where the steepest mask is an outlier after all, it does
+    as `reuse`.
     """
 
     num_masks: int | None = None
@@ -51,11 +51,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one segment.
+    """The decision for one segment.
 
-    `num_masks` (k) learned masks were in the superposition; `best` and `second` are the numbers of the two
-    steepest. `outcome`: `train` on a mask that knows the data, `allocate` a new one, or what the budget's
-    policy made of it. `mask` trains on the segment (None: nothing does); `freed` gave its place to it.
+    `num_masks` (k): the learned masks in the superposition; `best` and `second`: the numbers of the two steepest.
+    `outcome`: `train` a mask that knows the data, `allocate` a new mask, or the outcome of the budget's policy. `mask`:
+    the mask that trains on the segment, or None. `freed`: the mask that was deleted for it. `standing_out`: the
+    outliers, where there are several.
     """
 
     num_masks: int
@@ -70,18 +71,21 @@ class Decision:
 
     @property
     def margin(self) -> float:
-        """Statistic minus threshold: at least 0 for known data."""
+        """Statistic minus threshold; not negative for known data."""
         return self.statistic - self.threshold
 
 
 @dataclass
 class Allocator:
-    """Decides for segments, and keeps the masks they are decided with.
+    """Makes the decisions, and holds the bank of masks that they are based on.
 
-    Decisions of a round are all taken from the masks as the round found them; then each chosen mask is
-    trained and handed back with `trained`, and `end_round` puts the new bits in place.
+    All decisions of a round are made with the masks from before the round. Then each chosen mask is trained, `trained`
+    receives its new bits, and `end_round` stores them in the bank.
 
-    `draw(number)` gives the packed initial mask of mask `number`, which also serves as an untrained one.
+    `draw(number)`: the packed bits of mask `number` before its training, which also serves as an untrained mask.
+    `live`: the numbers of the masks in the bank, by place. `num_allocated`: masks allocated so far, freed ones
+    included; the number of the next mask. `trained_segments`: segments that each mask was trained on. `together`: how
+    often two live masks were outliers in the same decision.
     """
 
     layers: Sequence[Layer]
@@ -90,42 +94,39 @@ class Allocator:
     capacity: int
     draw: Callable[[int], codec.Bits]
     live: list[int] = field(default_factory=list)
-    """Numbers of the masks in the bank, by place."""
     num_allocated: int = 0
-    """Masks allocated so far, those since freed included; the next one's number."""
     trained_segments: Counter[int] = field(default_factory=Counter)
     together: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """How often two live masks stood out in the same decision."""
 
     def __post_init__(self) -> None:
         self._bank = MaskBank(self.layers)
         self._fresh: dict[int, codec.Bits] = {}
-        self._handed_back: dict[int, codec.Bits] = {}
+        self._retrained: dict[int, codec.Bits] = {}
 
     def replay(self, decisions: Sequence[Decision]) -> None:
-        """Take up the books after `decisions`, all of whole rounds; `fill` must follow."""
+        """Restore the counts after `decisions` of whole rounds; `fill` must follow."""
         for decision in decisions:
-            self._note(decision)
+            self._record(decision)
 
     def fill(self, bits: Callable[[int], codec.Bits]) -> None:
-        """Take up the masks themselves: `bits(number)` gives each live one."""
+        """Restore the bank: `bits(number)` returns the packed bits of a live mask."""
         for number in self.live:
             self._bank.add(bits(number))
 
     @property
     def rows(self) -> codec.Bits:
-        """The live masks as packed bits (k, ceil(n / 8)), by place. A view; do not write to it."""
+        """The live masks as packed bits (k, ceil(n / 8)), by place: a view, not to be written to."""
         return self._bank.rows
 
     def untrained(self) -> list[codec.Bits]:
-        """The untrained masks that stand in the next superposition: those to be allocated next."""
+        """The untrained masks in the next superposition: the ones that will be allocated next."""
         count = self.test.num_untrained(len(self.live)) if self.live else 0
         wanted = range(self.num_allocated, self.num_allocated + count)
         self._fresh = {n: self._fresh[n] if n in self._fresh else self.draw(n) for n in wanted}
         return list(self._fresh.values())
 
     def superposition(self) -> Tensor | None:
-        """The mean of all masks in the superposition, flat float32 (n,); None while there is none to choose."""
+        """The mean of all masks in the superposition, flat float32 (n,); None while no mask is live."""
         if not self.live:
             return None
         untrained = self.untrained()
@@ -135,7 +136,7 @@ class Allocator:
         return torch.from_numpy(counts.astype(np.float32)) / (len(self.live) + len(untrained))
 
     def slopes(self, vectors: Tensor) -> Slopes:
-        """Steepness of each mask for each of D decisions: (D, n), -d objective / dW * W, to (D, k + untrained)."""
+        """The slope of each mask for D decisions, (D, k + untrained). vectors: -d objective / dW * W, (D, n)."""
         untrained = self.untrained()
         found = [inner_products(self._bank.rows, self._bank.size, vectors)]
         if untrained:
@@ -143,9 +144,9 @@ class Allocator:
         return torch.cat(found, 1).double().numpy()
 
     def decide(self, slopes: Slopes) -> list[Decision]:
-        """The decisions of one round, in order, from `slopes` (D, k + untrained); (D, 0) when k is 0.
+        """The decisions of one round, in order, from slopes (D, k + untrained), or (D, 0) when k is 0.
 
-        A mask allocated earlier in the round counts against the budget but cannot be chosen yet.
+        A mask allocated earlier in the round counts against the budget, but cannot be chosen before the next round.
         """
         start = list(self.live)
         steepest = [start[int(row[: len(start)].argmax())] for row in slopes] if start else []
@@ -153,7 +154,7 @@ class Allocator:
         decisions = []
         for index, row in enumerate(slopes):
             decision = self._decide(row, start, chosen.union(steepest[index + 1 :]))
-            self._note(decision)
+            self._record(decision)
             if decision.mask is not None:
                 chosen.add(decision.mask)
             decisions.append(decision)
@@ -165,7 +166,7 @@ class Allocator:
             return Decision(0, 0.0, 0.0, None, None, "allocate", self.num_allocated)
         verdict = self.test.judge(slopes, k, self.capacity)
         ranked = [start[place] for place in np.argsort(-slopes[:k], kind="stable")]
-        found = standing_out(slopes, k, _REDUNDANT_RATE / self.capacity).masks
+        found = find_outliers(slopes, k, _REDUNDANT_RATE / self.capacity).masks
         outliers = tuple(start[place] for place in found)
         live = set(self.live)
         usable = [number for number in ranked if number in live]
@@ -182,7 +183,7 @@ class Allocator:
     def _outcome(
         self, verdict: Verdict, outliers: Sequence[int], usable: bool, chosen: set[int]
     ) -> tuple[Outcome, int | None]:
-        """What to do, and the mask to free for it: none that the round has chosen, or may yet choose."""
+        """The outcome, and the mask to free for it. `chosen`: masks that the round has chosen or may still choose."""
         if verdict.known and usable:
             return "train", None
         if len(self.live) < self.capacity:
@@ -193,15 +194,15 @@ class Allocator:
         return ("reuse", None) if freed is None else ("reclaim", freed)
 
     def _redundant(self, chosen: set[int]) -> int | None:
-        """The less trained of the two masks that most often stood out together."""
+        """The less trained mask of the pair that was most often outliers together; None without a pair to free from."""
         for (old, young), _ in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
             victim = old if self.trained_segments[old] < self.trained_segments[young] else young
             if victim not in chosen:
                 return victim
         return None
 
-    def _note(self, decision: Decision) -> None:
-        """Keep the books: what is live, how much it was trained, and which masks stand out together."""
+    def _record(self, decision: Decision) -> None:
+        """Update the live masks, how often each was trained, and which were outliers together."""
         if decision.standing_out:
             for pair in combinations(sorted(set(decision.standing_out) & set(self.live)), 2):
                 self.together[pair] += 1
@@ -218,15 +219,15 @@ class Allocator:
             self.trained_segments[decision.mask] += 1
 
     def trained(self, number: int, bits: codec.Bits) -> None:
-        """Hand back the bits of a mask that was trained; they count from the end of the round on."""
-        self._handed_back[number] = bits
+        """Receive the new bits of a trained mask; `end_round` stores them in the bank."""
+        self._retrained[number] = bits
 
     def end_round(self) -> None:
-        """Put the masks of the round in place."""
-        for number in sorted(self._handed_back):
+        """Store the masks that were trained in this round in the bank."""
+        for number in sorted(self._retrained):
             place = self.live.index(number)
             if place < self._bank.num_masks:
-                self._bank.replace(place, self._handed_back[number])
+                self._bank.replace(place, self._retrained[number])
             else:
-                self._bank.add(self._handed_back[number])
-        self._handed_back.clear()
+                self._bank.add(self._retrained[number])
+        self._retrained.clear()

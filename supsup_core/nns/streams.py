@@ -1,4 +1,4 @@
-"""Streams of data without task identities: in which order tasks' segments reach the learner."""
+"""Streams of data without task identities: the order in which segments of tasks arrive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """The `index`-th run of training batches of a task: what one decision is taken for."""
+    """The `index`-th run of training batches of a task; one decision is made for each segment."""
 
     task: int
     index: int
@@ -19,11 +19,11 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """How the data of NNs arrives (paper, section 3.4).
+    """How the data of scenario NNs arrives (paper, section 3.4).
 
-    A segment is `segment_batches` training batches of one task. `order`: `blocks` brings each task once,
-    whole, in ascending order; `recurring` spreads a task's segments over `visits` visits, shuffled, so that
-    tasks come back. `num_streams`: streams that arrive side by side, task i in stream i mod num_streams.
+    A segment is `segment_batches` training batches of one task. `order`: in `blocks`, each task arrives once and whole,
+    in ascending order; in `recurring`, a task's segments are spread over `visits` shuffled visits, so that tasks come
+    back. `num_streams`: parallel streams; task i is in stream i mod num_streams.
     """
 
     order: Literal["blocks", "recurring"] = "blocks"
@@ -37,7 +37,7 @@ class Stream:
                 raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
 
     def segments_per_task(self, num_batches: int) -> int:
-        """How many segments a task of `num_batches` gives; InputError when they do not come out even."""
+        """The number of segments of a task of `num_batches`; InputError unless all segments are whole."""
         count, left = divmod(num_batches, self.segment_batches)
         if left or not count:
             raise InputError(
@@ -49,10 +49,9 @@ class Stream:
         return count
 
     def sequences(self, num_tasks: int, num_batches: int, seed: int) -> list[list[Segment]]:
-        """The segments of each stream, in the order they arrive.
+        """The segments of each stream, in the order in which they arrive.
 
-        Tasks of a stream are first met in ascending order in either order of visits. A task's own segments
-        always come in order.
+        In both orders, the tasks of a stream first appear in ascending order, and the segments of a task are in order.
         """
         count = self.segments_per_task(num_batches)
         return [
@@ -79,30 +78,30 @@ class Stream:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The rounds of a run: in each, every stream that has data left brings one segment."""
+    """The rounds of a run. In each round, every stream that has data left contributes one segment."""
 
     sequences: list[list[Segment]]
     segments_per_task: int
 
     @property
     def num_rounds(self) -> int:
-        """Rounds until the longest stream ends."""
+        """The number of rounds until the longest stream ends."""
         return max(len(sequence) for sequence in self.sequences)
 
     def round(self, number: int) -> list[tuple[int, Segment]]:
-        """(stream, segment) of each stream that still has data, by stream."""
+        """(stream, segment) for each stream that has data left in this round, in the order of streams."""
         return [(stream, found[number]) for stream, found in enumerate(self.sequences) if number < len(found)]
 
     def num_segments(self, num_rounds: int) -> int:
-        """Segments in the first rounds."""
+        """The number of segments in the first `num_rounds` rounds."""
         return sum(min(num_rounds, len(sequence)) for sequence in self.sequences)
 
     def tasks_met(self, num_rounds: int) -> list[int]:
-        """The tasks that have brought data in the first rounds, ascending."""
+        """The tasks with a segment in the first `num_rounds` rounds, ascending."""
         return sorted({segment.task for sequence in self.sequences for segment in sequence[:num_rounds]})
 
     def rounds_until(self, num_tasks: int) -> int:
-        """The first number of rounds that holds as many segments as `num_tasks` whole tasks."""
+        """The smallest number of rounds with at least as many segments as `num_tasks` whole tasks."""
         wanted = num_tasks * self.segments_per_task
         low, high = 0, self.num_rounds
         while low < high:

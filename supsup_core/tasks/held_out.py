@@ -31,7 +31,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
     def __post_init__(self) -> None:
         object.__setattr__(self, "of", base_node(base_from(self.of)))  # the same node for the same base
         if isinstance(self._whole, HeldOut):
-            raise InputError("of: is held_out itself; name the base whose images they are")
+            raise InputError("of: held_out cannot be nested; name the base of the images")
         if not 0 < self.share < 1:
             raise InputError(f"share: must be between 0 and 1, not {self.share}")
 
@@ -75,7 +75,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
             if not 0 < count < len(places):
                 raise InputError(
                     f"base.share: {self.share} of the {len(places)} training images of class {label} is {count}; "
-                    "both parts need one at least"
+                    "both parts need at least one"
                 )
             drawn = seeding.permutation(seeding.child_seed(self.seed, "held_out", label), len(places))
             held[places[torch.from_numpy(drawn[:count])]] = True

@@ -66,7 +66,7 @@ class Rotated(Benchmark, ChecksFields):
         if len(self.source().shape) != 2:
             raise InputError(f"base: {self.base_name} has no grey images to rotate; use mnist or digits")
         if self.degrees == 0:
-            raise InputError("degrees: 0 makes every task the same; the paper takes 10")
+            raise InputError("degrees: 0 makes every task the same; set another angle, such as the paper's 10")
         angles: set[float] = set()
         for index in range(self.num_tasks):
             angle = round(index * self.degrees % 360, 6) % 360

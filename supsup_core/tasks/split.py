@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from supsup_core import seeding
-from supsup_core.datasets.augmentation import AUGMENTATIONS, middle
+from supsup_core.datasets.augmentation import AUGMENTATIONS, crop_centre
 from supsup_core.datasets.base import Dataset, Images
 from supsup_core.errors import InputError
 from supsup_core.registry import ChecksFields
@@ -56,7 +56,7 @@ class SplitTask(Task, Augments, KnowsLabels):
 
     def unaugmented_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self._batch(self._dataset.train, self._train[indices])
-        return middle(x, self._crop), y
+        return crop_centre(x, self._crop), y
 
     def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
         return x if self._augment is None else self._augmented(x, indices)
@@ -71,7 +71,7 @@ class SplitTask(Task, Augments, KnowsLabels):
 
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self._batch(self._dataset.test, self._test[indices])
-        return middle(x, self._crop), y
+        return crop_centre(x, self._crop), y
 
     def _batch(self, images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
         pixels, labels = images.gather(indices)
@@ -105,7 +105,7 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
         shape = self.source().shape
         for key in ("augment", "crop"):
             if getattr(self, key) not in (None, "none") and len(shape) != 3:
-                raise InputError(f"{key}: {self.base_name} has no photographs to crop and flip; leave it out")
+                raise InputError(f"{key}: {self.base_name} has no colour images to crop and flip; leave it out")
         if self.crop is not None and not 0 < self.crop <= shape[-1]:
             raise InputError(f"crop: must be from 1 to {shape[-1]}, the side of the images, not {self.crop}")
         if self.num_tasks * self.labels_per_task > classes:

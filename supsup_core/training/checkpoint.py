@@ -1,4 +1,4 @@
-"""Where the training of a task is kept while it is under way."""
+"""The contract of checkpoints: the state of one task's training in progress."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(ABC):
-    """Where the training of one task is kept while it is under way, so that it need not begin again after a crash."""
+    """Stores the state of one task's training, so that the training resumes after a crash instead of restarting."""
 
     @abstractmethod
-    def kept(self) -> Iterable[Mapping[str, Tensor]]:
-        """The states that were saved and can be read, the newest first."""
+    def stored_states(self) -> Iterable[Mapping[str, Tensor]]:
+        """The stored states that can be read, newest first."""
 
     @abstractmethod
     def due(self) -> bool:
-        """Whether it is time to save. Asked after every batch."""
+        """Whether it is time to save; called after every batch."""
 
     @abstractmethod
     def save(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Keep the state after `done` batches; its tensors change once this returns."""
+        """Store the state after `done` batches. Its tensors are live, so they must be copied before this returns."""
 
 
 @final
 class _Nowhere(Checkpoint):
-    def kept(self) -> Iterable[Mapping[str, Tensor]]:
+    def stored_states(self) -> Iterable[Mapping[str, Tensor]]:
         return ()
 
     def due(self) -> bool:
@@ -39,4 +39,4 @@ class _Nowhere(Checkpoint):
 
 
 NOWHERE = _Nowhere()
-"""Training is not kept until it is over."""
+"""A checkpoint that stores nothing."""

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop, its recipe, and the loss curve."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
-"""Weights of all layers, images and labels to the mean loss and its gradient in each weight."""
+"""A function from weights of all layers, images and labels to the mean loss and its gradient in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
     """How one task is trained. The defaults are the paper's for MNIST.
 
-    `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate stays `constant`
-    or falls as a `cosine` to 0 at the last batch, after rising in a line over `warmup_batches`. `weight_decay` is
-    added to the gradient, times the parameter. `momentum` is for sgd. `precision`: that of products of matrices and
-    convolutions in forward and backward passes; all else, scores and their optimiser above all, stays float32.
+    `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate is `constant`, or
+    falls as a `cosine` to 0 at the last batch, after a linear rise over `warmup_batches`. `weight_decay` times the
+    parameter is added to the gradient. `momentum` is for sgd. `precision`: of matrix products and convolutions in the
+    forward and backward pass; everything else, such as the scores and their optimiser, stays float32.
     """
 
     optimizer: str = "rmsprop"
@@ -58,7 +58,9 @@ class TrainingRecipe:
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum: must be in [0, 1), not {self.momentum}")
         if self.momentum and not optimizer.has_momentum:
-            raise InputError(f"momentum: {self.optimizer} has none; leave it out, or take optimizer=sgd")
+            raise InputError(
+                f"momentum: optimizer {self.optimizer} has no momentum; leave it out, or set optimizer=sgd"
+            )
 
     @property
     def changes_rate(self) -> bool:
@@ -77,32 +79,32 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Mean training loss of each stretch of batches, and the number of batches done at its end."""
+    """The mean training loss over each interval of batches, and the number of batches done at its end."""
 
     batches: list[int]
     losses: list[float]
 
 
 NUM_POINTS = 10
-"""Points of a loss curve, at most, so that thousands of tasks stay readable."""
+"""The largest number of points of a loss curve, so that the curves of thousands of tasks stay small."""
 
 
 def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
-    """The training images of each batch of one task, (num_batches, batch_size), as `seed` draws them."""
+    """The indices of the training images of each batch, (num_batches, batch_size), drawn from `seed`."""
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 
 @torch.no_grad()
-def restore(live: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
-    """Copy kept tensors into live ones of the same names; CorruptError, and nothing copied, when they do not fit."""
-    if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in kept.items()}:
-        raise CorruptError("the tensors kept of training under way do not fit the net and optimiser")
+def restore(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Copy stored tensors into the live ones of the same names; CorruptError, before any copy, when they do not fit."""
+    if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in stored.items()}:
+        raise CorruptError("the checkpoint's tensors do not fit the net and the optimiser")
     for name, tensor in live.items():
-        tensor.copy_(kept[name])
+        tensor.copy_(stored[name])
 
 
 class _Progress:
-    """How far the training of some tasks is: batches done, their curves, and the losses since the last point."""
+    """The progress of a training: batches done, the tasks' loss curves, and the losses since the last point."""
 
     def __init__(self, num_tasks: int, num_batches: int, num_points: int) -> None:
         self.done = self._since = 0
@@ -113,33 +115,35 @@ class _Progress:
         self._interval = -(-num_batches // num_points)
 
     @property
-    def over(self) -> bool:
+    def complete(self) -> bool:
         """Whether all batches are done."""
         return self.done == self._num_batches
 
     def add(self, loss: Tensor) -> None:
-        """Note the losses of one batch, a scalar or (tasks,)."""
+        """Add the losses of one batch, a scalar or (tasks,). DivergedError when a mean loss is NaN or infinite."""
         self._total = self._total.to(loss.device) + loss.double()
         self._since += 1
         self.done += 1
-        if self.done % self._interval == 0 or self.over:
+        if self.done % self._interval == 0 or self.complete:
             means = [total / self._since for total in self._total.tolist()]
-            odd = [mean for mean in means if not math.isfinite(mean)]
-            if odd:
-                raise DivergedError(f"the training loss is {odd[0]} after {self.done} batches; lower learning_rate")
+            infinite = [mean for mean in means if not math.isfinite(mean)]
+            if infinite:
+                raise DivergedError(
+                    f"the training loss is {infinite[0]} after {self.done} batches; lower learning_rate"
+                )
             self._batches.append(self.done)
             self._losses.append(means)
             self._total, self._since = torch.zeros_like(self._total), 0
 
     def curves(self) -> list[LossCurve]:
-        """One for each task."""
+        """The loss curve of each task."""
         return [
             LossCurve(list(self._batches), [point[task] for point in self._losses]) for task in range(len(self._total))
         ]
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """All of it, as float64 tensors."""
+        """The progress as float64 tensors, by name."""
         return {
             "progress.counts": torch.tensor([self.done, self._since], dtype=torch.float64),
             "progress.total": self._total.cpu(),
@@ -148,7 +152,7 @@ class _Progress:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self.done, self._since = (int(count) for count in state["progress.counts"])
         self._total = state["progress.total"]
         self._batches = [int(count) for count in state["progress.batches"]]
@@ -158,10 +162,10 @@ class _Progress:
 def train(
     task: Task, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> LossCurve:
-    """Run `step(x, y) -> loss` over batches of a task: order (batches, batch_size) holds image indices.
+    """Run `step(x, y) -> loss` over batches of a task; returns the loss curve, of at most `num_points` points.
 
-    The curve has at most `num_points` points. Goes on from the newest state that the checkpoint has kept, to the same
-    bits. DivergedError when the loss is no longer finite.
+    order: (batches, batch_size) image indices. It resumes from the newest stored state of the checkpoint, to the same
+    bits. DivergedError when the loss becomes NaN or infinite.
     """
     progress = _Progress(1, len(order), num_points)
     (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)
@@ -171,8 +175,10 @@ def train(
 def train_together(
     tasks: Sequence[Task], orders: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> list[LossCurve]:
-    """`train` for T tasks at once: orders (T, batches, batch_size); `step` takes x (T, batch, *shape) and y (T, batch)
-    and gives the losses (T,)."""
+    """`train` for T tasks at once; returns their loss curves.
+
+    orders: (T, batches, batch_size). `step` takes x (T, batch, *shape) and y (T, batch) and returns the losses (T,).
+    """
     progress = _Progress(len(tasks), orders.shape[1], num_points)
 
     def batch(done: int) -> tuple[Tensor, Tensor]:
@@ -185,26 +191,26 @@ def train_together(
 def _run(
     batch: Callable[[int], tuple[Tensor, Tensor]], step: Step, progress: _Progress, checkpoint: Checkpoint
 ) -> list[LossCurve]:
-    """Steps over `batch(0)`, `batch(1)`, … until the progress is complete."""
-    for kept in checkpoint.kept():
-        own = {name: tensor for name, tensor in kept.items() if name not in progress.state}
+    """Run steps over `batch(0)`, `batch(1)`, … until the progress is complete; return the loss curves."""
+    for state in checkpoint.stored_states():
+        of_step = {name: tensor for name, tensor in state.items() if name not in progress.state}
         try:
-            restore(step.state, own)
+            restore(step.state, of_step)
         except CorruptError:
-            continue  # of another version of this program: nothing is lost but time
-        progress.restore(kept)
+            continue  # by another version of this program; an older state, or the beginning, costs only time
+        progress.restore(state)
         break
-    while not progress.over:
+    while not progress.complete:
         progress.add(step(*batch(progress.done)))
-        if checkpoint.due() and not progress.over:
+        if checkpoint.due() and not progress.complete:
             checkpoint.save(progress.done, {**step.state, **progress.state})
     return progress.curves()
 
 
 class Step:
-    """One step of training: weights of all layers, forward, backward, optimiser.
+    """One optimiser step: the weights of all layers, the gradients, and the update of the layers' tensors in place.
 
-    `loss_gradients` is Net.loss_gradients, or takes its place. The layers' tensors are updated in place.
+    loss_gradients: Net.loss_gradients, or a function that replaces it.
     """
 
     def __init__(
@@ -218,7 +224,7 @@ class Step:
         self._done = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the step."""
+        """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the update."""
         device = self._trained[0].device
         weights = [layer.weight() for layer in self._layers]
         with products_in(self._recipe.precision, device):
@@ -234,6 +240,6 @@ class Step:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The live tensors of parameters and optimiser, by name: all that going on exactly needs."""
+        """The live tensors of parameters and optimiser, by name: all that an exact resume needs."""
         trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
         return {"done": self._done, **trained, **self._optimizer.state}

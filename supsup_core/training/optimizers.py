@@ -1,4 +1,4 @@
-"""Optimisers over plain tensors, in place and without a graph."""
+"""Optimisers that update plain tensors in place, without an autograd graph."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from supsup_core.registry import Registry
 
 
 class Optimizer(ABC):
-    """Updates parameters from gradients; owns the state that goes with them."""
+    """Updates parameters by their gradients, and holds the state of the optimisation."""
 
     @abstractmethod
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
-        """momentum: 0 but for optimisers that have one (`has_momentum`)."""
+        """momentum: 0 for optimisers without `has_momentum`."""
 
     has_momentum: ClassVar[bool] = False
 
     @abstractmethod
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
-        """One update in place. The gradients may be overwritten."""
+        """Update the parameters in place. The gradients may be overwritten."""
 
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The live tensors that going on exactly needs, by name. Copying into them restores the optimiser."""
+        """The live tensors that an exact resume needs, by name. Copying into them restores the optimiser."""
 
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
@@ -39,8 +39,10 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 @final
 @OPTIMIZERS.register("rmsprop")
 class RMSprop(Optimizer):
-    """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8), step for step: on a CPU in one pass, and to
-    the bit the same on each; elsewhere by torch's operations."""
+    """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8).
+
+    On a CPU a compiled loop updates in one pass, with the same bits on every processor; elsewhere torch updates.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
         self._parameters = parameters
@@ -50,19 +52,19 @@ class RMSprop(Optimizer):
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         for tensors in zip(self._parameters, gradients, self._square_means, strict=True):
             if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors):
-                self._pass_once(*tensors, learning_rate)
+                self._update_compiled(*tensors, learning_rate)
             else:
-                self._operate(*tensors, learning_rate)
+                self._update_by_torch(*tensors, learning_rate)
 
     @staticmethod
-    def _pass_once(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
+    def _update_compiled(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
         from supsup_core.kernels.rmsprop import step_rmsprop  # loads numba, which takes 0.2 s
 
         p, g, mean = (t.view(-1).numpy() for t in (parameter, gradient, square_mean))
         step_rmsprop(p, g, mean, np.float32(learning_rate))
 
     @staticmethod
-    def _operate(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
+    def _update_by_torch(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
         square_mean.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
         parameter.addcdiv_(gradient, square_mean.sqrt().add_(1e-8), value=-learning_rate)
 
@@ -74,7 +76,7 @@ class RMSprop(Optimizer):
 @final
 @OPTIMIZERS.register("adam")
 class Adam(Optimizer):
-    """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8), step for step."""
+    """Adam with torch.optim.Adam's defaults (betas 0.9 and 0.999, eps 1e-8)."""
 
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
         self._parameters = parameters
@@ -105,7 +107,7 @@ class Adam(Optimizer):
 @final
 @OPTIMIZERS.register("sgd")
 class SGD(Optimizer):
-    """Stochastic gradient descent with torch.optim.SGD's momentum, step for step."""
+    """Stochastic gradient descent with the momentum of torch.optim.SGD."""
 
     has_momentum = True
 
@@ -116,12 +118,12 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
-        moving: Sequence[Tensor] = gradients
+        directions: Sequence[Tensor] = gradients
         if self._momentum:
             for velocity, gradient in zip(self._velocities, gradients, strict=True):
                 velocity.mul_(self._momentum).add_(gradient)
-            moving = self._velocities
-        for parameter, direction in zip(self._parameters, moving, strict=True):
+            directions = self._velocities
+        for parameter, direction in zip(self._parameters, directions, strict=True):
             parameter.add_(direction, alpha=-learning_rate)
 
     @property

@@ -1,6 +1,6 @@
-"""What a method trains of one layer, and how it makes the layer's weight.
+"""Parametrizations: the trained tensors of a layer, and how the layer's weight is computed from them.
 
-A method's training is a list of these, one for each layer of the net, and one step of `training.Step`.
+A method trains a list of these, one for each layer of the net, by `training.loop.Step`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from supsup_core.masks.edge_popup import MaskRule
 
 
 class Parametrization(ABC):
-    """One layer in training: trained tensors to the layer's weight, the weight's gradient back to them."""
+    """One layer in training: computes its weight from the trained tensors, and their gradients from the weight's."""
 
     @property
     @abstractmethod
     def tensors(self) -> list[Tensor]:
-        """The live float32 tensors that are trained, updated in place."""
+        """The trained float32 tensors, which the optimiser updates in place."""
 
     @abstractmethod
     def weight(self) -> Tensor:
-        """The layer's weight as the tensors stand. May be a buffer that the next call overwrites."""
+        """The layer's weight at the current tensors; it may be a buffer that the next call overwrites."""
 
     @abstractmethod
     def gradients(self, gradient: Tensor) -> list[Tensor]:
-        """The gradient in each of `tensors` from that in the weight, which may be overwritten."""
+        """The gradient in each of `tensors`, computed from that in the weight, which may be overwritten."""
 
 
 @final
@@ -51,7 +51,7 @@ class Fixed(Parametrization):
 
 @final
 class Dense(Parametrization):
-    """The weight itself, trained as usual."""
+    """A weight that is trained itself."""
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
@@ -69,7 +69,7 @@ class Dense(Parametrization):
 
 @final
 class Anchored(Parametrization):
-    """A dense weight with a quadratic pull, strength / 2 * importance * (weight - anchor)^2, towards an anchor."""
+    """A dense weight with a quadratic penalty, strength / 2 * importance * (weight - anchor)^2."""
 
     def __init__(self, weight: Tensor, anchor: Tensor, importance: Tensor, strength: float) -> None:
         self._weight = weight
@@ -90,7 +90,7 @@ class Anchored(Parametrization):
 
 @final
 class Scored(Parametrization):
-    """A fixed weight under a mask made from trained scores (edge-popup; paper, section 3.1)."""
+    """A fixed weight under a mask that is computed from trained scores (edge-popup; paper, section 3.1)."""
 
     def __init__(self, weight: Tensor, scores: Tensor, rule: MaskRule) -> None:
         self._weight = weight
@@ -113,7 +113,7 @@ class Scored(Parametrization):
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 
-    weight: (out, in, ...), outputs: (out,), inputs: (in,). The weight is trained too where `train_weight`.
+    weight: (out, in, ...), outputs: (out,), inputs: (in,). With `train_weight`, the weight is trained too.
     """
 
     def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:

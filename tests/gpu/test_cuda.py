@@ -62,11 +62,10 @@ def learned(method: Method, problem: Problem, digits: Dataset, count: int) -> li
     return states
 
 
-def test_a_few_steps_of_training_agree(method: Method, digits: Dataset) -> None:
-    """Floats within tolerance; of a mask's bits, those whose score is at the threshold may differ.
+def test_a_few_steps_of_training_agree_with_the_cpu(method: Method, digits: Dataset) -> None:
+    """Floats agree within tolerance; bits of a mask may differ where a score is at the threshold.
 
-    By gradient descent alone: RMSprop's first step is as long for a gradient that is nothing but rounding as for any
-    other.
+    The optimiser is SGD: RMSprop's first step is as long for a gradient that is only rounding error as for any other.
     """
     plain = {"optimizer": "sgd", "learning_rate": 0.1}
     ours, theirs = (learned(method, problem_on(device, method, 5, **plain), digits, 2) for device in DEVICES)
@@ -117,13 +116,13 @@ def largest_error(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("name", ["gem_resnet18", "resnet50"])
-def test_nets_agree(name: str) -> None:
-    """In float64: a random ResNet-50 makes ten thousand times more of float32's rounding."""
+def test_gradients_of_nets_agree_with_the_cpu(name: str) -> None:
+    """In float64: a random ResNet-50 amplifies rounding errors of float32 ten thousand times."""
     ours, theirs = (gradients_on(device, name, torch.float64) for device in DEVICES)
     assert largest_error(theirs, ours) < 1e-8
 
 
-def test_convolutions_are_as_exact_as_on_the_cpu_unless_tensorfloat_is_asked_for() -> None:
+def test_convolutions_are_as_exact_as_on_the_cpu_without_tensorfloat32() -> None:
     wanted = gradients_on("cpu", "gem_resnet18", torch.float64, side=32)
     errors = []
     for asked in (False, True):
@@ -136,7 +135,7 @@ def test_convolutions_are_as_exact_as_on_the_cpu_unless_tensorfloat_is_asked_for
 
 
 @pytest.mark.parametrize("changes", [{}, {"mask": "top_k", "density": 0.3}])
-def test_tasks_at_once_on_the_device_are_tasks_one_by_one_on_the_cpu(digits: Dataset, changes: dict[str, Any]) -> None:
+def test_stacked_tasks_on_the_device_are_single_tasks_on_the_cpu(digits: Dataset, changes: dict[str, Any]) -> None:
     method, benchmark = METHODS["supsup"](**changes), BENCHMARKS["permuted"](base="digits")
     tasks = [benchmark.task(index, digits, 3) for index in range(4)]
     ours, theirs = (problem_on(device, method, 5) for device in DEVICES)
@@ -152,7 +151,7 @@ def test_tasks_at_once_on_the_device_are_tasks_one_by_one_on_the_cpu(digits: Dat
 
 
 @pytest.mark.parametrize("name", ["supsup", "upper_bound", "batch_e", "separate_heads"])
-def test_a_resnet_keeps_the_same_statistics_and_answers_alike(digits: Dataset, name: str) -> None:
+def test_a_resnet_stores_the_same_statistics_and_answers_alike(digits: Dataset, name: str) -> None:
     base = {"name": "digits", "enlarge": 4, "channels": 3}
     benchmark = BENCHMARKS["split"](base=base, num_tasks=2, labels_per_task=2)
     data = benchmark.source().load(None)
@@ -181,7 +180,7 @@ def test_a_resnet_keeps_the_same_statistics_and_answers_alike(digits: Dataset, n
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-2, atol=1e-2)
 
 
-def test_what_images_recall_is_the_same(digits: Dataset) -> None:
+def test_images_recall_the_same_mask(digits: Dataset) -> None:
     method = METHODS["hop_sup_sup"](recovery_batch=32)
     problem = problem_on("cpu", method, 40)
     states = learned(method, problem, digits, 2)
@@ -195,7 +194,7 @@ def test_what_images_recall_is_the_same(digits: Dataset) -> None:
     assert float((ours.labels(x) == theirs.labels(x)).double().mean()) > 0.9
 
 
-def test_deterministic_algorithms_give_the_same_bits_and_refuse_nothing(
+def test_deterministic_algorithms_give_the_same_bits_for_every_method(
     monkeypatch: pytest.MonkeyPatch, method: Method, digits: Dataset
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -206,7 +205,7 @@ def test_deterministic_algorithms_give_the_same_bits_and_refuse_nothing(
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_tensorfloat_is_as_the_sweep_says(tmp_path: Path, asked: bool) -> None:
+def test_a_worker_uses_tensorfloat32_as_its_settings_say(tmp_path: Path, asked: bool) -> None:
     settings = {
         "store": str(tmp_path), "versions": str(tmp_path), "storage": None,
         "threads": 1, "deterministic": False, "tf32": asked, "imports": [], "folder": str(tmp_path),

@@ -1,4 +1,4 @@
-"""Randomness: pure in (seed, purpose, task), independent, and the same for ever."""
+"""Random numbers: determined by (seed, purpose, task), independent, and the same in every version."""
 
 import hashlib
 
@@ -18,7 +18,7 @@ def test_no_two_purposes_tasks_or_seeds_share_a_stream() -> None:
 
 
 def test_tasks_of_neighbouring_seeds_do_not_coincide() -> None:
-    """The trap of i + seed: task i + 1 of seed 0 must not be task i of seed 1."""
+    """Unlike a seed of i + seed, by which task i + 1 of seed 0 would be task i of seed 1."""
     orders = {
         seeding.permutation(seeding.child_seed(seed, "permutation", task), 784).tobytes()
         for seed in range(3)
@@ -28,7 +28,7 @@ def test_tasks_of_neighbouring_seeds_do_not_coincide() -> None:
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    """Golden values: a change here changes every result there is, and needs a new RECIPE_VERSION."""
+    """Golden values: a change alters every result, and needs a new RECIPE_VERSION."""
     child = seeding.child_seed(0, "golden", 7)
     assert child == 0xEECB8416B69FB045F620F8D077180E01
     drawn = [seeding.uniform(child, (3, 5), 0.5), seeding.signs(child, (70,)), seeding.permutation(child, 50)]

@@ -43,7 +43,7 @@ def _vectors(state: Mapping[str, Tensor], problem: Problem) -> list[Pair]:
     for layer in problem.layers:
         outputs, inputs = (state.get(f"{side}.{layer.name}") for side in ("outputs", "inputs"))
         if outputs is None or inputs is None or (len(outputs), len(inputs)) != layer.shape[:2]:
-            raise CorruptError(f"what is stored of a task has no vectors of layer {layer.name}, {layer.shape}")
+            raise CorruptError(f"the stored state of a task has no vectors of layer {layer.name}, {layer.shape}")
         pairs.append((outputs.to(problem.device), inputs.to(problem.device)))
     return pairs
 

@@ -84,7 +84,9 @@ class OnlineEWC(Method, ChecksProblem):
 
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(layer.is_gate for layer in layers):
-            raise InputError("name: ewc takes gradients of single images, which this net cannot be shown; take another")
+            raise InputError(
+                "name: ewc needs gradients of single images, and this net normalises by the batch; use another net"
+            )
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers, last = problem.layers[:-1], problem.layers[-1:]

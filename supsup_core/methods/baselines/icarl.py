@@ -177,8 +177,8 @@ class ICaRL(Method, ChecksProblem):
         """The number of exemplars of each of `num_classes` classes; InputError when there is not one for each."""
         if self.num_exemplars < num_classes:
             raise InputError(
-                f"num_exemplars: {self.num_exemplars} are not one for each of {num_classes} classes; "
-                "set at least that, or benchmark.num_tasks lower"
+                f"num_exemplars: {self.num_exemplars} are too few for one of each of {num_classes} classes; "
+                f"set at least {num_classes}, or lower benchmark.num_tasks"
             )
         return self.num_exemplars // num_classes
 
@@ -193,9 +193,11 @@ class ICaRL(Method, ChecksProblem):
         try:
             found = [state[f"{SHARED}{name}"] for name in ("head", "exemplars", "classes")]
         except KeyError as error:
-            raise CorruptError(f"what is stored of a task has no {error.args[0]}") from error
+            raise CorruptError(f"the stored state of a task has no {error.args[0]}") from error
         if len(found[0]) != num_tasks * problem.num_labels:
-            raise CorruptError(f"what is stored of a task has {len(found[0])} classes, not those of {num_tasks} tasks")
+            raise CorruptError(
+                f"the stored state of a task has {len(found[0])} classes, not those of {num_tasks} tasks"
+            )
         return trunk, found[0].to(problem.device), Exemplars(found[1], found[2])
 
     def _choose_exemplars(

@@ -63,7 +63,7 @@ class Piggyback(Method, ChecksProblem):
             raise InputError(f"mask_learning_rate: must be positive, not {self.mask_learning_rate}")
         if self.backbone is None:
             if self.backbone_sha256 is not None:
-                raise InputError("backbone_sha256: belongs to a backbone; set method.backbone, or leave it out")
+                raise InputError("backbone_sha256: needs a backbone; set method.backbone, or leave it out")
             return
         found = _sha256(_backbone_path(self.backbone))
         if self.backbone_sha256 not in (None, found):
@@ -116,7 +116,7 @@ def _backbone_path(text: str) -> Path:
     if not path.is_absolute():
         raise InputError(f"backbone: {text} must be an absolute path, the same for every worker")
     if not path.is_file():
-        raise InputError(f"backbone: {path} is not there; put a safetensors file of the trunk's weights there")
+        raise InputError(f"backbone: {path} does not exist; put a safetensors file of the backbone's weights there")
     return path
 
 

@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.uint8]
 
 
 def records(count: int, num_labels: int, label_bytes: int) -> Rows:
-    """Records whose first two pixels tell their number, so that an order can be checked cheaply."""
+    """Records whose first two pixels hold their number, so that their order can be checked."""
     rows = np.zeros((count, label_bytes + 3072), np.uint8)
     numbers = np.arange(count)
     rows[:, label_bytes - 1] = numbers % num_labels
@@ -54,7 +54,7 @@ def published(kind: type[Cifar]) -> tuple[str, dict[str, bytes]]:
 
 
 def placed(kind: type[Cifar], content: bytes, root: Path) -> Cifar:
-    """The reader with the archive's own checksum, and the archive where it looks for it."""
+    """A base with the checksum of this archive, and the archive in its folder."""
     (name,) = kind.files.md5
     (root / "cifar").mkdir()
     (root / "cifar" / name).write_bytes(content)
@@ -112,14 +112,14 @@ def missing(members: dict[str, bytes]) -> dict[str, bytes]:
 def test_an_archive_that_is_not_the_published_one_is_refused(
     damage: Callable[[dict[str, bytes]], dict[str, bytes]], words: str, tmp_path: Path
 ) -> None:
-    """Even where its checksum were the published one."""
+    """Even if its checksum were the published one."""
     folder, members = published(CIFAR100)
     reader = placed(CIFAR100, archive(folder, damage(members)), tmp_path)
     with pytest.raises(CorruptError, match=words):
         reader.load(tmp_path)
 
 
-def test_other_bytes_are_refused_by_their_checksum(tmp_path: Path) -> None:
+def test_other_bytes_are_refused_by_the_checksum(tmp_path: Path) -> None:
     placed(CIFAR100, archive(*published(CIFAR100)), tmp_path)
     with pytest.raises(CorruptError, match=r"cifar-100-binary\.tar\.gz: wrong checksum .* delete it and run again"):
         CIFAR100().load(tmp_path)

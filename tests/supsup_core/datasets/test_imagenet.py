@@ -55,7 +55,7 @@ def packed(contents: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def devkit() -> bytes:
-    """Ground truth and table of classes; ids are in another order than the WordNet ids, and some are of no class."""
+    """Ground truth and table of classes. The ids are not in the order of the WordNet ids, and some have no class."""
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     rows = [(3, WNIDS[0], "a", 0), (1, WNIDS[1], "b", 0), (2, WNIDS[2], "c", 0), (1001, "n00000001", "above", 3)]
     table = io.BytesIO()
@@ -126,14 +126,14 @@ def test_folders_and_archives_are_the_same_dataset(home: Path) -> None:
 
 
 @pytest.mark.parametrize("put", PUT)
-def test_a_dataset_that_is_not_whole_is_refused(home: Path, put: Callable[..., None]) -> None:
+def test_an_incomplete_dataset_is_refused(home: Path, put: Callable[..., None]) -> None:
     few = {key: content for key, content in TRAIN.items() if key != (WNIDS[2], f"{WNIDS[2]}_1.JPEG")}
     put(home, few)
-    with pytest.raises(InputError, match=r"1 images of n01484850 in train, and ImageNet has 2 to 3; it is not whole"):
+    with pytest.raises(InputError, match=r"1 images of n01484850 in train, and ImageNet has 2 to 3; it is incomplete"):
         Small().resolved(home.parent)
 
 
-def test_other_numbers_are_refused(home: Path) -> None:
+def test_numbers_of_images_or_classes_that_were_not_published_are_refused(home: Path) -> None:
     put_folders(home)
     for fields, words in (
         ({"num_labels": 1000}, "3 classes, and ImageNet has 1000"),
@@ -150,7 +150,7 @@ def test_the_sample_of_imagenet_is_not_imagenet(data_root: Path) -> None:
         ImageNet(folder="imagenet-sample").resolved(data_root)
 
 
-def test_damage_is_named(home: Path) -> None:
+def test_damaged_archives_are_named(home: Path) -> None:
     with pytest.raises(InputError, match=r"neither train/<wnid>.* nor ILSVRC2012_img_train.tar"):
         Small().resolved(home.parent)
     put_archives(home)
@@ -166,7 +166,7 @@ def test_damage_is_named(home: Path) -> None:
     kit.write_bytes(whole)
     train = home / "ILSVRC2012_img_train.tar"
     train.write_bytes(train.read_bytes()[:1500])
-    with pytest.raises(CorruptError, match="not a whole tar archive"):
+    with pytest.raises(CorruptError, match="not a complete tar archive"):
         Small().resolved(home.parent)
 
 

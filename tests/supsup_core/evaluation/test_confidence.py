@@ -1,4 +1,4 @@
-"""How sure a mask is of itself: against hand-made cases, and against scikit-learn."""
+"""Confidence and calibration of masks, against cases by hand and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from supsup_core.evaluation.confidence import calibration_error, confidence, told_apart
+from supsup_core.evaluation.confidence import auroc, calibration_error, confidence
 from supsup_core.methods import Learner
 
 
-def test_answers_as_right_as_they_are_sure_have_no_calibration_error() -> None:
+def test_confidence_equal_to_accuracy_has_no_calibration_error() -> None:
     confidences = torch.tensor([0.75] * 4 + [0.5] * 2)
     right = torch.tensor([True, True, True, False, True, False])
     assert calibration_error(confidences, right) == pytest.approx(0)
 
 
-def test_the_error_is_the_gap_of_each_bin_weighted_by_its_images() -> None:
+def test_the_calibration_error_weights_the_gap_of_each_bin_by_its_images() -> None:
     confidences = torch.tensor([0.99, 0.99, 0.41])  # gaps 0.99 - 0.5 over two images, 1 - 0.41 over one
     right = torch.tensor([True, False, True])
     assert calibration_error(confidences, right) == pytest.approx((2 * 0.49 + 0.59) / 3, abs=1e-6)
@@ -37,10 +37,10 @@ def test_full_confidence_is_in_the_last_bin() -> None:
     own=st.lists(st.integers(-3, 3), min_size=1, max_size=20),
     others=st.lists(st.integers(-3, 3), min_size=1, max_size=20),
 )
-def test_told_apart_is_the_area_under_the_roc_curve(own: list[int], others: list[int]) -> None:
+def test_auroc_is_the_area_under_the_roc_curve(own: list[int], others: list[int]) -> None:
     labels = [0] * len(own) + [1] * len(others)
     expected = roc_auc_score(labels, [*own, *others])
-    assert told_apart(torch.tensor(own).float(), torch.tensor(others).float()) == pytest.approx(expected)
+    assert auroc(torch.tensor(own).float(), torch.tensor(others).float()) == pytest.approx(expected)
 
 
 class Echo(Learner):
@@ -52,7 +52,7 @@ class Echo(Learner):
         return x
 
 
-def test_a_mask_sure_of_its_own_images_alone_is_told_apart() -> None:
+def test_a_mask_confident_on_its_own_images_only_separates_them() -> None:
     own = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
     others = torch.zeros(5, 3)
     found = confidence(Echo(), 0, (own, torch.tensor([0, 0])), others, ["entropy", "max_logit", "energy"])

@@ -12,11 +12,25 @@ def test_forgetting_is_the_drop_from_the_best_earlier_accuracy() -> None:
     assert metrics.forgetting(matrix, 3) == pytest.approx(((0.95 - 0.7) + (0.8 - 0.9)) / 2)
 
 
-def test_forgetting_counts_every_task_that_was_tested_before_however_many_were_learned() -> None:
-    """Streams that mix tasks test more of them than they have learned whole."""
+def test_forgetting_is_over_all_tasks_that_were_tested_before() -> None:
+    """A stream that mixes tasks tests more tasks than it has learned completely."""
     matrix = {2: {0: 0.5, 3: 0.8, 4: 0.9}, 5: {0: 0.5, 1: 0.1, 3: 0.4, 4: 0.6}}
     assert metrics.forgetting(matrix, 5) == pytest.approx((0 + 0.4 + 0.3) / 3)
 
 
-def test_average_accuracy_counts_tasks_alike() -> None:
+def test_average_accuracy_weights_tasks_equally() -> None:
     assert metrics.average_accuracy([1.0, 0.5, 0.0]) == 0.5
+
+
+def test_the_tally_counts_duplicates_wrong_reuses_and_untrained_segments() -> None:
+    tally = metrics.AllocationTally()
+    for task, mask in [(0, 0), (0, 0), (1, 1), (0, 2), (1, 0), (2, None)]:
+        tally.add(task, mask, None)
+    assert tally.metrics() == {
+        "masks": 3, "duplicates": 1, "wrong_reuses": 1, "purity": 4 / 5, "segments_not_trained": 1,
+        "untrained_share": 1 / 6,
+    }  # fmt: skip
+    assert dict(tally.owners) == {0: 0, 1: 1, 2: 0}
+    tally.add(3, 3, freed=0)
+    assert dict(tally.owners) == {1: 1, 2: 0, 3: 3}
+    assert tally.metrics()["masks"] == 3

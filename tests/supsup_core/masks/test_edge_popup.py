@@ -9,14 +9,14 @@ from supsup_core.nets import Layer
 
 
 @pytest.mark.parametrize(("density", "size", "kept"), [(0.5, 10, 5), (0.001, 10, 1), (1.0, 10, 10), (0.25, 10, 2)])
-def test_density_keeps_that_share(density: float, size: int, kept: int) -> None:
+def test_top_k_keeps_exactly_the_density(density: float, size: int, kept: int) -> None:
     assert num_kept(density, size) == kept
     for rank_abs in (True, False):
         scores = torch.linspace(-1, 1, size)
         assert int(TopK(density, rank_abs).mask(scores, torch.empty(size)).sum()) == kept
 
 
-def test_ranks_differ_in_what_they_keep_and_where_the_gradient_goes() -> None:
+def test_ranks_by_size_and_by_value_have_their_masks_and_gradients() -> None:
     scores = torch.tensor([-3.0, 2.0, 1.0, -0.5])
     by_abs, by_raw = TopK(0.5, True), TopK(0.5, False)
     assert by_abs.mask(scores, torch.empty(4)).tolist() == [1, 1, 0, 0]
@@ -25,7 +25,7 @@ def test_ranks_differ_in_what_they_keep_and_where_the_gradient_goes() -> None:
     assert by_raw.to_scores(scores, torch.ones(4)).tolist() == [1, 1, 1, 1]
 
 
-def test_threshold_keeps_zero() -> None:
+def test_threshold_keeps_a_score_of_zero() -> None:
     assert Threshold().mask(torch.tensor([-0.1, 0.0, 0.1]), torch.empty(3)).tolist() == [0, 1, 1]
 
 

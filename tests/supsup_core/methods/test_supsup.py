@@ -1,4 +1,4 @@
-"""SupSup's own variants: densities by layer, and scores that start from what was learned before."""
+"""SupSup: densities by layer, stacked tasks, and transfer from earlier tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from supsup_core.methods.supsup import sort_like
 from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
-from tests.supsup_core.kept import Kept
+from tests.supsup_core.memory_checkpoint import MemoryCheckpoint
 
 
 def kept_by_layer(state: Mapping[str, Tensor], problem: Problem) -> list[int]:
@@ -47,7 +47,7 @@ def test_a_budget_gives_small_layers_a_larger_share(small_problem: Problem, digi
         {"mask": "top_k", "erdos_renyi": 2.0, "density": 0.1},
     ],
 )
-def test_budgets_that_mean_nothing_are_refused(fields: dict[str, object]) -> None:
+def test_invalid_budgets_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InputError, match="erdos_renyi"):
         METHODS["supsup"](**fields)
 
@@ -65,17 +65,17 @@ def learned(method: Method, problem: Problem, digits: Dataset, tasks: list[int])
 
 
 @pytest.mark.parametrize("fields", [{}, {"mask": "top_k", "density": 0.3}, {"mask": "top_k", "rank": "raw"}])
-def test_tasks_at_once_keep_the_densities_and_go_on_after_a_crash(
+def test_stacked_tasks_have_exact_densities_and_resume_after_a_crash(
     fields: dict[str, object], small_problem: Problem, digits: Dataset
 ) -> None:
-    """Four at once, cut off while a state is saved; what goes on from the one before has the same bits."""
+    """Four tasks, interrupted while a checkpoint is saved; the resume from the previous one gives the same bits."""
     method = METHODS["supsup"](**fields)
     tasks = [BENCHMARKS["permuted"](base="digits").task(index, digits, 0) for index in range(4)]
     wanted = method.learn_together(small_problem, range(4), tasks)
-    keep = Kept()
+    keep = MemoryCheckpoint()
     with pytest.raises(KeyboardInterrupt):
         method.learn_together(small_problem, range(4), tasks, keep)
-    keep.power_goes_off = False
+    keep.interrupts = False
     found = method.learn_together(small_problem, range(4), tasks, keep)
     for one, other in zip(found, wanted, strict=True):
         assert one.curve == other.curve
@@ -89,10 +89,10 @@ def test_tasks_at_once_keep_the_densities_and_go_on_after_a_crash(
 
 @pytest.mark.parametrize("transfer", ["masks", "scores"])
 @pytest.mark.parametrize("fields", VARIANTS)
-def test_transfer_starts_a_task_ahead_where_the_task_is_like_the_ones_before(
+def test_transfer_helps_a_task_that_is_like_the_earlier_ones(
     digits: Dataset, fields: dict[str, object], transfer: str
 ) -> None:
-    """Three times the same task, then once more for a moment: against a fresh start."""
+    """The same task three times, then a short fourth training: more accurate than from a fresh start."""
     long, short = TrainingRecipe(num_batches=150, learning_rate=1e-3), TrainingRecipe(num_batches=4, learning_rate=1e-3)
     problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, long, seed=0)
     brief = replace(problem, recipe=short)
@@ -107,7 +107,7 @@ def test_transfer_starts_a_task_ahead_where_the_task_is_like_the_ones_before(
 
 
 @pytest.mark.parametrize("fields", VARIANTS)
-def test_transfer_keeps_the_densities_and_what_it_carries_is_the_last_tasks_alone(
+def test_transfer_keeps_exact_densities_and_stores_the_sum_of_the_masks(
     small_problem: Problem, digits: Dataset, fields: dict[str, object]
 ) -> None:
     states = learned(METHODS["supsup"](transfer="masks", **fields), small_problem, digits, [0, 1, 2])
@@ -123,7 +123,7 @@ def test_transfer_keeps_the_densities_and_what_it_carries_is_the_last_tasks_alon
 
 
 @pytest.mark.parametrize("by_size", [True, False])
-def test_dealing_out_keeps_the_values_and_takes_the_order_of_the_mean(by_size: bool) -> None:
+def test_sort_like_keeps_the_values_and_takes_the_order_of_the_mean(by_size: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(6, 50, generator=generator)
     mean = torch.randint(0, 4, (6, 50), generator=generator) / 3
@@ -138,6 +138,6 @@ def test_dealing_out_keeps_the_values_and_takes_the_order_of_the_mean(by_size: b
         assert torch.equal(found.sign(), drawn.sign())
 
 
-def test_transfer_cannot_do_without_the_order_of_tasks(small_problem: Problem) -> None:
+def test_transfer_is_refused_in_nns(small_problem: Problem) -> None:
     with pytest.raises(InputError, match="transfer"):
         METHODS["supsup"](transfer="masks").begin(small_problem, 0)

@@ -1,4 +1,4 @@
-"""The tests that tell known data from a new task: calibrated, and not fooled."""
+"""Allocation tests: formulas, calibration, and several outliers."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from supsup_core.errors import InputError
-from supsup_core.nns.allocation_tests import ALLOCATION_TESTS, standing_out
+from supsup_core.nns.allocation_tests import ALLOCATION_TESTS, find_outliers
 
 NAMES = ALLOCATION_TESTS.names()
 
 
 def slopes(k: int, untrained: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
-    """Null slopes: k learned masks, shifted against the untrained ones as training does."""
+    """Slopes without an outlier: k learned masks, shifted against the untrained ones as training shifts them."""
     drawn = np.random.default_rng(seed)
     return np.concatenate(
         [0.2 + shift + 0.01 * drawn.standard_normal(k), 0.2 + 0.01 * drawn.standard_normal(untrained)]
@@ -22,7 +22,7 @@ def slopes(k: int, untrained: int, seed: int = 0, shift: float = 0.0) -> np.ndar
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 2, 5, 20, 100, 1000])
-def test_a_mask_far_ahead_knows_the_data_and_one_like_the_rest_does_not(name: str, k: int) -> None:
+def test_data_is_known_when_one_mask_is_far_steeper_than_the_others(name: str, k: int) -> None:
     test = ALLOCATION_TESTS[name]()
     found = slopes(k, test.num_untrained(k))
     assert not test.judge(found, k, 2500).known
@@ -34,7 +34,7 @@ def test_a_mask_far_ahead_knows_the_data_and_one_like_the_rest_does_not(name: st
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_an_untrained_winner_means_new(name: str, k: int) -> None:
+def test_data_is_new_when_an_untrained_mask_is_steepest(name: str, k: int) -> None:
     test = ALLOCATION_TESTS[name]()
     found = slopes(k, test.num_untrained(k))
     assert len(found) > k
@@ -54,14 +54,14 @@ def test_ratio_is_the_papers_formula(epsilon: float, k: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("k", [2, 4, 8, 16, 40, 200])
-def test_the_false_alarm_rate_is_kept(k: int) -> None:
-    """Null slopes, at a rate that can be counted: 4000 decisions at 5 %. The training shift does not matter."""
+def test_the_false_alarm_rate_is_not_exceeded(k: int) -> None:
+    """4000 decisions on null slopes at a rate of 5 %, with a shift as training causes it."""
     alarms = 0
     for seed in range(4000):
         found = slopes(k, max(0, 32 - k), seed, shift=0.05)
-        alarms += bool(standing_out(found, k, 0.05).masks)
+        alarms += bool(find_outliers(found, k, 0.05).masks)
     assert alarms <= stats.binom.ppf(0.999, 4000, 0.05 if k > 8 else 0.06)
-    assert alarms >= 40  # and it is not calibrated by never raising one
+    assert alarms >= 40  # a test that never raises an alarm is not calibrated
 
 
 def test_the_threshold_follows_from_k_and_the_rate_alone() -> None:
@@ -69,25 +69,25 @@ def test_the_threshold_follows_from_k_and_the_rate_alone() -> None:
     k = 50
     found = slopes(k, 0)
     found[7] += 0.2
-    outcome = standing_out(found, k, 1e-4)
+    outcome = find_outliers(found, k, 1e-4)
     rest = np.delete(found, 7)
     t = (found[7] - rest.mean()) / (rest.std(ddof=1) * np.sqrt(1 + 1 / (k - 1)))
     assert outcome.masks == [7]
     assert outcome.statistic == pytest.approx(t)
     assert outcome.threshold == pytest.approx(stats.t.isf(1e-4 / k, k - 2))
-    rarer = standing_out(found, k, 1e-6)
+    rarer = find_outliers(found, k, 1e-6)
     assert rarer.threshold > outcome.threshold
 
 
 @pytest.mark.parametrize("ahead", [2, 4, 8])
-def test_masks_that_stand_out_together_do_not_hide_each_other(ahead: int) -> None:
-    """Duplicates and similar tasks: Grubbs' own second best would mask the best."""
+def test_outliers_do_not_hide_each_other(ahead: int) -> None:
+    """Duplicates and similar tasks: in Grubbs' test the second outlier would mask the first."""
     k = 40
     found = slopes(k, 0)
     for place in range(ahead):
         found[3 * place] += 0.5 + 0.1 * place
-    assert sorted(standing_out(found, k, 1e-5).masks) == [3 * place for place in range(ahead)]
-    assert standing_out(found, k, 1e-5).masks[0] == 3 * (ahead - 1)
+    assert sorted(find_outliers(found, k, 1e-5).masks) == [3 * place for place in range(ahead)]
+    assert find_outliers(found, k, 1e-5).masks[0] == 3 * (ahead - 1)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_masks_that_stand_out_together_do_not_hide_each_other(ahead: int) -> Non
         ("outlier", {"objective": "entropi"}),
     ],
 )
-def test_impossible_tests_are_refused(name: str, fields: dict[str, object]) -> None:
+def test_invalid_tests_are_refused(name: str, fields: dict[str, object]) -> None:
     with pytest.raises(InputError):
         ALLOCATION_TESTS[name](**fields)

@@ -1,4 +1,4 @@
-"""Allocation under a budget, on slopes whose right answers are known."""
+"""The allocator: decisions under a budget, on slopes with known outliers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supsup_core.errors import InputError
-from supsup_core.evaluation.metrics import AllocationTally
 from supsup_core.masks import codec
 from supsup_core.nets import Layer
 from supsup_core.nns.allocation_tests import ALLOCATION_TESTS
@@ -29,7 +28,7 @@ def allocator(capacity: int = 10, policy: str = "skip", test: str = "outlier") -
 
 
 def decide(tried: Allocator, *wins: int | tuple[int, ...] | None) -> list[Decision]:
-    """One round in which, for each stream, the live masks at the given places stand out (None: none does)."""
+    """One round in which, for each stream, the live masks at the given places are outliers (None: none is)."""
     k = len(tried.live)
     rows = []
     for stream, win in enumerate(wins):
@@ -75,7 +74,7 @@ def test_the_superposition_is_the_mean_of_learned_and_untrained_masks() -> None:
     np.testing.assert_allclose(tried.slopes(vectors), (vectors @ dense.t()).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_round_decides_from_the_masks_it_found_and_counts_what_it_allocates() -> None:
+def test_a_round_decides_by_the_masks_from_before_it_and_counts_its_allocations() -> None:
     tried = allocator(capacity=3)
     assert outcomes(decide(tried, None, None)) == [("allocate", 0), ("allocate", 1)]
     found = decide(tried, None, 1, None, 1)
@@ -84,14 +83,14 @@ def test_a_round_decides_from_the_masks_it_found_and_counts_what_it_allocates() 
     assert tried.live == [0, 1, 2]
 
 
-def test_reuse_trains_the_steepest() -> None:
+def test_reuse_trains_the_steepest_mask() -> None:
     tried = allocator(capacity=2, policy="reuse")
     decide(tried, None, None)
     (decision,) = decide(tried, None)
     assert (decision.outcome, decision.mask) == ("reuse", decision.best)
 
 
-def test_reclaim_frees_the_less_trained_of_two_that_answer_together() -> None:
+def test_reclaim_frees_the_less_trained_of_two_outliers() -> None:
     tried = allocator(capacity=12, policy="reclaim")
     for _ in range(12):
         decide(tried, None)
@@ -106,7 +105,7 @@ def test_reclaim_frees_the_less_trained_of_two_that_answer_together() -> None:
     assert outcomes(decide(tried, 9)) == [("train", 12)]
 
 
-def test_reclaim_takes_no_mask_that_the_round_trains_and_none_for_data_that_a_mask_knows() -> None:
+def test_reclaim_frees_no_mask_that_the_round_trains_and_none_for_known_data() -> None:
     tried = allocator(capacity=12, policy="reclaim")
     for _ in range(12):
         decide(tried, None)
@@ -118,7 +117,7 @@ def test_reclaim_takes_no_mask_that_the_round_trains_and_none_for_data_that_a_ma
     assert tried.live == list(range(12))
 
 
-def test_reclaim_takes_no_mask_that_a_later_stream_of_the_round_may_choose() -> None:
+def test_reclaim_frees_no_mask_that_a_later_stream_of_the_round_may_choose() -> None:
     tried = allocator(capacity=12, policy="reclaim")
     for _ in range(12):
         decide(tried, None)
@@ -134,7 +133,7 @@ def test_reclaim_takes_no_mask_that_a_later_stream_of_the_round_may_choose() -> 
     st.integers(2, 6),
     st.lists(st.lists(st.none() | st.integers(0, 5), min_size=1, max_size=2), max_size=25),
 )
-def test_the_budget_is_never_exceeded_and_books_replay(
+def test_the_budget_is_never_exceeded_and_decisions_replay_to_the_same_counts(
     policy: str, capacity: int, rounds: list[list[int | None]]
 ) -> None:
     tried = allocator(capacity, policy)
@@ -153,20 +152,6 @@ def test_the_budget_is_never_exceeded_and_books_replay(
     assert (first is None and second is None) or torch.equal(first, second)  # type: ignore[arg-type]
 
 
-def test_the_books_count_duplicates_wrong_reuses_and_what_was_not_trained() -> None:
-    tally = AllocationTally()
-    for task, mask in [(0, 0), (0, 0), (1, 1), (0, 2), (1, 0), (2, None)]:
-        tally.add(task, mask, None)
-    assert tally.metrics() == {
-        "masks": 3, "duplicates": 1, "wrong_reuses": 1, "purity": 4 / 5, "segments_not_trained": 1,
-        "untrained_share": 1 / 6,
-    }  # fmt: skip
-    assert dict(tally.owners) == {0: 0, 1: 1, 2: 0}
-    tally.add(3, 3, freed=0)
-    assert dict(tally.owners) == {1: 1, 2: 0, 3: 3}
-    assert tally.metrics()["masks"] == 3
-
-
-def test_an_impossible_budget_is_refused() -> None:
+def test_an_invalid_budget_is_refused() -> None:
     with pytest.raises(InputError):
         Budget(num_masks=0)

@@ -1,4 +1,4 @@
-"""The order in which data without task identities arrives."""
+"""Streams: the order in which segments arrive."""
 
 import itertools
 from collections import Counter
@@ -11,7 +11,7 @@ from supsup_core.errors import InputError
 from supsup_core.nns.streams import Schedule, Segment, Stream
 
 
-def test_blocks_bring_each_task_once_whole_in_order() -> None:
+def test_in_blocks_each_task_arrives_once_and_whole() -> None:
     (only,) = Stream(segment_batches=10).sequences(3, 30, seed=5)
     assert only == [Segment(task, index) for task in range(3) for index in range(3)]
     first, second = Stream(segment_batches=10, num_streams=2).sequences(5, 20, seed=5)
@@ -20,7 +20,9 @@ def test_blocks_bring_each_task_once_whole_in_order() -> None:
 
 
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
-def test_recurring_brings_all_data_in_many_visits(num_tasks: int, visits: int, num_streams: int, seed: int) -> None:
+def test_recurring_delivers_all_segments_in_several_visits(
+    num_tasks: int, visits: int, num_streams: int, seed: int
+) -> None:
     stream = Stream(order="recurring", segment_batches=10, visits=visits, num_streams=num_streams)
     sequences = stream.sequences(num_tasks, 60, seed)
     assert sequences == stream.sequences(num_tasks, 60, seed)
@@ -39,7 +41,7 @@ def met_segments(sequence: list[Segment], until: Segment) -> list[Segment]:
     return sequence[: sequence.index(until)]
 
 
-def test_recurring_really_comes_back() -> None:
+def test_recurring_tasks_come_back() -> None:
     (only,) = Stream(order="recurring", segment_batches=10, visits=5).sequences(10, 100, seed=0)
     changes = sum(a.task != b.task for a, b in itertools.pairwise(only))
     assert changes > 35
@@ -47,7 +49,7 @@ def test_recurring_really_comes_back() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 4))
-def test_a_schedule_counts_what_its_rounds_hold(num_tasks: int, num_streams: int) -> None:
+def test_a_schedule_counts_the_segments_of_its_rounds(num_tasks: int, num_streams: int) -> None:
     sequences = Stream(segment_batches=10, num_streams=num_streams).sequences(num_tasks, 30, seed=0)
     schedule = Schedule(sequences, 3)
     done: list[Segment] = []
@@ -69,7 +71,7 @@ def test_a_schedule_counts_what_its_rounds_hold(num_tasks: int, num_streams: int
         ({"order": "recurring", "visits": 5}, 300, "cannot come 5 times; set at most 3"),
     ],
 )
-def test_segments_that_do_not_come_out_even_are_refused(
+def test_segments_that_do_not_divide_a_task_are_refused(
     fields: dict[str, object], num_batches: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -77,6 +79,6 @@ def test_segments_that_do_not_come_out_even_are_refused(
 
 
 @pytest.mark.parametrize("field", ["segment_batches", "visits", "num_streams"])
-def test_impossible_streams_are_refused(field: str) -> None:
+def test_invalid_streams_are_refused(field: str) -> None:
     with pytest.raises(InputError):
         Stream(**{field: 0})

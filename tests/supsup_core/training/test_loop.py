@@ -1,4 +1,4 @@
-"""The training loop: the right arithmetic, real learning, the same bits every time."""
+"""The training loop: its arithmetic, its accuracy on digits, and its exact bits."""
 
 import hashlib
 from dataclasses import replace
@@ -52,7 +52,9 @@ def test_a_step_is_edge_popup_with_torchs_rmsprop(rule: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", [{}, {"mask": "top_k", "density": 0.3}, {"mask": "top_k", "rank": "raw"}])
-def test_it_learns_real_digits(digits: Dataset, method: dict[str, object], precision: Precision) -> None:
+def test_training_reaches_a_good_accuracy_on_digits(
+    digits: Dataset, method: dict[str, object], precision: Precision
+) -> None:
     benchmark = BENCHMARKS["permuted"](base="digits")
     recipe = TrainingRecipe(num_batches=400, precision=precision)
     problem = Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, recipe, seed=0)
@@ -86,7 +88,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("learning_rate", 0.0), ("num_batches", 0), ("batch_size", -1), ("optimizer", "adamm")]
 )
-def test_impossible_recipes_are_refused(field: str, value: object) -> None:
+def test_invalid_recipes_are_refused(field: str, value: object) -> None:
     with pytest.raises(InputError):
         TrainingRecipe(**{field: value})
 

@@ -1,0 +1,40 @@
+"""Registries: names, aliases, and unknown names."""
+
+import pytest
+
+from supsup_core.errors import InputError
+from supsup_core.registry import Registry, nearest
+
+
+def made() -> Registry[int]:
+    registry: Registry[int] = Registry("number")
+    registry.register("one", "uno")(1)
+    registry.register("two")(2)
+    return registry
+
+
+def test_an_entry_has_a_canonical_name_and_aliases() -> None:
+    registry = made()
+    assert (registry["one"], registry["uno"], registry.under("number.name", "two")) == (1, 1, 2)
+    assert registry.names() == ["one", "two", "uno"]
+    assert [registry.name_of(entry) for entry in (1, 2)] == ["one", "two"]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(InputError, match=r"unknown number 'tow'; did you mean 'two'.; there are: one, two, uno"):
+        made()["tow"]
+    with pytest.raises(InputError, match=r"^key: unknown number 'three'"):
+        made().under("key", "three")
+    with pytest.raises(InputError, match="not registered: 3"):
+        made().name_of(3)
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(InputError, match="the number 'uno' is registered twice"):
+        made().register("uno")(3)
+
+
+def test_the_nearest_name_begins_alike_or_is_spelt_alike() -> None:
+    assert nearest("thr", ["threshold", "three"]) == "; did you mean 'threshold'?"
+    assert nearest("entropi", ["energy", "entropy"]) == "; did you mean 'entropy'?"
+    assert nearest("zzz", ["energy"]) == ""

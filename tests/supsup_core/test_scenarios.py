@@ -1,0 +1,18 @@
+"""The scenarios, and the one that cannot exist."""
+
+import pytest
+
+from supsup_core.errors import InputError
+from supsup_core.scenarios import SCENARIOS, scenario
+
+
+def test_a_scenario_is_named_by_who_knows_the_task_and_when() -> None:
+    for name in SCENARIOS.names():
+        row = scenario(name)
+        assert (row.name, row.given_in_training, row.given_at_inference) == (name, name[0] == "G", name[1] == "G")
+        assert row.wrong_task_is_wrong == (name[2:] == "u")
+
+
+def test_nnu_is_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match="would reveal the new task"):
+        scenario("NNu")
