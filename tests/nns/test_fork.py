@@ -1,4 +1,4 @@
-"""Forks and extensions of NNs runs, and decisions judged again: through the command line, in one process."""
+"""Forks and extensions of NNs runs, and decisions that are judged again: by the command line, in one process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.rows import RunForked
 from orchestrator.results.report.tables import confusion_table
 from orchestrator.sweeps.sweep import find_sweep
-from tests.outputs import DECISION_TIMES
+from tests.outputs import decisions
 
 Command = Callable[..., Any]
 
@@ -43,13 +46,17 @@ def states(output: Path) -> dict[str, GroupState]:
     return found
 
 
-def decided(state: GroupState) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.payload.items() if k not in DECISION_TIMES} for row in state.decisions]
-
-
 def results(state: GroupState) -> Any:
-    points = {n: {k: v for k, v in row.payload.items() if k != "run_id"} for (_, n), row in state.points.items()}
-    return decided(state), state.due, points
+    """Decisions, due evaluations, and the points of the only run whatever its id."""
+    points = {n: (row.event.metrics, row.event.keys) for (_, n), row in state.points.items()}
+    return decisions(state), state.due, points
+
+
+def forked(output: Path, fork: str) -> RunForked:
+    """The row that says where a fork of one run comes from."""
+    (ledger,) = (output / "sweeps" / fork).glob("groups/*/ledger.sqlite")
+    with LedgerReader(ledger) as reader:
+        return next(row.event for row in reader.rows() if isinstance(row.event, RunForked))
 
 
 def masks_kept(output: Path) -> set[str]:
@@ -86,10 +93,10 @@ def test_an_extended_run_is_the_longer_run_to_the_bit(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_fork_takes_another_way_from_where_it_starts(
+def test_a_fork_has_the_decisions_of_its_origin_up_to_where_it_starts(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, kept: bool
 ) -> None:
-    """It has the decisions of its origin up to there; masks that are gone are made again to the same bits."""
+    """Masks of the origin that are missing are made again, to the same bits."""
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
     (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
     if not kept:
@@ -100,28 +107,26 @@ def test_a_fork_takes_another_way_from_where_it_starts(
     assert "made again" not in found.out
     fork = the_fork(tmp_path / "runs", {origin})
     theirs, mine = (states(tmp_path / "runs")[name] for name in (origin, fork))
-    assert decided(mine)[:6] == decided(theirs)[:6]
-    assert {row.payload["outcome"] for row in mine.decisions[6:]} <= {"allocate", "reuse", "reclaim"}
+    assert decisions(mine)[:6] == decisions(theirs)[:6]
+    assert {row.event.outcome for row in mine.decisions[6:]} <= {"allocate", "reuse", "reclaim"}
     assert mine.due[2] == theirs.due[2]
-    first = [
-        next(row.payload["metrics"]["accuracy"] for (_, n), row in s.points.items() if n == 2) for s in (mine, theirs)
-    ]
+    first = [next(row.event.metrics["accuracy"] for (_, n), row in s.points.items() if n == 2) for s in (mine, theirs)]
     assert first[0] == first[1]
 
 
-CANNOT_BE: list[tuple[list[str], list[str]]] = [
+REFUSED: list[tuple[list[str], list[str]]] = [
     ([], ["say what the fork is to change"]),
     (["training.learning_rate=1e-3"], ["cannot change how its masks were trained"]),
     (["stream.order=recurring", "stream.visits=3"], ["stream.* cannot change"]),
     (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
     (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
-    (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as many batches"]),
+    (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as long as its origin"]),
     (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
 ]
 
 
-def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
+def test_an_impossible_fork_is_refused_and_leaves_no_files(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
@@ -130,7 +135,7 @@ def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(
         return sorted(path for path in (tmp_path / "runs" / "sweeps").rglob("*") if "ledger.sqlite-" not in path.name)
 
     before = kept()
-    for arguments, words in CANNOT_BE:
+    for arguments, words in REFUSED:
         found = supsup("fork", "small", "--local", *arguments)
         assert found.code == 2, arguments
         assert len(found.err.strip().splitlines()) == 1, found.err
@@ -157,7 +162,9 @@ def test_a_fork_of_many_streams_keeps_every_point(
     assert sorted(state.met) == [1, 2, 3, 4]
 
 
-def test_a_fork_of_one_run_of_many_says_which(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_fork_of_a_sweep_with_several_runs_names_one(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
     both = {**NNS, "grid": {"scenario": ["GNu", "NNs"], "budget.on_exhausted": ["skip", "reclaim"]}}
     assert supsup("sweep", sweep_file(**both), "--local").code == 0
     (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
@@ -168,13 +175,11 @@ def test_a_fork_of_one_run_of_many_says_which(supsup: Command, sweep_file: Calla
         assert word in found.err
     assert supsup("fork", origin, "--run", "on_exhausted=skip", *change).code == 0
     fork = the_fork(tmp_path / "runs", {origin})
-    (ledger,) = (tmp_path / "runs" / "sweeps" / fork).glob("groups/*/ledger.sqlite")
-    with LedgerReader(ledger) as reader:
-        forked = next(row.payload for row in reader.rows() if row.kind == "forked")
-    assert forked == {"sweep": origin, "group_id": forked["group_id"], "at_task": 2}
+    event = forked(tmp_path / "runs", fork)
+    assert event == RunForked(origin, event.group_id, 2)
 
 
-def test_of_a_sweep_that_varies_more_than_the_fork_changes_one_run_is_forked(
+def test_a_run_of_a_sweep_that_varies_more_than_the_fork_changes_is_named_by_its_group(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     stream = {"segment_batches": 40, "visits": 3}
@@ -191,12 +196,10 @@ def test_of_a_sweep_that_varies_more_than_the_fork_changes_one_run_is_forked(
     named = found.err.split("there are: ")[1].split()[0]
     assert supsup("fork", origin, "--run", named, *change).code == 0
     fork = the_fork(tmp_path / "runs", {origin})
-    (ledger,) = (tmp_path / "runs" / "sweeps" / fork).glob("groups/*/ledger.sqlite")
-    with LedgerReader(ledger) as reader:
-        assert next(row.payload for row in reader.rows() if row.kind == "forked")["group_id"] == named
+    assert forked(tmp_path / "runs", fork).group_id == named
 
 
-def test_data_that_is_not_trained_on_is_counted_and_warned_about(
+def test_segments_that_are_not_trained_on_are_counted_and_reported(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     tight = {
@@ -207,12 +210,12 @@ def test_data_that_is_not_trained_on_is_counted_and_warned_about(
     found = supsup("sweep", sweep_file(**tight), "--local")
     assert found.code == 0
     (state,) = states(tmp_path / "runs").values()
-    skipped = sum(row.payload["outcome"] == "skip" for row in state.decisions)
+    skipped = sum(row.event.outcome == "skip" for row in state.decisions)
     assert skipped > 0
     assert f"WARNING  NNs one_shot entropy ratio seed=0: {skipped} of 12 segments were not trained on" in found.out
     assert "budget.on_exhausted=reclaim" in found.out
-    assert state.met[4].payload["metrics"]["segments_not_trained"] == skipped
-    assert max(row.payload["metrics"]["masks"] for row in state.met.values()) == 2
+    assert state.met[4].event.metrics["segments_not_trained"] == skipped
+    assert max(row.event.metrics["masks"] for row in state.met.values()) == 2
     assert "2 masks" in supsup("status").out
     report = next((tmp_path / "runs").glob("sweeps/*/report"))
     for name in ("masks_over_tasks.png", "statistic_over_masks.png"):
@@ -231,8 +234,8 @@ def test_decisions_are_listed_and_judged_again(
     rows = list(csv.DictReader(io.StringIO(found.out)))
     assert len(rows) == 12
     for row, committed in zip(rows, state.decisions, strict=True):
-        assert row["outcome"] == committed.payload["outcome"]
-        assert float(row["statistic"]) == committed.payload["statistic"]
+        assert row["outcome"] == committed.event.outcome
+        assert float(row["statistic"]) == committed.event.statistic
         assert float(row["margin"]) == pytest.approx(float(row["statistic"]) - float(row["threshold"]))
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", row["time"])
     listed = supsup("decisions").out
@@ -252,17 +255,17 @@ def test_decisions_are_listed_and_judged_again(
         assert "supsup fork" in refused.err
 
 
-def test_confusion_names_masks_by_their_numbers(
+def test_the_confusion_table_names_masks_by_their_numbers(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """As after a reclaim, when numbers are no longer places."""
+    """As after a reclaim, when a mask's number is no longer its place."""
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    sweep = find_sweep(tmp_path / "runs", None)
+    sweep = find_sweep(OutputFolder(tmp_path / "runs"), None)
     groups = sweep.plan()
     found = {groups[0].group_id: next(iter(states(tmp_path / "runs").values()))}
     before = confusion_table(groups, found)["mask"].tolist()
-    due = found[groups[0].group_id].due[4]
-    due["numbers"] = [10 + number for number in due["numbers"]]
+    due = found[groups[0].group_id].due
+    due[4] = replace(due[4], numbers=tuple(10 + number for number in due[4].numbers))
     assert before
     assert confusion_table(groups, found)["mask"].tolist() == [10 + number for number in before]
 
@@ -281,19 +284,19 @@ def test_decisions_of_a_sweep_without_nns_are_refused(supsup: Command, sweep_fil
     assert "no run of scenario NNs" in found.err
 
 
-def test_another_inference_of_an_nns_run_makes_no_decision_and_leaves_no_masks_behind(
+def test_another_inference_makes_no_decision_and_leaves_no_masks(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Tasks come back, so that the masks of the first point have been trained on; they are made again to be tested."""
+    """Tasks recur, so the masks of the first point were trained further; they are made again for the evaluation."""
     stream = {"segment_batches": 40, "order": "recurring", "visits": 3}
     assert supsup("sweep", sweep_file(**{**NNS, "stream": stream}), "--local").code == 0
     (before,) = states(tmp_path / "runs").values()
     files = masks_kept(tmp_path / "runs")
-    assert not set(before.due[2]["keys"]) <= files
+    assert not set(before.due[2].keys) <= files
     found = supsup("evaluate", "small", "inference.rule=binary", "--local")
     assert found.code == 0
     assert "NNs binary entropy outlier" in found.out
     (after,) = states(tmp_path / "runs").values()
-    assert decided(after) == decided(before)
+    assert decisions(after) == decisions(before)
     assert len(after.points) == 2 * len(before.points)
     assert masks_kept(tmp_path / "runs") == files
