@@ -3,58 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias
 
 from supsup_core.evaluation import metrics
+from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.scenarios import SCENARIOS
 
-Tested = Mapping[int, Mapping[str, Any]]
-"""The results of one evaluation point, by task."""
+PointCounts: TypeAlias = Mapping[int, Mapping[str, ProtocolCounts]]
+"""The counts of one evaluation point, by task and protocol."""
 
 
-def task_accuracy(results: Mapping[str, Any], protocol: str, wrong_task_is_wrong: bool) -> float:
-    """Accuracy in [0, 1] of one evaluated task."""
-    counts = results[protocol]
-    correct: int = counts["correct_and_right_task" if wrong_task_is_wrong else "correct"]
-    return correct / int(counts["images"])
-
-
-def accuracies(rows: Tested, protocol: str, scenario: str) -> dict[int, float]:
-    """Accuracies of the tested tasks, as the scenario counts an answer right."""
+def accuracies(counts: PointCounts, protocol: str, scenario: str) -> dict[int, float]:
+    """The accuracy of each evaluated task in [0, 1], as the scenario counts an answer right."""
     wrong = SCENARIOS[scenario].wrong_task_is_wrong
-    return {task: task_accuracy(results, protocol, wrong) for task, results in rows.items()}
+    return {task: by_protocol[protocol].accuracy(wrong) for task, by_protocol in counts.items()}
 
 
-def point_metrics(scenario: str, points: Mapping[int, Tested], num_learned: int) -> dict[str, float]:
+def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned: int) -> dict[str, float]:
     """The metrics of one evaluation point, shares in [0, 1].
 
-    points: the results of this point and of each earlier one, by tasks learned.
+    points: the counts of this point and of each earlier one, by tasks learned.
     """
     values: dict[str, float] = {}
-    rows = points[num_learned]
+    tasks = points[num_learned]
     for protocol, suffix in (("paper", ""), ("strict", "_strict")):
-        if not all(protocol in results for results in rows.values()):
+        if not all(protocol in counts for counts in tasks.values()):
             continue
-        matrix = {n: accuracies(tested, protocol, scenario) for n, tested in points.items()}
+        matrix = {n: accuracies(counts, protocol, scenario) for n, counts in points.items()}
         values[f"accuracy{suffix}"] = metrics.average_accuracy(list(matrix[num_learned].values()))
-        if len(matrix) > 1:  # otherwise nobody has looked at what may have been forgotten
+        if len(matrix) > 1:  # with one point alone, no earlier accuracy is known
             values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
         if not SCENARIOS[scenario].given_at_inference:
-            decisions = sum(results[protocol]["decisions"] for results in rows.values())
-            right = sum(results[protocol]["right_task"] for results in rows.values())
-            values[f"task_inference_accuracy{suffix}"] = right / decisions
-            if all("recovered" in results[protocol] for results in rows.values()):
-                found = sum(results[protocol]["recovered"] for results in rows.values())
-                values[f"mask_recovery{suffix}"] = found / decisions
-            shared = [task_accuracy(results, protocol, False) for results in rows.values()]
-            values[f"accuracy_labels_shared{suffix}"] = metrics.average_accuracy(shared)
+            inferred = _inference_metrics([counts[protocol] for counts in tasks.values()])
+            values |= {f"{name}{suffix}": value for name, value in inferred.items()}
     return values
 
 
-def confusion(rows: Tested, protocol: str = "paper") -> list[dict[str, int]]:
-    """Long table of inferred tasks: task, mask, decisions; only pairs that occurred."""
+def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
+    """Metrics of how the task was inferred."""
+    decisions = sum(counts.decisions for counts in tasks)
+    values = {"task_inference_accuracy": sum(counts.right_task for counts in tasks) / decisions}
+    recovered = [counts.recovered for counts in tasks if counts.recovered is not None]
+    if len(recovered) == len(tasks):
+        values["mask_recovery"] = sum(recovered) / decisions
+    values["accuracy_labels_shared"] = metrics.average_accuracy([counts.accuracy(False) for counts in tasks])
+    return values
+
+
+def confusion(counts: PointCounts, protocol: str = "paper") -> list[dict[str, int]]:
+    """Inferred tasks as a long table: task, mask, decisions; only pairs that occurred."""
     return [
         {"task": task, "mask": int(mask), "decisions": count}
-        for task, results in rows.items()
-        for mask, count in results[protocol]["confusion"].items()
+        for task, by_protocol in counts.items()
+        for mask, count in by_protocol[protocol].confusion.items()
     ]
