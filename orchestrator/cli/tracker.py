@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.base import environment
 from orchestrator.base.output_folder import GroupFolder
@@ -12,7 +13,9 @@ from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
 from orchestrator.tracking.mlflow_address import explained
-from orchestrator.tracking.mlflow_writer import Tracker
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.mlflow_writer import Tracker
 
 
 @contextlib.contextmanager
@@ -21,6 +24,8 @@ def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
 
     SupSupError, with a remedy, for any error of MLflow in the block.
     """
+    from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow, which takes seconds
+
     with explained(sweep):
         tracker = Tracker(sweep, groups, environment.describe(sweep.imports_folder))
         tracker.project({group.group_id: _read_rows(sweep.folder.group(group.group_id)) for group in groups})

@@ -36,6 +36,7 @@ def test_verbs_of_ledgers_and_folders_load_no_science(
         assert run(tmp_path, words) == "0 []", words
     for words in (["stop"], ["drain"]):
         assert run(tmp_path, words) == "2 []", words  # it is not running
+    assert run(tmp_path, ["ui", "output=elsewhere"]) == "2 []"  # there is nothing to serve
 
 
 @pytest.mark.parametrize("verb", ["status", "logs", "stop", "drain", "gc", "ui", "server"])

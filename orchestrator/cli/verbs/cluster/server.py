@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.arguments import PORT, example
+from orchestrator.tracking import team_server
 
 
 @click.command(epilog=example("supsup server /srv/mlflow --artifacts s3://bucket/mlflow"))
@@ -19,6 +20,4 @@ def server(folder: Path, port: int, artifacts: str | None) -> int:
     FOLDER (default: server) holds everything, with a PostgreSQL database of its own. Started again on the same folder,
     the server continues with what is there. Runs until Ctrl-C.
     """
-    from orchestrator.tracking import team_server  # loads torch, which the help does not need
-
     return team_server.serve(folder.expanduser().absolute(), port, artifacts)

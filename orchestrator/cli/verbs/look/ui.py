@@ -6,6 +6,7 @@ import click
 
 from orchestrator.cli.arguments import PORT, Words, example, words
 from orchestrator.sweeps.sweep_record import check_output
+from orchestrator.tracking import ui_server
 
 
 @click.command(epilog=example("supsup ui output=runs --port 5000"))
@@ -16,7 +17,5 @@ def ui(words: Words, port: int) -> int:
 
     Prints the address to open in a browser, and runs until Ctrl-C. Only this machine can connect (127.0.0.1).
     """
-    from orchestrator.tracking import ui_server  # loads torch, which the help does not need
-
     check_output(words.output)
     return ui_server.serve(words.output, port)
