@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.execution.drive import WorkerPool, drive
+from orchestrator.coordination.coordinator import Coordinator, Progress, StalledJob
+from orchestrator.coordination.messages import Assignment, Done, Job, Reply, TrainJob
+from orchestrator.execution.drive import drive
+from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
+from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.planned_group import Shard
 from tests.outputs import artifacts, the_ledger, trained, wait_for
 
 Command = Callable[..., Any]
@@ -137,59 +142,74 @@ def test_a_task_is_trained_again_to_the_same_bits(
     assert the_ledger(tmp_path / "runs").exists()
 
 
-class SlowPool(WorkerPool):
-    """Two workers; the second of the jobs takes for ever until it has been noted."""
+def train(key: str) -> TrainJob:
+    return TrainJob(key, (Shard(key, 0, ()),), {}, 0)
 
-    num_workers = 2
+
+class SlowPool(WorkerPool):
+    """Two workers. The second job is not done before it has been reported as stalled."""
 
     def __init__(self) -> None:
-        self.jobs: dict[int, dict[str, Any]] = {}
-        self.noted = False
+        self.num_workers = 2
+        self.jobs: dict[int, Job] = {}
+        self.reported = False
 
-    def submit(self, worker: int, job: dict[str, Any]) -> None:
+    def absent(self) -> set[int]:
+        return set()
+
+    def submit(self, worker: int, job: Job) -> None:
         self.jobs[worker] = job
 
-    def wait(self, timeout: float) -> list[tuple[int, dict[str, Any]]]:
-        ready = [worker for worker, job in self.jobs.items() if job["key"] != "b" or self.noted]
-        return [(worker, {"status": "done", "key": self.jobs.pop(worker)["key"]}) for worker in ready]
+    def abandon(self, worker: int) -> None:
+        raise AssertionError("nothing is cancelled")
+
+    def wait(self, timeout: float) -> list[WorkerReply]:
+        ready = [worker for worker, job in self.jobs.items() if job.key != "b" or self.reported]
+        return [WorkerReply(worker, Done(self.jobs.pop(worker).key, ())) for worker in ready]
 
 
-class Books:
-    """A coordinator of three jobs that says what it was told."""
+class ThreeJobs(Coordinator):
+    """A coordinator of three jobs that records what it is told."""
 
     def __init__(self, pool: SlowPool) -> None:
         self._left = ["a", "b", "c"]
         self._pool = pool
-        self.stalled: list[tuple[str, int, float, float | None]] = []
+        self.stalled: list[StalledJob] = []
 
-    def next_jobs(self, idle: list[int], exclude: list[str]) -> list[dict[str, Any]]:
-        return [{"worker": worker, "kind": "train", "key": self._left.pop(0)} for worker in idle if self._left]
+    def next_jobs(self, idle: Collection[int], exclude: Collection[str]) -> list[Assignment]:
+        return [Assignment(worker, train(self._left.pop(0))) for worker in idle if self._left]
 
-    def note_stalled(self, *found: Any) -> None:
-        self.stalled.append(found)
-        self._pool.noted = True
+    def note_stalled(self, stalled: StalledJob) -> None:
+        self.stalled.append(stalled)
+        self._pool.reported = True
 
     def finished(self) -> bool:
         return True
 
-    def end(self) -> str:
+    def end(self) -> LaunchStatus:
         return "done"
 
-    def progress(self) -> dict[str, float]:
-        return {}
+    def progress(self) -> Progress:
+        return Progress(0, 0, 0.0)
 
-    def report(self, outcome: dict[str, Any]) -> None: ...
+    def judged(self) -> list[tuple[int, float]]:
+        return []
+
+    def cancel(self, tasks: Sequence[int]) -> list[str]:
+        return []
+
+    def report(self, reply: Reply) -> None: ...
     def pause(self) -> None: ...
     def stop(self) -> None: ...
-    def cancel(self, tasks: Sequence[int]) -> list[str]: ...
+    def close(self) -> None: ...
 
 
 def test_a_job_that_takes_far_longer_than_others_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.execution.drive.STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("orchestrator.execution.stall_watch.STALLED_SECONDS", 0.05)
     pool = SlowPool()
-    books = Books(pool)
-    drive(books, pool, lambda progress: None)
-    ((key, _, seconds, usual),) = books.stalled
-    assert key == "b"
-    assert usual is not None
-    assert seconds > 20 * usual
+    coordinator = ThreeJobs(pool)
+    assert drive(coordinator, pool, lambda progress: None) == "done"
+    (stalled,) = coordinator.stalled
+    assert stalled.key == "b"
+    assert stalled.usual_seconds is not None
+    assert stalled.seconds > 20 * stalled.usual_seconds

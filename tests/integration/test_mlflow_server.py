@@ -105,7 +105,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     back = 1000 * time.time()
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    assert "MLflow cannot be written for now, and will be later" in err
+    assert "MLflow cannot be written at present" in err
     assert f"MLflow:  {server.address}\n" in out
 
     code, _, err = call("sweep", file, "--local", "output=undisturbed")

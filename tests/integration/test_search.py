@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.sweeps.lookup import read_states
-from orchestrator.sweeps.sweep import find_sweep
 from tests.outputs import wait_for
 
 Call = Callable[..., tuple[int, str, str]]
@@ -31,8 +31,33 @@ SEARCH: dict[str, Any] = {
 
 def _stopped(output: Path) -> dict[str, int]:
     """The shards that each stopped trial had trained."""
-    states = read_states(find_sweep(output, None)) if list(output.glob("sweeps/*/sweep.json")) else {}
+    folders = OutputFolder(output).sweeps()
+    states = read_states(folders[0], {}) if folders else {}
     return {group_id: len(state.trained) for group_id, state in states.items() if state.status == "stopped"}
+
+
+def test_a_search_on_ray_stops_what_falls_behind_and_writes_the_best(
+    call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = {
+        "benchmark": {**SEARCH["benchmark"], "num_tasks": 3},
+        "training": {"num_batches": 30},
+        "evaluation": {"at": [3]},
+        "search": {"space": {"training.learning_rate": [1e-3, 1e-7, 1e-6]}, "reduction": 2},
+    }
+    code, out, err = call("sweep", sweep_file(**SEARCH | changes))
+    assert code == 0, err
+    (report,) = tmp_path.glob("runs/sweeps/*/report")
+    trials = pd.read_csv(report / "search.csv")
+    assert len(trials) == 3
+    assert sorted(trials["ended"].unique()) == ["done", "stopped"]
+    assert (trials[trials["ended"] == "stopped"]["tasks"] < 3).all()
+    assert len(_stopped(tmp_path / "runs")) == (trials["ended"] == "stopped").sum()
+    assert trials["training.learning_rate"][0] == 1e-3
+    assert str(report / "best.yaml").removeprefix(f"{tmp_path}/") in out
+    written = yaml.safe_load((report / "best.yaml").read_text())
+    assert written["training"]["learning_rate"] == trials["training.learning_rate"][0]
+    assert "search" not in written
 
 
 @pytest.mark.long

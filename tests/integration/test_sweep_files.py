@@ -24,8 +24,8 @@ def test_a_sweep_file_at_its_smallest_scale_ends_in_its_report(
     sweep = open_sweep(file, ["scale=smoke"])
     found = supsup("sweep", file, "scale=smoke", *([] if sweep.config.search else ["--local"]))
     assert found.code == 0, found.err
-    final = pd.read_csv(sweep.path / "report" / "final.csv")
+    final = pd.read_csv(sweep.folder.report / "final.csv")
     assert set(final["run"]) == {run.label for group in sweep.plan() for run in group.runs}
     assert final["accuracy %"].between(0, 100).all()
     rules = {run.experiment.inference.rule for group in sweep.plan() for run in group.runs}
-    assert (sweep.path / "report" / "recovery_over_steps.svg").exists() == ("hopfield" in rules)
+    assert (sweep.folder.report / "recovery_over_steps.svg").exists() == ("hopfield" in rules)

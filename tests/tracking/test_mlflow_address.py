@@ -20,9 +20,9 @@ def test_a_sweep_is_written_to_the_server_it_names_or_to_its_own_output(empty: S
 
 
 def test_an_error_of_mlflow_names_the_command_that_writes_what_is_missing(empty: Sweep) -> None:
-    with pytest.raises(SupSupError, match=rf"\(no route\).*`supsup report {empty.sweep_id} output=runs`"):
-        with explained(empty):
-            raise OSError("no route\nand a second line")
+    remedy = rf"\(no route\).*`supsup report {empty.sweep_id} output=runs`"
+    with pytest.raises(SupSupError, match=remedy), explained(empty):
+        raise OSError("no route\nand a second line")
 
 
 def test_an_error_of_this_program_is_passed_on(empty: Sweep) -> None:
