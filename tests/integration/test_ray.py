@@ -96,15 +96,15 @@ def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
 
 
 @pytest.mark.long
-def test_a_worker_killed_in_the_middle_is_replaced(
+def test_a_worker_and_the_trials_own_process_killed_in_the_middle_are_replaced(
     launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(8)))
     worker = wait_for(lambda: below(process.pid, "WorkerActor.run"))
-    coordinator = wait_for(lambda: below(process.pid, "CoordinatorActor"))
+    trial = wait_for(lambda: below(process.pid, "ImplicitFunc.train"))  # the coordinator runs in it
     os.kill(worker[0], signal.SIGKILL)
     time.sleep(0.5)
-    os.kill(coordinator[0], signal.SIGKILL)
+    os.kill(trial[0], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "8/8 shards" in out
@@ -159,22 +159,23 @@ def test_two_sweeps_at_once_train_a_shared_task_once(
 LATE = """
 import sys, threading, time
 from pathlib import Path
+from types import SimpleNamespace
 import ray
-from orchestrator.execution import ray_actors as actors
+from orchestrator.execution.ray_actors import ActorPool
 
 class Worker:
-    def __init__(self, settings):
-        while settings["number"] == 1 and not Path(settings["sign"]).exists():
+    def __init__(self, settings, number):
+        while number == 1 and not Path(settings.sign).exists():
             time.sleep(0.05)
     def run(self, job):
         time.sleep(90)
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
-actors._WorkerHandle = ray.remote(max_restarts=0)(Worker)
-pool = actors.ActorPool({"sign": sys.argv[1]}, 2, {"CPU": 1})
+settings = SimpleNamespace(num_workers=2, sign=sys.argv[1])
+pool = ActorPool(settings, {"CPU": 1}, ray.remote(max_restarts=0)(Worker))
 while pool.absent() != {1}:
     time.sleep(0.05)
-pool.submit(0, {"key": "long"})
+pool.submit(0, SimpleNamespace(key="long"))
 threading.Timer(1, Path(sys.argv[1]).touch).start()
 began = time.monotonic()
 print(pool.wait(80), pool.absent(), time.monotonic() - began < 60)
