@@ -56,7 +56,7 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     shutil.copy(TOYS, toys)
     file = sweep_file(
         imports=["toys.py"],
-        scenario="GNs",
+        scenario="toy_scenario",
         benchmark={"name": "toy_benchmark", "num_tasks": 3, "step": 9},
         net={"name": "toy_net", "num_outputs": 10},
         method={"name": "toy_method"},
@@ -64,7 +64,7 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     )
     code, out, err = call("sweep", file)
     assert code == 0, err
-    assert "GNs toy_rule toy_objective" in out
+    assert "toy_scenario toy_rule toy_objective" in out
     assert len(trained(tmp_path / "runs")) == 3
     summary = next(tmp_path.glob("runs/sweeps/*/report/summary.csv")).read_text()
     accuracy = [line for line in summary.splitlines() if ",3,accuracy," in line]
@@ -78,7 +78,7 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     assert len(trained(tmp_path / "runs")) == 6
     code, out, err = call("evaluate", "small", "inference.rule=exhaustive", "inference.objective=entropy", "--local")
     assert code == 0, err
-    assert "GNs exhaustive entropy" in out
+    assert "toy_scenario exhaustive entropy" in out
     assert len(trained(tmp_path / "runs")) == 6
 
 
@@ -92,7 +92,7 @@ def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
     assert "cannot superpose its masks" in err
     code, _, err = call("plan", file, "scenario=GNu")
     assert code == 2
-    assert "toy_method cannot do GNu; it does GG, GNs" in err
+    assert "toy_method cannot do GNu; it does GG, GNs, toy_scenario" in err
 
 
 @pytest.mark.long

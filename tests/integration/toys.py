@@ -15,8 +15,14 @@ from supsup_core.inference import OBJECTIVES, RULES, Rule
 from supsup_core.methods import METHODS, Dependence, Learned, Learner, Method, Problem, States
 from supsup_core.nets import NETS, Layer, Net
 from supsup_core.nets.base import Objective
+from supsup_core.scenarios import SCENARIOS, Scenario
 from supsup_core.tasks import BENCHMARKS, Benchmark, Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
+
+
+SCENARIOS.register("toy_scenario")(
+    Scenario(name="toy_scenario", given_in_training=True, given_at_inference=False, wrong_task_is_wrong=False)
+)
 
 
 @NETS.register("toy_net")
@@ -79,7 +85,7 @@ class NearestMeans(Learner):
 class ToyMethod(Method):
     """Keeps the mean image of every class."""
 
-    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs"})
+    scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "toy_scenario"})
     superposes: ClassVar[bool] = False
     shrinkage: float = 0.0
 
