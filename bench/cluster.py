@@ -17,18 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as ready
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 
 from bench.waiting import serve
 from orchestrator.base import environment
-from orchestrator.execution.drive import CoordinatorLike, WorkerPool, drive, open_coordinator
+from orchestrator.coordination.coordinator import Coordinator, Progress
+from orchestrator.coordination.messages import Job
+from orchestrator.execution.drive import drive
 from orchestrator.execution.launch import settings_of
+from orchestrator.execution.open_coordinator import open_coordinator
+from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
+from orchestrator.records.facts import TrainedFacts
 from orchestrator.sweeps.sweep import open_sweep
 
 PROCESSES = 4
@@ -46,17 +52,24 @@ class WaitingPool(WorkerPool):
             context.Process(target=serve, args=(theirs, seconds), daemon=True).start()
             self._pipes.append(ours)
 
-    def submit(self, worker: int, job: dict[str, Any]) -> None:
+    def absent(self) -> set[int]:
+        return set()
+
+    def submit(self, worker: int, job: Job) -> None:
         self._pipes[worker % PROCESSES].send((worker, job))
 
-    def wait(self, timeout: float) -> list[tuple[int, dict[str, Any]]]:
-        return [pipe.recv() for pipe in ready(self._pipes, timeout) if isinstance(pipe, Connection)]
+    def abandon(self, worker: int) -> None:
+        return  # nothing is cancelled
+
+    def wait(self, timeout: float) -> list[WorkerReply]:
+        found = [pipe.recv() for pipe in ready(self._pipes, timeout) if isinstance(pipe, Connection)]
+        return [WorkerReply(worker, reply) for worker, reply in found]
 
 
 class Timed:
     """A coordinator, and the seconds spent in it."""
 
-    def __init__(self, coordinator: CoordinatorLike) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self.seconds = 0.0
 
@@ -92,14 +105,11 @@ def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.
         opened = time.perf_counter() - opened
         pool = WaitingPool(num_workers, seconds)
         started = time.perf_counter()
-        done = [0.0]
 
-        def tell(progress: dict[str, float]) -> None:
-            if progress["shards_done"] == num_shards and not done[0]:
-                done[0] = time.perf_counter() - started
-            print(f"{progress['shards_done']:.0f} shards, {progress['evaluations_done']:.0f}", file=sys.stderr)
+        def show(progress: Progress) -> None:
+            print(f"{progress.shards_done} shards, {progress.evaluations_done} evaluations", file=sys.stderr)
 
-        assert drive(coordinator, pool, tell) == "done"
+        assert drive(cast("Coordinator", coordinator), pool, show) == "done"
         wall = time.perf_counter() - started
         found = {
             "plan_s": planned,
@@ -110,7 +120,7 @@ def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.
             "busy": coordinator.seconds / wall,
             "ms_per_job": 1000 * coordinator.seconds / (2 * num_shards),
             "rss_mb": psutil.Process().memory_info().rss / 1e6,
-            "ledger_mb": Path(settings["ledger"]).stat().st_size / 1e6,
+            "ledger_mb": settings.folder.ledger.stat().st_size / 1e6,
         }
         commands = {
             "plan": ["plan", str(file), *arguments],
@@ -123,14 +133,19 @@ def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.
             found |= _timed(name, commands[name])
         mask = torch.randint(0, 256, (MASK_BYTES,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         for shard in group.shards:
-            sweep.store.put(shard.key, {"state.mask": mask}, {"kind": "trained", "task": shard.task})
+            sweep.store.put(shard.key, {"state.mask": mask}, replace(FACTS, task=shard.task))
         for name in ("gc", "fsck"):
             found |= _timed(name, commands[name])
         return found
 
 
 MASK_BYTES = 34_424
-"""What a mask of LeNet 300-100 with 100 outputs takes."""
+"""The size of a mask of LeNet 300-100 with 100 outputs."""
+
+FACTS = TrainedFacts(
+    task=0, accuracy=None, curve=((), ()), num_images=0, num_bytes=MASK_BYTES, weights_sha256="", device="cpu",
+    threads=1, torch="", python="",
+)  # fmt: skip
 
 
 _WRAPPED = """

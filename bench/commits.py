@@ -16,29 +16,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
-from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.base.output_folder import GroupFolder, OutputFolder
+from orchestrator.sweeps.lookup import read_state
+from orchestrator.sweeps.sweep_record import find_record
 
 LAST = 100
 """Decisions whose latency is told: the last, with the most masks."""
 
 
-def measure(ledger: Path) -> dict[str, Any]:
+def measure(group: GroupFolder) -> dict[str, Any]:
     """Seconds of training, commits and decisions of one group, and its disk use."""
-    with LedgerReader(ledger) as reader:
-        state = GroupState().apply(reader.rows())
-    commits = [row.payload for row in state.commits]
-    decisions = [row.payload for row in state.decisions]
-    training = sum(commit["training_seconds"] for commit in commits)
-    spent = sum(commit["seconds"] for commit in commits)
+    state = read_state(group)
+    commits = [row.event for row in state.commits]
+    decisions = [row.event for row in state.decisions]
+    training = sum(commit.training_seconds for commit in commits)
+    spent = sum(commit.seconds for commit in commits)
     rounds: dict[int, float] = {}
     for decision in decisions:  # the streams of a round share its latency
-        rounds[decision["round"]] = rounds.get(decision["round"], decision["latency"]) + decision["seconds"]
-    ends = [0, *(commit["round"] for commit in commits)]
+        rounds[decision.round] = rounds.get(decision.round, decision.latency) + decision.seconds
+    ends = [0, *(commit.round for commit in commits)]
     stretches = [[rounds[number] for number in range(begin, end)] for begin, end in itertools.pairwise(ends)]
     work = [sum(stretch) for stretch in stretches if stretch]
-    masks = sum(path.stat().st_size for path in (ledger.parent / "masks").glob("??/*.safetensors"))
+    masks = sum(path.stat().st_size for path in group.masks.files())
     return {
         "commits": len(commits),
         "training_seconds": training,
@@ -49,13 +48,13 @@ def measure(ledger: Path) -> dict[str, Any]:
             "maximum": max(work),
             "maximum_without_a_round": max(sum(stretch) - max(stretch) for stretch in stretches if stretch),
         },
-        "num_masks": decisions[-1]["num_masks"],
-        "median_latency_ms": 1000 * statistics.median(decision["latency"] for decision in decisions[-LAST:]),
+        "num_masks": decisions[-1].num_masks,
+        "median_latency_ms": 1000 * statistics.median(decision.latency for decision in decisions[-LAST:]),
         "masks_mb": masks / 1e6,
-        "ledger_mb": sum(path.stat().st_size for path in ledger.parent.glob(f"{ledger.name}*")) / 1e6,
+        "ledger_mb": sum(path.stat().st_size for path in group.path.glob(f"{group.ledger.name}*")) / 1e6,
     }
 
 
 if __name__ == "__main__":
-    sweep = find_sweep(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
-    print(json.dumps({group.group_id: measure(sweep.ledger_path(group.group_id)) for group in sweep.plan()}, indent=1))
+    record = find_record(OutputFolder(Path(sys.argv[1]).absolute()), sys.argv[2] if len(sys.argv) > 2 else None)
+    print(json.dumps({group.group_id: measure(group) for group in record.folder.groups()}, indent=1))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.results.loaded_run import LoadedRun, load_run
 from orchestrator.sweeps.sweep import find_sweep
 from supsup_core import seeding
@@ -57,11 +58,11 @@ def summary(name: str, masks: Sequence[Confidence]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sweep = find_sweep(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    sweep = find_sweep(OutputFolder(Path(sys.argv[1]).absolute()), sys.argv[2] if len(sys.argv) > 2 else None)
     summaries, details = [], {}
     for group in sweep.plan():
         masks = measure(load_run(sweep, group, group.runs[0]))
         summaries.append(summary(group.runs[0].name, masks))
         details[group.runs[0].name] = [asdict(mask) for mask in masks]
-    (sweep.path / "confidence.json").write_text(json.dumps(details, indent=1))
+    (sweep.folder.path / "confidence.json").write_text(json.dumps(details, indent=1))
     print(json.dumps({"confidence": summaries}, indent=1))

@@ -2,7 +2,7 @@
 
     python -m bench.memory sweeps/nns_quick.yaml [key=value]... output=DIR
 
-Ray's own is measured first: one Tune trial with an empty coordinator and empty workers. RSS counts pages that
+Ray's own is measured first: one Tune trial with empty workers. RSS counts pages that
 processes share in each of them; PSS divides them.
 """
 
@@ -67,7 +67,7 @@ def peaks(command: list[str]) -> dict[str, float]:
 
 def measure(arguments: list[str], num_workers: int = 1) -> dict[str, dict[str, float]]:
     """Ray's empty processes, the sweep's, and the difference."""
-    empty = peaks([sys.executable, "-c", EMPTY.format(num_actors=1 + num_workers)])
+    empty = peaks([sys.executable, "-c", EMPTY.format(num_actors=num_workers)])
     sweep = peaks([sys.executable, "-m", "orchestrator.cli", "sweep", *arguments, "--workers", str(num_workers)])
     beyond = {key: sweep[key] - empty[key] for key in ("rss_mb", "pss_mb")}
     return {"ray alone": empty, "the sweep": sweep, "beyond Ray": beyond}

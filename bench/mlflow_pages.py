@@ -27,7 +27,8 @@ from mlflow.entities import Metric
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from orchestrator.tracking.mlflow_writer import tracking_uri
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.tracking.mlflow_address import tracking_uri
 
 SUPSUP = [sys.executable, "-m", "orchestrator.cli"]
 
@@ -117,7 +118,7 @@ def main(folder: Path, num_runs: int = 300) -> None:
     folder.mkdir(parents=True)
     (folder / "many.yaml").write_text(f"{SWEEP}seeds: {list(range(num_runs // 2))}\n")
     found: dict[str, Any] = {"sweep": seconds(lambda: command(folder, "sweep", "many.yaml", "--local"), 1)}
-    client = mlflow.MlflowClient(tracking_uri(folder / "runs"))
+    client = mlflow.MlflowClient(tracking_uri(OutputFolder(folder / "runs").mlflow))
     experiment = client.get_experiment_by_name("many").experiment_id
     runs = list(client.search_runs([experiment], "tags.`supsup.kind` != 'sweep'", max_results=1000))
     assert len(runs) == num_runs, len(runs)

@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.ledger import LedgerReader
+from bench.ledgers import committed, rows_of, the_group
+from orchestrator.records.rows import RoundsCommitted
 
 ROUNDS, TASKS = 3, 12
 
@@ -27,11 +28,9 @@ def seconds_per_task(num_workers: int) -> float:
             "--workers", str(num_workers), f"output={output}",
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
-        (ledger,) = Path(output).glob("sweeps/*/groups/*/ledger.sqlite")
-        with LedgerReader(ledger) as reader:
-            commits = [row for row in reader.rows() if row.kind == "committed"]
+        commits = committed(rows_of(the_group(Path(output))), RoundsCommitted)
     first, last = commits[0], commits[-1]
-    rounds = last.payload["round"] - first.payload["round"]
+    rounds = last.event.round - first.event.round
     return float(last.time_ms - first.time_ms) / 1000 * 10 / float(rounds)
 
 

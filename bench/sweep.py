@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.ledger import LedgerReader
+from bench.ledgers import events, rows_of, the_group
+from orchestrator.records.rows import PointCompleted, ShardTrained
 
 ROUNDS, TASKS = 3, 20
 
@@ -32,17 +33,15 @@ def ours(*changes: str) -> dict[str, Any]:
         started, launched = time.perf_counter(), time.time()
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - started
-        (ledger,) = Path(output).glob("sweeps/*/groups/*/ledger.sqlite")
-        with LedgerReader(ledger) as reader:
-            rows = reader.rows()
-    (point,) = (row.payload["metrics"] for row in rows if row.kind == "point")
-    trained = [row.payload for row in rows if row.kind == "trained"]
+        rows = rows_of(the_group(Path(output)))
+    (point,) = events(rows, PointCompleted)
+    trained = events(rows, ShardTrained)
     assert len(trained) == TASKS
     return {
         "seconds": seconds,
-        "accuracy": 100 * point["accuracy"],
-        "training_seconds": sum(found["seconds"] for found in trained) / 2,
-        "start_seconds": min(found["started_ms"] for found in trained) / 1000 - launched,
+        "accuracy": 100 * point.metrics["accuracy"],
+        "training_seconds": sum(shard.seconds or 0 for shard in trained) / 2,
+        "start_seconds": min(shard.started_ms or 0 for shard in trained) / 1000 - launched,
     }
 
 

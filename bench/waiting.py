@@ -1,4 +1,4 @@
-"""Processes whose workers only wait for as long as a shard would take. They import nothing of the science."""
+"""Processes whose workers only wait for as long as a shard would take. They load no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import time
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as ready
 from typing import Any
+
+from orchestrator.coordination.messages import Done, EvaluateJob, TrainJob
+from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
+from orchestrator.records.rows import ShardTrained, TaskEvaluated
+from supsup_core.evaluation.counts import ProtocolCounts
 
 
 def serve(pipe: Connection, seconds: float) -> None:
@@ -24,30 +29,27 @@ def serve(pipe: Connection, seconds: float) -> None:
             heapq.heappush(due, (time.monotonic() + seconds, next(numbers), worker, job))
         while due and due[0][0] <= time.monotonic():
             _, _, worker, job = heapq.heappop(due)
-            pipe.send((worker, _outcome(worker, job, seconds)))
+            pipe.send((worker, _reply(worker, job, seconds)))
 
 
-def _outcome(worker: int, job: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What a worker would have come back with, of the size it would have had."""
-    made = {"sha256": "0" * 64, "worker": worker, "started_ms": time.time_ns() // 1_000_000, "seconds": seconds}
-    made["resumed_at"] = 0
-    if job["kind"] == "evaluate":
-        task = job["task"]
-        counts: dict[str, Any] = {"images": 10_000, "correct": 9_350, "correct_and_right_task": 9_350}
-        counts |= {"decisions": 79, "right_task": 79, "confusion": {str(task): 79}}
-        facts = {"kind": "evaluated", "task": task, "state_bytes": 0, "results": {"paper": counts, "strict": counts}}
-        return {"status": "done", "key": job["key"], "results": [{"key": job["key"], "facts": facts, **made}]}
-    curve = [[100 * n for n in range(1, 11)], [0.123456789 * n for n in range(1, 11)]]
-    results = [
-        {
-            "key": shard["key"],
-            "facts": {
-                "kind": "trained", "task": shard["task"], "accuracy": 0.935, "curve": curve, "num_images": 128_000,
-                "num_bytes": 34_424, "shared_bytes": 0, "weights_sha256": "0" * 64, "device": "cpu", "threads": 1,
-                "tf32": False, "tasks_at_once": 1, "torch": "2.13.0+cpu", "python": "3.11.7",
-            },
-            **made,
-        }
-        for shard in job["shards"]
-    ]  # fmt: skip
-    return {"status": "done", "key": job["key"], "results": results}
+CURVE = (tuple(100 * n for n in range(1, 11)), tuple(0.123456789 * n for n in range(1, 11)))
+
+
+def _reply(worker: int, job: TrainJob | EvaluateJob, seconds: float) -> Done:
+    """The reply of a worker that did the job, of the size that it would have."""
+    now = time.time_ns() // 1_000_000
+    if isinstance(job, EvaluateJob):
+        counts = ProtocolCounts(10_000, 9_350, 9_350, 79, 79, {str(job.task): 79})
+        evaluated = EvaluatedFacts(job.task, 0, {"paper": counts, "strict": counts})
+        return Done(job.key, (TaskEvaluated(job.key, evaluated, "0" * 64, worker, now, seconds, 0),))
+    return Done(
+        job.key,
+        tuple(ShardTrained(shard.key, _trained(shard.task), "0" * 64, worker, now, seconds, 0) for shard in job.shards),
+    )
+
+
+def _trained(task: int) -> TrainedFacts:
+    return TrainedFacts(
+        task=task, accuracy=0.935, curve=CURVE, num_images=128_000, num_bytes=34_424, weights_sha256="0" * 64,
+        device="cpu", threads=1, torch="2.13.0+cpu", python="3.11.7",
+    )  # fmt: skip

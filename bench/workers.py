@@ -18,15 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.ledgers import events, rows_of, the_group
+from orchestrator.base.output_folder import ArtifactFolder, OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.rows import ShardTrained
 
 ROUNDS, TASKS, MANY = 3, 40, 100
 
 
 @contextmanager
-def swept(num_tasks: int, num_workers: int) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """The output of a sweep of so many tasks, and what its ledger says of each."""
+def swept(num_tasks: int, num_workers: int) -> Iterator[tuple[Path, list[ShardTrained]]]:
+    """The output of a sweep of so many tasks, and the events of its shards."""
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml",
@@ -34,34 +36,40 @@ def swept(num_tasks: int, num_workers: int) -> Iterator[tuple[Path, list[dict[st
             "--workers", str(num_workers), f"output={output}",
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
-        (ledger,) = Path(output).glob("sweeps/*/groups/*/ledger.sqlite")
-        with LedgerReader(ledger) as reader:
-            rows = [row.payload for row in reader.rows() if row.kind == "trained"]
-        assert len(rows) == num_tasks
-        yield Path(output), rows
+        shards = events(rows_of(the_group(Path(output))), ShardTrained)
+        assert len(shards) == num_tasks
+        yield Path(output), shards
 
 
 def span(num_workers: int) -> float:
     """Seconds from the first shard's start to the last one's end."""
-    with swept(TASKS, num_workers) as (_, rows):
-        end = max(row["started_ms"] + 1000 * row["seconds"] for row in rows)
-        return float(end - min(row["started_ms"] for row in rows)) / 1000
+    with swept(TASKS, num_workers) as (_, shards):
+        spans = [_span(shard) for shard in shards]
+        return max(end for _, end in spans) - min(start for start, _ in spans)
+
+
+def _span(shard: ShardTrained) -> tuple[float, float]:
+    """When a shard was begun and done, in Unix seconds."""
+    assert shard.started_ms is not None
+    assert shard.seconds is not None
+    return shard.started_ms / 1000, shard.started_ms / 1000 + shard.seconds
 
 
 def platform() -> dict[str, float]:
     """Of a hundred tasks: seconds that workers waited between shards, that writing them took, and of training."""
-    with swept(MANY, 2) as (output, rows):
+    with swept(MANY, 2) as (output, shards):
         waited = 0.0
-        for worker in {row["worker"] for row in rows}:
-            own = sorted((row["started_ms"] / 1000, row["seconds"]) for row in rows if row["worker"] == worker)
-            waited += sum(max(0.0, after - before - took) for (before, took), (after, _) in itertools.pairwise(own))
-        store, again = ArtifactStore(output / "store"), ArtifactStore(output / "again")
-        artifacts = [store.require(row["key"]) for row in rows]
+        for worker in {shard.worker for shard in shards}:
+            own = sorted(_span(shard) for shard in shards if shard.worker == worker)
+            waited += sum(max(0.0, after - end) for (_, end), (after, _) in itertools.pairwise(own))
+        store = ArtifactStore(OutputFolder(output).store)
+        again = ArtifactStore(ArtifactFolder(output / "again"))
+        artifacts = [store.require(shard.key) for shard in shards]
         started = time.perf_counter()
         for artifact in artifacts:
             again.put(artifact.key, artifact.tensors, artifact.facts)
         writing = time.perf_counter() - started
-    training = sum(row["seconds"] for row in rows) - writing
+    training = sum(shard.seconds or 0 for shard in shards) - writing
     return {"waited_s": waited, "writing_s": writing, "training_s": training, "share": (waited + writing) / training}
 
 
