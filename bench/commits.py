@@ -57,4 +57,5 @@ def measure(group: GroupFolder) -> dict[str, Any]:
 
 if __name__ == "__main__":
     record = find_record(OutputFolder(Path(sys.argv[1]).absolute()), sys.argv[2] if len(sys.argv) > 2 else None)
-    print(json.dumps({group.group_id: measure(group) for group in record.folder.groups()}, indent=1))
+    groups = [group for group in record.folder.groups() if read_state(group).commits]  # of NNs alone
+    print(json.dumps({group.group_id: measure(group) for group in groups}, indent=1))

@@ -19,7 +19,8 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 
-from orchestrator.tracking.mlflow_writer import tracking_uri
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.tracking.mlflow_address import tracking_uri
 
 
 class Pages:
@@ -91,7 +92,7 @@ def swept(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
 
 
 def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages: Pages, tmp_path: Path) -> None:
-    client = mlflow.MlflowClient(tracking_uri(tmp_path / "runs"))
+    client = mlflow.MlflowClient(tracking_uri(OutputFolder(tmp_path / "runs").mlflow))
     experiment = client.get_experiment_by_name("small").experiment_id
     found = {run.info.run_name: run for run in client.search_runs([experiment])}
     (sweep,) = (name for name in found if name.startswith("small-"))
@@ -118,7 +119,7 @@ def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages
 
 
 def test_runs_stand_side_by_side_and_tables_are_shown(swept: None, pages: Pages, tmp_path: Path) -> None:
-    client = mlflow.MlflowClient(tracking_uri(tmp_path / "runs"))
+    client = mlflow.MlflowClient(tracking_uri(OutputFolder(tmp_path / "runs").mlflow))
     experiment = client.get_experiment_by_name("small").experiment_id
     kinds = "tags.`supsup.kind` = 'evaluation'"
     first, second = client.search_runs([experiment], kinds, order_by=["attributes.run_name"])
