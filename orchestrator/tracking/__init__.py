@@ -1,1 +1,1 @@
-"""MLflow: the only package that imports it."""
+"""MLflow: its runs are written here, and its servers started. No other package imports it."""

@@ -1,4 +1,4 @@
-"""The rows of a ledger as metric points of MLflow's runs, each with the time at which its row was written."""
+"""The metric points of a ledger's rows, for MLflow. A point has the time at which its row was written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.sweeps.training_groups import Group
 
 
 class MetricPoint(NamedTuple):
-    """A value of a metric. `time_ms`: Unix time."""
+    """One value of a metric. `step`: MLflow's x-axis. `time_ms`: Unix time in milliseconds."""
 
     name: str
     step: int
@@ -21,9 +21,10 @@ class MetricPoint(NamedTuple):
 
 
 def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
-    """The points of a row in the run of its training group.
+    """The points of a row that belong to the MLflow run of its training group.
 
-    The steps of losses are batches that the group has seen. Those of the rest are tasks; in NNs, tasks' worth of data.
+    The step of a loss is the number of batches that the group has seen. The step of any other metric is a task; in NNs,
+    the number of tasks' worth of data.
     """
     match row.event:
         case ShardTrained() as event:
@@ -69,10 +70,10 @@ def _allocation_points(group: Group, event: TasksMet, time_ms: int) -> list[Metr
 
 @final
 class SeedMeans:
-    """The accuracy of each configuration of a sweep, averaged over its seeds: what the sweep's own run shows.
+    """The mean accuracy over seeds of each configuration of a sweep, for the MLflow run of the sweep.
 
-    The metric is `accuracy`, or `accuracy/CONFIGURATION` where there are several. A point exists once every seed has
-    reached it.
+    The metric is `accuracy`, or `accuracy/CONFIGURATION` where there are several. A point is added once all seeds have
+    it, with the time of the last one.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -84,10 +85,10 @@ class SeedMeans:
             self._labels[run.run_id] = run.label
 
     def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
-        """Add an evaluation point of a run. Returns the mean that it completes, if it does."""
+        """Add an evaluation point of a run. Returns the mean that is then complete, or changed; else no point."""
         event = row.event
         label, n = self._labels.get(event.run_id), event.num_learned
-        if label is None:  # of a run that the sweep does not ask for any more
+        if label is None:  # a run that is no longer part of the sweep
             return []
         found = self._found.setdefault((label, n), {})
         found[event.run_id] = row
@@ -102,5 +103,5 @@ class SeedMeans:
 
 
 def _metric_name(text: str) -> str:
-    """Text as MLflow accepts it in the name of a metric."""
+    """Text with characters that MLflow accepts in the name of a metric."""
     return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]

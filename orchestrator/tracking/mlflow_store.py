@@ -11,10 +11,10 @@ from orchestrator.base.output_folder import MLflowFolder
 
 
 def create_database(folder: MLflowFolder) -> None:
-    """Create MLflow's database, if there is none: whole or not at all.
+    """Create MLflow's database, if there is none, atomically.
 
-    MLflow builds its tables in many steps and cannot continue in the middle: a database whose creation was killed would
-    be unusable for good. So it is built under another name, from the start each time.
+    MLflow creates its tables in many steps and cannot resume them, so a database whose creation was killed is unusable.
+    The database is therefore created under another name and then renamed.
     """
     if folder.database.exists():
         return

@@ -1,8 +1,8 @@
-"""MLflow as a projection of the ledgers: it can be deleted and written again from them.
+"""Writes a sweep to MLflow as a projection of its ledgers, which can be deleted and written again.
 
 A sweep is a parent run. Its children are one run for each training group (losses, throughput), and one for each
-evaluated configuration and seed. Runs are found again by the tag `supsup.uid`. Before anything is written to a run that
-exists, its points are read, and only those that it lacks are added.
+evaluated configuration and seed. Existing runs are found by the tag `supsup.uid`. Writing is idempotent: only points
+that a run lacks are added.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+from mlflow.entities import Run as StoredRun
 from mlflow.models import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -46,31 +47,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PAGE = 1000
-"""Runs in one search_runs; MLflow gives at most 50,000."""
+"""Runs in one page of search_runs. MLflow returns at most 50,000."""
 
 _SUPERSEDED = "superseded"
-"""The kind of a run that the sweep does not ask for any more."""
+"""The kind of a run that is no longer part of the sweep."""
 
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-"""MLflow's status of a run by how its group's last launch ended; KILLED for any other end."""
+"""MLflow's status of a run by the end of its group's last launch. KILLED for any other end."""
 
 
 @final
 class Tracker:
-    """Writes one sweep's ledgers to MLflow. One process, one thread."""
+    """Writes the rows of one sweep's ledgers to MLflow. For use by one thread of one process."""
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment) -> None:
-        """Create the store, the experiment and the runs that are missing; open the others again."""
+        """Create the database, the experiment and the runs that do not exist; set the others to RUNNING.
+
+        environment: of the process that runs the sweep, for the tags of new runs.
+        """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its errors are raised, and explained
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that are raised too
         self._sweep = sweep
         self._groups = groups
-        if sweep.config.tracking is not None:  # who calls retries, and knows what is written
+        if sweep.config.tracking is not None:  # the caller retries
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = sweep.output.mlflow
         folder.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.lock_file):  # two sweeps must not create one database or experiment
+        with FileLock(folder.lock_file):  # so that two sweeps do not create the same database or experiment
             if sweep.config.tracking is None:
                 create_database(folder)
             self._client = mlflow.MlflowClient(tracking_uri_of(sweep))
@@ -88,7 +92,7 @@ class Tracker:
         self._mark_superseded()
 
     def _mark_superseded(self) -> None:
-        """Mark the runs of the sweep that earlier versions of the code have trained or evaluated."""
+        """Tag the sweep's runs that this plan does not contain, such as those of an earlier version of the code."""
         opened = {run.run_id for run in (self._parent, *self._training.values(), *self._evaluation.values())}
         for run in self._found.values():
             if run.info.run_id not in opened and run.data.tags["supsup.kind"] != _SUPERSEDED:
@@ -99,18 +103,18 @@ class Tracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = None  # a server has its own
+        location = None  # a server keeps artifacts where it was told to
         if self._sweep.config.tracking is None:
             artifacts = self._sweep.output.mlflow.artifacts
             artifacts.mkdir(parents=True, exist_ok=True)
             location = artifacts.as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # opens on its runs, not on GenAI's pages
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # its page opens on the runs, not on GenAI
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
-    def _existing(self) -> dict[str, Any]:
+    def _existing(self) -> dict[str, StoredRun]:
         """The sweep's runs that exist, by their `supsup.uid`."""
         mine, token = f"tags.`supsup.sweep` = '{self._sweep.sweep_id}'", None
-        found: dict[str, Any] = {}
+        found: dict[str, StoredRun] = {}
         while token != "":
             page = self._client.search_runs([self._experiment_id], mine, max_results=_PAGE, page_token=token)
             found |= {run.data.tags["supsup.uid"]: run for run in page}
@@ -118,7 +122,7 @@ class Tracker:
         return found
 
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: Environment) -> MLflowRun:
-        """The run with this uid, running again, or a new one."""
+        """The run with this uid, set to RUNNING; a new one when there is none. parent: the id of its parent run."""
         tag = f"{self._sweep.sweep_id}/{kind}/{uid}"
         found = self._found.get(tag)
         if found is not None:
@@ -143,10 +147,10 @@ class Tracker:
             self._describe(opened, run.experiment, run.varied, tags)
 
     def _describe(self, run: MLflowRun, experiment: Experiment, varied: Node, tags: dict[str, str]) -> None:
-        """Log a run's params, config and dataset.
+        """Log a run's params, config and dataset, unless they are logged already.
 
-        Params are the keys of the config that the sweep varies and those that one filters by; of a training run (one
-        without tags), only those that its training depends on. The whole config is an artifact.
+        Params are the keys that the sweep varies and those of `_ALWAYS`. A training run (one without tags) has only
+        those that its training depends on. The whole config is an artifact.
         """
         if run.is_described:
             return
@@ -162,9 +166,9 @@ class Tracker:
         self._client.set_tag(run.run_id, DESCRIBED, "true")
 
     def project(self, rows: Mapping[str, Sequence[AnyRow]]) -> None:
-        """Write what MLflow lacks of some rows, by training group: all rows of a ledger so far, or those that followed.
+        """Write rows to MLflow. rows: by training group, in order; a ledger's rows may come at once or in parts.
 
-        Rows that were written before are skipped, so the same rows may be passed again after an error.
+        Rows that were written before are skipped, so the same rows can be passed again after an error.
         """
         for group in self._groups:
             new = [row for row in rows.get(group.group_id, ()) if row.seq > self._seen[group.group_id]]
@@ -182,9 +186,9 @@ class Tracker:
             self._seen[group.group_id] = new[-1].seq
 
     def watch_machine(self) -> None:
-        """Have MLflow record this machine's load every ten seconds (its system metrics) until `finish`.
+        """Start MLflow's system metrics, which record this machine's load until `finish`.
 
-        Call it again and again: MLflow stops for good where a server does not answer once.
+        Call it repeatedly: MLflow stops recording when a server does not answer once, and this starts it again.
         """
         if self._machine is not None and mlflow_monitor_is_alive(self._machine):
             return
@@ -193,9 +197,9 @@ class Tracker:
         self._machine.start()
 
     def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
-        """Log a table of a run (Run.run_id), which MLflow's pages can show; it replaces one of that name.
+        """Log a table for MLflow's pages to the evaluation run of `run_id` (Run.run_id). Replaces one of that name.
 
-        MLflow's own log_table would append to what an earlier launch has logged.
+        MlflowClient.log_table would append to the table of an earlier launch.
         """
         logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
         self._client.log_text(logged, table.to_json(orient="split", index=False), path)
@@ -205,15 +209,15 @@ class Tracker:
             self._client.set_tag(logged, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, item]))
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
-        """Attach files to the sweep's run."""
+        """Log files as artifacts of the sweep's run, in a folder."""
         for file in files:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
 
     def log_model(self, run_id: str, folder: Path, example: npt.NDArray[np.float32], params: dict[str, int]) -> str:
-        """Log an exported run (exported_run.export_run) as an MLflow model of its evaluation run; returns its URI.
+        """Log an exported run as an MLflow model of its evaluation run. Returns the model's URI.
 
-        example: a few images (images, *input_shape), kept as the input example; params: what predicting them needs
-        beside them.
+        folder: as export_run wrote it. example: a few images (images, *input_shape), float32, logged as the input
+        example. params: the parameters of `predict` for them.
         """
         signature = ModelSignature(
             inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
@@ -221,7 +225,7 @@ class Tracker:
             params=ParamSchema([ParamSpec("task", "long", -1)]),
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # MLflow's, about type hints of its own
+            warnings.simplefilter("ignore", UserWarning)  # MLflow warns about its own type hints
             importlib.import_module("mlflow.pyfunc")
         mlflow.set_tracking_uri(tracking_uri_of(self._sweep))
         with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
@@ -234,7 +238,7 @@ class Tracker:
         return str(logged.model_uri)
 
     def finish(self, statuses: Mapping[str, LaunchStatus]) -> None:
-        """End every run. statuses: how the last launch of each group ended; the sweep's run has the worst of them."""
+        """End every run. statuses: the end of each group's last launch. The sweep's run gets the worst of them."""
         if self._machine is not None:
             self._machine.finish()
         for group in self._groups:
@@ -251,7 +255,7 @@ class Tracker:
 _ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net.num_outputs", "method.name",
            "inference.rule", "inference.objective", "stream.order", "allocation.name", "budget.num_masks",
            "budget.on_exhausted")  # fmt: skip
-"""Keys that are params of every run, whether or not the grid varies them: those that one filters by."""
+"""Keys that are params of every run that has them, for filtering on MLflow's pages."""
 
 
 def _is_of_inference(key: str) -> bool:
@@ -259,7 +263,7 @@ def _is_of_inference(key: str) -> bool:
 
 
 def training_label(group: Group) -> str:
-    """A readable name for a training group: what the grid varies of its training, and its seed."""
+    """A readable name of a training group: the values that the grid varies in its training, and its seed."""
     varied = [
         str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
         for key, value in group.runs[0].varied.items()

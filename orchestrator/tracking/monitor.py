@@ -1,4 +1,4 @@
-"""Following a sweep while it runs: a thread that reads the ledgers, shows progress, and writes to MLflow."""
+"""Follows a running sweep: a thread that reads its ledgers, shows the progress and writes to MLflow."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from orchestrator.tracking.mlflow_writer import Tracker
 
 SECONDS = 1.0
-"""How often the ledgers are read."""
+"""Seconds between two reads of the ledgers."""
 
 START_SECONDS = 20.0
 """How long MLflow may stay unwritten after the start of a launch."""
 
 PATIENCE_SECONDS = 60.0
-"""How long the end of a sweep waits for an MLflow server that does not answer."""
+"""How long the end of a sweep retries an MLflow server that does not answer."""
 
 log = logging.getLogger("supsup")
 
 
 @final
 class _FollowedLedger:
-    """A ledger that is read once: its state, and the rows that MLflow does not have yet."""
+    """A ledger of which each row is read once. `state`: its replay. `unwritten`: rows that are not in MLflow yet."""
 
     def __init__(self, folder: GroupFolder) -> None:
         self.state = GroupState()
@@ -55,10 +55,10 @@ class _FollowedLedger:
 
 @final
 class Monitor:
-    """Follows the ledgers while a sweep runs. The only writer of the sweep's MLflow runs.
+    """Follows the ledgers of a running sweep. The only writer of the sweep's MLflow runs.
 
-    Trouble with MLflow does not stop the training. It is logged once, and what is missing is written later, at the
-    latest by `finish`, which raises if that fails too.
+    An error of MLflow does not stop the training. It is logged once, and writing is retried; `finish` raises when the
+    last attempt fails too.
     """
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, progress: ProgressLine) -> None:
@@ -85,7 +85,7 @@ class Monitor:
                 self.tick()
             except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it lasts
                 if not self._complained:
-                    log.warning("MLflow cannot be written at present; what is missing follows: %s", first_line(error))
+                    log.warning("MLflow cannot be written at present, and is retried: %s", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
@@ -94,7 +94,7 @@ class Monitor:
             self._stop.wait(SECONDS)
 
     def tick(self) -> None:
-        """Look once: show how far the sweep is, then write what MLflow lacks."""
+        """Read the ledgers, show the progress, and write to MLflow."""
         self._progress.update(self.status())
         if self._tracker is not None or self._has_begun():
             self._write().watch_machine()
@@ -108,7 +108,7 @@ class Monitor:
         return has_results or time.time_ns() // 1_000_000 - self._began_ms > 1000 * START_SECONDS
 
     def _write(self) -> Tracker:
-        """Write to MLflow the rows that it lacks."""
+        """Write the unwritten rows to MLflow."""
         if self._tracker is None:
             from orchestrator.tracking.mlflow_writer import Tracker  # MLflow is loaded in this thread, not before
 
@@ -120,7 +120,7 @@ class Monitor:
         return self._tracker
 
     def status(self) -> SweepStatus:
-        """The sweep's status as of now."""
+        """The sweep's status now. Reads the ledgers, and logs new rows."""
         with self._reading:
             self._read()
         return sweep_status(self._sweep.folder, self.states, self._planned)
@@ -133,7 +133,7 @@ class Monitor:
 
     @property
     def states(self) -> dict[str, GroupState]:
-        """The groups' states as last read."""
+        """The states of the training groups as last read."""
         return {group_id: ledger.state for group_id, ledger in self._ledgers.items()}
 
     def stop(self) -> None:
@@ -143,9 +143,10 @@ class Monitor:
             self._thread.join()
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Write all that MLflow lacks, attach the files and end the MLflow runs; raises if that fails.
+        """Write the remaining rows, the report's files and the tables to MLflow, and end its runs.
 
-        A server that does not answer is waited for, a minute at most.
+        A server that does not answer is retried for PATIENCE_SECONDS, a database of the output not at all. Then its
+        error is raised.
         """
         patience = PATIENCE_SECONDS if self._sweep.config.tracking is not None else 0.0
         deadline = time.monotonic() + patience
@@ -157,7 +158,7 @@ class Monitor:
                 if time.monotonic() > deadline:
                     raise
                 if not self._complained:
-                    log.warning("waiting for MLflow, %.0f seconds at most: %s", patience, first_line(error))
+                    log.warning("retrying MLflow for at most %.0f seconds: %s", patience, first_line(error))
                 self._complained = True
                 time.sleep(SECONDS)
             else:
@@ -167,9 +168,12 @@ class Monitor:
 def conclude(
     tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState], files: Sequence[Path]
 ) -> None:
-    """Attach a sweep's report, and to each run its tables: task by task, and which masks were chosen for which task at
-    its last evaluation point. Then end the runs."""
-    from orchestrator.results.report import tables  # pandas takes a second to load, in which a sweep could start
+    """Log a sweep's report and the tables of each run, and end the runs in MLflow.
+
+    files: of the report. A run's tables are the accuracy of each task and the confusion of masks at its last evaluation
+    point.
+    """
+    from orchestrator.results.report import tables  # pandas takes a second to load
 
     tracker.attach(files, "report")
     found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}

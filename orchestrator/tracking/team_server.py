@@ -1,7 +1,7 @@
-"""An MLflow server for several people and machines, on one host: its tables in PostgreSQL, a password for everyone.
+"""An MLflow server on one host for a team: its database is PostgreSQL, and every user has a password.
 
-All of it is in one folder and belongs to whoever starts it: the database, the secrets (readable by them alone) and,
-unless they are elsewhere, the artifacts. PostgreSQL listens on a socket file alone, MLflow on 127.0.0.1.
+One folder holds the database, the secrets and, unless a URL is given, the artifacts. It belongs to the user who starts
+the server, and nobody else can read the secrets. PostgreSQL listens on a Unix socket alone, MLflow on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple
 
 from orchestrator.base.folder_lock import owned
 from orchestrator.records.object_storage import check_url
@@ -26,34 +27,87 @@ from orchestrator.tracking.ui_server import MLFLOW_ENVIRONMENT, refuse_taken, un
 from supsup_core.errors import InputError, SupSupError
 
 ADMIN = "admin"
-"""The user that the server begins with."""
+"""The first user."""
 
 SHORTEST_PASSWORD = 12
+"""The least number of characters in the first user's password."""
 
-_KNOWN = ("password1234", "password", "changeme", "adminadmin", "administrator", "mlflow")
-"""Passwords that somebody has shipped as a default."""
+_DEFAULT_PASSWORDS = ("password1234", "password", "changeme", "adminadmin", "administrator", "mlflow")
+"""Passwords that programs ship as defaults."""
 
 _DATABASES = ("mlflow", "mlflow_auth")
 _ROLE = "mlflow"
 
 START_SECONDS = 60.0
+"""How long PostgreSQL may take to start."""
+
+
+class _SystemUser(NamedTuple):
+    """A user of the operating system, and what subprocess needs to run a program as that user; None: as this one."""
+
+    uid: int | None
+    gid: int | None
+    extra_groups: list[int] | None
+
+
+@dataclass(frozen=True)
+class _Postgres:
+    """How PostgreSQL's programs are run. `binaries`: their folder. `user`: who runs them."""
+
+    binaries: Path
+    user: _SystemUser
+    environment: dict[str, str]
+
+    def run(self, program: str, *arguments: object) -> str:
+        """The output of a program. SupSupError with its last message when it fails."""
+        done = subprocess.run(
+            [str(self.binaries / program), *map(str, arguments)], check=False, env=self.environment, cwd="/",
+            capture_output=True, text=True, timeout=120,
+            user=self.user.uid, group=self.user.gid, extra_groups=self.user.extra_groups,
+        )  # fmt: skip
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise SupSupError(f"{program}: {lines[-1]}")
+        return done.stdout
+
+    def start(self, data: Path, socket: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the database in `data`, with its socket in the folder `socket`."""
+        return subprocess.Popen(
+            [
+                str(self.binaries / "postgres"), "-D", str(data), "-c", "listen_addresses=", "-c",
+                f"unix_socket_directories={socket}", "-c", "unix_socket_permissions=0700",
+            ],
+            env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=socket,
+            user=self.user.uid, group=self.user.gid, extra_groups=self.user.extra_groups,
+        )  # fmt: skip
+
+    def own(self, *paths: Path) -> None:
+        """Make files and folders belong to the user who runs PostgreSQL."""
+        if self.user.uid is not None and self.user.gid is not None:
+            for path in paths:
+                os.chown(path, self.user.uid, self.user.gid)
 
 
 def serve(folder: Path, port: int, artifacts: str | None) -> int:
-    """Serve until interrupted; returns the exit code. artifacts: a URL to keep them at; None: in the folder."""
+    """Serve until interrupted; returns the exit code.
+
+    artifacts: a URL for them; None for a folder in `folder`. Creates the folder, the database and the secrets when they
+    do not exist. InputError when the port is taken, PostgreSQL is missing or the password is unsafe.
+    """
     if artifacts is not None:
         check_url(artifacts)
     refuse_taken(port)
     binaries = _binaries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # PostgreSQL is not left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that PostgreSQL is stopped too
     with owned(folder, "server"), contextlib.ExitStack() as stack:
-        folder.chmod(0o711)  # the database's own user passes through
+        folder.chmod(0o711)  # the user who runs PostgreSQL must reach its folder
         password = _admin_password(folder)
         socket = stack.enter_context(_postgres(folder, binaries))
         return _serve_mlflow(folder, port, artifacts, socket, password)
 
 
 def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, password: str) -> int:
+    """Serve MLflow on a running PostgreSQL. password: of the first user."""
     settings = folder / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {_uri('mlflow_auth', socket)}\nadmin_username = {ADMIN}\n"
@@ -85,26 +139,28 @@ def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, 
 
 
 def _uri(database: str, socket: Path) -> str:
-    """Its password is in PGPASSWORD, where a list of processes does not show it."""
+    """The URI of a database. PGPASSWORD holds the password, so that a list of processes does not show it."""
     return f"postgresql+psycopg://{_ROLE}@/{database}?host={socket}"
 
 
 def _admin_password(folder: Path) -> str:
-    """The password that the first user gets: MLFLOW_AUTH_ADMIN_PASSWORD, or one that is drawn. InputError for one that
-    others would try first."""
+    """The password of the first user: MLFLOW_AUTH_ADMIN_PASSWORD, or a random one. Written to the folder.
+
+    InputError for a default password, or one that is too short.
+    """
     asked = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
     if asked is None:
         return _secret(folder, "admin_password")
-    if asked.lower() in _KNOWN or len(asked) < SHORTEST_PASSWORD:
+    if asked.lower() in _DEFAULT_PASSWORDS or len(asked) < SHORTEST_PASSWORD:
         raise InputError(
-            f"MLFLOW_AUTH_ADMIN_PASSWORD: a password that is known, or shorter than {SHORTEST_PASSWORD} characters; "
-            "choose another, or leave it out to have one drawn"
+            f"MLFLOW_AUTH_ADMIN_PASSWORD: a default password, or one of fewer than {SHORTEST_PASSWORD} characters; "
+            "choose another, or unset the variable to get a random one"
         )
     return _secret(folder, "admin_password", asked)
 
 
 def _secret(folder: Path, name: str, given: str | None = None) -> str:
-    """The secret in a file that its user alone can read, written when there is none."""
+    """The secret in a file that its owner alone can read. A new file gets `given`, or a random secret."""
     path = folder / name
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -115,82 +171,71 @@ def _secret(folder: Path, name: str, given: str | None = None) -> str:
 
 
 def _binaries() -> Path:
-    """The folder of PostgreSQL's programs."""
+    """The folder of PostgreSQL's programs: that of `initdb` on PATH, else Debian's newest. InputError without one."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
     if not folders:
-        raise InputError("PostgreSQL is not here: apt-get install postgresql, or put its initdb on PATH")
+        raise InputError("PostgreSQL is not installed: run `apt-get install postgresql`, or put its initdb on PATH")
     return folders[0]
 
 
-def _database_user() -> dict[str, Any]:
-    """Whom PostgreSQL runs as: oneself, but for root, whom it refuses."""
+def _database_user() -> _SystemUser:
+    """Who runs PostgreSQL: this user, or `postgres` where this user is root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
-        return {}
+        return _SystemUser(None, None, None)
     try:
         found = pwd.getpwnam("postgres")
     except KeyError:
         raise InputError(
-            "PostgreSQL does not run as root, and no user postgres is here; start this as another"
+            "PostgreSQL refuses to run as root, and there is no user `postgres`; start the server as another user"
         ) from None
-    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+    return _SystemUser(found.pw_uid, found.pw_gid, [])
 
 
 @contextlib.contextmanager
 def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
-    """Run the folder's PostgreSQL, with both databases, for a while; yields the folder of its socket."""
-    user, data = _database_user(), folder / "postgres"
+    """Run the folder's PostgreSQL with both databases. Yields the folder of its socket; stops it afterwards."""
     password = _secret(folder, "postgres_password")
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
-    with tempfile.TemporaryDirectory(prefix="supsup-") as scratch:  # a socket's path has room for 107 bytes
-        socket = Path(scratch)
-
-        def run(*words: object) -> str:
-            return _run([str(word) for word in words], environment, user)
-
-        if user:
-            os.chown(socket, user["user"], user["group"])
+    postgres = _Postgres(binaries, _database_user(), environment)
+    with tempfile.TemporaryDirectory(prefix="supsup-") as scratch:  # the path of a socket has at most 107 bytes
+        socket, data = Path(scratch), folder / "postgres"
+        postgres.own(socket)
         if not (data / "PG_VERSION").exists():
-            data.mkdir(mode=0o700, exist_ok=True)
-            given = socket / "password"
-            given.write_text(password)
-            if user:
-                os.chown(data, user["user"], user["group"])
-                os.chown(given, user["user"], user["group"])
-            given.chmod(0o600)
-            how = ("--username", _ROLE, "--pwfile", given, "--auth", "scram-sha-256", "-E", "UTF8")
-            run(binaries / "initdb", "-D", data, *how)
-            given.unlink()
+            _initialise(postgres, data, socket / "password", password)
         with (folder / "postgres.log").open("ab") as log:
-            database = subprocess.Popen(
-                [
-                    str(binaries / "postgres"), "-D", str(data), "-c", "listen_addresses=", "-c",
-                    f"unix_socket_directories={socket}", "-c", "unix_socket_permissions=0700",
-                ],
-                env=environment, stdout=log, stderr=log, start_new_session=True, cwd=socket, **user,
-            )  # fmt: skip
+            database = postgres.start(data, socket, log)
         try:
-            _until_ready(database, folder, lambda: run(binaries / "pg_isready", "-q", "-h", socket, "-U", _ROLE))
-            as_role = ("-h", socket, "-U", _ROLE)
-            there = run(binaries / "psql", *as_role, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database")
-            for name in _DATABASES:
-                if name not in there.split():
-                    run(binaries / "createdb", *as_role, name)
+            _wait_until_ready(postgres, database, folder, socket)
+            _create_databases(postgres, socket)
             yield socket
         finally:
-            database.send_signal(signal.SIGINT)  # a fast shutdown, with nothing lost
+            database.send_signal(signal.SIGINT)  # fast shutdown: it ends the sessions, and keeps what is committed
             database.wait()
 
 
-def _until_ready(database: subprocess.Popen[bytes], folder: Path, ask: Any) -> None:
+def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: str) -> None:
+    """Create PostgreSQL's data folder. password_file: where the password is while initdb reads it."""
+    data.mkdir(mode=0o700, exist_ok=True)
+    password_file.touch(mode=0o600)
+    password_file.write_text(password)
+    postgres.own(data, password_file)
+    options = ("--username", _ROLE, "--pwfile", password_file, "--auth", "scram-sha-256", "-E", "UTF8")
+    postgres.run("initdb", "-D", data, *options)
+    password_file.unlink()
+
+
+def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], folder: Path, socket: Path) -> None:
+    """Wait until PostgreSQL accepts connections. SupSupError when it ends, or does not within START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if database.poll() is not None:
-            told = (folder / "postgres.log").read_text(errors="replace").splitlines() or ["?"]
-            raise SupSupError(f"PostgreSQL ended as it began: {told[-1]} (see {folder / 'postgres.log'})")
+            log = folder / "postgres.log"
+            lines = log.read_text(errors="replace").splitlines() or ["no message"]
+            raise SupSupError(f"PostgreSQL ended as it started: {lines[-1]} (see {log})")
         try:
-            ask()
+            postgres.run("pg_isready", "-q", "-h", socket, "-U", _ROLE)
         except SupSupError:
             if time.monotonic() > deadline:
                 raise
@@ -199,12 +244,10 @@ def _until_ready(database: subprocess.Popen[bytes], folder: Path, ask: Any) -> N
             return
 
 
-def _run(command: list[str], environment: dict[str, str], user: dict[str, Any]) -> str:
-    """The output of one of PostgreSQL's programs; SupSupError with what it said when it failed."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, check=False, env=environment, capture_output=True, text=True, cwd="/", timeout=120, **user
-    )
-    if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SupSupError(f"{Path(command[0]).name}: {told[-1]}")
-    return done.stdout
+def _create_databases(postgres: _Postgres, socket: Path) -> None:
+    """Create those of the two databases that do not exist."""
+    as_role = ("-h", socket, "-U", _ROLE)
+    names = postgres.run("psql", *as_role, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").split()
+    for name in _DATABASES:
+        if name not in names:
+            postgres.run("createdb", *as_role, name)

@@ -1,4 +1,4 @@
-"""The MLflow server in its light form: one process, loopback only."""
+"""MLflow's own server on the store of one output: one worker process, on 127.0.0.1 alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from supsup_core.errors import InputError
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PYTHONWARNINGS": "ignore",  # of the server's own libraries
+    "PYTHONWARNINGS": "ignore",  # the server's own libraries warn
 }
-"""What makes a server light, silent and nobody else's."""
+"""Environment variables of a server that runs no jobs, sends no telemetry and prints no warnings."""
 
 
 def refuse_taken(port: int) -> None:
-    """InputError when something listens there."""
+    """InputError when another process listens on the port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -47,9 +47,22 @@ def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) 
     assert points(sweep)
 
 
-def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
-    sweep: Sweep, caplog: pytest.LogCaptureFixture
+def test_mlflow_is_written_once_a_result_is_there_or_some_time_has_passed(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monitor = monitor_of(sweep, Screen())
+    monitor.tick()
+    assert client(sweep).get_experiment_by_name("small") is None
+    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
+    monitor.tick()
+    assert len(runs(sweep)) == 4
+    monitor.finish([])
+
+
+def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
     screen = Screen()
     monitor = monitor_of(sweep, screen)
     monitor.tick()
