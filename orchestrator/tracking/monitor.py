@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
 
-START_SECONDS = 20.0
-"""How long MLflow may stay unwritten after the start of a launch."""
-
 PATIENCE_SECONDS = 60.0
 """How long the end of a sweep retries an MLflow server that does not answer."""
 
@@ -96,21 +93,12 @@ class Monitor:
     def tick(self) -> None:
         """Read the ledgers, show the progress, and write to MLflow."""
         self._progress.update(self.status())
-        if self._tracker is not None or self._has_begun():
-            self._write().watch_machine()
-
-    def _has_begun(self) -> bool:
-        """Whether the launch has trained or evaluated something, or is START_SECONDS old.
-
-        Loading MLflow takes a second of processor time, which the start of Ray and of the workers needs until then.
-        """
-        has_results = any(ledger.state.at_work for ledger in self._ledgers.values())
-        return has_results or time.time_ns() // 1_000_000 - self._began_ms > 1000 * START_SECONDS
+        self._write().watch_machine()
 
     def _write(self) -> Tracker:
         """Write the unwritten rows to MLflow."""
         if self._tracker is None:
-            from orchestrator.tracking.mlflow_writer import Tracker  # MLflow is loaded in this thread, not before
+            from orchestrator.tracking.mlflow_writer import Tracker  # it loads MLflow: in this thread, while Ray starts
 
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
         rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}

@@ -53,7 +53,6 @@ def test_mlflow_is_written_once_a_result_is_there_or_some_time_has_passed(
     monitor = monitor_of(sweep, Screen())
     monitor.tick()
     assert client(sweep).get_experiment_by_name("small") is None
-    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
     monitor.tick()
     assert len(runs(sweep)) == 4
     monitor.finish([])
@@ -62,7 +61,6 @@ def test_mlflow_is_written_once_a_result_is_there_or_some_time_has_passed(
 def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
     sweep: Sweep, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
     screen = Screen()
     monitor = monitor_of(sweep, screen)
     monitor.tick()
@@ -93,7 +91,6 @@ def test_trouble_with_mlflow_is_logged_once_and_what_is_missing_follows(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.monitor.SECONDS", 0.05)
-    monkeypatch.setattr("orchestrator.tracking.monitor.START_SECONDS", 0.0)
     run_sweep(sweep)
     monitor = monitor_of(sweep, Screen())
     attempts: list[int] = []
