@@ -11,6 +11,7 @@ from orchestrator.base.wording import command
 from orchestrator.cli.arguments import Words
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.sweeps.sweep_record import SweepRecord, check_output, find_record, storage_of
+from orchestrator.sweeps.sweep_transfer import fetch
 from supsup_core.errors import InputError
 
 if TYPE_CHECKING:  # loads torch
@@ -66,9 +67,5 @@ def fetch_all(output: OutputFolder) -> None:
     """Fetch newer states of all sweeps in the output's storage, if it has one. Sweeps of other machines need artifacts
     too."""
     url = storage_of(output)
-    if url is None:
-        return
-    from orchestrator.sweeps.sweep_transfer import fetch  # loads torch, which an output without a storage does not need
-
-    if Storage(url, ASKING_SECONDS).files(STORED_SWEEPS):
+    if url is not None and Storage(url, ASKING_SECONDS).files(STORED_SWEEPS):
         fetch(Storage(url, ASKING_SECONDS), output, None)

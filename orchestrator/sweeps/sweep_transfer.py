@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.base.files import write_atomically
 from orchestrator.base.folder_lock import owned
@@ -14,9 +15,18 @@ from orchestrator.records.ledger import FencedError, LedgerWriter
 from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside
 from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
-from orchestrator.sweeps.sweep import Sweep, find_sweep
-from orchestrator.sweeps.sweep_record import all_records, mark_output, output_id_of, storage_of
+from orchestrator.sweeps.sweep_record import (
+    SweepRecord,
+    all_records,
+    find_record,
+    mark_output,
+    output_id_of,
+    storage_of,
+)
 from supsup_core.errors import InputError
+
+if TYPE_CHECKING:  # fetching reads files alone, and loads no torch
+    from orchestrator.sweeps.sweep import Sweep
 
 log = logging.getLogger("supsup")
 
@@ -134,7 +144,7 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
         (storage / sweep.folder.stored_name).write(f"{sweep.folder.report.name}/{path.name}", path.read_bytes())
 
 
-def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> Sweep:
+def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> SweepRecord:
     """The sweep of an output that is wanted, or the newest, brought up to date with its storage.
 
     url: the storage; None for the output's own, if it has one.
@@ -142,17 +152,17 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")
     if url is None or (url == own and has_sweeps and wanted is None):
-        found = find_sweep(output, wanted)
+        found = find_record(output, wanted)
         refresh(output, found.sweep_id)
-        return find_sweep(output, found.sweep_id)
+        return find_record(output, found.sweep_id)
     storage = Storage(url, ASKING_SECONDS)
     try:
         names = fetch(storage, output, wanted if wanted is not None else _last_written(storage))
     except InputError:
         if own is None or not has_sweeps:
             raise
-        return find_sweep(output, wanted)  # a sweep that was never stored
-    return find_sweep(output, names[0] if len(names) == 1 else wanted)
+        return find_record(output, wanted)  # a sweep that was never stored
+    return find_record(output, names[0] if len(names) == 1 else wanted)
 
 
 def _last_written(storage: Storage) -> str | None:

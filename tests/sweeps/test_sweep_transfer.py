@@ -19,7 +19,7 @@ from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import ArtifactLost
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep, find_sweep, open_sweep
-from orchestrator.sweeps.sweep_record import storage_of
+from orchestrator.sweeps.sweep_record import SweepRecord, storage_of
 from orchestrator.sweeps.sweep_transfer import (
     fetch,
     fetch_if_stored,
@@ -59,7 +59,7 @@ def stored(file: Path, storage: Storage) -> Sweep:
     return sweep
 
 
-def the_group(sweep: Sweep) -> GroupFolder:
+def the_group(sweep: Sweep | SweepRecord) -> GroupFolder:
     (group,) = sweep.folder.groups()
     return group
 
@@ -79,7 +79,7 @@ def append(sweep: Sweep) -> None:
     writer.close()
 
 
-def num_lost(sweep: Sweep) -> int:
+def num_lost(sweep: Sweep | SweepRecord) -> int:
     return len(read_state(the_group(sweep)).lost)
 
 
@@ -249,7 +249,7 @@ def test_a_sweep_that_was_never_stored_is_found_in_its_output(stored: Sweep, sto
     unstored.folder.sweep_file.write_text(
         stored.folder.sweep_file.read_text().replace('"name": "small"', '"name": "unstored"')
     )
-    assert fetch_newest(storage.url, stored.output, "unstored").config.name == "unstored"
+    assert fetch_newest(storage.url, stored.output, "unstored").config["name"] == "unstored"
 
 
 def test_a_sweep_is_fetched_where_its_storage_has_it(

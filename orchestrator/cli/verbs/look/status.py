@@ -16,6 +16,7 @@ from orchestrator.results.progress_line import line
 from orchestrator.results.status import GroupStatus, SweepStatus, sweep_status
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep_record import SweepRecord, all_records, find_record
+from orchestrator.sweeps.sweep_transfer import fetch
 
 
 @click.command(epilog=example("supsup status quickstart --json"))
@@ -32,8 +33,6 @@ def status(words: Words, as_json: bool) -> int:
     if words.storage is None:
         _show(words.output, words.name, as_json)
         return ExitCode.DONE
-    from orchestrator.sweeps.sweep_transfer import fetch  # loads torch, which the status of an output does not need
-
     with tempfile.TemporaryDirectory() as scratch:
         output = OutputFolder(Path(scratch))
         names = fetch(Storage(words.storage, ASKING_SECONDS), output, words.name)

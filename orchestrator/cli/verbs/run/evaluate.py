@@ -12,7 +12,7 @@ from orchestrator.cli.run_sweep import run
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.object_storage import ASKING_SECONDS
 from orchestrator.sweeps.lookup import read_states
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep, open_record
 from orchestrator.sweeps.sweep_transfer import fetch_newest
 from orchestrator.sweeps.training_groups import Group
 from supsup_core.errors import InputError
@@ -26,7 +26,7 @@ def evaluate(words: Words, cluster: str | None) -> int:
 
     Trains nothing. The results are new runs of the sweep, and the sweep's report shows them beside the others.
     """
-    sweep = fetch_newest(None, words.output, words.name).with_inference(words.overrides)
+    sweep = open_record(fetch_newest(None, words.output, words.name)).with_inference(words.overrides)
     groups = sweep.plan()
     missing = _count_missing(sweep, groups)
     if missing:

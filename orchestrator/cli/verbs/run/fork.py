@@ -7,6 +7,7 @@ import click
 from orchestrator.cli.arguments import WORKERS, Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run, with_workers
 from orchestrator.nns.fork import Start, fork_sweep
+from orchestrator.sweeps.sweep import open_record
 from orchestrator.sweeps.sweep_transfer import fetch_newest
 
 
@@ -26,5 +27,5 @@ def fork(words: Words, at_task: int | None, run_name: str | None, cluster: str |
     inference.* and benchmark.num_tasks. A larger benchmark.num_tasks extends a finished run. The trained masks are
     linked, not copied.
     """
-    origin = fetch_newest(None, words.output, words.name)
+    origin = open_record(fetch_newest(None, words.output, words.name))
     return run(with_workers(fork_sweep(origin, words.overrides, Start(at_task, run_name)), workers), cluster)

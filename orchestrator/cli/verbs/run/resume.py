@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.arguments import WORKERS, Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run, with_workers
+from orchestrator.sweeps.sweep import open_record
 from orchestrator.sweeps.sweep_transfer import fetch_newest
 
 
@@ -22,7 +23,7 @@ def resume(words: Words, cluster: str | None, workers: int | None) -> int:
 
     With storage=URL, newer states are fetched from there first. So the output may be a new folder on another machine.
     """
-    found = fetch_newest(words.storage, words.output, words.name)
+    found = open_record(fetch_newest(words.storage, words.output, words.name))
     if words.data is not None:
         found = replace(found, config=replace(found.config, data=str(words.data)))
     return run(with_workers(found, workers), cluster)
