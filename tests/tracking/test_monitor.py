@@ -47,19 +47,16 @@ def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) 
     assert points(sweep)
 
 
-def test_mlflow_is_written_once_a_result_is_there_or_some_time_has_passed(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_in_mlflow_from_the_first_look_on(sweep: Sweep) -> None:
     monitor = monitor_of(sweep, Screen())
     monitor.tick()
-    assert client(sweep).get_experiment_by_name("small") is None
-    monitor.tick()
+    assert {run.info.status for run in runs(sweep)} == {"RUNNING"}
     assert len(runs(sweep)) == 4
     monitor.finish([])
 
 
 def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
-    sweep: Sweep, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, caplog: pytest.LogCaptureFixture
 ) -> None:
     screen = Screen()
     monitor = monitor_of(sweep, screen)
