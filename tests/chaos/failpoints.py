@@ -1,9 +1,10 @@
 """A module for a sweep's `imports` that kills processes at planned moments, each once.
 
-SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault".
-A kill fires the first time its point is reached in its round or a later one (commits follow the clock, so that not
-every round has one). It leaves fired-<index> behind first, so that it never fires again. Without the variable nothing
-is touched. A fault is raised instead of a kill: `disk_full` or `read_only`.
+SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault". A kill
+fires the first time that its point is reached in its round or a later one: commits follow the clock, so not every round
+has one. It leaves the file fired-<index> first, so that it never fires again. Without the variable no failpoint is set.
+A fault is raised instead of a kill: `disk_full` or `read_only`. The coordinator writes the number of the round that it
+has opened into the folder, where workers read it. A commit counts as after that round.
 """
 
 from __future__ import annotations
@@ -20,45 +21,55 @@ from typing import Any
 
 import psutil
 
-from orchestrator.execution.worker import Worker
-from orchestrator.nns.coordinator import StreamCoordinator
+from orchestrator.base.failpoints import set_failpoint
+from orchestrator.base.files import write_atomically
+from orchestrator.coordination.messages import DecideJob, EvaluateJob, SaveJob
+from orchestrator.nns.mask_trainer import SegmentTraining
 from orchestrator.nns.round import Round
-from orchestrator.records import artifact_store
-from supsup_core.methods import supsup
 
 POINTS: dict[str, tuple[str, ...]] = {
-    "worker": ("deciding", "training", "saving", "saved"),
+    "worker": ("deciding", "training", "saving", "saved", "evaluating"),
     "coordinator": ("deciding", "decided", "committing", "in_commit", "committed"),
     "driver": ("deciding", "committing"),
     "all": ("decided", "in_commit", "committed"),
 }
-"""When each target can be killed: a worker inside its jobs, the others from inside the coordinator."""
+"""When each target can be killed: a worker inside its jobs, the others from inside the coordinator's process."""
 
-_FOLDER = os.environ.get("SUPSUP_TEST_FAILPOINTS")
-_now = {"round": -1}
-"""The round that this process is at work for."""
+AFTER_A_ROUND = ("saving", "saved", "evaluating", "committing", "in_commit", "committed")
+
+_FOLDER = Path(os.environ.get("SUPSUP_TEST_FAILPOINTS", ""))
+_committing: list[object] = []
+"""The rounds that this process is committing, if it is: a ledger has other commits too."""
 
 
-def _claim(point: str, in_worker: bool) -> dict[str, Any] | None:
-    """The kill that is due here and now, which no other process then has: it must be done."""
-    folder = Path(str(_FOLDER))
-    for index, kill in enumerate(json.loads((folder / "plan.json").read_text())):
-        due = kill["point"] == point and kill["round"] <= _now["round"] and (kill["target"] == "worker") == in_worker
-        if due:
+def round_at(point: str) -> int:
+    """The round for which a point is reached; -1 before the first one."""
+    try:
+        number = int((_FOLDER / "round").read_text())
+    except FileNotFoundError:
+        return -1
+    return number + (point in AFTER_A_ROUND)
+
+
+def claim(point: str, in_worker: bool) -> dict[str, Any] | None:
+    """The kill that is due here and now. No other process gets it, so the caller must do it."""
+    for index, kill in enumerate(json.loads((_FOLDER / "plan.json").read_text())):
+        is_due = kill["point"] == point and kill["round"] <= round_at(point)
+        if is_due and (kill["target"] == "worker") == in_worker:
             with contextlib.suppress(FileExistsError):
-                (folder / f"fired-{index}").touch(exist_ok=False)
+                (_FOLDER / f"fired-{index}").touch(exist_ok=False)
                 return kill
     return None
 
 
 def fire(point: str, in_worker: bool = False) -> None:
     """Do what is due at this point, if anything is."""
-    if kill := _claim(point, in_worker):
-        _do(kill, in_worker)
+    if kill := claim(point, in_worker):
+        do(kill, in_worker)
 
 
-def _do(kill: dict[str, Any], in_worker: bool) -> None:
-    folder = Path(str(_FOLDER))
+def do(kill: dict[str, Any], in_worker: bool) -> None:
+    """Kill the target, or raise the fault."""
     if "fault" in kill:
         if in_worker:
             number = errno.ENOSPC if kill["fault"] == "disk_full" else errno.EROFS
@@ -67,7 +78,7 @@ def _do(kill: dict[str, Any], in_worker: bool) -> None:
         raise sqlite3.OperationalError(words)
     victims = [os.getpid()]
     if kill["target"] in ("driver", "all"):
-        driver = int((folder / "driver").read_text())
+        driver = int((_FOLDER / "driver").read_text())
         below = psutil.Process(driver).children(recursive=True) if kill["target"] == "all" else []
         victims = [driver, *(process.pid for process in below if process.pid != os.getpid())]
         victims += [os.getpid()] if kill["target"] == "all" else []
@@ -75,74 +86,73 @@ def _do(kill: dict[str, Any], in_worker: bool) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
-class _Connection:
-    """A database whose transactions can be killed before they end."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def execute(self, text: str, *arguments: Any) -> Any:
-        if text == "COMMIT":
-            fire("in_commit")
-        return self._inner.execute(text, *arguments)
+def open_round(subject: object) -> None:
+    """A round begins: tell the workers its number."""
+    write_atomically(_FOLDER / "round", str(subject).encode())
 
 
-def _arm_coordinator() -> None:
-    next_jobs, decide, commit = StreamCoordinator.next_jobs, Round._decide, StreamCoordinator._commit
-
-    def jobs_with_rounds(self: Any, *arguments: Any) -> Any:
-        return [{**job, "chaos_round": self._num_rounds} for job in next_jobs(self, *arguments)]
-
-    def decide_and_fire(self: Any) -> None:
-        _now["round"] = self.number
-        fire("deciding")
-        decide(self)
+def decide(subject: object) -> None:
+    """A round is decided."""
+    if isinstance(subject, Round):
         fire("decided")
 
-    def commit_and_fire(self: Any, saved: Any) -> None:
-        _now["round"] = self._num_rounds
-        if not isinstance(self._ledger._db, _Connection):
-            self._ledger._db = _Connection(self._ledger._db)
-        fire("committing")
-        commit(self, saved)
-        fire("committed")
 
-    StreamCoordinator.next_jobs = jobs_with_rounds  # type: ignore[method-assign]
-    Round._decide = decide_and_fire  # type: ignore[method-assign]
-    StreamCoordinator._commit = commit_and_fire  # type: ignore[method-assign]
+def begin_commit(subject: object) -> None:
+    """The coordinator commits rounds."""
+    _committing.append(subject)
+    fire("committing")
 
 
-def _arm_worker() -> None:
-    run, train, write = Worker.run, supsup.ScoreTrainee.train, artifact_store.write_atomically
-    before = {"decide": "deciding", "save": "saving", "evaluate": "evaluating"}
-
-    def run_and_fire(self: Any, job: dict[str, Any]) -> Any:
-        _now["round"] = job.get("chaos_round", -1)
-        fire(before.get(job["kind"], ""), in_worker=True)
-        outcome = run(self, job)
-        fire("saved" if job["kind"] == "save" else "", in_worker=True)
-        return outcome
-
-    def train_and_fire(self: Any, task: Any, order: Any, num_points: int = 10) -> Any:
-        if kill := _claim("training", in_worker=True):
-            train(self, task, order[: len(order) // 2], 1)  # what is half trained must not go on
-            _do(kill, in_worker=True)
-        return train(self, task, order, num_points)
-
-    def write_and_fire(path: Path, content: bytes) -> None:
-        fire("writing", in_worker=True)
-        write(path, content)
-
-    Worker.run = run_and_fire  # type: ignore[method-assign]
-    supsup.ScoreTrainee.train = train_and_fire  # type: ignore[method-assign]
-    artifact_store.write_atomically = write_and_fire
+def commit_rows(subject: object) -> None:
+    """A ledger is about to commit."""
+    if _committing:
+        fire("in_commit")
 
 
-if _FOLDER is not None:
-    if sys.argv[0].endswith(("supsup", "cli.py")):
-        (Path(_FOLDER) / "driver").write_text(str(os.getpid()))
-    _arm_coordinator()
-    _arm_worker()
+def end_commit(subject: object) -> None:
+    """The coordinator has committed rounds."""
+    _committing.clear()
+    fire("committed")
+
+
+def begin_job(subject: object) -> None:
+    """A worker begins a job."""
+    if isinstance(subject, DecideJob):
+        fire("deciding", in_worker=True)
+    elif isinstance(subject, SaveJob):
+        fire("saving", in_worker=True)
+    elif isinstance(subject, EvaluateJob):
+        fire("evaluating", in_worker=True)
+
+
+def end_job(subject: object) -> None:
+    """A worker has done a job."""
+    if isinstance(subject, SaveJob):
+        fire("saved", in_worker=True)
+
+
+def begin_segment(subject: object) -> None:
+    """A worker begins to train a segment: train half of it before the kill, for nothing may go on from there."""
+    if isinstance(subject, SegmentTraining) and (kill := claim("training", in_worker=True)):
+        subject.trainee.train(subject.task, subject.order[: len(subject.order) // 2], num_points=1)
+        do(kill, in_worker=True)
+
+
+def set_all() -> None:
+    """Set the failpoints of this process."""
+    if sys.argv[0].endswith(("supsup", "cli/__main__.py")):
+        (_FOLDER / "driver").write_text(str(os.getpid()))
+    set_failpoint("round_opened", open_round)
+    set_failpoint("decided", decide)
+    set_failpoint("job_begins", begin_job)
+    set_failpoint("job_done", end_job)
+    set_failpoint("segment_begins", begin_segment)
+    set_failpoint("deciding", lambda subject: fire("deciding"))
+    set_failpoint("committing", begin_commit)
+    set_failpoint("in_commit", commit_rows)
+    set_failpoint("committed", end_commit)
+    set_failpoint("writing_artifact", lambda subject: fire("writing", in_worker=True))
+
+
+if "SUPSUP_TEST_FAILPOINTS" in os.environ:
+    set_all()

@@ -1,4 +1,5 @@
-"""Three Ray nodes on one machine, with a token: nodes killed and drained, the driver killed; the same end."""
+"""Three Ray nodes on one machine, with a token. Nodes are killed and drained, and the driver is killed; the end is the
+same."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.rows import JobRetried
 from tests.chaos.conftest import Nodes
 from tests.chaos.test_kill import assert_same
 from tests.outputs import kill_all, nns_science, the_ledger, trained, wait_for
@@ -47,14 +49,14 @@ def test_a_node_that_is_killed_costs_nothing_but_time(
     assert process.returncode == 0, err
     assert "12/12 shards" in out
     with LedgerReader(the_ledger(tmp_path / "runs")) as reader:
-        retried = [row.payload for row in reader.rows() if row.kind == "retried"]
+        retried = [row.event for row in reader.rows() if isinstance(row.event, JobRetried)]
     assert retried
-    assert all(row["free"] and "node" in row["reason"] for row in retried)
+    assert all(event.free and "node" in event.reason for event in retried)
     assert_same(tmp_path / "runs", tmp_path / "wanted")
 
 
 @pytest.mark.long
-def test_an_address_without_a_cluster_or_with_the_wrong_token_is_told(
+def test_an_address_with_the_wrong_token_is_reported(
     call: Call,
     sweep_file: Callable[..., Path],
     tmp_path: Path,
@@ -80,10 +82,10 @@ def committed(output: Path) -> int:
 
 
 @pytest.mark.long
-def test_a_submitted_sweep_is_one_job_and_one_whose_driver_was_killed_goes_on(
+def test_a_submitted_sweep_is_one_job_and_goes_on_after_its_driver_was_killed(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path, cluster_of: Callable[..., Nodes]
 ) -> None:
-    """From a working tree in which nothing of ours is, to the interpreter that supsup is installed for."""
+    """The working tree holds nothing of this project; the job runs with the interpreter that supsup is installed for."""
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
         training={"num_batches": 400},

@@ -1,4 +1,4 @@
-"""kill -9 of everything at a random moment, then `supsup resume`: the same end, and nothing done twice."""
+"""All processes are killed at a random moment. After `supsup resume` the end is the same and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sweep(num_tasks: int) -> dict[str, Any]:
 
 
 def assert_same(ours: Path, wanted: Path) -> None:
-    """Accuracies, artifacts to the bit, and MLflow's scientific points are those of the other output."""
+    """Assert that accuracies, artifacts to the bit, and MLflow's scientific points are those of the other output."""
     assert artifacts(ours) == artifacts(wanted)
     assert tables(ours) == tables(wanted)
     points = scientific_points(ours, "small")
@@ -39,14 +39,14 @@ def assert_same(ours: Path, wanted: Path) -> None:
 
 
 LAUNCH = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time())
-"""Another at each launch, and the same for all of its processes, which must collect the same tests."""
+"""Differs between runs of the tests. All processes of one run have the same, for they must collect the same tests."""
 
 
 @pytest.mark.parametrize("seed", [zlib.crc32(LAUNCH.encode())])
 def test_a_kill_in_the_middle(
     call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
-    """The short version: one kill soon after the first shard is in, on real Ray."""
+    """The short version: one kill soon after the first shard is trained, on real Ray."""
     file = sweep_file(**sweep(10))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
     process = launch("sweep", file)
@@ -70,7 +70,7 @@ def test_a_kill_in_the_middle(
 def test_five_kills_at_random_moments(
     call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
-    """The long version: each kill falls anywhere between a quarter and seven tenths of the time the whole takes."""
+    """The long version: each kill comes after a quarter to seven tenths of the time that the whole sweep takes."""
     file = sweep_file(**sweep(40), seeds=[0, 1])
     started = time.monotonic()
     assert call("sweep", file, "output=wanted")[0] == 0

@@ -20,7 +20,7 @@ Kill = dict[str, Any]
 
 
 def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
-    """A run of blocks, one commit a second; five rounds a task."""
+    """A run with tasks in blocks, one commit a second, five rounds a task."""
     return {
         "scenario": "NNs",
         "benchmark": {"name": "permuted", "base": "digits", "num_tasks": num_tasks},
@@ -35,7 +35,7 @@ def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
 
 
 class Chaos:
-    """Runs one sweep with kills, resuming it whenever its driver is gone."""
+    """Runs one sweep with kills, and resumes it whenever its driver has died."""
 
     def __init__(self, call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._call = call
@@ -57,7 +57,7 @@ class Chaos:
             if code == 0:
                 return out
             assert code in (-9, 137), f"{code}: {err}"
-            assert self.resumes < len(kills), "more ends of the driver than kills"
+            assert self.resumes < len(kills), "the driver has died more often than it was killed"
             self.resumes += 1
             time.sleep(0.5)
 
@@ -92,8 +92,8 @@ KILLS: list[Kill] = [
     {"target": "worker", "point": "saved", "round": 30},
     {"target": "coordinator", "point": "committing", "round": 30},
 ]
-"""A worker while it trains and while it evaluates, the coordinator, the driver, and everything between an artifact and
-its commit."""
+"""A worker while it trains and while it evaluates, the coordinator, the driver, and all processes between an artifact
+and its commit."""
 
 
 @pytest.mark.timeout(600)
@@ -154,10 +154,10 @@ def test_fifty_kills_change_nothing(
 
 
 @pytest.mark.long
-def test_a_disk_that_takes_nothing_ends_the_run_in_words_and_a_resume_completes_it(
+def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_completes_it(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Full when a mask is written, full and then read-only when the ledger is: each time it is mended and resumed."""
+    """The disk is full when a mask is written; full, then read-only, when the ledger is. Each time the run is resumed."""
     file = sweep_file(**sweep(4, commit_every=0.2))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
     faults = [

@@ -1,4 +1,4 @@
-"""Everything in an object store: the machine is lost, or the store is for a minute; the same end."""
+"""Everything is in an object store. The machine is lost, or the store is away for a minute; the end is the same."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import s3fs
 
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.cli import run_sweep
 from orchestrator.execution.launch import prepare_data
-from orchestrator.sweeps.lookup import all_sweeps
+from orchestrator.sweeps.sweep import find_sweep
 from tests.chaos import test_kill
 from tests.chaos.conftest import Nodes
 from tests.chaos.test_cluster import NNS as STREAMS
@@ -36,17 +37,17 @@ NNS: dict[str, Any] = {
 
 @pytest.fixture
 def url(object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder of the store, which commands started from here can reach."""
+    """A folder of the store. Commands that are started from here can reach it."""
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://tests/{tmp_path.name}-{time.time_ns()}"
 
 
 def assert_same(ours: Path, wanted: Path, scenario: str) -> None:
-    (sweep,) = all_sweeps(ours)
+    sweep = find_sweep(OutputFolder(ours), None)
     if scenario != "NNs":
         for key in sweep.store:
-            sweep.store.get(key)  # what nobody asked for is in the storage alone
+            sweep.store.get(key)  # artifacts that no evaluation read are in the storage alone
         test_kill.assert_same(ours, wanted)
         return
     versions = sweep.masks(the_ledger(ours).parent.name)
@@ -58,7 +59,7 @@ def assert_same(ours: Path, wanted: Path, scenario: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", [pytest.param("GNu", marks=pytest.mark.long), "NNs"])
-def test_a_machine_that_is_lost(
+def test_a_machine_that_is_lost_is_replaced_from_the_store(
     supsup: Callable[..., Any],
     launch: Callable[..., Any],
     sweep_file: Callable[..., Path],
@@ -66,7 +67,7 @@ def test_a_machine_that_is_lost(
     url: str,
     scenario: str,
 ) -> None:
-    """Killed, and its output deleted: another machine goes on from the store alone, and trains nothing twice."""
+    """It is killed and its output deleted. Another machine goes on from the store alone, and trains nothing twice."""
     file = sweep_file(**(NNS if scenario == "NNs" else test_kill.sweep(10)), snapshot_every=0.5)
     assert supsup("sweep", file, "output=wanted", "--local").code == 0
     process = launch("sweep", file, f"storage={url}", "--local")
@@ -94,12 +95,12 @@ def test_a_machine_that_is_lost(
 
 @pytest.fixture
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """A store that no other test needs, so that it can be taken away."""
+    """A store that no other test needs, so that it can be stopped."""
     server = ObjectStore(tmp_path / "weed")
     server.start()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()  # in this process: it has known another server
+    s3fs.S3FileSystem.clear_instance_cache()  # of another server, in this process
     yield server
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()
@@ -108,7 +109,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objec
 @pytest.mark.long  # five minutes each
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("node", "total"), [(SHARDS, 60), (STREAMS, 120)], ids=["60 shards", "NNs"])
-def test_a_machine_that_is_lost_and_a_store_that_is_away_for_a_minute(
+def test_a_machine_is_lost_and_the_store_is_away_for_a_minute(
     call: Call,
     launch: Callable[..., Any],
     sweep_file: Callable[..., Path],
@@ -118,7 +119,7 @@ def test_a_machine_that_is_lost_and_a_store_that_is_away_for_a_minute(
     node: dict[str, Any],
     total: int,
 ) -> None:
-    """On three nodes. Work waits for the store, and ends as if nothing had happened. Run with -s for the times."""
+    """On three nodes. Work waits for the store, and the end is the same. Run with -s for the times."""
     scenario = node.get("scenario", "GNu")
     file = sweep_file(**node, snapshot_every=2)
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
@@ -149,15 +150,15 @@ def test_a_machine_that_is_lost_and_a_store_that_is_away_for_a_minute(
     assert_same(fresh, tmp_path / "wanted", scenario)
 
 
-def test_a_command_that_was_replaced_stops(
+def test_a_command_stops_when_another_machine_has_taken_over(
     supsup: Callable[..., Any],
     launch: Callable[..., Any],
     sweep_file: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two machines go on with one sweep: the later one ends it, the earlier one finds out and says so. What the earlier
-    one stores after the later one has fetched is fetched, too."""
+    """Two machines go on with one sweep. The later one completes it; the earlier one reports that, and stops. What the
+    earlier one stores while the later one starts is fetched too."""
     url = f"file://{tmp_path}/stored"
     overtaken: list[bool] = []
 
@@ -187,10 +188,10 @@ def test_a_command_that_was_replaced_stops(
 
 
 @pytest.mark.long
-def test_a_copy_that_was_looked_at_is_not_taken_for_the_newest(
+def test_a_copy_that_was_fetched_early_is_brought_up_to_date(
     supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Fetched early, to look; the machine that ran is lost later: what is fetched then is its last snapshot."""
+    """The sweep is fetched early, and its machine is lost later. A second fetch brings its last snapshot."""
     url = f"file://{tmp_path}/stored"
     longer = {**NNS, "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 30}}
     file = sweep_file(**longer, snapshot_every=0.2)
