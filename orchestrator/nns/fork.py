@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.base.plain_values import Node
 from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
@@ -83,10 +84,10 @@ def _is_named(parent: Group, wanted: str) -> bool:
     return parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
 
 
-def _as_in(parents: Sequence[Group], changes: dict[str, Any]) -> list[str]:
+def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
     """Overrides that leave, of what a sweep varies, what these groups have, which differ in their seeds alone;
     `changes` to it aside."""
-    fixed: dict[str, Any] = {"seeds": [parent.experiment.seed for parent in parents]}
+    fixed: Node = {"seeds": [parent.experiment.seed for parent in parents]}
     for axis, value in parents[0].runs[0].varied.items():
         fixed |= {"only": [value]} if axis == VARIANT else {axis: value}
     changed = {key for key in fixed if any(overlap(key, other) for other in changes)}

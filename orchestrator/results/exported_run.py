@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from orchestrator.base.plain_values import Node
 from orchestrator.results.loaded_run import LoadedRun
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
@@ -50,7 +50,7 @@ class ExportedRun:
         CorruptError when it is incomplete, damaged or of another version.
         """
         try:
-            node: dict[str, Any] = json.loads((folder / "experiment.json").read_text())
+            node: Node = json.loads((folder / "experiment.json").read_text())
             tensors = safetensors.torch.load_file(folder / "learned.safetensors")
             if node["format"] != FORMAT:
                 raise CorruptError(f"{folder}: format {node['format']}; this program reads format {FORMAT}")

@@ -1,1 +1,1 @@
-"""A sweep: its training groups, its output folder, its cost."""
+"""Sweeps: their runs and training groups, their records on disk, their cost, and their way to and from a storage."""

@@ -57,8 +57,11 @@ def find_run(words: str, output: OutputFolder) -> FoundRun:
 
 
 def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
-    """The run that some words name: its full name, or the beginning of its id; else whole words of its name and the
-    beginning of its sweep's; else parts of words. InputError when nothing fits, or several runs do."""
+    """The run that some words name.
+
+    Tried in turn: a run's full name or the beginning of its id; whole words of its name and the beginning of its
+    sweep's; parts of words. InputError, which lists names, when no run or several fit.
+    """
     parts = words.split()
 
     def by_words(run: FoundRun) -> bool:

@@ -1,4 +1,4 @@
-"""A sweep: what was asked for, where it is on disk, and the runs it stands for."""
+"""A sweep: its config, its folder, its runs and its training groups."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from supsup_core.tasks import BENCHMARKS
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as asked for.
+    """A sweep with its config.
 
-    `file`: the sweep file; the sweep's imports are relative to its folder. `extra_inferences`, `planned`, `origin`,
-    `patience`: as in SweepRecord. `bases`: each dataset as asked for, and with what its files told when the sweep was
-    first planned, so that only training and evaluating read them.
+    `file`: the sweep file; `imports` are relative to its folder. `extra_inferences`, `planned`, `origin`, `patience`:
+    as in SweepRecord. `bases`: each dataset as configured, and as resolved from its files when the sweep was first
+    planned. Later plans do not read the files again.
     """
 
     config: SweepConfig
@@ -60,7 +60,7 @@ class Sweep:
 
     @property
     def sweep_id(self) -> str:
-        """The sweep's name and the hash of its content: the same file with other values is another sweep."""
+        """The sweep's name and a hash of all settings that change results. Other values make another sweep."""
         node = asdict(self.config)
         science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
         if self.config.search is not None:
@@ -111,14 +111,14 @@ class Sweep:
 
     @property
     def imports_folder(self) -> Path:
-        """What the sweep's imports are relative to."""
+        """The folder that `imports` are relative to."""
         return self.file.parent
 
     def runs(self) -> list[Run]:
-        """The runs in order: every variant with every combination of the grid, and with each inference that `evaluate`
-        added, for every seed; of a search, its trials.
+        """The runs of the sweep, in order; of a search, its trials.
 
-        InputError names the sweep file and the key when a combination is not a valid experiment.
+        There is one for each variant, combination of the grid, inference that `evaluate` added, and seed. InputError,
+        which names the sweep file and the key, when a combination is not a valid experiment.
         """
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
@@ -135,7 +135,7 @@ class Sweep:
         return runs
 
     def _variants(self) -> list[tuple[Node, Node]]:
-        """The variants that are asked for: {VARIANT: name} and its changes; two empty ones where the file has none."""
+        """The chosen variants: {VARIANT: name}, and its changes. Without variants, one pair of empty mappings."""
         variants = self.config.variants
         names = list(variants) if self.config.only is None else self.config.only
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
@@ -149,7 +149,7 @@ class Sweep:
             raise InputError(f"{self.file}: search.{error}") from error
 
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
-        """What a search changes of every trial: it is evaluated on held-out training images, at the search's rungs."""
+        """The changes of a search to every trial: evaluation on held-out training images, at the search's rungs."""
         try:
             benchmark = build_component(BENCHMARKS, experiment, "benchmark")
         except InputError as error:
@@ -160,7 +160,7 @@ class Sweep:
         }
 
     def _resolved(self, base: Base) -> Base:
-        """A dataset with what its files tell; the files are read once."""
+        """A dataset resolved from its files, which are read once."""
         if base not in self.bases:
             self.bases[base] = base.resolved(self.data_root)
         return self.bases[base]
@@ -209,7 +209,7 @@ class Sweep:
             (self.storage / self.folder.stored_name).write(self.folder.sweep_file.name, content)
 
     def with_inference(self, overrides: Sequence[str]) -> Sweep:
-        """This sweep with one more inference. InputError for a key outside `inference`."""
+        """This sweep with a further inference, given as overrides. InputError for a key outside `inference`."""
         changes = parse_overrides(overrides)
         if self.config.search is not None:
             raise InputError(
@@ -220,7 +220,7 @@ class Sweep:
         for key in changes:
             if not key.startswith("inference."):
                 raise InputError(
-                    f"command line: {key}: evaluate changes inference only; for the rest, sweep with {key}=…"
+                    f"command line: {key}: evaluate changes inference only; to change it, sweep with {key}=…"
                 )
         if changes in self.extra_inferences:
             return self

@@ -110,7 +110,7 @@ class Group:
         return GroupSize(self.experiment.num_tasks, sum(map(len, met)))
 
     def planned(self) -> PlannedGroup:
-        """The group as its ledger records it, and as coordinators and workers are told."""
+        """The group as its ledger records it, and as coordinators and workers get it."""
         experiment = self.experiment
         allocation = experiment.allocation
         return PlannedGroup(
