@@ -85,7 +85,7 @@ def committed(output: Path) -> int:
 def test_a_submitted_sweep_is_one_job_and_goes_on_after_its_driver_was_killed(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path, cluster_of: Callable[..., Nodes]
 ) -> None:
-    """The working tree holds nothing of this project; the job runs with the interpreter that supsup is installed for."""
+    """The working tree holds nothing of this project. The job runs with the interpreter that has supsup installed."""
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
         training={"num_batches": 400},

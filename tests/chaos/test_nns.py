@@ -157,7 +157,7 @@ def test_fifty_kills_change_nothing(
 def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_completes_it(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The disk is full when a mask is written; full, then read-only, when the ledger is. Each time the run is resumed."""
+    """It is full when a mask is written, full and then read-only when the ledger is. Each time the run is resumed."""
     file = sweep_file(**sweep(4, commit_every=0.2))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
     faults = [

@@ -182,7 +182,7 @@ def test_a_command_stops_when_another_machine_has_taken_over(
     out, err = process.communicate(timeout=60)
     assert process.returncode in (1, 130)
     assert overtaken
-    assert "another process has gone on with this" in out + err
+    assert "another process has taken over this ledger" in out + err
     assert len(trained(tmp_path / "runs")) < 40
     assert "40/40" in supsup("status", f"storage={url}").out
 
