@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -27,6 +28,17 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _missing_parts(cls: type) -> str:
+    """The abstract methods that a class does not implement, and the class variables that it does not set, as text."""
+    variables = {
+        name
+        for base in cls.__mro__
+        for name, annotation in vars(base).get("__annotations__", {}).items()
+        if "ClassVar[" in str(annotation) and not hasattr(cls, name)
+    }
+    return ", ".join(sorted(variables | getattr(cls, "__abstractmethods__", frozenset())))
+
+
 class Registry(Generic[T]):
     """A mapping from a config name to an object of one kind.
 
@@ -38,9 +50,14 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """A decorator that registers an object under `names`: its canonical name, then its aliases."""
+        """A decorator that registers an object under `names`: its canonical name, then its aliases.
+
+        InputError for a name that is taken, and for a class that leaves out what its base class requires.
+        """
 
         def enter(entry: T) -> T:
+            if inspect.isclass(entry) and (missing := _missing_parts(entry)):
+                raise InputError(f"the {self.kind} {names[0]!r} ({entry.__qualname__}) must define: {missing}")
             for name in names:
                 if name in self._entries:
                     raise InputError(f"the {self.kind} {name!r} is registered twice; give the second another name")

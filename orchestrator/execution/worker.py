@@ -45,7 +45,7 @@ from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
 from orchestrator.sweeps.training_groups import inference_identity, training_id
 from supsup_core.datasets import Dataset
-from supsup_core.errors import DivergedError, SupSupError
+from supsup_core.errors import DivergedError, InputError, SupSupError
 from supsup_core.evaluation.protocol import evaluate
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
@@ -178,6 +178,7 @@ class Worker:
         experiment, problem, dataset = self._context(job.experiment, job.seed)
         numbers = [shard.task for shard in job.shards]
         tasks = [experiment.benchmark.task(number, dataset, experiment.seed) for number in numbers]
+        _check_shape(experiment, tasks[0])
         if len(job.shards) > 1:
             learned = experiment.method.learn_together(problem, numbers, tasks, checkpoint)
         else:
@@ -239,6 +240,16 @@ class Worker:
             learner = experiment.method.learner(problem, states)
             cached = self._learner = _CachedLearner(tuple(keys), problem.net, learner, num_bytes)
         return cached.learner, cached.num_bytes
+
+
+def _check_shape(experiment: Experiment, task: Task) -> None:
+    """InputError when a task gives images of another shape than its benchmark says."""
+    shape = tuple(task.test_batch(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
+    if shape != tuple(experiment.benchmark.input_shape):
+        raise InputError(
+            f"benchmark: {type(experiment.benchmark).__name__} gives images of shape {shape}, and its input_shape is "
+            f"{tuple(experiment.benchmark.input_shape)}; make them agree"
+        )
 
 
 def failed_reply(job: Job, error: Exception) -> Failed:

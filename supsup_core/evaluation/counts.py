@@ -10,7 +10,7 @@ class ProtocolCounts:
     """The counts of one protocol on one task.
 
     `images`: that were answered. `correct`: answered with the right label; `correct_and_right_task`: those of them
-    whose decision chose a mask of the right task. `decisions`: taken; `right_task`: that chose a mask of the right task.
+    whose decision chose a mask of the right task. `decisions`: taken; `right_task`: those that chose such a mask.
     `confusion`: decisions by the number of the mask they chose, as text. Where a mask is recovered from a memory,
     `recovered`: decisions that ended exactly at a mask of the task, and `distances`: how many units they were from the
     nearest of them before each step and at the end, on average; else None.

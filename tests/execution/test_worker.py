@@ -201,3 +201,21 @@ def test_a_module_of_the_user_that_cannot_be_imported_is_an_input_error(group: G
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(InputError, match=r"broken\.py"):
         Worker(replace(group, imports=("broken.py",), imports_folder=tmp_path), 0)
+
+
+def test_images_of_another_shape_than_the_benchmarks_are_named(
+    group: GroupSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from supsup_core.tasks.permuted import Permuted
+
+    task = Permuted.task
+
+    def cropped(self: Any, *arguments: Any) -> Any:
+        made = task(self, *arguments)
+        monkeypatch.setattr(type(made), "test_batch", lambda _, indices: (torch.zeros(len(indices), 56), indices))
+        return made
+
+    monkeypatch.setattr(Permuted, "task", cropped)
+    reply = Worker(group, 0).run(first_job(group))
+    assert isinstance(reply, Failed)
+    assert "Permuted gives images of shape (56,), and its input_shape is (64,)" in reply.error

@@ -1,5 +1,8 @@
 """Registries: names, aliases, and unknown names."""
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import pytest
 
 from supsup_core.errors import InputError
@@ -38,3 +41,30 @@ def test_the_nearest_name_begins_alike_or_is_spelt_alike() -> None:
     assert nearest("thr", ["threshold", "three"]) == "; did you mean 'threshold'?"
     assert nearest("entropi", ["energy", "entropy"]) == "; did you mean 'entropy'?"
     assert nearest("zzz", ["energy"]) == ""
+
+
+class _Kind(ABC):
+    """What a registered class must define."""
+
+    speed: ClassVar[int]
+    colour: ClassVar[str] = "blue"
+
+    @abstractmethod
+    def go(self) -> None:
+        """Go."""
+
+
+def test_a_class_that_leaves_out_what_its_base_requires_is_refused_in_one_line() -> None:
+    kinds: Registry[type[_Kind]] = Registry("kind")
+
+    class Half(_Kind):
+        speed = 3
+
+    class Empty(_Kind):
+        pass
+
+    with pytest.raises(InputError, match=r"the kind 'half' \(.*Half\) must define: go$"):
+        kinds.register("half")(Half)
+    with pytest.raises(InputError, match=r"must define: go, speed$"):
+        kinds.register("empty")(Empty)
+    assert kinds.names() == []
