@@ -310,7 +310,7 @@ def _check_server(address: str) -> None:
     except ValueError:  # unbalanced brackets, or a port that is not a number
         is_url = False
     if not is_url:
-        raise InputError(f"tracking: the address of an MLflow server, such as http://localhost:5000, not {address!r}")
+        raise InputError(f"tracking: must be the address of an MLflow server, such as http://localhost:5000, not {address!r}")
     if parts.username or parts.password:
         raise InputError(
             "tracking: no user or password in the address, which is written to files; "

@@ -88,7 +88,7 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
     found: dict[Path, bytes] = {}
     for entry in entries:
         if not entry.endswith(".py"):
-            raise InputError(f"imports: {entry} is not a .py file, which could be taken along; name the file")
+            raise InputError(f"imports: {entry} is not a .py file, and only .py files can go along; name the file, such as my_methods.py")
         for path, text in _sources_from(sys.modules[(folder / entry).stem]).items():
             if found.setdefault(path, text) != text:
                 raise InputError(f"imports: two modules are called {path}; rename one of them")
