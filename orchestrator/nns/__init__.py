@@ -1,1 +1,1 @@
-"""Scenario NNs: rounds of decisions where no task identity is given."""
+"""Scenario NNs (task not given in training, not given at inference, shared labels): rounds of mask decisions."""

@@ -1,4 +1,4 @@
-"""The allocation metrics of an NNs run, kept with the task identities that the learner never sees."""
+"""The allocation metrics of an NNs run. They use the true task identities, which the learner never sees."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class _Recent(NamedTuple):
 
 @final
 class AllocationRecord:
-    """Counts what was decided, and for the last task's worth of segments its margins and times.
+    """Counts decisions by outcome, and keeps the margins and times of the last `segments_per_task` segments.
 
-    `training_seconds`: spent on training since the last commit.
+    `training_seconds`: the time spent on training since the last commit.
     """
 
     def __init__(self, segments_per_task: int) -> None:
@@ -32,11 +32,11 @@ class AllocationRecord:
 
     @property
     def owners(self) -> Mapping[int, int]:
-        """Live masks to the tasks they were allocated for."""
+        """Returns a mapping from each live mask to the task it was allocated for."""
         return self._tally.owners
 
     def replay(self, decisions: Iterable[Row[SegmentDecided]]) -> None:
-        """Add what the ledger holds."""
+        """Add the decisions that the ledger holds."""
         for row in decisions:
             event = row.event
             self._tally.add(event.task, event.mask, event.freed)
@@ -50,7 +50,7 @@ class AllocationRecord:
             self.training_seconds += entry.seconds
 
     def tasks_met(self, n: int) -> TasksMet:
-        """The metrics after n tasks' worth of data."""
+        """Returns the ledger event with the allocation metrics after n tasks' worth of data."""
         margins, latencies, seconds = zip(*self._recent, strict=True)
         metrics = {**self._tally.metrics(), "margin": float(fmean(margins))}
         return TasksMet(n, metrics, latency=fmean(latencies), seconds=sum(seconds))

@@ -1,4 +1,4 @@
-"""Commits of an NNs run: first the masks that changed, as versions on disk, then the ledger's rows at once."""
+"""Commits of an NNs run. Workers write each changed mask to disk as a version; then the ledger's rows are committed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 
 @final
 class Saving:
-    """The first half of a commit: each mask that changed is put on disk by the worker that has it in memory."""
+    """The first half of a commit. Each changed mask is written to disk by the worker that holds it in memory."""
 
     def __init__(
         self, num_rounds: int, due: Sequence[int], changed: Iterable[int], holders: Mapping[int, int],
         lineages: Lineages,
     ) -> None:  # fmt: skip
-        """num_rounds: that have ended; due: evaluation points that the commit completes; changed: masks' numbers;
-        holders: the workers that have them in memory, as far as any has."""
+        """num_rounds: the number of rounds that have ended. due: the evaluation points that the commit completes.
+        changed: the numbers of the changed masks. holders: maps a mask to the worker that holds it in memory; a mask
+        that no worker holds is absent."""
         self.due = list(due)
         self.started = time.perf_counter()
         self.num_bytes = 0
@@ -41,18 +42,21 @@ class Saving:
 
     @property
     def over(self) -> bool:
-        """Whether all is on disk."""
+        """Whether all changed masks are on disk."""
         return not self._waiting
 
     def jobs(self, stored: Collection[str]) -> Iterator[Preference]:
-        """The jobs it waits for, each for the worker that has the masks, if any still has them."""
+        """Yields the save jobs that are not done yet. If a worker holds a job's masks, only that worker may do the job.
+
+        stored: the keys of the mask versions on disk.
+        """
         for key, numbers in self._waiting.items():
             versions = tuple(self._lineages[number].version(stored) for number in numbers)
             holder = self._holders.get(numbers[0])
             yield Preference(SaveJob(key, versions), holder, only=holder is not None)
 
     def add_saved(self, key: str, product: SavedMasks) -> bool:
-        """Add masks that were saved; False when they were not waited for."""
+        """Record that the save job `key` is done. Returns False if the commit does not wait for this job."""
         if self._waiting.pop(key, None) is None:
             return False
         self.num_bytes += product.num_bytes
@@ -61,14 +65,15 @@ class Saving:
 
 @final
 class Commits:
-    """What is not committed yet, and when to commit it.
+    """Collects the ledger rows and changed masks of the next commit, and decides when to commit them.
 
-    `dirty`: masks that changed since the last commit, in order. `saving`: the commit in progress, if any.
-    `is_settling`: a commit is near, so that no worker is to train a mask further than is decided.
+    `dirty`: the masks that changed since the last commit, in order. `saving`: the commit in progress, or None.
+    `is_settling`: True shortly before a commit. Workers then do not train changed masks ahead of the decisions.
     """
 
     def __init__(self, journal: GroupJournal, lineages: Lineages, every: float, settles: bool) -> None:
-        """every: the most seconds between two commits. settles: workers train ahead of the decisions."""
+        """every: the maximum number of seconds between two commits. settles: whether workers train masks ahead of the
+        decisions, so that a commit should wait for a moment when no changed mask is ahead."""
         self.dirty: dict[int, None] = {}
         self.saving: Saving | None = None
         self.is_settling = False
@@ -82,7 +87,7 @@ class Commits:
 
     @property
     def has_entries(self) -> bool:
-        """Whether any row waits to be committed."""
+        """Whether any row is waiting to be committed."""
         return bool(self._entries)
 
     def add(self, entries: Iterable[Entry]) -> None:
@@ -90,11 +95,14 @@ class Commits:
         self._entries += entries
 
     def is_due(self, round_started: float, is_beyond: Callable[[Collection[int]], bool]) -> bool:
-        """Whether another round would be one too many before a commit.
+        """Returns whether to commit now, because another round would probably end after the commit interval.
 
-        A mask that a worker has trained further than is decided would have to be trained again to be put on disk. So
-        from half the time on, a commit waits for a moment without any such mask (`is_beyond`), and none is trained
-        further meanwhile. round_started: when the last round began, by the monotonic clock.
+        A worker may have trained a changed mask ahead of the decisions. Such a mask would have to be retrained to be
+        written as it was decided. So with `settles`, no changed mask is trained ahead any more once half the interval
+        has passed, and a commit is due as soon as no changed mask is ahead.
+
+        round_started: when the last round began, in seconds of the monotonic clock. is_beyond: returns whether a
+        worker has trained, or trains, any of the given masks ahead of the decisions.
         """
         now = time.monotonic()
         elapsed = now + (now - round_started) - self._last
@@ -104,7 +112,10 @@ class Commits:
         return self.is_settling and not is_beyond(self.dirty)
 
     def begin(self, num_rounds: int, due: Sequence[int], holders: Mapping[int, int]) -> Saving:
-        """Begin a commit: the masks that changed are to be put on disk."""
+        """Begin a commit. Returns the `Saving` that writes the changed masks to disk.
+
+        num_rounds, due and holders are the arguments of `Saving`.
+        """
         self.is_settling = True
         self.saving = Saving(num_rounds, due, self.dirty, holders, self._lineages)
         return self.saving
@@ -112,7 +123,11 @@ class Commits:
     def write(
         self, num_rounds: int, changed: Mapping[int, str], due: Iterable[EvaluationDue], training_seconds: float
     ) -> None:
-        """Commit the rows: all masks are on disk. changed: the keys of the versions written, by mask."""
+        """Commit the rows to the ledger, once all changed masks are on disk.
+
+        changed: maps each changed mask to the key of the version written. due: the events of the evaluation points
+        that the commit completes. training_seconds: the time spent on training since the last commit.
+        """
         assert self.saving is not None
         failpoints.reach("committing", num_rounds)
         self._entries += [Entry(event) for event in due]
@@ -123,8 +138,8 @@ class Commits:
         self._entries = []
 
     def end(self, started: float) -> None:
-        """End the commit. started: when its rows were about to be written, by time.perf_counter; the seconds since then
-        are told by the next commit's row."""
+        """End the commit. started: the time.perf_counter value just before the rows were written. The next commit's row
+        reports the seconds since then."""
         self.saving = None
         self.dirty = {}
         self.is_settling = False

@@ -1,8 +1,8 @@
-"""The coordinator of NNs: rounds of decisions and training, with no task identity given to anyone.
+"""The coordinator of NNs: rounds of decisions and training in which no task identity is given to the learner.
 
-A round handles one segment of every stream. Workers compute each decision's vector at the superposition of all masks,
-the coordinator decides for all streams in order, and workers train the chosen masks (`round_loop`). Nothing depends on
-which worker does what, or when.
+A round handles one segment of every stream. Workers compute each stream's gradient vector at the superposition of all
+masks. The coordinator then decides for all streams in order, and workers train the chosen masks (`round_loop`). The
+results do not depend on which worker does which job, or when.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ from orchestrator.spec.experiment import build_experiment
 
 @final
 class NNsCoordinator(Coordinator):
-    """Runs the rounds of one NNs group, and its evaluations beside or between them."""
+    """Runs the rounds of one NNs training group, and its evaluations.
+
+    With more workers than streams, the extra workers evaluate while rounds go on. Otherwise waiting evaluations are
+    assigned before the round's jobs.
+    """
 
     def __init__(self, settings: GroupSettings) -> None:
         torch.set_num_threads(1)
@@ -114,7 +118,7 @@ class NNsCoordinator(Coordinator):
 
     def _apply_trouble(self, reply: Reply, worker: int | None) -> None:
         if isinstance(reply, Lost) and worker is not None:
-            self._loop.forget_worker(worker)  # it may never be replaced
+            self._loop.forget_worker(worker)  # the lost worker may never be replaced
         if isinstance(reply, Failed | Lost) and reply.kind == "advance" and not self._loop.waits_for(reply.key):
             self._loop.bar(reply.key)
             return
@@ -129,7 +133,7 @@ class NNsCoordinator(Coordinator):
                 self._journal.record_death(reply, self._describe(reply.key, reply.kind))
 
     def _describe(self, key: str, kind: JobKind) -> str:
-        """A job in words."""
+        """Returns a description of the job for messages."""
         words = "training" if kind == "advance" else kind
         return self._evaluations.describe(key) or f"{self._loop.describe()} ({words})"
 

@@ -1,4 +1,4 @@
-"""The evaluations of NNs: at each evaluation point every task met so far, by the mask versions current then."""
+"""The evaluations of NNs. Each evaluation point evaluates all tasks met so far with the mask versions of that time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orchestrator.records.planned_group import PlannedGroup, PlannedRun
 
 @final
 class NNsEvaluations:
-    """The evaluations of one group that are waiting, and the mask versions that they need.
+    """The queue of one training group's waiting evaluations, and the mask versions that they need.
 
-    `points`: how many tasks are met at each evaluation point, ascending.
+    `points`: the evaluation points in ascending order; each is a number of tasks met.
     """
 
     def __init__(self, group: PlannedGroup, state: GroupState) -> None:
-        """state: of the group's ledger, as it grows."""
+        """state: the state of the group's ledger; it is updated as the ledger grows."""
         self._group = group
         self._state = state
         self._queue: deque[EvaluateJob] = deque()
@@ -30,11 +30,14 @@ class NNsEvaluations:
         self.points = sorted({n for run in group.runs for n in run.points})
 
     def __bool__(self) -> bool:
-        """Whether any evaluation is waiting."""
+        """Returns whether any evaluation is waiting."""
         return bool(self._queue)
 
     def queue(self, n: int, stored: Set[str]) -> list[str]:
-        """Queue what is still to be evaluated at point n; the mask versions it needs that are no longer stored."""
+        """Queue the evaluations of point n that are not done yet.
+
+        Returns the keys of the mask versions that these evaluations need and that are not in `stored`.
+        """
         wanted = [
             job
             for run in self._group.runs
@@ -54,7 +57,7 @@ class NNsEvaluations:
 
     def _keys_of(self, run: PlannedRun, n: int) -> Sequence[str]:
         point = (run.inference_id, n)
-        if point not in self._keys:  # computed once: what is due at a point never changes
+        if point not in self._keys:  # cached: the masks and tasks due at a point never change
             due = self._state.due[n]
             tested = content_key({"inference_id": run.inference_id, "num_learned": n, "masks": due.keys})
             self._keys[point] = [
@@ -64,11 +67,14 @@ class NNsEvaluations:
         return self._keys[point]
 
     def points_of(self, run: PlannedRun) -> Points:
-        """The evaluation points that a run has reached, with the keys of their evaluations."""
+        """Returns a mapping from each evaluation point that the run has reached to the keys of its evaluations."""
         return {n: self._keys_of(run, n) for n in sorted(self._state.due) if n in run.points}
 
     def assign(self, idle: set[int], exclude: Collection[str]) -> list[Assignment]:
-        """A waiting evaluation for each idle worker, which is then removed from `idle`."""
+        """Assign waiting evaluations to idle workers, one each. Removes these workers from `idle`.
+
+        exclude: the keys of jobs not to assign.
+        """
         assignments: list[Assignment] = []
         for job in self._queue:
             if not idle:
@@ -80,16 +86,21 @@ class NNsEvaluations:
         return assignments
 
     def needed_versions(self) -> set[str]:
-        """The mask versions that waiting evaluations need, and those of each run's last point.
+        """Returns the keys of the mask versions of all waiting evaluations and of the group's last evaluation point.
 
-        A run is loaded and exported as it was at its last point, though its masks may be trained on after it.
+        The last point's versions are kept because a run is loaded and exported as it was at its last evaluation point,
+        although its masks may train further afterwards.
         """
         last = {max(run.points) for run in self._group.runs}
         points = {job.num_learned for job in self._queue} | (last & set(self._state.due))
         return {key for n in points for key in self._state.due[n].keys}
 
     def remove(self, key: str) -> set[str]:
-        """Remove an evaluation that is done. After the last one: the versions rebuilt for evaluations alone."""
+        """Remove an evaluation that is done from the queue.
+
+        Returns the keys of the mask versions that were rebuilt only for evaluations, if the queue is now empty.
+        Returns an empty set otherwise.
+        """
         self._queue = deque(job for job in self._queue if job.key != key)
         if self._queue:
             return set()
@@ -97,6 +108,7 @@ class NNsEvaluations:
         return spare
 
     def describe(self, key: str) -> str | None:
-        """A waiting evaluation in words; None when none has this key."""
+        """Returns a description of the waiting evaluation for messages, or None if no waiting evaluation has this
+        key."""
         tasks = [job.task for job in self._queue if job.key == key]
         return f"evaluation of task {tasks[0]}" if tasks else None

@@ -1,7 +1,7 @@
-"""Forking NNs runs: a new run that starts from what another one had committed after so many tasks.
+"""Forking NNs runs. A fork is a new run that starts from another run's committed state after some number of tasks.
 
-The fork has a sweep, ledgers and files of its own. Mask versions that its origin still has are linked. The others are
-made again from their segments, to the same bits, before the first round.
+A fork has its own sweep, ledgers and files. Mask versions that the origin still stores are hard-linked or copied. The
+other versions are rebuilt from their segments, bit for bit, before the fork's first round.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from supsup_core.nns.streams import Schedule, Segment
 
 @dataclass(frozen=True)
 class Start:
-    """Where a fork starts: after `at_task` tasks (None: all that is committed) of the run that `run` names, by its
-    group or a part of its name (None: the only one that can be it)."""
+    """The point of the origin from which a fork starts.
+
+    `at_task`: the number of tasks learned before the fork; None means all committed tasks. `run`: the beginning of a
+    training group's id or a part of a run's name; None means the only run that fits.
+    """
 
     at_task: int | None = None
     run: str | None = None
 
 
 def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
-    """A new sweep that goes on from `origin`, on disk.
+    """Write a new sweep to disk that continues `origin` with the given overrides, and return the new sweep.
 
-    InputError when the overrides change what was learned so far, or when there is nothing to start from.
+    Raises InputError if the overrides change what was learned so far, or if no run of `origin` can be forked.
     """
     if not overrides:
         raise InputError(
@@ -75,18 +78,20 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
 
 
 def _name(group: Group) -> tuple[Any, ...]:
-    """What a group of a sweep and its fork have in common: the seed and what the grid varies."""
+    """Returns the seed of a group and the values that the grid varies; a group and its fork share both."""
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 
 def _is_named(parent: Group, wanted: str) -> bool:
-    """Whether `wanted` names a group: it begins its id, or is a part of its first run's name."""
+    """Returns whether the group's id starts with `wanted`, or the name of the group's first run contains `wanted`."""
     return parent.group_id.startswith(wanted) or wanted in parent.runs[0].name
 
 
 def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
-    """Overrides that leave, of what a sweep varies, what these groups have, which differ in their seeds alone;
-    `changes` to it aside."""
+    """Returns overrides that restrict a sweep to the given groups: to their seeds and their values on each grid axis.
+
+    parents: groups that differ in their seeds alone. changes: the user's overrides; keys that they set are left out.
+    """
     fixed: Node = {"seeds": [parent.experiment.seed for parent in parents]}
     for axis, value in parents[0].runs[0].varied.items():
         fixed |= {"only": [value]} if axis == VARIANT else {axis: value}
@@ -95,7 +100,7 @@ def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
 
 
 def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:
-    """The group that a fork's group starts from; InputError when none or several could be it."""
+    """Returns the origin's group from which a fork's group starts. Raises InputError unless exactly one group fits."""
     seed, varied = _name(group)
     fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
     chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
@@ -107,7 +112,11 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
 
 @dataclass(frozen=True)
 class _History:
-    """What a fork starts with: the rounds and rows of its origin, without attachments, and the live masks' versions."""
+    """The state with which a fork starts.
+
+    `rounds`: the number of rounds taken over from the origin. `events`: the ledger events of these rounds, without
+    attachments. `current`: maps each live mask to the key of its version.
+    """
 
     rounds: int
     events: list[Event]
@@ -115,7 +124,10 @@ class _History:
 
 
 def _history(group: Group, parent: Group, state: GroupState, at: int) -> _History:
-    """The first `at` tasks of the origin, as the fork's own. InputError when the fork would have learned otherwise."""
+    """Returns the history of the origin's first `at` tasks, to become the fork's history.
+
+    Raises InputError if the fork's settings would have led to a different history.
+    """
     schedule = _check_compatible(group, parent, at)
     allocation = group.experiment.allocation
     assert allocation is not None
@@ -148,7 +160,7 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> _Histor
 
 
 def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
-    """The fork's schedule. InputError when the first `at` tasks would not have been learned as its origin did."""
+    """Returns the fork's schedule. Raises InputError if the fork would learn the first `at` tasks differently."""
     mine, theirs = group.experiment, parent.experiment
     assert mine.allocation is not None
     assert theirs.allocation is not None
@@ -174,14 +186,14 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
 
 
 def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: _History) -> None:
-    """Write the ledger and the masks of one group of a fork; the ledger last, whole."""
+    """Write the masks of one group of a fork, and then its ledger in one commit."""
     source, target = origin.folder.group(parent.group_id), made.folder.group(group.group_id)
     theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
     due = [event for event in history.events if isinstance(event, EvaluationDue)]
     for key in sorted(set(history.current.values()).union(*(event.keys for event in due))):
         mine.adopt(theirs, key)
     for path in target.ledger_files:
-        path.unlink()  # of a fork that was interrupted before its sweep file was written
+        path.unlink()  # left by a fork that was interrupted before its sweep file was written
     with LedgerReader(source.ledger) as reader:
         decisions = iter([row.seq for row in reader.rows() if isinstance(row.event, SegmentDecided)])
         entries = [

@@ -1,13 +1,13 @@
-"""Speculative execution in NNs: idle workers train masks before the stream has reached them.
+"""Speculative execution in NNs: idle workers train masks on segments whose decisions have not been made yet.
 
-Segments are decided one after the other, each with the masks that the one before has left, so one stream by itself
-keeps one worker busy. But what a mask becomes depends on its number and its segments alone (see `mask_versions`), and
-the decisions can be predicted: a task that has a mask keeps it, and a new task gets the next number. What was trained
-on a prediction is used where the decision then names the very same version, by its content key. Otherwise it is
-discarded, and only idle time is lost.
+Each decision needs the masks that the previous round has trained, so one stream alone keeps only one worker busy.
+But a mask's scores depend only on its number and its segments (see `mask_versions`), and decisions can be predicted: a
+task that has a mask keeps the mask, and a new task gets the next mask number. If a decision later asks for the version
+that was trained on a prediction (the content keys match), that version is used. Otherwise the version is discarded, and
+only idle time was spent on it.
 
-No decision sees a prediction. Predictions look at the task numbers of the stream, which is simulated; how well idle
-workers are used depends on them, and nothing else.
+Decisions never use predictions. Predictions use the true task numbers of the simulated stream. These numbers affect
+only how well idle workers are used, never the results.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from supsup_core.nns.streams import Schedule, Segment
 
 @dataclass(frozen=True)
 class Prediction:
-    """That a round's decision has mask `mask` trained, which is then the version `key`, after `length` segments.
+    """The prediction that round `round` trains mask `mask` on one more segment.
 
-    `since`: the round of its first predicted segment; -1 for a mask that exists.
+    `key`: the mask version after that segment. `length`: the number of segments in that version. `since`: the round of
+    the first predicted segment of a new mask; -1 for a mask that already exists.
     """
 
     round: int
@@ -40,7 +41,7 @@ class Prediction:
 
 
 class TrainedAhead(NamedTuple):
-    """A mask version that was trained on a prediction, and the worker that holds it (None: it has died)."""
+    """A mask version that was trained on a prediction. `worker`: the worker that holds it; None if that worker died."""
 
     key: str
     product: AdvancedMask
@@ -48,7 +49,7 @@ class TrainedAhead(NamedTuple):
 
 
 class AheadJob(NamedTuple):
-    """A job that trains on a prediction: its mask, and the worker that holds the mask from an earlier prediction."""
+    """A job that trains `mask` on a prediction. `holder`: the worker that holds the mask from an earlier prediction."""
 
     job: AdvanceJob
     mask: int
@@ -57,14 +58,14 @@ class AheadJob(NamedTuple):
 
 @final
 class Lookahead:
-    """The predictions for the rounds to come, and the masks that were trained on them."""
+    """Predicts the decisions of later rounds, and keeps the mask versions that were trained on these predictions."""
 
     def __init__(
         self, schedule: Schedule, allocator: Allocator, lineages: Lineages, points: Sequence[int], num_workers: int,
         limit: int,
     ) -> None:  # fmt: skip
-        """points: the numbers of rounds after which all masks are put on disk as they then are. limit: bytes of trained
-        masks that wait to be used. The allocator and the lineages are only read."""
+        """points: the numbers of rounds after which all masks are written to disk, for evaluations. limit: the maximum
+        bytes of trained masks that wait to be used. The allocator and the lineages are only read."""
         self._schedule = schedule
         self._allocator = allocator
         self._lineages = lineages
@@ -76,7 +77,7 @@ class Lookahead:
         self._reset()
 
     def _reset(self) -> None:
-        """Discard all predictions, to predict anew from what is decided."""
+        """Discard all predictions and start predicting again from the decisions made so far."""
         self._predictions: deque[Prediction] = deque()
         self._trained: dict[str, TrainedAhead] = {}
         self._barred: set[str] = set()
@@ -86,19 +87,22 @@ class Lookahead:
         self._num_predicted = self._num_decided
 
     def add_decision(self, segment: Segment, decision: Decision) -> None:
-        """Learn a decision as it was taken, in the order of the run."""
+        """Record a decision. Decisions must be added in the order of the run."""
         if decision.freed is not None:
             self._masks_of = {task: mask for task, mask in self._masks_of.items() if mask != decision.freed}
         if decision.mask is not None:
             self._masks_of[segment.task] = decision.mask
 
     def start(self, num_rounds: int) -> None:
-        """Predict from here on: so many rounds are decided, and added."""
+        """Start predicting after the first `num_rounds` rounds, whose decisions have been added."""
         self._num_decided = num_rounds
         self._reset()
 
     def follow_round(self, decided: Sequence[DecidedSegment]) -> list[TrainedAhead]:
-        """Learn the next round's decisions; the versions among them that were trained already."""
+        """Record the decisions of the next round. Discards all predictions if one of that round was wrong.
+
+        Returns the versions that these decisions ask for and that are already trained.
+        """
         right = True
         found = []
         for entry in decided:
@@ -117,29 +121,32 @@ class Lookahead:
         return found
 
     def keep(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Keep a mask that was trained on a prediction, if the prediction still stands."""
+        """Keep a mask version that was trained on a prediction, if the prediction has not been discarded."""
         for prediction in self._predictions:
             if prediction.key == key and key not in self._trained:
                 self._trained[key] = TrainedAhead(key, product, worker)
                 self._holders[prediction.mask] = worker
 
     def forget_worker(self, worker: int) -> None:
-        """Drop what a worker that died held in memory."""
+        """Record that a worker died, so that it no longer holds any mask in memory."""
         self._holders = {mask: holder for mask, holder in self._holders.items() if holder != worker}
         for key, trained in self._trained.items():
             if trained.worker == worker:
                 self._trained[key] = trained._replace(worker=None)
 
     def bar(self, key: str) -> None:
-        """Do not try a version again before it is decided: its training has failed."""
+        """Exclude a version whose training failed from speculative training until all predictions are discarded."""
         self._barred.add(key)
 
     def keys(self) -> set[str]:
-        """The versions that predictions name."""
+        """Returns the keys of all predicted versions."""
         return {prediction.key for prediction in self._predictions}
 
     def is_beyond(self, masks: Collection[int], in_flight: Collection[str]) -> bool:
-        """Whether a worker has trained, or trains, any of these masks further than is decided."""
+        """Returns whether a worker has trained, or trains, any of these masks ahead of the decisions.
+
+        in_flight: the keys of the jobs that workers are doing.
+        """
         return any(
             prediction.mask in masks and (prediction.key in self._trained or prediction.key in in_flight)
             for prediction in self._predictions
@@ -148,10 +155,10 @@ class Lookahead:
     def jobs(
         self, stored: Collection[str], exclude: Collection[str], waiting: Collection[int], num_rounds: int
     ) -> Iterator[AheadJob]:
-        """The jobs that could be done now, the earliest first.
+        """Yields the speculative jobs that can start now, in the order of their rounds.
 
-        stored: keys of versions on disk; exclude: keys in flight or postponed; waiting: masks that are not to be
-        trained further now; num_rounds: rounds that have ended.
+        stored: the keys of the versions on disk. exclude: the keys of jobs in flight or postponed. waiting: masks that
+        must not be trained ahead now. num_rounds: the number of rounds that have ended.
         """
         if sum(len(trained.product.mask) for trained in self._trained.values()) > self._limit:
             return
@@ -160,7 +167,7 @@ class Lookahead:
         for prediction in self._predictions:
             if prediction.key in self._trained or prediction.mask in skipped:
                 continue
-            skipped.add(prediction.mask)  # one version of a mask after the other
+            skipped.add(prediction.mask)  # the versions of one mask are trained one after another
             is_excluded = prediction.key in exclude or prediction.key in self._barred
             if is_excluded or self._is_too_early(prediction, num_rounds):
                 continue
@@ -168,12 +175,15 @@ class Lookahead:
             yield AheadJob(AdvanceJob(prediction.key, version), prediction.mask, self._holders.get(prediction.mask))
 
     def _is_too_early(self, prediction: Prediction, num_rounds: int) -> bool:
-        """Whether the mask must be put on disk first, as it is without this segment."""
+        """Returns whether an evaluation point comes before the predicted segment.
+
+        The mask must then first be written to disk as it is without that segment.
+        """
         place = bisect_right(self._points, max(prediction.since, num_rounds))
         return place < len(self._points) and self._points[place] <= prediction.round
 
     def _predict(self) -> None:
-        """Predict as far as workers could get."""
+        """Extend the predictions as many rounds ahead as the workers could train."""
         num_live = len(self._allocator.live)
         last = min(self._num_decided + self._reach, self._schedule.num_rounds)
         while self._num_predicted < last:
@@ -182,7 +192,8 @@ class Lookahead:
                 if mask is None:
                     new = [mask for mask in self._branches if mask >= self._allocator.num_allocated]
                     if num_live + len(new) >= self._allocator.capacity:
-                        self._num_predicted = self._schedule.num_rounds  # the budget's policy is not predicted
+                        # the policy that applies when no mask is left in the budget is not predicted
+                        self._num_predicted = self._schedule.num_rounds
                         return
                     mask = self._allocator.num_allocated + len(new)
                     self._predicted_masks[segment.task] = mask

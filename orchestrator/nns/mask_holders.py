@@ -1,4 +1,4 @@
-"""Which worker does which job of an NNs run, and which masks each worker holds in memory."""
+"""Assigns the jobs of an NNs run to workers, and tracks which masks each worker holds in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from orchestrator.coordination.messages import Assignment, Job
 
 
 class Preference(NamedTuple):
-    """A job, the worker that is to do it if it is idle (None: any), and whether only that worker may."""
+    """A job and the worker that should do it. `worker`: None means any worker. `only`: no other worker may do the
+    job, so the job waits while that worker is busy."""
 
     job: Job
     worker: int | None
@@ -20,18 +21,25 @@ class Preference(NamedTuple):
 @final
 @dataclass
 class MaskHolders:
-    """`worker_of`: masks to the workers that hold them in memory. `assigned`: jobs in flight to their workers."""
+    """Tracks masks and jobs by worker.
+
+    `worker_of`: maps each mask to the worker that holds the mask in memory. `assigned`: maps the key of each job in
+    flight to its worker.
+    """
 
     worker_of: dict[int, int]
     assigned: dict[str, int]
 
     @classmethod
     def empty(cls) -> MaskHolders:
-        """Nobody holds anything yet."""
+        """Returns an instance in which no worker holds a mask or has a job."""
         return cls({}, {})
 
     def assign(self, preferences: Iterator[Preference], idle: set[int], exclude: Collection[str]) -> list[Assignment]:
-        """Jobs for idle workers, which are then removed from `idle`. exclude: keys of jobs not to assign."""
+        """Assign jobs to idle workers, in the order of `preferences`. Removes these workers from `idle`.
+
+        exclude: the keys of jobs not to assign.
+        """
         assignments: list[Assignment] = []
         while idle and (preference := next(preferences, None)) is not None:
             job, best, only = preference
@@ -44,10 +52,11 @@ class MaskHolders:
         return assignments
 
     def release(self, key: str) -> int | None:
-        """The worker that did a job, which is then no longer in flight; None for an unknown job."""
+        """Record that a job is no longer in flight. Returns the worker that did the job, or None for an unknown
+        job."""
         return self.assigned.pop(key, None)
 
     def forget_worker(self, worker: int) -> None:
-        """Drop the masks of a worker that died."""
+        """Record that a worker died, so that it no longer holds any mask in memory."""
         for mask in [mask for mask, holder in self.worker_of.items() if holder == worker]:
             del self.worker_of[mask]

@@ -1,4 +1,4 @@
-"""A worker's part in NNs: vectors for decisions, and masks trained segment by segment."""
+"""The work of an NNs worker: it computes the gradient vectors for decisions, and trains masks segment by segment."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from supsup_core.tasks import Task
 from supsup_core.training.loop import batch_order
 
 _NUM_CACHED_ORDERS = 8
-"""Tasks whose batch orders are cached; each is a megabyte for a thousand batches."""
+"""The number of tasks whose batch orders are cached. A batch order takes about 1 MB per thousand batches."""
 
 
 @dataclass
 class _CachedMask:
-    """A mask in memory, as of version `key`. `saved`: that version is on disk. `loss`: of its last segment."""
+    """A mask in memory, at version `key`.
+
+    `num_bytes`: the memory the mask takes. `saved`: whether this version is on disk. `loss`: the last loss of the
+    mask's last segment.
+    """
 
     key: str
     trainee: Trainee
@@ -40,7 +44,8 @@ class _CachedMask:
 
 @dataclass(frozen=True)
 class SegmentTraining:
-    """A segment that is about to be trained on, for failpoints: order (batches, batch_size) holds image indices."""
+    """A segment that a mask is about to train on; passed to failpoints. `order`: image indices
+    (batches, batch_size)."""
 
     trainee: Trainee
     task: Task
@@ -49,9 +54,9 @@ class SegmentTraining:
 
 @final
 class MaskTrainer:
-    """Trains masks of one experiment. An LRU cache of `limit` bytes keeps masks in memory; evicted ones go to disk.
+    """Trains the masks of one experiment. Keeps masks in an LRU cache of `limit` bytes; evicted masks go to disk.
 
-    Any version can be made again from the store and its segments, so a crash loses time alone.
+    Any version can be rebuilt from stored versions and its segments, so a crash loses only time.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class MaskTrainer:
         self._tasks: OrderedDict[int, tuple[Task, Tensor]] = OrderedDict()
 
     def _segment(self, task: int, index: int) -> tuple[Task, Tensor]:
-        """A task and the order of one segment's batches, (segment_batches, batch_size)."""
+        """Returns a task and the image indices of one segment's batches (segment_batches, batch_size)."""
         if task not in self._tasks:
             made = self._experiment.benchmark.task(task, self._dataset, self._experiment.seed)
             self._tasks[task] = (made, batch_order(self._problem.recipe, made, self._problem.order_seed(task)))
@@ -81,7 +86,10 @@ class MaskTrainer:
         return found, order[index * length : (index + 1) * length]
 
     def decision_vector(self, superposition: Tensor, task: int, index: int) -> DecisionVector:
-        """-d objective / dW * W, flat (n,), at a superposition of masks (n,), on a segment's first images."""
+        """Returns -d objective / dW * W, flattened to (n,), on the first images of a segment.
+
+        superposition: the superposition of masks (n,) at which the gradient is taken. task, index: the segment.
+        """
         started = time.perf_counter()
         problem, test = self._problem, self._allocation.test
         found, order = self._segment(task, index)
@@ -95,12 +103,15 @@ class MaskTrainer:
         return DecisionVector(vector.numpy(), time.perf_counter() - started)
 
     def advance(self, version: MaskVersion) -> AdvancedMask:
-        """Train a mask up to a version."""
+        """Train one mask until it reaches the given mask version. Returns the mask, its loss and the seconds taken."""
         cached, seconds = self._bring(version)
         return AdvancedMask(cached.trainee.learned()["mask"].numpy().tobytes(), cached.loss, seconds)
 
     def save(self, version: MaskVersion) -> int:
-        """Write a version to disk. Returns the bytes written; 0 if it was there."""
+        """Write a mask version to disk, after training the mask up to it if necessary.
+
+        Returns the number of bytes written; 0 if the version was on disk already.
+        """
         if self._versions.has(version.key):
             cached = self._cache.get(version.mask)
             if cached is not None and cached.key == version.key:
@@ -110,7 +121,7 @@ class MaskTrainer:
         return self._write(cached)
 
     def _bring(self, version: MaskVersion) -> tuple[_CachedMask, float]:
-        """A mask in memory as of a version, and the seconds that training it took."""
+        """Bring a mask in memory to the given version. Returns the mask and the seconds of training that this took."""
         keys = version.keys
         cached = self._cache.pop(version.mask, None)  # an exception below leaves no half-trained mask in the cache
         if cached is not None and cached.key in (version.key, version.base, *keys):
@@ -129,18 +140,21 @@ class MaskTrainer:
         return cached, seconds
 
     def _load_latest(self, version: MaskVersion) -> tuple[_CachedMask, int]:
-        """A mask as of the latest stored version on the way to one, and how many of its segments that has seen."""
+        """Load the latest stored version from which the given version can be trained.
+
+        Returns the mask, and the number of the version's segments that the mask has already seen.
+        """
         keys = version.keys
         for done in range(len(keys), 0, -1):
             if self._versions.has(keys[done - 1]):
                 try:
                     return self._load(version.mask, keys[done - 1]), done
                 except CorruptArtifactError:
-                    continue  # nothing is lost: an earlier version leads past it again
+                    continue  # the corrupt version is retrained from an earlier one
         return self._load(version.mask, version.base), 0
 
     def _load(self, number: int, base: str | None) -> _CachedMask:
-        """A mask as of a stored version; without one, a fresh mask."""
+        """Returns mask `number` as stored under the key `base`, or an untrained mask if `base` is None."""
         trainee = self._experiment.method.begin(self._problem, number)
         loss = 0.0
         if base is not None:
@@ -149,7 +163,7 @@ class MaskTrainer:
             loss = stored.facts.loss
             state = {n.removeprefix(TRAINING): t for n, t in stored.tensors.items() if n.startswith(TRAINING)}
             trainee.restore(state)
-        # beside its state, a trainee has working memory of about the same size
+        # a trainee's working memory is about as large as its state
         num_bytes = 2 * sum(tensor.nbytes for tensor in trainee.state.values())
         return _CachedMask(base or "", trainee, num_bytes, base is not None, loss)
 
@@ -161,7 +175,7 @@ class MaskTrainer:
                 self._evicted.append(evicted.key)
 
     def take_evicted(self) -> tuple[str, ...]:
-        """The versions written since the last call only to free memory."""
+        """Returns the keys of the versions that were evicted to disk since the last call."""
         found, self._evicted = tuple(self._evicted), []
         return found
 

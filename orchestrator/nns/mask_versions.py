@@ -1,8 +1,8 @@
-"""What each mask of an NNs run was trained on, and the key of the version that it was after each segment.
+"""The lineage of each mask of an NNs run: the segments it was trained on, and the mask version after each of them.
 
 A mask's scores and optimiser state are a pure function of its number and of the segments it was trained on, in order.
-So every version of a mask has a content key, a version that is lost can be made again from any earlier one, and a
-version that is found under its key need not be made at all.
+So every mask version has a content key. A lost version can be rebuilt from any earlier one, and a version that is
+already stored under its key is not trained again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from supsup_core.nns.streams import Segment
 @final
 @dataclass
 class Lineage:
-    """The versions of one mask: `keys[i]` is that of the version after its first i segments."""
+    """The versions of one mask. `keys[i]` is the key of the version after the mask's first i segments."""
 
     number: int
     keys: list[str]
     segments: list[Segment] = field(default_factory=list)
 
     def extend(self, segment: Segment) -> str:
-        """Add a segment that the mask trains on next; the key of the version after it."""
+        """Add the segment that the mask trains on next. Returns the key of the version after that segment."""
         key = content_key({"parent": self.keys[-1], "segment": [segment.task, segment.index]})
         self.segments.append(segment)
         self.keys.append(key)
         return key
 
     def version(self, stored: Collection[str], length: int | None = None) -> MaskVersion:
-        """How to make the version after `length` segments (None: all), from the latest one that is stored."""
+        """Returns how to build the version after `length` segments (None: all) from the latest stored version.
+
+        stored: the keys of the versions on disk.
+        """
         end = len(self.segments) if length is None else length
         start = next((i for i in range(end, 0, -1) if self.keys[i] in stored), 0)
         return MaskVersion(
@@ -48,7 +51,7 @@ class Lineage:
         )
 
     def branch(self) -> Lineage:
-        """A copy that can be extended by itself."""
+        """Returns a copy that can be extended independently."""
         return Lineage(self.number, list(self.keys), list(self.segments))
 
 
@@ -57,7 +60,7 @@ class Lineages:
     """The lineages of all masks of a run."""
 
     def __init__(self, identity: str, segment_batches: int) -> None:
-        """identity: training_groups.mask_id, which determines a mask's training beside its number and data."""
+        """identity: training_groups.mask_id; with a mask's number and segments, it determines the mask's training."""
         self._identity = identity
         self._segment_batches = segment_batches
         self._masks: dict[int, Lineage] = {}
@@ -65,34 +68,37 @@ class Lineages:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Lineages:
-        """The lineages of an NNs experiment, all empty."""
+        """Returns empty lineages for an NNs experiment."""
         assert experiment.allocation is not None
         return cls(mask_id(experiment), experiment.allocation.stream.segment_batches)
 
     def __getitem__(self, number: int) -> Lineage:
-        """The lineage of a mask; an empty one for a mask that is new."""
+        """Returns the lineage of a mask. Creates an empty lineage for a new mask."""
         if number not in self._masks:
             fresh = content_key({"masks": self._identity, "segment_batches": self._segment_batches, "mask": number})
             self._masks[number] = Lineage(number, [fresh])
         return self._masks[number]
 
     def extend(self, number: int, segment: Segment) -> str:
-        """Add a segment that a mask trains on next; the key of the version after it."""
+        """Add the segment that mask `number` trains on next. Returns the key of the version after that segment."""
         lineage = self[number]
         key = lineage.extend(segment)
         self._places[key] = (number, len(lineage.segments))
         return key
 
     def latest(self, number: int) -> str:
-        """The key of a mask's latest version."""
+        """Returns the key of a mask's latest version."""
         return self[number].keys[-1]
 
     def knows(self, key: str) -> bool:
-        """Whether this is the key of a version of some mask."""
+        """Returns whether `key` is the key of a version of any mask."""
         return key in self._places
 
     def find(self, key: str, stored: Collection[str]) -> MaskVersion:
-        """How to make the version with this key. KeyError when it is no version of any mask."""
+        """Returns how to build the version with this key from the latest stored version.
+
+        Raises KeyError if no mask has a version with this key.
+        """
         number, length = self._places[key]
         return self[number].version(stored, length)
 
@@ -100,9 +106,10 @@ class Lineages:
 def evaluation_due(
     n: int, tasks: Sequence[int], current: Mapping[int, str], owners: Mapping[int, int]
 ) -> EvaluationDue:
-    """What an evaluation point evaluates: all live masks, on all tasks met, and which masks belong to each task.
+    """Returns the ledger event that lists what evaluation point n evaluates: all live masks on all tasks met.
 
-    current: live masks to the keys of their versions; owners: live masks to their tasks.
+    The event also holds which masks belong to each task. current: maps each live mask to the key of its version.
+    owners: maps each live mask to its task.
     """
     numbers = sorted(current)
     right = [tuple(place for place, number in enumerate(numbers) if owners[number] == task) for task in tasks]

@@ -1,7 +1,7 @@
-"""One round of NNs: a decision for one segment of every stream, in order, then the training of the chosen masks.
+"""One round of NNs: it decides for one segment of every stream, in order, and then trains the chosen masks.
 
-Which worker does what, and when, changes nothing: no decision is taken before every stream's vector is there, and none
-sees what another decision of its round has trained.
+The results do not depend on which worker does which job, or when. The round decides only after every stream's vector
+has arrived, and all decisions of a round use the masks as they were before the round.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from supsup_core.nns.streams import Segment
 
 @dataclass
 class DecidedSegment:
-    """One segment of the round: its decision, and what became of it.
+    """One segment of the round, its decision, and the result of its training.
 
-    `slopes`: those that were judged. `key`: of the mask's version after the segment, `length` segments long; None where
-    no mask is trained. `loss`, `seconds`: of its training, once `done`.
+    `slopes`: the slopes that the decision was based on. `key`: the mask version after this segment; None if no mask is
+    trained. `length`: the number of segments in that version. `loss`, `seconds`: the loss and the time of the training,
+    set when `done` is True.
     """
 
     stream: int
@@ -45,7 +46,7 @@ class DecidedSegment:
 
 
 class RoundJob(NamedTuple):
-    """A job that a round waits for, its stream, and the mask it trains (None: it only decides)."""
+    """A job that a round waits for, the job's stream, and the mask that the job trains (None for a decision job)."""
 
     job: DecideJob | AdvanceJob
     stream: int
@@ -56,17 +57,17 @@ class RoundJob(NamedTuple):
 class Round:
     """The work of one round, from its segments to trained masks.
 
-    `decided`: the segments once decided, in order of streams; empty until every stream's vector is there. `latency`:
-    seconds that deciding took (the mean mask, the slowest vector, and the product with all masks). `started`: by the
-    monotonic clock.
+    `decided`: the decided segments in order of streams; empty until every stream's vector has arrived. `latency`: the
+    seconds that deciding took (computing the mean mask, the slowest vector, and the product with all masks).
+    `started`: when the round began, in seconds of the monotonic clock.
     """
 
     def __init__(
         self, number: int, segments: Sequence[tuple[int, Segment]], allocator: Allocator, lineages: Lineages
     ) -> None:
-        """segments: the next one of each stream that has one left, with the stream's number.
+        """segments: pairs of a stream's number and its next segment, for each stream that has a segment left.
 
-        Decides at once when there is no mask to choose yet. Deciding extends the lineages of the chosen masks.
+        Decides at once if no mask exists yet. Deciding extends the lineages of the chosen masks.
         """
         self.number = number
         self.started = time.monotonic()
@@ -85,7 +86,7 @@ class Round:
 
     @property
     def over(self) -> bool:
-        """Whether all segments are decided and trained."""
+        """Whether all segments of the round are decided and trained."""
         return bool(self.decided) and all(entry.done for entry in self.decided)
 
     def _decide(self) -> None:
@@ -109,7 +110,7 @@ class Round:
         failpoints.reach("decided", self)
 
     def jobs(self, stored: Collection[str]) -> Iterator[RoundJob]:
-        """The jobs that the round waits for. stored: the keys of the mask versions that are on disk."""
+        """Yields the jobs that the round waits for. stored: the keys of the mask versions on disk."""
         if not self.decided:
             assert self._superposition is not None
             for stream, segment in self._segments:
@@ -122,7 +123,7 @@ class Round:
         for entry in self.decided:
             mask = entry.decision.mask
             if entry.done or entry.key is None or mask is None or mask in waiting:
-                continue  # two streams on one mask train one after the other
+                continue  # if two streams chose the same mask, their segments are trained one after the other
             waiting.add(mask)
             version = self._lineages[mask].version(stored, entry.length)
             yield RoundJob(AdvanceJob(entry.key, version), entry.stream, mask)
@@ -131,17 +132,17 @@ class Round:
         return f"decide-{self.number}-{stream}"
 
     def waits_for(self, key: str) -> bool:
-        """Whether this is the key of a mask version that a decision of the round asks for."""
+        """Returns whether a decision of the round asks for the mask version with this key."""
         return any(entry.key == key for entry in self.decided)
 
     def masks_in_training(self) -> set[int]:
-        """The masks that decisions of the round have chosen and that are not trained yet."""
+        """Returns the masks that the round's decisions have chosen and whose training is not done."""
         return {entry.decision.mask for entry in self.decided if entry.decision.mask is not None and not entry.done}
 
     def add_vector(self, key: str, product: DecisionVector) -> bool:
-        """Add a stream's vector; with the last one, decide. Returns whether the round was decided by it.
+        """Add a stream's vector, and decide once all vectors have arrived. Returns whether this call decided the round.
 
-        A vector that the round does not wait for changes nothing.
+        Ignores a vector that the round does not wait for.
         """
         if self.decided:
             return False
@@ -154,7 +155,7 @@ class Round:
         return bool(self.decided)
 
     def add_mask(self, key: str, product: AdvancedMask) -> int | None:
-        """Add a trained mask; its number, or None when the round does not wait for it."""
+        """Add a trained mask. Returns the mask's number, or None if the round does not wait for this version."""
         for index, entry in enumerate(self.decided):
             mask = entry.decision.mask
             if entry.key == key and not entry.done and mask is not None:
@@ -166,7 +167,7 @@ class Round:
         return None
 
     def entries(self, first: int) -> Iterator[Entry]:
-        """The ledger's row of each decision. first: the ordinal of the round's first segment in the run."""
+        """Yields one ledger entry per decision. first: the ordinal of the round's first segment in the run."""
         for ordinal, entry in enumerate(self.decided, start=first):
             decision = entry.decision
             event = SegmentDecided(
@@ -181,7 +182,7 @@ class Round:
 
 
 def decision_of(event: SegmentDecided) -> Decision:
-    """The decision that a ledger's row holds."""
+    """Returns the decision that a ledger event holds."""
     return Decision(
         event.num_masks, event.statistic, event.threshold, event.best, event.second, event.outcome, event.mask,
         event.freed, event.standing_out,

@@ -1,7 +1,7 @@
 """The loop of rounds of an NNs run: open a round, decide, train, end the round, commit, open the next.
 
-A commit always holds whole rounds: first the masks that changed, as versions on disk, then the ledger's rows in one
-transaction. Idle workers train masks of later rounds ahead (`lookahead`).
+A commit always covers whole rounds. Workers first write the changed masks to disk as versions; then the ledger's rows
+are committed in one transaction. Idle workers train masks of later rounds ahead (`lookahead`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from supsup_core.nns.streams import Segment
 
 
 class Phase(Enum):
-    """Where the loop is."""
+    """The phase of the loop."""
 
-    RECOVER = "recover"  # masks that the ledger knows are missing on disk
+    RECOVER = "recover"  # the group's live masks are being loaded, and missing versions rebuilt
     ROUND = "round"
     SAVE = "save"
     OVER = "over"  # no round is left, or the group is paused
@@ -43,13 +43,14 @@ class Phase(Enum):
 
 @final
 class RoundLoop:
-    """Runs the rounds of one NNs group. `holders`: which worker does what; `phase`: where the loop is."""
+    """Runs the rounds of one NNs training group. `holders`: the masks and jobs of each worker. `phase`: the current
+    phase."""
 
     def __init__(
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
         paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """paused: whether no further round is to be opened."""
+        """paused: returns whether no further round may be opened."""
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER
@@ -77,7 +78,7 @@ class RoundLoop:
 
     @property
     def is_rebuilding(self) -> bool:
-        """Whether mask versions are missing on disk."""
+        """Whether any mask version is missing on disk and must be rebuilt."""
         return bool(self._files.missing)
 
     def _replay(self) -> None:
@@ -93,12 +94,12 @@ class RoundLoop:
         self._lookahead.start(self._num_rounds)
 
     def recover(self) -> None:
-        """Read every live mask; open the next round once none is missing."""
+        """Read every live mask from disk. Open the next round if no mask is missing."""
         bits: dict[int, codec.Bits] = {}
         written = {key for row in self._state.commits for key in row.event.versions.values()}
         for number, key in self._files.current.items():
             if key not in written and key not in self._files.stored:
-                self._files.mark_lost(key, needed=True)  # a fork's, whose origin does not keep it any more
+                self._files.mark_lost(key, needed=True)  # a fork's version that its origin had already deleted
                 continue
             try:
                 bits[number] = codec.decode(read_mask(self._journal.masks, key).numpy().tobytes())[0]
@@ -107,7 +108,7 @@ class RoundLoop:
         if not self._files.missing:
             self._allocator.fill(lambda number: bits[number])
             self._open_round()
-        elif self._paused():  # the group is given up, so nothing is made again for it
+        elif self._paused():  # a paused or stopped group rebuilds nothing
             self.phase = Phase.OVER
 
     def _open_round(self) -> None:
@@ -121,14 +122,14 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Use what was trained ahead for a round that has been decided."""
+        """Use the mask versions trained ahead that the decisions of round `now` ask for."""
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
             self._end_round(now)
 
     def _add_mask(self, now: Round, key: str, product: AdvancedMask, worker: int | None) -> bool:
-        """Add a trained mask to its round; False when the round does not wait for it."""
+        """Add a trained mask to round `now`. Returns False if the round does not wait for this version."""
         mask = now.add_mask(key, product)
         if mask is None:
             return False
@@ -164,7 +165,7 @@ class RoundLoop:
         return self._lookahead.is_beyond(masks, self.holders.assigned)
 
     def _begin_commit(self, due: Sequence[int]) -> None:
-        """Have every mask that changed put on disk; then the rows are committed."""
+        """Have every changed mask written to disk. The rows are committed after the last one."""
         self.phase = Phase.SAVE
         if self._commits.begin(self._num_rounds, due, self.holders.worker_of).over:
             self._commit(due)
@@ -191,17 +192,17 @@ class RoundLoop:
         self._open_round()
 
     def _delete_unused(self, current: Mapping[int, str]) -> None:
-        """Make these the current versions, and delete those that nothing needs any more."""
+        """Make `current` the current versions, and delete the versions that nothing references any more."""
         used = self._evaluations.needed_versions() | self._lookahead.keys()
         self._journal.dropped += self._files.advance(current, used)
 
     def _queue_evaluations(self, n: int) -> None:
-        """Queue what is still to be evaluated at a point; mask versions that are no longer stored are made again."""
+        """Queue the evaluations of point n that are not done yet. Marks their deleted mask versions to be rebuilt."""
         for key in self._evaluations.queue(n, self._files.stored):
             self._files.mark_lost(key, needed=True)
 
     def round_jobs(self) -> Iterator[Preference]:
-        """The jobs that the phase waits for."""
+        """Yields the jobs that the current phase waits for."""
         if not self._paused() or self.phase is Phase.SAVE or self._is_training():
             for job in self._files.rebuild_jobs():
                 yield Preference(job, None, only=False)
@@ -214,7 +215,8 @@ class RoundLoop:
             yield from self._commits.saving.jobs(self._files.stored)
 
     def jobs_ahead(self, exclude: Collection[str]) -> Iterator[Preference]:
-        """What idle workers could train of later rounds."""
+        """Yields the jobs of later rounds that idle workers could train ahead. exclude: the keys of jobs to leave
+        out."""
         if self._paused() or self.phase not in (Phase.ROUND, Phase.SAVE):
             return
         waiting = set(self._commits.dirty) if self._commits.is_settling else set()
@@ -226,12 +228,12 @@ class RoundLoop:
             yield Preference(ahead.job, best, only)
 
     def add_vector(self, key: str, product: DecisionVector) -> None:
-        """Add the vector of a decision; with the last one of a round, decide."""
+        """Add the vector of one stream. The round decides when its last vector arrives."""
         if self._round is not None and self._round.add_vector(key, product):
             self._use_trained_ahead(self._round)
 
     def add_mask(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Add a trained mask: to the round that waits for it, else as trained ahead."""
+        """Add a trained mask to the current round if the round waits for it; otherwise keep it as trained ahead."""
         now = self._round
         if now is not None and self._add_mask(now, key, product, worker):
             if now.over:
@@ -240,29 +242,29 @@ class RoundLoop:
             self._lookahead.keep(key, product, worker)
 
     def add_saved(self, key: str, product: SavedMasks) -> None:
-        """Add masks that were saved; with the last ones, commit."""
+        """Record that the save job `key` is done. Commits when all save jobs are done."""
         saving = self._commits.saving
         if saving is not None and saving.add_saved(key, product) and saving.over:
             self._commit(saving.due)
 
     def add_rebuilt(self, version: str) -> None:
-        """Add a version that was made again; with the last one, open the next round."""
+        """Record that a version was rebuilt. During recovery, the last rebuilt version opens the next round."""
         self._files.mark_rebuilt(version)
         if self.phase is Phase.RECOVER and not self._files.missing:
             self.recover()
 
     def add_evicted(self, keys: Collection[str]) -> None:
-        """Add versions that a worker wrote only to free memory."""
+        """Record versions that a worker wrote to disk only to free memory."""
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Mark versions as deletable that were rebuilt for evaluations alone; delete them where no commit follows."""
+        """Mark versions that were rebuilt only for evaluations as deletable. Delete them now if no commit follows."""
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)
 
     def lose(self, key: str, reason: str) -> None:
-        """Set an artifact aside that is missing or corrupt; what is still needed of it is made again."""
+        """Set a missing or corrupt artifact aside, and record its loss. A mask version still needed is rebuilt."""
         decided = self._lineages.knows(key)
         is_version = decided or key in self._files.stored
         aside = self._journal.set_aside(self._journal.masks if is_version else self._journal.store, key)
@@ -272,32 +274,35 @@ class RoundLoop:
         self._journal.record(ArtifactLost(key, str(aside), reason))
 
     def forget_worker(self, worker: int) -> None:
-        """Drop what a worker that died held in memory."""
+        """Record that a worker died, so that it no longer holds any mask in memory."""
         self.holders.forget_worker(worker)
         self._lookahead.forget_worker(worker)
 
     def bar(self, key: str) -> None:
-        """Do not train a version ahead again after it failed. Once it is decided, it is tried again, and counts."""
+        """Stop training a version ahead after that failed. Failures count only once a decision asks for the version."""
         self._lookahead.bar(key)
 
     def waits_for(self, key: str) -> bool:
-        """Whether a decision of the round asks for this mask version."""
+        """Returns whether a decision of the current round asks for the mask version with this key."""
         return self._round is not None and self._round.waits_for(key)
 
     def describe(self) -> str:
-        """The round in words."""
+        """Returns a description of the current round for messages."""
         return f"round {self._num_rounds}"
 
     def _is_training(self) -> bool:
-        """Whether a round has been decided, and its masks are to be trained."""
+        """Returns whether the current round is decided but not all its masks are trained."""
         return self._round is not None and bool(self._round.decided)
 
     def _is_worker_at_round(self) -> bool:
-        """Whether a worker trains for the round."""
+        """Returns whether a worker is training a mask for the current round."""
         return self._round is not None and any(self._round.waits_for(key) for key in self.holders.assigned)
 
     def pause(self) -> None:
-        """End the round if masks are in training for it, and commit; then open no further round."""
+        """Pause the group: open no further round, and commit all rows that are not committed yet.
+
+        If workers are training masks for the current round, the round is finished first.
+        """
         if self.phase is Phase.SAVE:
             return
         if self._is_training() and (self._commits.has_entries or self._is_worker_at_round()):
@@ -310,7 +315,7 @@ class RoundLoop:
 
 
 def _make_allocator(experiment: Experiment) -> Allocator:
-    """The allocator of an experiment, which draws untrained masks as the method does."""
+    """Returns the allocator of an experiment. It draws untrained masks as the experiment's method does."""
     allocation, problem = experiment.allocation, experiment.problem("cpu")
     assert allocation is not None
 

@@ -1,4 +1,4 @@
-"""The versions of an NNs run's masks on disk: which are there, which are needed, and which are to be made again."""
+"""Tracks the mask versions of an NNs run on disk: stored versions, deletable ones, and missing ones to be rebuilt."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.records.artifact_store import ArtifactStore
 class VersionFiles:
     """Tracks the mask versions on disk from commit to commit.
 
-    `stored`: the keys of the versions on disk. `current`: each live mask's version, as of the last commit. `missing`:
-    the keys of the versions to be made again, in order.
+    `stored`: the keys of the versions on disk. `current`: maps each live mask to its version at the last commit.
+    `missing`: the keys of the versions to be rebuilt, in order.
     """
 
     def __init__(self, store: ArtifactStore, lineages: Lineages, live: Iterable[int]) -> None:
-        """live: the numbers of the live masks; each was committed as its lineage ends."""
+        """live: the numbers of the live masks. The last version of each mask's lineage is the committed one."""
         self._store = store
         self._lineages = lineages
         self.stored = set(store)
@@ -28,11 +28,12 @@ class VersionFiles:
         self._deletable = self.stored - set(self.current.values())
 
     def add(self, keys: Iterable[str]) -> None:
-        """Add versions that a commit has put on disk."""
+        """Record versions that a commit has written to disk."""
         self.stored.update(keys)
 
     def add_evicted(self, keys: Iterable[str]) -> None:
-        """Add versions that a worker wrote to free memory. The next commits delete those that they do not need."""
+        """Record versions that a worker wrote to free memory. Later commits delete the versions that they do not
+        need."""
         added = set(keys)
         self.stored |= added
         self._deletable |= added
@@ -42,26 +43,26 @@ class VersionFiles:
         self._deletable |= keys - set(self.current.values())
 
     def mark_lost(self, key: str, needed: bool) -> None:
-        """Mark a version that is not on disk after all; where it is `needed`, it is made again."""
+        """Record that a version is not on disk. If `needed`, the version is added to those to be rebuilt."""
         self.stored.discard(key)
         if needed:
             self.missing[key] = None
 
     def rebuild_jobs(self) -> Iterator[RebuildJob]:
-        """The jobs that make missing versions again."""
+        """Yields the jobs that rebuild missing versions."""
         for key in self.missing:
             yield RebuildJob(f"rebuild-{key}", self._lineages.find(key, self.stored))
 
     def mark_rebuilt(self, key: str) -> None:
-        """Mark a missing version as on disk again."""
+        """Record that a missing version has been rebuilt and is on disk."""
         self.missing.pop(key, None)
         self.stored.add(key)
 
     def advance(self, current: Mapping[int, str], used: Set[str]) -> set[str]:
-        """Make these the masks' current versions, as a commit has written them; returns the keys deleted.
+        """Make `current`, the versions of a new commit, the masks' current versions. Returns the deleted keys.
 
-        Versions that an earlier commit superseded are deleted unless they are `used`. Those that this commit supersedes
-        stay until the next one, in case this one turns out corrupt.
+        Versions that an earlier commit superseded are deleted unless they are `used`. Versions that this commit
+        supersedes are kept until the next commit, in case a version of this commit turns out to be corrupt.
         """
         needed = set(current.values())
         superseded = set(self.current.values()) - needed
