@@ -1,1 +1,1 @@
-"""A training group's way through Ray."""
+"""Runs training groups: launches them as Ray Tune trials or in this process, and gives jobs to workers."""

@@ -1,4 +1,4 @@
-"""Driving one training group to its end: a coordinator, a pool of workers, and jobs between them."""
+"""Runs one training group to its end: passes jobs from its coordinator to its workers, and replies back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from orchestrator.execution.worker_pool import WorkerPool
 from orchestrator.records.group_state import LaunchStatus
 
 BUSY_SECONDS = 2.0
-"""How long a job that another sweep has claimed is postponed."""
+"""How long a job that another sweep has claimed is postponed, and the longest wait for replies, in seconds."""
 
 PROGRESS_SECONDS = 1.0
-"""How often the scheduler is told how far the group is."""
+"""The minimum number of seconds between two progress reports."""
 
 
 def drive(
@@ -27,10 +27,11 @@ def drive(
     requests: Requests = NO_REQUESTS,
     every: float = PROGRESS_SECONDS,
 ) -> LaunchStatus:
-    """Run the group to its end; returns how it ended. What is committed survives a kill of this process.
+    """Run the group to its end, and return how it ended. Committed work survives if this process is killed.
 
-    on_progress: called at most every so many seconds, and at the end. On a request to pause or to stop, the group ends
-    where nothing is lost; training of a cancelled task is abandoned.
+    on_progress: called at most once per `every` seconds, and when the group is finished. requests: on a request to
+    pause or stop, the group finishes at its next commit, so no training is lost. The training of a cancelled task is
+    abandoned.
     """
     loop = _Loop(coordinator, pool)
     progress_due = 0.0
@@ -52,7 +53,8 @@ def drive(
 
 @final
 class _Loop:
-    """What is between a coordinator and its workers. `in_flight`: workers to the keys of their jobs."""
+    """Passes jobs and replies between a coordinator and its workers. `in_flight`: maps a worker to the key of its
+    job."""
 
     def __init__(self, coordinator: Coordinator, pool: WorkerPool) -> None:
         self.in_flight: dict[int, str] = {}
@@ -64,7 +66,7 @@ class _Loop:
         self._watch = StallWatch()
 
     def obey(self, requests: Requests) -> None:
-        """Pass requests on to the coordinator."""
+        """Pass requests on to the coordinator. Abandons the jobs of cancelled tasks."""
         if requests.pause():
             self._coordinator.pause()
         if requests.stop():
@@ -76,7 +78,7 @@ class _Loop:
                 self._pool.abandon(worker)
 
     def hand_out(self, now: float) -> None:
-        """Give idle workers jobs."""
+        """Give jobs to idle workers. now: seconds of the monotonic clock."""
         self._postponed = {key: until for key, until in self._postponed.items() if until > now}
         free = sorted(self._idle - self._pool.absent())
         if not free:
@@ -88,7 +90,7 @@ class _Loop:
             self._pool.submit(worker, job)
 
     def collect(self) -> None:
-        """Wait for replies, and report them to the coordinator."""
+        """Wait for replies, and report them and newly stalled jobs to the coordinator."""
         for worker, reply in self._pool.wait(BUSY_SECONDS):
             del self.in_flight[worker]
             self._idle.add(worker)

@@ -1,4 +1,4 @@
-"""Running a sweep's training groups: as Ray Tune trials, or one after the other in this process."""
+"""Runs a sweep's training groups, either as Ray Tune trials or one after the other in this process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
 _MAX_TRIAL_DEATHS = 20
-"""How often the process of a trial may die in one launch before the trial is given up."""
+"""How many times a trial's process may die in one launch before Ray Tune gives the trial up."""
 
 
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
-    """What the coordinator and the workers of a group need to know."""
+    """Returns the settings of a group's coordinator and workers. environment: of the machine that launches the sweep.
+    """
     config = sweep.config
     return GroupSettings(
         group=group.planned(),
@@ -57,7 +58,7 @@ def settings_of(sweep: Sweep, group: Group, environment: Environment, num_worker
 
 
 def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
-    """Where a group's files are in the sweep's storage, if it has one."""
+    """Returns the URLs of a group's files in the sweep's storage, or None if the sweep has no storage."""
     if sweep.storage is None:
         return None
     folder = sweep.folder.group(group.group_id)
@@ -72,20 +73,22 @@ def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
 
 
 _MOST_AT_ONCE = 32
-"""On an H200 an optimiser step of LeNet takes 0.44 ms for one task, 0.49 for 32 and 0.82 for 64."""
+"""The most tasks to train together. On an H200, an optimiser step of LeNet takes 0.44 ms for one task, 0.49 ms for 32
+tasks and 0.82 ms for 64."""
 
 _STACK_BYTES = 256 << 20
-"""Memory that a stack of tasks may take: small nets leave a GPU idle, large ones do not."""
+"""The maximum memory of tasks trained together. Only small nets gain from it; one task of a large net fills a GPU."""
 
 _TASK_BYTES = 16
-"""Bytes a weight of one task in training: score, mean square, effective weight, gradient."""
+"""Bytes per weight and task during training: score, mean square, effective weight and gradient, float32 each."""
 
 
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
-    """How many tasks a worker trains together: as many as the sweep says, or as pay off.
+    """Returns how many tasks a worker trains together: `resources.tasks_at_once` if set, else an efficient number.
 
-    On a CPU that is one, for a small net's step keeps a core busy (docs/results/speed.md). On a GPU it is as many as
-    take about as long as one.
+    On a CPU this is 1, because one step of even a small net keeps a core busy (docs/results/speed.md). On a GPU it is
+    the largest number of tasks whose common step takes about as long as the step of one task. It is always 1 if the
+    method cannot train several tasks together.
     """
     experiment = group.experiment
     if not experiment.method.stacks:
@@ -102,10 +105,12 @@ def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
 def take_stock(
     sweep: Sweep, groups: Sequence[Group], environment: Environment, cluster: str | None
 ) -> dict[str, GroupSettings]:
-    """Record the plan of every group and verify every artifact that is there, once a launch.
+    """Record the plan of every group, and verify every artifact that exists. Called once per launch.
 
-    Returns the settings of the groups that have work left; while a search has any, of all its trials, by which the
-    others are judged.
+    Returns the settings of each group that has work left, by group id. If any trial of a search has work left, returns
+    the settings of all its trials, because ASHA compares each trial with the others.
+
+    cluster: the address of a Ray cluster, `local`, or None for this process.
     """
     most = 1 if cluster is None else sweep.config.resources.num_workers
     unfinished = [group for group in groups if not _is_finished(settings_of(sweep, group, environment, most))]
@@ -119,7 +124,7 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Take stock of a group. Whether nothing is left to do, which is then recorded."""
+    """Returns whether a group has no work left. Records the end of such a group in its ledger."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
@@ -134,10 +139,11 @@ def launch(
     cluster: str | None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run groups to their end; returns when each is done, was stopped or has failed, as its ledger says.
+    """Run groups until each is done, stopped or failed; their ledgers record how each group ended.
 
-    cluster: the address of a Ray cluster, `local`, or None for this process. interrupted: whether KeyboardInterrupt was
-    raised in this process. SupSupError for what stops all groups, such as a full disk.
+    cluster: the address of a Ray cluster, `local`, or None for this process. interrupted: returns whether
+    KeyboardInterrupt was raised in this process. Raises SupSupError on an error that stops all groups, such as a full
+    disk.
     """
     if cluster is None:
         for settings in unfinished.values():
@@ -148,7 +154,7 @@ def launch(
 
 
 def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str) -> None:
-    """Run each group as one Ray Tune trial. Raises what a trial could not record in its ledger."""
+    """Run each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger."""
     from orchestrator.execution import ray_session
 
     ray_session.configure_ray()
@@ -159,13 +165,13 @@ def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str
 
 
 def _load_ahead() -> None:
-    """Load what is needed once Ray is there, while Ray starts in processes of its own and this one waits."""
+    """Import the modules that are needed after Ray has started. Runs while this process waits for Ray's start."""
     with contextlib.suppress(Exception):  # run_on_ray() meets the same error, and raises it
         importlib.import_module("orchestrator.execution.tune_trial")
 
 
 def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> ResultGrid:
-    """Have Ray Tune run the trials."""
+    """Run the trials with Ray Tune, and return Ray Tune's results. scratch: a folder for Ray Tune's own files."""
     from ray import tune
 
     from orchestrator.execution.tune_trial import drive_trial
@@ -191,7 +197,7 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
 
 
 def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
-    """The scheduler of a search; None elsewhere."""
+    """Returns the ASHA scheduler of a search, or None if the sweep is not a search."""
     if sweep.config.search is None:
         return None
     from orchestrator.execution.asha import LedgeredASHA
@@ -202,8 +208,11 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
 
 
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
-    """The bundles of a trial: one for its own process, which writes the ledger and so must be on the node of this
-    process; and one for each worker, on any node."""
+    """Returns the placement group of a trial: one bundle for the trial's process and one for each worker.
+
+    The trial's process writes the ledger, so its bundle must be on the node of this process. Workers may be on any
+    node.
+    """
     import ray
     from ray import tune
 
@@ -214,7 +223,7 @@ def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
 
 
 def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
-    """Raise what a trial reported or raised, if any did."""
+    """Raise the first error that a trial reported or raised. Does nothing if there is none."""
     from orchestrator.execution.tune_trial import ERROR
 
     for result in results:
@@ -230,6 +239,9 @@ def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
 
 
 def prepare_data(groups: Sequence[Group], root: Path | None) -> None:
-    """Verify every dataset once before anything starts. InputError or CorruptError otherwise."""
+    """Verify each dataset of the groups once, before training starts. root: the folder of datasets.
+
+    Raises InputError if a dataset is missing, and CorruptError if a dataset is damaged.
+    """
     for source in {group.experiment.benchmark.source() for group in groups}:
         source.verify(root)

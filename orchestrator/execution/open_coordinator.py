@@ -1,4 +1,4 @@
-"""The coordinator of a training group."""
+"""Opens the coordinator that fits a training group's scenario."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from supsup_core.scenarios import SCENARIOS
 
 
 def open_coordinator(settings: GroupSettings) -> Coordinator:
-    """Open the coordinator of a group: of NNs where no task identity is given, else of shards.
+    """Returns the coordinator of a group: `NNsCoordinator` for scenario NNs (no task identity is given), otherwise
+    `TaskCoordinator`.
 
-    The user's modules, which may load torch, are imported only where a run has a scenario of the user's own.
+    Imports the user's modules, which may load torch, only if a run's scenario is defined by the user.
     """
     if {str(run.experiment["scenario"]) for run in settings.group.runs} - set(SCENARIOS.names()):
         user_modules.load(settings.imports, settings.imports_folder)
     if settings.group.is_nns:
-        from orchestrator.nns.coordinator import NNsCoordinator  # it loads torch, which other coordinators do without
+        from orchestrator.nns.coordinator import NNsCoordinator  # this import loads torch; TaskCoordinator does not
 
         return NNsCoordinator(settings)
     return TaskCoordinator(settings)

@@ -1,4 +1,5 @@
-"""Ray actors around workers, and the pool that talks to them. Loads no Ray Tune: workers do without it."""
+"""Ray actors that run workers, and the pool that gives them jobs. Ray Tune is not imported, as workers do not need it.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +17,24 @@ from orchestrator.coordination.messages import Failed, Job, Lost, Reply
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
 
-if TYPE_CHECKING:  # torch is loaded in the workers alone
+if TYPE_CHECKING:  # only the workers' processes load torch
     from orchestrator.execution.worker import Worker
 
 START_SECONDS = 30.0
-"""How long a worker may take to start in the trial's placement group before a place elsewhere is tried too."""
+"""How long a worker may take to start in the trial's placement group before a second actor is started elsewhere."""
 
 REPLY_SECONDS = 120.0
-"""How long fetching a reply that is ready may take."""
+"""The time limit for fetching a reply that is ready."""
 
 
 class WorkerActor:
-    """A worker in a process of its own."""
+    """Runs one worker in its own process."""
 
     def __init__(self, settings: GroupSettings, number: int) -> None:
         self._settings = settings
         self._number = number
         self._worker: Worker | None = None
-        with contextlib.suppress(Exception):  # run() meets the same error, and replies with it
+        with contextlib.suppress(Exception):  # run() raises the same error again and returns it as the reply
             self._prepare()
 
     def _prepare(self) -> Worker:
@@ -46,7 +47,7 @@ class WorkerActor:
         return self._worker
 
     def run(self, job: Job) -> Reply:
-        """Do one job."""
+        """Do one job. Returns a Failed reply if the worker cannot be prepared."""
         try:
             worker = self._prepare()
         except Exception as error:  # noqa: BLE001 - a user's module may raise anything on import
@@ -60,7 +61,7 @@ _RemoteWorker: Any = ray.remote(max_restarts=0)(WorkerActor)
 
 
 class _Starting(NamedTuple):
-    """An actor, and the reference that is ready once it has started."""
+    """An actor, and a Ray object reference that becomes ready when the actor has started."""
 
     actor: Any
     ready: Any
@@ -73,15 +74,15 @@ class _InFlight(NamedTuple):
 
 @final
 class ActorPool(WorkerPool):
-    """Worker actors in the placement group of the trial that makes the pool, as long as it has room for them.
+    """A pool of worker actors in the placement group of the trial that creates the pool.
 
-    Where nodes are lost, Ray moves the actors of a placement group together or not at all. So for a worker that has
-    found no place in the group for a while, another actor is started anywhere in the cluster; the first to be there is
-    used.
+    When nodes are lost, Ray reschedules a placement group as a whole or not at all. So if a worker's actor has not
+    started within START_SECONDS, a second actor for that worker is started anywhere in the cluster. The actor that
+    starts first is used, and the other one is killed.
     """
 
     def __init__(self, settings: GroupSettings, resources: Mapping[str, float], actor_class: Any = None) -> None:
-        """resources: of each worker (CPU, GPU). actor_class: a remote class in the place of WorkerActor."""
+        """resources: the CPUs and GPUs of each worker. actor_class: a remote class that replaces WorkerActor."""
         self.num_workers = settings.num_workers
         self._settings = settings
         self._actor_class = actor_class or _RemoteWorker
@@ -130,15 +131,18 @@ class ActorPool(WorkerPool):
         return [reply for reply in replies if reply is not None]
 
     def _collect(self, reference: Any) -> WorkerReply | None:
-        """The reply of a job whose reference is ready; None where Ray does not know yet what became of it."""
+        """Returns the reply of a job whose reference is ready, or None if Ray cannot reach the actor at the moment.
+
+        Kills and restarts an actor that died or lost its reply; the reply is then Lost.
+        """
         worker, job = self._in_flight.pop(reference)
         try:
             reply = ray.get(reference, timeout=REPLY_SECONDS)
-            if reply is not True:  # which only __ray_ready__ returns
+            if reply is not True:  # only __ray_ready__ returns True
                 return WorkerReply(worker, reply)
             lost = Lost(job.key, job.kind, "the worker could not be reached for a while")
         except ActorUnavailableError:
-            # Ray learns later what became of it, and then answers the next call of the actor with that.
+            # The next call of the actor waits until Ray knows whether the actor is alive.
             self._in_flight[self._actors[worker].__ray_ready__.remote()] = _InFlight(worker, job)
             return None
         except (RayActorError, OutOfMemoryError) as error:

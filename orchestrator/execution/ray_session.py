@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: one that runs elsewhere, or one of this process's own."""
+"""Connects to a Ray cluster: a running one, or a local one that this process starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from supsup_core.errors import InputError
 
 
 def configure_ray() -> None:
-    """Set the environment variables that Ray and Ray Tune read when they are loaded, where the user has not."""
+    """Set environment variables that Ray and Ray Tune read on import. The user's values take precedence, except that
+    Ray Tune's SIGINT handler is always disabled."""
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -26,10 +27,12 @@ def configure_ray() -> None:
 
 @contextlib.contextmanager
 def connected(cluster: str, resources: Resources) -> Iterator[None]:
-    """Be connected to a Ray cluster for the time of the block.
+    """Connect to a Ray cluster, and disconnect when the `with` block ends.
 
-    cluster: its address; `local` for one of this process's own, with room for all workers, which ends with the block.
-    InputError where there is none at the address, or its token is another.
+    cluster: the address of a running cluster, or `local`. For `local`, a cluster with room for all workers is started
+    and shut down again at the end of the block.
+
+    Raises InputError if there is no cluster at the address, or if the cluster refuses the token.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own: dict[str, object] = {}
@@ -48,7 +51,7 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             "look with `ray status --address` and at RAY_AUTH_TOKEN_PATH, or leave the address out"
         ) from error
     for number, handler in handlers.items():
-        signal.signal(number, handler)  # Ray has installed its own
+        signal.signal(number, handler)  # ray.init has replaced the handlers
     try:
         yield
     finally:
@@ -56,7 +59,10 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
 
 
 def keep_token_private() -> None:
-    """See to it that only this user can read Ray's authentication token, which Ray would create readable by all."""
+    """Make Ray's authentication token readable only by this user. Creates the token if it does not exist.
+
+    Ray itself would create a token file that every user can read. Raises InputError if the file cannot be written.
+    """
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
         return
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

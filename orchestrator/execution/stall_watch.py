@@ -1,4 +1,4 @@
-"""How long jobs take, and which take far too long."""
+"""Measures how long jobs take, and reports jobs that take far longer than usual."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from orchestrator.coordination.coordinator import StalledJob
 from orchestrator.coordination.messages import Job, JobKind
 
 STALLED_SECONDS = 60.0
-"""A job is not reported as stalled before it has taken so long."""
+"""A job is reported as stalled only after it has taken at least this long."""
 
 STALLED_TIMES = 20
-"""A job is reported as stalled once it has taken so many times as long as others of its kind did."""
+"""A job is reported as stalled once it has taken this many times the usual time of its kind."""
 
 STALLED_UNKNOWN_SECONDS = 3600.0
-"""How long the first job of a kind may take."""
+"""How long a job may take, before it is reported as stalled, while no job of its kind is done."""
 
 
 class _Running(NamedTuple):
@@ -27,29 +27,30 @@ class _Running(NamedTuple):
 
 @final
 class StallWatch:
-    """Times the jobs of a group. What is usual for a kind is a moving average."""
+    """Times the jobs of a group. The usual time of each kind of job is an exponential moving average."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds that never decrease."""
+        """clock: returns the seconds of a monotonic clock."""
         self._clock = clock
         self._running: dict[int, _Running] = {}
         self._usual: dict[JobKind, float] = {}
         self._reported: set[int] = set()
 
     def begin(self, worker: int, job: Job) -> None:
-        """A worker begins a job."""
+        """Record that a worker begins a job."""
         self._running[worker] = _Running(job.kind, job.key, self._clock())
         self._reported.discard(worker)
 
     def end(self, worker: int, done: bool) -> None:
-        """A worker's job has ended; only one that is done counts for what is usual."""
+        """Record that a worker's job has ended. done: whether it was successful; only then its time enters the
+        average."""
         job = self._running.pop(worker)
         if done:
             took = self._clock() - job.started
             self._usual[job.kind] = 0.9 * self._usual.get(job.kind, took) + 0.1 * took
 
     def newly_stalled(self) -> Iterator[StalledJob]:
-        """The jobs that have stalled since the last call."""
+        """Yields the jobs that have become stalled since the last call. Each job is reported once."""
         for worker, job in self._running.items():
             usual = self._usual.get(job.kind)
             allowed = STALLED_UNKNOWN_SECONDS if usual is None else max(STALLED_SECONDS, STALLED_TIMES * usual)

@@ -1,4 +1,4 @@
-"""A Ray Tune trial: it drives one training group, with the group's coordinator in its own process."""
+"""The Ray Tune trial that runs one training group. The group's coordinator is in the trial's process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from orchestrator.execution.ray_actors import ActorPool
 from supsup_core.errors import SupSupError
 
 TASKS, ACCURACY = "tasks", "accuracy"
-"""The metrics that a search's trial reports: tasks learned, and the average validation accuracy after them."""
+"""The metrics that a search's trial reports: the number of tasks learned, and the average validation accuracy on
+them."""
 
 ERROR = "supsup_error"
-"""The metric under which a trial reports an error that retrying would not mend."""
+"""The metric under which a trial reports an error that a retry would not fix."""
 
 
 def drive_trial(
     config: Mapping[str, str], settings: Mapping[str, GroupSettings], resources: Mapping[str, float]
 ) -> None:
-    """A Ray Tune trial: run the group that `config` names, with workers of `resources` each.
+    """Run the training group that `config["group"]` names, as a Ray Tune trial.
 
-    The coordinator is in this process. When the process dies, Tune starts the trial again, which reads its state from
-    the ledger. An error that starting again would not mend is reported as a metric, since Tune retries what is raised.
+    resources: the CPUs and GPUs of each worker. The coordinator runs in the trial's process. If the process dies, Ray
+    Tune starts the trial again, and the coordinator restores its state from the ledger. A SupSupError is reported as
+    the metric `ERROR`, because Ray Tune would retry a trial that raises.
     """
     mine = settings[config["group"]]
     try:
@@ -42,7 +44,7 @@ def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: M
         drive(coordinator, ActorPool(settings, resources), _report_progress, requests)
         return
     report = _judgement_reporter(coordinator)
-    report()  # what earlier launches found comes first: the other trials are judged by it
+    report()  # report the results of earlier launches first, because ASHA compares the other trials with them
     if coordinator.finished():
         coordinator.end()
         return
@@ -60,7 +62,7 @@ def _report_progress(progress: Progress) -> None:
 
 
 def _judgement_reporter(coordinator: Coordinator) -> Callable[[], None]:
-    """A function that reports each evaluation point of a search's trial to the scheduler, once."""
+    """Returns a function that reports each new evaluation point of a search's trial to the scheduler, once."""
     reported = 0
 
     def report() -> None:

@@ -1,4 +1,4 @@
-"""A worker owns one device and does the jobs it is given, one at a time."""
+"""The worker of a training group. It owns one device and does one job at a time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from supsup_core.tasks import Task
 
 
 class _Context(NamedTuple):
-    """An experiment with its tensors and its data in memory."""
+    """An experiment, with its tensors and its dataset in memory."""
 
     experiment: Experiment
     problem: Problem
@@ -71,10 +71,11 @@ class _CachedLearner(NamedTuple):
 
 @final
 class Worker:
-    """Trains and evaluates. Everything it writes goes to the store; everything it holds can be computed again."""
+    """Trains and evaluates tasks. Writes only to the artifact stores. Its state in memory can always be recomputed."""
 
     def __init__(self, settings: GroupSettings, number: int) -> None:
-        """number: of the worker in its group. InputError when a module of the user's cannot be imported."""
+        """number: the worker's number in its group. Raises InputError if one of the user's modules cannot be
+        imported."""
         self._settings = settings
         self._number = number
         self._store, self._masks = settings.open_store(), settings.open_masks()
@@ -86,11 +87,11 @@ class Worker:
         self._learner: _CachedLearner | None = None
 
     def prepare(self) -> None:
-        """Load what the group's shards need, before the first of them is asked for."""
+        """Load the experiment and dataset of the group before the first job arrives."""
         self._group_context()
 
     def run(self, job: Job) -> Reply:
-        """Do one job. Exceptions of the job come back as the reply."""
+        """Do one job and return the reply. An exception in the job becomes a Corrupt or Failed reply."""
         try:
             failpoints.reach("job_begins", job)
             reply = self._train_or_evaluate(job) if isinstance(job, TrainJob | EvaluateJob) else self._do_segment(job)
@@ -101,11 +102,11 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger records it
             failed = failed_reply(job, error)
         if failed.out_of_memory and torch.cuda.is_available():
-            torch.cuda.empty_cache()  # only now: until then the traceback keeps what was allocated alive
+            torch.cuda.empty_cache()  # after the except block, because its traceback kept the allocated tensors alive
         return failed
 
     def _do_segment(self, job: DecideJob | AdvanceJob | SaveJob | RebuildJob) -> Done:
-        """Do a part of a round of NNs. The product depends on the job alone, apart from the seconds."""
+        """Do one job of an NNs round. Apart from the measured seconds, the product depends only on the job."""
         if self._trainer is None:
             limit = self._settings.state_mb * 1_000_000
             self._trainer = MaskTrainer(*self._group_context(), self._masks, limit)
@@ -126,7 +127,10 @@ class Worker:
         return Done(job.key, product, self._trainer.take_evicted())
 
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
-        """Make the artifacts of a job, or find those that are stored already."""
+        """Compute the artifacts of a job that are not stored yet, and return the results of all its artifacts.
+
+        Returns Busy if another worker has claimed one of the artifacts.
+        """
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()
         wanted = [shard.key for shard in job.shards] if isinstance(job, TrainJob) else [job.key]
@@ -144,7 +148,7 @@ class Worker:
             return Done(job.key, tuple(results.values()))
 
     def _made(self, artifact: Artifact, started_ms: int, seconds: float, resumed_at: int) -> Result:
-        """What a ledger records of an artifact that this worker made."""
+        """Returns the result that the ledger records for an artifact that this worker made."""
         return replace(
             result_of(artifact), worker=self._number, started_ms=started_ms, seconds=seconds, resumed_at=resumed_at
         )
@@ -153,7 +157,10 @@ class Worker:
         return self._context(self._settings.group.experiment, self._settings.group.seed)
 
     def _context(self, node: Node, seed: int, inference_id: str | None = None) -> _Context:
-        """An experiment, checked and loaded once."""
+        """Returns an experiment with its data, which is loaded at the first call and then cached.
+
+        Raises SupSupError if the source of the user's modules has changed since the sweep started.
+        """
         name = canonical([node, seed])
         if name not in self._contexts:
             experiment = build_experiment(node, seed)
@@ -167,7 +174,7 @@ class Worker:
         return self._contexts[name]
 
     def _check_source(self, experiment: Experiment, inference_id: str | None) -> None:
-        """SupSupError when the user's modules here are not those that the content keys were computed from."""
+        """Raise SupSupError if the user's modules differ from those that the content keys were computed from."""
         same = training_id(experiment) == self._settings.group.group_id
         if inference_id is not None:
             same = same and content_key(inference_identity(experiment)) == inference_id
@@ -188,7 +195,7 @@ class Worker:
         return [self._put(job, shard.key, shard.task, task, one) for shard, task, one in trained]
 
     def _put(self, job: TrainJob, key: str, number: int, task: Task, learned: Learned) -> Artifact:
-        """Store one task as it was learned."""
+        """Store one learned task under `key`, and return its artifact. number: the number of the task."""
         experiment, problem, _ = self._context(job.experiment, job.seed)
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
@@ -206,7 +213,7 @@ class Worker:
             threads=self._settings.threads,
             tf32=self._settings.tf32,
             tasks_at_once=len(job.shards),
-            torch=str(torch.__version__),  # a class of torch's own, which would load torch wherever it is unpickled
+            torch=str(torch.__version__),  # torch.__version__ is a TorchVersion; unpickling that would load torch
             python=platform.python_version(),
         )
         tensors = {f"{LEARNED}{name}": tensor.cpu() for name, tensor in learned.state.items()}
@@ -229,7 +236,7 @@ class Worker:
         return self._store.put(job.key, tensors, facts)
 
     def _learner_of(self, job: EvaluateJob, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
-        """What answers with a job's masks, and the bytes of what is stored of them."""
+        """Returns the learner that a job evaluates, and the bytes of its stored tensors."""
         keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
         cached = self._learner
         if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:
@@ -243,7 +250,7 @@ class Worker:
 
 
 def _check_shape(experiment: Experiment, task: Task) -> None:
-    """InputError when a task gives images of another shape than its benchmark says."""
+    """Raise InputError if the shape of a task's images differs from the benchmark's `input_shape`."""
     shape = tuple(task.test_batch(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
     if shape != tuple(experiment.benchmark.input_shape):
         raise InputError(
@@ -253,7 +260,7 @@ def _check_shape(experiment: Experiment, task: Task) -> None:
 
 
 def failed_reply(job: Job, error: Exception) -> Failed:
-    """The reply for a job that raised an exception, which is being handled."""
+    """Returns the reply for a job that raised `error`. Call it inside the except block, as it formats the traceback."""
     return Failed(
         job.key,
         job.kind,

@@ -1,4 +1,4 @@
-"""Workers that do one job each at a time: the contract, and one worker in this process."""
+"""The interface of a pool of workers, each of which does one job at a time, and a pool of one worker in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from orchestrator.coordination.messages import Job, Reply
 
-if TYPE_CHECKING:  # a trial on Ray has workers of its own processes, and loads no torch
+if TYPE_CHECKING:  # on Ray, workers are in other processes, so the trial's process need not load torch
     from orchestrator.execution.worker import Worker
 
 
@@ -26,7 +26,7 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def absent(self) -> set[int]:
-        """Workers that cannot accept a job yet: they are starting, or wait for room in the cluster."""
+        """Returns the workers that cannot accept a job yet because they are starting or wait for free resources."""
 
     @abstractmethod
     def submit(self, worker: int, job: Job) -> None:
@@ -34,22 +34,22 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def abandon(self, worker: int) -> None:
-        """End a worker's job as Lost, where that is possible; else it ends as it would have."""
+        """End a worker's job with the reply Lost if that is possible. Otherwise the job continues normally."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[WorkerReply]:
-        """Wait at most `timeout` seconds for a reply, or until a worker that was absent is there.
+        """Wait for a reply or until an absent worker has started, for at most `timeout` seconds. Returns the replies.
 
-        A worker that died is replaced, and its job's reply is Lost.
+        A worker that died is replaced, and the reply of its job is Lost.
         """
 
 
 @final
 class LocalPool(WorkerPool):
-    """One worker in this process, for `--local`: the same code without Ray."""
+    """A pool of one worker that runs in this process, for `--local`. It runs the same worker code without Ray."""
 
     def __init__(self, worker: Worker, interrupted: Callable[[], bool]) -> None:
-        """interrupted: whether KeyboardInterrupt was raised in this process."""
+        """interrupted: returns whether KeyboardInterrupt was raised in this process."""
         self.num_workers = 1
         self._worker = worker
         self._interrupted = interrupted
@@ -68,6 +68,6 @@ class LocalPool(WorkerPool):
         assert self._job is not None, "wait() follows submit()"
         job, self._job = self._job, None
         reply = self._worker.run(job)
-        if self._interrupted():  # a library may have caught it, and the job may have failed because of it
+        if self._interrupted():  # a library may have caught the KeyboardInterrupt, or the job failed because of it
             raise KeyboardInterrupt
         return [WorkerReply(0, reply)]
