@@ -1,4 +1,4 @@
-"""The contract of continual-learning methods: how a method learns a task, and what it stores of it."""
+"""The interface of continual-learning methods: how a method learns a task, and which tensors it stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Dependence(Enum):
-    """Which earlier tasks the learning of a task builds on; decides which tasks can be trained at the same time."""
+    """Which earlier tasks must be learned before a task; independent tasks can be trained in parallel."""
 
     INDEPENDENT = "independent"
     AFTER_FIRST = "after_first"
@@ -39,7 +39,7 @@ class Dependence(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is the same for all tasks of one run. The frozen weights are drawn at their first use."""
+    """The settings that all tasks of one run share. The frozen weights are drawn when they are first used."""
 
     net: Net
     input_shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class Problem:
         return self.seed if self.net.weight_seed is None else self.net.weight_seed
 
     def order_seed(self, task: int) -> int:
-        """The seed that the order of a task's training images is drawn from, whichever mask trains on them."""
+        """The seed for the order of a task's training images. It does not depend on the mask that is trained."""
         return seeding.child_seed(self.seed, "batches", task)
 
     @cached_property
@@ -69,18 +69,18 @@ class Problem:
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
-"""The states of some tasks, as in Learned.state."""
+"""The states of several tasks; `Learned.state` documents one state."""
 
 SHARED = "shared."
-"""Prefix of the tensors in a task's state that replace those of the previous task."""
+"""Name prefix of tensors that replace the previous task's tensors of the same name; only the last copy is kept."""
 
 
 @dataclass(frozen=True)
 class Learned:
     """The result of learning one task.
 
-    `state`: the tensors by name, all that is stored of the task and all that its learner needs. After n tasks a method
-    stores the states of all of them; of the tensors whose name begins with SHARED only the last task's.
+    `state`: the stored tensors of the task, by name. A learner needs nothing else. After n tasks, a method stores the
+    states of all n tasks. Tensors whose names begin with SHARED are stored for the last task only.
     """
 
     state: Mapping[str, Tensor]
@@ -88,7 +88,10 @@ class Learned:
 
 
 class Trainee(ABC):
-    """A mask in training: it may stop after any batch and resume from its state, on any worker, to the same bits."""
+    """A mask in training.
+
+    Training may stop after any batch; any worker can resume it from `state` with the same bits.
+    """
 
     @abstractmethod
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
@@ -97,99 +100,111 @@ class Trainee(ABC):
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The live tensors that an exact resume needs, by name, those of the optimiser included."""
+        """The tensors that an exact resume needs, by name, including the optimiser's. They are live, not copies."""
 
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
-        """The tensors that a learner needs, as in Learned.state."""
+        """The tensors that a learner needs, in the form of `Learned.state`."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from a stored `state`. CorruptError when its tensors do not fit this trainee's."""
+        """Resume from a stored `state`. Raises CorruptError if its tensors do not fit those of this trainee."""
         restore(self.state, state)
 
 
 class ChecksProblem(ABC):
-    """A method that cannot learn every problem."""
+    """Interface of a method that cannot learn every problem."""
 
     @abstractmethod
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
-        """Raise InputError when the method cannot learn with these layers, or so many labels and tasks."""
+        """Raise InputError if the method cannot learn with these layers, or this many labels or tasks."""
 
 
 class TrainsInPieces(ABC):
-    """A method whose training of a mask can stop after any batch and resume, as scenario NNs needs."""
+    """Interface of a method that can stop training a mask after any batch and resume it later.
+
+    Scenario NNs needs this.
+    """
 
     @abstractmethod
     def trainee(self, problem: Problem, index: int) -> Trainee:
-        """Mask `index` before its training. Its `learned()` holds the packed bits as `mask` (masks.codec)."""
+        """Returns mask `index`, untrained.
+
+        Its `learned()` holds the packed bits under the name `mask` (see masks.codec).
+        """
 
 
 class StacksTasks(ABC):
-    """A method that can train several tasks in the same batch of matrix products."""
+    """Interface of a method that can train several tasks at once, in batched matrix products."""
 
     @property
     @abstractmethod
     def can_stack(self) -> bool:
-        """Whether its fields allow it; only for independent tasks."""
+        """Whether the method's fields allow training several tasks at once.
+
+        Only independent tasks can be trained together.
+        """
 
     @abstractmethod
     def learn_stacked(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint
     ) -> list[Learned]:
-        """Learn the tasks together: the result of `learn` for each, within float tolerance."""
+        """Learn the tasks together. Each result equals that of `learn` within float tolerance."""
 
 
 class HasMemory(ABC):
-    """A method whose learner recalls masks from an associative memory (learners.RecallingLearner)."""
+    """Interface of a method whose learner recalls masks from an associative memory (learners.RecallingLearner)."""
 
     @property
     @abstractmethod
     def memory_batch(self) -> int:
-        """The smallest number of images that a mask is recalled from."""
+        """The smallest number of images from which a mask can be recalled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A way to learn tasks one after the other. Subclasses are final; their fields are their config.
 
-    What only some methods can do is in ABCs of their own, which a method derives from too: ChecksProblem,
-    TrainsInPieces, StacksTasks, HasMemory.
+    Optional abilities are separate ABCs, which a method also derives from: ChecksProblem, TrainsInPieces, StacksTasks
+    and HasMemory.
     """
 
     scenarios: ClassVar[frozenset[str]]
-    """The names of the scenarios that it can do."""
+    """The names of the scenarios that the method supports."""
     superposes: ClassVar[bool]
-    """Whether its learner is a SuperposingLearner, which one_shot and binary inference need."""
+    """Whether the method's learner is a SuperposingLearner. The inference rules one_shot and binary need one."""
 
     @property
     @abstractmethod
     def dependence(self) -> Dependence:
-        """Which earlier tasks the learning of a task builds on."""
+        """The earlier tasks that must be learned before a task."""
 
     @abstractmethod
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         """Learn task `index`. A pure function of its arguments.
 
-        parents: the states of the tasks `dependence.parents(index)`, in that order. keep: where checkpoints of a long
-        training are stored; it does not change the result.
+        parents: the states of the tasks `dependence.parents(index)`, in that order. keep: stores checkpoints of a long
+        training; it does not change the result.
         """
 
     @abstractmethod
     def learner(self, problem: Problem, states: States) -> Learner:
-        """A learner of tasks 0..len(states)-1 from their stored states."""
+        """Returns a learner for tasks 0..len(states)-1, built from their stored states."""
 
     def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
-        """Raise InputError when the method cannot learn with these layers, or so many labels and tasks."""
+        """Raise InputError if the method cannot learn with these layers, or this many labels or tasks."""
         if isinstance(self, ChecksProblem):
             self.check_problem(layers, num_labels, num_tasks)
 
     @property
     def recall_images(self) -> int:
-        """The smallest number of images that its learner's `recall` takes; 0 for a method without a memory."""
+        """The smallest number of images that the learner's `recall` takes; 0 for a method without a memory."""
         return self.memory_batch if isinstance(self, HasMemory) else 0
 
     def begin(self, problem: Problem, index: int) -> Trainee:
-        """Mask `index` before its training, for scenario NNs. InputError unless the method TrainsInPieces."""
+        """Returns mask `index`, untrained, for scenario NNs.
+
+        Raises InputError unless the method is a TrainsInPieces.
+        """
         if not isinstance(self, TrainsInPieces):
             raise InputError("scenario: this method learns a task in one piece, so it cannot do NNs; use method supsup")
         return self.trainee(problem, index)
@@ -202,9 +217,10 @@ class Method(ABC):
     def learn_together(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
     ) -> list[Learned]:
-        """Learn several tasks at once: the result of `learn` for each, within float tolerance.
+        """Learn several tasks at once. Each result equals that of `learn` within float tolerance.
 
-        It uses an accelerator that one small net would leave idle. InputError unless `stacks`.
+        One small net leaves an accelerator mostly idle; several at once use it. Raises InputError unless `stacks` is
+        True.
         """
         if not isinstance(self, StacksTasks):
             raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")

@@ -1,4 +1,4 @@
-"""Training of the net's weights by the problem's recipe: initial weights, parametrizations, and the fit itself."""
+"""Training of the net's weights with the problem's recipe: initial weights, parametrizations, and the training call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supsup_core.training.parametrizations import Dense, Fixed, Parametrization
 
 
 def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
-    """Initial weights that are to be trained, one tensor for each layer, on the problem's device."""
+    """Initial values of trained weights, one tensor for each layer, on the problem's device."""
     return _fresh(problem, problem.layers, "dense", index)
 
 
@@ -36,19 +36,19 @@ def _fresh(problem: Problem, layers: Sequence[Layer], purpose: str, index: int) 
 
 
 def dense(problem: Problem, weights: Sequence[Tensor]) -> list[Parametrization]:
-    """Parametrizations that train the net's weights themselves, in the order of its layers; gates stay at 1."""
+    """Parametrizations that train the net's weights directly, one for each layer in order. Gates stay at 1."""
     return [Fixed(w) if layer.is_gate else Dense(w) for layer, w in zip(problem.layers, weights, strict=True)]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The loss curve of a training, and the statistics of batch normalisation at its end, as entries of a state."""
+    """The loss curve of a training, and the final statistics of batch normalisation as entries of a task's state."""
 
     curve: LossCurve
     norms: dict[str, Tensor]
 
     def learned(self, state: Mapping[str, Tensor]) -> Learned:
-        """The learned task: `state` and the statistics together, and the curve."""
+        """The learned task: its state is `state` together with the statistics."""
         return Learned({**state, **self.norms}, self.curve)
 
 
@@ -61,10 +61,10 @@ def fit(
     loss_gradients: LossGradients | None = None,
     **changes: Any,
 ) -> Fitted:
-    """Train on task `index` by the problem's recipe, with `changes` to its fields.
+    """Train on task `index` with the problem's recipe, whose fields named in `changes` are replaced.
 
-    layers: a parametrization for each layer, whose tensors are updated in place. loss_gradients: replaces the net's
-    own. Resumes from `keep` where it holds a checkpoint.
+    layers: a parametrization for each layer, whose tensors are updated in place. loss_gradients: replaces
+    `Net.loss_gradients`. Training resumes from `keep` if it holds a checkpoint.
     """
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))

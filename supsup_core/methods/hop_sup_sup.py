@@ -24,7 +24,7 @@ from supsup_core.training.parametrizations import Fixed, Scored
 
 
 def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
-    """The frozen weights with gates (z + 1) / 2 of a pattern z, -1 and +1, one (d,) for each gated layer."""
+    """The frozen weights, with gates (z + 1) / 2. pattern: z, with entries -1 and +1, one (d,) for each gated layer."""
     gates = iter([(z + 1) / 2 for z in pattern])
     layers = zip(problem.layers, problem.weights, strict=True)
     return [next(gates).view(layer.shape) if layer.is_gate else weight for layer, weight in layers]
@@ -32,7 +32,7 @@ def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class HopfieldLearner(RecallingLearner):
-    """The frozen net under masks of its gates, and the Hopfield network that stores them."""
+    """The frozen net with masked gates, and the Hopfield network that stores the masks."""
 
     def __init__(self, problem: Problem, states: States, recovery: Recovery) -> None:
         self._problem = problem
@@ -40,7 +40,7 @@ class HopfieldLearner(RecallingLearner):
         sizes = [layer.size for layer in problem.layers if layer.is_gate]
         patterns = [_pattern(state, sizes, problem) for state in states]
         self.patterns = patterns
-        """Each task's stored pattern, -1 and +1, one (d,) for each gated layer."""
+        """Each task's stored pattern, with entries -1 and +1, one (d,) for each gated layer."""
         self._memories: list[Tensor] | None = None
         self._single = WeightsLearner(problem, states, lambda mask: _gated(problem, patterns[mask]))
         self.num_masks, self.num_labels = len(states), problem.num_labels
@@ -51,14 +51,14 @@ class HopfieldLearner(RecallingLearner):
         return self._single.logits(x, mask)
 
     def answers(self, x: Tensor, pattern: Sequence[Tensor]) -> Tensor:
-        """The labels (batch,) of images under a pattern, which need not be stored."""
+        """The labels (batch,) of images x under a pattern, which need not be one of the stored patterns."""
         weights = _gated(self._problem, pattern)
         logits = self._problem.net.forward(weights, x.to(self._problem.device))
         return logits[:, : self.num_labels].argmax(1).to(x.device)
 
     @property
     def memories(self) -> list[Tensor]:
-        """One (d, d) matrix for each gated layer, which stores the patterns of all tasks, in their order."""
+        """The memories, one (d, d) matrix for each gated layer. They store the patterns of all tasks, in task order."""
         if self._memories is None:
             self._memories = []
             for column in zip(*self.patterns, strict=True):
@@ -69,7 +69,7 @@ class HopfieldLearner(RecallingLearner):
         return self._memories
 
     def recovered(self, x: Tensor, objective: Objective) -> Recovered:
-        """The pattern that images x of one task lead to, from the mean of all stored patterns."""
+        """The pattern recovered from images x of one task. The descent starts at the mean of all stored patterns."""
         start = [torch.stack(column).mean(0) for column in zip(*self.patterns, strict=True)]
 
         def objective_of(z: Sequence[Tensor], images: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class HopfieldLearner(RecallingLearner):
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
-    """The pattern of a task from its stored mask, split by gated layers; CorruptError when it does not fit the net."""
+    """A task's pattern from its stored mask, split by gated layers. Raises CorruptError if it does not fit the net."""
     if "mask" not in state:
         raise CorruptError("the stored state of a task has no mask")
     bits, size = codec.decode(state["mask"].numpy().tobytes())
@@ -107,10 +107,10 @@ def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem
 class HopSupSup(Method, ChecksProblem, HasMemory):
     """One binary mask for each task on the units of frozen layers, learned from scores that start at zero.
 
-    With an unknown task, `inference.rule=hopfield` recovers a mask from the Hopfield network that stores all masks, and
-    answers with the recovered mask. It makes up to `recovery_tries` descents, which `recovery_descent`, `gamma`,
-    `recovery_rate`, `recovery_batch` and `recovery_steps` describe (see hopfield_memory.Recovery). The method needs a
-    net with gates, such as hopfield_mlp.
+    If the task is unknown, `inference.rule=hopfield` recovers a mask from the Hopfield network that stores all masks,
+    and answers with it. It makes up to `recovery_tries` descents. Their settings are `recovery_descent`, `gamma`,
+    `recovery_rate`, `recovery_batch` and `recovery_steps` (see hopfield_memory.Recovery). The method needs a net with
+    gates, such as hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -130,7 +130,7 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
             raise InputError(f"recovery: {error}") from error
 
     def recovery(self) -> Recovery:
-        """The descent that these fields describe."""
+        """The Recovery with the settings in these fields."""
         return Recovery(
             gamma=self.gamma, learning_rate=self.recovery_rate, batch_size=self.recovery_batch,
             num_steps=self.recovery_steps, descent=self.recovery_descent, tries=self.recovery_tries,

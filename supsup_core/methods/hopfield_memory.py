@@ -13,10 +13,10 @@ from supsup_core.errors import InputError
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory (d, d) after it has also stored the pattern z (d,) of -1 and +1 (Storkey 1997).
+    """The memory (d, d) after storing one more pattern z (d,), with entries -1 and +1 (Storkey 1997).
 
-    W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d, with the local field h_ij = sum over k other than i, j of W_ik z_k;
-    the diagonal stays 0.
+    The new entry is W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d, with the local field h_ij = sum over k other than i, j
+    of W_ik z_k; the diagonal stays 0.
     """
     size = len(z)
     field = memory @ z
@@ -26,26 +26,26 @@ def storkey(memory: Tensor, z: Tensor) -> Tensor:
 
 
 def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
-    """The energy E(z) = -1/2 z W z, summed over the layers; it is low at stored patterns."""
+    """The energy E(z) = -1/2 z W z, summed over the layers. Stored patterns have low energy."""
     return torch.stack([-0.5 * torch.dot(part, memory @ part) for memory, part in zip(memories, z, strict=True)]).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How a mask is recovered: by the paper's gradient descent, or by a variant that stays near the stored patterns.
+    """Recovers a mask by the paper's gradient descent, or by a variant that stays near the stored patterns.
 
     Both minimise gamma * t/T * E(z) + (1 - t/T) * H(p) over T = `num_steps` steps, each on a batch of `batch_size`
     images. The two values of `descent`:
 
     - `paper`: z is the sign of the trained variable, with a straight-through gradient. H can then fall along any of the
-      d dimensions: within a few steps z is far from all patterns, and the energy draws it to an arbitrary one.
+      d dimensions. Within a few steps z is far from all patterns, and the energy pulls z to an arbitrary pattern.
     - `memory`: z is the trained variable itself, clamped to [-1, 1], so that the net starts under the superposition of
       all masks. The gradient of H is multiplied by each layer's memory, which projects it onto the span of the stored
       patterns.
 
-    Where H leads to a wrong pattern, it does so from other images too. So there are up to `tries` descents, each with
-    the patterns found before removed from memory and start. The result is the pattern with the smallest objective over
-    all images.
+    If H leads to a wrong pattern, other images of the task lead there too. So up to `tries` descents are made. Each
+    descent removes the patterns found before from the memory and from the start. The result is the pattern with the
+    smallest objective over all images.
     """
 
     gamma: float = 1.5e-3
@@ -75,11 +75,11 @@ class Recovery:
         objective_of: Callable[[Sequence[Tensor], Tensor], Tensor],
         x: Tensor,
     ) -> Recovered:
-        """The pattern that images x (count, *shape) of one task lead to.
+        """The pattern recovered from images x (count, *shape) of one task.
 
         memories: one (d, d) for each layer. start: the mean of the `num_patterns` stored patterns, one (d,) for each
         layer. objective_of(z, images): the objective under gates z. The descent cycles through the batches in order.
-        InputError for fewer images than a batch.
+        Raises InputError if there are fewer images than a batch.
         """
         if len(x) < self.batch_size:
             raise InputError(
@@ -127,14 +127,14 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The recovered pattern, -1 and +1, one (d,) for each layer; `path` holds z before each step and at the end."""
+    """The recovered pattern of -1 and +1, one (d,) for each layer. `path` holds z before each step and at the end."""
 
     pattern: list[Tensor]
     path: list[list[Tensor]]
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory with a pattern unlearned (Hopfield, Feinstein and Palmer 1983); the diagonal stays 0."""
+    """The memory after unlearning the pattern z (Hopfield, Feinstein and Palmer 1983). The diagonal stays 0."""
     return (memory - torch.outer(z, z) / len(z)).fill_diagonal_(0)
 
 

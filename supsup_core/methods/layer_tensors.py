@@ -1,4 +1,4 @@
-"""One tensor for each layer in a task's stored state, under the layer's name."""
+"""Reads and writes one tensor per layer in a task's stored state, under the layer's name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def name_layer_tensors(prefix: str, layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The tensors as entries of a state: {prefix + the layer's name: tensor}, one for each layer."""
+    """Returns the tensors as entries of a state, {prefix + the layer's name: tensor}, one for each layer."""
     return {f"{prefix}{layer.name}": tensor for layer, tensor in zip(layers, tensors, strict=True)}
 
 
 def load_layer_tensors(
     state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Sequence[Layer]
 ) -> list[Tensor]:
-    """The tensors that `name_layer_tensors` put into a state, on the problem's device.
+    """Returns the tensors that `name_layer_tensors` put into a state, on the problem's device.
 
-    CorruptError when one is missing or has another shape than its layer.
+    Raises CorruptError if a tensor is missing or its shape differs from its layer's.
     """
     found = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Learners: they answer for the tasks that a method has learned."""
+"""Learners, which predict the labels of images from the tasks that a method has learned."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """The mask that images recalled from an associative memory; it need not be one of the stored masks.
+    """The mask that some images recalled from an associative memory. It need not be one of the stored masks.
 
     `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`: the
-    number of units in which it differs from each stored mask, before each step and at the end, (steps + 1, k), int64.
+    number of units in which the mask differs from each of k stored masks, before each step and at the end, (steps + 1,
+    k), int64.
     """
 
     labels: Callable[[Tensor], Tensor]
@@ -27,7 +28,7 @@ class Recalled:
 
 
 class Learner(ABC):
-    """Answers for the tasks learned so far; mask i is what the method stores of task i."""
+    """Predicts labels for the tasks learned so far. Mask i stands for the stored state of task i."""
 
     num_masks: int
     num_labels: int
@@ -62,18 +63,18 @@ class RecallingLearner(Learner):
 
     @abstractmethod
     def recall(self, x: Tensor, objective: Objective) -> Recalled:
-        """What images x (images, *shape) of one task recall from the memory of all masks."""
+        """Returns the mask that images x (images, *shape) of one task recall from the memory of all masks."""
 
 
 def superposing(learner: Learner) -> SuperposingLearner:
-    """The learner, if it can superpose its masks; else InputError."""
+    """Returns the learner. Raises InputError if it cannot superpose its masks."""
     if not isinstance(learner, SuperposingLearner):
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
     return learner
 
 
 def recalling(learner: Learner) -> RecallingLearner:
-    """The learner, if it has an associative memory; else InputError."""
+    """Returns the learner. Raises InputError if it has no associative memory."""
     if not isinstance(learner, RecallingLearner):
         raise InputError("this method does not store its masks in a Hopfield network; use another inference.rule")
     return learner

@@ -13,7 +13,7 @@ from supsup_core.methods.base import Problem
 from supsup_core.tasks.base import Task
 
 NUM_BATCHES = 50
-"""Batches that the statistics are averaged over when a task has been learned."""
+"""The number of batches over which the statistics are averaged after a task has been learned."""
 
 _KEY = "norm."
 
@@ -21,10 +21,10 @@ _KEY = "norm."
 def measure_norms(
     problem: Problem, index: int, task: Task, weights: Sequence[Tensor], prefix: str = ""
 ) -> dict[str, Tensor]:
-    """The statistics of a net's batch normalisations on task `index`, as entries of its state; {} where it has none.
+    """The statistics of batch normalisation on task `index`, as entries of its state; {} if the net stores none.
 
     Each is the mean, over seeded training batches, of the batch's mean or variance at the final weights. The usual
-    running averages estimate the same, but from weights that still change.
+    running averages estimate the same values, but while the weights still change.
     """
     if not problem.net.norm_widths():
         return {}
@@ -39,15 +39,15 @@ def measure_norms(
 
 
 def _compact(statistics: Tensor) -> Tensor:
-    """The statistics as float16 where every relative error stays below a thousandth, else unchanged."""
+    """The statistics as float16 if every relative error stays below a thousandth, else unchanged."""
     half = statistics.half()
     return half if torch.allclose(half.float(), statistics, rtol=1e-3, atol=0) else statistics
 
 
 def load_norms(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") -> list[Tensor]:
-    """The statistics that `measure_norms` put into a state, on the problem's device, in the order a net takes them.
+    """Returns the statistics that `measure_norms` put into a state, on the problem's device, in the net's order.
 
-    CorruptError when they do not fit the net.
+    Raises CorruptError if the statistics do not fit the net.
     """
     widths = [width for width in problem.net.norm_widths() for _ in range(2)]
     found = [state.get(f"{prefix}{_KEY}{number}") for number in range(len(widths))]

@@ -35,8 +35,9 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""Decisions whose gradients are multiplied with the masks side by side (mask_products.LANES), if they fit into:"""
+"""The most decisions whose gradients are multiplied with the masks side by side (mask_products.LANES)."""
 _AT_ONCE_BYTES = 256 << 20
+"""Bytes that these gradients may take, so that fewer decisions are computed together for a large net."""
 
 
 def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
@@ -46,7 +47,7 @@ def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class SupSupLearner(SuperposingLearner):
-    """The frozen net under a bank of masks."""
+    """Answers with the frozen net under one mask, or under the superposition of several masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         self._problem = problem
@@ -115,12 +116,12 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
     """One binary mask for each task, found by edge-popup.
 
     `mask`: `threshold` keeps scores >= 0. `top_k` keeps exactly a share of each layer, ranked by |score| (`rank: abs`)
-    or by the raw score (`rank: raw`). The share is `density` or, where `erdos_renyi` gives a budget b,
-    min(0.5, b * (out + in) / number of weights), so that small layers keep a larger share.
+    or by the raw score (`rank: raw`). The share is `density` or, if `erdos_renyi` gives a budget b, min(0.5, b * (out +
+    in) / number of weights), so that small layers keep a larger share.
 
-    `transfer`: the initial scores of a task. `none`: a fresh draw. `masks`: a fresh draw, sorted into the order of the
-    running mean of the earlier masks (paper, section 4.1), so that it keeps the scale of a fresh draw (`sort_like`).
-    `scores`: the running mean of the earlier scores (authors' code).
+    `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, sorted into the
+    order of the running mean of the earlier masks (paper, section 4.1). Sorting keeps the scale of the draw
+    (`sort_like`). `scores`: the running mean of the earlier scores (authors' code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -146,7 +147,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return Dependence.INDEPENDENT if self.transfer == "none" else Dependence.SEQUENTIAL
 
     def mask_rules(self, layers: Sequence[Layer]) -> list[MaskRule]:
-        """The rule by which each layer's scores become its mask."""
+        """The rule that turns each layer's scores into its mask, one for each layer."""
         if self.mask == "threshold":
             return [Threshold() for _ in layers]
         shares = [
@@ -163,7 +164,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return self._trainee_after(problem, index, {})
 
     def _trainee_after(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
-        """The trainee of task `index`; `before` is the state of the previous task, {} where nothing is transferred."""
+        """The trainee of task `index`. before: the state of the previous task, or {} if nothing is transferred."""
         scores = draw_scores(problem.layers, problem.seed, index)
         if before:
             totals = load_layer_tensors(before, SHARED, problem, problem.layers)
@@ -221,9 +222,9 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
 
 
 def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
-    """The values of `drawn`, rearranged so that they order as `mean` does; ties keep the order of `drawn`.
+    """The values of `drawn`, rearranged to have the same rank order as `mean`. Ties keep the order of `drawn`.
 
-    by_size: rearrange the absolute values alone, so that every position keeps its drawn sign.
+    by_size: rearrange only the absolute values, so that every position keeps its drawn sign.
     """
     values = (drawn.abs() if by_size else drawn).flatten()
     own = torch.sort(values, stable=True).indices

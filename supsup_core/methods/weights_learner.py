@@ -1,4 +1,4 @@
-"""The learner of methods with weights of their own for each task."""
+"""The learner of methods that have separate weights for each task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from supsup_core.methods.learners import Learner
 from supsup_core.methods.norm_statistics import load_norms
 
 _IMAGES_AT_ONCE = 1024
-"""Images with channels that go through a net together: bounds memory. Flat images need no bound."""
+"""The largest number of images with channels in one forward pass, which bounds memory. Flat images need no bound."""
 
 
 @final
 class WeightsLearner(Learner):
-    """Answers for a task by the net's forward pass, with the task's own weights and statistics.
+    """Predicts the labels of a task by the net's forward pass, with the task's own weights and statistics.
 
-    weights_of: a mask's number to the net's weights on the problem's device; called when the mask changes.
+    weights_of: a function from a mask's number to the net's weights on the problem's device. It is called whenever the
+    mask changes.
     """
 
     def __init__(self, problem: Problem, states: States, weights_of: Callable[[int], list[Tensor]]) -> None:

@@ -1,4 +1,4 @@
-"""BatchE: two vectors for each task and layer, on weights that all tasks share (Wen et al. 2020; paper, section 4)."""
+"""BatchE: each task trains two vectors per layer, on shared weights (Wen et al. 2020; paper, section 4)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _vectors(state: Mapping[str, Tensor], problem: Problem) -> list[Pair]:
 
 
 def _outer(outputs: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
-    """The sum over k masks of outer products of (k, out) and (k, in), shaped to multiply the layer's weight."""
+    """The sum of the outer products of outputs (k, out) and inputs (k, in), shaped to multiply the layer's weight."""
     return (outputs.t() @ inputs).view(*layer.shape[:2], *(1,) * (len(layer.shape) - 2))
 
 
@@ -74,7 +74,7 @@ class _RankOneMasks:
 
 @final
 class BatchELearner(SuperposingLearner):
-    """Shared weights under rank-one masks, which superpose as binary masks do."""
+    """Answers with shared weights under rank-one masks. They can be superposed in the same way as binary masks."""
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
         masks = _RankOneMasks(problem, base, states)
@@ -104,8 +104,8 @@ class BatchELearner(SuperposingLearner):
 def fresh_base(problem: Problem) -> list[Tensor]:
     """The initial shared weights: Kaiming uniform in every net.
 
-    With them the published figures for permutations are reproduced to 0.1 points; from signed constants the accuracy
-    is 0.3 points lower.
+    Kaiming uniform weights reproduce the published accuracy on permuted tasks to 0.1 points. Signed constants give an
+    accuracy that is 0.3 points lower.
     """
     return [weight.to(problem.device) for weight in draw_uniform(problem.layers, problem.seed, "dense", 0)]
 
@@ -116,9 +116,9 @@ def fresh_base(problem: Problem) -> list[Tensor]:
 class BatchE(Method):
     """A rank-one mask for each task and layer, on shared weights.
 
-    `weights`: `trained` on the first task together with its vectors, all at `weight_learning_rate`, then fixed; or the
-    `random` frozen ones. Where the task is unknown, `inference.rule` one_shot or binary superposes the rank-one masks;
-    exhaustive tries each, as the authors did.
+    `weights`: `trained` trains the shared weights on the first task, together with the task's vectors, all at
+    `weight_learning_rate`, and then fixes them. `random` uses the frozen random weights. If the task is unknown,
+    `inference.rule` one_shot or binary superposes the rank-one masks; exhaustive tries each mask, as the authors did.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -149,7 +149,7 @@ class BatchE(Method):
         return fitted.learned(state | (name_layer_tensors("weights.", problem.layers, base) if trains_weights else {}))
 
     def _base(self, problem: Problem, states: States) -> list[Tensor]:
-        """The shared weights; trained ones are in the first of `states`."""
+        """The shared weights. Trained weights are read from the state of the first task, `states[0]`."""
         if self.weights == "random":
             return problem.weights
         return load_layer_tensors(states[0], "weights.", problem, problem.layers)

@@ -1,4 +1,4 @@
-"""Upper and lower bound: a net for each task, and one net for all tasks without any protection."""
+"""Upper and lower bound: one net for each task, and one net for all tasks without protection against forgetting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def heads_learner(problem: Problem, trunk: Sequence[Tensor], states: States) -> WeightsLearner:
-    """A learner with one trunk, all layers but the last, and a last layer for each task."""
+    """Returns a learner with one trunk (all layers but the last) and a separate last layer for each task."""
     heads = [load_layer_tensors(state, "head.", problem, problem.layers[-1:]) for state in states]
     return WeightsLearner(problem, states, lambda mask: [*trunk, *heads[mask]])
 
@@ -28,9 +28,9 @@ def heads_learner(problem: Problem, trunk: Sequence[Tensor], states: States) -> 
 @METHODS.register("upper_bound")
 @dataclass(frozen=True, kw_only=True)
 class UpperBound(Method):
-    """One network for each task, all its weights trained from a fresh draw: the paper's upper bound.
+    """The paper's upper bound: one network for each task, whose weights are all trained from a new random draw.
 
-    Tasks neither help nor harm each other, but each stores a whole network.
+    Tasks neither help nor harm each other, but each task stores a whole network.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -54,10 +54,10 @@ class UpperBound(Method):
 @METHODS.register("lower_bound")
 @dataclass(frozen=True, kw_only=True)
 class LowerBound(Method):
-    """One trunk that is trained throughout, without any protection of earlier tasks.
+    """One trunk that every task trains further, without protection against forgetting.
 
-    `head`: each task has its `own` last layer, or one is `shared` by all and trained throughout too, as in the
-    published figures for permutations.
+    `head`: with `own`, each task has its own last layer. With `shared`, all tasks share one last layer, and every task
+    trains it further; the published figures for permuted tasks use `shared`.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

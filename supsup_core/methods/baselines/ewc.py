@@ -1,4 +1,4 @@
-"""Online EWC: a penalty keeps weights that earlier tasks need near their values (Schwarz et al. 2018)."""
+"""Online EWC: a penalty keeps the weights that matter to earlier tasks near their values (Schwarz et al. 2018)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def fisher(
 ) -> list[Tensor]:
     """The diagonal of the Fisher information at `weights`, one tensor for each layer.
 
-    It is the mean, over seeded training images, of the squared gradient of log p(label), with the label drawn from the
-    net's own softmax. norms: the net's statistics.
+    It is the mean squared gradient of log p(label) over `num_images` training images drawn from the seed. Each label is
+    drawn from the net's own softmax. norms: the net's statistics of batch normalisation.
     """
     child = seeding.child_seed(problem.seed, "fisher", index)
     order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
@@ -60,7 +60,7 @@ class OnlineEWC(Method, ChecksProblem):
     """The lower bound with a quadratic penalty on the trunk's distance from its values after the previous task.
 
     The penalty is strength / 2 * fisher * (weight - anchor)^2. After each task, fisher becomes decay * fisher plus the
-    task's own, which is estimated from `fisher_images` training images.
+    task's own Fisher information, which is estimated from `fisher_images` training images.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

@@ -25,7 +25,7 @@ _CHUNK = 512
 
 
 def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor], x: Tensor) -> Tensor:
-    """The inputs of the last layer, scaled to length 1: (images, features). norms: the net's statistics."""
+    """The inputs of the last layer, scaled to length 1: (images, features). norms: batch-normalisation statistics."""
     last = problem.layers[-1]
     identity = torch.eye(last.shape[1], device=problem.device)
     rows = [problem.net.forward([*trunk, identity, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
@@ -33,7 +33,10 @@ def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor],
 
 
 def herd(rows: Tensor, count: int) -> Tensor:
-    """The indices of `count` rows, chosen one by one so that their running mean stays nearest to the mean of all."""
+    """The indices of `count` rows.
+
+    Each is chosen so that the mean of the chosen rows stays nearest to the mean of all.
+    """
     mean = rows.mean(0)
     total = torch.zeros_like(mean)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
@@ -49,7 +52,10 @@ def herd(rows: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Stored images of earlier tasks, (count, *shape), in herding order. A class is task * num_labels + label."""
+    """Stored images of earlier tasks, (count, *shape), in herding order.
+
+    The class number is task * num_labels + label.
+    """
 
     images: Tensor
     classes: Tensor
@@ -63,7 +69,7 @@ class Exemplars:
 
 @final
 class _WithExemplars(Task):
-    """A task's training images followed by the exemplars, labelled by their classes."""
+    """A task's training images followed by the exemplars. The label of every image is its class number."""
 
     def __init__(self, task: Task, exemplars: Exemplars, offset: int) -> None:
         self._task = task
@@ -85,7 +91,10 @@ class _WithExemplars(Task):
 
 @final
 class ICaRLLearner(Learner):
-    """Nearest mean of exemplars: a logit is minus the squared distance of the features from a class's mean."""
+    """Classifies by the nearest mean of exemplars.
+
+    A logit is minus the squared distance of the features to a class's mean.
+    """
 
     def __init__(
         self, problem: Problem, num_tasks: int, trunk: Sequence[Tensor], norms: Sequence[Tensor], exemplars: Exemplars
@@ -112,9 +121,9 @@ class ICaRLLearner(Learner):
 class ICaRL(Method, ChecksProblem):
     """One net for all classes, trained with exemplars of earlier classes and distillation from its previous version.
 
-    `num_exemplars` are stored in all, evenly for each class. With an unknown task (GNu), classification by the nearest
-    mean over all classes is inference.rule=exhaustive with inference.objective=max_logit and
-    inference.decision_group=1.
+    `num_exemplars` is the total number of stored exemplars, which is divided evenly among the classes. To classify by
+    the nearest mean over all classes in scenario GNu (task not given at inference), set inference.rule=exhaustive,
+    inference.objective=max_logit and inference.decision_group=1.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNu"})
@@ -174,7 +183,7 @@ class ICaRL(Method, ChecksProblem):
         self._per_class(num_tasks * num_labels)
 
     def _per_class(self, num_classes: int) -> int:
-        """The number of exemplars of each of `num_classes` classes; InputError when there is not one for each."""
+        """The number of exemplars per class. Raises InputError if there is less than one for each of `num_classes`."""
         if self.num_exemplars < num_classes:
             raise InputError(
                 f"num_exemplars: {self.num_exemplars} are too few for one of each of {num_classes} classes; "
@@ -183,7 +192,7 @@ class ICaRL(Method, ChecksProblem):
         return self.num_exemplars // num_classes
 
     def _load(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
-        """Trunk, head and exemplars after `num_tasks` tasks, from the last of their states."""
+        """Trunk, head and exemplars after `num_tasks` tasks, read from the state of the last task."""
         if not states:
             width = problem.layers[-1].shape[1]
             empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
@@ -209,9 +218,9 @@ class ICaRL(Method, ChecksProblem):
         per_class: int,
         before: Exemplars,
     ) -> Exemplars:
-        """The exemplars after this task: the first of each earlier class, and herded ones of each new class.
+        """The exemplars after this task: the first ones of each earlier class, and newly herded ones of each new class.
 
-        fixed: the trunk and the net's statistics. before: the exemplars of earlier tasks.
+        fixed: the trunk, and the statistics of batch normalisation. before: the exemplars of earlier tasks.
         """
         kept = before.first(per_class)
         images, classes = [kept.images], [kept.classes]

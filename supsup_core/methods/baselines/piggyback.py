@@ -1,4 +1,4 @@
-"""Piggyback: a mask and a head for each task on a trained backbone (Mallya et al. 2018)."""
+"""Piggyback: each task learns a mask and a head on a trained backbone (Mallya et al. 2018)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Dense, Scored
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
-"""The initial value of every score, and the least score of a weight that is kept."""
+"""The initial value of every score, and the smallest score at which the mask keeps a weight."""
 
 
 def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -> list[Tensor]:
-    """The backbone under an encoded mask; None, for the task that trained it, leaves it unmasked."""
+    """The backbone under an encoded mask. None leaves the backbone unmasked, for the task that trained it."""
     if blob is None:
         return list(backbone)
     bits, size = codec.decode(blob.numpy().tobytes())
@@ -44,11 +44,12 @@ def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -
 @METHODS.register("piggyback")
 @dataclass(frozen=True, kw_only=True)
 class Piggyback(Method, ChecksProblem):
-    """Every task learns a mask of a trained backbone, and a head of its own.
+    """Every task learns a mask of a trained backbone, and its own last layer (head).
 
-    `backbone`: a safetensors file with the weights of all layers but the last, under the layers' names. Without one the
-    first task trains the backbone at the recipe's learning rate, and has no mask. `backbone_sha256` is filled in by the
-    program, so that a file that changes during a sweep is noticed. `mask_learning_rate`: for the scores and the heads.
+    `backbone`: a safetensors file with the weights of all layers but the last, under the layers' names. Without a file,
+    the first task trains the backbone at the recipe's learning rate, and has no mask. The program fills in
+    `backbone_sha256`, to detect a file that changes during a sweep. `mask_learning_rate`: the learning rate of the
+    scores and the heads.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -99,7 +100,7 @@ class Piggyback(Method, ChecksProblem):
         return fitted.learned({"mask": mask, **name_layer_tensors("head.", last, head)})
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The backbone; the first of `states` holds one that a task trained."""
+        """The backbone. If the first task trained it, it is read from `states[0]`."""
         if self.backbone is None:
             return load_layer_tensors(states[0], "backbone.", problem, problem.layers[:-1])
         return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]
@@ -133,7 +134,10 @@ def _hashed(path: Path, changed: int, size: int) -> str:
 
 
 def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
-    """The weights of some layers from a safetensors file; InputError names what is missing or does not fit."""
+    """The weights of `layers` from a safetensors file.
+
+    Raises InputError if a weight is missing or has a wrong shape.
+    """
     found: list[Tensor] = []
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""PSP: one network trained throughout, with the inputs of every layer rotated for each task (Cheung et al. 2019)."""
+"""PSP: all tasks train one network, and each task rotates the inputs of every layer (Cheung et al. 2019)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
 @METHODS.register("psp")
 @dataclass(frozen=True, kw_only=True)
 class PSP(Method, ChecksProblem):
-    """Parameter superposition with rotations: one weight tensor serves all tasks, rotated differently for each.
+    """Parameter superposition with rotations: all tasks share one weight tensor, and each rotates it differently.
 
-    Only the shared weights are stored; the rotations are drawn again from the seed.
+    Only the shared weights are stored. The rotations are drawn from the seed whenever they are needed.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

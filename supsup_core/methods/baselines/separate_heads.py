@@ -1,4 +1,4 @@
-"""Separate Heads: one fixed trunk, and a last layer for each task."""
+"""Separate Heads: all tasks share one fixed trunk, and each task trains its own last layer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @METHODS.register("separate_heads")
 @dataclass(frozen=True, kw_only=True)
 class SeparateHeads(Method):
-    """A last layer trained for each task, on a trunk that is `trained` on the first task or `random` (Random W).
+    """Each task trains a last layer on a trunk. The trunk is `trained` on the first task, or `random` (Random W).
 
-    `trunk_learning_rate`: for trunk and head of the first task; None means the recipe's.
+    `trunk_learning_rate`: the learning rate for the trunk and head of the first task; None means the recipe's learning
+    rate.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -58,7 +59,7 @@ class SeparateHeads(Method):
         return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The trunk of all tasks; a trained one is in the first of `states`."""
+        """The trunk of all tasks. A trained trunk is read from the state of the first task, `states[0]`."""
         if self.trunk == "random":
             return problem.weights[:-1]
         return load_layer_tensors(states[0], "trunk.", problem, problem.layers[:-1])
