@@ -1,7 +1,8 @@
-"""Allocation tests of scenario NNs: is a segment's data known, by the slopes of the masks? (Paper, section 3.4.)
+"""Allocation tests of scenario NNs. They decide from the masks' slopes if data is known (paper, section 3.4).
 
-The slope of a mask is -d objective / d alpha at equal alpha. A test gets the slopes of the k learned masks, followed by
-those of the untrained masks that it asked for in the superposition. If the data is not known, a mask is allocated.
+The slope of a mask is -d objective / d alpha at equal alpha. Data is a segment's images. A test receives the slopes of
+the k learned masks, followed by the slopes of the untrained masks that it asked for in the superposition. If the data
+is not known, a new mask is allocated.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class AllocationTest(ABC):
-    """Decides whether a segment's data is known. Subclasses are final; their fields are their config.
+    """Decides if a segment's data is known. Subclasses are final; their fields are their config.
 
     The slopes are those of `objective` on the first `images_per_decision` images of the segment.
     """
@@ -65,9 +66,9 @@ ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
 @ALLOCATION_TESTS.register("ratio")
 @dataclass(frozen=True, kw_only=True)
 class Ratio(AllocationTest, ChecksFields):
-    """The paper's test: data is known when N * max(softmax(slopes)) >= 1 + epsilon, for N masks in superposition.
+    """The paper's test: data is known if N * max(softmax(slopes)) >= 1 + epsilon, for N masks in superposition.
 
-    Untrained masks raise N to at least 5; if one of them is steepest, the data is new.
+    Untrained masks raise N to at least 5. If an untrained mask is steepest, the data is new.
     """
 
     epsilon: float = 0.125
@@ -97,11 +98,11 @@ _MOST_OUTLIERS = 32
 @ALLOCATION_TESTS.register("outlier")
 @dataclass(frozen=True, kw_only=True)
 class Outlier(AllocationTest, ChecksFields):
-    """Data is known when the slope of the steepest mask is an outlier among the others (see `find_outliers`).
+    """Data is known if the slope of the steepest mask is an outlier among the other slopes (see `find_outliers`).
 
     `false_alarm_rate`: the probability, over a whole run, that new data is judged to be known, which would overwrite a
-    learned mask. It is divided by the budget, for as many new tasks as there may be masks. With a single learned mask
-    there are no others, so the ratio test decides.
+    learned mask. Each test uses this rate divided by the budget, since there can be as many new tasks as masks. If only
+    one mask is learned, there are no other slopes to compare with, and the ratio test decides.
     """
 
     false_alarm_rate: float = 0.01
@@ -122,7 +123,7 @@ class Outlier(AllocationTest, ChecksFields):
 
 @dataclass(frozen=True)
 class Outliers:
-    """The learned masks that are outliers, steepest first, and the statistic furthest above its threshold."""
+    """The learned masks that are outliers, steepest first, and the statistic that exceeds its threshold the most."""
 
     masks: list[int]
     statistic: float
@@ -132,14 +133,14 @@ class Outliers:
 def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
     """The learned masks whose slopes are outliers: Rosner's generalised ESD test, one-sided, in leave-one-out form.
 
-    The i-th steepest mask is compared with the m masks that are less steep: t = (slope - their mean) /
-    (s * sqrt(1 + 1/m)), against Student's t at level rate / (m + 1). All masks up to the last one above its threshold
-    are outliers, so that a second mask for the same data (a duplicate, a similar task) cannot hide the first. At most a
-    quarter of the masks, and no more than 32, are tested.
+    The i-th steepest mask is compared with the m masks that are less steep: t = (slope - their mean) / (s * sqrt(1 +
+    1/m)), against Student's t at level rate / (m + 1). All masks up to the last one above its threshold are outliers.
+    So a second mask for the same data (a duplicate, a similar task) cannot hide the first. At most a quarter of the
+    masks, and no more than 32, are tested.
 
     Training shifts the slopes of learned masks against those of untrained masks, on any data. So the mean is over
-    learned masks only. Untrained masks contribute to the spread s, pooled within the two groups, which a few learned
-    masks could not estimate. With num_masks < 2 or fewer than three slopes there are no outliers.
+    learned masks only. The spread s is pooled within the two groups, because a few learned masks alone could not
+    estimate it. There are no outliers if num_masks < 2 or if there are fewer than three slopes.
     """
     from scipy.special import stdtrit  # takes 0.3 s to load, which a plan need not wait for
 

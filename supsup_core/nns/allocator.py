@@ -1,7 +1,7 @@
-"""Scenario NNs, without task identities: which mask trains on the next segment (paper, section 3.4), under a budget.
+"""Decides which mask trains on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
 
-`Allocator` makes all decisions. It knows masks by number, in the order in which they were allocated, and never sees a
-task identity.
+In NNs the task identity is given neither at training nor at inference. `Allocator` makes all decisions. It numbers
+masks in the order of their allocation.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ NNS_VERSION = 1
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The false-alarm rate over a run at which outliers count as masks for the same data, whatever the test."""
+"""The false-alarm rate over a run for finding masks for the same data. It applies to every allocation test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The largest number of masks, and what happens with new data when there are as many.
+    """The largest number of masks, and the policy for new data when there are that many masks.
 
     `num_masks`: None means one for each task of the stream. `on_exhausted`: `skip` does not train on the data, as in
-    the authors' code, but counts it. `reuse` trains the steepest mask on it. `reclaim` frees the less trained of two
-    masks that were outliers together; where there are none, or where the steepest mask is an outlier after all, it does
-    as `reuse`.
+    the authors' code, but counts the segment. `reuse` trains the steepest mask on the data. `reclaim` frees the less
+    trained of two masks that were outliers together. If there are no such masks, or if the steepest mask is an outlier
+    after all, `reclaim` acts as `reuse`.
     """
 
     num_masks: int | None = None
@@ -55,8 +55,8 @@ class Decision:
 
     `num_masks` (k): the learned masks in the superposition; `best` and `second`: the numbers of the two steepest.
     `outcome`: `train` a mask that knows the data, `allocate` a new mask, or the outcome of the budget's policy. `mask`:
-    the mask that trains on the segment, or None. `freed`: the mask that was deleted for it. `standing_out`: the
-    outliers, where there are several.
+    the mask that trains on the segment, or None. `freed`: the mask that was deleted to make room, or None.
+    `standing_out`: the outliers, if there are several.
     """
 
     num_masks: int
@@ -71,21 +71,21 @@ class Decision:
 
     @property
     def margin(self) -> float:
-        """Statistic minus threshold; not negative for known data."""
+        """The statistic minus the threshold. It is not negative for known data."""
         return self.statistic - self.threshold
 
 
 @dataclass
 class Allocator:
-    """Makes the decisions, and holds the bank of masks that they are based on.
+    """Makes the decisions, and holds the bank of masks that the decisions are based on.
 
-    All decisions of a round are made with the masks from before the round. Then each chosen mask is trained, `trained`
-    receives its new bits, and `end_round` stores them in the bank.
+    All decisions of a round use the masks from before the round. Then each chosen mask is trained, and `trained`
+    receives its new bits. `end_round` stores the new bits in the bank.
 
-    `draw(number)`: the packed bits of mask `number` before its training, which also serves as an untrained mask.
-    `live`: the numbers of the masks in the bank, by place. `num_allocated`: masks allocated so far, freed ones
-    included; the number of the next mask. `trained_segments`: segments that each mask was trained on. `together`: how
-    often two live masks were outliers in the same decision.
+    `draw(number)` returns the packed bits of mask `number` before its training; these also serve as an untrained mask.
+    `live`: the number of the mask at each place in the bank. `num_allocated`: the number of masks allocated so far,
+    including freed ones, which is also the number of the next mask. `trained_segments`: the number of segments that
+    each mask was trained on. `together`: how often two live masks were outliers in the same decision.
     """
 
     layers: Sequence[Layer]
@@ -104,22 +104,22 @@ class Allocator:
         self._retrained: dict[int, codec.Bits] = {}
 
     def replay(self, decisions: Sequence[Decision]) -> None:
-        """Restore the counts after `decisions` of whole rounds; `fill` must follow."""
+        """Restore the counts from the `decisions` of whole rounds. Call `fill` next."""
         for decision in decisions:
             self._record(decision)
 
     def fill(self, bits: Callable[[int], codec.Bits]) -> None:
-        """Restore the bank: `bits(number)` returns the packed bits of a live mask."""
+        """Restore the bank. bits: a function from a live mask's number to its packed bits."""
         for number in self.live:
             self._bank.add(bits(number))
 
     @property
     def rows(self) -> codec.Bits:
-        """The live masks as packed bits (k, ceil(n / 8)), by place: a view, not to be written to."""
+        """The live masks as packed bits (k, ceil(n / 8)), by place. This is a view; do not write to it."""
         return self._bank.rows
 
     def untrained(self) -> list[codec.Bits]:
-        """The untrained masks in the next superposition: the ones that will be allocated next."""
+        """The untrained masks in the next superposition. They are the masks that will be allocated next."""
         count = self.test.num_untrained(len(self.live)) if self.live else 0
         wanted = range(self.num_allocated, self.num_allocated + count)
         self._fresh = {n: self._fresh[n] if n in self._fresh else self.draw(n) for n in wanted}
@@ -136,7 +136,7 @@ class Allocator:
         return torch.from_numpy(counts.astype(np.float32)) / (len(self.live) + len(untrained))
 
     def slopes(self, vectors: Tensor) -> Slopes:
-        """The slope of each mask for D decisions, (D, k + untrained). vectors: -d objective / dW * W, (D, n)."""
+        """The slope of each mask for D decisions, (D, k + untrained). vectors: (D, n), -d objective / dW * W."""
         untrained = self.untrained()
         found = [inner_products(self._bank.rows, self._bank.size, vectors)]
         if untrained:
@@ -183,7 +183,7 @@ class Allocator:
     def _outcome(
         self, verdict: Verdict, outliers: Sequence[int], usable: bool, chosen: set[int]
     ) -> tuple[Outcome, int | None]:
-        """The outcome, and the mask to free for it. `chosen`: masks that the round has chosen or may still choose."""
+        """The outcome, and the mask to free or None. chosen: masks that the round has chosen or may still choose."""
         if verdict.known and usable:
             return "train", None
         if len(self.live) < self.capacity:
@@ -194,7 +194,7 @@ class Allocator:
         return ("reuse", None) if freed is None else ("reclaim", freed)
 
     def _redundant(self, chosen: set[int]) -> int | None:
-        """The less trained mask of the pair that was most often outliers together; None without a pair to free from."""
+        """The less trained mask of the pair that was most often outliers together; None if there is no such pair."""
         for (old, young), _ in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
             victim = old if self.trained_segments[old] < self.trained_segments[young] else young
             if victim not in chosen:

@@ -11,7 +11,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """The `index`-th run of training batches of a task; one decision is made for each segment."""
+    """The `index`-th group of consecutive training batches of a task. One decision is made for each segment."""
 
     task: int
     index: int
@@ -21,9 +21,9 @@ class Segment:
 class Stream:
     """How the data of scenario NNs arrives (paper, section 3.4).
 
-    A segment is `segment_batches` training batches of one task. `order`: in `blocks`, each task arrives once and whole,
-    in ascending order; in `recurring`, a task's segments are spread over `visits` shuffled visits, so that tasks come
-    back. `num_streams`: parallel streams; task i is in stream i mod num_streams.
+    A segment is `segment_batches` training batches of one task. `order`: with `blocks`, each task arrives once and
+    whole, in ascending order. With `recurring`, the segments of a task are spread over `visits` shuffled visits, so
+    tasks come back. `num_streams`: parallel streams; task i is in stream i mod num_streams.
     """
 
     order: Literal["blocks", "recurring"] = "blocks"
@@ -37,7 +37,7 @@ class Stream:
                 raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
 
     def segments_per_task(self, num_batches: int) -> int:
-        """The number of segments of a task of `num_batches`; InputError unless all segments are whole."""
+        """The number of segments of a task of `num_batches`. Raises InputError unless all segments are whole."""
         count, left = divmod(num_batches, self.segment_batches)
         if left or not count:
             raise InputError(
@@ -101,7 +101,7 @@ class Schedule:
         return sorted({segment.task for sequence in self.sequences for segment in sequence[:num_rounds]})
 
     def rounds_until(self, num_tasks: int) -> int:
-        """The smallest number of rounds with at least as many segments as `num_tasks` whole tasks."""
+        """The smallest number of rounds whose segments number at least those of `num_tasks` whole tasks."""
         wanted = num_tasks * self.segments_per_task
         low, high = 0, self.num_rounds
         while low < high:
