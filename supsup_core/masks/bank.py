@@ -1,4 +1,4 @@
-"""A bank of masks as packed bits, with the mean that a superposition needs."""
+"""A bank of masks as packed bits, which also computes the mean mask that a superposition needs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _COUNTED = 16
-"""Masks that are unpacked to bytes at a time."""
+"""The number of masks that are unpacked to bytes at a time."""
 
 
 class MaskBank:
-    """k masks of one net: k * ceil(n / 8) bytes, and for each weight the exact number of masks that keep it.
+    """Stores k masks of one net in k * ceil(n / 8) bytes, and for each weight the number of masks that keep it.
 
-    Masks are numbered 0..k-1 in the order in which they were added. n is the number of weights of all layers; a mask
-    holds those of all layers in their order.
+    Masks are numbered 0..k-1 in the order in which they were added. n is the number of weights of all layers. A mask
+    concatenates the layers in their order.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -51,12 +51,12 @@ class MaskBank:
 
     @property
     def rows(self) -> codec.Bits:
-        """All masks as packed bits (k, ceil(n / 8)): a view, not to be written to."""
+        """All masks as packed bits (k, ceil(n / 8)). This is a view; do not write to it."""
         return self._rows[: self.num_masks]
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """The number of masks that keep each weight, (n,): a view, not to be written to."""
+        """The number of masks that keep each weight, (n,). This is a view; do not write to it."""
         return self._counts
 
     def split(self, flat: Tensor) -> list[Tensor]:
@@ -70,7 +70,10 @@ class MaskBank:
         return self.split(torch.from_numpy(bits.astype(np.float32)))
 
     def mean(self) -> list[Tensor]:
-        """The mean of all masks, float32, one tensor for each layer; from exact counts, so it cannot drift."""
+        """The mean of all masks, float32, one tensor for each layer.
+
+        It is computed from exact counts, so it cannot drift.
+        """
         return self.split(torch.from_numpy(self._counts.astype(np.float32)) / self.num_masks)
 
     def subset_mean(self, indices: Tensor) -> list[Tensor]:

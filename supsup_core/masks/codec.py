@@ -2,9 +2,9 @@
 
 A blob is a header of 24 bytes (magic, version, coding, number of weights, CRC-32 of the packed bits, CRC-32 of a coded
 payload) and a payload. The payload is the packed bits: one bit for each weight, the first weight in the lowest bit of
-the first byte. Where range coding is shorter, the payload is instead the number of parts, the size and the number of
-ones of each part, and the coder's words. Each part, such as a layer, is coded by its own density, so the length of a
-blob is the entropy of its parts within half a percent.
+the first byte. If range coding is shorter, the payload is instead the number of parts, the size and the number of ones
+of each part, and the range coder's words. Each part, such as a layer, is coded with its own density. So the length of a
+blob is within half a percent of the entropy of its parts.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ _VERSION = 1
 _PACKED, _CODED = 0, 1
 _PART = [("size", "<u4"), ("ones", "<u4")]
 _MOST_WEIGHTS = 1 << 32
-"""Weights of the largest mask that is decoded: a corrupt coded mask of a few bytes can claim any number."""
+"""The largest number of weights that is decoded. A corrupt coded mask of a few bytes could claim any number."""
 _LARGEST_SHARE = 0.98
-"""A mask is coded where that takes less than this share of the packed length; packed masks are faster to read."""
+"""A mask is range-coded only if that takes less than this share of the packed length. Packed masks are faster to
+read."""
 _CHUNK = 1 << 22
-"""Weights coded at a time, as 32-bit integers: bounds memory. A multiple of 8."""
+"""The number of weights coded at a time, as 32-bit integers, which bounds memory. A multiple of 8."""
 
 Bits: TypeAlias = "npt.NDArray[np.uint8]"
 
@@ -61,7 +62,7 @@ def entropy_bytes(parts: Sequence[tuple[int, int]]) -> float:
 
 
 def encode(bits: Bits, size: int, parts: Sequence[int] = ()) -> bytes:
-    """The blob of `size` packed bits. parts: the number of weights of each layer, in order; () means a single part."""
+    """Returns the blob of `size` packed bits. parts: the number of weights of each layer, or () for a single part."""
     packed = bits.tobytes()
     mask = unpack(bits, size)
     counted = _count_ones(mask, parts or (size,))
@@ -75,7 +76,7 @@ def encode(bits: Bits, size: int, parts: Sequence[int] = ()) -> bytes:
 
 
 def decode(blob: bytes) -> tuple[Bits, int]:
-    """The packed bits of a blob and their number; CorruptError when `encode` did not write it."""
+    """Returns the packed bits of a blob, and their number. Raises CorruptError if `encode` did not write the blob."""
     if len(blob) < _HEADER.size:
         raise CorruptError(f"mask blob of {len(blob)} bytes is shorter than its header")
     magic, version, coding, size, checksum, check = _HEADER.unpack_from(blob)
@@ -127,7 +128,7 @@ def _range_encode(mask: Bits, counted: npt.NDArray[np.void]) -> bytes:
 
 
 def _range_decode(payload: bytes, size: int) -> Bits:
-    """The packed bits of a coded payload; CorruptError when it is not valid."""
+    """The packed bits of a coded payload. Raises CorruptError if it is not valid."""
     (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (0,)
     table = 4 + count * np.dtype(_PART).itemsize
     if len(payload) < table or (len(payload) - table) % 4:

@@ -18,7 +18,7 @@ from supsup_core.nets.weights import draw_uniform
 
 
 def num_kept(density: float, size: int) -> int:
-    """The number of weights that a density keeps of `size`: max(1, round(density * size)), with halves to even."""
+    """The number of kept weights out of `size`: max(1, round(density * size)), where halves round to even."""
     return max(1, round(density * size))
 
 
@@ -30,7 +30,8 @@ def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
 def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | None = None) -> Tensor:
     """A mask of exactly `count` ones on the largest scores, or with `by_size` on the largest absolute scores.
 
-    Ties go to the lowest index. scores: any shape, float32, finite. Returns float32 of that shape (`out` when given).
+    Ties go to the lowest index. scores: any shape, float32, finite. Returns float32 of the same shape, in `out` if
+    given.
     """
     result = out if out is not None else torch.empty_like(scores)
     if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
@@ -49,7 +50,7 @@ def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | 
 
 
 class MaskRule(ABC):
-    """Makes a layer's mask from its scores, and the scores' gradient from the mask's."""
+    """Computes a layer's mask from its scores, and the gradient of the scores from the gradient of the mask."""
 
     elementwise: ClassVar[bool] = False
     """Whether a weight's mask depends on its own score alone, so that the scores of several tasks may be stacked."""
@@ -60,13 +61,13 @@ class MaskRule(ABC):
 
     @abstractmethod
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
-        """The straight-through gradient in the scores from that in the mask, which may be overwritten."""
+        """The straight-through gradient of the scores. gradient: that of the mask; it may be overwritten."""
 
 
 @final
 @dataclass(frozen=True)
 class Threshold(MaskRule):
-    """Keep score >= `at`: 0, as in every MNIST experiment of the paper."""
+    """Keeps the weights whose score is >= `at`. The default 0 is that of every MNIST experiment in the paper."""
 
     elementwise: ClassVar[bool] = True
 
@@ -82,9 +83,10 @@ class Threshold(MaskRule):
 @final
 @dataclass(frozen=True)
 class TopK(MaskRule):
-    """Keep exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
+    """Keeps exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
 
-    The straight-through gradient is that in the ranked value: it is multiplied by sign(score) for |score|.
+    The straight-through gradient is taken with respect to the ranked value. So for |score| it is multiplied by
+    sign(score).
     """
 
     density: float

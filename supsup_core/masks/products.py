@@ -1,4 +1,4 @@
-"""Inner products of packed masks with vectors, which every decision about k masks rests on."""
+"""Inner products of packed masks with vectors. Every decision among k masks uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from supsup_core.masks import codec
 
 _CHUNK_BYTES = 64 << 20
-"""Bytes of masks unpacked to float32 at a time: bounds memory for any number of masks."""
+"""The number of bytes of masks unpacked to float32 at a time. It bounds memory for any number of masks."""
 
 
 @functools.cache
@@ -21,10 +21,10 @@ def _byte_floats() -> Tensor:
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Inner product of every mask with every vector, with an error below 1.5e-6 of the vector's length.
+    """The inner product of every mask with every vector. Its error is below 1.5e-6 of the vector's length.
 
     rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
-    CPU. The masks are never all unpacked at once. On a CPU, compiled loops that read bits are faster than a matrix
+    CPU. Only some of the masks are unpacked at a time. On a CPU, compiled loops that read bits are faster than a matrix
     product for any number of vectors.
     """
     if vectors.device.type == "cpu":
@@ -35,8 +35,10 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 
 def multiply_unpacked(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """`inner_products` by matrix products on the vectors' device, where the result stays: some masks at a time are
-    unpacked to float32, each time into the same buffer."""
+    """Computes `inner_products` by matrix products on the vectors' device, and leaves the result there.
+
+    Some masks at a time are unpacked to float32, into one buffer.
+    """
     device, num_bytes = vectors.device, rows.shape[1]
     step = max(1, _CHUNK_BYTES // (32 * num_bytes))
     table = _byte_floats().to(device)

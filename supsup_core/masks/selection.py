@@ -1,4 +1,4 @@
-"""Inner products of packed masks with vectors on a CPU: which compiled loop, and what it is given."""
+"""Inner products of packed masks with vectors on a CPU: selects a compiled loop and prepares its arguments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from supsup_core.kernels.mask_products import (
 from supsup_core.masks import codec
 
 _BLOCK = 512
-"""Bytes of a mask read at a time: the floats that they select from, 16 KB, stay in the L1 cache."""
+"""The number of bytes of a mask read at a time. They select from 16 KB of floats, which stay in the L1 cache."""
 _FEWEST_VECTORS = 5
 _FEWEST_PRODUCTS = 600
-"""From so many vectors and products on, multiplying vectors side by side is faster than one after the other."""
+"""With at least this many vectors and products, multiplying vectors side by side is faster than one after another."""
 
 
 def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Inner product of every mask with every vector: (D, k) float32.
+    """The inner product of every mask with every vector: (D, k) float32.
 
     rows: packed masks (k, bytes); vectors: (D, size) float32 on the CPU.
     """
@@ -37,7 +37,10 @@ def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """`select_products` one vector after the other, on any processor: one bit of every byte at a time."""
+    """Computes `select_products` one vector after the other, on any processor.
+
+    It tests one bit of every byte at a time.
+    """
     num_blocks = -(-rows.shape[1] // _BLOCK)
     padded = torch.zeros(num_blocks * _BLOCK * 8)
     out = np.zeros((len(vectors), len(rows)))
@@ -49,7 +52,7 @@ def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_permutation(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """`select_products` one vector after the other, with AVX2 or AVX-512: a few bits of many masks side by side."""
+    """Computes `select_products` one vector after the other, for a few bits of many masks side by side. Needs AVX2."""
     ends = _ends(rows, 4 * REGISTER_LANES)
     out = np.zeros((len(vectors), len(rows)))
     for vector, products in zip(vectors, out, strict=True):
@@ -58,14 +61,14 @@ def products_by_permutation(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_lookup(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """`select_products` of up to LANES vectors side by side: half a byte of a mask at a time."""
+    """Computes `select_products` for up to LANES vectors side by side. It reads half a byte of a mask at a time."""
     out = np.zeros((len(rows), LANES))
     add_products_by_lookup(rows, _ends(rows, 8), vectors.contiguous().numpy(), out)
     return torch.from_numpy(out[:, : len(vectors)].T.astype(np.float32))
 
 
 def _ends(rows: codec.Bits, width: int) -> codec.Bits:
-    """The bytes of each mask past its last whole `width`, padded with zeros: (k, width)."""
+    """The bytes of each mask after its last full block of `width` bytes, padded with zeros: (k, width)."""
     whole = rows.shape[1] // width * width
     ends = np.zeros((len(rows), width), np.uint8)
     ends[:, : rows.shape[1] - whole] = rows[:, whole:]
