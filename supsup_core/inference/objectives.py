@@ -1,8 +1,8 @@
-"""Objectives, which are smallest under the right mask (paper, sections 3.3 and 3.5; appendix on superfluous neurons).
+"""Objectives that inference minimises; the right mask should have the smallest (paper, sections 3.3 and 3.5, appendix).
 
-An objective takes logits (..., images, num_outputs) and num_labels, and returns the mean over the images, (...). It is
-differentiable in the logits, since one-shot and binary inference use its gradient. H (entropy) and G (superfluous
-neurons) are the paper's symbols for the first two.
+An objective takes logits (..., images, num_outputs) and num_labels, and returns its mean over the images, of shape
+(...). It is differentiable in the logits, since one-shot and binary inference use its gradient. The paper calls
+`entropy` H and `superfluous` G (see its appendix on superfluous neurons).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def entropy(logits: Tensor, num_labels: int) -> Tensor:
 
 @OBJECTIVES.register("superfluous", "G")
 def superfluous(logits: Tensor, num_labels: int) -> Tensor:
-    """G: logsumexp of all outputs with the real ones detached, so that only superfluous neurons have a gradient."""
+    """G: logsumexp of all outputs. The real outputs are detached, so only superfluous neurons have a gradient."""
     real = logits[..., :num_labels].detach()
     return torch.cat([real, logits[..., num_labels:]], -1).logsumexp(-1).mean(-1)
 
@@ -37,11 +37,11 @@ under the right mask, so a comparison of values would choose a wrong mask."""
 
 @OBJECTIVES.register("max_logit")
 def max_logit(logits: Tensor, num_labels: int) -> Tensor:
-    """Minus the largest real logit: a confidence that no softmax saturates."""
+    """Minus the largest real logit. Unlike a softmax probability, this confidence cannot saturate."""
     return -logits[..., :num_labels].amax(-1).mean(-1)
 
 
 @OBJECTIVES.register("energy")
 def energy(logits: Tensor, num_labels: int) -> Tensor:
-    """The free energy of the real outputs, minus their logsumexp: low on images like those of training."""
+    """The free energy of the real outputs: minus their logsumexp. It is low on images like the training images."""
     return -logits[..., :num_labels].logsumexp(-1).mean(-1)

@@ -21,11 +21,11 @@ class Rule(ABC):
     needs_superposition: ClassVar[bool]
     """Whether the learner must be able to superpose its masks."""
     compares_values: ClassVar[bool] = False
-    """Whether the rule compares values of the objective under different masks, rather than slopes."""
+    """Whether the rule compares the objective's values under different masks, rather than its slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must recall a mask from an associative memory. Then at most half of a group of images
-    decides, and the recalled mask is scored on the others."""
+    """Whether the learner must recall a mask from an associative memory. If so, at most half of a group of images
+    decides, and the recalled mask is scored on the other images."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
@@ -37,7 +37,7 @@ class Rule(ABC):
     def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
     ) -> tuple[Tensor, list[Recalled]]:
-        """The masks that `choose` gives and, for a RecallingRule, what each decision recalled, which then answers."""
+        """The chosen masks and, for a RecallingRule, the mask that each decision recalled, which labels the images."""
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)
         return self.choose(learner, x, objective, given), []
@@ -48,7 +48,7 @@ class RecallingRule(ABC):
 
     @abstractmethod
     def recall(self, learner: Learner, x: Tensor, objective: Objective) -> tuple[Tensor, list[Recalled]]:
-        """The stored mask nearest to what each decision recalled (D,), int64, and what each recalled.
+        """The number of the stored mask nearest to each recalled mask, (D,), int64, and the D recalled masks.
 
         x: (D, images, *shape).
         """
@@ -72,7 +72,7 @@ class Known(Rule):
 
 @torch.no_grad()
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
-    """The objective on images x (D, images, *shape) under each of k masks, by one forward pass for each: (D, k)."""
+    """The objective (D, k) on images x (D, images, *shape) under each of k masks, with one forward pass per mask."""
     values = []
     for mask in masks:
         parts = x if learner.normalises_by_batch else x.flatten(0, 1)[None]
@@ -105,7 +105,7 @@ def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> 
 @final
 @RULES.register("exhaustive")
 class Exhaustive(Rule):
-    """One forward pass per mask; the smallest objective wins, ties to the older mask."""
+    """Chooses the mask with the smallest objective, by one forward pass per mask. Ties go to the older mask."""
 
     needs_superposition = False
     compares_values = True
@@ -117,7 +117,7 @@ class Exhaustive(Rule):
 @final
 @RULES.register("one_shot")
 class OneShot(Rule):
-    """The mask whose coefficient decreases the objective most steeply at alpha = 1/k (algorithm 1)."""
+    """Chooses the mask whose coefficient alpha decreases the objective most steeply at alpha = 1/k (algorithm 1)."""
 
     needs_superposition = True
 
@@ -128,9 +128,9 @@ class OneShot(Rule):
 @final
 @RULES.register("binary")
 class Binary(Rule):
-    """Keep the half of the masks with the steepest decrease, renormalise alpha, repeat (algorithm 2).
+    """Repeatedly keeps the half of the masks with the steepest decrease, and renormalises alpha (algorithm 2).
 
-    It computes ceil(log2 k) gradients. Of an odd number of masks it keeps the larger half.
+    It computes ceil(log2 k) gradients. From an odd number of masks it keeps the larger half.
     """
 
     needs_superposition = True
@@ -142,11 +142,11 @@ class Binary(Rule):
 @final
 @RULES.register("shortlist")
 class Shortlist(Rule):
-    """Halve the masks as `binary` does down to four or fewer, then choose among those as `exhaustive` does.
+    """Halves the masks as `binary` does until at most four remain, then chooses among these as `exhaustive` does.
 
-    Not from the paper. When three masks are alike, the slope along the middle one is the least, since the other two
-    together already have its effect. So `binary` drops it even where its own forward pass would show it to be right.
-    The rule computes ceil(log2(k / 4)) gradients and at most four forward passes.
+    This rule is not from the paper. If three masks are alike, the slope of the middle one is the smallest, since the
+    other two together already have its effect. So `binary` drops the middle mask, even if its own forward pass would
+    show that it is right. The rule computes ceil(log2(k / 4)) gradients and at most four forward passes.
     """
 
     needs_superposition = True
@@ -165,7 +165,7 @@ class Shortlist(Rule):
 @final
 @RULES.register("hopfield")
 class Hopfield(Rule, RecallingRule):
-    """The stored mask nearest to what the images recall from a Hopfield network (paper, section 3.6)."""
+    """Chooses the stored mask nearest to the mask that a Hopfield network recalls (paper, section 3.6)."""
 
     needs_superposition = False
     needs_memory = True
