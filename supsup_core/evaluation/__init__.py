@@ -1,1 +1,1 @@
-"""How well a learner answers: protocols and metrics."""
+"""Evaluation of a learner: protocols, counts and metrics."""

@@ -1,7 +1,7 @@
 """The confidence of a mask in its answers, on images of its own task and of other tasks.
 
-On its own task, the confidence should equal the accuracy (calibration). On other tasks it should be low: the inference
-of the task rests on that.
+On its own task, the confidence should equal the accuracy (calibration). On other tasks the confidence should be low,
+since the inference of the task relies on that difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.learners import Learner
 
 NUM_BINS = 15
-"""Bins of equal width for the calibration error, as in Guo et al. 2017."""
+"""The number of bins of equal width in the calibration error, as in Guo et al. 2017."""
 
 
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
@@ -33,8 +33,8 @@ def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BI
 def auroc(own: Tensor, others: Tensor) -> float:
     """The area under the ROC curve: the probability that a value of `own` is smaller than one of `others`.
 
-    Ties count half. It is 1 where one threshold separates the two, and 0.5 where their distributions are the same.
-    own, others: one-dimensional, finite.
+    Ties count half. It is 1 if one threshold separates the two sets of values, and 0.5 if their distributions are the
+    same. own, others: one-dimensional, finite.
     """
     ordered = others.sort().values
     below = torch.searchsorted(ordered, own, right=False)
@@ -49,8 +49,8 @@ class Confidence:
 
     On images of its own task: `accuracy`, mean `confidence` (the probability of the answer by a softmax over the
     labels), `calibration_error`, and mean `entropy` over all outputs in nats (objective H). `entropy_of_others`: the
-    mean entropy on images of other tasks. `told_apart`: for each objective, the area under the ROC curve by which its
-    value on one image separates own images from others.
+    mean entropy on images of other tasks. `told_apart`: for each objective, the area under the ROC curve when its value
+    on one image is used to separate own images from others.
     """
 
     mask: int
@@ -68,8 +68,8 @@ def confidence(
 ) -> Confidence:
     """Measure a mask on images and labels of its own task, and on images of other tasks.
 
-    own: x (images, *shape) and y (images,). others: (images, *shape). objectives: names; not `superfluous` (G), whose
-    values cannot be compared.
+    own: x (images, *shape) and y (images,). others: (images, *shape). objectives: names of objectives, without
+    `superfluous` (G), whose values cannot be compared between masks.
     """
     x, y = own
     logits = {"own": learner.logits(x, mask), "others": learner.logits(others, mask)}

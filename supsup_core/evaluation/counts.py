@@ -1,4 +1,4 @@
-"""What an evaluation counted, as exact whole numbers."""
+"""The counts of an evaluation, as exact whole numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 class ProtocolCounts:
     """The counts of one protocol on one task.
 
-    `images`: that were answered. `correct`: answered with the right label; `correct_and_right_task`: those of them
-    whose decision chose a mask of the right task. `decisions`: taken; `right_task`: those that chose such a mask.
-    `confusion`: decisions by the number of the mask they chose, as text. Where a mask is recovered from a memory,
-    `recovered`: decisions that ended exactly at a mask of the task, and `distances`: how many units they were from the
-    nearest of them before each step and at the end, on average; else None.
+    `images`: the number of labelled images. `correct`: the images with the right label. `correct_and_right_task`: the
+    correct images whose decision chose a mask of the right task. `decisions`: the number of decisions. `right_task`:
+    the decisions that chose a mask of the right task. `confusion`: the number of decisions for each chosen mask; the
+    keys are mask numbers as text.
+
+    The last two fields are None unless masks are recovered from a memory. `recovered`: the decisions that ended exactly
+    at a mask of the task. `distances`: the mean distance, in units, to the nearest mask of the task, before each step
+    and at the end.
     """
 
     images: int
@@ -30,9 +33,9 @@ class ProtocolCounts:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def accuracy(self, wrong_task_is_wrong: bool) -> float:
-        """The share of images answered rightly, in [0, 1].
+        """The share of images that are labelled correctly, in [0, 1].
 
-        wrong_task_is_wrong: labels are not shared between tasks, so an answer by another task's mask is wrong.
+        wrong_task_is_wrong: tasks do not share labels, so a label from another task's mask counts as wrong.
         """
         return (self.correct_and_right_task if wrong_task_is_wrong else self.correct) / self.images
 

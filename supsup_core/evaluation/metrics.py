@@ -15,10 +15,10 @@ def average_accuracy(accuracies: Sequence[float]) -> float:
 
 
 def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
-    """The mean drop of a task from its best earlier accuracy to that after `num_learned` tasks.
+    """The mean drop of accuracy per task, from its best earlier accuracy to that after `num_learned` tasks.
 
     The mean is over the tasks that an earlier evaluation point tested (Chaudhry et al. 2018, equation 3, restricted to
-    the evaluation points); it is 0 when there are none, and negative where tasks improved.
+    the evaluation points). It is 0 if there are no such tasks, and negative if the tasks improved on average.
     """
     now = matrix[num_learned]
     earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
@@ -28,7 +28,7 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
 
 
 class AllocationTally:
-    """Counts how masks are allocated in scenario NNs, by the task identities that the learner never sees.
+    """Counts how masks are allocated in scenario NNs. It uses the task identities, which the learner never sees.
 
     A mask belongs to the task for which it was allocated. A *duplicate* is a mask allocated for a task that already had
     one. A *wrong reuse* is a segment trained on the mask of another task.
@@ -63,7 +63,7 @@ class AllocationTally:
         return self._owners
 
     def purity(self) -> float:
-        """The share of trained segments that belong to the most frequent task of their mask; 1 without masks."""
+        """The share of trained segments whose task is the most frequent task of their mask; 1 if there are no masks."""
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
 

@@ -1,4 +1,4 @@
-"""From the counts of evaluations to the metrics of a run after n tasks."""
+"""Computes the metrics of a run after n tasks from the counts of its evaluations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ PointCounts: TypeAlias = Mapping[int, Mapping[str, ProtocolCounts]]
 
 
 def accuracies(counts: PointCounts, protocol: str, scenario: str) -> dict[int, float]:
-    """The accuracy of each evaluated task in [0, 1], as the scenario counts an answer right."""
+    """The accuracy of each evaluated task, in [0, 1]. The scenario decides which answers count as correct."""
     wrong = SCENARIOS[scenario].wrong_task_is_wrong
     return {task: by_protocol[protocol].accuracy(wrong) for task, by_protocol in counts.items()}
 
 
 def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned: int) -> dict[str, float]:
-    """The metrics of one evaluation point, shares in [0, 1].
+    """The metrics of one evaluation point, by name. Shares are in [0, 1].
 
-    points: the counts of this point and of each earlier one, by tasks learned.
+    points: the counts of this evaluation point and of all earlier ones, by the number of tasks learned.
     """
     values: dict[str, float] = {}
     tasks = points[num_learned]
@@ -40,7 +40,7 @@ def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned:
 
 
 def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
-    """Metrics of how the task was inferred."""
+    """Metrics of the inference of the task."""
     decisions = sum(counts.decisions for counts in tasks)
     values = {"task_inference_accuracy": sum(counts.right_task for counts in tasks) / decisions}
     recovered = [counts.recovered for counts in tasks if counts.recovered is not None]
@@ -51,7 +51,7 @@ def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
 
 
 def confusion(counts: PointCounts, protocol: str = "paper") -> list[dict[str, int]]:
-    """Inferred tasks as a long table: task, mask, decisions; only pairs that occurred."""
+    """The confusion of tasks and masks as rows of task, mask and decisions, for the pairs that occurred."""
     return [
         {"task": task, "mask": int(mask), "decisions": count}
         for task, by_protocol in counts.items()

@@ -27,12 +27,12 @@ EVALUATION_VERSION = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """How the task is inferred.
+    """The settings of task inference.
 
     The paper's protocol shuffles the test images by the seed and cuts them into groups of `decision_group`. The first
-    `images_per_decision` of a group decide for the whole group. Where a mask is recovered from a memory, at most half
-    of a group decides, for the other half. In the strict protocol each of `strict_images` seeded test images of a task
-    decides for itself alone; 0 leaves this protocol out.
+    `images_per_decision` of a group decide for the whole group. If masks are recovered from a memory, at most half of a
+    group decides, and only the rest of the group is scored. In the strict protocol, `strict_images` test images of a
+    task are drawn from the seed, and each decides only for itself. `strict_images` of 0 skips the strict protocol.
     """
 
     rule: str = "one_shot"
@@ -58,7 +58,7 @@ class Inference:
 def check(
     scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
 ) -> None:
-    """Raise InputError when scenario, method, inference and net do not fit together."""
+    """Raise InputError if scenario, method, inference and net do not fit together."""
     if scenario.name not in method.scenarios:
         raise InputError(
             f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
@@ -82,7 +82,7 @@ def check(
 def _check_inference(
     scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
 ) -> None:
-    """Raise InputError when the task cannot be inferred with these settings."""
+    """Raise InputError if the task cannot be inferred with these settings."""
     if inference.rule == "known":
         raise InputError(
             f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
@@ -126,7 +126,7 @@ def _check_inference(
 
 
 def check_objective(name: str, outputs: tuple[int, int]) -> None:
-    """Raise InputError when an objective cannot compare masks with (num_outputs, num_labels)."""
+    """Raise InputError if an objective cannot compare masks. outputs: (num_outputs, num_labels)."""
     num_outputs, num_labels = outputs
     if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
         raise InputError(
@@ -139,9 +139,9 @@ def check_objective(name: str, outputs: tuple[int, int]) -> None:
 class Decisions:
     """The results of D decisions on one task.
 
-    `chosen`: mask numbers. `sizes`: the number of test images that each decided for. `correct`: the number of those
-    that the chosen or recalled mask labels correctly. All int64, (D,). `trace`: for a rule with a memory, the distances
-    from each mask before each step and at the end (Recalled.distances), (D, steps + 1, k).
+    `chosen`: the chosen masks' numbers. `sizes`: the number of test images that each decision was scored on. `correct`:
+    the number of these images that the chosen or recalled mask labels correctly. All three are int64, (D,). `trace`:
+    for a rule with a memory, `Recalled.distances` of each decision, (D, steps + 1, k).
     """
 
     chosen: Tensor
@@ -150,7 +150,7 @@ class Decisions:
     trace: Tensor | None = None
 
     def counts(self, right_masks: Sequence[int]) -> ProtocolCounts:
-        """The decisions as exact whole numbers. right_masks: the masks that belong to the task."""
+        """The counts of these decisions. right_masks: the numbers of the masks that belong to the task."""
         right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
         chosen = Counter(self.chosen.tolist())
         recovered, distances = None, None
@@ -176,13 +176,13 @@ Choose = tuple[Rule, Objective, int | None]
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The masks (D,), int64, that D decisions chose and, for a rule with a memory, what each recalled."""
+    """The masks (D,), int64, that D decisions chose and, for a rule with a memory, the mask that each recalled."""
 
     masks: Tensor
     recalled: list[Recalled]
 
     def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
-        """Groups of decisions whose images can be labelled in one batch, each with the function that labels them."""
+        """Yields groups of decisions whose images can be labelled in one batch, and the function that labels them."""
         if self.recalled or learner.normalises_by_batch:  # each decision has its own batch
             together = [[number] for number in range(len(self.masks))]
         else:
@@ -217,7 +217,7 @@ def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Ch
 
 
 def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
-    """The images of a group that decide for it."""
+    """The images of a group that decide for the whole group."""
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
@@ -240,9 +240,9 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
 
 
 def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
-    """The groups of indices, in their order, that the paper's protocol decides for together.
+    """The groups of indices, in order, that the paper's protocol makes one decision for.
 
-    A rest that is too small to decide joins the last group.
+    A remainder that is too small for a decision joins the last group.
     """
     least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)
     if RULES[inference.rule].needs_memory:
@@ -256,16 +256,18 @@ def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tenso
 def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
     """The int64 indices of the test images of task `index`, in the shuffled order of the paper's protocol.
 
-    Without the shuffle, neighbours in a dataset are alike (digits of one writer), and such groups decide worse.
+    Neighbours in a dataset are alike, such as digits of one writer. Groups of such images decide worse, hence the
+    shuffle.
     """
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
 
 @torch.no_grad()
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
-    """Labels and masks (images,) of images x (images, *shape) by the paper's protocol, as in `evaluate`.
+    """The labels and the masks (images,) for images x (images, *shape), by the paper's protocol as in `evaluate`.
 
-    Each run of `decision_group` images is of one task. Its first images choose the mask, unless one is `given`.
+    Each `decision_group` consecutive images must belong to one task. The first images of a group choose its mask,
+    unless a mask is `given`.
     """
     groups = _groups(learner, torch.arange(len(x)), inference)
     rule = RULES[inference.rule]()
@@ -285,8 +287,8 @@ def evaluate(
 ) -> dict[str, Decisions]:
     """The decisions of a learner on task `index` by protocol: {"paper": …, "strict": …}.
 
-    "strict" is left out where `strict_images` is 0, and where the scenario gives the task identity: then every image is
-    answered by its own task's mask, and the two protocols are the same.
+    "strict" is missing if `strict_images` is 0, or if the scenario gives the task identity. With a given identity, its
+    own task's mask labels every image, so the two protocols are the same.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)
