@@ -2,7 +2,7 @@
 
 
 class SupSupError(Exception):
-    """The base of all errors that this project raises on purpose. Its text is one line for a user."""
+    """The base of all errors that this project raises on purpose. The text of an error is one line for a user."""
 
 
 class InputError(SupSupError):
