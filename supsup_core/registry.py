@@ -1,4 +1,4 @@
-"""Registries: the names by which a config asks for a class or a function, each registered where it is defined."""
+"""Registries map a name in a config to a class or function. Each entry is registered where it is defined."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class ChecksFields(ABC):
-    """A config class with field checks of its own, which its base class runs after those of the fields it has."""
+    """Interface of a config class with its own field checks, which its base class runs after the common checks."""
 
     @abstractmethod
     def check_fields(self) -> None:
-        """Raise InputError for values that mean nothing. The text begins with the field's name and names a remedy."""
+        """Raise InputError for invalid values. The text begins with the field's name and names a remedy."""
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The text `; did you mean X?` for the closest of `names`, or an empty text when none is close."""
+    """Returns the text `; did you mean X?` for the closest of `names`, or an empty text if none is close."""
     begun = [known for known in names if name and known.startswith(name)]
     close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -42,7 +42,7 @@ def _missing_parts(cls: type) -> str:
 class Registry(Generic[T]):
     """A mapping from a config name to an object of one kind.
 
-    Registering a name twice raises InputError; otherwise the order of imports would decide what it means.
+    Registering a name twice raises InputError. Otherwise the order of imports would decide which entry the name means.
     """
 
     def __init__(self, kind: str) -> None:
@@ -52,7 +52,8 @@ class Registry(Generic[T]):
     def register(self, *names: str) -> Callable[[T], T]:
         """A decorator that registers an object under `names`: its canonical name, then its aliases.
 
-        InputError for a name that is taken, and for a class that leaves out what its base class requires.
+        Raises InputError if a name is taken, or if a class lacks methods or class variables that its base class
+        requires.
         """
 
         def enter(entry: T) -> T:
@@ -67,14 +68,14 @@ class Registry(Generic[T]):
         return enter
 
     def __getitem__(self, name: str) -> T:
-        """The entry called `name`; an unknown name raises InputError, which lists the known ones."""
+        """Returns the entry called `name`. Raises InputError, which lists the known names, if the name is unknown."""
         if name not in self._entries:
             names = self.names()
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
         return self._entries[name]
 
     def under(self, key: str, name: str) -> T:
-        """The entry called `name`; the InputError for an unknown name begins with the config key `key`."""
+        """Returns the entry called `name`. The InputError for an unknown name begins with the config key `key`."""
         try:
             return self[name]
         except InputError as error:
@@ -85,7 +86,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def name_of(self, entry: T) -> str:
-        """The canonical name of an entry; InputError when it is not registered."""
+        """The canonical name of an entry. Raises InputError if it is not registered."""
         for name, candidate in self._entries.items():
             if candidate is entry:
                 return name
