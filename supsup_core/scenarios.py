@@ -1,7 +1,7 @@
 """The continual-learning scenarios (paper, section 2 and table 1).
 
-Two letters say whether the task identity is given (G) or not (N) at training and at inference; the third says whether
-tasks share their labels (s) or not (u).
+The first two letters of a name say if the task identity is given (G) or not (N), at training and at inference. The
+third letter says if the tasks share their labels (s) or not (u).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supsup_core.registry import Registry
 class Scenario:
     """Whether the task identity is given at training and at inference, and what counts as a correct answer.
 
-    `wrong_task_is_wrong`: tasks do not share their labels, so an answer is correct only if its task is too.
+    `wrong_task_is_wrong`: tasks do not share their labels, so an answer is correct only if its task is also correct.
     """
 
     name: str
@@ -40,7 +40,7 @@ NNs = _row("NNs", False, False, False)
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario called `name`; InputError for unknown names, and for NNu with the reason."""
+    """Returns the scenario called `name`. Raises InputError for unknown names, and for NNu with the reason."""
     if name == "NNu":
         raise InputError(
             "scenario NNu cannot exist: labels that were never seen would reveal the new task, "
