@@ -1,8 +1,8 @@
-"""Random numbers, each determined by (run seed, purpose, task).
+"""Random numbers that depend only on run seed, purpose and task.
 
-Every purpose has its own Philox stream, keyed by a SHA-256. So the streams are independent, can be drawn in any order,
-and never coincide for different run seeds. Only the generator's raw bits are used: NumPy guarantees those for ever,
-while its other distributions may change between versions. So the numbers are the same on every machine.
+Every purpose has its own Philox stream, keyed by a SHA-256 hash. So the streams are independent, can be drawn in any
+order, and never coincide for different run seeds. Only the generator's raw bits are used, so the numbers are the same
+on every machine. NumPy guarantees the raw bits for ever, while its distributions may change between versions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def raw_bits(child: int, count: int) -> npt.NDArray[np.uint64]:
 
 
 def uniform(child: int, shape: tuple[int, ...], bound: float) -> npt.NDArray[np.float32]:
-    """Float32 values of `shape`, uniform in [-bound, bound), on a grid of 2^24 points."""
+    """Returns float32 values of `shape`, uniform in [-bound, bound), on a grid of 2^24 points."""
     size = math.prod(shape)
     words = raw_bits(child, (size + 1) // 2).view(np.uint32)[:size]
     unit = (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
@@ -59,7 +59,7 @@ def permutation(child: int, size: int) -> npt.NDArray[np.int64]:
 def batches(child: int, num_images: int, num_batches: int, batch_size: int) -> npt.NDArray[np.int64]:
     """Indices of `num_batches` full batches, (num_batches, batch_size), int64.
 
-    The batches are cut from concatenated shuffles of 0..num_images-1: every image is seen once before any is seen
+    The batches are cut from concatenated shuffles of 0..num_images-1. Every image is seen once before any image is seen
     again, and a batch may span two epochs.
     """
     needed = num_batches * batch_size
