@@ -1,1 +1,1 @@
-"""Small things without a subject: files, locks, content keys, wording, the environment."""
+"""Helpers that every other package uses: files, locks, content keys, wording, the environment."""

@@ -1,4 +1,4 @@
-"""The machine and the versions that a run was made with: recorded with it, never part of its keys."""
+"""Describes the machine and the package versions of a run. They are recorded with the run; no key depends on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", 
 
 @dataclass(frozen=True)
 class Environment:
-    """`versions`: of packages, by name. `git_revision`: of the sweep file's repository; "" outside one."""
+    """The machine and the software of a process.
+
+    `versions`: package name to version. `git_revision`: the revision of the sweep file's repository; "" outside one.
+    """
 
     versions: dict[str, str]
     python: str
@@ -26,7 +29,7 @@ class Environment:
 
 
 def describe(folder: Path) -> Environment:
-    """The environment of this process. folder: in the repository whose revision is recorded."""
+    """Returns the environment of this process. folder: a folder of the repository whose revision is recorded."""
     return Environment(
         versions=dict(versions()),
         python=platform.python_version(),
@@ -39,13 +42,13 @@ def describe(folder: Path) -> Environment:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of this program and of the packages that results depend on."""
+    """Returns the versions of this program and of the packages that results depend on, by package name."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 @functools.cache
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Returns the name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,6 +1,6 @@
-"""Named moments at which a test may interfere: kill the process, or raise an error as a full disk would.
+"""Failpoints: named places in the code where a test can kill the process or raise an error (such as a full disk).
 
-Nothing happens at a failpoint unless a function was set for it in this process. Tests set them; the program never does.
+Only tests set functions for failpoints. A failpoint without a function does nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _functions: dict[Point, Callable[[object], None]] = {}
 
 
 def reach(point: Point, subject: object = None) -> None:
-    """Call the function that is set for this failpoint, if any. subject: what the process is at work on."""
+    """Calls the function that is set for this failpoint, if any, with `subject`, such as the key being written."""
     if point in _functions:
         _functions[point](subject)
 
 
 def set_failpoint(point: Point, function: Callable[[object], None] | None) -> None:
-    """Set the function of a failpoint in this process; None removes it."""
+    """Sets the function that this process calls at a failpoint. None removes the function."""
     if function is None:
         _functions.pop(point, None)
     else:

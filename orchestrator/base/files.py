@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent."""
+"""Atomic and durable writing of files: after a crash, a file is either complete or unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`: after a crash it is the old content or the new, never a part.
+    """Writes `content` to `path` atomically: after a crash the file holds the old content or the new, never a part.
 
-    The file and its folder entry are on disk when this returns.
+    The file and its folder entry are synced to disk (fsync) before this function returns.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -29,12 +29,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether it has a name that `write_atomically` gives a file until it is whole."""
+    """Returns whether `path` has the kind of name that `write_atomically` gives its temporary files."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 
 def replace_durably(temporary: Path, path: Path) -> None:
-    """Give a file, whose content is on disk, its final name; the name is on disk when this returns."""
+    """Renames `temporary` to `path` and syncs the folder to disk. The file's content must be on disk already."""
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Folders that one process owns at a time."""
+"""Locks on folders, so that at most one process at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from supsup_core.errors import InputError
 
 @contextlib.contextmanager
 def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
-    """Own `folder` (a sweep's, unless `what` says another's) for the time of the block; InputError naming the process
-    that does.
+    """Holds the lock of `folder` during the `with` block. The folder is created if it does not exist.
 
-    The lock is the operating system's, so it ends with the process, however that ends.
+    what: the kind of thing in the folder, for error messages. The operating system releases the lock when the process
+    ends, even after a crash. Raises InputError if another process holds the lock or if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
     lock = FileLock(folder / "lock")
     holder = folder / "holder"
     try:
-        lock.acquire(timeout=0.5)  # a status that looks at this moment holds it for an instant
+        lock.acquire(timeout=0.5)  # `holder_of` in another process may hold the lock briefly
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
         follow = f", or follow it with `{command('status', folder)}`" if what == "sweep" else ""
@@ -47,7 +47,10 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
 
 
 def holder_of(folder: Path) -> int | None:
-    """The process that owns `folder`, or None when nobody does; -1 when it is not known which."""
+    """Returns the id of the process that holds the lock of `folder`.
+
+    Returns None if no process holds the lock, and -1 if one does but its id cannot be read.
+    """
     lock = FileLock(folder / "lock")
     if not (folder / "lock").exists():
         return None
@@ -59,13 +62,13 @@ def holder_of(folder: Path) -> int | None:
         except (OSError, ValueError, IndexError):
             return -1
     except OSError:
-        return None  # an output one may only read: nobody can be told
+        return None  # the folder is read-only for this user, so the lock cannot be tested
     lock.release()
     return None
 
 
 def host_of(folder: Path) -> str | None:
-    """The machine whose process owns `folder`, where that is known."""
+    """Returns the host name of the machine whose process holds the lock of `folder`. Returns None if it is unknown."""
     try:
         return (folder / "holder").read_text().split()[1]
     except (OSError, IndexError):

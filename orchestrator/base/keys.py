@@ -1,4 +1,4 @@
-"""Content keys: the name of a result is the hash of all that determines it."""
+"""Content keys: each result is named by a hash of everything that determines it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from typing import Any
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-"""One for all: a plan has tens of thousands of keys, and making an encoder takes as long as using it."""
+"""The encoder of all keys. A plan has tens of thousands of keys, and creating an encoder costs as much as using it."""
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: one text for one value."""
+    """Returns `value` as JSON with sorted keys and no spaces, so that equal values give equal texts."""
     return _ENCODER.encode(value)
 
 
 def content_key(value: Any, length: int = 40) -> str:
-    """The first `length` hex digits of the SHA-256 of a plain value."""
+    """Returns the first `length` hex digits of the SHA-256 of a plain value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]

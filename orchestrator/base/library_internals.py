@@ -1,7 +1,7 @@
-"""What this project relies on of other libraries beyond their public interfaces, and why.
+"""Functions that rely on non-public behaviour of other libraries, with the reason for each.
 
-Each function names the version whose behaviour it relies on. A test of each fails when that behaviour changes. No
-library is imported at module level, so the module is light and breaks no rule of who may import what.
+Each docstring names the library version that was examined. Each function has a test that fails if the behaviour
+changes. No library is imported at module level, so importing this module is cheap and breaks no import rule.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 
 class RayDeath(NamedTuple):
-    """Why an actor died: in Ray's words, with its whole node or not, killed to free memory or not."""
+    """Why a Ray actor died. `reason`: Ray's own text. `node_lost`: its whole node died. `out_of_memory`: Ray killed the
+    actor to free memory."""
 
     reason: str
     node_lost: bool
@@ -25,11 +26,11 @@ RAY_KILLED_FOR_MEMORY = "running low on memory"
 
 
 def ray_death_of(error: Any) -> RayDeath:
-    """The cause of a ray.exceptions.RayActorError or OutOfMemoryError.
+    """Returns the cause of a ray.exceptions.RayActorError or OutOfMemoryError.
 
-    Ray 2.60 gives the cause in the error's text alone: whether the node died (apart from preemption, which it tells by
-    an attribute), and whether Ray's memory monitor killed the worker. The call that was running then raises an
-    OutOfMemoryError, which is no RayActorError. The state API tells more, but it needs the dashboard.
+    Ray 2.60 says only in the error's text whether the node died and whether its memory monitor killed the worker.
+    Preemption of a node is an attribute of the error. If the memory monitor killed the worker, the running call raises
+    OutOfMemoryError, which is not a RayActorError. Ray's state API says more, but it needs the dashboard.
     """
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
@@ -42,24 +43,24 @@ def ray_death_of(error: Any) -> RayDeath:
 
 
 def mlflow_monitor_is_alive(monitor: Any) -> bool:
-    """Whether an mlflow.system_metrics SystemMetricsMonitor still records.
+    """Returns whether an mlflow.system_metrics SystemMetricsMonitor still records metrics.
 
-    MLflow 3.17 ends its thread for good when a server does not answer once, and says so nowhere but in the thread
-    itself, which it keeps as `_process`.
+    In MLflow 3.17 the monitor's thread ends permanently if a single request to the server fails. MLflow reports this
+    nowhere, so this function asks the private thread `_process` whether it is alive.
     """
     thread = monitor._process
     return thread is not None and bool(thread.is_alive())
 
 
 def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
-    """A hash, in hex digits, of the files that Ray takes along when `folder` is the working_dir of a job.
+    """Returns a hash, in hex digits, of the files that Ray uploads if `folder` is the working_dir of a job.
 
-    excludes: patterns as in the job's runtime_env. Ray also leaves out what .gitignore and .rayignore files in the
-    folder name, unless its environment variables say otherwise.
+    excludes: patterns as in the job's runtime_env. Ray also excludes the files that .gitignore and .rayignore files in
+    the folder name, unless Ray's environment variables say otherwise.
 
-    Ray 2.60 names the package of a working_dir by this hash, and has no public function that gives it. A hash of our
-    own would have to repeat Ray's rules of what is left out; where it differed, two different jobs would be taken for
-    one.
+    Ray 2.60 names the package of a working_dir by this hash, but has no public function that returns the hash. A
+    separate hash would have to repeat Ray's exclusion rules. If its rules differed, two different jobs could get the
+    same hash.
     """
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))

@@ -1,4 +1,4 @@
-"""Every path and file name in an output folder. No other module builds one.
+"""Defines every path and file name in an output folder. No other module builds such a path.
 
     OUTPUT/
       supsup-output.json            the marker: format, and the storage that the output is a cache of
@@ -8,10 +8,10 @@
         report/
         groups/GROUP_ID/            a GroupFolder
           ledger.sqlite, ledger.previous.sqlite, stop, cancel
-          masks/                    an ArtifactFolder: versions of an NNs group's masks
+          masks/                    an ArtifactFolder: mask versions of a group in scenario NNs
       mlflow/                       an MLflowFolder
 
-A storage holds the same folders by the same names, with snapshots in the place of the ledgers.
+A storage (an object store or a folder by URL) has the same layout, with ledger snapshots in place of the ledgers.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ _ARTIFACTS = "??/*.safetensors"
 
 @dataclass(frozen=True)
 class ArtifactFolder:
-    """A folder of artifacts, each in a file named by its content key."""
+    """A folder that holds one file per artifact, named by the artifact's content key."""
 
     path: Path
 
     @staticmethod
     def name(key: str) -> str:
-        """The file of a key, relative to the folder."""
+        """Returns the file name of a key, relative to the folder."""
         return f"{key[:2]}/{key}.safetensors"
 
     @staticmethod
     def key_of(name: str) -> str | None:
-        """The key of a file by its name relative to the folder; None for a file that is no artifact."""
+        """Returns the key of a file, given its name relative to the folder. Returns None if it is not an artifact."""
         path = Path(name)
         return path.stem if path.match(_ARTIFACTS) and len(path.parts) == 2 else None
 
     def file(self, key: str) -> Path:
-        """Where the artifact of a key is or would be."""
+        """Returns the path of a key's artifact, whether or not the file exists."""
         return self.path / self.name(key)
 
     def files(self) -> Iterator[Path]:
-        """The files of all artifacts there are."""
+        """Yields the files of all artifacts in the folder."""
         return self.path.glob(_ARTIFACTS)
 
     def numbered(self, key: str) -> Iterator[Path]:
-        """The files of the artifacts KEY-NUMBER."""
+        """Yields the files of the artifacts whose keys are KEY-NUMBER: the checkpoints of one task."""
         return self.file(key).parent.glob(f"{key}-*.safetensors")
 
     def corrupt_file(self, key: str) -> Path:
-        """A new name for a corrupt artifact that is set aside."""
+        """Returns an unused path to which a corrupt artifact can be moved."""
         folder = self.path / "corrupt"
         number = sum(1 for _ in folder.glob(f"{key}.*"))
         return folder / f"{key}.{number}.safetensors"
 
     def corrupt_files(self) -> Iterator[Path]:
-        """What was set aside."""
+        """Yields the corrupt artifacts that were moved out of the way."""
         return (self.path / "corrupt").glob("*")
 
     def claim_file(self, key: str) -> Path:
-        """The lock that a process holds while it makes the artifact of a key."""
+        """Returns the lock file that a process holds while it computes the artifact of a key."""
         return self.path / "claims" / f"{key}.lock"
 
     def claim_files(self) -> Iterator[Path]:
-        """The locks there are, held or left over."""
+        """Yields all lock files, whether a process holds them or a killed process left them."""
         return (self.path / "claims").glob("*.lock")
 
     @property
     def unfinished(self) -> ArtifactFolder:
-        """Checkpoints of tasks that are being trained."""
+        """The folder of the checkpoints of tasks in training."""
         return ArtifactFolder(self.path / "unfinished")
 
 
@@ -85,52 +85,52 @@ class GroupFolder:
 
     @property
     def group_id(self) -> str:
-        """The identity of the training group."""
+        """The id of the training group."""
         return self.path.name
 
     @property
     def ledger(self) -> Path:
-        """Its ledger."""
+        """The ledger file of the group."""
         return self.path / _LEDGER
 
     @property
     def ledger_files(self) -> Iterator[Path]:
-        """The ledger, its snapshot, and their side files."""
+        """The ledger, its snapshot, and their SQLite side files (-wal, -shm)."""
         return self.path.glob("ledger*")
 
     @property
     def corrupt_ledgers(self) -> Iterator[Path]:
-        """Ledgers that were set aside."""
+        """Corrupt ledgers that were renamed and kept."""
         return self.path.glob("ledger*.corrupt*")
 
     @property
     def masks(self) -> ArtifactFolder:
-        """In NNs, the versions of its masks."""
+        """The folder of the group's mask versions, in scenario NNs."""
         return ArtifactFolder(self.path / "masks")
 
     @property
     def stop_file(self) -> Path:
-        """Present once a search or the user has asked the group to stop."""
+        """The file that exists once a search or the user has asked the group to stop."""
         return self.path / "stop"
 
     @property
     def cancel_file(self) -> Path:
-        """Lists the tasks that the user has cancelled while the sweep runs."""
+        """The file that lists the tasks that the user has cancelled while the sweep runs."""
         return self.path / "cancel"
 
     @property
     def sweep(self) -> SweepFolder:
-        """The folder of its sweep."""
+        """The folder of the group's sweep."""
         return SweepFolder(self.path.parents[1])
 
     @property
     def stored_name(self) -> str:
-        """Its folder in a storage."""
+        """The name of the group's folder in a storage."""
         return f"{self.sweep.stored_name}/groups/{self.group_id}"
 
     @property
     def stored_masks_name(self) -> str:
-        """The folder of its mask versions in a storage."""
+        """The name of the folder of the group's mask versions in a storage."""
         return f"{self.stored_name}/masks"
 
 
@@ -142,80 +142,80 @@ class SweepFolder:
 
     @property
     def sweep_id(self) -> str:
-        """The identity of the sweep."""
+        """The id of the sweep."""
         return self.path.name
 
     @property
     def output(self) -> OutputFolder:
-        """The output that the sweep is in."""
+        """The output folder that contains the sweep."""
         return OutputFolder(self.path.parents[1])
 
     @property
     def sweep_file(self) -> Path:
-        """What the sweep was asked to do, as JSON."""
+        """The JSON file that records the sweep's config, runs and settings."""
         return self.path / "sweep.json"
 
     @property
     def log_file(self) -> Path:
-        """Its log, one JSON object a line."""
+        """The sweep's log, with one JSON object per line."""
         return self.path / "supsup.log"
 
     @property
     def pause_file(self) -> Path:
-        """Present while the sweep is asked to pause; its text, if any, says why."""
+        """The file that exists while the sweep is asked to pause. Its text, if any, is the reason."""
         return self.path / "pause"
 
     @property
     def report(self) -> Path:
-        """The folder of its report."""
+        """The folder of the sweep's report."""
         return self.path / "report"
 
     def group(self, group_id: str) -> GroupFolder:
-        """The folder of one of its training groups."""
+        """Returns the folder of one training group of the sweep."""
         return GroupFolder(self.path / "groups" / group_id)
 
     def groups(self) -> list[GroupFolder]:
-        """The training groups that have a ledger or a snapshot of one, by their ids."""
+        """Returns the folders of the training groups that have a ledger or a ledger snapshot, sorted by id."""
         found = {path.parent for name in (_LEDGER, _SNAPSHOT) for path in self.path.glob(f"groups/*/{name}")}
         return [GroupFolder(path) for path in sorted(found)]
 
     def stop_files(self) -> Iterator[Path]:
-        """The stop files of all its training groups."""
+        """Yields the stop files of all training groups of the sweep."""
         return self.path.glob("groups/*/stop")
 
     @property
     def stored_name(self) -> str:
-        """Its folder in a storage."""
+        """The name of the sweep's folder in a storage."""
         return f"sweeps/{self.sweep_id}"
 
 
 @dataclass(frozen=True)
 class MLflowFolder:
-    """Where an output keeps its MLflow store."""
+    """The folder of an output's own MLflow store."""
 
     path: Path
 
     @property
     def database(self) -> Path:
-        """MLflow's database."""
+        """The SQLite database of MLflow."""
         return self.path / "mlflow.db"
 
     def partial_database(self, number: int) -> Path:
-        """A database that is being built under another name."""
+        """Returns the temporary name of a database that is still being built."""
         return self.path / f"mlflow.db.{number}.partial"
 
     def partial_databases(self) -> Iterator[Path]:
-        """Those whose building was interrupted."""
+        """Yields the temporary databases that an interrupted process left."""
         return self.path.glob("mlflow.db.*.partial")
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts."""
+        """The folder of MLflow's artifacts."""
         return self.path / "artifacts"
 
     @property
     def lock_file(self) -> Path:
-        """Held while the database and an experiment are created."""
+        """The lock that a process holds while it creates the database and an experiment."""
         return self.path / "lock"
 
 
@@ -232,42 +232,42 @@ class OutputFolder:
 
     @property
     def store(self) -> ArtifactFolder:
-        """Trained tasks and evaluations, of all its sweeps."""
+        """The folder of the trained tasks and evaluations of all sweeps in the output."""
         return ArtifactFolder(self.path / "store")
 
     @property
     def mlflow(self) -> MLflowFolder:
-        """Its MLflow store."""
+        """The folder of the output's MLflow store."""
         return MLflowFolder(self.path / "mlflow")
 
     @property
     def exists(self) -> bool:
-        """Whether anything that sweeps leave is here."""
+        """Whether the folder holds any sweep or artifact."""
         return (self.path / "sweeps").is_dir() or self.store.path.is_dir()
 
     def sweep(self, sweep_id: str) -> SweepFolder:
-        """The folder of one sweep."""
+        """Returns the folder of one sweep."""
         return SweepFolder(self.path / "sweeps" / sweep_id)
 
     def sweeps(self) -> list[SweepFolder]:
-        """The sweeps that have a sweep file, by their ids."""
+        """Returns the folders of the sweeps that have a sweep file, sorted by id."""
         return [SweepFolder(path.parent) for path in sorted(self.path.glob("sweeps/*/sweep.json"))]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
-        """The sweeps that have a sweep file or training groups: what fsck and gc must account for."""
+        """Returns the folders of sweeps that have a sweep file or training groups. `fsck` and `gc` check them all."""
         found = {path.parent for name in ("sweep.json", "groups") for path in self.path.glob(f"sweeps/*/{name}")}
         return [SweepFolder(path) for path in sorted(found)]
 
     def hidden_files(self) -> Iterator[Path]:
-        """Files whose names begin with a dot, among them those that an interrupted write has left."""
+        """Yields files whose names begin with a dot. They include temporary files of interrupted writes."""
         for part in ("store", "sweeps"):
             yield from (self.path / part).rglob(".*")
 
 
 STORED_SWEEPS, STORED_STORE = "sweeps", "store"
-"""Folders of a storage: sweeps, and artifacts of all of them."""
+"""The two top folders of a storage: one for sweeps, one for the artifacts of all sweeps."""
 
 
 def stored_sweep_ids(names: Iterable[str]) -> list[str]:
-    """The sweeps that a storage knows, from the names of its files."""
+    """Returns the sorted ids of the sweeps in a storage, given the names of the storage's files."""
     return sorted({name.split("/")[1] for name in names if name.count("/") == 2 and name.endswith("/sweep.json")})

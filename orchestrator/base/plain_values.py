@@ -1,4 +1,4 @@
-"""Plain JSON and YAML values, and how they become dataclasses."""
+"""Converts between dataclasses and plain JSON or YAML values."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ import msgspec
 T = TypeVar("T")
 
 Node = dict[str, Any]
-"""A part of a config as its file holds it. Its keys are those of whatever component it names, a user's own included, so
-no dataclass of this project lists them."""
+"""A section of a config as plain values. Its keys are the fields of the component that it names. A user can define
+that component, so no dataclass of this project can list the keys."""
 
 
 def from_json(text: bytes, kind: type[T]) -> T:
-    """A dataclass from JSON, every field checked against its type. ValueError when the text is not one.
+    """Builds an object of the dataclass `kind` from JSON and checks every field against its type.
 
-    Unknown keys are ignored: a later version may have added them.
+    Unknown keys are ignored, because a later version may have added them. Raises ValueError if the text is not JSON or
+    if a field is missing or has the wrong type.
     """
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), kind, str_keys=True)  # msgspec knows no NaN, and json does
+        return msgspec.convert(json.loads(text), kind, str_keys=True)  # msgspec cannot read NaN; json can
 
 
 def from_node(node: object, kind: type[T]) -> T:
-    """A dataclass from plain values, every field checked against its type. ValueError when they do not fit."""
+    """Builds an object of the dataclass `kind` from plain values and checks every field against its type.
+
+    Raises ValueError if a field is missing or has the wrong type.
+    """
     return msgspec.convert(node, kind, str_keys=True)
 
 
 def to_node(value: object) -> Node:
-    """A dataclass as plain values: dicts with text keys, lists, numbers, text, None."""
+    """Converts a dataclass object to plain values: dicts with text keys, lists, numbers, text, None."""
     node: Node = msgspec.to_builtins(value, str_keys=True)
     return node
 
 
 def flatten(node: Node, prefix: str = "") -> Node:
-    """Nested mappings as one, by dotted keys."""
+    """Flattens nested mappings into one mapping with dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: Node = {}
     for key, value in node.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What people read: durations, paths and commands as one would type them, errors in one line."""
+"""Formats values for messages: durations, paths and commands that can be pasted, errors in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: 42 s, 3 min 5 s, 2 h 10 min; a dash for None."""
+    """Formats seconds as `42 s`, `3 min 5 s` or `2 h 10 min`. Returns a dash for None."""
     if seconds is None:
         return "–"
     whole = round(seconds)
@@ -19,24 +19,24 @@ def duration(seconds: float | None) -> str:
 
 
 def as_typed(path: Path) -> str:
-    """A path as a person here would type it."""
+    """Returns a path relative to the current folder if it lies below that folder; else the path unchanged."""
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # deleted under this process, as the folder of a job that is stopped
+    except FileNotFoundError:  # the current folder was deleted, as happens to a stopped job
         return str(path)
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def in_shell(path: Path) -> str:
-    """A path as a person here would type it in a shell."""
+    """Returns the path of `as_typed`, quoted for a shell."""
     return shlex.quote(as_typed(path))
 
 
 def command(verb: str, folder: Path) -> str:
-    """The command on a sweep, by its folder, as it can be typed in a shell here."""
+    """Returns a `supsup` command for the sweep in `folder`, as it can be pasted into a shell in the current folder."""
     return f"supsup {verb} {folder.name} output={in_shell(folder.parents[1])}"
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Returns the first line of an error's text, or the name of its class if the text is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

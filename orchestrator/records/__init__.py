@@ -1,1 +1,1 @@
-"""What lasts: ledgers, their snapshots, and the artifact store."""
+"""Everything that is stored permanently: ledgers, ledger snapshots, and the artifact store."""

@@ -1,8 +1,8 @@
-"""The bytes of an artifact: a safetensors file that carries its own checksum.
+"""The file format of an artifact: a safetensors file that contains its own checksum.
 
-Its one metadata entry is a JSON text with the key, the facts and the SHA-256 of the whole file, computed with the 64
-digits of the hash itself as zeros. So a single flipped byte anywhere is detected, and a plain safetensors reader can
-still open the file. Equal content gives equal bytes.
+The file's one metadata entry is a JSON text with the key, the facts and the SHA-256 of the whole file. The SHA-256 is
+computed with zeros in place of its own 64 digits. Any changed byte is therefore detected, and any safetensors reader
+can open the file. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ENTRY = "supsup"
 _BLANK = b"0" * 64
 _MARK = b'\\"sha256\\":\\"'
 KEY = re.compile(r"[0-9a-f]{8,64}(-[0-9]{12,})?")
-"""What a content key looks like; with a number, that of a checkpoint."""
+"""The pattern of a content key. A key that ends in `-NUMBER` belongs to a checkpoint."""
 
 
 class CorruptArtifactError(CorruptError):
-    """An artifact that is needed is missing or corrupt; `key` says which."""
+    """A required artifact is missing or corrupt. `key`: the key of this artifact."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(key, reason)
@@ -56,15 +56,15 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Header:
-    """What an artifact's bytes say of themselves, verified. `facts`: as plain JSON values."""
+    """The verified metadata of an artifact file. `facts`: as plain JSON values. `sha256`: the checksum of the file."""
 
     facts: object
     sha256: str
 
 
 def encode(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> tuple[bytes, str]:
-    """The bytes of an artifact, and their SHA-256."""
-    from safetensors.torch import save  # it loads torch, which a coordinator of given tasks does without
+    """Returns the bytes of an artifact file and their SHA-256."""
+    from safetensors.torch import save  # imported here, because it loads torch, which TaskCoordinator does not need
 
     entry = canonical({"facts": facts_to_node(facts), "key": key, "sha256": _BLANK.decode()})
     blob = save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
@@ -75,7 +75,7 @@ def encode(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> tuple[bytes
 
 
 def decode(key: str, blob: bytes, header: Header, where: str) -> Artifact:
-    """An artifact from its verified bytes. CorruptError, naming `where` they are, when they cannot be read."""
+    """Decodes an artifact from verified bytes. Raises CorruptError, which names `where`, if that fails."""
     from safetensors.torch import load
 
     try:
@@ -85,7 +85,11 @@ def decode(key: str, blob: bytes, header: Header, where: str) -> Artifact:
 
 
 def verify(key: str, blob: bytes, where: str) -> Header:
-    """Check an artifact's bytes. CorruptError unless they are those that were written for its key."""
+    """Verifies an artifact's bytes and returns their header.
+
+    where: the file's name, for error messages. Raises CorruptError if the checksum is wrong, the bytes are not an
+    artifact, or they belong to another key.
+    """
     try:
         (length,) = struct.unpack_from("<Q", blob)
         head = blob[8 : 8 + length]

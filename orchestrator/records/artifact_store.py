@@ -1,4 +1,4 @@
-"""Trained tasks and evaluations by content key, in files that carry their own checksum (see artifact_format)."""
+"""Stores trained tasks and evaluations by content key. Each file contains its own checksum (see artifact_format)."""
 
 from __future__ import annotations
 
@@ -28,41 +28,44 @@ if TYPE_CHECKING:
 class ArtifactStore:
     """A folder of artifacts. Several processes and sweeps may use it at once.
 
-    With a storage, `put` writes there first, and the folder is an LRU cache of the storage, which other machines use
-    too.
+    With a storage, the folder is an LRU cache of it: `put` writes to the storage first, then to the folder. Other
+    machines may use the same storage.
     """
 
     def __init__(self, folder: ArtifactFolder, storage: Storage | None = None, limit: int | None = None) -> None:
-        """storage: where the artifacts are kept for good. limit: the most bytes of them that the folder keeps then."""
+        """storage: holds all artifacts permanently. limit: with a storage, the most bytes that the folder keeps."""
         self.folder = folder
         self.storage = storage
         self._limit = limit if storage is not None else None
         self._unmeasured: int | None = None
-        """Bytes written to the cache since its size was last measured; None: it never was."""
+        """Bytes written to the cache since its size was last measured. None if the size was never measured."""
 
     @property
     def unfinished(self) -> ArtifactStore:
-        """The checkpoints of tasks that are being trained."""
+        """The store of the checkpoints of tasks in training."""
         return ArtifactStore(self.folder.unfinished, self.storage and self.storage / "unfinished", self._limit)
 
     def path(self, key: str) -> Path:
-        """Where the artifact of a key is or would be. CorruptError for what is no key, such as a path leading out."""
+        """Returns the path of a key's artifact, whether or not the file exists.
+
+        Raises CorruptError if `key` does not have the form of a key, such as a path that leads out of the folder.
+        """
         return self.folder.path / self._name(key)
 
     def _name(self, key: str) -> str:
-        """The file of a key, relative to the store."""
+        """Returns the file name of a key, relative to the folder. Raises CorruptError if `key` is not a key."""
         if not KEY.fullmatch(key):
             raise CorruptError(f"{self.folder.path}: {key!r} is not the key of an artifact")
         return self.folder.name(key)
 
     def has(self, key: str) -> bool:
-        """Whether an artifact is there. Its bytes are verified when it is read."""
+        """Returns whether the folder or the storage has an artifact. Does not verify its bytes; `get` does."""
         return self.path(key).exists() or (self.storage is not None and self.storage.has(self._name(key)))
 
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> Artifact:
-        """Write an artifact, atomically and durably.
+        """Writes an artifact atomically and durably, and returns it.
 
-        Idempotent: an artifact that is there already, and sound, stays, for equal keys mean equal results.
+        Idempotent: an intact artifact with the same key is kept and returned, because equal keys mean equal results.
         """
         if self.has(key):
             with contextlib.suppress(CorruptError):
@@ -77,13 +80,16 @@ class ArtifactStore:
         return Artifact(key, dict(tensors), facts, digest, len(blob))
 
     def get(self, key: str) -> Artifact:
-        """Read and verify an artifact. CorruptError naming the file when its bytes are not those written;
-        FileNotFoundError when there is none."""
+        """Reads and verifies an artifact.
+
+        Raises CorruptError, which names the file, if the checksum is wrong. Raises FileNotFoundError if the artifact
+        does not exist.
+        """
         blob, header = self._read(key)
         return decode(key, blob, header, str(self.path(key)))
 
     def require(self, key: str) -> Artifact:
-        """As `get`, but a missing artifact is reported like a corrupt one: CorruptArtifactError with its key."""
+        """Reads and verifies an artifact. Raises CorruptArtifactError, with the key, if it is missing or corrupt."""
         try:
             return self.get(key)
         except FileNotFoundError as error:
@@ -92,9 +98,10 @@ class ArtifactStore:
             raise CorruptArtifactError(key, str(error)) from error
 
     def verify(self, key: str) -> int:
-        """Verify an artifact's bytes, here and in the storage, and return their number.
+        """Verifies an artifact's bytes in the folder and in the storage, and returns their number.
 
-        CorruptError or FileNotFoundError otherwise. A bad copy here of a sound one there is replaced.
+        A corrupt copy in the folder is replaced by an intact one from the storage. Raises CorruptError if the stored
+        artifact is corrupt, and FileNotFoundError if it does not exist.
         """
         if self.storage is not None:
             name = self._name(key)
@@ -106,7 +113,11 @@ class ArtifactStore:
         return len(blob)
 
     def _read(self, key: str) -> tuple[bytes, Header]:
-        """The verified bytes of an artifact and what they say of themselves. A bad copy of a sound one is replaced."""
+        """Returns the verified bytes of an artifact and their header.
+
+        A missing or corrupt copy in the folder is replaced from the storage. Raises CorruptError or FileNotFoundError
+        if no intact copy exists.
+        """
         path = self.path(key)
         try:
             blob = path.read_bytes()
@@ -125,7 +136,7 @@ class ArtifactStore:
         return blob, header
 
     def _cache(self, key: str, blob: bytes) -> None:
-        """Write an artifact's bytes to the folder."""
+        """Writes an artifact's bytes to the folder, then evicts older artifacts if the cache may exceed its limit."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         failpoints.reach("writing_artifact", key)
@@ -138,11 +149,14 @@ class ArtifactStore:
             self._unmeasured = 0
 
     def _evict(self, limit: int) -> None:
-        """Delete the least recently used artifacts until the cache is within nine tenths of its limit."""
+        """Deletes the least recently used artifacts until the cache holds at most 0.9 * `limit` bytes.
+
+        Does nothing if the cache holds at most `limit` bytes. Never deletes an artifact that the storage lacks.
+        """
         cached = []
         stored = self._stored()
         for path in self.folder.files():
-            with contextlib.suppress(FileNotFoundError):  # another process evicts too
+            with contextlib.suppress(FileNotFoundError):  # another process may have evicted the file
                 stat = path.stat()
                 cached.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in cached)
@@ -156,21 +170,23 @@ class ArtifactStore:
                 total -= size
 
     def __iter__(self) -> Iterator[str]:
-        """The keys of all artifacts there are, in no order."""
+        """Iterates over the keys of all artifacts in the folder and the storage, in no particular order."""
         found = {path.stem for path in self.folder.files()}
         if self.storage is not None:
             found |= set(self._stored())
         return (key for key in found if KEY.fullmatch(key))
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
-        """The artifacts in the storage, by key."""
+        """Returns the artifacts in the storage by key. below: lists only this subfolder of the storage."""
         assert self.storage is not None
         found = {self.folder.key_of(name): file for name, file in self.storage.files(below).items()}
         return {key: file for key, file in found.items() if key is not None}
 
     def sizes(self, older_than: float) -> dict[str, int]:
-        """The bytes of all artifacts by key, without those that were written to the storage less than so many seconds
-        ago."""
+        """Returns the sizes in bytes of all artifacts, by key.
+
+        older_than: with a storage, artifacts written less than this many seconds ago are left out.
+        """
         if self.storage is None:
             return {path.stem: path.stat().st_size for path in self.folder.files()}
         before = time.time() - older_than
@@ -179,14 +195,17 @@ class ArtifactStore:
         }
 
     def numbered(self, key: str) -> list[str]:
-        """The keys `KEY-NUMBER` there are for a key."""
+        """Returns the existing keys of the form `KEY-NUMBER` for a key, in no particular order."""
         found = {path.stem for path in self.folder.numbered(key)}
         if self.storage is not None:
             found |= {other for other in self._stored(key[:2]) if other.startswith(f"{key}-")}
         return [other for other in found if KEY.fullmatch(other)]
 
     def upload(self) -> int:
-        """Copy to the storage what is only here, as after the folder was used without one. Returns how many files."""
+        """Copies the artifacts that only the folder has to the storage. Returns the number of copied files.
+
+        Such artifacts exist if the folder was used without a storage before.
+        """
         if self.storage is None:
             return 0
         stored = self._stored()
@@ -196,9 +215,10 @@ class ArtifactStore:
         return len(missing)
 
     def tensor(self, key: str, name: str) -> Tensor:
-        """One tensor of an artifact, without reading or verifying the rest; for tensors with a checksum of their own.
+        """Returns one tensor of an artifact, without reading or verifying the rest of the file.
 
-        CorruptError when it cannot be read, FileNotFoundError when there is no such artifact.
+        Meant for tensors that contain a checksum of their own, such as mask blobs. Raises CorruptError if the tensor
+        cannot be read, and FileNotFoundError if the artifact does not exist.
         """
         path = self.path(key)
         if not path.exists():
@@ -215,22 +235,22 @@ class ArtifactStore:
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
 
     def delete(self, key: str) -> None:
-        """Remove an artifact here and in the storage, if it is there."""
+        """Deletes an artifact from the folder and from the storage, if it exists."""
         self.drop(key)
         self.forget([key])
 
     def drop(self, key: str) -> None:
-        """Remove an artifact from the folder alone; the storage keeps it until `forget`."""
+        """Deletes an artifact from the folder only. The storage keeps it until `forget` is called."""
         self.path(key).unlink(missing_ok=True)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Remove dropped artifacts from the storage, where there is one."""
+        """Deletes artifacts from the storage, after `drop` has deleted them from the folder. No effect without one."""
         if self.storage is not None:
             for key in keys:
                 self.storage.delete(self._name(key))
 
     def quarantine(self, key: str) -> Path:
-        """Set a corrupt artifact aside, keeping it. Returns its new path."""
+        """Moves a corrupt artifact to the subfolder `corrupt` and returns its new path. The file is kept."""
         name = self._name(key)
         aside = self.folder.corrupt_file(key)
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -241,9 +261,9 @@ class ArtifactStore:
         return aside
 
     def adopt(self, other: ArtifactStore, key: str) -> None:
-        """Link an artifact of another store into this one, or copy it where the file system has no hard links.
+        """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
 
-        Artifacts are never written to, so a link is safe. Nothing happens where the other store does not have it.
+        Artifacts are never modified, so a link is safe. Does nothing if the other store lacks the artifact.
         """
         source, target = other.path(key), self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -262,10 +282,10 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """Try to be the only process that makes an artifact; yields False when another one is at it.
+        """Tries to claim an artifact, so that only one process computes it. Yields whether the claim succeeded.
 
-        The claim is the operating system's lock on a file, so it ends with its process. Look for the artifact after
-        claiming it: another process may just have made it.
+        The claim is an operating system lock on a file, so it ends with its process. After a successful claim, check
+        whether the artifact exists: another process may just have stored it.
         """
         file = self.folder.claim_file(key)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What an artifact says of itself beside its tensors: one dataclass for each kind of artifact."""
+"""The facts (metadata) that an artifact stores beside its tensors. Each kind of artifact has its own dataclass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from supsup_core.evaluation.counts import ProtocolCounts
 
 @dataclass(frozen=True)
 class TrainedFacts:
-    """Of a trained task. `accuracy`: its share of right answers on its own test images, or None where a learner of this
-    task alone has none. `curve`: the batches done and the mean losses of its loss curve. `num_bytes`: of what is stored
-    of it; `shared_bytes`: of what the next task's takes the place of."""
+    """Facts of a trained task.
+
+    `accuracy`: accuracy on the task's own test images, or None if a learner of this task alone has none. `curve`: the
+    loss curve, as numbers of batches done and mean losses. `num_bytes`: size of the stored tensors. `shared_bytes`:
+    size of the stored tensors that the next task replaces.
+    """
 
     kind: ClassVar[str] = "trained"
 
@@ -35,8 +38,8 @@ class TrainedFacts:
 
 @dataclass(frozen=True)
 class EvaluatedFacts:
-    """Of an evaluated task. `results`: counts by protocol (`paper`, `strict`). `state_bytes`: of all that was stored of
-    the masks it was evaluated with."""
+    """Facts of an evaluated task. `results`: counts by protocol (`paper`, `strict`). `state_bytes`: total size of the
+    stored masks that were used in the evaluation."""
 
     kind: ClassVar[str] = "evaluated"
 
@@ -47,7 +50,7 @@ class EvaluatedFacts:
 
 @dataclass(frozen=True)
 class UnfinishedFacts:
-    """Of a checkpoint of a task that is being trained: batches done, and the seconds they took."""
+    """Facts of a checkpoint of a task in training. `batches`: batches done. `seconds`: the time they took."""
 
     kind: ClassVar[str] = "unfinished"
 
@@ -57,7 +60,7 @@ class UnfinishedFacts:
 
 @dataclass(frozen=True)
 class MaskVersionFacts:
-    """Of a version of a mask in NNs: the mean loss of the segment it was trained on last."""
+    """Facts of a mask version in scenario NNs. `loss`: the mean loss of the last segment it was trained on."""
 
     kind: ClassVar[str] = "version"
 
@@ -72,7 +75,7 @@ _KINDS: dict[str, type[Facts]] = {
 
 
 def facts_to_node(facts: Facts) -> Node:
-    """Facts as plain JSON values, their kind among them."""
+    """Converts facts to plain JSON values, including the key `kind`."""
     node = to_node(facts)
     if isinstance(facts, EvaluatedFacts):
         node["results"] = {protocol: counts.to_node() for protocol, counts in facts.results.items()}
@@ -80,7 +83,7 @@ def facts_to_node(facts: Facts) -> Node:
 
 
 def facts_from_node(node: object) -> Facts:
-    """Facts from plain JSON values. CorruptError when they are of no known kind, or not what their kind holds."""
+    """Builds facts from plain JSON values. Raises CorruptError if the kind is unknown or the values do not fit it."""
     kind = _KINDS.get(str(node.get("kind"))) if isinstance(node, dict) else None
     if kind is None:
         raise CorruptError("its facts are of no kind that this version knows")

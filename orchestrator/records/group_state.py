@@ -1,4 +1,4 @@
-"""The state of a training group: a replay of its ledger's rows, whole or up to any of them."""
+"""The state of a training group, computed by replaying the rows of its ledger."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from supsup_core.evaluation.counts import ProtocolCounts
 GroupStatus: TypeAlias = Literal["planned", "running", "interrupted"] | GroupEnd
 
 LaunchStatus: TypeAlias = Literal["interrupted"] | GroupEnd
-"""How a launch of a group came to an end."""
+"""How a launch of a group ended."""
 
 ENDED: tuple[GroupEnd, ...] = get_args(GroupEnd)
 
 
 @dataclass
 class GroupState:
-    """What is known of a group. Apply rows to it in order; the same rows give the same state.
+    """The state of a training group. Apply rows in order; the same rows give the same state.
 
-    `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key of the shard, evaluation or job.
-    `points`: by run and tasks learned. `due`, `met`: by tasks learned. `retried`: how often a job's worker died.
-    `split`: keys of jobs that did not fit into memory. `earlier_commits`: of launches before this one. `at_work`: the
-    launch has trained or evaluated something itself. `plan`: None until the group is planned.
+    `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
+    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `due`, `met`: by number of
+    tasks learned. `retried`: how often a worker died during each job. `split`: keys of jobs that did not fit into
+    memory. `earlier_commits`: the number of commits of earlier launches. `at_work`: whether this launch has trained or
+    evaluated anything itself.
     """
 
     plan: GroupPlanned | None = None
@@ -73,7 +74,7 @@ class GroupState:
     last: AnyRow | None = None
 
     def apply(self, rows: Iterable[AnyRow]) -> GroupState:
-        """Apply further rows; returns itself. CorruptError when one does not fit those before it."""
+        """Applies further rows and returns this object. Raises CorruptError if a row contradicts earlier rows."""
         for row in rows:
             try:
                 self._apply_work(row) or self._apply_nns(row) or self._apply_trouble(row) or self._apply_launch(row)
@@ -83,7 +84,7 @@ class GroupState:
         return self
 
     def _apply_work(self, row: AnyRow) -> bool:
-        """Rows of tasks that were trained or evaluated; whether this was one."""
+        """Applies a row about trained or evaluated tasks. Returns whether the row was one."""
         event = row.event
         match event:
             case ShardTrained():
@@ -102,7 +103,7 @@ class GroupState:
         return True
 
     def _apply_nns(self, row: AnyRow) -> bool:
-        """Rows of NNs alone; whether this was one."""
+        """Applies a row that only occurs in scenario NNs. Returns whether the row was one."""
         event = row.event
         match event:
             case SegmentDecided():
@@ -123,7 +124,7 @@ class GroupState:
         return True
 
     def _apply_trouble(self, row: AnyRow) -> bool:
-        """Rows of what went wrong; whether this was one."""
+        """Applies a row about losses, failures, stalls or cancelled tasks. Returns whether the row was one."""
         event = row.event
         match event:
             case ArtifactLost():
@@ -148,13 +149,13 @@ class GroupState:
         return True
 
     def _apply_launch(self, row: AnyRow) -> bool:
-        """Rows of how launches begin and end; whether this was one."""
+        """Applies a row about the start or end of a launch. Returns whether the row was one."""
         event = row.event
         match event:
             case GroupPlanned():
                 self.plan = event
                 if self.status in ENDED:
-                    self.lost.clear()  # the launch that ended has reported them, and made them again
+                    self.lost.clear()  # the launch that ended has reported and rebuilt them
                 self.failed.clear()
                 self.retried.clear()
                 self.stalled.clear()
@@ -181,27 +182,27 @@ class GroupState:
         return True
 
     def results_of(self, keys: Iterable[str]) -> dict[int, dict[str, ProtocolCounts]]:
-        """The counts of evaluations that are done, by task and protocol."""
+        """Returns the counts of completed evaluations, by task and protocol. keys: of these evaluations."""
         facts = [self.evaluated[key].event.facts for key in keys]
         return {found.task: found.results for found in facts}
 
     @property
     def group(self) -> PlannedGroup:
-        """The planned group. CorruptError when no plan is recorded."""
+        """The planned group. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
             raise CorruptError("a ledger without a plan")
         return self.plan.group
 
     @property
     def environment(self) -> LaunchEnvironment:
-        """Where the last launch runs or ran. CorruptError when no plan is recorded."""
+        """The environment of the last launch. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
             raise CorruptError("a ledger without a plan")
         return self.plan.environment
 
     @property
     def given_up(self) -> bool:
-        """Whether a search or the user has stopped it, so that it ends with less than was planned."""
+        """Whether a search or the user has stopped the group before all planned work was done."""
         return self.stopped is not None or self.status == "stopped"
 
     @property
@@ -211,20 +212,20 @@ class GroupState:
 
     @property
     def hopeless(self) -> bool:
-        """Whether nothing more can be done: a job has failed for good, or a search's trial has diverged."""
+        """Whether the group cannot continue, because a job has failed or the group's trial has diverged."""
         return bool(self.failed) or (self.stopped is not None and self.stopped.event.diverged is not None)
 
     @property
     def round(self) -> int:
-        """Rounds of NNs that are committed."""
+        """The number of committed rounds, in scenario NNs."""
         return self.commits[-1].event.round if self.commits else 0
 
     def segments_not_trained(self) -> int:
-        """Segments of NNs that no mask was trained on."""
+        """Returns the number of segments that no mask was trained on, in scenario NNs."""
         return sum(row.event.mask is None for row in self.decisions)
 
     def num_masks(self) -> int | None:
-        """Masks in use in NNs; None elsewhere."""
+        """Returns the number of masks in use in scenario NNs. Returns None in other scenarios."""
         if not self.decisions:
             return None
         return sum(
@@ -234,7 +235,7 @@ class GroupState:
         )
 
     def done_shards(self) -> int:
-        """Planned shards that are trained; in NNs, whole tasks' worth of data."""
+        """Returns how many planned shards are trained. In NNs, as many segments as one task has count as one shard."""
         if self.plan is None:
             return 0
         if self.group.segments_per_task is not None:
@@ -242,7 +243,7 @@ class GroupState:
         return sum(shard.key in self.trained for shard in self.group.shards)
 
     def done_evaluations(self) -> int:
-        """Planned evaluations that are done."""
+        """Returns how many planned evaluations are done."""
         if self.plan is None:
             return 0
         if self.group.is_nns:
@@ -250,7 +251,10 @@ class GroupState:
         return sum(evaluation.key in self.evaluated for evaluation in self.group.evaluations)
 
     def seconds_per_task(self) -> float | None:
-        """NNs: how long a task's worth of data has taken lately; None before this launch has committed twice."""
+        """Returns the recent seconds of wall time per task in scenario NNs, over the last 20 commits.
+
+        Returns None until this launch has committed twice.
+        """
         recent = self.commits[self.earlier_commits :][-20:]
         rounds = recent[-1].event.round - recent[0].event.round if recent else 0
         segments, streams = self.group.segments_per_task, self.group.num_streams
@@ -260,7 +264,7 @@ class GroupState:
         return seconds * segments / (rounds * streams)
 
     def shard_seconds(self) -> list[float]:
-        """Seconds of work of the shards that were really trained, not found in the store."""
+        """Returns the seconds of work of each shard that was trained. Shards found in the store are left out."""
         if self.plan is not None and self.group.segments_per_task is not None:
             count = self.group.segments_per_task
             spent = [row.event.seconds + row.event.latency for row in self.decisions]

@@ -1,4 +1,4 @@
-"""What artifacts hold of a task or a mask, read back as a learner takes it."""
+"""Reads the tensors of trained tasks and masks from artifacts, in the form that a learner loads."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEARNED, TRAINING = "state.", "training."
-"""Prefixes of an artifact's tensors: those that answering needs, and those that further training needs."""
+"""Prefixes of an artifact's tensor names. LEARNED: needed for inference. TRAINING: needed for further training."""
 
 
 def task_state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str, Tensor]:
-    """The tensors that a method stored of a task.
+    """Returns the tensors that a method stored for a task, by name.
 
-    superseded: leave out the shared tensors, whose place a later task's take. CorruptArtifactError when the artifact is
-    damaged or gone.
+    superseded: leaves out the shared tensors, because a later task has newer ones. Raises CorruptArtifactError if the
+    artifact is missing or corrupt.
     """
     tensors = {name.removeprefix(LEARNED): tensor for name, tensor in store.require(key).tensors.items()}
     return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
 
 
 def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> list[dict[str, Tensor]]:
-    """The states with these keys, as a learner takes them.
+    """Returns the stored tensors of each key, in the form that a learner loads.
 
-    are_masks: the store holds mask versions of an NNs group, not whole tasks. CorruptArtifactError when an artifact is
-    damaged or gone.
+    are_masks: the store holds the mask versions of a group in scenario NNs, not whole tasks. Raises
+    CorruptArtifactError if an artifact is missing or corrupt.
     """
     if are_masks:
         return [{"mask": read_mask(store, key)} for key in keys]
@@ -41,13 +41,16 @@ def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> lis
 
 
 def read_mask(versions: ArtifactStore, key: str) -> Tensor:
-    """The mask blob of a stored version, verified by its own checksum. CorruptArtifactError when it cannot be had."""
+    """Returns the mask blob of a stored mask version, verified by the blob's own checksum.
+
+    Raises CorruptArtifactError if the artifact is missing or corrupt.
+    """
     try:
         blob = versions.tensor(key, f"{LEARNED}mask")
         with contextlib.suppress(CorruptError):
             codec.decode(blob.numpy().tobytes())
             return blob
-        blob = versions.get(key).tensors[f"{LEARNED}mask"]  # a bad copy of a sound one is replaced by this
+        blob = versions.get(key).tensors[f"{LEARNED}mask"]  # `get` replaces a corrupt copy from the storage
         codec.decode(blob.numpy().tobytes())
         return blob
     except FileNotFoundError as error:

@@ -1,8 +1,8 @@
-"""The ledger of a training group: an append-only log of what happened, from which its state is replayed.
+"""The ledger of a training group: an append-only log of events. Replaying the log gives the group's state.
 
-One SQLite file with one writer. A row that `append` has returned survives a crash. Each row carries the time at which
-it was written, which is the timestamp of everything derived from it, and a CRC-32 over itself and all rows before it,
-so that damage inside a row is detected. The kinds of rows are the dataclasses of `records.rows`.
+A ledger is one SQLite file with one writer. A row survives a crash once `append` or `commit` has returned it. Each row
+holds the time at which it was written; everything derived from the row uses this timestamp. Each row also holds a
+CRC-32 over itself and all earlier rows, which detects damage. `records.rows` defines the kinds of events.
 """
 
 from __future__ import annotations
@@ -38,27 +38,28 @@ from supsup_core.errors import CorruptError, SupSupError
 
 
 class FencedError(SupSupError):
-    """Another writer has taken over this ledger, and the epoch in it is the fencing token. Nothing was written."""
+    """Another writer has taken over this ledger, so nothing was written. The ledger's epoch is the fencing token."""
 
 
 class BehindError(FencedError):
-    """The storage holds a newer snapshot of this ledger, which must be fetched before anything is written."""
+    """The storage holds a newer snapshot of this ledger. Fetch the snapshot before you write to the ledger."""
 
 
 class Entry(NamedTuple):
-    """A row to be committed: its event, and bytes attached to it."""
+    """A row to be committed: its event, and optional bytes that are attached to the row."""
 
     event: Event
     attachment: bytes | None = None
 
 
 class LedgerWriter:
-    """The writer of a ledger. Opening one fences off the writer before: its next append raises."""
+    """Writes a ledger. Opening a writer fences off the previous writer, whose next commit raises FencedError."""
 
     def __init__(self, path: Path, above: int = 0) -> None:
-        """Open or create the ledger. CorruptError when the file is not a sound ledger.
+        """Opens the ledger, or creates it.
 
-        above: this writer's epoch is higher than this, and than that of the last writer.
+        above: the new writer's epoch is higher than `above` and than the last writer's epoch. Raises CorruptError if
+        the file is not an intact ledger, and SupSupError if it cannot be used now (full disk, lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -80,11 +81,14 @@ class LedgerWriter:
             raise explain(path, error) from error
 
     def append(self, event: Event) -> AnyRow:
-        """Commit one row; it is on disk when this returns. FencedError when another writer took over."""
+        """Commits one row to disk and returns it. Raises FencedError if another writer has taken over."""
         return self.commit([Entry(event)])[0]
 
     def commit(self, entries: Iterable[Entry]) -> list[AnyRow]:
-        """Commit rows, all or none; they are on disk when this returns. FencedError when another writer took over."""
+        """Commits rows to disk in one transaction and returns them.
+
+        Raises FencedError if another writer has taken over; no row is written then.
+        """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
@@ -115,10 +119,10 @@ class LedgerWriter:
         return rows
 
     def snapshot(self) -> None:
-        """Copy the ledger, whole and consistent, to where `open_ledger` looks when the ledger is corrupt.
+        """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
-        SupSupError when the copy cannot be written. CorruptError when what was copied is not sound; the copy before
-        stays then, so that a damaged ledger does not replace its own fallback.
+        Raises SupSupError if the snapshot cannot be written. Raises CorruptError if the copy is not intact. In that
+        case the previous snapshot is kept, so that a damaged ledger does not overwrite its own fallback.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -126,33 +130,33 @@ class LedgerWriter:
         replace_durably(partial, target)
 
     def rows(self) -> list[AnyRow]:
-        """Every row so far. CorruptError when one is not what was written."""
+        """Returns all rows. Raises CorruptError if a row is damaged."""
         try:
             return select_rows(self._db, 0)
         except DAMAGE as error:
             raise explain(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._db.close()
 
 
 class LedgerReader:
-    """Reads a ledger that may be being written; a missing file reads as empty."""
+    """Reads a ledger, also while another process writes it. A missing file counts as a ledger without rows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
 
     def rows(self, after: int = 0) -> list[AnyRow]:
-        """Committed rows with seq > after, in order. CorruptError when the file is not a ledger."""
+        """Returns the committed rows with seq > `after`, in order. Raises CorruptError if the ledger is damaged."""
         try:
             if self._db is None:
                 if not self._path.exists():
                     return []
                 self._db = connect_read_only(self._path, check_same_thread=False)
             if not after and not has_tables(self._db):
-                return []  # its writer is just creating it
+                return []  # the writer is still creating the tables
             return select_rows(self._db, after)
         except DAMAGE as error:
             if self._db is not None:
@@ -161,7 +165,10 @@ class LedgerReader:
             raise explain(self._path, error) from error
 
     def attachment(self, seq: int) -> bytes | None:
-        """The bytes attached to a row that was read, verified; None where nothing is attached."""
+        """Returns the verified bytes attached to row `seq`, or None if it has none. Call `rows` first.
+
+        Raises CorruptError if the bytes do not match their checksum.
+        """
         assert self._db is not None, "rows() comes first"
         found = self._db.execute("SELECT data, checksum FROM attachments WHERE seq = ?", (seq,)).fetchone()
         if found is None:
@@ -171,7 +178,7 @@ class LedgerReader:
         return bytes(found[0])
 
     def verify(self) -> list[AnyRow]:
-        """Every row, with all attachments verified too. CorruptError when anything is not what was written."""
+        """Verifies the whole ledger with all attachments, and returns all rows. Raises CorruptError on damage."""
         rows = self.rows()
         if self._db is not None:
             try:
@@ -191,7 +198,7 @@ class LedgerReader:
 
 
 class OpenedLedger(NamedTuple):
-    """What `open_ledger` found: the writer, the rows, and where a corrupt ledger was put aside."""
+    """The result of `open_ledger`. `set_aside`: the path to which a corrupt ledger was renamed, or None."""
 
     writer: LedgerWriter
     rows: list[AnyRow]
@@ -199,9 +206,10 @@ class OpenedLedger(NamedTuple):
 
 
 def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
-    """A ledger's writer and its rows. A corrupt ledger is set aside, and its last snapshot, if any, replaces it.
+    """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
-    So does the snapshot where the ledger is missing or has lost all its rows. above: see LedgerWriter.
+    A corrupt ledger is renamed and kept. The snapshot replaces a ledger that is corrupt, missing or has lost all its
+    rows. Without an intact snapshot, the ledger starts empty. above: see LedgerWriter.
     """
     previous = snapshot_path(path)
     try:

@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: its tables, its checks, and copies of it."""
+"""The SQLite file of a ledger: creates its tables, verifies its content, and copies the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT N
 """
 
 DAMAGE = (sqlite3.Error, CorruptError, ValueError, TypeError)
-"""What reading a damaged file can raise: SQLite's own errors, and values that are not what was written."""
+"""The exceptions that reading a damaged file can raise: SQLite's own errors, and errors about wrong values."""
 
 _TEMPORARY = (
     sqlite3.SQLITE_PERM,
@@ -35,51 +35,54 @@ _TEMPORARY = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 )
-"""SQLite's codes for errors that have nothing to do with the file's content."""
+"""SQLite's codes for errors that do not come from the file's content, such as a lock or a full disk."""
 
 
 def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
-    """A connection that never writes to the ledger, whoever else does meanwhile."""
+    """Returns a read-only connection to a ledger. Another process may write to the ledger at the same time."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=check_same_thread)
 
 
 def check_database(db: sqlite3.Connection) -> None:
-    """CorruptError unless SQLite finds the file sound."""
+    """Raises CorruptError if SQLite's quick_check finds the file damaged."""
     if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise CorruptError("quick_check failed")
 
 
 def has_tables(db: sqlite3.Connection) -> bool:
-    """Whether a writer has created the tables yet."""
+    """Returns whether a writer has created all tables."""
     return db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'attachments'").fetchone() is not None
 
 
 def explain(path: Path, error: Exception) -> SupSupError:
-    """The error to raise for one of DAMAGE: CorruptError for a corrupt file, SupSupError for one that cannot be used at
-    present (a full disk, no permission, a lock)."""
+    """Returns the error to raise for an exception of DAMAGE.
+
+    CorruptError means that the file is corrupt. A plain SupSupError means that the file cannot be used now, because of
+    a full disk, missing permission or a lock.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     is_temporary = code is None or code & 0xFF in _TEMPORARY
     if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
-        is_temporary = False  # the file may be written; its header says that it may not, which is damage
+        is_temporary = False  # the file is writable but its header says read-only, so the header is damaged
     if isinstance(error, sqlite3.OperationalError) and is_temporary:
         return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
     return CorruptError(f"{path}: not a sound ledger ({error})")
 
 
 def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
-    """The checksum of a row, from that of the row before."""
+    """Returns the checksum of a row: the CRC-32 of its content, continued from `checksum`, that of the row before."""
     return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
 
 
 def checksum_at(db: sqlite3.Connection, seq: int) -> int:
-    """The checksum of row `seq`; 0 where there is none."""
+    """Returns the checksum of row `seq`, or 0 if there is no such row."""
     found = db.execute("SELECT checksum FROM rows WHERE seq = ?", (seq,)).fetchone()
     return int(found[0]) if found else 0
 
 
 def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
-    """Rows with seq > after, verified. CorruptError when one is not what was written."""
+    """Returns the rows with seq > `after`. Raises CorruptError if a row does not match its checksum."""
     checksum = checksum_at(db, after)
     query = (
         "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
@@ -97,7 +100,10 @@ def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
 
 
 def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
-    """Copy the open ledger at `path`, whole and consistent. CorruptError, and no copy, when it is not sound."""
+    """Copies the open ledger at `path` to `target` as one consistent file.
+
+    Raises CorruptError if the copy is not an intact ledger, and SupSupError if the copy cannot be written.
+    """
     try:
         target.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(target)) as copy:
@@ -115,7 +121,10 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
 
 
 def read_copy(path: Path) -> bytes:
-    """A ledger's content as one file, whole and consistent, whoever writes it. CorruptError when it is not sound."""
+    """Returns the bytes of a consistent copy of a ledger, also while another process writes to it.
+
+    Raises CorruptError if the copy is not an intact ledger.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / path.name
         with contextlib.closing(connect_read_only(path)) as db:
@@ -124,7 +133,7 @@ def read_copy(path: Path) -> bytes:
 
 
 def read_epoch(path: Path) -> int:
-    """The epoch of a ledger's last writer; 0 where there is no ledger, or its epoch cannot be read."""
+    """Returns the epoch of a ledger's last writer, or 0 if the ledger is missing or its epoch cannot be read."""
     if not path.exists():
         return 0
     try:
@@ -136,7 +145,7 @@ def read_epoch(path: Path) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a corrupt ledger and its side files, keeping them. Returns the new path."""
+    """Renames a corrupt ledger and its side files (-wal, -shm), which keeps them. Returns the ledger's new path."""
     number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
     aside = path.with_name(f"{path.name}.corrupt{number}")
     for suffix in ("", "-wal", "-shm"):
@@ -147,5 +156,5 @@ def set_aside(path: Path) -> Path:
 
 
 def snapshot_path(path: Path) -> Path:
-    """Where the last snapshot of a ledger is, beside it."""
+    """Returns the path of a ledger's snapshot, which lies in the same folder."""
     return path.with_name("ledger.previous.sqlite")

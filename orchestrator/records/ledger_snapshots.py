@@ -1,8 +1,8 @@
-"""Snapshots of ledgers in a storage, from which another machine resumes.
+"""Snapshots of ledgers in a storage. Another machine can resume a sweep from them.
 
-A snapshot is named by its ledger's epoch, which each writer raises, and by the output that wrote it. The highest name
-is the newest snapshot. A writer that finds a higher one than its own has been replaced, and stops. The snapshot before
-the newest is kept, in case the newest is damaged.
+A snapshot's file name holds the ledger's epoch, which each new writer increases, and the id of the writer's output.
+The snapshot with the highest name is the newest. A writer that finds a higher name than its own has been replaced and
+stops. The second-newest snapshot is kept too, as a fallback if the newest is damaged.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from supsup_core.errors import CorruptError, SupSupError
 log = logging.getLogger("supsup")
 
 UPLOAD_SECONDS = 20.0
-"""How long the upload of one snapshot is retried: the next snapshot will do as well."""
+"""For how many seconds the upload of one snapshot is retried. The limit is short, because another snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""How long a coordinator that ends waits for its last snapshot. The launching process uploads what is left."""
+"""How many seconds a closing coordinator waits for its upload. The launching process uploads the ledger later too."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
 class SnapshotId(NamedTuple):
-    """The epoch of a ledger's writer, and the id of the output that it writes in. A higher one is newer."""
+    """Identifies a snapshot by the epoch of the ledger's writer and the id of its output. A higher id is newer."""
 
     epoch: int
     output_id: str
@@ -47,16 +47,17 @@ class SnapshotId(NamedTuple):
 
 
 def snapshot_ids(names: Iterable[str]) -> list[SnapshotId]:
-    """The snapshots among files of these names, the newest first."""
+    """Returns the ids of the snapshots among these file names, the newest first."""
     found = (_NAME.fullmatch(name) for name in names)
     return sorted((SnapshotId(int(match[1]), match[2]) for match in found if match), reverse=True)
 
 
 def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
-    """Whether the newest of some snapshots was written after a ledger of an output, and in another output.
+    """Returns whether the newest stored snapshot is newer than a local ledger and comes from another output.
 
-    here: the ledger's epoch, and the id of the output it is in. A ledger with the epoch of a snapshot of another output
-    is a copy of that snapshot: to write to it here would have raised its epoch.
+    stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If epochs are equal but
+    output ids differ, the local ledger is a copy of the other output's ledger. Writing to it here would have increased
+    its epoch.
     """
     if not stored:
         return False
@@ -65,7 +66,7 @@ def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
 
 
 def rows_or_none(ledger: Path) -> list[AnyRow]:
-    """The rows of a ledger; none where they cannot be read."""
+    """Returns the rows of a ledger, or an empty list if they cannot be read."""
     try:
         with LedgerReader(ledger) as reader:
             return reader.rows()
@@ -77,15 +78,18 @@ class Snapshots:
     """The snapshots of one ledger in a storage."""
 
     def __init__(self, folder: Storage) -> None:
-        """folder: the training group's, in the storage."""
+        """folder: the training group's folder in the storage."""
         self._folder = folder
 
     def ids(self) -> list[SnapshotId]:
-        """The snapshots there are, the newest first."""
+        """Returns the ids of all stored snapshots, the newest first."""
         return snapshot_ids(self._folder.files())
 
     def put(self, snapshot: SnapshotId, content: bytes) -> None:
-        """Store a snapshot. FencedError when a newer one is stored: another writer has taken over."""
+        """Stores a snapshot and deletes all but one of the older ones.
+
+        Raises FencedError if a newer snapshot is stored, because another writer has taken over then.
+        """
         stored = self.ids()
         if stored and stored[0] > snapshot:
             raise FencedError(
@@ -97,7 +101,7 @@ class Snapshots:
             self._folder.delete(old.file_name)
 
     def sound(self) -> Iterator[tuple[bytes, list[AnyRow]]]:
-        """The content and the rows of each snapshot that is sound, the newest first."""
+        """Yields the content and the rows of each intact snapshot, the newest first. Logs damaged ones as warnings."""
         for snapshot in self.ids():
             with tempfile.TemporaryDirectory() as scratch:
                 copy = Path(scratch) / snapshot.file_name
@@ -106,14 +110,14 @@ class Snapshots:
                     with LedgerReader(copy) as reader:
                         rows = reader.verify()
                 except FileNotFoundError:
-                    continue  # a newer snapshot has replaced it meanwhile
+                    continue  # deleted meanwhile, because newer snapshots were stored
                 except CorruptError as error:
                     log.warning("a snapshot is damaged; falling back to the one before it: %s", error)
                     continue
                 yield copy.read_bytes(), rows
 
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
-        """Whether the newest snapshot was written elsewhere, later, and has rows that the ledger here does not have."""
+        """Returns whether another output has stored a newer snapshot with rows that the local ledger does not have."""
         if not is_newer(self.ids(), SnapshotId(read_epoch(ledger), output_id)):
             return False
         known = rows_or_none(ledger)
@@ -122,11 +126,14 @@ class Snapshots:
 
 
 class SnapshotUploader:
-    """Uploads a ledger's snapshots to the storage in a thread, one at a time."""
+    """Uploads a ledger's snapshots to the storage in a background thread, one at a time."""
 
     def __init__(self, snapshots: Snapshots, masks: ArtifactStore) -> None:
-        """masks: dropped mask versions are deleted from the storage once a newer snapshot is safe, for until then an
-        older snapshot may need them."""
+        """masks: the store of the group's mask versions.
+
+        Dropped mask versions are deleted from the storage only after a newer snapshot is stored, because older
+        snapshots may refer to them.
+        """
         self._snapshots = snapshots
         self._masks = masks
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
@@ -135,7 +142,7 @@ class SnapshotUploader:
 
     @property
     def busy(self) -> bool:
-        """Whether an upload is in progress. FencedError when another writer has taken over."""
+        """Whether an upload is in progress. Raises FencedError if another writer has taken over."""
         if self._upload is None:
             return False
         if not self._upload.done():
@@ -149,7 +156,7 @@ class SnapshotUploader:
         return False
 
     def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
-        """Upload a snapshot, then delete the mask versions that were dropped before it."""
+        """Starts to upload a snapshot. After the upload, deletes the mask versions with the keys `dropped`."""
         self._dropped += dropped
         self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))
 
@@ -159,11 +166,11 @@ class SnapshotUploader:
         del self._dropped[: len(dropped)]
 
     def wait(self) -> None:
-        """Wait for the upload in progress, at most CLOSING_SECONDS."""
+        """Waits for the upload in progress, but at most CLOSING_SECONDS."""
         if self._upload is not None:
             futures.wait([self._upload], CLOSING_SECONDS)
 
     def close(self) -> None:
-        """Wait for the upload in progress, and accept no more."""
+        """Waits for the upload in progress (see `wait`) and stops the background thread."""
         self.wait()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""A folder by URL (`s3://bucket/folder`, `gs://…`, `file:///…`): whole files written and read, with patience.
+"""A folder given by URL (`s3://bucket/folder`, `gs://…`, `file:///…`). Reads and writes whole files, with retries.
 
-What is written is there whole or not at all: one request to an object store, and a file with an atomic rename on a
-file system. A store that does not answer is asked again, less and less often, until patience ends.
+Writes are atomic: one request to an object store, or an atomic rename on a file system. Requests that fail with a
+temporary error are retried with exponential backoff, until a time limit (`patience`) is reached.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ T = TypeVar("T")
 log = logging.getLogger("supsup")
 
 PATIENCE_SECONDS = 600.0
-"""How long an object store may be away while work goes on."""
+"""For how many seconds a request of a running sweep is retried while the object store does not answer."""
 
 ASKING_SECONDS = 30.0
-"""How long one may be when a person waits for the answer."""
+"""For how many seconds a request is retried while a user waits for the command to finish."""
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
-"""How long to wait before the first retry, and at most: the wait doubles with each retry."""
+"""The wait before the first retry, and the longest wait. The wait doubles with each retry."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 10, "read_timeout": 60}},
     "gs": {"use_listings_cache": False},
 }
-"""What fsspec is told of each kind of store: that others write there too."""
+"""Options of fsspec for each kind of store. Listings are not cached, because other machines write to the store too."""
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
 _REFUSED = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "UnauthorizedSSOTokenError")
-"""Errors of botocore that waiting does not mend."""
+"""Names of botocore's permanent errors, for which a retry is useless."""
 
 
 class StorageError(SupSupError):
-    """The storage refused, or could not be reached for as long as there was patience."""
+    """The storage refused a request, or did not answer within the time limit (`patience`)."""
 
 
 def check_url(url: str) -> None:
-    """InputError unless it is a URL that a Storage can be made of, without a password in it."""
+    """Raises InputError if `url` is not the URL of a storage folder, or if it contains a user name or a password."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("file", *_PACKAGES) and bool(parts.path.strip("/") or parts.netloc)
@@ -68,23 +68,23 @@ def check_url(url: str) -> None:
 
 
 class StoredFile(NamedTuple):
-    """A file in a storage: its size, and the Unix time at which it was written, where the store knows it."""
+    """A file in a storage. `written`: the Unix time of its last write, or None if the store does not report it."""
 
     num_bytes: int
     written: float | None
 
 
 class Storage:
-    """One folder. Several processes and machines may use it at once."""
+    """One folder in an object store or file system. Several processes and machines may use it at once."""
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
-        """patience: seconds for which a store that does not answer is asked again."""
+        """patience: for how many seconds a request is retried while the store does not answer."""
         check_url(url)
         self.url = url.rstrip("/")
         self._patience = patience
 
     def __truediv__(self, name: str) -> Storage:
-        """A folder within this one."""
+        """Returns the subfolder `name`."""
         return Storage(f"{self.url}/{name}", self._patience)
 
     @cached_property
@@ -93,7 +93,7 @@ class Storage:
 
     @cached_property
     def _folder(self) -> str:
-        """The folder as its file system names it."""
+        """The folder's path, in the form that its fsspec file system expects."""
         scheme, _, rest = self.url.partition("://")
         return rest if scheme != "file" else rest or "/"
 
@@ -110,12 +110,12 @@ class Storage:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """The content of a file; FileNotFoundError when there is none."""
+        """Returns the content of a file. Raises FileNotFoundError if it is missing, StorageError if reading fails."""
         content: bytes = self._patiently(f"reading {name}", lambda: self._system.cat_file(self._at(name)))
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, in the place of the one there is, if any; it is safe when this returns."""
+        """Writes or replaces a file. The file is durable when this returns. Raises StorageError if writing fails."""
 
         def once() -> None:
             if self._is_local:
@@ -131,7 +131,7 @@ class Storage:
             raise StorageError(f"storage: {self.url}: there is no such bucket ({error}); create it") from error
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Returns whether a file exists."""
         try:
             found = self._patiently(f"looking for {name}", lambda: self._system.info(self._at(name)))
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class Storage:
         return bool(found["type"] == "file")
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Deletes a file, if it exists."""
 
         def once() -> None:
             self._system.rm_file(self._at(name))
@@ -150,7 +150,7 @@ class Storage:
             return
 
     def files(self, below: str = "") -> dict[str, StoredFile]:
-        """The files there are, by their names relative to this folder. below: only those of a folder within."""
+        """Returns all files by their names relative to this folder. below: lists only this subfolder."""
         folder = self._at(below) if below else self._folder
         try:
             found = self._patiently("listing", lambda: self._system.find(folder, detail=True))
@@ -164,7 +164,7 @@ class Storage:
         }
 
     def check(self) -> None:
-        """InputError unless it can be listed and written, which a small file tries."""
+        """Writes a small file as a test. Raises InputError if the storage cannot be written."""
         probe = Storage(self.url, ASKING_SECONDS)
         try:
             probe.write(_PROBE, b"supsup keeps its files here\n")
@@ -175,7 +175,11 @@ class Storage:
         return f"{self._folder.rstrip('/')}/{name}"
 
     def _patiently(self, doing: str, call: Callable[[], T]) -> T:
-        """`call()`, again and again while the store is away."""
+        """Returns the result of `call()`, which is retried while the store does not answer.
+
+        doing: the request in words, for messages. Raises StorageError if the store refuses the request or does not
+        answer in time, and FileNotFoundError at once if `call` does.
+        """
         deadline = time.monotonic() + self._patience
         told, wait = False, FIRST_WAIT_SECONDS
         while True:
@@ -206,11 +210,11 @@ class Storage:
 
 
 _PROBE = "supsup.txt"
-"""The file that is written to see whether a storage can be."""
+"""The file that `Storage.check` writes."""
 
 
 def _written(node: dict[str, Any]) -> float | None:
-    """When a file was written, as its file system tells it."""
+    """Returns the Unix time at which a file was written, from fsspec's description `node`. Returns None if unknown."""
     for key in ("mtime", "LastModified", "updated"):
         value = node.get(key)
         if isinstance(value, (int, float)):

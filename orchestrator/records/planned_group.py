@@ -1,6 +1,6 @@
-"""A training group as its plan was recorded: all that coordinators, workers and readers of a ledger need to know of it.
+"""The recorded plan of a training group: everything that coordinators, workers and readers of its ledger need.
 
-Nothing here needs the science, so a ledger is read without loading torch.
+This module does not import supsup_core or torch, so that ledgers can be read quickly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orchestrator.base.plain_values import Node
 
 
 class GroupSize(NamedTuple):
-    """How much there is to do in a training group: shards to train, evaluations to make."""
+    """The amount of work in a training group: the number of shards to train and of evaluations to do."""
 
     shards: int
     evaluations: int
@@ -21,7 +21,7 @@ class GroupSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """One task to train: its content key, its number, and the keys of the tasks it builds on."""
+    """One task to train. `key`: its content key. `task`: its number. `parents`: the keys of the tasks it builds on."""
 
     key: str
     task: int
@@ -30,7 +30,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One task to evaluate after `num_learned` tasks. `run`: the place of a run of the group with this inference."""
+    """One task to evaluate after `num_learned` tasks. `run`: index of a run of the group that uses this inference."""
 
     key: str
     task: int
@@ -40,8 +40,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a training group. `points[n]`: the keys of its evaluations of tasks 0..n-1 after n tasks; in NNs no
-    keys, for which masks there will be is decided on the way."""
+    """One run of a training group. `points[n]`: the keys of its evaluations of tasks 0..n-1 after n tasks. In scenario
+    NNs `points[n]` is empty, because the masks to evaluate are only decided during training."""
 
     run_id: str
     name: str
@@ -54,7 +54,8 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """A training group. `num_streams`, `segments_per_task`: in NNs, else None. `experiment`: of its longest run."""
+    """A training group. `num_streams`, `segments_per_task`: None except in scenario NNs. `experiment`: of the run with
+    the most tasks."""
 
     group_id: str
     seed: int
@@ -68,15 +69,15 @@ class PlannedGroup:
 
     @property
     def is_nns(self) -> bool:
-        """Whether no task identity is given in training."""
+        """Whether the scenario is NNs: no task identity is given in training."""
         return self.segments_per_task is not None
 
     @cached_property
     def shards_by_key(self) -> dict[str, Shard]:
-        """Its shards by their keys, in order of tasks."""
+        """The group's shards by key, in order of tasks."""
         return {shard.key: shard for shard in self.shards}
 
     @cached_property
     def evaluations_by_key(self) -> dict[str, Evaluation]:
-        """Its evaluations by their keys, in order of the tasks learned."""
+        """The group's evaluations by key, in order of the number of tasks learned."""
         return {evaluation.key: evaluation for evaluation in self.evaluations}

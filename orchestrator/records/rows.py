@@ -1,7 +1,7 @@
-"""The rows of a ledger: one frozen dataclass for each kind of event, read and written as JSON.
+"""The rows of a ledger. Each kind of event is a frozen dataclass, stored as JSON.
 
-`Row` is an event with its number and time. A field that a later version adds has a default, so that older ledgers are
-read; keys that this version does not know are ignored.
+`Row` is an event with its number and time. Fields added in later versions have defaults, so that older ledgers can be
+read. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from orchestrator.records.planned_group import PlannedGroup
 from supsup_core.errors import CorruptError
 
 GroupEnd: TypeAlias = Literal["done", "stopped", "failed"]
-"""How a training group can come to an end of its own."""
+"""The final status of a training group whose launch was not interrupted."""
 
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """The machine and the program of a launch. `num_workers`: that the group may use at once. `versions`: of packages,
-    by name. `git_revision`: "" outside a repository."""
+    """The machine and the software of a launch. `num_workers`: the most workers that the group may use at once.
+    `versions`: package name to version. `git_revision`: "" outside a repository."""
 
     num_workers: int
     versions: dict[str, str]
@@ -37,7 +37,7 @@ class LaunchEnvironment:
 
 @dataclass(frozen=True)
 class GroupPlanned:
-    """A launch begins: the group as planned, and where it runs."""
+    """A launch begins. Holds the planned group and the environment of the launch."""
 
     kind: ClassVar[str] = "plan"
 
@@ -49,8 +49,8 @@ class GroupPlanned:
 class ShardTrained:
     """A task has been trained and its artifact is stored.
 
-    `worker`, `started_ms` (Unix time), `seconds` of work and `resumed_at` (batches that an earlier worker had done):
-    None when the artifact was found in the store.
+    `started_ms`: Unix time. `seconds`: of work. `resumed_at`: batches done before training resumed from a checkpoint.
+    These fields and `worker` are None if the artifact was found in the store.
     """
 
     kind: ClassVar[str] = "trained"
@@ -66,7 +66,7 @@ class ShardTrained:
 
 @dataclass(frozen=True)
 class TaskEvaluated:
-    """A task has been evaluated and the result is stored. Fields as in `ShardTrained`."""
+    """A task has been evaluated and the result is stored. The fields have the same meaning as in `ShardTrained`."""
 
     kind: ClassVar[str] = "evaluated"
 
@@ -81,7 +81,7 @@ class TaskEvaluated:
 
 @dataclass(frozen=True)
 class PointCompleted:
-    """All evaluations of one evaluation point of a run are done. `keys`: of those evaluations."""
+    """All evaluations of one evaluation point of a run are done. `keys`: the keys of these evaluations."""
 
     kind: ClassVar[str] = "point"
 
@@ -93,12 +93,12 @@ class PointCompleted:
 
 @dataclass(frozen=True)
 class SegmentDecided:
-    """NNs: a decision about one segment, and the training that followed.
+    """Scenario NNs: a decision about one segment, and the training that followed.
 
-    `round`, `ordinal`: the number of the round, and of the segment in the run. `num_masks` to `freed` and
-    `standing_out`: the decision (supsup_core.nns.allocator.Decision). `key`: of the mask's version after the segment.
-    `loss`: mean training loss; None where no mask was trained. `seconds`: of training; `latency`: of deciding. The
-    row's attachment holds the slopes that were judged (float32).
+    `round`: number of the round. `ordinal`: number of the segment in the run. `num_masks` to `standing_out`: the
+    decision (supsup_core.nns.allocator.Decision). `key`: key of the mask version after the segment. `loss`: mean
+    training loss; None if no mask was trained. `seconds`: training time. `latency`: seconds that the decision took.
+    The row's attachment holds the slopes (float32) that the decision is based on.
     """
 
     kind: ClassVar[str] = "decision"
@@ -126,8 +126,8 @@ class SegmentDecided:
 
 @dataclass(frozen=True)
 class TasksMet:
-    """NNs: the allocation metrics after so many tasks' worth of data. `latency`: mean seconds of the last task's
-    decisions; `seconds`: of its training."""
+    """Scenario NNs: the allocation metrics after the data of `num_learned` tasks. `latency`: mean seconds per decision
+    during the last task. `seconds`: training time of the last task."""
 
     kind: ClassVar[str] = "met"
 
@@ -139,10 +139,10 @@ class TasksMet:
 
 @dataclass(frozen=True)
 class EvaluationDue:
-    """NNs: the masks that an evaluation point is to evaluate, on the tasks met so far.
+    """Scenario NNs: the masks that an evaluation point must evaluate on the tasks seen so far.
 
-    `numbers`, `keys`: of each live mask and its version, ascending. `right`: for each of `tasks`, the places of its own
-    masks among them.
+    `numbers`: the masks in use, ascending. `keys`: the key of each mask's version. `right`: for each of `tasks`, the
+    positions in `numbers` of the masks that belong to this task.
     """
 
     kind: ClassVar[str] = "due"
@@ -156,7 +156,7 @@ class EvaluationDue:
 
 @dataclass(frozen=True)
 class RunForked:
-    """NNs: the rows up to the first commit are those of another sweep's group, after `at_task` tasks."""
+    """Scenario NNs: a fork copied the rows up to the first commit from another sweep's group, after `at_task` tasks."""
 
     kind: ClassVar[str] = "forked"
 
@@ -167,8 +167,8 @@ class RunForked:
 
 @dataclass(frozen=True)
 class RoundsCommitted:
-    """NNs: all rounds before `round` are safe on disk. `versions`: the keys of the mask versions written, by mask.
-    `num_bytes` written, `training_seconds` since the commit before, and `seconds` that committing took."""
+    """Scenario NNs: all rounds before `round` are safe on disk. `versions`: mask number to key of the version written.
+    `num_bytes`: bytes written. `training_seconds`: since the last commit. `seconds`: that the commit itself took."""
 
     kind: ClassVar[str] = "committed"
 
@@ -181,7 +181,7 @@ class RoundsCommitted:
 
 @dataclass(frozen=True)
 class ArtifactLost:
-    """An artifact, or with an empty key the ledger itself, is missing or corrupt. Its task is done again."""
+    """An artifact is missing or corrupt, so its task is trained again. An empty `key` means the ledger itself."""
 
     kind: ClassVar[str] = "lost"
 
@@ -193,7 +193,7 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died at a job. `free`: its whole node died, which does not count against the job."""
+    """A worker died during a job, which is retried. `free`: the whole node died; this does not count as a retry."""
 
     kind: ClassVar[str] = "retried"
 
@@ -204,7 +204,7 @@ class JobRetried:
 
 @dataclass(frozen=True)
 class JobSplit:
-    """The tasks of a job did not fit into memory together; from then on its halves are jobs."""
+    """The tasks of a job did not fit into memory together. From now on, each half of the tasks is a job of its own."""
 
     kind: ClassVar[str] = "split"
 
@@ -214,7 +214,7 @@ class JobSplit:
 
 @dataclass(frozen=True)
 class JobStalled:
-    """A job takes far longer than others of its kind did. `what`: the job in words."""
+    """A job takes far longer than earlier jobs of its kind. `what`: the job in words."""
 
     kind: ClassVar[str] = "stalled"
 
@@ -227,7 +227,7 @@ class JobStalled:
 
 @dataclass(frozen=True)
 class JobFailed:
-    """A job failed for good. `what`: the job in words."""
+    """A job failed and is not retried. `what`: the job in words."""
 
     kind: ClassVar[str] = "failed"
 
@@ -239,7 +239,7 @@ class JobFailed:
 
 @dataclass(frozen=True)
 class TaskCancelled:
-    """The user has cancelled a task; what builds on it is not done either."""
+    """The user has cancelled a task. Tasks that build on it are not trained either."""
 
     kind: ClassVar[str] = "cancelled"
 
@@ -249,9 +249,9 @@ class TaskCancelled:
 
 @dataclass(frozen=True)
 class GroupStopped:
-    """A search has stopped its trial, or the user has cancelled the group, after the last evaluation point.
+    """A search has stopped its trial, or the user has cancelled the group. `num_learned`: the last evaluation point.
 
-    `diverged`: the error, where the loss of a trial became NaN. `reason`: "cancelled" where the user did it.
+    `diverged`: the error, if the loss of a trial became NaN. `reason`: "cancelled" if the user cancelled the group.
     """
 
     kind: ClassVar[str] = "stopped"
@@ -263,7 +263,7 @@ class GroupStopped:
 
 @dataclass(frozen=True)
 class RetryRequested:
-    """The user retries what had failed or was stopped; of cancelled tasks these, or all where none is named."""
+    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; if empty, all of them."""
 
     kind: ClassVar[str] = "retry"
 
@@ -272,7 +272,7 @@ class RetryRequested:
 
 @dataclass(frozen=True)
 class LaunchEnded:
-    """A launch came to an end of its own. Without such a row, it was interrupted."""
+    """A launch has ended. A launch without this row was interrupted."""
 
     kind: ClassVar[str] = "ended"
 
@@ -307,7 +307,7 @@ EventT_co = TypeVar("EventT_co", covariant=True, bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Row(Generic[EventT_co]):
-    """One committed event. `seq` counts from 1 without gaps; `time_ms` is Unix time, never decreasing."""
+    """One committed event. `seq`: counts from 1 without gaps. `time_ms`: Unix time in ms, never decreasing."""
 
     seq: int
     time_ms: int
@@ -319,13 +319,13 @@ AnyRow: TypeAlias = Row[Event]
 
 @cache
 def _decoder(kind: str) -> msgspec.json.Decoder[Event] | None:
-    """The decoder of a kind of rows, made once; None for an unknown kind."""
+    """Returns the cached JSON decoder of a kind of event, or None for an unknown kind."""
     event = _KINDS.get(kind)
     return None if event is None else msgspec.json.Decoder(event)
 
 
 def event_from_json(kind: str, payload: bytes) -> Event:
-    """The event of a row. CorruptError when its kind is unknown, or its payload is not what that kind holds."""
+    """Decodes the event of a row. Raises CorruptError if the kind is unknown or the payload does not fit the kind."""
     decoder = _decoder(kind)
     if decoder is None:
         raise CorruptError(f"not a row {kind!r} of this version")
@@ -338,7 +338,7 @@ def event_from_json(kind: str, payload: bytes) -> Event:
 
 
 def _event_with_nan(kind: str, payload: bytes) -> Event:
-    """As `event_from_json`, by a slower decoder that knows NaN."""
+    """Decodes like `event_from_json`, with a slower decoder that accepts NaN."""
     try:
         return from_json(payload, _KINDS[kind])
     except ValueError as error:
@@ -346,5 +346,5 @@ def _event_with_nan(kind: str, payload: bytes) -> Event:
 
 
 def event_to_node(event: Event) -> Node:
-    """An event's payload as plain JSON values."""
+    """Returns an event's payload as plain JSON values."""
     return to_node(event)
