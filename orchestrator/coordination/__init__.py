@@ -1,1 +1,1 @@
-"""What coordinators and workers tell each other, and the coordinator of given tasks."""
+"""The messages between coordinators and workers, and the coordinator for scenarios with given task identities."""

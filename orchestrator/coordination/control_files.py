@@ -1,4 +1,4 @@
-"""Requests to a running training group, as files that every process of its sweep sees."""
+"""Control files: requests to a running training group, written by other processes on the same output folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from orchestrator.base.output_folder import GroupFolder
 
 @dataclass(frozen=True)
 class Requests:
-    """What the user or a search may request of a group while it runs: to pause the sweep, to stop the group, to cancel
-    single tasks. Each is a function that returns the request as it stands now."""
+    """The requests that the user or a search can make to a running group.
+
+    Each field is a function that returns the current request: whether to pause the sweep, whether to stop the group,
+    and the numbers of the tasks to cancel.
+    """
 
     pause: Callable[[], bool] = lambda: False
     stop: Callable[[], bool] = lambda: False
@@ -21,29 +24,29 @@ class Requests:
 
     @classmethod
     def from_files(cls, folder: GroupFolder) -> Requests:
-        """Requests by the control files of a training group."""
+        """Returns requests that are read from the control files of a training group."""
         return cls(folder.sweep.pause_file.exists, folder.stop_file.exists, CancelFile(folder.cancel_file).read)
 
 
 @dataclass(frozen=True)
 class CancelFile:
-    """The file that lists the tasks a group is to cancel, one number a line."""
+    """The file that lists the tasks that a group must cancel, with one task number per line."""
 
     path: Path
 
     def read(self) -> Set[int]:
-        """The numbers of the tasks."""
+        """Returns the numbers of the tasks in the file."""
         try:
             return {int(line) for line in self.path.read_text().splitlines() if line.isdecimal()}
         except FileNotFoundError:
             return frozenset()
 
     def add(self, tasks: Iterable[int]) -> None:
-        """Request that more tasks are cancelled."""
+        """Adds tasks to the file."""
         self._write(self.read() | set(tasks))
 
     def remove(self, tasks: Iterable[int]) -> None:
-        """Withdraw the request for these tasks; for all when none is named."""
+        """Removes these tasks from the file, or all tasks if `tasks` is empty."""
         named = set(tasks)
         self._write(self.read() - named if named else frozenset())
 
@@ -56,4 +59,4 @@ class CancelFile:
 
 
 NO_REQUESTS = Requests()
-"""Where nobody requests anything."""
+"""Requests for groups that nobody can pause, stop or cancel."""

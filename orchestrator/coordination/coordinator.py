@@ -1,4 +1,4 @@
-"""The contract of a coordinator: what drives a training group asks of it."""
+"""The abstract base class of coordinators, and the objects that its methods take and return."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.records.group_state import LaunchStatus
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a group is. `accuracy`: in [0, 1], of what is known so far; 0 while nothing is."""
+    """The progress of a group. `accuracy`: mean of the accuracies known so far, in [0, 1]; 0 if none is known."""
 
     shards_done: int
     evaluations_done: int
@@ -21,7 +21,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StalledJob:
-    """A job that takes far longer than others of its kind. `usual_seconds`: None where no other is done yet."""
+    """A job that takes far longer than others of its kind. `usual_seconds`: None if no such job is done yet."""
 
     key: str
     kind: JobKind
@@ -31,62 +31,63 @@ class StalledJob:
 
 
 class Coordinator(ABC):
-    """Hands out the jobs of one training group and commits the replies. The only writer of the group's ledger.
+    """Assigns the jobs of one training group to workers and commits their replies.
 
-    It keeps nothing in memory that is neither in the ledger nor computed from it, so it can be killed at any moment and
-    opened again. Calls are idempotent.
+    A coordinator is the only writer of its group's ledger. All its state is in the ledger or computed from the ledger,
+    so that its process can be killed at any time and restarted. Calls are idempotent.
     """
 
     @abstractmethod
     def next_jobs(self, idle: Collection[int], exclude: Collection[str]) -> list[Assignment]:
-        """At most one job for each idle worker that can be done now.
+        """Returns jobs that can start now, at most one for each idle worker.
 
-        exclude: keys of jobs that are in flight or postponed.
+        idle: numbers of the idle workers. exclude: keys of jobs that are in flight or postponed.
         """
 
     @abstractmethod
     def report(self, reply: Reply) -> None:
-        """Apply a worker's reply. Reporting the same reply again changes nothing."""
+        """Applies a worker's reply. Reporting the same reply again changes nothing."""
 
     @abstractmethod
     def finished(self) -> bool:
-        """Whether nothing is left to hand out, now or later: all is done, a job has failed for good, or the group is
-        paused."""
+        """Returns whether no job is left to assign, because all is done, a job has failed, or the group is paused."""
 
     @abstractmethod
     def pause(self) -> None:
-        """Come to a stop where nothing is lost, and hand out nothing beyond."""
+        """Pauses the group at a point where no finished training is lost. No further jobs are assigned after that."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Give the group up where it is, as a search does with a trial that falls behind. A resume leaves it alone.
+        """Stops the group permanently, as a search does with a trial that is worse than others.
 
-        A group that has finished, or was stopped before, stays as it is.
+        A resume does not continue a stopped group. Has no effect on a group that has finished or was stopped before.
         """
 
     @abstractmethod
     def cancel(self, tasks: Sequence[int]) -> list[str]:
-        """Cancel those of some tasks that are not trained; what does not need them is done all the same.
+        """Cancels tasks, except those that are trained already. Work that does not need the cancelled tasks continues.
 
-        Returns the keys of the jobs that train any of them. In NNs, where no tasks are given, nothing is cancelled.
+        Returns the keys of the jobs that train any of the cancelled tasks. Does nothing in scenario NNs, because no
+        task identities are given there.
         """
 
     @abstractmethod
     def note_stalled(self, stalled: StalledJob) -> None:
-        """Record that a job has stalled."""
+        """Records that a job has stalled."""
 
     @abstractmethod
     def progress(self) -> Progress:
-        """How far the group is."""
+        """Returns the progress of the group."""
 
     @abstractmethod
     def judged(self) -> list[tuple[int, float]]:
-        """The tasks learned and the accuracy at each evaluation point of the group's first run, in order of time."""
+        """Returns (tasks learned, accuracy) at each completed evaluation point of the group's first run, in order of
+        time. A search compares its trials by these values."""
 
     @abstractmethod
     def end(self) -> LaunchStatus:
-        """Record how the launch ended, close the ledger, and return the status. Called once nothing is in flight."""
+        """Records how the launch ended, closes the ledger, and returns the status. No job may be in flight."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close the ledger, leaving the group as it is."""
+        """Closes the ledger without recording an end of the launch."""

@@ -1,4 +1,4 @@
-"""Evaluation points that become complete while a group's evaluations come in."""
+"""Records the metrics of evaluation points as soon as all their evaluations are done."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from orchestrator.records.rows import PointCompleted
 from supsup_core.evaluation.point_metrics import point_metrics
 
 Points: TypeAlias = Mapping[int, Sequence[str]]
-"""The evaluation points of a run that can be named so far: tasks learned to the keys of the evaluations."""
+"""The evaluation points of a run whose evaluations are known so far: number of tasks learned to evaluation keys."""
 
 
 @final
 class DonePrefix:
-    """How many of some keys are done, from the first on without a gap.
+    """Counts how many keys at the start of a sequence are done, up to the first that is not.
 
-    Each call continues where the last one ended, so that thousands of keys cost nothing.
+    Each call of `length` continues where the last call ended, so that long sequences are scanned only once.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -26,13 +26,16 @@ class DonePrefix:
         self._length = 0
 
     def length(self, done: Container[str]) -> int:
-        """The length of the prefix whose keys are all in `done`, which only grows between calls of `reset`."""
+        """Returns the length of the longest prefix whose keys are all in `done`.
+
+        Keys may be added to `done` between calls. If a key is removed from `done`, call `reset`.
+        """
         while self._length < len(self._keys) and self._keys[self._length] in done:
             self._length += 1
         return self._length
 
     def reset(self) -> None:
-        """Check all keys again: one that was done may be so no longer."""
+        """Makes the next call of `length` check all keys again."""
         self._length = 0
 
 
@@ -46,15 +49,18 @@ class EvaluationPoints:
         points_of: Callable[[PlannedRun], Points],
         metrics_of: Callable[[int, Sequence[str]], dict[str, float]],
     ) -> None:
-        """points_of: the points of a run, as far as they can be named. metrics_of: further metrics of the learner after
-        so many tasks, given the keys of the evaluations: `num_bytes` stored, at least."""
+        """points_of: returns the evaluation points of a run that are known so far.
+
+        metrics_of: returns further metrics of a point, given the number of tasks learned and the keys of the
+        evaluations. They include at least `num_bytes`, the size of the learner's stored tensors.
+        """
         self._journal = journal
         self._points_of = points_of
         self._metrics_of = metrics_of
         self._done: dict[tuple[str, int], DonePrefix] = {}
 
     def record_complete(self) -> None:
-        """Record the metrics of every point that has become complete, in order of tasks learned."""
+        """Records the metrics of every point that has become complete, in order of tasks learned."""
         state = self._journal.state
         for run in self._journal.group.runs:
             points = dict(sorted(self._points_of(run).items()))

@@ -1,4 +1,4 @@
-"""A training group's ledger, the state that is its replay, and its snapshots: what every coordinator writes through."""
+"""The journal of a training group, used by every coordinator: it writes the ledger, its state and its snapshots."""
 
 from __future__ import annotations
 
@@ -30,30 +30,32 @@ from orchestrator.records.rows import (
 from supsup_core.errors import CorruptError
 
 MAX_RETRIES = 3
-"""How many workers may die at a job before it fails. A worker that dies with its node does not count."""
+"""How many workers may die during a job before the job fails. Workers that die with their node do not count."""
 
 SNAPSHOT_SECONDS = 60.0
-"""The least seconds between two snapshots without a storage; more where a snapshot takes long."""
+"""The least seconds between two snapshots if there is no storage. The interval is longer if snapshots are slow."""
 
 _SNAPSHOT_SHARE = 100
-"""Taking snapshots takes at most one part in so many of the time."""
+"""Snapshots take at most 1/_SNAPSHOT_SHARE of the time."""
 
 
 @final
 class GroupJournal:
-    """Writes a group's ledger and keeps its state. `is_fenced`: another process has taken over, so that nothing more is
-    to be handed out."""
+    """Writes a group's ledger and keeps its state up to date.
+
+    `is_fenced`: another process has taken over the group, so that no more jobs may be assigned.
+    """
 
     def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:
-        """remedy: how a corrupt ledger was made good, in words, given whether a snapshot replaced it.
+        """remedy: returns a text about how a corrupt ledger was repaired, given whether a snapshot replaced it.
 
-        BehindError when the storage holds a newer snapshot than the ledger here.
+        Raises BehindError if the storage holds a newer snapshot than the local ledger.
         """
         self.group = settings.group
         self.store, self.masks = settings.open_store(), settings.open_masks()
         self.is_fenced = False
         self.dropped: list[str] = []
-        """Keys of mask versions that were deleted here since the last snapshot."""
+        """Keys of the mask versions that were deleted from the output since the last snapshot."""
         self._settings = settings
         self._uploader, epoch = self._prepare_uploads()
         path = settings.folder.ledger
@@ -67,10 +69,13 @@ class GroupJournal:
         if aside is not None:
             self.record(ArtifactLost("", str(aside), remedy(bool(rows))))
         if self._uploader is not None:
-            self.take_snapshot_if_due(now=True)  # a process elsewhere that writes this sweep stops by it
+            self.take_snapshot_if_due(now=True)  # fences a process elsewhere that still runs this sweep
 
     def _prepare_uploads(self) -> tuple[SnapshotUploader | None, int]:
-        """What uploads snapshots, where there is a storage; and the highest epoch of the snapshots in it."""
+        """Returns the uploader of snapshots and the highest epoch of the stored snapshots.
+
+        Returns (None, 0) without a storage. Raises BehindError if the storage holds a newer snapshot.
+        """
         if self._settings.storage is None:
             return None, 0
         path, url = self._settings.folder.ledger, self._settings.storage.group
@@ -84,44 +89,52 @@ class GroupJournal:
         return uploader, max((snapshot.epoch for snapshot in stored.ids()), default=0)
 
     def record(self, event: Event) -> None:
-        """Commit one event."""
+        """Commits one event (see `commit`)."""
         self.commit([Entry(event)])
 
     def commit(self, entries: Iterable[Entry]) -> None:
-        """Commit events, all or none, and apply them to the state. FencedError when another writer took over."""
+        """Commits events in one transaction and applies them to the state.
+
+        Raises FencedError if another writer has taken over.
+        """
         self.state.apply(self._writer.commit(entries))
 
     def record_results(self, results: Sequence[Result]) -> None:
-        """Record the results that are not recorded yet: a shard or an evaluation counts once."""
+        """Records the results that are not in the ledger yet, so that each shard or evaluation counts once."""
         for result in results:
             if result.key not in self.state.trained and result.key not in self.state.evaluated:
                 self.record(result)
 
     def record_failure(self, reply: Failed, what: str) -> None:
-        """Record that a job failed for good. what: the job in words."""
+        """Records that a job failed and is not retried. what: the job in words."""
         self.record(JobFailed(reply.key, what, reply.error, reply.traceback))
 
     def record_death(self, reply: Lost, what: str) -> None:
-        """Record that a worker died at a job; after MAX_RETRIES of them, that the job failed for good."""
+        """Records that a worker died during a job, and that the job failed if more than MAX_RETRIES workers died.
+
+        what: the job in words.
+        """
         self.record(JobRetried(reply.key, reply.reason, reply.node_lost))
         deaths = self.state.retried[reply.key]
         if deaths > MAX_RETRIES:
             self.record(JobFailed(reply.key, what, f"its worker died {deaths} times: {reply.reason}", ""))
 
     def record_stalled(self, stalled: StalledJob, what: str) -> None:
-        """Record that a job has stalled."""
+        """Records that a job has stalled. what: the job in words."""
         self.record(JobStalled(stalled.key, what, stalled.worker, stalled.seconds, stalled.usual_seconds))
 
     def record_stop(self, diverged: str | None = None) -> None:
-        """Record once that the group is given up. diverged: the error, where the loss of a trial became NaN."""
+        """Records that the group is stopped, unless recorded already. diverged: the error, if a trial's loss became
+        NaN."""
         if self.state.stopped is None:
             last = max((num_learned for _, num_learned in self.state.points), default=0)
             self.record(GroupStopped(last, diverged))
 
     def set_aside(self, store: ArtifactStore, key: str) -> Path | None:
-        """Quarantine an artifact that was found missing or corrupt, and return where it is or would be.
+        """Quarantines an artifact that was reported missing or corrupt. Returns its path in quarantine.
 
-        None when it is sound after all: another process has made it again meanwhile.
+        Returns its normal path if the artifact is missing, and None if it is intact because another process has stored
+        it again.
         """
         if not store.has(key):
             return store.path(key)
@@ -133,9 +146,10 @@ class GroupJournal:
         return store.path(key)
 
     def take_snapshot_if_due(self, now: bool = False) -> None:
-        """Take a snapshot of the ledger when the last one is old enough, or `now`; it is uploaded in the background.
+        """Takes a snapshot of the ledger if the last one is old enough, or if `now` is true.
 
-        Where another process has taken over meanwhile, the journal is fenced, and the sweep is asked to pause.
+        With a storage, the snapshot is uploaded in the background; none is taken during an upload. If another process
+        has taken over, this sets `is_fenced` and writes the sweep's pause file instead.
         """
         try:
             busy = self._uploader is not None and self._uploader.busy
@@ -157,18 +171,21 @@ class GroupJournal:
         self._last_snapshot = time.monotonic()
 
     def take_snapshot_after_reply(self) -> None:
-        """Take a snapshot when one is due and there is a storage; without one, only NNs takes snapshots."""
+        """Takes a snapshot if one is due and there is a storage. Does nothing without a storage.
+
+        Without a storage, only scenario NNs takes snapshots, after its commits.
+        """
         if self._uploader is not None:
             self.take_snapshot_if_due()
 
     def judged(self) -> list[tuple[int, float]]:
-        """The tasks learned and the accuracy at each evaluation point of the group's first run, in order of time."""
+        """Returns (tasks learned, accuracy) at each completed point of the group's first run, in order of time."""
         first = self.group.runs[0].run_id
         events = [row.event for (run_id, _), row in self.state.points.items() if run_id == first]
         return [(event.num_learned, event.metrics["accuracy"]) for event in events]
 
     def end(self, paused: bool) -> LaunchStatus:
-        """Record how the launch ended, close the ledger, and return the status."""
+        """Records how the launch ended, takes a last snapshot, closes the ledger, and returns the status."""
         status: LaunchStatus
         if self.state.failed:
             status = "failed"
@@ -185,7 +202,7 @@ class GroupJournal:
         return status
 
     def close(self) -> None:
-        """Close the ledger; wait for the upload in progress."""
+        """Waits for the upload in progress and closes the ledger."""
         if self._uploader is not None:
             self._uploader.close()
         self._writer.close()

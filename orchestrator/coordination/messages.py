@@ -1,4 +1,4 @@
-"""What a coordinator and its workers tell each other: jobs, and one reply to each job."""
+"""The messages between a coordinator and its workers: jobs, and one reply to each job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.base.plain_values import Node
 from orchestrator.records.planned_group import Shard
 from orchestrator.records.rows import ShardTrained, TaskEvaluated
 
-if TYPE_CHECKING:  # numpy only for a name: the coordinator of given tasks does without it
+if TYPE_CHECKING:  # numpy is needed for type names only, and TaskCoordinator does not load it
     import numpy as np
     import numpy.typing as npt
 
@@ -19,7 +19,10 @@ JobKind: TypeAlias = Literal["train", "evaluate", "decide", "advance", "save", "
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train some shards, several of them together as one stack. `key`: the shard's own where it is one alone."""
+    """Train one or more shards. Several shards are trained together, with their tensors stacked.
+
+    `key`: the shard's own key if there is only one shard (see shard_batches.job_key).
+    """
 
     kind: ClassVar[JobKind] = "train"
 
@@ -33,8 +36,8 @@ class TrainJob:
 class EvaluateJob:
     """Evaluate one task after `num_learned` tasks.
 
-    `right`: the numbers of the masks that belong to the task. `masks`: in NNs, the keys of the mask versions that
-    answer; elsewhere None, for the first `num_learned` shards of the group.
+    `right`: the numbers of the masks that belong to the task. `masks`: in scenario NNs, the keys of the mask versions
+    to evaluate. In other scenarios None, which means the first `num_learned` shards of the group.
     """
 
     kind: ClassVar[JobKind] = "evaluate"
@@ -51,10 +54,10 @@ class EvaluateJob:
 
 @dataclass(frozen=True)
 class MaskVersion:
-    """How to make one version of a mask.
+    """The instructions to compute one version of a mask.
 
-    `base`: the key of an earlier version that is stored; None for a fresh mask. `segments`: (task, index) of each
-    segment to train on since the base, and `keys` the version after each of them, the last of which is `key`.
+    `base`: the key of an earlier stored version; None for a new mask. `segments`: (task, index) of each segment to
+    train on after the base. `keys`: the key of the version after each segment; the last one equals `key`.
     """
 
     mask: int
@@ -66,7 +69,10 @@ class MaskVersion:
 
 @dataclass(frozen=True, eq=False)
 class DecideJob:
-    """NNs: compute what a decision needs of a segment's first images, at a superposition of all masks (n,)."""
+    """Scenario NNs: compute the DecisionVector of a segment's first images.
+
+    `superposition`: the superposition of all masks, shape (n,) for n weights.
+    """
 
     kind: ClassVar[JobKind] = "decide"
 
@@ -78,7 +84,7 @@ class DecideJob:
 
 @dataclass(frozen=True)
 class AdvanceJob:
-    """NNs: train a mask up to a version."""
+    """Scenario NNs: train one mask until it reaches the given mask version."""
 
     kind: ClassVar[JobKind] = "advance"
 
@@ -88,7 +94,7 @@ class AdvanceJob:
 
 @dataclass(frozen=True)
 class SaveJob:
-    """NNs: write versions of masks to disk."""
+    """Scenario NNs: write these mask versions to disk."""
 
     kind: ClassVar[JobKind] = "save"
 
@@ -98,7 +104,7 @@ class SaveJob:
 
 @dataclass(frozen=True)
 class RebuildJob:
-    """NNs: make a version again that is missing on disk, and write it."""
+    """Scenario NNs: retrain a mask version that is missing on disk, and write it to disk."""
 
     kind: ClassVar[JobKind] = "rebuild"
 
@@ -110,7 +116,7 @@ Job: TypeAlias = TrainJob | EvaluateJob | DecideJob | AdvanceJob | SaveJob | Reb
 
 
 class Assignment(NamedTuple):
-    """A job, and the number of the worker that is to do it."""
+    """A job, and the number of the worker that must do it."""
 
     worker: int
     job: Job
@@ -118,7 +124,7 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecisionVector:
-    """-d objective / dW * W at the superposition (n,), and the seconds it took."""
+    """The product -d objective / dW * W at the superposition, shape (n,). `seconds`: time to compute it."""
 
     vector: npt.NDArray[np.float32]
     seconds: float
@@ -126,7 +132,8 @@ class DecisionVector:
 
 @dataclass(frozen=True)
 class AdvancedMask:
-    """A trained mask as a blob (supsup_core.masks.codec), the mean loss of its last segment, seconds of training."""
+    """A trained mask. `mask`: encoded by supsup_core.masks.codec. `loss`: mean over the last segment. `seconds`: of
+    training."""
 
     mask: bytes
     loss: float
@@ -135,7 +142,7 @@ class AdvancedMask:
 
 @dataclass(frozen=True)
 class SavedMasks:
-    """Bytes that were written, and the seconds it took."""
+    """The size of the mask versions written to disk, and the seconds that writing took."""
 
     num_bytes: int
     seconds: float
@@ -143,20 +150,20 @@ class SavedMasks:
 
 @dataclass(frozen=True)
 class RebuiltMask:
-    """The key of a mask version that was made again and is on disk."""
+    """The key of a mask version that was retrained and is on disk again."""
 
     version: str
 
 
 Result: TypeAlias = ShardTrained | TaskEvaluated
-"""A stored result, as the ledger records it."""
+"""A stored result, in the form that the ledger records."""
 
 Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedMasks | RebuiltMask
 
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done. `evicted`: NNs, the keys of mask versions that the worker wrote only to free memory."""
+    """The job is done. `evicted`: in scenario NNs, keys of the mask versions that the worker wrote to free memory."""
 
     key: str
     product: Product
@@ -165,14 +172,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Busy:
-    """Another process has claimed the same result and is making it."""
+    """Another process has claimed the same result and is computing it."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Corrupt:
-    """An artifact that the job needs, with the key `artifact`, is missing or corrupt."""
+    """An artifact that the job needs is missing or corrupt. `artifact`: its key."""
 
     key: str
     artifact: str
@@ -181,7 +188,7 @@ class Corrupt:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job, of this kind, raised an exception. `diverged`: the training loss became NaN or infinite."""
+    """The job raised an exception. `kind`: the job's kind. `diverged`: the training loss became NaN or infinite."""
 
     key: str
     kind: JobKind
@@ -193,8 +200,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker died at a job of this kind. `node_lost`: with its whole node. `out_of_memory`: Ray killed it to free
-    memory."""
+    """The worker died during the job. `kind`: the job's kind. `node_lost`: the worker's whole node died.
+    `out_of_memory`: Ray killed the worker to free memory."""
 
     key: str
     kind: JobKind

@@ -1,4 +1,4 @@
-"""What a coordinator and its workers need to know of their training group: plain values and absolute paths."""
+"""The settings of a training group for its coordinator and workers, as plain values and absolute paths."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from orchestrator.records.rows import LaunchEnvironment
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
-    """Where a group's files are in the sweep's storage, by URL. `group`: the folder of its snapshots.
+    """The locations of a group's files in the sweep's storage.
 
-    `output_id`: the id of the output that is a cache of the storage. `cache_bytes`: the most bytes of artifacts that
-    each folder of the output keeps. `snapshot_every`: the most seconds between two snapshots.
+    `store`, `masks`, `group`: URLs of the folders of the output's artifacts, the group's mask versions and the group's
+    snapshots. `output_id`: the id of the output, which is a cache of the storage. `cache_bytes`: the most bytes of
+    artifacts that each folder of the output keeps. `snapshot_every`: the most seconds between two snapshots.
     """
 
     store: str
@@ -30,11 +31,11 @@ class StorageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSettings:
-    """One training group, for its coordinator and its workers.
+    """The settings of one training group, for its coordinator and its workers.
 
-    `is_trial`: the group is a trial of a search. `continues_launch`: the launching process has recorded the plan and
-    verified the artifacts already. `imports`: modules of the user, relative to `imports_folder`. The other fields are
-    those of a sweep file's `resources`, and `commit_every` in seconds.
+    `is_trial`: the group is a trial of a search. `continues_launch`: the launching process has already recorded the
+    plan and verified the artifacts. `imports`: the user's modules, relative to `imports_folder`. `commit_every`: in
+    seconds. `device` to `tasks_at_once`: as in a sweep file's `resources`.
     """
 
     group: PlannedGroup
@@ -56,18 +57,18 @@ class GroupSettings:
 
     @property
     def num_workers(self) -> int:
-        """Workers that the group may use at once."""
+        """The most workers that the group may use at once."""
         return self.environment.num_workers
 
     def open_store(self) -> ArtifactStore:
-        """The store of trained tasks and evaluations, which all sweeps of the output share."""
+        """Opens the store of trained tasks and evaluations, which all sweeps of the output share."""
         store = self.folder.sweep.output.store
         if self.storage is None:
             return ArtifactStore(store)
         return ArtifactStore(store, Storage(self.storage.store), self.storage.cache_bytes)
 
     def open_masks(self) -> ArtifactStore:
-        """The store of the group's mask versions, in NNs."""
+        """Opens the store of the group's mask versions, used in scenario NNs."""
         if self.storage is None:
             return ArtifactStore(self.folder.masks)
         return ArtifactStore(self.folder.masks, Storage(self.storage.masks), self.storage.cache_bytes)

@@ -1,4 +1,4 @@
-"""Which shards are trained together: each batch of shards is one job."""
+"""Groups shards into batches. The shards of a batch are trained together, as one job."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from orchestrator.records.planned_group import Shard
 
 
 def job_key(batch: Sequence[Shard]) -> str:
-    """The key of the job that trains some shards: a single shard's own."""
+    """Returns the key of the job that trains these shards. For a single shard, this is the shard's own key."""
     keys = [shard.key for shard in batch]
     return keys[0] if len(keys) == 1 else content_key(keys)
 
 
 @final
 class ShardBatches:
-    """The shards of a group, cut into batches of `at_once` tasks.
+    """The shards of a group, divided into batches of `at_once` tasks.
 
-    Cut from the full list of tasks, so that batches are the same after a crash; halved where they did not fit into
-    memory; without the shards that are cancelled.
+    The full list of tasks is divided, so that the batches are the same after a crash. Batches that did not fit into
+    memory are halved. Cancelled shards are then removed.
     """
 
     def __init__(self, shards: Sequence[Shard], at_once: int) -> None:
@@ -31,7 +31,7 @@ class ShardBatches:
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
-        """Cut the batches anew. split: keys of jobs that did not fit into memory; cancelled: keys of shards."""
+        """Computes the batches again. split: keys of jobs that did not fit into memory. cancelled: keys of shards."""
         self._batches, self._starts = [], []
         for start in range(0, len(self._shards), self._at_once):
             first = start
@@ -42,21 +42,21 @@ class ShardBatches:
                 first += len(part)
 
     def starting_at(self, place: int) -> Iterator[Sequence[Shard]]:
-        """The batches from the one that holds the shard at `place` on."""
+        """Yields the batches in order, starting with the batch that contains shard number `place`."""
         first = bisect.bisect_right(self._starts, place) - 1
         yield from self._batches[max(0, first) :]
 
     def find(self, key: str) -> Sequence[Shard] | None:
-        """The batch whose job has this key; None where there is none."""
+        """Returns the batch whose job has this key, or None if there is none."""
         return next((batch for batch in self._batches if job_key(batch) == key), None)
 
     def jobs_with(self, shards: Collection[str]) -> set[str]:
-        """The keys of the jobs that train any of these shards."""
+        """Returns the keys of the jobs that train any of these shards."""
         return {job_key(batch) for batch in self._batches if any(shard.key in shards for shard in batch)}
 
 
 def _halved(batch: Sequence[Shard], split: Container[str]) -> Iterator[Sequence[Shard]]:
-    """A batch, or its halves where its job is among those that were split, and so on."""
+    """Yields the batch itself, or its halves if its job key is in `split`. Halves are split in the same way."""
     if len(batch) > 1 and job_key(batch) in split:
         middle = len(batch) // 2
         yield from _halved(batch[:middle], split)

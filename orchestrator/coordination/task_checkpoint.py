@@ -1,4 +1,4 @@
-"""Checkpoints of a task that takes long, while it is being trained."""
+"""Checkpoints of a task in training, from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GENERATIONS = 2
-"""Checkpoints kept of a task: should the newest be corrupt, the one before it is used."""
+"""How many checkpoints of a task are kept. If the newest is corrupt, the one before it is used."""
 
 COST_SHARE = 50
-"""Saving takes at most one part in so many of the time: large nets are saved less often."""
+"""Saving checkpoints takes at most 1/COST_SHARE of the time. Large nets are therefore saved less often."""
 
 
 @final
 class StoredCheckpoint(Checkpoint):
-    """Checkpoints of one job's training, as artifacts beside those of the store.
+    """Stores the checkpoints of one job's training as artifacts, in the store's subfolder `unfinished`.
 
-    `resumed_at`: batches that had been done when training was resumed from a checkpoint. `seconds_before`: the seconds
-    that those had taken.
+    `resumed_at`: batches that were done before training resumed from a checkpoint. `seconds_before`: the seconds that
+    these batches took.
     """
 
     def __init__(self, store: ArtifactStore, key: str, every: float = 0.0) -> None:
-        """store: where the job's results will be. every: seconds between checkpoints."""
+        """store: the store of the job's results. key: the job's key. every: least seconds between checkpoints."""
         self.resumed_at = 0
         self.seconds_before = 0.0
         self._checkpoints = store.unfinished
@@ -40,7 +40,7 @@ class StoredCheckpoint(Checkpoint):
         self._started = self._last = time.monotonic()
 
     def _keys(self) -> list[str]:
-        """The keys of all checkpoints there are, the newest first."""
+        """Returns the keys of all stored checkpoints of the job, the newest first."""
         return sorted(self._checkpoints.numbered(self._key), reverse=True)
 
     def stored_states(self) -> Iterator[Mapping[str, Tensor]]:
@@ -48,12 +48,12 @@ class StoredCheckpoint(Checkpoint):
             try:
                 found = self._checkpoints.get(key)
             except (CorruptError, FileNotFoundError):
-                self._checkpoints.delete(key)  # nothing is lost: an earlier checkpoint leads past the same state
+                self._checkpoints.delete(key)  # training from an earlier checkpoint reaches the same state
                 continue
             assert isinstance(found.facts, UnfinishedFacts)
             self.resumed_at, self.seconds_before = found.facts.batches, found.facts.seconds
             yield found.tensors
-            self.resumed_at, self.seconds_before = 0, 0.0  # the caller could not use it, and asks for an older one
+            self.resumed_at, self.seconds_before = 0, 0.0  # the caller could not use this checkpoint
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._wait
@@ -69,6 +69,6 @@ class StoredCheckpoint(Checkpoint):
         self._wait = max(self._every, COST_SHARE * (self._last - started))
 
     def clear(self) -> None:
-        """Delete all checkpoints: the task is trained and stored."""
+        """Deletes all checkpoints of the job. Call this once the trained task is stored."""
         for key in self._keys():
             self._checkpoints.delete(key)

@@ -1,4 +1,4 @@
-"""The coordinator where task identities are given: every shard and evaluation has a key known beforehand."""
+"""The coordinator for scenarios that give task identities in training. The plan lists all shards and evaluations."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from supsup_core.errors import CorruptError
 
 @final
 class TaskCoordinator(Coordinator):
-    """Trains tasks in order, each once its parents are trained, and evaluates them.
+    """Has tasks trained in order, each after its parents, and has them evaluated.
 
-    An evaluation follows as soon as the tasks it needs are trained, before any further task, so that a long run's curve
-    grows with it. Where each task waits for the one before and there are several workers, evaluations are left to
-    workers with nothing to train; but not in a search, which judges by them.
+    Evaluations whose tasks are trained usually come before further training, so that a long run reports its accuracy
+    while it runs. Exception: if each task builds on earlier ones and there are several workers, training comes first.
+    A search never makes this exception, because it compares its trials by the evaluations.
     """
 
     def __init__(self, settings: GroupSettings) -> None:
@@ -68,9 +68,9 @@ class TaskCoordinator(Coordinator):
         return self._is_paused or self._journal.is_fenced
 
     def _verify_artifacts(self) -> None:
-        """Verify every artifact of this group that is there; record those found, lost and corrupt.
+        """Verifies all existing artifacts of this group. Records those that were found, are missing or are corrupt.
 
-        An evaluation that the ledger holds is not read again: its counts are in the ledger.
+        Evaluations in the ledger are skipped, because the ledger holds their counts.
         """
         store = self._journal.store
         for key in [*self._keys, *self._group.evaluations_by_key]:
@@ -89,7 +89,7 @@ class TaskCoordinator(Coordinator):
                 self._journal.record_results([result])
 
     def _lose(self, key: str, reason: str) -> None:
-        """Set an artifact aside that is missing or corrupt; its task is then done again."""
+        """Quarantines a missing or corrupt artifact and records its loss, so that its task is trained again."""
         aside = self._journal.set_aside(self._journal.store, key)
         self._trained.reset()
         if aside is not None:
@@ -104,7 +104,7 @@ class TaskCoordinator(Coordinator):
         return [Assignment(worker, job) for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
 
     def _ready(self, count: int, exclude: Collection[str]) -> list[Job]:
-        """At most `count` jobs that can be done now."""
+        """Returns at most `count` jobs that can start now. exclude: keys of jobs to leave out."""
         kinds: list[Iterator[Job]] = [self._train_jobs(exclude), self._evaluate_jobs(exclude)]
         if self._evaluations_first:
             kinds.reverse()
@@ -167,7 +167,7 @@ class TaskCoordinator(Coordinator):
                 self._journal.record_death(reply, self._describe(reply.key))
 
     def _split(self, key: str, reason: str) -> bool:
-        """Have the tasks of a job that did not fit into memory trained in halves; False where it trains one alone."""
+        """Splits a job that did not fit into memory into two halves. Returns False if the job trains only one task."""
         batch = self._batches.find(key)
         if batch is None or len(batch) == 1:
             return False
@@ -192,7 +192,7 @@ class TaskCoordinator(Coordinator):
             for shard in self._group.shards
             if shard.task in tasks and shard.key not in self._state.trained
         }
-        # a task that was cancelled before this process began may be in flight all the same, under its own key
+        # a task cancelled before this process started may still be in flight under its own key
         jobs = self._batches.jobs_with(cancelled) | cancelled.keys()
         for key, task in cancelled.items():
             if key not in self._state.cancelled:
@@ -205,7 +205,7 @@ class TaskCoordinator(Coordinator):
         self._journal.record_stalled(stalled, self._describe(stalled.key))
 
     def _describe(self, key: str) -> str:
-        """A job in words."""
+        """Returns a description of a job in words, for messages."""
         if key in self._group.evaluations_by_key:
             return f"evaluation of task {self._task_of(key)}"
         batch = self._batches.find(key)
@@ -256,7 +256,10 @@ def _ledger_remedy(restored: bool) -> str:
 
 
 def result_of(artifact: Artifact) -> Result:
-    """What a ledger records of a shard or an evaluation that was found in the store."""
+    """Returns the ledger event for a trained task or an evaluation that was found in the store.
+
+    Raises CorruptError if the artifact is neither.
+    """
     match artifact.facts:
         case TrainedFacts() as facts:
             return ShardTrained(artifact.key, facts, artifact.sha256)
