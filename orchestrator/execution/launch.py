@@ -35,7 +35,9 @@ _MAX_TRIAL_DEATHS = 20
 
 
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
-    """Returns the settings of a group's coordinator and workers. environment: of the machine that launches the sweep.
+    """Returns the settings of a group's coordinator and workers.
+
+    environment: the environment of the process that launches the sweep.
     """
     config = sweep.config
     return GroupSettings(

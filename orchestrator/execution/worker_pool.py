@@ -1,4 +1,4 @@
-"""The interface of a pool of workers, each of which does one job at a time, and a pool of one worker in this process."""
+"""The interface of a pool of workers that do one job each at a time, and a pool of one worker in this process."""
 
 from __future__ import annotations
 
