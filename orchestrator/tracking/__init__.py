@@ -1,1 +1,1 @@
-"""MLflow: its runs are written here, and its servers started. No other package imports it."""
+"""Writes MLflow runs and starts MLflow servers. No other package imports MLflow."""

@@ -1,4 +1,4 @@
-"""Where MLflow keeps the runs of a sweep. Loads neither MLflow nor torch, which take seconds."""
+"""The tracking URI of a sweep's MLflow runs. This module imports neither MLflow nor torch, because that takes seconds."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 def tracking_uri(folder: MLflowFolder) -> str:
-    """The tracking URI of an output's own store."""
+    """Returns the tracking URI of an output's own MLflow database."""
     return f"sqlite:///{folder.database}"
 
 
 def tracking_uri_of(sweep: Sweep) -> str:
-    """The tracking URI of a sweep: the server that it names, or the store of its output."""
+    """Returns the tracking URI of a sweep: the server given by `tracking=`, or the database of the sweep's output."""
     return sweep.config.tracking or tracking_uri(sweep.output.mlflow)
 
 
 @contextlib.contextmanager
 def explained(sweep: Sweep) -> Iterator[None]:
-    """Replace any error of writing to MLflow by a SupSupError that names the remedy."""
+    """Raise a SupSupError that says what to do in place of any error while writing to MLflow."""
     try:
         yield
     except SupSupError:
         raise
-    except Exception as error:  # of MLflow, its database, its server or the network; the results do not depend on it
+    except Exception as error:  # MLflow, its database, its server or the network may fail; results do not need them
         raise SupSupError(
             f"MLflow could not be written ({first_line(error)}); once it can be, "
             f"`{sweep.command('report')}` writes what is missing"

@@ -1,4 +1,4 @@
-"""The metric points of a ledger's rows, for MLflow. A point has the time at which its row was written."""
+"""Converts ledger rows to MLflow metric points. The time of a point is the time at which its row was written."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class MetricPoint(NamedTuple):
 
 
 def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
-    """The points of a row that belong to the MLflow run of its training group.
+    """Returns the metric points of a row for the MLflow run of the row's training group.
 
-    The step of a loss is the number of batches that the group has seen. The step of any other metric is a task; in NNs,
-    the number of tasks' worth of data.
+    MLflow's step of a loss is the number of batches that the group has trained on. The step of any other metric is the
+    task's number; in NNs it is the number of tasks' worth of data.
     """
     match row.event:
         case ShardTrained() as event:
@@ -72,8 +72,8 @@ def _allocation_points(group: Group, event: TasksMet, time_ms: int) -> list[Metr
 class SeedMeans:
     """The mean accuracy over seeds of each configuration of a sweep, for the MLflow run of the sweep.
 
-    The metric is `accuracy`, or `accuracy/CONFIGURATION` where there are several. A point is added once all seeds have
-    it, with the time of the last one.
+    The metric is `accuracy`, or `accuracy/CONFIGURATION` if the sweep has several configurations. A point is complete
+    once all seeds have it; its time is the time of the last seed's row.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -85,7 +85,7 @@ class SeedMeans:
             self._labels[run.run_id] = run.label
 
     def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
-        """Add an evaluation point of a run. Returns the mean that is then complete, or changed; else no point."""
+        """Add an evaluation point of a run. Returns the mean if all seeds have the point, and an empty list otherwise."""
         event = row.event
         label, n = self._labels.get(event.run_id), event.num_learned
         if label is None:  # a run that is no longer part of the sweep
@@ -103,5 +103,5 @@ class SeedMeans:
 
 
 def _metric_name(text: str) -> str:
-    """Text with characters that MLflow accepts in the name of a metric."""
+    """Returns the text with only the characters, and at most the length, that MLflow accepts in a metric name."""
     return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH_SIZE = 900
-"""Points in one log_batch. MLflow accepts at most 1000."""
+"""The maximum number of points in one log_batch call. MLflow accepts at most 1000."""
 
 DESCRIBED = "supsup.described"
-"""The tag of a run whose params, config and dataset are logged."""
+"""The tag that marks a run whose params, config and dataset have been logged."""
 
 
 @final
 class MLflowRun:
-    """Adds to a run the points that it lacks, so that no crash or resume loses or duplicates a point."""
+    """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point."""
 
     def __init__(self, client: MlflowClient, found: Any) -> None:
-        """found: an mlflow.entities.Run. The points of a metric are read before the first is added to it."""
+        """found: an mlflow.entities.Run. Its existing points of a metric are read before a point of that metric is
+        added."""
         self.run_id: str = found.info.run_id
         self.is_described = DESCRIBED in found.data.tags
         self._client = client
@@ -32,9 +33,9 @@ class MLflowRun:
         self._written: dict[tuple[str, int], float] = {}
 
     def log(self, points: Iterable[MetricPoint], *, correct: bool = False) -> None:
-        """Add the points that the run lacks, synchronously. A point is identified by its metric and step.
+        """Add the points that the run does not have yet, synchronously. A point is identified by its metric and step.
 
-        correct: add also points whose value has changed. MLflow shows the one that was added last.
+        correct: also add points whose value has changed. MLflow shows the value that was added last.
         """
         missing: dict[tuple[str, int], Metric] = {}
         for name, step, value, time_ms in points:
@@ -49,7 +50,7 @@ class MLflowRun:
             self._written |= {place: missing[place].value for place in batch}  # not reached when the batch raised
 
     def _read(self, name: str) -> None:
-        """Read the points that the run has of a metric."""
+        """Read the points of a metric that the run already has."""
         history = self._client.get_metric_history(self.run_id, name)
         self._written |= {
             (name, point.step): point.value for point in sorted(history, key=lambda point: int(point.timestamp))

@@ -1,4 +1,4 @@
-"""The MLflow store of an output."""
+"""Creates the MLflow database of an output."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from orchestrator.base.output_folder import MLflowFolder
 
 
 def create_database(folder: MLflowFolder) -> None:
-    """Create MLflow's database, if there is none, atomically.
+    """Create MLflow's database atomically, if it does not exist.
 
-    MLflow creates its tables in many steps and cannot resume them, so a database whose creation was killed is unusable.
-    The database is therefore created under another name and then renamed.
+    MLflow creates its tables in many steps. If it is killed in between, it cannot resume, and the database is unusable.
+    The database is therefore created under a temporary name and then renamed.
     """
     if folder.database.exists():
         return

@@ -1,8 +1,8 @@
-"""Writes a sweep to MLflow as a projection of its ledgers, which can be deleted and written again.
+"""Writes a sweep to MLflow. All data come from the sweep's ledgers, so the MLflow runs can be deleted and rewritten.
 
-A sweep is a parent run. Its children are one run for each training group (losses, throughput), and one for each
+In MLflow, a sweep is a parent run. Each training group has one child run (losses, throughput), and so has each
 evaluated configuration and seed. Existing runs are found by the tag `supsup.uid`. Writing is idempotent: only points
-that a run lacks are added.
+that a run does not have yet are added.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PAGE = 1000
-"""Runs in one page of search_runs. MLflow returns at most 50,000."""
+"""The number of runs in one page of search_runs. MLflow allows at most 50,000."""
 
 _SUPERSEDED = "superseded"
-"""The kind of a run that is no longer part of the sweep."""
+"""The value of the tag `supsup.kind` for MLflow runs that are no longer part of the sweep."""
 
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-"""MLflow's status of a run by the end of its group's last launch. KILLED for any other end."""
+"""Maps how a group's last launch ended to MLflow's run status. The status is KILLED for any other end."""
 
 
 @final
 class Tracker:
-    """Writes the rows of one sweep's ledgers to MLflow. For use by one thread of one process."""
+    """Writes the rows of one sweep's ledgers to MLflow. Not thread-safe; only one process may write a sweep."""
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment) -> None:
-        """Create the database, the experiment and the runs that do not exist; set the others to RUNNING.
+        """Create the MLflow database, experiment and runs if they do not exist. Set existing runs to RUNNING.
 
-        environment: of the process that runs the sweep, for the tags of new runs.
+        environment: the environment of the process that runs the sweep; it becomes tags of new runs.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that are raised too
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors and also raises them
         self._sweep = sweep
         self._groups = groups
         if sweep.config.tracking is not None:  # the caller retries
@@ -92,7 +92,7 @@ class Tracker:
         self._mark_superseded()
 
     def _mark_superseded(self) -> None:
-        """Tag the sweep's runs that this plan does not contain, such as those of an earlier version of the code."""
+        """Tag the sweep's MLflow runs that the current plan does not contain, such as runs of an earlier code version."""
         opened = {run.run_id for run in (self._parent, *self._training.values(), *self._evaluation.values())}
         for run in self._found.values():
             if run.info.run_id not in opened and run.data.tags["supsup.kind"] != _SUPERSEDED:
@@ -103,16 +103,16 @@ class Tracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = None  # a server keeps artifacts where it was told to
+        location = None  # a server has its own artifact location
         if self._sweep.config.tracking is None:
             artifacts = self._sweep.output.mlflow.artifacts
             artifacts.mkdir(parents=True, exist_ok=True)
             location = artifacts.as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # its page opens on the runs, not on GenAI
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # the page then shows runs, not the GenAI view
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def _existing(self) -> dict[str, StoredRun]:
-        """The sweep's runs that exist, by their `supsup.uid`."""
+        """Returns the sweep's existing MLflow runs by their tag `supsup.uid`."""
         mine, token = f"tags.`supsup.sweep` = '{self._sweep.sweep_id}'", None
         found: dict[str, StoredRun] = {}
         while token != "":
@@ -122,7 +122,10 @@ class Tracker:
         return found
 
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: Environment) -> MLflowRun:
-        """The run with this uid, set to RUNNING; a new one when there is none. parent: the id of its parent run."""
+        """Returns the MLflow run with this uid, set to RUNNING. Creates the run if it does not exist.
+
+        parent: the id of the parent run; None for the sweep's own run.
+        """
         tag = f"{self._sweep.sweep_id}/{kind}/{uid}"
         found = self._found.get(tag)
         if found is not None:
@@ -147,10 +150,10 @@ class Tracker:
             self._describe(opened, run.experiment, run.varied, tags)
 
     def _describe(self, run: MLflowRun, experiment: Experiment, varied: Node, tags: dict[str, str]) -> None:
-        """Log a run's params, config and dataset, unless they are logged already.
+        """Log a run's params, config and dataset, unless they have been logged before.
 
-        Params are the keys that the sweep varies and those of `_ALWAYS`. A training run (one without tags) has only
-        those that its training depends on. The whole config is an artifact.
+        The params are the keys that the sweep varies and the keys in `_ALWAYS`. A training run (for which `tags` is
+        empty) has only the keys that affect training. The whole config is logged as an artifact.
         """
         if run.is_described:
             return
@@ -166,9 +169,10 @@ class Tracker:
         self._client.set_tag(run.run_id, DESCRIBED, "true")
 
     def project(self, rows: Mapping[str, Sequence[AnyRow]]) -> None:
-        """Write rows to MLflow. rows: by training group, in order; a ledger's rows may come at once or in parts.
+        """Write ledger rows to MLflow.
 
-        Rows that were written before are skipped, so the same rows can be passed again after an error.
+        rows: maps a training group's id to rows of its ledger, in order. A ledger's rows may be passed in several
+        calls. Rows that were written before are skipped, so the same rows can be passed again after an error.
         """
         for group in self._groups:
             new = [row for row in rows.get(group.group_id, ()) if row.seq > self._seen[group.group_id]]
@@ -186,9 +190,10 @@ class Tracker:
             self._seen[group.group_id] = new[-1].seq
 
     def watch_machine(self) -> None:
-        """Start MLflow's system metrics, which record this machine's load until `finish`.
+        """Start MLflow's system metrics monitor, which records this machine's load until `finish`.
 
-        Call it repeatedly: MLflow stops recording when a server does not answer once, and this starts it again.
+        Call this method repeatedly. The monitor stops after one failed request to the server, and this method starts
+        it again.
         """
         if self._machine is not None and mlflow_monitor_is_alive(self._machine):
             return
@@ -197,9 +202,9 @@ class Tracker:
         self._machine.start()
 
     def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
-        """Log a table for MLflow's pages to the evaluation run of `run_id` (Run.run_id). Replaces one of that name.
+        """Log a table to the MLflow evaluation run of `run_id` (Run.run_id). Replaces an existing table of that name.
 
-        MlflowClient.log_table would append to the table of an earlier launch.
+        MlflowClient.log_table is not used, because it would append to the table of an earlier launch.
         """
         logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
         self._client.log_text(logged, table.to_json(orient="split", index=False), path)
@@ -209,15 +214,15 @@ class Tracker:
             self._client.set_tag(logged, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, item]))
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
-        """Log files as artifacts of the sweep's run, in a folder."""
+        """Log files as artifacts of the sweep's MLflow run. folder: the artifact folder."""
         for file in files:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
 
     def log_model(self, run_id: str, folder: Path, example: npt.NDArray[np.float32], params: dict[str, int]) -> str:
-        """Log an exported run as an MLflow model of its evaluation run. Returns the model's URI.
+        """Log an exported run as an MLflow model of the run's MLflow evaluation run. Returns the model's URI.
 
-        folder: as export_run wrote it. example: a few images (images, *input_shape), float32, logged as the input
-        example. params: the parameters of `predict` for them.
+        folder: a folder that export_run wrote. example: a few images (images, *input_shape), float32, logged as the
+        input example. params: the parameters of `predict` for these images.
         """
         signature = ModelSignature(
             inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
@@ -238,7 +243,10 @@ class Tracker:
         return str(logged.model_uri)
 
     def finish(self, statuses: Mapping[str, LaunchStatus]) -> None:
-        """End every run. statuses: the end of each group's last launch. The sweep's run gets the worst of them."""
+        """End every MLflow run. The sweep's run gets the worst status of its groups.
+
+        statuses: maps a training group's id to how its last launch ended.
+        """
         if self._machine is not None:
             self._machine.finish()
         for group in self._groups:
@@ -255,7 +263,7 @@ class Tracker:
 _ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net.num_outputs", "method.name",
            "inference.rule", "inference.objective", "stream.order", "allocation.name", "budget.num_masks",
            "budget.on_exhausted")  # fmt: skip
-"""Keys that are params of every run that has them, for filtering on MLflow's pages."""
+"""Config keys that are always logged as params, so that MLflow's pages can filter by them."""
 
 
 def _is_of_inference(key: str) -> bool:
@@ -263,7 +271,7 @@ def _is_of_inference(key: str) -> bool:
 
 
 def training_label(group: Group) -> str:
-    """A readable name of a training group: the values that the grid varies in its training, and its seed."""
+    """Returns a readable name of a training group: its values of the grid's training keys, and its seed."""
     varied = [
         str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
         for key, value in group.runs[0].varied.items()

@@ -1,4 +1,4 @@
-"""Follows a running sweep: a thread that reads its ledgers, shows the progress and writes to MLflow."""
+"""Monitors a running sweep in a thread, which reads the sweep's ledgers, shows the progress and writes to MLflow."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
 
 PATIENCE_SECONDS = 60.0
-"""How long the end of a sweep retries an MLflow server that does not answer."""
+"""How long `finish` retries if the MLflow server does not answer."""
 
 log = logging.getLogger("supsup")
 
 
 @final
 class _FollowedLedger:
-    """A ledger of which each row is read once. `state`: its replay. `unwritten`: rows that are not in MLflow yet."""
+    """A ledger whose new rows are read incrementally.
+
+    `state`: the group's state after all rows read so far. `unwritten`: the rows that are not in MLflow yet.
+    """
 
     def __init__(self, folder: GroupFolder) -> None:
         self.state = GroupState()
@@ -43,7 +46,7 @@ class _FollowedLedger:
         self._reader = LedgerReader(folder.ledger)
 
     def read(self) -> list[AnyRow]:
-        """Read the rows that were added since the last call."""
+        """Read and return the rows that were added since the last call."""
         rows = self._reader.rows(self.state.last.seq if self.state.last else 0)
         self.state.apply(rows)
         self.unwritten += rows
@@ -52,10 +55,10 @@ class _FollowedLedger:
 
 @final
 class Monitor:
-    """Follows the ledgers of a running sweep. The only writer of the sweep's MLflow runs.
+    """Follows the ledgers of a running sweep, and is the only writer of the sweep's MLflow runs.
 
-    An error of MLflow does not stop the training. It is logged once, and writing is retried; `finish` raises when the
-    last attempt fails too.
+    An MLflow error does not stop the training. The error is logged once, and writing is retried. `finish` raises the
+    error if the last attempt fails too.
     """
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, progress: ProgressLine) -> None:
@@ -73,7 +76,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow the ledgers."""
+        """Start the thread that follows the ledgers."""
         self._thread.start()
 
     def _follow(self) -> None:
@@ -98,7 +101,7 @@ class Monitor:
     def _write(self) -> Tracker:
         """Write the unwritten rows to MLflow."""
         if self._tracker is None:
-            from orchestrator.tracking.mlflow_writer import Tracker  # it loads MLflow: in this thread, while Ray starts
+            from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
 
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
         rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}
@@ -108,7 +111,7 @@ class Monitor:
         return self._tracker
 
     def status(self) -> SweepStatus:
-        """The sweep's status now. Reads the ledgers, and logs new rows."""
+        """Read the ledgers, log new rows, and return the sweep's current status."""
         with self._reading:
             self._read()
         return sweep_status(self._sweep.folder, self.states, self._planned)
@@ -121,20 +124,20 @@ class Monitor:
 
     @property
     def states(self) -> dict[str, GroupState]:
-        """The states of the training groups as last read."""
+        """The states of the training groups at the last read, by group id."""
         return {group_id: ledger.state for group_id, ledger in self._ledgers.items()}
 
     def stop(self) -> None:
-        """Stop following the ledgers."""
+        """Stop the thread that follows the ledgers, and wait for its end."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Write the remaining rows, the report's files and the tables to MLflow, and end its runs.
+        """Write the remaining rows, the report's files and the tables to MLflow, and end the sweep's MLflow runs.
 
-        A server that does not answer is retried for PATIENCE_SECONDS, a database of the output not at all. Then its
-        error is raised.
+        files: the files of the report. If writing to a server fails, it is retried for PATIENCE_SECONDS, and then the
+        error is raised. An error of the output's own database is raised at once.
         """
         patience = PATIENCE_SECONDS if self._sweep.config.tracking is not None else 0.0
         deadline = time.monotonic() + patience
@@ -156,10 +159,10 @@ class Monitor:
 def conclude(
     tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState], files: Sequence[Path]
 ) -> None:
-    """Log a sweep's report and the tables of each run, and end the runs in MLflow.
+    """Log a sweep's report and each run's tables to MLflow, and end the MLflow runs.
 
-    files: of the report. A run's tables are the accuracy of each task and the confusion of masks at its last evaluation
-    point.
+    files: the files of the report. A run's tables are the accuracy of each task and the confusion table of tasks and
+    masks, both at the run's last evaluation point.
     """
     from orchestrator.results.report import tables  # pandas takes a second to load
 

@@ -1,4 +1,4 @@
-"""An exported run as an MLflow model: images in, labels and masks out.
+"""An exported run as an MLflow model, which takes images and returns labels and mask numbers.
 
 MLflow logs this file as the model's code and runs it to load the model ("models from code"), so nothing is pickled.
 """
@@ -17,7 +17,7 @@ from orchestrator.results.exported_run import ExportedRun
 
 
 class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A model that answers as the exported run does."""
+    """An MLflow model that gives the same answers as the exported run."""
 
     def load_context(self, context: Any) -> None:
         """Load the exported run from the model's artifact `learned`."""
@@ -26,13 +26,13 @@ class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(
         self,
         context: Any,
-        model_input: np.ndarray,  # MLflow warns about any other type hint, and about none
+        model_input: np.ndarray,  # MLflow warns about any other type hint, and about a missing one
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """The label of each image and the number of the mask that answered, one row per image.
+        """Returns the label of each image and the number of the mask that was used, one row per image.
 
-        model_input: (images, *input_shape), float32. params: `task`, where the scenario gives the task; -1 means none.
-        InputError as in ExportedRun.answer.
+        model_input: (images, *input_shape), float32. params: `task` is the task's number if the scenario gives the
+        task at inference; -1 means none. Raises the InputErrors of ExportedRun.answer.
         """
         task = int((params or {}).get("task", -1))
         x = torch.from_numpy(np.array(model_input, np.float32))

@@ -1,7 +1,8 @@
-"""An MLflow server on one host for a team: its database is PostgreSQL, and every user has a password.
+"""An MLflow server for a team on one host. It uses PostgreSQL as its database, and every user has a password.
 
-One folder holds the database, the secrets and, unless a URL is given, the artifacts. It belongs to the user who starts
-the server, and nobody else can read the secrets. PostgreSQL listens on a Unix socket alone, MLflow on 127.0.0.1.
+One folder holds the database, the secrets and, unless a URL is given, the artifacts. The folder belongs to the user who
+starts the server, and no other user can read the secrets. PostgreSQL listens only on a Unix socket, and MLflow only on
+127.0.0.1.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from orchestrator.tracking.ui_server import MLFLOW_ENVIRONMENT, refuse_taken, un
 from supsup_core.errors import InputError, SupSupError
 
 ADMIN = "admin"
-"""The first user."""
+"""The name of the first user, who is the administrator."""
 
 SHORTEST_PASSWORD = 12
-"""The least number of characters in the first user's password."""
+"""The minimum number of characters of the first user's password."""
 
 _DEFAULT_PASSWORDS = ("password1234", "password", "changeme", "adminadmin", "administrator", "mlflow")
-"""Passwords that programs ship as defaults."""
+"""Well-known default passwords, which are refused."""
 
 _DATABASES = ("mlflow", "mlflow_auth")
 _ROLE = "mlflow"
@@ -43,7 +44,10 @@ START_SECONDS = 60.0
 
 
 class _SystemUser(NamedTuple):
-    """A user of the operating system, and what subprocess needs to run a program as that user; None: as this one."""
+    """A user of the operating system, as the arguments with which subprocess runs a program as that user.
+
+    All fields are None for the current user.
+    """
 
     uid: int | None
     gid: int | None
@@ -52,14 +56,14 @@ class _SystemUser(NamedTuple):
 
 @dataclass(frozen=True)
 class _Postgres:
-    """How PostgreSQL's programs are run. `binaries`: their folder. `user`: who runs them."""
+    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs them."""
 
     binaries: Path
     user: _SystemUser
     environment: dict[str, str]
 
     def run(self, program: str, *arguments: object) -> str:
-        """The output of a program. SupSupError with its last message when it fails."""
+        """Run a program and return its output. Raises SupSupError with the program's last message if it fails."""
         done = subprocess.run(
             [str(self.binaries / program), *map(str, arguments)], check=False, env=self.environment, cwd="/",
             capture_output=True, text=True, timeout=120,
@@ -71,7 +75,7 @@ class _Postgres:
         return done.stdout
 
     def start(self, data: Path, socket: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the database in `data`, with its socket in the folder `socket`."""
+        """Start the database server in the data folder `data`, with its Unix socket in the folder `socket`."""
         return subprocess.Popen(
             [
                 str(self.binaries / "postgres"), "-D", str(data), "-c", "listen_addresses=", "-c",
@@ -82,17 +86,18 @@ class _Postgres:
         )  # fmt: skip
 
     def own(self, *paths: Path) -> None:
-        """Make files and folders belong to the user who runs PostgreSQL."""
+        """Change the owner of files and folders to the user who runs PostgreSQL."""
         if self.user.uid is not None and self.user.gid is not None:
             for path in paths:
                 os.chown(path, self.user.uid, self.user.gid)
 
 
 def serve(folder: Path, port: int, artifacts: str | None) -> int:
-    """Serve until interrupted; returns the exit code.
+    """Run the server until it is interrupted, and return the exit code.
 
-    artifacts: a URL for them; None for a folder in `folder`. Creates the folder, the database and the secrets when they
-    do not exist. InputError when the port is taken, PostgreSQL is missing or the password is unsafe.
+    folder: the server's folder. artifacts: the URL of the artifacts; None means a folder inside `folder`. Creates the
+    folder, the database and the secrets if they do not exist. Raises InputError if the port is in use, PostgreSQL is
+    not installed or the first user's password is unsafe.
     """
     if artifacts is not None:
         check_url(artifacts)
@@ -107,7 +112,7 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
 
 
 def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, password: str) -> int:
-    """Serve MLflow on a running PostgreSQL. password: of the first user."""
+    """Run MLflow with a running PostgreSQL until interrupted. password: the first user's password."""
     settings = folder / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {_uri('mlflow_auth', socket)}\nadmin_username = {ADMIN}\n"
@@ -139,14 +144,15 @@ def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, 
 
 
 def _uri(database: str, socket: Path) -> str:
-    """The URI of a database. PGPASSWORD holds the password, so that a list of processes does not show it."""
+    """Returns the URI of a database, without a password. The environment variable PGPASSWORD holds the password, so
+    that a list of processes does not show it."""
     return f"postgresql+psycopg://{_ROLE}@/{database}?host={socket}"
 
 
 def _admin_password(folder: Path) -> str:
-    """The password of the first user: MLFLOW_AUTH_ADMIN_PASSWORD, or a random one. Written to the folder.
+    """Returns the first user's password: MLFLOW_AUTH_ADMIN_PASSWORD if it is set, else a random one.
 
-    InputError for a default password, or one that is too short.
+    Writes a new password to a file in the folder. Raises InputError for a default or too short password.
     """
     asked = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
     if asked is None:
@@ -160,7 +166,10 @@ def _admin_password(folder: Path) -> str:
 
 
 def _secret(folder: Path, name: str, given: str | None = None) -> str:
-    """The secret in a file that its owner alone can read. A new file gets `given`, or a random secret."""
+    """Returns `given`, or else the secret in the file `name`. Creates the file with `given` or a random secret.
+
+    Only the file's owner can read it.
+    """
     path = folder / name
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -171,7 +180,8 @@ def _secret(folder: Path, name: str, given: str | None = None) -> str:
 
 
 def _binaries() -> Path:
-    """The folder of PostgreSQL's programs: that of `initdb` on PATH, else Debian's newest. InputError without one."""
+    """Returns the folder of PostgreSQL's programs: the folder of `initdb` on PATH, else the newest version of Debian's
+    packages. Raises InputError if PostgreSQL is not installed."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
@@ -181,7 +191,10 @@ def _binaries() -> Path:
 
 
 def _database_user() -> _SystemUser:
-    """Who runs PostgreSQL: this user, or `postgres` where this user is root, which PostgreSQL refuses."""
+    """Returns the user who runs PostgreSQL: the current user, or `postgres` if the current user is root.
+
+    PostgreSQL refuses to run as root. Raises InputError if the user `postgres` is needed but does not exist.
+    """
     if os.geteuid() != 0:
         return _SystemUser(None, None, None)
     try:
@@ -195,7 +208,7 @@ def _database_user() -> _SystemUser:
 
 @contextlib.contextmanager
 def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
-    """Run the folder's PostgreSQL with both databases. Yields the folder of its socket; stops it afterwards."""
+    """Run PostgreSQL with both databases while the `with` block runs. Yields the folder of PostgreSQL's socket."""
     password = _secret(folder, "postgres_password")
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
     postgres = _Postgres(binaries, _database_user(), environment)
@@ -211,12 +224,12 @@ def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
             _create_databases(postgres, socket)
             yield socket
         finally:
-            database.send_signal(signal.SIGINT)  # fast shutdown: it ends the sessions, and keeps what is committed
+            database.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown ends sessions and keeps committed data
             database.wait()
 
 
 def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: str) -> None:
-    """Create PostgreSQL's data folder. password_file: where the password is while initdb reads it."""
+    """Create PostgreSQL's data folder. password_file: a temporary file from which initdb reads the password."""
     data.mkdir(mode=0o700, exist_ok=True)
     password_file.touch(mode=0o600)
     password_file.write_text(password)
@@ -227,7 +240,10 @@ def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: 
 
 
 def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], folder: Path, socket: Path) -> None:
-    """Wait until PostgreSQL accepts connections. SupSupError when it ends, or does not within START_SECONDS."""
+    """Wait until PostgreSQL accepts connections.
+
+    Raises SupSupError if PostgreSQL ends, or if it does not accept connections within START_SECONDS.
+    """
     deadline = time.monotonic() + START_SECONDS
     while True:
         if database.poll() is not None:
@@ -245,7 +261,7 @@ def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], fo
 
 
 def _create_databases(postgres: _Postgres, socket: Path) -> None:
-    """Create those of the two databases that do not exist."""
+    """Create the databases of MLflow and of its users, if they do not exist."""
     as_role = ("-h", socket, "-U", _ROLE)
     names = postgres.run("psql", *as_role, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").split()
     for name in _DATABASES:

@@ -1,4 +1,4 @@
-"""MLflow's own server on the store of one output: one worker process, on 127.0.0.1 alone."""
+"""Runs MLflow's web server on the database of one output. It has one worker process and listens only on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MLFLOW_ENVIRONMENT = {
 
 
 def refuse_taken(port: int) -> None:
-    """InputError when another process listens on the port of 127.0.0.1."""
+    """Raise InputError if another process listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -32,7 +32,10 @@ def refuse_taken(port: int) -> None:
 
 
 def serve(output: OutputFolder, port: int) -> int:
-    """Serve the MLflow pages of an output until interrupted; returns the exit code."""
+    """Serve the MLflow pages of an output until interrupted, and return the exit code.
+
+    Raises InputError if the output has no MLflow database or the port is in use.
+    """
     if not output.mlflow.database.exists():
         raise InputError(f"{output.path}: no MLflow database here; run a sweep first, or set output=DIR")
     refuse_taken(port)
@@ -48,7 +51,7 @@ def serve(output: OutputFolder, port: int) -> int:
 
 
 def until_interrupted(command: list[str], environment: dict[str, str], folder: Path) -> int:
-    """Run a server until it ends or this process is interrupted; returns the exit code."""
+    """Run the server command until it ends or this process is interrupted, and return the exit code."""
     server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
     try:
         return server.wait()
