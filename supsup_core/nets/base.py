@@ -1,4 +1,4 @@
-"""Networks: layer shapes, and a pure function of weights and images."""
+"""The interface of networks: layer shapes, and logits as a pure function of weights and images."""
 
 from __future__ import annotations
 
@@ -37,33 +37,39 @@ class Layer:
 
 
 class KeepsStatistics(ABC):
-    """A net with batch normalisation whose mean and variance each task stores."""
+    """Interface of a net with batch normalisation.
+
+    Each task stores the mean and the variance of every normalisation.
+    """
 
     @abstractmethod
     def statistics_widths(self) -> tuple[int, ...]:
-        """The number of maps that each batch normalisation sees, in the order of `forward`."""
+        """The number of feature maps of each batch normalisation, in the order of `forward`."""
 
     @abstractmethod
     def batch_statistics(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        """The mean and the unbiased variance (width,) of each batch normalisation in turn, on images x."""
+        """The mean and unbiased variance (width,) of each batch normalisation in turn, measured on images x."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Net(ABC):
-    """A network that holds no weights. A subclass adds fields, which are its config, `layers` and `forward`.
+    """A network that holds no weights. A subclass defines `layers`, `forward`, and fields, which are its config.
 
-    `num_outputs` (s) counts the real output neurons and the superfluous ones. `weight_seed` draws the frozen weights;
-    None means the run's seed. A subclass that also derives from KeepsStatistics or ChecksFields implements those.
+    `num_outputs` (s) counts the real output neurons and the superfluous ones. `weight_seed`: the seed of the frozen
+    weights; None means the run's seed. A subclass may also derive from KeepsStatistics or ChecksFields and implement
+    their methods.
     """
 
     normalises_by_batch: ClassVar[bool] = False
-    """Whether batch normalisation always uses the images at hand, so that one image alone cannot be answered."""
+    """Whether batch normalisation always uses the statistics of the current batch. If so, a single image has no
+    logits."""
 
     trained_from_signs: ClassVar[bool] = False
-    """Whether weights to be trained start as signed constants (draw_signed) rather than uniform (draw_uniform)."""
+    """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly
+    (draw_uniform)."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
-    """How the gradients below are computed. A net may have its own way to the same result, faster."""
+    """Computes the gradients for the methods below. A net may replace it by a faster way to the same result."""
 
     num_outputs: int = 10
     weight_seed: int | None = None
@@ -82,47 +88,48 @@ class Net(ABC):
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`.
 
-        A net that KeepsStatistics takes, after the layers' weights, which have two dimensions or more, the mean and the
-        variance (width,) of each batch normalisation in turn. Without them it normalises by the images at hand.
+        weights: one tensor of two or more dimensions for each layer. For a KeepsStatistics net, the mean (width,) and
+        the variance (width,) of each batch normalisation may follow. Without them the net normalises by the statistics
+        of the current batch.
         """
 
     def norm_widths(self) -> tuple[int, ...]:
-        """The number of maps of each batch normalisation whose statistics are stored; () for a net without any."""
+        """The number of feature maps of each batch normalisation whose statistics are stored; () if there are none."""
         return self.statistics_widths() if isinstance(self, KeepsStatistics) else ()
 
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        """The mean and the unbiased variance of each batch normalisation in turn, on images x; [] without any."""
+        """The mean and unbiased variance of each batch normalisation in turn, on images x; [] if there are none."""
         return self.batch_statistics(weights, x) if isinstance(self, KeepsStatistics) else []
 
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy (a scalar) of labels y (batch,), and its gradient in each layer's weight."""
+        """The mean cross-entropy (a scalar) for labels y (batch,), and the gradient of each layer's weight."""
         return self.gradients.loss(self, weights, x, y)
 
     def turned_loss_gradients(
         self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """`loss_gradients` with the inputs of each layer rotated first, for nets of fully connected layers.
+        """Computes `loss_gradients` with the inputs of each layer rotated first.
 
-        turns: an orthogonal matrix (in, in) for each layer, whose effective weight is weight @ turn. The gradients are
-        those in the weights (out, in).
+        Only for nets of fully connected layers. turns: an orthogonal matrix (in, in) for each layer. The layer's
+        effective weight is weight @ turn. The gradients are those of the weights (out, in) before rotation.
         """
         return self.gradients.rotated_loss(self, turns, weights, x, y)
 
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`loss_gradients` for T tasks at once, each with weights and images of its own.
+        """Computes `loss_gradients` for T tasks at once, each with its own weights and images.
 
         weights: (T, *layer.shape) for each layer; x: (T, batch, *input_shape); y: (T, batch). Returns the losses (T,)
-        and the gradients, shaped as the weights: the same as one task at a time, within float tolerance.
+        and the gradients, in the shapes of the weights. They equal those of one task at a time within float tolerance.
         """
         return self.gradients.stacked_loss(self, weights, x, y)
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> Iterator[list[Tensor]]:
-        """The gradient of the objective in each layer's weight, for each of D decisions on its own.
+        """Yields the gradient of the objective with respect to each layer's weight, for each of D decisions separately.
 
-        x: (D, images, *input_shape); weights as `forward` takes them. Yields, for one decision after the other, a
-        tensor of layer.shape for each layer; all of them together may not fit into a cache.
+        x: (D, images, *input_shape); weights as `forward` takes them. Each item is the list of one decision: a tensor
+        of layer.shape for each layer. All decisions together may not fit into a cache, hence the iterator.
         """
         return self.gradients.decisions(self, weights, x, objective, num_labels)
 

@@ -1,4 +1,4 @@
-"""How a net's gradients are computed: the contract, and the default by autograd."""
+"""Computes a net's gradients: the interface, and the default implementation by autograd."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ if TYPE_CHECKING:
     from supsup_core.nets.base import Net
 
 Objective: TypeAlias = "Callable[[Tensor, int], Tensor]"
-"""Logits (..., images, num_outputs) and num_labels to one value per leading index; see inference.objectives."""
+"""A function from logits (..., images, num_outputs) and num_labels to values (...); see inference.objectives."""
 
 N = TypeVar("N", bound="Net", contravariant=True)
 
 
 class Gradients(ABC, Generic[N]):
-    """Computes the gradients of nets of one class, for the methods of Net that are described there."""
+    """Computes the gradients of nets of one class. It implements the gradient methods documented in `Net`."""
 
     @abstractmethod
     def loss(self, net: N, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Net.loss_gradients."""
+        """Implements `Net.loss_gradients`."""
 
     @abstractmethod
     def rotated_loss(
         self, net: N, rotations: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Net.turned_loss_gradients."""
+        """Implements `Net.turned_loss_gradients`."""
 
     @abstractmethod
     def stacked_loss(self, net: N, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Net.loss_gradients_together."""
+        """Implements `Net.loss_gradients_together`."""
 
     @abstractmethod
     def decisions(
         self, net: N, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> Iterator[list[Tensor]]:
-        """Net.decision_gradients."""
+        """Implements `Net.decision_gradients`."""
 
 
 @final
 class Autograd(Gradients[Any]):
-    """The gradients of any net, by autograd through its `forward`."""
+    """Computes the gradients of any net by autograd through its `forward`."""
 
     def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         leaves = [w.detach().requires_grad_() for w in weights]
@@ -74,7 +74,7 @@ class Autograd(Gradients[Any]):
 def map_loss_gradients(
     forward: Callable[[Sequence[Tensor], Tensor], Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """Net.loss_gradients_together for a `forward` that torch.func.vmap can map over tasks."""
+    """Computes `Net.loss_gradients_together` for a `forward` that torch.func.vmap can map over tasks."""
 
     def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(forward(weights, x), y)

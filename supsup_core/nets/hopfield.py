@@ -21,8 +21,9 @@ from supsup_core.registry import ChecksFields
 class HopfieldMLP(Net, ChecksFields):
     """An MLP with two hidden layers of `width` units: batch normalisation, a gate for each unit, then Swish.
 
-    A gate is a layer of its own, (width, 1), that multiplies the normalised outputs; without a mask it is 1. Batch
-    normalisation has neither affine parameters nor stored statistics: it always uses the images at hand.
+    The gates are a separate layer, (width, 1), that multiplies the normalised outputs. Without a mask, gates are 1.
+    Batch normalisation has neither affine parameters nor stored statistics. It always uses the statistics of the
+    current batch.
     """
 
     normalises_by_batch: ClassVar[bool] = True

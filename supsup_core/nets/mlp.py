@@ -20,7 +20,7 @@ from supsup_core.nets.gradients import Gradients
 def _activations(
     weights: Sequence[Tensor], x: Tensor, rotations: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs of every layer, rotated where `rotations` are given, and the outputs: images, hidden units, logits."""
+    """The inputs of every layer, rotated if `rotations` are given, and the outputs: images, hidden units, logits."""
     inputs, outputs = [], [x.flatten(1)]
     for index, weight in enumerate(weights):
         inputs.append(outputs[-1] if rotations is None else linear(outputs[-1], rotations[index]))
@@ -30,7 +30,7 @@ def _activations(
 
 
 def _relu_gradient(delta: Tensor, output: Tensor) -> Tensor:
-    """The gradient in a ReLU's input from that in its output."""
+    """The gradient of a ReLU's input, from the gradient delta of its output."""
     gradient: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
     return gradient
 
@@ -39,7 +39,7 @@ def _relu_gradient(delta: Tensor, output: Tensor) -> Tensor:
 def _backpropagate(
     weights: Sequence[Tensor], x: Tensor, y: Tensor, rotations: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Mean cross-entropy and its gradient in each weight; `rotations`, if given, apply to the inputs of each layer."""
+    """The mean cross-entropy and its gradients. `rotations`, if given, are applied to the inputs of each layer."""
     inputs, outputs = _activations(weights, x, rotations)
     log_p = torch.log_softmax(outputs[-1], 1)
     loss = torch.nn.functional.nll_loss(log_p, y)
@@ -61,7 +61,7 @@ def _backpropagate(
 class MLPGradients(Gradients[Any]):
     """Forward and backward passes of an MLP without an autograd graph.
 
-    No gradient is computed that nothing uses, above all not that of the images.
+    Gradients that nothing uses are not computed, above all the gradient of the images.
     """
 
     def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -109,7 +109,7 @@ class MLPGradients(Gradients[Any]):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(Net):
-    """An abstract ReLU MLP; a subclass says how wide the hidden layers are."""
+    """An abstract ReLU MLP. A subclass defines the widths of the hidden layers."""
 
     trained_from_signs: ClassVar[bool] = True
     gradients: ClassVar[Gradients[Any]] = MLPGradients()

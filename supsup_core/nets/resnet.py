@@ -20,7 +20,7 @@ Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with `width` output maps; the padding is such that only the stride shrinks the image."""
+    """A convolution with `width` output maps. It is padded so that only the stride shrinks the image."""
 
     width: int
     kernel: int
@@ -29,16 +29,16 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Block:
-    """Convolutions in a row, each normalised, and a shortcut around them; ReLU between them and after the sum.
+    """Normalised convolutions and a shortcut around them, with ReLU between convolutions and after the sum.
 
-    Where the shortcut's shape does not fit, a 1 x 1 convolution with batch normalisation projects it.
+    If the shortcut's shape differs from the block's output, a 1 x 1 convolution with batch normalisation projects it.
     """
 
     convolutions: tuple[Convolution, ...]
 
     @property
     def width(self) -> int:
-        """The number of maps that leave the block."""
+        """The number of output maps of the block."""
         return self.convolutions[-1].width
 
     @property
@@ -49,7 +49,7 @@ class Block:
 
 @final
 class ResNetGradients(Gradients["ResNet"]):
-    """Autograd, with gradients that are contiguous and a pass that vmap can map over tasks."""
+    """Computes gradients by autograd, makes them contiguous, and maps over several tasks by vmap."""
 
     def loss(self, net: ResNet, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         loss, gradients = Autograd().loss(net, weights, x, y)
@@ -87,7 +87,7 @@ class ResNet(Net, KeepsStatistics):
 
     @abstractmethod
     def after_stem(self, x: Tensor) -> Tensor:
-        """What is between the first convolution, with its batch normalisation and ReLU, and the first block."""
+        """Applies the operations between the stem (convolution, batch normalisation, ReLU) and the first block."""
 
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         if len(input_shape) != 3:
@@ -119,7 +119,7 @@ class ResNet(Net, KeepsStatistics):
         return self.logits(weights, _channels_last(x))
 
     def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        """`forward` of images in whatever memory format they have."""
+        """Computes `forward` without changing the images' memory format."""
         num_layers = sum(w.dim() > 1 for w in weights)
         kept = iter(weights[num_layers:])
 
@@ -160,7 +160,8 @@ class ResNet(Net, KeepsStatistics):
 def _channels_last(x: Tensor) -> Tensor:
     """Images in the faster memory format of the device: channels last on a CPU.
 
-    There the convolutions of a GEM ResNet-18 took half the time, those of a ResNet-50 0.9 of it (one thread, AVX-512).
+    With channels last on a CPU, the convolutions of a GEM ResNet-18 took half the time, and those of a ResNet-50 took
+    0.9 of the time (one thread, AVX-512).
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
@@ -171,8 +172,8 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""The floats of a register. With fewer channels, oneDNN writes past its memory in the backward pass of a 1 × 1
-convolution with a stride and channels last (uxlfoundation/oneDNN issue 6035, observed with AVX2)."""
+"""The number of floats in a register. With fewer channels, oneDNN writes past its memory in the backward pass of a 1 ×
+1 convolution with a stride and channels last (uxlfoundation/oneDNN issue 6035, observed with AVX2)."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
@@ -183,14 +184,17 @@ def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) ->
 
 
 def _needs_projection(into: int, block: Block) -> bool:
-    """Whether the shortcut around a block needs a convolution to fit."""
+    """Whether the shortcut around a block needs a projecting convolution."""
     return block.stride > 1 or into != block.width
 
 
 def _stages(
     numbers: Sequence[int], make: Callable[[int, int], Block], first: int, doublings: Sequence[int]
 ) -> tuple[Block, ...]:
-    """Stage i has numbers[i] blocks of first * doublings[i] maps; every stage but the first halves the image."""
+    """The blocks of all stages.
+
+    Stage i has numbers[i] blocks of first * doublings[i] maps; later stages halve the image.
+    """
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)
         for stage, (number, doubling) in enumerate(zip(numbers, doublings, strict=True))

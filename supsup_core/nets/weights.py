@@ -1,4 +1,4 @@
-"""Weights drawn from a seed: the frozen ones, and the initial values of those that are trained."""
+"""Draws weights from a seed: the frozen weights, and the initial values of trained weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.nets.base import Layer
 def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
     """The frozen weights W of `seed`, float32, on the CPU: signed Kaiming constants ±sqrt(2 / fan_in); gates are 1.
 
-    They are never trained and never stored: a run stores the seed (paper, appendix on training details).
+    Frozen weights are never trained and never stored. A run stores only the seed (paper, appendix on training details).
     """
     drawn = []
     for index, layer in enumerate(layers):
@@ -31,7 +31,8 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
 def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
     """Initial weights ±1 / sqrt(fan_in), float32, on the CPU; every (seed, purpose, index) has its own draw.
 
-    The paper does not say how dense weights start; with these, the published curves are reproduced (docs/results).
+    The paper does not say how dense weights are initialised. This initialisation reproduces the published curves
+    (docs/results).
     """
     drawn = []
     for layer in layers:
@@ -43,7 +44,7 @@ def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) ->
 def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
     """Kaiming uniform values with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32, on the CPU.
 
-    For scores and for initial weights; every (seed, purpose, index) has its own draw.
+    Initialises scores and trained weights. Every (seed, purpose, index) has its own draw.
     """
     drawn = []
     for layer in layers:
@@ -53,7 +54,7 @@ def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:
-    """SHA-256 over the bytes of all weights. It differs on a machine that draws another W from the same seed."""
+    """The SHA-256 of the bytes of all weights. It detects a machine that draws other weights from the same seed."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
