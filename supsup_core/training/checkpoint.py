@@ -1,4 +1,4 @@
-"""The contract of checkpoints: the state of one task's training in progress."""
+"""The interface of checkpoints, which hold the state of one task's training in progress."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def stored_states(self) -> Iterable[Mapping[str, Tensor]]:
-        """The stored states that can be read, newest first."""
+        """The readable stored states, newest first."""
 
     @abstractmethod
     def due(self) -> bool:
-        """Whether it is time to save; called after every batch."""
+        """Whether a checkpoint should be saved now. The training loop calls this after every batch."""
 
     @abstractmethod
     def save(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Store the state after `done` batches. Its tensors are live, so they must be copied before this returns."""
+        """Store the state after `done` batches.
+
+        Copy its tensors before returning, since training goes on changing them.
+        """
 
 
 @final

@@ -27,9 +27,10 @@ class TrainingRecipe:
     """How one task is trained. The defaults are the paper's for MNIST.
 
     `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate is `constant`, or
-    falls as a `cosine` to 0 at the last batch, after a linear rise over `warmup_batches`. `weight_decay` times the
-    parameter is added to the gradient. `momentum` is for sgd. `precision`: of matrix products and convolutions in the
-    forward and backward pass; everything else, such as the scores and their optimiser, stays float32.
+    falls as a `cosine` to 0 at the last batch. With either schedule, it first rises linearly over `warmup_batches`.
+    `weight_decay` times the parameter is added to the gradient. `momentum` is for sgd. `precision`: the number format
+    of matrix products and convolutions in the forward and backward pass. Everything else, such as the scores and their
+    optimiser, stays float32.
     """
 
     optimizer: str = "rmsprop"
@@ -79,7 +80,7 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """The mean training loss over each interval of batches, and the number of batches done at its end."""
+    """The mean training loss of each interval of batches, and the number of batches done at each interval's end."""
 
     batches: list[int]
     losses: list[float]
@@ -96,7 +97,10 @@ def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
 
 @torch.no_grad()
 def restore(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors into the live ones of the same names; CorruptError, before any copy, when they do not fit."""
+    """Copy stored tensors into the live tensors of the same names.
+
+    Raises CorruptError, before any copy, if the names or shapes differ.
+    """
     if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in stored.items()}:
         raise CorruptError("the checkpoint's tensors do not fit the net and the optimiser")
     for name, tensor in live.items():
@@ -120,7 +124,7 @@ class _Progress:
         return self.done == self._num_batches
 
     def add(self, loss: Tensor) -> None:
-        """Add the losses of one batch, a scalar or (tasks,). DivergedError when a mean loss is NaN or infinite."""
+        """Add the losses of one batch, a scalar or (tasks,). Raises DivergedError if a mean loss is NaN or infinite."""
         self._total = self._total.to(loss.device) + loss.double()
         self._since += 1
         self.done += 1
@@ -152,7 +156,7 @@ class _Progress:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from a `state`."""
+        """Restore the progress from a `state`."""
         self.done, self._since = (int(count) for count in state["progress.counts"])
         self._total = state["progress.total"]
         self._batches = [int(count) for count in state["progress.batches"]]
@@ -162,10 +166,10 @@ class _Progress:
 def train(
     task: Task, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> LossCurve:
-    """Run `step(x, y) -> loss` over batches of a task; returns the loss curve, of at most `num_points` points.
+    """Run `step(x, y) -> loss` over batches of a task. Returns the loss curve, with at most `num_points` points.
 
-    order: (batches, batch_size) image indices. It resumes from the newest stored state of the checkpoint, to the same
-    bits. DivergedError when the loss becomes NaN or infinite.
+    order: (batches, batch_size) image indices. Training resumes from the newest stored state of the checkpoint; the
+    result has the same bits as without interruption. Raises DivergedError if the loss becomes NaN or infinite.
     """
     progress = _Progress(1, len(order), num_points)
     (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)
@@ -175,7 +179,7 @@ def train(
 def train_together(
     tasks: Sequence[Task], orders: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> list[LossCurve]:
-    """`train` for T tasks at once; returns their loss curves.
+    """Run `train` for T tasks at once. Returns their loss curves.
 
     orders: (T, batches, batch_size). `step` takes x (T, batch, *shape) and y (T, batch) and returns the losses (T,).
     """
@@ -197,7 +201,7 @@ def _run(
         try:
             restore(step.state, of_step)
         except CorruptError:
-            continue  # by another version of this program; an older state, or the beginning, costs only time
+            continue  # written by another program version; an older state or a restart costs only time
         progress.restore(state)
         break
     while not progress.complete:
@@ -208,9 +212,9 @@ def _run(
 
 
 class Step:
-    """One optimiser step: the weights of all layers, the gradients, and the update of the layers' tensors in place.
+    """One optimiser step: computes the weights of all layers and their gradients, then updates the trained tensors.
 
-    loss_gradients: Net.loss_gradients, or a function that replaces it.
+    loss_gradients: `Net.loss_gradients` or a replacement. The tensors of `layers` are updated in place.
     """
 
     def __init__(
@@ -224,7 +228,7 @@ class Step:
         self._done = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Train on images x (batch, *shape) and labels y (batch,); returns the mean loss before the update."""
+        """Train on images x (batch, *shape) and labels y (batch,). Returns the mean loss before the update."""
         device = self._trained[0].device
         weights = [layer.weight() for layer in self._layers]
         with products_in(self._recipe.precision, device):
@@ -240,6 +244,6 @@ class Step:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The live tensors of parameters and optimiser, by name: all that an exact resume needs."""
+        """The tensors of parameters and optimiser that an exact resume needs, by name. They are live, not copies."""
         trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
         return {"done": self._done, **trained, **self._optimizer.state}

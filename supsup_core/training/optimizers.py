@@ -15,7 +15,7 @@ from supsup_core.registry import Registry
 
 
 class Optimizer(ABC):
-    """Updates parameters by their gradients, and holds the state of the optimisation."""
+    """Updates parameters from their gradients, and holds the optimiser's state."""
 
     @abstractmethod
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
@@ -30,7 +30,7 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The live tensors that an exact resume needs, by name. Copying into them restores the optimiser."""
+        """The tensors that an exact resume needs, by name. They are live: copying into them restores the optimiser."""
 
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
@@ -41,7 +41,8 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 class RMSprop(Optimizer):
     """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8).
 
-    On a CPU a compiled loop updates in one pass, with the same bits on every processor; elsewhere torch updates.
+    On a CPU, a compiled loop updates each parameter in one pass, with the same bits on every processor. On other
+    devices, torch updates the parameters.
     """
 
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:

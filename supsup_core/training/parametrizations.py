@@ -1,6 +1,6 @@
-"""Parametrizations: the trained tensors of a layer, and how the layer's weight is computed from them.
+"""Parametrizations: they hold a layer's trained tensors and compute the layer's weight from them.
 
-A method trains a list of these, one for each layer of the net, by `training.loop.Step`.
+A method trains a list of parametrizations, one for each layer of the net, with `training.loop.Step`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from supsup_core.masks.edge_popup import MaskRule
 
 
 class Parametrization(ABC):
-    """One layer in training: computes its weight from the trained tensors, and their gradients from the weight's."""
+    """Computes a layer's weight from trained tensors, and the tensors' gradients from the weight's gradient."""
 
     @property
     @abstractmethod
@@ -24,11 +24,11 @@ class Parametrization(ABC):
 
     @abstractmethod
     def weight(self) -> Tensor:
-        """The layer's weight at the current tensors; it may be a buffer that the next call overwrites."""
+        """The layer's weight for the current tensors. It may be a buffer that the next call overwrites."""
 
     @abstractmethod
     def gradients(self, gradient: Tensor) -> list[Tensor]:
-        """The gradient in each of `tensors`, computed from that in the weight, which may be overwritten."""
+        """The gradient of each of `tensors`. gradient: that of the weight; this method may overwrite it."""
 
 
 @final
@@ -51,7 +51,7 @@ class Fixed(Parametrization):
 
 @final
 class Dense(Parametrization):
-    """A weight that is trained itself."""
+    """A weight that is trained directly."""
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
@@ -113,7 +113,7 @@ class Scored(Parametrization):
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 
-    weight: (out, in, ...), outputs: (out,), inputs: (in,). With `train_weight`, the weight is trained too.
+    weight: (out, in, ...), outputs: (out,), inputs: (in,). If `train_weight` is True, the weight is trained too.
     """
 
     def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:
