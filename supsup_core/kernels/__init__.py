@@ -1,1 +1,1 @@
-"""Compiled loops and matrix products, for what torch computes slowly."""
+"""Compiled loops and matrix products that are faster than torch's own."""

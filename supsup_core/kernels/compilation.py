@@ -1,6 +1,6 @@
-"""How numba compiles the loops of this package: for which processor, and with which freedom in rounding.
+"""Compiles the loops of this package with numba. The decorators differ in which rounding they allow.
 
-numba compiles a loop when it is first called, for the processor at hand, and caches the machine code on disk.
+numba compiles a loop when it is first called, for the current processor, and caches the machine code on disk.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numba.core import config
 Floats = npt.NDArray[np.float32]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-_REQUESTED = config.CPU_FEATURES  # set by NUMBA_CPU_NAME or NUMBA_CPU_FEATURES; None means the processor at hand
+_REQUESTED = config.CPU_FEATURES  # set by NUMBA_CPU_NAME or NUMBA_CPU_FEATURES; None means the current processor
 CPU_FEATURES = frozenset((binding.get_host_cpu_features().flatten() if _REQUESTED is None else _REQUESTED).split(","))
-"""LLVM's names of the instruction sets that numba compiles for, such as `+avx2`."""
+"""The instruction sets that numba compiles for, by LLVM's names such as `+avx2`."""
 
 
 def _compile(loop: Loop, **options: Any) -> Loop:
@@ -36,5 +36,5 @@ def compile_any_order(loop: Loop) -> Loop:
 
 
 def compile_exact(loop: Loop) -> Loop:
-    """Compile a loop that gives the same bits on every processor: each operation is rounded once, in program order."""
+    """Compile a loop that gives the same bits on every processor. Each operation is rounded once, in program order."""
     return _compile(loop)

@@ -1,8 +1,9 @@
 """Inner products of packed masks with vectors, as compiled loops.
 
-Three ways to the same numbers. `add_products_by_planes` runs on any processor. `add_products_by_lookup` reads half a
-byte of a mask at a time and multiplies with up to LANES vectors side by side. `add_products_by_permutation` looks up
-in a vector register and needs AVX2 or AVX-512. LLVM intrinsics stand where numba's loops would not be vectorised.
+Three functions compute the same numbers. `add_products_by_planes` runs on any processor. `add_products_by_lookup` reads
+half a byte of a mask at a time and multiplies with up to LANES vectors side by side. `add_products_by_permutation` uses
+a vector register as its lookup table, and needs AVX2 or AVX-512. LLVM intrinsics replace loops that LLVM would not
+vectorise.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from numba.extending import intrinsic
 from supsup_core.kernels.compilation import CPU_FEATURES, Floats, compile_any_order, compile_exact
 
 LANES = 16
-"""Vectors that masks are multiplied with at a time: the floats of an AVX-512 register."""
+"""The number of vectors multiplied at a time: an AVX-512 register holds this many floats."""
 _ZERO = np.float32(0)
 _WORDS = 8
-"""Words of 64 weights read from one mask before the next mask: a cache line."""
+"""The number of words of 64 weights read from one mask before the next mask. Together they fill a cache line."""
 _TILE = 128
-"""Masks in a tile: their words and sums stay in the L1 cache, beside a table."""
+"""The number of masks in a tile. Their words and sums fit into the L1 cache together with a table."""
 _AHEAD = 16
-"""How many masks ahead words are prefetched."""
+"""The number of masks by which words are prefetched ahead of their use."""
 
 
 @compile_any_order
@@ -33,9 +34,9 @@ def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt
     """Add to `out` (k,) the inner product of each packed mask with a vector.
 
     rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. Plane b of a block holds the
-    numbers that bit b of the block's B bytes selects. One byte comparison so covers B numbers, sixteen at a time with
-    AVX-512. A block stays in the L1 cache while all masks pass, and four masks share each read of it. A block's sum is
-    float32; the sums of blocks are added in float64.
+    numbers that bit b of the block's B bytes selects. One comparison of bytes thus covers B numbers, sixteen at a time
+    with AVX-512. A block stays in the L1 cache until all masks have used it, and four masks share each read of the
+    block. A block's sum is float32; the sums of blocks are added in float64.
     """
     width = planes.shape[2]
     in_fours = rows.shape[0] // 4 * 4
@@ -69,7 +70,7 @@ def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _word_at(typing: Any, array: Any, at: Any) -> Any:
-    """Read eight bytes of a flat array, from index `at`, as one integer."""
+    """Read eight bytes of a flat array, starting at index `at`, as one integer."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
@@ -107,9 +108,10 @@ def _emit_sum(builder: Any, numbers: list[Any]) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
-    """sums[at : at + LANES] += the sum over n of table[n, (word >> 4 n) & 15], both arrays flat, rows of LANES.
+    """Add to sums[at : at + LANES] the sum over n of table[n, (word >> 4 n) & 15]. Both arrays are flat.
 
-    An intrinsic, since LLVM does not vectorise the loop: it cannot know that `sums` and `table` do not overlap.
+    This is an intrinsic because LLVM does not vectorise the loop. LLVM cannot know that `sums` and `table` do not
+    overlap.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -134,7 +136,10 @@ def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
 
 @compile_exact
 def _tabulate(numbers: Floats, table: Floats) -> None:
-    """Set table[n, v] to the sum of those of numbers[4 n : 4 n + 4] whose bit is set in v; each entry has LANES."""
+    """Set table[n, v] to the sum of the rows of numbers[4 n : 4 n + 4] whose bits are set in v.
+
+    A row has LANES floats.
+    """
     for nibble in range(16):
         for bit in range(4):
             for low in range(1 << bit):
@@ -149,11 +154,13 @@ def add_products_by_lookup(
 ) -> None:
     """Add to `out` (k, LANES) the inner product of each packed mask with each of up to LANES vectors.
 
-    rows: (k, bytes). ends: (k, 8), the bytes of each row past its last whole eight, padded with zeros. vectors:
-    (up to LANES, size). The method of the Four Russians: for every four weights a table holds the sums of all sixteen
-    subsets, for all vectors side by side, and half a byte of a mask is the index into it. The sixteen tables of a word,
-    16 KB, stay in the L1 cache while a tile of masks passes, and so do the tile's words and sums. Sums of 2048 weights
-    are float32; these are added in float64.
+    rows: (k, bytes). ends: (k, 8), the bytes of each row after its last full group of eight, padded with zeros.
+    vectors: (up to LANES, size).
+
+    The algorithm is the method of the Four Russians. For every four weights, a table holds the sums of all sixteen
+    subsets, for all vectors side by side. Half a byte of a mask is the index into the table. The sixteen tables of a
+    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. Sums of 2048
+    weights are float32; these sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
@@ -191,19 +198,20 @@ def add_products_by_lookup(
 
 _BITS = 4 if "+avx512f" in CPU_FEATURES else 3
 REGISTER_LANES = 1 << _BITS
-"""Floats of a register: the sums of all subsets of _BITS weights. As many masks each look one up side by side."""
+"""The number of floats in a register, which holds the sums of all subsets of _BITS weights. As many masks look up one
+sum each, side by side."""
 HAS_PERMUTATION = "+avx2" in CPU_FEATURES
-"""Whether the processor that numba compiles for can permute a register by as many indices."""
+"""Whether the processor that numba compiles for can permute a register by REGISTER_LANES indices."""
 _PERMUTE = "llvm.x86.avx512.permvar.sf.512" if REGISTER_LANES == 16 else "llvm.x86.avx2.permps"
 _REGISTER, _INDICES = (ir.VectorType(kind, REGISTER_LANES) for kind in (ir.FloatType(), ir.IntType(32)))
 _GROUPS = -(-32 // _BITS)
-"""Tables of a word of 32 weights: eight for four weights each, or ten for three and one for two."""
+"""The number of tables of a word of 32 weights: eight tables of four weights, or ten of three and one of two."""
 _RUN = 128
-"""Words of a mask read at a time: their tables, 64 or 45 KB, stay in the L2 cache."""
+"""The number of words of a mask read at a time. Their tables (64 or 45 KB) stay in the L2 cache."""
 
 
 def _emit_transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the transpose of REGISTER_LANES registers of as many words, by swapping squares of 1, 2, 4, ... words."""
+    """Emit the transpose of a square of REGISTER_LANES registers, by swapping squares of 1, 2, 4, ... words."""
     for step in (1 << bit for bit in range(_BITS)):
         changed = []
         for row in range(REGISTER_LANES):
@@ -220,9 +228,10 @@ def _add_permuted(
 ) -> Any:
     """Add to `sums`, for each of REGISTER_LANES masks, the table entries that its next words select.
 
-    rows: packed masks, flat; those to read begin at `starts` (REGISTER_LANES,). From byte `offset` of each, `count`
-    times REGISTER_LANES words are read. tables: REGISTER_LANES sums for each group of each word, flat. ahead: how many
-    bytes further on to prefetch. An intrinsic, since numba has no name for a permutation of a register by indices.
+    rows: packed masks, flat. starts: (REGISTER_LANES,), the indices at which the masks to read begin. `count` times
+    REGISTER_LANES words are read from byte `offset` of each mask. tables: REGISTER_LANES sums for each group of each
+    word, flat. ahead: the distance in bytes to the data to prefetch. This is an intrinsic because numba has no function
+    that permutes a register by indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -268,9 +277,10 @@ def add_products_by_permutation(
 ) -> None:
     """Add to `out` (k,) the inner product of each packed mask with a vector; needs HAS_PERMUTATION.
 
-    rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row past its last whole 4 REGISTER_LANES, padded
-    with zeros. A register holds the sums of all subsets of four weights (of three with AVX2); that many bits of each of
-    REGISTER_LANES masks look one sum up, side by side. Sums of 4096 weights are float32; these are added in float64.
+    rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
+    bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One
+    permutation looks up one sum for each of REGISTER_LANES masks; four bits (three) of the mask are the index. Sums of
+    4096 weights are float32; these sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     size = 4 * REGISTER_LANES

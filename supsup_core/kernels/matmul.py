@@ -1,6 +1,6 @@
-"""Matrix products by the fastest kernel there is, in the precision that is asked for.
+"""Matrix products by the fastest available kernel, in the requested precision.
 
-oneDNN's kernel (kernels.onednn) has no gradient, so products that autograd must follow go through torch.
+oneDNN's kernel (kernels.onednn) has no gradient, so torch computes the products that autograd must differentiate.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
-    """Set how this process computes on CUDA; call it before any computation.
+    """Set how this process computes on CUDA. Call it before any computation.
 
     deterministic: use only algorithms that give the same bits every time. tf32: compute products of matrices and
-    convolutions in TensorFloat-32, which is faster and less accurate. torch's own default takes TF32 for convolutions;
-    that changed a gradient of a GEM ResNet-18 by a tenth of its largest value.
+    convolutions in TensorFloat-32, which is faster and less accurate. By default, torch uses TF32 for convolutions.
+    This changed a gradient of a GEM ResNet-18 by a tenth of its largest value.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
@@ -32,18 +32,19 @@ def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
 
 
 def products_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """A context in which products of matrices and convolutions round their operands and results to `precision`.
+    """Returns a context in which matrix products and convolutions round their operands and results to `precision`.
 
-    Their sums are float32.
+    Sums within a product are float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T: (batch, fan_in) and (fan_out, fan_in) to (batch, fan_out).
+    """Returns x @ weight.T (batch, fan_out) for x (batch, fan_in) and weight (fan_out, fan_in).
 
-    A processor without instructions for bfloat16 multiplies the rounded operands as float32, which gives the same:
-    torch.mm would take forty times as long as in float32, and oneDNN refuses.
+    On a processor without bfloat16 instructions, the rounded operands are multiplied as float32, which gives the same
+    result. On such a processor, torch.mm in bfloat16 would take forty times as long as in float32, and oneDNN refuses
+    bfloat16.
     """
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if x.device.type != "cpu" or x.dtype == torch.float64 or needs_gradient:
@@ -57,12 +58,12 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def input_gradient(delta: Tensor, weight: Tensor) -> Tensor:
-    """delta @ weight: the gradient in a linear layer's inputs, (batch, fan_in), from that in its outputs, delta."""
+    """Returns delta @ weight (batch, fan_in), the gradient of a linear layer's inputs. delta: that of its outputs."""
     return linear(delta, weight.t())
 
 
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
-    """delta.T @ x: the gradient in a linear layer's weight from that in its outputs, delta (batch, fan_out)."""
+    """Returns delta.T @ x, the gradient of a linear layer's weight. delta: that of its outputs, (batch, fan_out)."""
     rounded = torch.is_autocast_enabled(x.device.type)
     if rounded and (x.device.type != "cpu" or onednn.multiplies_bfloat16()):  # here torch.mm is faster than oneDNN
         return torch.mm(delta.t(), x)

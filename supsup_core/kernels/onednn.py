@@ -1,14 +1,14 @@
-"""The names of torch that are not public and that this project relies on, in one place.
+"""The functions of torch that are not public but that this project uses, gathered in one module.
 
-Both belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch may change or drop
-them without notice; tests/supsup_core/kernels/test_onednn.py then fails.
+Both functions belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch may
+change or drop the functions without notice. In that case tests/supsup_core/kernels/test_onednn.py fails.
 
-- `torch.ops.mkldnn._linear_pointwise` multiplies by oneDNN's kernel for a linear layer. At the shapes of LeNet 300-100,
-  on one thread, it ran at 1.1 to 2.2 times the rate of torch.mm on processors with AVX-512, with the same accuracy. The
+- `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. At the shapes of LeNet 300-100, on
+  one thread, it ran at 1.1 to 2.2 times the rate of torch.mm on processors with AVX-512, with the same accuracy. The
   public way to the same kernel, `torch.nn.functional.linear` of tensors converted with `to_mkldnn`, gives the same bits
   but took 1.1 to 1.5 times as long, since it copies its operands.
 - `torch.ops.mkldnn._is_mkldnn_bf16_supported` is the check that this kernel applies to bfloat16 operands. The public
-  `torch.cpu.get_capabilities` lists instruction sets, from which oneDNN's own rules would have to be repeated.
+  `torch.cpu.get_capabilities` only lists instruction sets, so this project would have to repeat oneDNN's own rules.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from torch import Tensor
 
 @functools.cache
 def is_faster() -> bool:
-    """Whether `linear` is faster than torch.nn.functional.linear: not with AVX2 alone, where it took 1.4 times as long
-    as torch.mm."""
+    """Whether `linear` is faster than torch.nn.functional.linear.
+
+    With AVX2 alone it is not: there it took 1.4 times as long as torch.mm.
+    """
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether oneDNN multiplies bfloat16 on this processor: with AVX-512 or later."""
+    """Whether oneDNN multiplies bfloat16 on this processor. It needs AVX-512 or later."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T by oneDNN, on a CPU, float32 or bfloat16: (batch, fan_in) and (fan_out, fan_in) to (batch, fan_out).
+    """Returns x @ weight.T (batch, fan_out), computed by oneDNN on a CPU in float32 or bfloat16.
 
-    The product has no gradient.
+    x: (batch, fan_in). weight: (fan_out, fan_in). The result has no gradient.
     """
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return product

@@ -10,7 +10,7 @@ from supsup_core.kernels.compilation import Floats, compile_exact
 
 @compile_exact
 def _sort_key(bits: np.uint32, by_size: bool) -> np.uint32:
-    """Map a float32's bits to an integer that orders as the float does, or as its size does; 0.0 and -0.0 are equal."""
+    """Map a float32's bits to an integer with the same order as the float or its absolute value; -0.0 equals 0.0."""
     size = bits & np.uint32(0x7FFFFFFF)
     if by_size:
         return size
@@ -21,11 +21,11 @@ def _sort_key(bits: np.uint32, by_size: bool) -> np.uint32:
 
 @compile_exact
 def keep_largest(bits: npt.NDArray[np.uint32], count: int, by_size: bool, out: Floats) -> None:
-    """Write to `out` a mask of exactly `count` ones on the largest values; ties go to the lowest index.
+    """Write to `out` a mask of exactly `count` ones, at the largest values. Ties go to the lowest index.
 
-    bits: flat finite float32 values, given as their bits. by_size: rank by absolute value. A radix select in three
-    passes: the first counts values by their key's upper half, the second by the lower half of those keys that may be
-    the threshold, the third writes the mask.
+    bits: flat finite float32 values, given as their bits. by_size: rank by absolute value. The algorithm is a radix
+    select in three passes. The first pass counts values by the upper half of their key. The second pass counts the keys
+    that may be the threshold by their lower half. The third pass writes the mask.
     """
     bins = np.zeros(1 << 16, np.int64)
     for i in range(len(bits)):
