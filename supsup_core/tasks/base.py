@@ -17,19 +17,19 @@ from supsup_core.registry import ChecksFields, Registry
 
 
 class Augments(ABC):
-    """A task that alters its training images at random."""
+    """Interface of a task that augments its training images at random."""
 
     @abstractmethod
     def unaugmented_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """`train_batch(indices)` without any augmentation."""
+        """Returns `train_batch(indices)` without any augmentation."""
 
     @abstractmethod
     def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
-        """The augmentation of `train_batch(indices)`, applied to images x (batch, *shape)."""
+        """Applies the augmentation of `train_batch(indices)` to images x (batch, *shape)."""
 
 
 class KnowsLabels(ABC):
-    """A task that has its training labels without reading the images."""
+    """Interface of a task that knows its training labels without reading the images."""
 
     @abstractmethod
     def known_train_labels(self) -> Tensor:
@@ -39,7 +39,7 @@ class KnowsLabels(ABC):
 class Task(ABC):
     """The images and labels of one task, as the learner sees them.
 
-    A task that also derives from Augments or KnowsLabels implements those.
+    A task may also derive from Augments or KnowsLabels and implement their methods.
     """
 
     num_train: int
@@ -54,11 +54,11 @@ class Task(ABC):
         """Float32 images (batch, *shape) and int64 labels (batch,) of the test part."""
 
     def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """`train_batch(indices)` without any augmentation."""
+        """Returns `train_batch(indices)` without any augmentation."""
         return self.unaugmented_batch(indices) if isinstance(self, Augments) else self.train_batch(indices)
 
     def augment(self, x: Tensor, indices: Tensor) -> Tensor:
-        """The augmentation of `train_batch(indices)`, applied to images x; x itself where the task has none."""
+        """Applies the augmentation of `train_batch(indices)` to images x. Returns x itself if the task has none."""
         return self.augment_images(x, indices) if isinstance(self, Augments) else x
 
     def train_labels(self) -> Tensor:
@@ -77,8 +77,8 @@ class Task(ABC):
 class AlteredTask(Task, KnowsLabels):
     """All images of a dataset, each altered in the same way.
 
-    alter: a function from normalised pixels (batch, prod(shape)) to images as the learner sees them. It may write to
-    its argument.
+    alter: a function from normalised pixels (batch, prod(shape)) to images as the learner sees them. The function may
+    overwrite its argument.
     """
 
     def __init__(self, dataset: Dataset, alter: Callable[[Tensor], Tensor]) -> None:
@@ -102,7 +102,7 @@ class AlteredTask(Task, KnowsLabels):
 
 
 class ReshapesImages(ABC):
-    """A benchmark whose images have another shape than the base's."""
+    """Interface of a benchmark whose images have another shape than those of its base."""
 
     @abstractmethod
     def image_shape(self) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ class ReshapesImages(ABC):
 
 
 class Relabels(ABC):
-    """A benchmark whose tasks have another number of labels than the base."""
+    """Interface of a benchmark whose tasks have another number of labels than its base."""
 
     @abstractmethod
     def labels_of_a_task(self) -> int:
@@ -121,7 +121,7 @@ class Relabels(ABC):
 class Benchmark(ABC):
     """A sequence of tasks made from a base. Subclasses are final; their fields are their config.
 
-    A subclass that also derives from ReshapesImages, Relabels or ChecksFields implements those.
+    A subclass may also derive from ReshapesImages, Relabels or ChecksFields and implement their methods.
     """
 
     base: Any = "mnist"
@@ -136,10 +136,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:
-        """Task `index` of the run `seed`: a pure function of its arguments."""
+        """Returns task `index` for the run seed `seed`. A pure function of its arguments."""
 
     def source(self) -> Base:
-        """The base that the tasks are made from; the field `base` is its name, or {name: …, and its fields}."""
+        """The base that the tasks are made from. The field `base` is the base's name, or {name: …, and its fields}."""
         return base_from(self.base)
 
     @property
@@ -148,11 +148,14 @@ class Benchmark(ABC):
         return str(self.base["name"] if isinstance(self.base, Mapping) else self.base)
 
     def with_base(self, base: Base) -> Self:
-        """A copy of this benchmark with another base, or with the same base and more of its fields filled in."""
+        """Returns a copy of this benchmark with another base, or with more fields of the same base filled in."""
         return dataclasses.replace(self, base=base_node(base))
 
     def identity(self) -> dict[str, Any]:
-        """Every field that determines a task. num_tasks does not: task 3 of 10 is task 3 of 2500."""
+        """All fields that determine a task.
+
+        This excludes num_tasks, since task 3 of 10 is the same as task 3 of 2500.
+        """
         return {key: value for key, value in asdict(self).items() if key != "num_tasks"}
 
     @property

@@ -1,4 +1,4 @@
-"""Part of a base's training images held out for validation, so that no choice depends on its test images."""
+"""Holds out part of a base's training images for validation, so that no choice depends on the test images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from supsup_core.errors import InputError
 @BASES.register("held_out")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut(Base, ReadsFiles, DerivedBase):
-    """The base `of`, with a `share` of each class's training images instead of its test images.
+    """The base `of`, where a `share` of each class's training images replaces the test images.
 
-    The images are drawn from `seed`. The base's own test images are not used. Nothing is copied: both parts are places
-    in the base's training images, in memory or memory-mapped as the base has them.
+    The held-out images are drawn from `seed`. The base's own test images are not used. Nothing is copied: both parts
+    are index lists into the base's training images, which are in memory or memory-mapped.
     """
 
     of: Any
@@ -83,7 +83,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
 
 
 def _part(images: Images, chosen: Tensor) -> Images:
-    """The images where `chosen` (N,) is True, in order."""
+    """The images for which `chosen` (N,) is True, in order."""
     places = torch.nonzero(chosen).flatten()
     rows = places if images.places is None else images.places.index_select(0, places)
     return Images(images.pixels, images.labels.index_select(0, places), rows)

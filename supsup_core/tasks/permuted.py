@@ -16,7 +16,7 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, ReshapesI
 
 
 def permute_pixels(order: Tensor, pixels: Tensor) -> Tensor:
-    """Pixels (batch, size) in the order (size,), int64."""
+    """Returns pixels (batch, size) rearranged by order (size,), int64."""
     return pixels.index_select(1, order)  # torch gathers columns of floats six times as fast as columns of bytes
 
 
@@ -24,7 +24,7 @@ def permute_pixels(order: Tensor, pixels: Tensor) -> Tensor:
 @BENCHMARKS.register("permuted")
 @dataclass(frozen=True, kw_only=True)
 class Permuted(Benchmark, ReshapesImages):
-    """Task i permutes all pixels by an order drawn from (run seed, i) (paper, section 4.2). Images are flat."""
+    """Task i permutes all pixels by an order drawn from run seed and i (paper, section 4.2). Images are flat."""
 
     def image_shape(self) -> tuple[int, ...]:
         return (math.prod(self.source().shape),)

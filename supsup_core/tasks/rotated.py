@@ -20,7 +20,8 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
     """The nearest source pixel of each pixel of an image rotated counterclockwise about its centre.
 
-    Returns flat source indices (H * W,), int64, and a bool mask (H * W,) of sources that lie outside the image.
+    Returns flat source indices (H * W,), int64, and a bool tensor (H * W,) that is True if the source lies outside the
+    image.
     """
     height, width = shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -35,9 +36,9 @@ def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
 
 
 def rotate_pixels(dataset: Dataset, shape: tuple[int, int], degrees: float) -> Callable[[Tensor], Tensor]:
-    """The function that rotates normalised pixels (batch, H * W) to images (batch, H, W) of a shape (H, W).
+    """Returns a function that rotates normalised pixels (batch, H * W) and returns images (batch, H, W).
 
-    Pixels from outside the image are black (0 before normalisation).
+    shape: (H, W). Pixels from outside the image are black (0 before normalisation).
     """
     source, outside = rotation(shape, degrees)
     black = dataset.normalise(torch.zeros(1, dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""Split tasks: the classes of a base are divided among them."""
+"""Split tasks: the classes of a base are divided among the tasks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from supsup_core.tasks.base import BENCHMARKS, Augments, Benchmark, KnowsLabels,
 
 @final
 class SplitTask(Task, Augments, KnowsLabels):
-    """The images of some classes. classes[i] is labelled i or, with `keep_labels`, keeps its label.
+    """A task of the images of some classes. classes[i] gets the label i, or keeps its label if `keep_labels` is True.
 
-    crop: the side of the square that an image is cropped to: its centre, unless augmentation chooses another place.
-    augment: the name of the augmentation, and a seed. Seed and batch together determine the random draw.
+    crop: the side of the square that an image is cropped to. The square is the centre, unless augmentation chooses
+    another place. augment: the name of the augmentation, and a seed. The seed and the batch together determine the
+    random draw.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class SplitTask(Task, Augments, KnowsLabels):
 class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
     """Each task has `labels_per_task` classes of the base that no other task has (paper, section 4.1).
 
-    `order`: the order in which classes are divided is `drawn` from the seed, `given` by their numbers, or `fixed`, the
-    one split of SplitImageNet: numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own` the classes of
-    a task are labelled from 0; with `base` they keep their labels, and every task has the base's output neurons.
-    `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random augmentation of
-    training images (datasets.augmentation).
+    `order` sets the order in which classes are divided. `drawn`: drawn from the seed. `given`: by class number.
+    `fixed`: the split of SplitImageNet, numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own`, the
+    classes of a task are labelled from 0. With `labels: base`, classes keep their labels, and every task has the base's
+    output neurons. `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random
+    augmentation of training images (datasets.augmentation).
     """
 
     num_tasks: int = 5
