@@ -1,4 +1,4 @@
-"""Labelled images, and how they are read."""
+"""Datasets of labelled images, and their readers."""
 
 from supsup_core.datasets import cifar, digits, folders, imagenet, mnist
 from supsup_core.datasets.base import (

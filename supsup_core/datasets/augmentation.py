@@ -1,4 +1,4 @@
-"""Random augmentation of training images; the draws depend on a seed alone."""
+"""Random augmentation of training images. The draws depend only on a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PADDING = 4
 """The width in pixels of the black border that `crop_flip` adds."""
 
 TRIES = 10
-"""Areas that `resized_crop_flip` draws before it falls back to the square in the centre."""
+"""The number of areas that `resized_crop_flip` draws before it falls back to the square in the centre."""
 
 
 def crop_centre(x: Tensor, side: int | None) -> Tensor:
-    """Images (batch, channels, height, width) cropped to the square of a side in their centre; None crops nothing."""
+    """Crops images (batch, channels, height, width) to the central square of side `side`; None does not crop."""
     if side is None:
         return x
     top, left = ((extent - side) // 2 for extent in x.shape[2:])
@@ -31,7 +31,7 @@ def crop_centre(x: Tensor, side: int | None) -> Tensor:
 
 
 def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Random crops (batch, channels, side, side) of images (batch, channels, height, width); half are mirrored.
+    """Returns random crops (batch, channels, side, side) of images (batch, channels, height, width); half are mirrored.
 
     Images are padded with black before the crop. child: the seed of the draws. black: the normalised value of black,
     (1, channels, 1, 1).
@@ -50,10 +50,10 @@ def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
 
 
 def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Random parts of images (batch, channels, height, width), resized to (side, side); half are mirrored.
+    """Returns random parts of images (batch, channels, height, width), resized to (side, side); half are mirrored.
 
-    A part has 8 to 100 % of the image's area, and its width is 3 / 4 to 4 / 3 of its height. Where none of ten draws
-    fits into the image, the part is the largest square in the centre. Interpolation is bilinear. child: the seed of the
+    A part has 8 to 100 % of the image's area, and its width is 3 / 4 to 4 / 3 of its height. If none of ten draws fits
+    into the image, the part is the largest square in the centre. Interpolation is bilinear. child: the seed of the
     draws.
     """
     count, _, height, width = x.shape

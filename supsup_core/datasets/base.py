@@ -1,4 +1,4 @@
-"""Bases: sources of labelled images, and the datasets that are read from them."""
+"""Bases, which are sources of labelled images, and the datasets that are read from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supsup_core.registry import Registry, nearest
 class Images:
     """One part of a dataset: int64 labels (N,) and uint8 pixels (N, *shape).
 
-    With `places` (N,), int64, `pixels` (M, *shape) holds more images, and these are the ones at the places.
+    If `places` (N,), int64, is given, `pixels` is (M, *shape), and the N images are pixels[places].
     """
 
     pixels: Tensor
@@ -37,7 +37,7 @@ class Images:
 class Dataset:
     """A base that has been read: its two parts, and the mean and standard deviation of its pixels in [0, 1].
 
-    `mean`, `std`: one number for all pixels, or one for each channel, the first dimension of an image.
+    `mean`, `std`: one number for all pixels, or one for each channel. Channels are the first dimension of an image.
     """
 
     train: Images
@@ -46,7 +46,7 @@ class Dataset:
     std: float | tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(pixel / 255 - mean) / std as float32, for pixels (batch, *shape); grey pixels may have any shape."""
+        """Returns (pixel / 255 - mean) / std as float32, for pixels (batch, *shape). Grey pixels may have any shape."""
         if isinstance(self.mean, float) and isinstance(self.std, float):
             return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
         mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
@@ -54,15 +54,18 @@ class Dataset:
 
 
 class ReadsFiles(ABC):
-    """A base some of whose fields only its files can tell."""
+    """Interface of a base that reads the values of some fields from its files."""
 
     @abstractmethod
     def with_files(self, root: Path | None) -> Base:
-        """This base with those fields filled in. InputError when files are missing or contradict the config."""
+        """Returns this base with these fields filled in.
+
+        Raises InputError if files are missing or contradict the config.
+        """
 
 
 class DerivedBase(ABC):
-    """A base that is made from the images of another one."""
+    """Interface of a base that is made from the images of another base."""
 
     @abstractmethod
     def source_base(self) -> Base:
@@ -70,7 +73,7 @@ class DerivedBase(ABC):
 
 
 class VerifiesFiles(ABC):
-    """A base that can verify its files without decoding the images."""
+    """Interface of a base that can verify its files without decoding the images."""
 
     @abstractmethod
     def verify_files(self, root: Path | None) -> None:
@@ -81,47 +84,48 @@ class VerifiesFiles(ABC):
 class Base(ABC):
     """A source of labelled images. Subclasses are final frozen dataclasses; their fields are their config.
 
-    Its shape, labels and checksum are known before it is loaded. A subclass that also derives from ReadsFiles,
-    DerivedBase or VerifiesFiles implements those.
+    The shape, number of labels and checksum of a base are known before it is loaded. A subclass may also derive from
+    ReadsFiles, DerivedBase or VerifiesFiles and implement their methods.
     """
 
     resident_images: ClassVar[int] = 70_000
-    """About how many images a process holds in memory once it has loaded them."""
+    """The approximate number of images that a process holds in memory after loading."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one image. A class attribute does where it is the same for all instances."""
+        """The shape of one image. Subclasses may define it as a class attribute."""
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """The number of classes. A class attribute does where it is the same for all instances."""
+        """The number of classes. Subclasses may define it as a class attribute."""
 
     @abstractmethod
     def checksum(self) -> str:
-        """A text that identifies the bytes of the dataset, its version included; part of every task's key."""
+        """A text that identifies the dataset's bytes, including its version. It is part of every task's key."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:
         """Read and verify the images below `root` (None: the user's cache).
 
-        InputError when they are missing and cannot be downloaded, CorruptError when they are not the published bytes.
+        Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
+        published ones.
         """
 
     def resolved(self, root: Path | None) -> Base:
-        """This base with the fields filled in that only its files can tell; itself where there are none.
+        """Returns this base with the fields filled in that are read from its files, or the base itself if it has none.
 
-        InputError when files are missing or contradict the config.
+        Raises InputError if files are missing or contradict the config.
         """
         return self.with_files(root) if isinstance(self, ReadsFiles) else self
 
     def original(self) -> Base:
-        """The base whose images these are: itself, unless it is a DerivedBase."""
+        """The base that the images come from: this base, unless it is a DerivedBase."""
         return self.source_base() if isinstance(self, DerivedBase) else self
 
     def verify(self, root: Path | None) -> None:
-        """Raise the errors that `load` would raise; a VerifiesFiles does so faster than by loading."""
+        """Raise the errors that `load` would raise. A VerifiesFiles does this without decoding the images."""
         if isinstance(self, VerifiesFiles):
             self.verify_files(root)
         else:
@@ -137,11 +141,11 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""The annotations of fields whose type is checked: the type, and its name in a message."""
+"""For each annotation of a field whose type is checked: the type, and its name in a message."""
 
 
 def base_from(node: Any) -> Base:
-    """The base of a config node: its name, or {name: …, and its fields}. InputError when the node is not valid."""
+    """Returns the base of a config node, which is a name or {name: …, and its fields}. Raises InputError if invalid."""
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = str(fields.pop("name", ""))
     cls = BASES[name]
@@ -166,7 +170,10 @@ def base_from(node: Any) -> Base:
 
 
 def base_node(base: Base) -> Any:
-    """The config node that `base_from` makes the base from: its name alone where all fields have their defaults."""
+    """Returns the config node from which `base_from` makes the base.
+
+    It is the name alone if all fields are defaults.
+    """
     name, values = BASES.name_of(type(base)), asdict(base)
     defaults = {field.name: field.default for field in dataclasses.fields(base)}
     return name if values == defaults else {"name": name, **values}

@@ -17,12 +17,12 @@ from supsup_core.datasets.download import Published
 from supsup_core.errors import CorruptError
 
 PIXELS = 3 * 32 * 32
-"""Bytes of one image: red, green and blue, row by row."""
+"""The number of bytes of one image: all red, then all green, then all blue pixels, each row by row."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The archive: the members of each part, and the number of label bytes before an image; the last is its class."""
+    """Layout of the archive: the members of each part, and the label bytes before each image. The last is the class."""
 
     folder: str
     train: Sequence[str]
@@ -68,7 +68,10 @@ class Cifar(Base):
         return file.read()
 
     def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
-        """The images of one part. CorruptError when the counts of images or classes are not the published ones."""
+        """The images of one part.
+
+        Raises CorruptError if the counts of images or classes are not the published counts.
+        """
         record = self.layout.label_bytes + PIXELS
         if len(content) != count * record:
             raise CorruptError(

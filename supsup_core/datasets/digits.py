@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
-"""Over the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
+"""The SHA-256 of the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
 
 _MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
-"""The number of training images. The last 360 images are for testing: they are by other writers, as published."""
+"""The number of training images. The last 360 images are the published test part, which is by other writers."""
 
 
 @final
@@ -32,8 +32,8 @@ NUM_TRAIN = 1437
 class Digits(Base, VerifiesFiles):
     """1,797 digits, 8 x 8, 17 grey levels.
 
-    `enlarge`: the side of the square that each pixel becomes. `channels`: how often the image is repeated as a channel.
-    With 4 and 3 the images have the shape of CIFAR's, to try out a convolutional net.
+    `enlarge`: each pixel becomes a square of this side. `channels`: the number of channels, which are copies of the
+    image. `enlarge` 4 and `channels` 3 give images of CIFAR's shape, to try out a convolutional net.
     """
 
     num_labels = 10

@@ -1,4 +1,4 @@
-"""Published dataset files: downloaded where they are missing, and verified by their checksums before any use."""
+"""Reads published dataset files. Missing files are downloaded, and every file is verified by its checksum."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def user_cache() -> Path:
 class Published:
     """The files of one dataset.
 
-    `folder`: its place below the data root. `md5`: the published MD5 sum by file name; with `unpacks` that of the
-    decompressed content, otherwise that of the file. `mirrors`: URLs, to which a file name is appended.
+    `folder`: the folder below the data root. `md5`: the published MD5 sum by file name. With `unpacks`, it is the sum
+    of the decompressed content, otherwise the sum of the file. `mirrors`: URLs, to which a file name is appended.
     """
 
     folder: str
@@ -41,7 +41,8 @@ class Published:
         """The verified content of every file; .gz files are decompressed, .tar.gz files are not.
 
         Files are below `root`. Without a root they are in the user's cache, into which missing files are downloaded.
-        InputError when files are missing and cannot be downloaded, CorruptError when they are not the published bytes.
+        Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
+        published ones.
         """
         home = (root or user_cache()) / self.folder
         for name in self.md5:

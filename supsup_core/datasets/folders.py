@@ -1,4 +1,4 @@
-"""Images in folders, one folder for each class."""
+"""Datasets of image files in folders, one folder for each class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.registry import ChecksFields
 @BASES.register("image_folder")
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(ImageFiles, ChecksFields):
-    """Images in `<root>/<folder>/<part>/<class>/*`, classes numbered in the order of their names.
+    """A base of images in `<root>/<folder>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
     `train`, `test`: the names of the folders of the two parts.
     """

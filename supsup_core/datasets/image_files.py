@@ -1,4 +1,4 @@
-"""Compressed image files, decoded once into a cache file that all processes of a machine memory-map."""
+"""Reads compressed image files. They are decoded once into a cache file, which all processes memory-map."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.registry import ChecksFields
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""Compressed formats only: in others, all images of one shape have one size, so a changed file would go unnoticed."""
+"""The accepted suffixes, all of compressed formats. In uncompressed formats, all images of one shape have the same file
+size, so a changed file would go unnoticed."""
 
 _DECODER = 1
 """The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
 
 _FLUSH = 512
-"""Images decoded between two calls of fsync."""
+"""The number of images decoded between two calls of fsync."""
 
 _HASHED_BYTES = 1 << 30
-"""Cache files up to this size are hashed at every load; of larger ones only the size is checked."""
+"""Cache files up to this size (in bytes) are hashed at every load. For larger files only the size is checked."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """One compressed image: a file, or `size` bytes of an archive from `offset` on.
 
-    `name`: its class and file name, unique in its part. `changed`: the modification time of the file or archive, in
-    nanoseconds.
+    `name`: the class and file name, unique within the training or test part. `changed`: the modification time of the
+    file or archive, in nanoseconds.
     """
 
     path: Path
@@ -62,11 +63,11 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(Base, ReadsFiles):
-    """An abstract base of compressed images in `<root>/<folder>`; a subclass lists the files.
+    """An abstract base of compressed images in `<root>/<folder>`. A subclass lists the files.
 
     Each image is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its centre.
-    `mean`, `std`: of each channel. `checksum_of_files`: a hash of names and sizes that the program fills in when a
-    sweep is planned; a later change of the files is an error.
+    `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of file names and sizes,
+    which the program fills in when a sweep is planned. A later change of the files is an error.
     """
 
     resident_images: ClassVar[int] = 0  # memory-mapped, so the system can evict them
@@ -77,7 +78,7 @@ class ImageFiles(Base, ReadsFiles):
     checksum_of_files: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):  # a config file has lists
+        for name in ("mean", "std"):  # a config file gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != 3:
                 raise InputError(f"{name}: needs a number for each of red, green and blue")
@@ -102,7 +103,10 @@ class ImageFiles(Base, ReadsFiles):
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        """The images of the training and of the test part below `home`, in order. InputError when they are missing."""
+        """The images of the training and of the test part below `home`, in order.
+
+        Raises InputError if they are missing.
+        """
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
@@ -153,10 +157,10 @@ class ImageFiles(Base, ReadsFiles):
 
 
 def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[ImageFile]:
-    """The images of `<home>/<part>/<class>/*`, with classes numbered in the order of their names.
+    """Returns the images of `<home>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
-    InputError when the folder does not exist, when there are not `num_classes` classes, or when a class has no image.
-    `says` ends the message about the number of classes.
+    Raises InputError if the folder does not exist, when there are not `num_classes` classes, or when a class has no
+    image. `says` ends the message about the number of classes.
     """
     home = home / part
     if not home.is_dir():
@@ -208,7 +212,7 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
 
 
 def _read_checksum(description: Path) -> str | None:
-    """The checksum in the JSON file beside a cache file; None when it is truncated, as by a power failure."""
+    """The checksum in the JSON file beside a cache file. None if that file is truncated, as after a power failure."""
     try:
         return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):
@@ -221,7 +225,7 @@ def _sha256(path: Path) -> str:
 
 
 def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The square in an image's centre, uint8 (3, side, side); CorruptError names the file when it cannot be decoded."""
+    """The central square of an image, uint8 (3, side, side). Raises CorruptError if the file cannot be decoded."""
     try:
         with Image.open(io.BytesIO(file.read())) as opened:
             image = opened.convert("RGB")

@@ -22,10 +22,10 @@ from supsup_core.errors import CorruptError, InputError
 class ImageNet(ImageFiles):
     """The 1000 classes of ILSVRC 2012, numbered in the order of their WordNet ids.
 
-    `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published
-    `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked.
-    The number of images of every class must be the published one; the devkit, whose table of classes is a MATLAB file,
-    must have the published MD5.
+    `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published `ILSVRC2012_img_train.tar`,
+    `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked. The number of images of every
+    class must be the published number. The devkit must have the published MD5, since its table of classes is a MATLAB
+    file.
     """
 
     devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
@@ -33,10 +33,10 @@ class ImageNet(ImageFiles):
     parts: ClassVar[tuple[str, str]] = ("train", "val")
     num_labels: ClassVar[int] = 1000
     train_counts: ClassVar[tuple[int, int]] = (732, 1300)
-    """Fewest and most training images of a class."""
+    """The smallest and the largest number of training images of a class."""
     num_train: ClassVar[int] = 1_281_167
     val_count: ClassVar[int] = 50
-    """Validation images of every class."""
+    """The number of validation images of every class."""
 
     folder: str = "imagenet"
     side: int = 256
@@ -66,7 +66,7 @@ class ImageNet(ImageFiles):
         return train, val
 
     def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
-        """InputError unless every class has the published number of images."""
+        """Raises InputError unless every class has the published number of images."""
         remedy = "it is incomplete; download it again, or use base image_folder for a selection"
         fewest, most = self.train_counts
         for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
@@ -84,7 +84,10 @@ class ImageNet(ImageFiles):
 
 
 def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar archive that begins at byte `start` of the file `path`; offsets are those in that file."""
+    """Yields the files of the tar archive that begins at byte `start` of the file `path`.
+
+    Offsets are relative to `path`.
+    """
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -95,7 +98,7 @@ def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
 
 
 def _train_images(path: Path) -> Iterator[ImageFile]:
-    """The images of the training archive, which holds an archive `<wnid>.tar` for each class."""
+    """Yields the images of the training archive, which contains an archive `<wnid>.tar` for each class."""
     changed = path.stat().st_mtime_ns
     classes = sorted(_members(path), key=lambda member: member.name)
     for label, inner in enumerate(classes):
@@ -107,7 +110,7 @@ def _train_images(path: Path) -> Iterator[ImageFile]:
 
 
 def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
-    """The images of the validation archive, which are numbered; `wnid_of` has the class of each in this order."""
+    """Yields the images of the validation archive, which are numbered. wnid_of: the class of each, in this order."""
     changed = path.stat().st_mtime_ns
     members = sorted(_members(path), key=lambda member: member.name)
     if len(members) != len(wnid_of):
@@ -125,7 +128,7 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 def _val_wnids(devkit: Path) -> list[str]:
     """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
 
-    from scipy.io import loadmat  # takes 0.2 s to load, for the tar files of ImageNet alone
+    from scipy.io import loadmat  # takes 0.2 s to load, needed only for the tar files
 
     def content(archive: tarfile.TarFile, name: str) -> io.BytesIO:
         file = archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}")

@@ -43,7 +43,7 @@ class IdxImages(Base, VerifiesFiles):
 
 
 def _images(pixels: bytes, labels: bytes) -> Images:
-    """Images from IDX files without their headers of 16 and 8 bytes; the checksum has been verified before."""
+    """Returns the images of two IDX files, skipping their headers of 16 and 8 bytes. The files are already verified."""
     shaped = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28).copy()
     return Images(
         torch.from_numpy(shaped),
