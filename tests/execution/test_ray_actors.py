@@ -1,0 +1,172 @@
+"""Trials and workers on a Ray cluster of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator.base.environment import describe
+from orchestrator.coordination.messages import Done, Failed, Job, Lost, Reply
+from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.launch import run_on_ray, take_stock
+from orchestrator.execution.ray_actors import ActorPool, WorkerActor
+from orchestrator.execution.ray_session import configure_ray, connected
+from orchestrator.records.group_state import GroupState
+from orchestrator.records.ledger import FencedError, LedgerReader, LedgerWriter
+from orchestrator.records.rows import GroupPlanned
+from orchestrator.spec.sweep_config import Resources
+from orchestrator.sweeps.sweep import Sweep, open_sweep
+from supsup_core.errors import SupSupError
+from tests.execution.test_worker import first_job
+from tests.outputs import below, trained, wait_for
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray writes its token below the home folder, and reads it once in a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def sweep_of(file: Path) -> Sweep:
+    """The sweep of a file, saved in the output beside it."""
+    sweep = open_sweep(file, [f"output={file.parent / 'runs'}"])
+    sweep.save(sweep.plan())
+    return sweep
+
+
+def stock(sweep: Sweep) -> dict[str, GroupSettings]:
+    return take_stock(sweep, sweep.plan(), describe(sweep.imports_folder), "local")
+
+
+def ledger_of(sweep: Sweep) -> Path:
+    (group,) = sweep.folder.groups()
+    return group.ledger
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Act in another thread while the block runs; the errors of that."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - the test reports it
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield errors
+    thread.join()
+
+
+def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[..., Path]) -> None:
+    """The error keeps its class on its way from the trial's process, also after the trial has reported progress."""
+    sweep = sweep_of(
+        sweep_file(
+            training={"num_batches": 300},
+            benchmark={"name": "permuted", "num_tasks": 30, "base": "digits"},
+            evaluation={"at": [30]},
+        )
+    )
+    settings = stock(sweep)
+
+    def fence() -> None:
+        wait_for(lambda: trained(sweep.output.path))
+        LedgerWriter(ledger_of(sweep)).close()
+
+    with meanwhile(fence) as errors, pytest.raises(SupSupError, match="another process has gone on with") as raised:
+        run_on_ray(sweep, settings, "local")
+    assert not errors
+    assert type(raised.value.__cause__) is FencedError
+    assert "has taken over this ledger" in str(raised.value.__cause__)
+
+
+def test_an_error_of_a_trial_that_has_reported_nothing_ends_the_launch(sweep_file: Callable[..., Path]) -> None:
+    sweep = sweep_of(sweep_file())
+    settings = stock(sweep)
+    ledger = ledger_of(sweep)
+    for path in list(ledger.parent.glob("ledger*")):
+        path.unlink()
+    ledger.mkdir()
+    with pytest.raises(SupSupError, match=r"ledger\.sqlite: the ledger cannot be used") as raised:
+        run_on_ray(sweep, settings, "local")
+    assert type(raised.value) is SupSupError
+
+
+def test_a_trial_whose_process_is_killed_is_started_again(sweep_file: Callable[..., Path]) -> None:
+    sweep = sweep_of(
+        sweep_file(
+            training={"num_batches": 300},
+            benchmark={"name": "permuted", "num_tasks": 8, "base": "digits"},
+            evaluation={"at": [8]},
+        )
+    )
+    settings = stock(sweep)
+
+    def kill() -> None:
+        wait_for(lambda: trained(sweep.output.path))
+        (pid, *_) = wait_for(lambda: below(os.getpid(), "ImplicitFunc"))
+        os.kill(pid, signal.SIGKILL)
+
+    with meanwhile(kill) as errors:
+        run_on_ray(sweep, settings, "local")
+    assert not errors
+    with LedgerReader(ledger_of(sweep)) as reader:
+        rows = reader.rows()
+    assert GroupState().apply(rows).status == "done"
+    assert sum(isinstance(row.event, GroupPlanned) for row in rows) == 1
+    keys = [row["key"] for row in trained(sweep.output.path)]
+    assert len(keys) == len(set(keys)) == 8
+
+
+class Frail(WorkerActor):
+    """A worker that dies at its first job, or raises an error outside it."""
+
+    def run(self, job: Job) -> Reply:
+        if self._number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ZeroDivisionError("outside the job")
+
+
+def replies_of(pool: ActorPool, job: Job, *workers: int) -> dict[int, Reply]:
+    """Give each worker the job; their replies."""
+    wait_for(lambda: [True] if not pool.absent() else [])
+    for worker in workers:
+        pool.submit(worker, job)
+    found: dict[int, Reply] = {}
+    while len(found) < len(workers):
+        found |= dict(pool.wait(5.0))
+    return found
+
+
+def test_replies_of_actors_that_work_die_and_raise(group: GroupSettings) -> None:
+    job = first_job(group)
+    configure_ray()
+    with connected("local", Resources()):
+        pool = ActorPool(group, {"CPU": 0.5})
+        assert isinstance(replies_of(pool, job, 0)[0], Done)
+        frail = ActorPool(group, {"CPU": 0.5}, ray.remote(max_restarts=0)(Frail))
+        found = replies_of(frail, job, 0, 1)
+        lost, failed = found[0], found[1]
+        assert isinstance(lost, Lost)
+        assert (lost.kind, lost.node_lost, lost.out_of_memory) == ("train", False, False)
+        assert "worker process has died" in lost.reason
+        assert isinstance(failed, Failed)
+        assert "outside the job" in failed.error
+        assert frail.absent() == {0}  # the worker that died is being replaced
+        pool.abandon(0)
+        pool.submit(0, job)
+        ((_, reply),) = wait_for(lambda: pool.wait(5.0))
+        assert isinstance(reply, Lost)
