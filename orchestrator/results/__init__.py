@@ -1,1 +1,1 @@
-"""The results of a sweep, read from its ledgers: status, log, report, loaded and exported runs."""
+"""Reads a sweep's results from its ledgers: status, log, report, loaded runs and exported runs."""

@@ -1,4 +1,4 @@
-"""A sweep's log, a file of JSON objects, one a line; and how `supsup logs` prints it."""
+"""Writes a sweep's log, a file with one JSON object per line, and prints it for `supsup logs`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FOLLOW_SECONDS = 0.5
 
 @final
 class JsonLines(logging.Formatter):
-    """Formats a record as a JSON object: its time, level and message, and the fields of `extra={"fields": …}`."""
+    """Formats a log record as a JSON object of its time, level, message and the fields of `extra={"fields": …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
@@ -51,7 +51,8 @@ class JsonLines(logging.Formatter):
 
 @final
 class LogFile(logging.FileHandler):
-    """Writes such lines to a file. If it cannot (a full disk), it prints one message and the sweep continues."""
+    """Writes log records as JSON lines to a file. If writing fails, such as on a full disk, it prints one message and
+    the sweep continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -59,11 +60,11 @@ class LogFile(logging.FileHandler):
         self._reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Print the first error."""
+        """Print the current error, unless an error was printed before."""
         self._report(sys.exc_info()[1])
 
     def close(self) -> None:
-        """Close the file. An error is printed, unless one was printed before."""
+        """Close the file. Prints an error of closing, unless an error was printed before."""
         try:
             super().close()
         except OSError as error:
@@ -77,14 +78,14 @@ class LogFile(logging.FileHandler):
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the log: a message for people, and fields for programs."""
+    """The content of a log line: a message for people, and fields for programs."""
 
     message: str
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
 def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
-    """Log a row of a ledger. Decisions of NNs are not logged; `supsup decisions` lists them."""
+    """Log one row of a ledger. Decisions of scenario NNs are not logged; `supsup decisions` lists them."""
     line = _line_of(row.event)
     if line is None:
         return
@@ -95,7 +96,7 @@ def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
 
 
 def _line_of(event: Event) -> _Line | None:
-    """The line of an event. None for events that are not logged."""
+    """Returns the log line of an event, or None if such events are not logged."""
     match event:
         case ShardTrained() | TaskEvaluated():
             return _result_line(event)
@@ -125,7 +126,7 @@ def _line_of(event: Event) -> _Line | None:
 
 
 def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
-    """The line of a task that was trained or evaluated."""
+    """Returns the log line of a task that was trained or evaluated."""
     worker = f" by worker {event.worker}" if event.worker is not None else ""
     took = f" in {event.seconds:.1f} s" if event.seconds else ", found in the store"
     fields: dict[str, object] = {
@@ -142,14 +143,14 @@ def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
 
 
 def describe_stalled(event: JobStalled) -> str:
-    """A stalled job as a sentence."""
+    """Returns a sentence that describes a stalled job."""
     usual = event.usual_seconds
     others = f"others took {usual:.1f} s" if usual else "no other job of its kind is done yet"
     return f"{event.what} has taken worker {event.worker} {event.seconds:.0f} s so far; {others}"
 
 
 def follow(folder: SweepFolder) -> None:
-    """Print a sweep's log for people. While a process of this machine runs the sweep, wait for further lines."""
+    """Print a sweep's log in a readable form. Waits for further lines while a process of this machine runs the sweep."""
     with folder.log_file.open() as file:
         for line in _lines(file, folder):
             try:
@@ -165,7 +166,7 @@ def follow(folder: SweepFolder) -> None:
 
 
 def _lines(file: TextIO, folder: SweepFolder) -> Iterator[str]:
-    """The lines of a file. While a process runs the sweep, also those that are added."""
+    """Yields the lines of a file, including lines that are added while a process runs the sweep."""
     pending = ""
     while True:
         running = holder_of(folder.path) is not None

@@ -1,4 +1,4 @@
-"""A finished run as one folder from which it answers without its sweep.
+"""Exports a finished run to one folder, and classifies images with the exported run. The sweep is not needed for that.
 
 The folder holds experiment.json, learned.safetensors and the user's modules.
 """
@@ -23,11 +23,11 @@ from supsup_core.evaluation.protocol import answer
 from supsup_core.methods import Learner
 
 FORMAT = 1
-"""Version of the folder's format."""
+"""The version of the folder's format."""
 
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
-    """Write a run into an empty folder. InputError when a module of the user cannot be copied."""
+    """Write a run into an empty folder. Raises InputError if one of the user's modules cannot be copied."""
     for path, text in user_modules.sources(sweep.config.imports, sweep.imports_folder).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(text)
@@ -42,12 +42,12 @@ def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
 
 
 class ExportedRun:
-    """Answers from a folder that `export_run` wrote."""
+    """A learner loaded from a folder that `export_run` wrote."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """Read the folder, and import the user's modules in it.
+        """Read the folder, and import the user's modules that it contains.
 
-        CorruptError when it is incomplete, damaged or of another version.
+        Raises CorruptError if the folder is incomplete or damaged, or if its format has another version.
         """
         try:
             node: Node = json.loads((folder / "experiment.json").read_text())
@@ -67,11 +67,12 @@ class ExportedRun:
         self._learner: Learner = self.experiment.method.learner(self.experiment.problem(device), states)
 
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
-        """The label and the number of the mask that answered, both (images,), for each image.
+        """Returns the label of each image and the number of the mask that was used, both (images,).
 
-        x: (images, *input_shape), float32, normalised as the benchmark does. task: the task identity, where the
-        scenario gives it. Otherwise it is inferred as in the run's evaluation, from `decision_group` images of one task
-        at a time. InputError when a task is needed and not given, given and not needed, or was not learned.
+        x: images (images, *input_shape), float32, normalised as the benchmark does. task: the task's number if the
+        scenario gives it. Otherwise the task is inferred as in the run's evaluation, so each group of `decision_group`
+        images must belong to one task. Raises InputError if the scenario gives the task and `task` is None or was not
+        learned, or if the scenario infers the task and `task` is set.
         """
         given = None
         if self.experiment.scenario.given_at_inference:

@@ -1,4 +1,4 @@
-"""A finished run, loaded from disk as a learner."""
+"""Loads a finished run from disk as a learner."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run with all that it has learned.
+    """A run with its learned tensors.
 
-    `states`: the learned tensors of each task; in NNs, of each live mask. `numbers`: the numbers of these tasks or
-    masks. `tasks`: the tasks met. `masks`: for each of `tasks`, the places in `states` of its own masks; in NNs there
-    may be several, or none.
+    `states`: the learned tensors of each task; in NNs, of each live mask. `numbers`: the task numbers of `states`; in
+    NNs, the mask numbers. `tasks`: the tasks met so far. `masks`: for each task in `tasks`, the indices in `states` of
+    the task's masks; in NNs a task may have several masks or none.
     """
 
     experiment: Experiment
@@ -40,14 +40,14 @@ class LoadedRun:
 
     @cached_property
     def learner(self) -> Learner:
-        """A learner with all of `states`."""
+        """A learner that holds all of `states`; it is built at the first access."""
         return self.experiment.method.learner(self.problem, self.states)
 
 
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
-    """A run of a group at its last evaluation point. Imports the user's modules.
+    """Load a run of a group as it was at its last evaluation point. Imports the user's modules.
 
-    InputError when the run has not reached that point. CorruptArtifactError when one of its artifacts is damaged.
+    Raises InputError if the run has not reached that point, and CorruptArtifactError if an artifact is damaged.
     """
     user_modules.load(sweep.config.imports, sweep.imports_folder)
     experiment = run.experiment

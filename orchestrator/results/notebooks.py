@@ -1,4 +1,4 @@
-"""For notebooks and scripts: results as data frames, figures as Matplotlib objects."""
+"""Functions for notebooks and scripts, which return results as data frames and figures as Matplotlib objects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
-"""The first columns of `load_results`. One for each key that the grid varies follows, named by its dotted key."""
+"""The first columns of `load_results`. After them comes one column for each grid key, named by the dotted key."""
 
 
 def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
-    """The metrics of the sweeps of an output so far, one row per run, seed, number of tasks learned and metric.
+    """Returns the metrics of an output's sweeps so far, one row per run, seed, number of tasks learned and metric.
 
-    path: an output folder (`output=DIR`, by default `runs`). sweep: the beginning of a sweep's name; without it, all
-    sweeps. Shares are in [0, 1]. Columns: `FIRST`, and one for each key that the grid varies. Warns of sweeps that are
-    left out because they are damaged. InputError when there is no such output or sweep.
+    path: an output folder (`output=DIR`, by default `runs`). sweep: the beginning of a sweep's name; None loads all
+    sweeps. The columns are `FIRST` and one column for each key that the grid varies. Accuracies and other shares are in
+    [0, 1]. Leaves out damaged sweeps with a warning. Raises InputError if there is no such output or sweep.
     """
     output = OutputFolder(Path(path).expanduser().absolute())
     if sweep is None:
@@ -45,9 +45,9 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
 
 
 def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
-    """The table of one sweep. A sweep that cannot be planned any more has none, and a warning says so.
+    """Returns a list with the table of one sweep. Warns and returns an empty list if the sweep cannot be planned.
 
-    wanted: the sweep was asked for by name, so InputError is raised instead.
+    wanted: whether the user named this sweep. If so, raises InputError in place of the warning.
     """
     try:
         groups = sweep.plan()
@@ -73,10 +73,10 @@ def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
 
 
 def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
-    """Average accuracy over the number of tasks learned: a line per run, with the 95 % interval over seeds as a band.
+    """Plot the average accuracy against the number of tasks learned, with one line per run.
 
-    results: from `load_results`. Where they are of several sweeps, labels begin with the sweep's name. InputError when
-    they hold no accuracy.
+    The band of a line is the 95 % interval over seeds. results: the result of `load_results`. If it contains several
+    sweeps, the labels start with the sweep's name. Raises InputError if it contains no accuracy.
     """
     if not (results["metric"] == "accuracy").any():
         raise InputError("results: no accuracy in them yet; `supsup resume` continues a sweep")

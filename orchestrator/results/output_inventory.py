@@ -1,4 +1,4 @@
-"""The files of an output folder: those that nothing references any more (gc), and those damaged or missing (fsck)."""
+"""Finds the files of an output folder that nothing references any more (gc), and damaged or missing files (fsck)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_recor
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
 YOUNG_SECONDS = 86400.0
-"""Artifacts of a storage are not deleted before this age: a sweep elsewhere may have made them since its last
-snapshot."""
+"""The minimum age, in seconds, at which gc deletes artifacts of a storage. A younger artifact may belong to a sweep on
+another machine whose snapshot does not reference it yet."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing references any more. `why`: the reason, in words. `remove` deletes it."""
+    """A file that nothing references any more. `why`: the reason for messages. `remove`: deletes the file."""
 
     name: str
     why: str
@@ -44,8 +44,8 @@ class Leftover:
 class Damage:
     """A file that is missing or damaged.
 
-    `sweeps`: those that make it again when they run; none where its loss changes no result. `store`, `key`: of an
-    artifact.
+    `sweeps`: the sweeps that recreate the file when they run; empty if no result needs the file. `store`, `key`: the
+    store and the key of the file if it is an artifact.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Damage:
 
 
 def _referenced_keys(state: GroupState) -> set[str]:
-    """The keys of all artifacts in the store that a group has made or will make."""
+    """Returns the keys of all artifacts in the store that a group has made or will make."""
     if state.plan is None:
         return set()
     group = state.group
@@ -68,7 +68,7 @@ def _referenced_keys(state: GroupState) -> set[str]:
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """NNs: the keys of the versions of the live masks, as of the last commit."""
+    """NNs: returns the keys of the live masks' versions at the last commit."""
     current: dict[int, str] = {}
     rows: list[AnyRow] = [*state.decisions, *state.commits]
     for row in sorted(rows, key=lambda row: row.seq):
@@ -81,11 +81,11 @@ def _live_masks(state: GroupState) -> set[str]:
 
 
 def leftovers(output: OutputFolder) -> list[Leftover]:
-    """All files of an output that may be deleted, by name.
+    """Returns all files of an output that may be deleted, sorted by name.
 
     These are artifacts and checkpoints that no sweep of the output references, files set aside as corrupt, claims, and
-    files that interrupted writes left. An NNs run deletes its mask versions itself. InputError or CorruptError when a
-    sweep cannot be read, because its references are then unknown.
+    files left by interrupted writes. Mask versions are not included, because an NNs run deletes them itself. Raises
+    InputError or CorruptError if a sweep cannot be read, because its references are then unknown.
     """
     referenced: set[str] = set()
     is_unfinished = False
@@ -108,7 +108,10 @@ def leftovers(output: OutputFolder) -> list[Leftover]:
 
 
 def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfinished: bool) -> list[Leftover]:
-    """Artifacts and checkpoints that no sweep references. is_unfinished: some sweep is not done yet."""
+    """Returns the artifacts and checkpoints that no sweep references, or that a trained task no longer needs.
+
+    referenced: the keys that sweeps reference. is_unfinished: whether any training group is not done.
+    """
     store = _open_store(output)
     checkpoints = store.unfinished
     trained = set(store)
@@ -117,7 +120,7 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfin
         shard = key.partition("-")[0]
         if shard in trained:
             left.append((checkpoints, key, "its task has been trained"))
-        elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks has a key of its own
+        elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks does not have a shard's key
             left.append((checkpoints, key, "no sweep asks for its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
@@ -144,9 +147,9 @@ def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 
 
 def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """All files of an output that are missing or damaged, by path. Every file is read and compared with its checksum.
+    """Returns all missing or damaged files of an output, sorted by path. Reads every file and compares its checksum.
 
-    on_progress: called with the number of files verified so far, and the number of all files.
+    on_progress: called with the number of files verified so far and the total number of files.
     """
     found: list[Damage] = []
     owners: dict[str, list[SweepRecord]] = {}
@@ -164,7 +167,8 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
                 owners.setdefault(key, []).append(record)
             trained |= set(state.trained)
             masks = record.masks(group.group_id)
-            live = _live_masks(state) if holder_of(folder.path) is None else set()  # a running sweep deletes versions
+            # a running sweep replaces and deletes mask versions, so none of its versions is required
+            live = _live_masks(state) if holder_of(folder.path) is None else set()
             checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
     store = _open_store(output)
     for key in {*store, *trained}:
@@ -180,7 +184,7 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
 
 
 class _Check(NamedTuple):
-    """An artifact to verify. `sweeps`: those that make it again. `required`: it must exist."""
+    """An artifact to verify. `sweeps`: the sweeps that can recreate it. `required`: whether it must exist."""
 
     store: ArtifactStore
     key: str
@@ -189,9 +193,9 @@ class _Check(NamedTuple):
 
 
 def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage]) -> GroupState:
-    """The state of a ledger, or of its snapshot where the ledger is damaged. Both are verified whole.
+    """Returns the state of a ledger, or of its snapshot if the ledger is damaged. Verifies all rows of both files.
 
-    Damage is added to `found`.
+    Appends any damage to `found`.
     """
     state = GroupState()
     snapshot = snapshot_path(group.ledger)
@@ -210,7 +214,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
 
 
 def _damage(check: _Check) -> Damage | None:
-    """The damage of an artifact, if there is any. SupSupError when it cannot be read."""
+    """Returns the damage of an artifact, or None if it is intact. Raises SupSupError if its file cannot be read."""
     store, key, sweeps, required = check
     path = store.path(key)
     try:

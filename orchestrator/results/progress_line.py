@@ -1,4 +1,4 @@
-"""The progress of a running sweep: a progress bar in a terminal, plain lines elsewhere."""
+"""Shows the progress of a running sweep: a progress bar in a terminal, and plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from orchestrator.base.wording import duration
 from orchestrator.results.status import SweepStatus
 
 PLAIN_SECONDS = 5.0
-"""The least time between two plain lines."""
+"""The minimum time between two plain lines."""
 
 
 def line(status: SweepStatus) -> str:
-    """The progress of a sweep, in one line."""
+    """Returns the progress of a sweep as one line of text."""
     parts = [
         f"shards {status.shards_done}/{status.shards}",
         f"evaluations {status.evaluations_done}/{status.evaluations}",
@@ -33,7 +33,7 @@ def line(status: SweepStatus) -> str:
 
 @final
 class ProgressLine:
-    """Shows statuses on standard error. A context manager."""
+    """A context manager that shows a sweep's status on standard error."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -59,7 +59,7 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, status: SweepStatus) -> None:
-        """Show a status. Without a terminal, a line is printed if it has changed and PLAIN_SECONDS have passed."""
+        """Show a status. If there is no terminal, prints the line only if it has changed and PLAIN_SECONDS have passed."""
         text = line(status)
         if self._terminal:
             self._bar.update(

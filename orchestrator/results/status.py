@@ -1,4 +1,4 @@
-"""The status of a sweep: what is done, running, failed and left, from its ledgers."""
+"""Computes the status of a sweep and its training groups from their ledgers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from orchestrator.results.event_log import describe_stalled
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """One training group.
+    """The status of one training group.
 
-    `accuracy`: in [0, 1]. `train_seconds`, `evaluate_seconds`: means of recent jobs. All three are None where nothing
-    is known yet. `masks`: in use in NNs, else None. `at_work`: its last launch has trained or evaluated something.
-    `shards`, `evaluations`: of a group that was stopped, as many as are done. `cancelled`: numbers of tasks.
+    `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean time of recent jobs.
+    All three are None if there is no such result yet. `masks`: the number of masks in use in NNs; None in other
+    scenarios. `at_work`: whether the group's last launch has trained or evaluated something. `shards`, `evaluations`:
+    the total numbers; if the group was stopped, the numbers done. `cancelled`: the numbers of the cancelled tasks.
     """
 
     group_id: str
@@ -46,9 +47,11 @@ class GroupStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A whole sweep. `state`: done, running, failed, interrupted or planned. `process`: that runs it on this machine.
+    """The status of a whole sweep.
 
-    `tasks_per_second` and `eta` (seconds) count the workers of all groups that run at the same time.
+    `state`: done, running, failed, interrupted or planned. `process`: the id of the process of this machine that runs
+    the sweep, or None. `tasks_per_second`, `eta` (in seconds): estimates for the workers of all groups that run at the
+    same time.
     """
 
     sweep_id: str
@@ -64,7 +67,7 @@ class SweepStatus:
     groups: list[GroupStatus]
 
     def state_when_idle(self) -> str:
-        """The state while no process runs the sweep: done, failed, interrupted or planned."""
+        """Returns the state of a sweep that no process runs: done, failed, interrupted or planned."""
         if any(group.failures for group in self.groups):
             return "failed"
         complete = self.shards_done == self.shards and self.evaluations_done == self.evaluations
@@ -73,7 +76,7 @@ class SweepStatus:
         return "interrupted" if any(group.shards for group in self.groups) else "planned"
 
     def to_node(self) -> Node:
-        """The status as plain JSON values."""
+        """Returns the status as plain JSON values."""
         return to_node(self)
 
 
@@ -82,12 +85,12 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
-    """Mean seconds of the last 50 evaluations. Those found in the store do not count."""
+    """Returns the mean seconds of the last 50 evaluations, or None. Evaluations found in the store do not count."""
     return _mean([row.event.seconds for row in rows if row.event.seconds][-50:])
 
 
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
-    """The status of one group from its replayed state."""
+    """Returns the status of one group. state: the state replayed from the group's ledger."""
     if state.plan is None:
         return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [], [])
     group, workers = state.group, state.environment.num_workers
@@ -118,7 +121,10 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """The mean accuracy of the trained tasks, each with its own mask. In NNs, the accuracy at the last point."""
+    """Returns the mean accuracy of the trained tasks, each with its own mask, or None if it is not known yet.
+
+    In NNs, returns the accuracy at the last complete evaluation point.
+    """
     if state.due and state.points:
         return max(state.points.values(), key=lambda row: row.seq).event.metrics["accuracy"]
     accuracies = [row.event.facts.accuracy for row in state.trained.values()]
@@ -126,14 +132,19 @@ def _accuracy_so_far(state: GroupState) -> float | None:
 
 
 def _describe_lost(event: ArtifactLost) -> str:
-    """A file that was missing or damaged, and why. A reason that begins with the file's name does not repeat it."""
+    """Returns the name of a missing or damaged file and the reason. Does not repeat the name if the reason starts with
+    it."""
     return f"{event.file}: {event.reason.removeprefix(f'{event.file}: ')}"
 
 
 def sweep_status(
     folder: SweepFolder, states: Mapping[str, GroupState], planned: Mapping[str, GroupSize]
 ) -> SweepStatus:
-    """The status of a sweep. planned: the size of each of its groups."""
+    """Returns the status of a sweep.
+
+    states: the state of each training group by id; a group that has not started may be absent. planned: the size of
+    each group by id.
+    """
     groups = [group_status(group_id, states.get(group_id, GroupState())) for group_id in planned]
     process = holder_of(folder.path)
     if process is None:

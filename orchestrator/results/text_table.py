@@ -1,4 +1,4 @@
-"""Tables for people: cells as text, and how they are aligned in a terminal."""
+"""Tables of text cells, and their alignment for a terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class TextTable(NamedTuple):
-    """A table for people: headings, and rows of as many cells."""
+    """A table of text cells. Each row has as many cells as there are headings."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines: the first column left-aligned, the others right-aligned, two spaces between."""
+    """Returns rows of cells as lines of text. The first column is left-aligned, and the others are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -24,7 +24,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def align_with_rule(table: TextTable) -> str:
-    """A table as lines, with a rule below its headings. Columns are aligned as by `align`."""
+    """Returns a table as lines of text, with a rule below its headings. Columns are aligned as in `align`."""
     headings, rows = table
     widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
     return align([headings, ["-" * width for width in widths], *rows])

@@ -1,4 +1,4 @@
-"""The report of a sweep: tables, figures and a page, from the states of its training groups."""
+"""Makes the report of a sweep (tables, figures and an HTML page) from the states of its training groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _BEST_SWEEP = "best.yaml"
 
 @dataclass(frozen=True)
 class Report:
-    """A report: its folder, the files written, and the table to print. `trouble`: why no file was written."""
+    """A report: its folder, the files written, and the table to print. `trouble`: the message that says why no file
+    was written, or None."""
 
     folder: Path
     files: list[Path]
@@ -40,17 +41,17 @@ class Report:
 
 
 class _Completeness(NamedTuple):
-    """How many runs a sweep has, and how many of them lack evaluation points."""
+    """The number of runs of a sweep, and the number of runs that lack evaluation points."""
 
     num_runs: int
     num_incomplete: int
 
 
 def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> Report:
-    """Write the page, CSV and Markdown tables and figures into the sweep's report folder.
+    """Write the HTML page, the CSV and Markdown tables and the figures into the sweep's report folder.
 
-    Files that cannot be written, as on a full disk, are reported in `trouble`. InputError when no evaluation point of
-    the sweep is complete yet.
+    If the files cannot be written, such as on a full disk, the report's `trouble` says why. Raises InputError if no
+    evaluation point of the sweep is complete yet.
     """
     points = tables.points_table(groups, states)
     if points.empty:
@@ -75,7 +76,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 def _tables(
     groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame, trials: Sequence[Trial]
 ) -> dict[str, pd.DataFrame]:
-    """The tables of a report, by the names of their files. points: `points_table` of the groups."""
+    """Returns the tables of a report by file name. points: the result of `points_table` for the groups."""
     summary = tables.summary_table(points)
     made = {
         "points.csv": points,
@@ -98,7 +99,7 @@ def _tables(
 
 
 def _pictures(title: str, made: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The figures of a report, by the names of their files without a suffix. made: its tables."""
+    """Returns the figures of a report by file name without suffix. made: the report's tables by file name."""
     pictures = {}
     if made["summary.csv"]["num_learned"].nunique() > 1:
         pictures["accuracy_over_tasks"] = figures.accuracy_over_tasks(made["summary.csv"], title)
@@ -120,7 +121,7 @@ def _pages(
     pictures: Mapping[str, Figure],
     trials: Sequence[Trial],
 ) -> dict[str, str]:
-    """The report for people, as Markdown and as one HTML page, by the names of their files."""
+    """Returns the report's Markdown text and HTML page by file name."""
     final, search = final_cells(made["final.csv"]), search_cells(trials)
     published, paired = published_cells(made["published.csv"]), paired_cells(made["paired.csv"])
     completeness = _completeness(groups, states)
@@ -156,7 +157,10 @@ _CAPTIONS = {
 
 
 def _shown(made: Mapping[str, pd.DataFrame], trials: Sequence[Trial], best: Path | None) -> str:
-    """The table to print: of a search its trials, and the file of the best one; else the last accuracies."""
+    """Returns the text to print: the final accuracies, or for a search the trials and the file of the best trial.
+
+    best: the sweep file of the best trial, or None if there is no best trial yet.
+    """
     if not trials:
         return align_with_rule(final_cells(made["final.csv"]))
     text = align_with_rule(search_cells(trials))
@@ -164,7 +168,7 @@ def _shown(made: Mapping[str, pd.DataFrame], trials: Sequence[Trial], best: Path
 
 
 def _cost(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
-    """When the report was made, and how long the workers trained and evaluated."""
+    """Returns a line with the report's time, and the total time that workers spent on training and on evaluation."""
     training = sum(sum(state.shard_seconds()) for state in states.values())
     evaluating = sum(row.event.seconds or 0 for state in states.values() for row in state.evaluated.values())
     today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -175,7 +179,7 @@ def _cost(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
 
 
 def _completeness(groups: Sequence[Group], states: Mapping[str, GroupState]) -> _Completeness:
-    """How many runs lack evaluation points. A run that was stopped lacks none."""
+    """Count the runs, and the runs that lack evaluation points. A stopped run counts as complete."""
     num_runs = num_incomplete = 0
     for group in groups:
         state = states.get(group.group_id, GroupState())

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart too."""
+"""The palette of Okabe and Ito, whose colours are also distinct for colour-blind readers."""
 _MARKERS = "osD^vPX*<"
 _STYLES = ("-", "--", ":", "-.")
-"""The numbers of colours, markers and styles have no common divisor, so lines of one colour differ in all else."""
+"""There are 7 colours, 9 markers and 4 styles. These numbers have no common divisor, so when a colour repeats, the
+marker and the style are different."""
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty figure of the usual size, and its axes."""
+    """Returns an empty figure of the default size, and its axes."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -30,7 +31,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """Add the legend of the lines: inside the axes, or beside them where there are more than five lines."""
+    """Add a legend inside the axes, or beside the axes if there are more than five lines."""
     labels = axes.get_legend_handles_labels()[1]
     style = {"frameon": False, "fontsize": "small", "title": title, "title_fontsize": "x-small"}
     if len(labels) <= 5:
@@ -42,11 +43,11 @@ def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
 
 
 _MOST_PANELS = 8
-"""The most panels in one figure. Further runs are left out."""
+"""The maximum number of panels in one figure. Further runs are left out."""
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with a panel for each of the first eight runs of `data`, and the rows of each run."""
+    """Returns a figure with one panel for each of the first eight runs of `data`, and each panel with its run's rows."""
     parts = list(data.groupby("run", sort=False))[:_MOST_PANELS]
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
@@ -64,9 +65,9 @@ def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, lis
 
 
 def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
-    """Average accuracy over the number of tasks learned: a line per run, with the 95 % interval over seeds as a band.
+    """Plot the average accuracy against the number of tasks learned, with one line per run.
 
-    summary: from `tables.summary_table`.
+    The band of a line is the 95 % interval over seeds. summary: the result of `tables.summary_table`.
     """
     figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
     accuracy = summary[summary["metric"] == "accuracy"]
@@ -89,9 +90,9 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
 
 
 def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
-    """Accuracy of each task after the run's last task: a line per run, the mean over seeds.
+    """Plot the accuracy of each task after the run's last task, with one line per run that is the mean over seeds.
 
-    tasks: from `tables.tasks_table`.
+    tasks: the result of `tables.tasks_table`.
     """
     figure, axes = _axes(title, "task, in the order learned", "accuracy (%)")
     for number, (run, part) in enumerate(tasks.groupby("run", sort=False)):
@@ -106,9 +107,10 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
 
 
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
-    """HopSupSup: units that differ from the right mask after each step of the recovery, a line per seed and task.
+    """HopSupSup: plot how many units differ from the right mask after each step of the mask recovery.
 
-    recovery: from `tables.recovery_table`. One panel per run, eight at most.
+    There is one panel per run, eight at most, and one line per seed and task. recovery: the result of
+    `tables.recovery_table`.
     """
     figure, panels = _panels(recovery, title, "steps of the recovery", "units that differ")
     for axes, part in panels:
@@ -124,9 +126,10 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
 
 
 def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
-    """NNs: masks in use over tasks' worth of data, a line per run and seed. The diagonal is one mask per task.
+    """NNs: plot the number of masks in use against the data seen, in tasks' worth of data.
 
-    allocation: from `tables.allocation_table`.
+    There is one line per run and seed. The diagonal marks one mask per task. allocation: the result of
+    `tables.allocation_table`.
     """
     figure, axes = _axes(title, "data seen (in tasks)", "masks")
     last = int(allocation["num_learned"].max())
@@ -141,10 +144,10 @@ def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
 
 
 def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
-    """NNs: the statistic of the allocation test over the number k of masks in superposition, and its threshold.
+    """NNs: plot the allocation test's statistic and threshold against the number k of masks in superposition.
 
-    decisions: from `tables.decisions_table`. Segments of new and of known tasks have their own colours. Statistics
-    above 40 are drawn at 40. One panel per run, eight at most.
+    Segments of new tasks and of known tasks have different colours. Statistics above 40 are drawn at 40. There is one
+    panel per run, eight at most. decisions: the result of `tables.decisions_table`.
     """
     superposed = decisions[decisions["num_masks"] > 0]
     figure, panels = _panels(superposed, title, "masks in superposition (k)", "statistic")

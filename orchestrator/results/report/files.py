@@ -1,4 +1,4 @@
-"""The files of a report, and how they are written."""
+"""Writes the files of a report."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-"""Resolution of all PNG pictures of a report."""
+"""The resolution of a report's PNG pictures, in dots per inch."""
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """The content of a report's files, by name: tables (CSV), texts, and pictures by their names without a suffix."""
+    """The content of a report's files. `tables` (written as CSV) and `texts` are by file name; `pictures` are by file
+    name without suffix."""
 
     tables: Mapping[str, pd.DataFrame]
     pictures: Mapping[str, Figure]
     texts: Mapping[str, str]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write all files into a folder, each atomically, and each picture as PNG and SVG. Returns their paths."""
+        """Write all files into a folder, each atomically, and return their paths. Pictures become PNG and SVG files."""
         contents = {name: table.to_csv(index=False).encode() for name, table in self.tables.items()}
         for stem, figure in self.pictures.items():
             contents |= {f"{stem}.{suffix}": picture(figure, suffix) for suffix in ("png", "svg")}
@@ -39,7 +40,7 @@ class ReportFiles:
 
 
 def picture(figure: Figure, suffix: str) -> bytes:
-    """A figure as a picture in a format that Matplotlib knows by its suffix."""
+    """Returns a figure as a picture in the format `suffix`, such as `png` or `svg`."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, format=suffix)
     return buffer.getvalue()

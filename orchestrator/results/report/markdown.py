@@ -1,4 +1,4 @@
-"""The report as Markdown."""
+"""Renders a report as Markdown."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def to_markdown(
     num_incomplete: int,
     pictures: Sequence[str],
 ) -> str:
-    """The report of a sweep as Markdown.
+    """Returns the report of a sweep as Markdown.
 
-    sections: further tables by their titles; those without rows are left out. num_incomplete: runs that lack evaluation
-    points. pictures: names of files beside the report.
+    final: the table of final accuracies. sections: further tables by title; tables without rows are left out.
+    num_incomplete: the number of runs that lack evaluation points. pictures: names of picture files in the report's
+    folder.
     """
     lines = [f"# {sweep_id}", ""]
     if num_incomplete:
@@ -38,6 +39,6 @@ def to_markdown(
 
 
 def _table(table: TextTable) -> list[str]:
-    """A table as lines of Markdown."""
+    """Returns a table as lines of Markdown."""
     lines = ["| " + " | ".join(table.headings) + " |", "|" + " --- |" * len(table.headings)]
     return lines + ["| " + " | ".join(cells) + " |" for cells in table.rows]

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs neither a network nor other files."""
+"""Renders a report as one self-contained HTML page, which needs neither a network nor other files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class Page:
     """The content of the page.
 
-    `published`, `paired`, `search`: without rows where there is nothing to show. `figures`: by their captions.
-    `tables`: the names of the CSV files beside the page. `environments`: of the last launch of each training group.
-    `num_incomplete`: runs that lack evaluation points. `cost`: when and with how much work the results were made.
+    `published`, `paired`, `search`: tables, which have no rows if there is nothing to show. `figures`: the figures by
+    caption. `tables`: the names of the CSV files in the page's folder. `environments`: the environment of each training
+    group's last launch. `num_incomplete`: the number of runs that lack evaluation points. `cost`: a line with the
+    report's time and the total time that workers spent.
     """
 
     sweep: Sweep
@@ -45,7 +46,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Returns the page as HTML."""
     source = resources.files("orchestrator.results.report").joinpath("page.html.j2").read_text()
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     config = {key: value for key, value in asdict(page.sweep.config).items() if value not in (None, {}, [])}
@@ -70,5 +71,5 @@ def render(page: Page) -> str:
 
 
 def _png(figure: Figure) -> str:
-    """A figure as PNG in base64."""
+    """Returns a figure as a PNG picture encoded in base64."""
     return base64.b64encode(picture(figure, "png")).decode()

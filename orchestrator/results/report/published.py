@@ -1,4 +1,4 @@
-"""The accuracies that the paper published, compared with those of a sweep."""
+"""Compares the accuracies of a sweep with the accuracies published in the paper."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Curve:
-    """Published accuracies in percent, by the number of tasks learned.
+    """Published accuracies of one experiment.
 
-    `what`: settings that identify the experiment. `conditions`: further settings that a fair comparison needs. Both are
-    by dotted keys. `tolerance`: the largest difference of a reproduction, in percentage points.
+    `accuracy`: maps the number of tasks learned to the published accuracy in percent. `what`: settings, by dotted key,
+    that identify the experiment. `conditions`: further settings that must agree for a fair comparison. `tolerance`: the
+    largest difference, in percentage points, that still counts as reproduced.
     """
 
     source: str
@@ -34,20 +35,20 @@ class Curve:
     tolerance: float
 
     def other_conditions(self, node: Node) -> list[str]:
-        """The conditions that an experiment does not meet, each as a sentence."""
+        """Returns the conditions that an experiment does not meet, each as a sentence. node: its config."""
         found = {key: _value(node, key) for key in self.conditions}
         return [
             f"{key} is {found[key]}, not {wanted}" for key, wanted in self.conditions.items() if found[key] != wanted
         ]
 
     def is_of(self, node: Node) -> bool:
-        """Whether the curve is of this experiment. The conditions do not matter."""
+        """Returns whether the curve belongs to the experiment with this config. `conditions` are not compared."""
         return all(_value(node, key) == wanted for key, wanted in self.what.items())
 
 
 @cache
 def curves() -> tuple[Curve, ...]:
-    """The curves of published.yaml."""
+    """Returns the published curves in published.yaml."""
     figures = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())
     return tuple(
         Curve(
@@ -63,7 +64,10 @@ def curves() -> tuple[Curve, ...]:
 
 
 def _value(node: Any, key: str) -> Any:
-    """The value of an experiment at a dotted key, or None. A dataset without settings is given as its name alone."""
+    """Returns the value at a dotted key of an experiment's config, or None if there is no such key.
+
+    A dataset without settings is stored as its name, so the key part `name` of a plain value is that value.
+    """
     for part in key.split("."):
         if isinstance(node, dict):
             node = node.get(part)
@@ -73,17 +77,18 @@ def _value(node: Any, key: str) -> Any:
 
 
 def verdict(difference: float, tolerance: float) -> str:
-    """`reproduced` when the difference (ours minus the published) is within the tolerance, else `better` or `short`."""
+    """Returns `reproduced` if the difference (ours minus published) is within the tolerance, else `better` or `short`."""
     if abs(difference) <= tolerance:
         return "reproduced"
     return "better" if difference > 0 else "short"
 
 
 def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per run label and published accuracy of it: both in percent, their difference and its tolerance.
+    """Returns a table with one row per run label and published accuracy: both accuracies, the difference, the verdict.
 
-    The difference, ours minus the published, is in percentage points, with the 95 % interval over our seeds. Where
-    conditions differ, the verdict is `not comparable` and names them.
+    Accuracies are in percent. The difference (ours minus published) is in percentage points, with its 95 % interval
+    over our seeds. If conditions differ, the verdict is `not comparable` and names them. summary: the result of
+    `tables.summary_table`.
     """
     accuracy = summary[summary["metric"] == "accuracy"]
     measured = {(row["run"], row["num_learned"]): row for row in accuracy.to_dict("records")}
@@ -106,7 +111,7 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
 
 
 def _experiments(groups: Sequence[Group]) -> Iterator[tuple[str, Node]]:
-    """The label and the experiment of each run, once for all seeds."""
+    """Yields each run label once, with the config of its experiment."""
     seen: set[str] = set()
     for group in groups:
         for run in group.runs:

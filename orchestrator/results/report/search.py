@@ -1,4 +1,4 @@
-"""The trials of a search from best to worst, and the best one as a sweep file."""
+"""Ranks the trials of a search, and writes the best trial as a sweep file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from orchestrator.sweeps.training_groups import Group
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial: its `values` of the searched keys, and its result at its last evaluation point.
+    """A trial of a search, and its result at its last evaluation point.
 
-    `tasks`: learned at that point, 0 before the first. `accuracy`: on the held-out images, in [0, 1]. `ended`: done,
-    stopped, diverged, failed or interrupted.
+    `values`: the trial's values of the searched keys. `tasks`: the number of tasks learned at the last evaluation
+    point; 0 if there is none yet. `accuracy`: the accuracy on the held-out images, in [0, 1]. `ended`: how the trial
+    ended: done, stopped, diverged, failed or interrupted.
     """
 
     values: Node
@@ -34,16 +35,16 @@ class Trial:
 
     @property
     def is_over(self) -> bool:
-        """Whether no launch continues it."""
+        """Whether the trial has ended for good, so that no launch continues it."""
         return self.ended in (*ENDED, DIVERGED)
 
 
 DIVERGED = "diverged"
-"""The end of a trial whose loss became NaN."""
+"""The value of `Trial.ended` if the trial's loss became NaN."""
 
 
 def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
-    """The trials of a search, by the number of tasks learned and then by accuracy, best first."""
+    """Returns the trials of a search, best first: sorted by the number of tasks learned, then by accuracy."""
     trials = []
     for group in groups:
         state = states.get(group.group_id, GroupState())
@@ -57,13 +58,13 @@ def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The best trial that learned all tasks. None while a trial is not over, and where no trial learned all tasks."""
+    """Returns the best trial that learned all tasks. Returns None if a trial is not over or none learned all tasks."""
     over = all(trial.is_over for trial in trials)
     return next((trial for trial in trials if over and trial.ended == "done"), None)
 
 
 def search_table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """One row per trial, one column per searched key, and its result."""
+    """Returns a table with one row per trial: its value of each searched key, and its result."""
     rows = [
         {**trial.values, "tasks": trial.tasks, "validation_accuracy": trial.accuracy, "ended": trial.ended}
         for trial in trials
@@ -72,7 +73,7 @@ def search_table(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def search_cells(trials: Sequence[Trial]) -> TextTable:
-    """The trials as text."""
+    """Returns the trials as a table of text."""
     rows = []
     for trial in trials:
         shown = "–" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
@@ -82,10 +83,10 @@ def search_cells(trials: Sequence[Trial]) -> TextTable:
 
 
 def best_sweep(sweep: Sweep, best: Trial) -> str:
-    """The text of a sweep file with the values of a trial in place of the search. Its runs are evaluated on the test
-    images, at the scale `paper`.
+    """Returns the text of a sweep file in which the values of the trial `best` replace the search.
 
-    The file runs from any folder: `imports` names modules beside the search's file by absolute paths. Packages keep
+    The runs of this sweep file have the scale `paper` and are evaluated on the test images. The file can be run from
+    any folder, because `imports` names the modules in the folder of the search's file by absolute paths. Packages keep
     their names.
     """
     config = OmegaConf.create(asdict(sweep.config))
@@ -100,13 +101,13 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
 
 
 def _named_by_path(entry: str, folder: Path) -> str:
-    """An entry of `imports`: a module in `folder` by its absolute path, any other as it is."""
+    """Returns an entry of `imports` as an absolute path if it names a module in `folder`; else returns it unchanged."""
     file = folder / (entry if entry.endswith(".py") else f"{entry}.py")
     return str(file.absolute()) if entry.endswith(".py") or file.is_file() else entry
 
 
 def _changed(node: Node, default: Node) -> Node:
-    """The settings that differ from the defaults. A component, which has a name, is kept whole."""
+    """Returns the settings that differ from the defaults. A component (a mapping with a name) is kept whole."""
     kept: Node = {}
     for key, value in node.items():
         is_whole = not isinstance(value, dict) or not isinstance(default.get(key), dict) or "name" in value

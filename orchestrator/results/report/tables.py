@@ -1,6 +1,6 @@
-"""The results of a sweep as data frames, from the states of its training groups.
+"""Makes data frames of a sweep's results from the states of its training groups.
 
-Shares are in [0, 1], except in `final_table` and `paired_table`, which are in percent and percentage points.
+Accuracies and other shares are in [0, 1], except in `final_table` (percent) and `paired_table` (percentage points).
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ _SHOWN = (
     ("purity", "purity %"),
     ("untrained_share", "not trained %"),
 )
-"""Shares in the final table, and their headings."""
+"""The metrics in the final table that are shares, and their headings."""
 
 _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
-"""Counts in the final table (NNs), which are means over seeds, and their headings."""
+"""The metrics in the final table that are counts (NNs), and their headings. The table shows their means over seeds."""
 
 
 class _RunResults(NamedTuple):
     """A run with its complete evaluation points.
 
-    `points`: the keys of each point's evaluations, by tasks learned, ascending. `state`: of its training group.
+    `points`: maps the number of tasks learned at each point, ascending, to the keys of the point's evaluations.
+    `state`: the state of the run's training group.
     """
 
     run: Run
@@ -49,7 +50,7 @@ class _RunResults(NamedTuple):
 
 
 def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator[_RunResults]:
-    """Every run of a sweep."""
+    """Yields every run of a sweep with its results."""
     for group in groups:
         state = states.get(group.group_id, GroupState())
         for run, points in zip(group.runs, group.points, strict=True):
@@ -58,10 +59,10 @@ def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """One row per run, seed, number of tasks learned and metric.
+    """Returns a table with one row per run, seed, number of tasks learned and metric.
 
-    `low` and `high`: the 95 % interval of a strict accuracy, which is measured on a sample of the test images. They are
-    NaN for metrics that are measured on all test images.
+    `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. They
+    are NaN for other metrics.
     """
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
@@ -74,7 +75,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
 
 
 def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupState) -> tuple[float, float]:
-    """Wilson's 95 % interval of a strict accuracy; NaN for other metrics."""
+    """Returns Wilson's 95 % interval of a strict accuracy, or (NaN, NaN) for any other metric."""
     if metric not in ("accuracy_strict", "accuracy_labels_shared_strict"):
         return math.nan, math.nan
     wrong = metric == "accuracy_strict" and SCENARIOS[run.experiment.scenario.name].wrong_task_is_wrong
@@ -85,9 +86,10 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
 
 
 def summary_table(points: pd.DataFrame) -> pd.DataFrame:
-    """The mean over seeds and its 95 % interval (Student's t), per run label, number of tasks learned and metric.
+    """Returns a table with the mean over seeds and its 95 % interval (Student's t).
 
-    With one seed, the interval is that of the sample of images, or NaN where there is none.
+    There is one row per run label, number of tasks learned and metric. With one seed, the interval is the sampling
+    interval `low` to `high` of `points`, which may be NaN. points: the result of `points_table`.
     """
     rows = []
     for (run, n, metric), part in points.groupby(["run", "num_learned", "metric"], sort=False):
@@ -103,8 +105,11 @@ def summary_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per run label at its last evaluation point: the mean of each shown metric, and half the width of its
-    interval. Shares are in percent."""
+    """Returns a table with one row per run label, at the run's last evaluation point.
+
+    The columns are the mean of each shown metric and half the width of its interval. Shares are in percent. summary:
+    the result of `summary_table`.
+    """
     rows = []
     for run, part in summary.groupby("run", sort=False):
         last = part[part["num_learned"] == part["num_learned"].max()].set_index("metric")
@@ -131,11 +136,11 @@ _PAIRED_COLUMNS = ["run", "against", "tasks", "seeds", "difference", "low", "hig
 
 
 def paired_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Every run against the first: the mean difference of their accuracies in percentage points, with Student's 95 %
-    interval over the seeds that both have.
+    """Returns a table that compares the accuracy of every run with the accuracy of the first run, paired by seed.
 
-    The difference is at the last number of tasks that both were evaluated after. A run that shares fewer than two seeds
-    with the first has no row.
+    `difference` is the mean difference in percentage points; `low` and `high` are its 95 % interval (Student's t) over
+    the common seeds. Both runs are compared at the largest number of tasks after which both were evaluated. A run that
+    has fewer than two seeds in common with the first run has no row. points: the result of `points_table`.
     """
     accuracy = points[points["metric"] == "accuracy"]
     runs = list(accuracy["run"].unique())
@@ -157,7 +162,7 @@ def paired_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """One row per run, seed, evaluation point and task."""
+    """Returns a table of accuracies with one row per run, seed, evaluation point and task."""
     rows = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
@@ -173,9 +178,10 @@ def tasks_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd
 
 
 def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """How often each mask was chosen for each task at a run's last complete point.
+    """Returns a table of how often each mask was chosen for each task, at each run's last complete evaluation point.
 
-    Pairs that never occurred have no row, nor have runs whose scenario gives the task at inference.
+    Pairs of task and mask that never occurred have no row. Runs whose scenario gives the task at inference have no rows
+    either.
     """
     rows = []
     for run, points, state in _runs(groups, states):
@@ -186,15 +192,16 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
         numbers = state.due[n].numbers if n in state.due else None
         which = {"run": run.label, "seed": run.experiment.seed, "num_learned": n}
         for pair in point_metrics.confusion(found):
-            mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: places to numbers
+            mask = pair["mask"] if numbers is None else numbers[pair["mask"]]  # NNs: from list index to mask number
             rows.append({**which, **pair, "mask": mask})
     return pd.DataFrame(rows, columns=["run", "seed", "num_learned", "task", "mask", "decisions"])
 
 
 def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """HopSupSup: how many units of the recovered mask differ from the right mask after each step of the recovery.
+    """HopSupSup: returns a table of how many units differ from the right mask after each step of the mask recovery.
 
-    The mean over the decisions of a task, at each run's last complete point. Empty where no run recovers masks.
+    `distance` is the mean over the decisions of a task, at each run's last complete evaluation point. The table is
+    empty if no run recovers masks.
     """
     rows = []
     for run, points, state in _runs(groups, states):
@@ -214,10 +221,10 @@ _DECISION_COLUMNS = [
 
 
 def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """One row per committed decision of NNs.
+    """Returns a table with one row per committed decision of NNs.
 
-    `truth` (`new` or `known`), `duplicate` and `wrong_reuse` are computed from the task identities, which the learner
-    never saw.
+    `truth` (`new` or `known`), `duplicate` and `wrong_reuse` are computed from the true task identities, which the
+    learner never sees.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:
@@ -237,7 +244,8 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 
 
 def allocation_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """One row per NNs training group and task's worth of data: the allocation metrics up to there."""
+    """Returns a table with the allocation metrics of NNs: one row per training group and number of tasks' worth of
+    data."""
     rows = [
         {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.event.metrics}
         for group in groups
