@@ -1,1 +1,1 @@
-"""Ray clusters and jobs, from outside."""
+"""Checks Ray cluster files, and controls sweeps that run as Ray jobs on a remote cluster."""

@@ -1,7 +1,7 @@
-"""The file that `ray up` starts a cluster from, checked without a connection.
+"""Checks the cluster file from which `ray up` starts a cluster, without a network connection.
 
-The check finds what Ray refuses, what AWS would refuse only when a machine starts, what gives strangers access, and
-which files are missing. It also tells how many workers fit in the cluster.
+The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that give
+strangers access, and missing files. It also computes how many workers fit in the cluster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
 }
-"""Patterns of secrets. The file is shared, so it must hold none."""
+"""Patterns of secrets. The cluster file is shared, so it must not contain secrets."""
 
 _SET_BY_RAY = ("SubnetIds", "MinCount", "MaxCount")
 """Keys of an AWS node_config that Ray removes or sets itself."""
@@ -39,10 +39,10 @@ _SET_BY_RAY = ("SubnetIds", "MinCount", "MaxCount")
 
 @dataclass(frozen=True)
 class NodeType:
-    """One of the types of nodes in a cluster.
+    """One of the node types of a cluster.
 
-    least, most: the fewest and the most nodes of this type beside the head; 0 for the head's own. cpus, gpus: of each
-    node; None where the file does not say.
+    least, most: the minimum and maximum number of nodes of this type, without the head node; 0 for the head's own type.
+    cpus, gpus: the CPUs and GPUs of each node; None if the file does not give them.
     """
 
     name: str
@@ -56,9 +56,10 @@ class NodeType:
 
 @dataclass(frozen=True)
 class ClusterFile:
-    """A cluster's file, as far as it could be read.
+    """The content of a cluster file. If Ray refuses the file, only `path` and `problems` are set.
 
-    max_workers: the most nodes beside the head. problems: one line each, with the key and the remedy.
+    max_workers: the maximum number of nodes, without the head node. problems: one line per problem, with the key and
+    what to do.
     """
 
     path: Path
@@ -67,7 +68,10 @@ class ClusterFile:
     problems: tuple[str, ...]
 
     def num_workers(self, resources: Resources) -> int | None:
-        """How many workers of a sweep the whole cluster can hold at a time; None where the file does not say."""
+        """Returns how many workers of a sweep fit in the whole cluster at a time.
+
+        Returns None if the file does not give the CPUs, or the GPUs if they are needed, of a node type.
+        """
         needs_gpu = resources.device == "cuda"
         total, capacities = 0, []
         for kind in self.node_types:
@@ -87,7 +91,7 @@ class ClusterFile:
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
-    """Read and check the file of a cluster. InputError when it cannot be read, or is not a mapping in YAML."""
+    """Read and check a cluster file. Raises InputError if the file cannot be read or is not a YAML mapping."""
     try:
         node = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -97,7 +101,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     if not isinstance(node, dict):
         raise InputError(f"{path}: a cluster file is a mapping, such as `cluster_name: supsup`")
     ray_problems = list(_ray_problems(node))
-    if ray_problems:  # the other checks need a file of the right form
+    if ray_problems:  # the other checks need a file that fits Ray's schema
         return ClusterFile(path, (), 0, (*ray_problems, *_secret_problems(node)))
     types = tuple(_node_type(name, found, node) for name, found in _node_types(node).items())
     problems = (
@@ -111,13 +115,13 @@ def read_cluster_file(path: Path) -> ClusterFile:
 
 
 def _node_types(node: Node) -> Node:
-    """The types of nodes by name."""
+    """Returns the config of each node type by name."""
     found: Node = node.get("available_node_types") or {}
     return found
 
 
 def _node_type(name: str, found: Node, node: Node) -> NodeType:
-    """A type of nodes from its part of the file."""
+    """Returns a node type. found: the node type's own part of the file. node: the whole file."""
     is_head = name == node.get("head_node_type")
     resources = found.get("resources") or {}
     market = (found.get("node_config") or {}).get("InstanceMarketOptions") or {}
@@ -133,7 +137,10 @@ def _node_type(name: str, found: Node, node: Node) -> NodeType:
 
 
 def _ray_problems(node: Node) -> Iterator[str]:
-    """What `ray up` would refuse: the file against Ray's own schema, completed with Ray's own defaults."""
+    """Yields the problems for which `ray up` would refuse the file.
+
+    Validates the file against Ray's schema, first as it is and then completed with Ray's defaults.
+    """
     import jsonschema
     import ray.autoscaler
     from ray.autoscaler.sdk import fillout_defaults
@@ -141,19 +148,19 @@ def _ray_problems(node: Node) -> Iterator[str]:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     try:
         jsonschema.validate(node, schema)
-        with contextlib.redirect_stderr(io.StringIO()):  # Ray prints which defaults it takes
+        with contextlib.redirect_stderr(io.StringIO()):  # Ray prints the defaults that it uses
             complete = fillout_defaults(copy.deepcopy(node))
         jsonschema.validate(complete, schema)
     except jsonschema.ValidationError as error:
         yield _schema_problem(error)
-    except Exception as error:  # noqa: BLE001 - in a file of another form, Ray may raise anything
+    except Exception as error:  # noqa: BLE001 - Ray may raise any exception for a malformed file
         yield f"the file: Ray refuses it: {type(error).__name__}: {first_line(error)}"
     else:
         yield from _node_count_problems(complete)
 
 
 def _schema_problem(error: Any) -> str:
-    """A jsonschema.ValidationError in one line, with the most similar key where one is unknown."""
+    """Returns a jsonschema.ValidationError as one line. For an unknown key, adds the most similar known key."""
     where = ".".join(map(str, error.absolute_path)) or "the file"
     hint = ""
     if error.validator == "additionalProperties":
@@ -163,7 +170,10 @@ def _schema_problem(error: Any) -> str:
 
 
 def _node_count_problems(complete: Node) -> Iterator[str]:
-    """What Ray refuses although its schema allows it, in a file that has been completed with Ray's defaults."""
+    """Yields problems of node types and node counts that Ray refuses although its schema allows them.
+
+    complete: the file completed with Ray's defaults.
+    """
     types, head, most = _node_types(complete), complete.get("head_node_type"), complete.get("max_workers") or 0
     if head not in types:
         yield f"head_node_type: {head!r} is not one of available_node_types{nearest(str(head), list(types))}; name one"
@@ -173,7 +183,7 @@ def _node_count_problems(complete: Node) -> Iterator[str]:
 
 
 def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
-    """Numbers of nodes that contradict each other, and clusters that cannot work without spot machines."""
+    """Yields contradictory node counts, clusters that stop working without spot machines, and heads with a GPU."""
     if not types:
         return
     workers = [kind for kind in types if not kind.is_head]
@@ -196,7 +206,10 @@ def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
 
 
 def _aws_problems(node: Node) -> Iterator[str]:
-    """What AWS would refuse in the node_config of each type. Ray passes it on unchecked when it starts a machine."""
+    """Yields the problems for which AWS would refuse the node_config of a node type.
+
+    Ray does not check node_config, and passes it to AWS only when it starts a machine.
+    """
     if (node.get("provider") or {}).get("type") != "aws":
         return
     try:
@@ -215,9 +228,10 @@ def _aws_problems(node: Node) -> Iterator[str]:
 
 
 def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
-    """What AWS would refuse in a part of a request.
+    """Yields the problems for which AWS would refuse one part of a request.
 
-    shape: the botocore.model.Shape of that part. It says which keys and types AWS takes.
+    value: this part. shape: its botocore.model.Shape, which lists the keys and types that AWS accepts. where: the
+    dotted key of this part.
     """
     from botocore.validate import ParamValidator
 
@@ -238,7 +252,7 @@ def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
 
 
 def _access_problems(node: Node) -> Iterator[str]:
-    """What would let anybody who can reach a node run programs on it."""
+    """Yields the settings that would allow anybody who can reach a node to run programs on it."""
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         starts = [line for line in node.get(key) or [] if re.search(r"\bray start\b", str(line))]
         if not starts:
@@ -254,7 +268,7 @@ def _access_problems(node: Node) -> Iterator[str]:
 
 
 def _secret_problems(node: Node) -> Iterator[str]:
-    """Secrets in the file."""
+    """Yields the secrets that the file contains."""
     for where, text in _texts(node):
         for what, pattern in _SECRETS.items():
             if pattern.search(text):
@@ -262,9 +276,9 @@ def _secret_problems(node: Node) -> Iterator[str]:
 
 
 def _setup_problems(node: Node, path: Path) -> Iterator[str]:
-    """Files to be mounted that do not exist, and packages that are installed in other versions than were tested.
+    """Yields the files to mount that do not exist, and setup commands that do not install the tested package versions.
 
-    The token may be missing: the first start makes it.
+    The file of the token may be missing, because the first start creates it.
     """
     for target, source in (node.get("file_mounts") or {}).items():
         found = path.parent / Path(str(source)).expanduser()
@@ -275,7 +289,7 @@ def _setup_problems(node: Node, path: Path) -> Iterator[str]:
 
 
 def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in plain values, keys included, each with the dotted key that it stands at."""
+    """Yields every text in plain values, including the keys, as pairs of the text's dotted key and the text."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield where, str(key)

@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs: submit one from a working tree to a cluster's head, follow its log, drain it, stop it."""
+"""Runs sweeps as Ray jobs: submits a sweep from a working tree to a cluster's head, prints its log, drains or stops it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*_cache", ".hypothesis"]
-"""Parts of a working tree that are never sent to a cluster, as patterns of a .gitignore. Files that the tree's own
-.gitignore names are not sent either."""
+"""Patterns, in .gitignore syntax, of files in a working tree that are never sent to a cluster. Files that the tree's
+own .gitignore excludes are not sent either."""
 
 STOP_SECONDS = 90
-"""How long a stopped job may take to finish its round and commit before Ray kills it."""
+"""How many seconds a stopped job may take to commit and end before Ray kills it."""
 
 _EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
-"""The exit codes of jobs that have ended, by their states."""
+"""The exit code for each final state of a Ray job."""
 
 
 def submit(file: Path, overrides: Sequence[str], address: str, python: str, workers: int | None, detach: bool) -> int:
     """Submit a sweep file as a job, together with the working tree, and follow its log unless `detach`.
 
-    address: the URL of the head's dashboard. python: the interpreter on the head. workers: as of `supsup sweep`.
+    address: the URL of the head's dashboard. python: the Python interpreter on the head. workers: the number of
+    workers, as for `supsup sweep`.
 
-    Returns an exit code. Submitting is idempotent: the job is named by the sweep and by the content of the tree, so the
-    same sweep and tree are one job. A job that failed or was stopped is submitted again under the next number, and the
-    sweep resumes. InputError when the file or its output would not be found on the head.
+    Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and the content of the
+    tree, so the same sweep and tree give the same job. If that job failed or was stopped, it is submitted again under
+    the next number, and the sweep resumes. Raises InputError if the head could not find the file or its output.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
@@ -81,18 +82,18 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
 
 
 def logs(job: str, address: str) -> int:
-    """Print the log of a job until the job ends. Returns the exit code of the job's state.
+    """Print the log of a job until the job ends. Returns the exit code for the job's final state.
 
-    job: its name, or the beginning of it.
+    job: the job's name, or the beginning of the name. Raises InputError if there is no such job.
     """
     with _job_client(address) as client:
         return _follow(client, _find_job(client, job), address)
 
 
 def stop(job: str, address: str) -> int:
-    """Have a job commit and end, and wait until it has. Returns an exit code.
+    """Stop a job, which commits and then ends, and wait for its end. Returns an exit code.
 
-    SupSupError when the job has not ended after STOP_SECONDS and 30 seconds more.
+    Raises SupSupError if the job has not ended after STOP_SECONDS + 30 seconds.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
@@ -107,9 +108,10 @@ def stop(job: str, address: str) -> int:
 
 
 def drain(job: str, address: str) -> int:
-    """Have a job finish the shards under way, start no more, and end. Returns an exit code.
+    """Request that a job finishes the shards in training, starts no others, and ends. Returns an exit code.
 
-    A second job on the head runs `supsup drain` there; this follows the log of that job.
+    Submits a second job that runs `supsup drain` on the head, and prints the log of this second job. Raises InputError
+    if the job has ended or was not submitted by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
@@ -125,8 +127,11 @@ def drain(job: str, address: str) -> int:
 
 
 def _check_plan(sweep: Sweep) -> None:
-    """InputError when a sweep cannot be planned. Datasets may be on the cluster only: what needs them is not checked,
-    and a line on standard error says so."""
+    """Raise InputError if a sweep cannot be planned.
+
+    If planning needs a dataset that is not on this machine, prints a message to standard error and does not raise: the
+    dataset may be on the cluster.
+    """
     try:
         sweep.plan()
     except InputError as error:
@@ -139,7 +144,10 @@ def _check_plan(sweep: Sweep) -> None:
 
 
 def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
-    """The name of a job to submit, and None; or the name and the state of the job that runs or has succeeded."""
+    """Returns the first of NAME, NAME-2, NAME-3, … that no failed or stopped job has, and the state of its job.
+
+    The state is None if there is no job of that name, so that the job can be submitted.
+    """
     states = _job_states(client)
     tried, number = name, 1
     while states.get(tried) in ("FAILED", "STOPPED"):
@@ -149,7 +157,10 @@ def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
 
 
 def _find_job(client: JobSubmissionClient, job: str) -> str:
-    """The name of a job: `job` itself, or the newest that begins with it. InputError when there is none."""
+    """Returns the name of a job: `job` itself, or the name of the newest job whose name starts with `job`.
+
+    Raises InputError if there is no such job.
+    """
     names = list(_job_states(client))
     fitting = [name for name in names if name == job] or [name for name in names if name.startswith(job)]
     if not fitting:
@@ -158,15 +169,17 @@ def _find_job(client: JobSubmissionClient, job: str) -> str:
 
 
 def _job_states(client: JobSubmissionClient) -> dict[str, str]:
-    """The states of all submitted jobs by their names, oldest first."""
+    """Returns the state of every submitted job by name, oldest job first."""
     found = [details for details in client.list_jobs() if details.submission_id]
     found.sort(key=lambda details: details.start_time or 0)
     return {str(details.submission_id): str(details.status.value) for details in found}
 
 
 def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
-    """Print the log of a job until the job ends. Returns the exit code of its state; 130 after Ctrl-C, which does not
-    stop the job."""
+    """Print the log of a job until the job ends. Returns the exit code for the job's final state.
+
+    Ctrl-C stops only the printing, not the job; the exit code is then 130.
+    """
 
     async def print_log() -> None:
         async for text in client.tail_job_logs(name):
@@ -187,7 +200,7 @@ def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
 
 @contextmanager
 def _job_client(address: str) -> Iterator[JobSubmissionClient]:
-    """A client of the head's job server. InputError when there is no such server, or when it refuses the token."""
+    """Yields a client of the head's job server. Raises InputError if there is no server or if it refuses the token."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
