@@ -1,1 +1,2 @@
-"""Sweeps: their runs and training groups, their records on disk, their cost, and their way to and from a storage."""
+"""Sweeps: plans their runs and training groups, records them on disk, estimates their cost, and uploads them to and
+downloads them from a storage."""

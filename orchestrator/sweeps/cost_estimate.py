@@ -1,4 +1,4 @@
-"""The cost of a plan, estimated from shards that are trained already, or from a few batches timed on this machine."""
+"""Estimates the cost of a plan, from shards that are already trained or from a few batches timed on this machine."""
 
 from __future__ import annotations
 
@@ -30,35 +30,36 @@ from supsup_core.tasks import Task
 
 _PROBE_BATCHES = 12
 _PROBE_SECONDS = 3.0
-"""The most batches that a probe times, and about the time that they may take together."""
+"""The most batches that a probe times, and about how many seconds these batches may take together."""
 
 _PROBE_FLOATS = 1 << 22
-"""About the most pixels in a timed batch. The time of a larger batch is scaled up from a part of it."""
+"""About the most pixels in a timed batch. For larger batches, a part is timed and its time is scaled up."""
 
 _NUM_NOISE = 2000
 """The number of images of the noise task."""
 
 _PROCESS_BYTES = 450 << 20
-"""Memory of a worker that holds no data yet: Python, torch and Ray. Measured."""
+"""Measured memory of a worker without data: Python, torch and Ray."""
 
 _NNS_STATE_BYTES = 8
-"""Bytes per weight that NNs keeps to train a mask further: its score and the optimiser's mean square."""
+"""Bytes per weight that scenario NNs stores to train a mask further: the score and the optimiser's mean square."""
 
 _EVALUATION_BYTES = 4096
-"""Disk space of an evaluation."""
+"""Disk space of one evaluation."""
 
 _GRADIENT_BYTES = 256 << 20
-"""Memory of the gradients that infer a task."""
+"""Memory of the gradients that are needed to infer a task."""
 
 _BYTES_PER_WEIGHT = 24
-"""Memory of a task in training, per weight."""
+"""Memory per weight of a task in training."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to spend: seconds of wall time on `num_workers`, bytes of disk, bytes of memory of all workers.
+    """The estimated cost of the remaining work.
 
-    `basis`: what the times are estimated from, in words.
+    `seconds`: wall time with `num_workers` workers. `disk_bytes`: disk space of the results. `memory_bytes`: memory of
+    all workers together. `basis`: the basis of the estimated times, in words.
     """
 
     seconds: float
@@ -69,7 +70,7 @@ class Estimate:
 
 
 class _NoiseTask(Task):
-    """A task whose images repeat one batch of noise. Labels come in turn."""
+    """A task whose images repeat one batch of noise, and whose labels run through all labels in turn."""
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -87,8 +88,8 @@ class _NoiseTask(Task):
 class TimingProbe:
     """The cost of one task of an experiment, measured by training on a few batches of noise.
 
-    `batch_seconds`: of a training batch. `task_seconds`: of a task, without its batches. `own_bytes`, `shared_bytes`:
-    of the learned tensors (see Learned).
+    `batch_seconds`: time of one training batch. `task_seconds`: time of a task apart from its batches. `own_bytes`,
+    `shared_bytes`: sizes of the task's own and the shared learned tensors (see Learned).
     """
 
     batch_seconds: float
@@ -101,10 +102,10 @@ _PROBES: dict[str, TimingProbe] = {}
 
 
 def probe_of(experiment: Experiment) -> TimingProbe:
-    """The timing probe of an experiment.
+    """Returns the timing probe of an experiment, which is measured if it is not cached.
 
-    Experiments that differ in seed, length or data of the same shape share a probe. It is kept in this process and in
-    the user's cache, so torch is loaded for the first plan of its kind alone.
+    Experiments share a probe if they differ only in seed, in length, or in data of the same shape. Probes are cached
+    in memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None}
@@ -119,7 +120,7 @@ def probe_of(experiment: Experiment) -> TimingProbe:
 
 
 def _read_probe(file: Path) -> TimingProbe | None:
-    """A probe from the cache. None where there is none, or the file is damaged."""
+    """Reads a probe from the cache. Returns None if the file is missing or damaged."""
     try:
         return from_json(file.read_bytes(), TimingProbe)
     except (OSError, ValueError):
@@ -127,7 +128,7 @@ def _read_probe(file: Path) -> TimingProbe | None:
 
 
 def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
-    """Write a probe to the cache, and return it. Where the cache cannot be written, later plans measure again."""
+    """Writes a probe to the cache and returns it. Ignores errors: later plans then measure again."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(probe)).encode())
@@ -135,9 +136,10 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
 
 
 def _measure(experiment: Experiment) -> TimingProbe:
-    """Time the second task, which builds on the first where the method does so; with one task alone, the first.
+    """Measures a probe by training the second task, or the first if there is only one.
 
-    The time of a batch is the difference between one batch and many. Sets torch to one thread.
+    The second task is typical, because it builds on the first if the method makes tasks build on one another. The time
+    of a batch is computed from the difference between training on one batch and on many. Sets torch to one thread.
     """
     torch.set_num_threads(1)
     asked = experiment.training.batch_size
@@ -152,7 +154,7 @@ def _measure(experiment: Experiment) -> TimingProbe:
         )
         problem = replace(experiment.problem("cpu"), recipe=recipe)
         parents = [states[parent] for parent in experiment.method.dependence.parents(index)]
-        assert problem.weights  # drawn now, so that drawing them is not timed
+        assert problem.weights  # draw the weights before the timer starts
         started = time.perf_counter()
         state = experiment.method.learn(problem, index, task, parents).state
         elapsed = time.perf_counter() - started
@@ -174,10 +176,10 @@ def _measure(experiment: Experiment) -> TimingProbe:
 
 
 def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers: int) -> Estimate:
-    """The cost of what is left of one group.
+    """Estimates the cost of the remaining work of one group.
 
-    left: shards and evaluations to do. An evaluation takes the measured mean, or a tenth of a shard's time before the
-    first is measured.
+    left: the number of shards and evaluations still to do. The time of an evaluation is the mean of the measured ones,
+    or a tenth of a shard's time if none is measured yet.
     """
     experiment = group.experiment
     probe = probe_of(experiment)
@@ -198,7 +200,7 @@ def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers
 
 
 def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tuple[float, float, str]:
-    """Seconds of a shard and of an evaluation, and what they are estimated from, in words."""
+    """Returns the seconds of a shard, the seconds of an evaluation, and the basis of the estimate in words."""
     trained = state.shard_seconds()
     if trained:
         shard_seconds = fmean(trained)
@@ -211,7 +213,7 @@ def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tup
 
 
 def _worker_bytes(group: Group, probe: TimingProbe, num_weights: int) -> int:
-    """Memory of one worker: its process, all masks, gradients, the dataset's pixels, and a task in training."""
+    """Returns the bytes of memory of one worker: process, all masks, gradients, dataset, and a task in training."""
     experiment = group.experiment
     masks = group.size.shards * probe.own_bytes + probe.shared_bytes + 4 * num_weights
     gradients = 0 if experiment.scenario.given_at_inference else _GRADIENT_BYTES

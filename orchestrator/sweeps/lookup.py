@@ -1,4 +1,4 @@
-"""The states of training groups, from the ledgers of an output folder. Loads no science."""
+"""Reads the states of training groups from the ledgers of an output folder, without loading torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supsup_core.errors import CorruptError
 
 
 def read_state(folder: GroupFolder) -> GroupState:
-    """The state of a group, replayed from its ledger. CorruptError, with a remedy, when the ledger is damaged."""
+    """Returns the state of a group, replayed from its ledger. Raises CorruptError if the ledger is damaged."""
     try:
         with LedgerReader(folder.ledger) as reader:
             return GroupState().apply(reader.rows())
@@ -23,9 +23,9 @@ def read_state(folder: GroupFolder) -> GroupState:
 
 
 def read_states(folder: SweepFolder, planned: Mapping[str, GroupSize]) -> dict[str, GroupState]:
-    """The states of the groups of a sweep that have a ledger.
+    """Returns the states of those groups of a sweep that have a ledger, by group id.
 
-    planned: the groups of the last launch; where it is empty, all groups on disk count.
+    planned: the groups of the last launch; other groups are left out. If empty, all groups on disk are read.
     """
     found = [group for group in folder.groups() if group.ledger.exists()]
     return {group.group_id: read_state(group) for group in found if not planned or group.group_id in planned}

@@ -1,4 +1,4 @@
-"""Finding runs of an output folder by the words of their names."""
+"""Finds runs of an output folder by words of their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run of a sweep, its training group, and the metrics of its evaluation points by tasks learned."""
+    """A run of a sweep. `group`: its training group. `points`: metrics by name, at each number of tasks learned."""
 
     sweep: Sweep
     group: Group
@@ -26,12 +26,15 @@ class FoundRun:
 
     @property
     def name(self) -> str:
-        """The names of its sweep and itself."""
+        """The sweep's id and the run's name."""
         return f"{self.sweep.sweep_id}: {self.run.name}"
 
 
 def all_runs(output: OutputFolder) -> list[FoundRun]:
-    """Every run of an output. Prints which sweeps are left out because they are damaged or cannot be planned."""
+    """Returns every run of an output. Prints a line for each sweep that is damaged or cannot be planned, and skips it.
+
+    Raises InputError if the output has no runs.
+    """
     found = []
     for record in all_records(output, lambda error: print(f"supsup: left out: {error}", file=sys.stderr)):
         try:
@@ -52,15 +55,16 @@ def all_runs(output: OutputFolder) -> list[FoundRun]:
 
 
 def find_run(words: str, output: OutputFolder) -> FoundRun:
-    """The run of an output that some words name (see choose_run)."""
+    """Returns the run of an output that `words` name (see choose_run)."""
     return choose_run(words, all_runs(output))
 
 
 def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
-    """The run that some words name.
+    """Returns the run that `words` name.
 
-    Tried in turn: a run's full name or the beginning of its id; whole words of its name and the beginning of its
-    sweep's; parts of words. InputError, which lists names, when no run or several fit.
+    Tried in turn: (1) the run's full name, or the beginning of its id; (2) each word is a word of the run's name or
+    the beginning of its sweep's id; (3) each word is a part of the run's name. Raises InputError, which lists names,
+    if no run or more than one run fits.
     """
     parts = words.split()
 

@@ -1,4 +1,4 @@
-"""A sweep: its config, its folder, its runs and its training groups."""
+"""The class Sweep: a sweep's config, folder, runs and training groups."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Sweep:
     """A sweep with its config.
 
     `file`: the sweep file; `imports` are relative to its folder. `extra_inferences`, `planned`, `origin`, `patience`:
-    as in SweepRecord. `bases`: each dataset as configured, and as resolved from its files when the sweep was first
-    planned. Later plans do not read the files again.
+    as in SweepRecord. `bases`: each dataset as configured, mapped to the dataset resolved from its files. Datasets are
+    resolved when the sweep is first planned; later plans do not read their files again.
     """
 
     config: SweepConfig
@@ -60,7 +60,7 @@ class Sweep:
 
     @property
     def sweep_id(self) -> str:
-        """The sweep's name and a hash of all settings that change results. Other values make another sweep."""
+        """The sweep's name and a hash of all settings that change results. Different settings give a different id."""
         node = asdict(self.config)
         science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
         if self.config.search is not None:
@@ -80,32 +80,32 @@ class Sweep:
         return self.output.sweep(self.sweep_id)
 
     def command(self, verb: str) -> str:
-        """The command on this sweep, as it can be typed in a shell here."""
+        """Returns a `supsup` command for this sweep that can be pasted into a shell in the current folder."""
         return command(verb, self.folder.path)
 
     @property
     def storage(self) -> Storage | None:
-        """The storage that the output is a cache of, if it is one."""
+        """The storage that the output is a cache of. None if the config sets no storage."""
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
     def cache_bytes(self) -> int:
-        """The most bytes of artifacts that each folder of the output keeps, where there is a storage."""
+        """With a storage, the most bytes of artifacts that each folder of the output keeps."""
         return int(self.config.resources.cache_gb * 1e9)
 
     @property
     def store(self) -> ArtifactStore:
-        """Trained tasks and evaluations, of all sweeps of the output."""
+        """The store of the trained tasks and evaluations of all sweeps of the output."""
         return open_store(self.output, self.storage, self.cache_bytes)
 
     def masks(self, group_id: str) -> ArtifactStore:
-        """The mask versions of an NNs training group."""
+        """Returns the store of the mask versions of a training group in scenario NNs."""
         folder = self.folder.group(group_id)
         return ArtifactStore(folder.masks, self.storage and self.storage / folder.stored_masks_name, self.cache_bytes)
 
     @property
     def data_root(self) -> Path | None:
-        """Where datasets are: the config's `data`, else SUPSUP_DATA, else None for the user's cache."""
+        """The folder of the datasets: the config's `data`, else SUPSUP_DATA, else None for the user's cache."""
         root = self.config.data or os.environ.get("SUPSUP_DATA")
         return Path(root).expanduser().absolute() if root else None
 
@@ -115,10 +115,11 @@ class Sweep:
         return self.file.parent
 
     def runs(self) -> list[Run]:
-        """The runs of the sweep, in order; of a search, its trials.
+        """Returns the runs of the sweep in order. For a search, returns its trials.
 
-        There is one for each variant, combination of the grid, inference that `evaluate` added, and seed. InputError,
-        which names the sweep file and the key, when a combination is not a valid experiment.
+        Each combination of a variant, values of the grid, an inference (the config's own, or added by `evaluate`) and
+        a seed is one run. Raises InputError, which names the sweep file and the key, if a combination is not a valid
+        experiment.
         """
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
@@ -135,13 +136,13 @@ class Sweep:
         return runs
 
     def _variants(self) -> list[tuple[Node, Node]]:
-        """The chosen variants: {VARIANT: name}, and its changes. Without variants, one pair of empty mappings."""
+        """Returns a pair ({VARIANT: name}, changes) for each chosen variant; one pair ({}, {}) without variants."""
         variants = self.config.variants
         names = list(variants) if self.config.only is None else self.config.only
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
 
     def _trials(self) -> list[Node]:
-        """The configurations of a search."""
+        """Returns the configurations of a search."""
         assert self.config.search is not None
         try:
             return self.config.search.trials()
@@ -149,7 +150,10 @@ class Sweep:
             raise InputError(f"{self.file}: search.{error}") from error
 
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
-        """The changes of a search to every trial: evaluation on held-out training images, at the search's rungs."""
+        """Returns the changes that a search makes to every trial.
+
+        Trials are evaluated on held-out training images, after the numbers of tasks in `Search.rungs`.
+        """
         try:
             benchmark = build_component(BENCHMARKS, experiment, "benchmark")
         except InputError as error:
@@ -160,7 +164,7 @@ class Sweep:
         }
 
     def _resolved(self, base: Base) -> Base:
-        """A dataset resolved from its files, which are read once."""
+        """Returns a dataset resolved from its files. The files are read only the first time."""
         if base not in self.bases:
             self.bases[base] = base.resolved(self.data_root)
         return self.bases[base]
@@ -178,12 +182,15 @@ class Sweep:
             raise InputError(f"{self.file}: {where}{error}") from error
 
     def plan(self) -> list[Group]:
-        """The sweep's training groups. Imports the user's modules first."""
+        """Imports the user's modules and returns the sweep's training groups."""
         user_modules.load(self.config.imports, self.imports_folder)
         return make_plan(self.runs())
 
     def save(self, groups: Sequence[Group]) -> None:
-        """Write the sweep file and the output's marker. InputError when the output is not writable."""
+        """Writes the sweep's record (`sweep.json`) and the output's marker; also uploads the record to the storage.
+
+        Raises InputError if the output cannot be written.
+        """
         check_output(self.output)
         origin = self.origin
         node = {
@@ -209,7 +216,10 @@ class Sweep:
             (self.storage / self.folder.stored_name).write(self.folder.sweep_file.name, content)
 
     def with_inference(self, overrides: Sequence[str]) -> Sweep:
-        """This sweep with a further inference, given as overrides. InputError for a key outside `inference`."""
+        """Returns this sweep with one more inference, given as overrides such as `inference.objective=energy`.
+
+        Raises InputError if an override changes a key outside `inference`, or if the sweep is a search.
+        """
         changes = parse_overrides(overrides)
         if self.config.search is not None:
             raise InputError(
@@ -228,7 +238,11 @@ class Sweep:
 
 
 def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
-    """The sweep that a sweep file and overrides describe, with the inferences that `evaluate` added to it on disk."""
+    """Returns the sweep that a sweep file and overrides describe.
+
+    If the sweep is recorded on disk, the inferences that `evaluate` added and the resolved datasets are taken from its
+    record.
+    """
     config = read_sweep(file, overrides)
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
     if config.data:
@@ -244,7 +258,7 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
 
 
 def open_record(record: SweepRecord) -> Sweep:
-    """The sweep that is recorded on disk. InputError when its config is damaged."""
+    """Returns the sweep of a record. Raises InputError if the recorded config is damaged."""
     file = record.folder.sweep_file
     config = sweep_from_node(record.config, str(file))
     try:
@@ -256,5 +270,5 @@ def open_record(record: SweepRecord) -> Sweep:
 
 
 def find_sweep(output: OutputFolder, wanted: str | None) -> Sweep:
-    """The sweep of an output that `wanted` names or begins; without it, the newest (see find_record)."""
+    """Returns the sweep of an output whose name `wanted` is, or begins. Without `wanted`, returns the newest sweep."""
     return open_record(find_record(output, wanted))

@@ -1,7 +1,7 @@
-"""A sweep as its sweep file on disk records it, read without loading the science.
+"""Reads the record of a sweep, `sweep.json`, without loading torch.
 
-Verbs that look at ledgers and folders alone (status, logs, stop, gc, …) work with records. `Sweep` adds what the sweep
-computes.
+Commands that only need ledgers and folders (status, logs, stop, gc, …) use a SweepRecord. The class `Sweep` adds the
+sweep's runs and training groups.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from orchestrator.records.planned_group import GroupSize
 from supsup_core.errors import InputError
 
 FORMAT = 3
-"""Version of everything an output folder holds. A program of another format refuses the folder."""
+"""The version of all file formats in an output folder. The program refuses a folder of another version."""
 
 
 @dataclass(frozen=True)
 class ForkOrigin:
-    """What a fork starts from: a sweep, the number of tasks it had learned, and the ids of its training groups."""
+    """The origin of a fork. `sweep_id`: the original sweep. `at_task`: the number of tasks it had learned. `groups`:
+    the ids of its training groups."""
 
     sweep_id: str
     at_task: int
@@ -58,27 +59,27 @@ class SweepRecord:
 
     @property
     def sweep_id(self) -> str:
-        """The sweep's name and the hash of its content."""
+        """The sweep's name and a hash of all settings that change results."""
         return self.folder.sweep_id
 
     def command(self, verb: str) -> str:
-        """The command on this sweep, as it can be typed in a shell here."""
+        """Returns a `supsup` command for this sweep that can be pasted into a shell in the current folder."""
         return command(verb, self.folder.path)
 
     def masks(self, group_id: str) -> ArtifactStore:
-        """The mask versions of an NNs training group."""
+        """Returns the store of the mask versions of a training group in scenario NNs."""
         folder = self.folder.group(group_id)
         storage = Storage(self.storage, self.patience) / folder.stored_masks_name if self.storage else None
         return ArtifactStore(folder.masks, storage, self.cache_bytes)
 
     @property
     def cache_bytes(self) -> int:
-        """The most bytes of artifacts that each folder of the output keeps, where there is a storage."""
+        """With a storage, the most bytes of artifacts that each folder of the output keeps."""
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
 def read_record(folder: SweepFolder) -> SweepRecord:
-    """The sweep in a folder. InputError when its sweep file is damaged."""
+    """Reads the record of the sweep in a folder. Raises InputError if its `sweep.json` is damaged."""
     file = folder.sweep_file
     try:
         node = json.loads(file.read_text())
@@ -100,9 +101,9 @@ def read_record(folder: SweepFolder) -> SweepRecord:
 
 
 def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
-    """The sweep of an output that `wanted` names or begins; without it, the only one or the newest.
+    """Returns the sweep of an output whose name `wanted` is, or begins. Without `wanted`, returns the newest sweep.
 
-    InputError, listing the sweeps there are, when none or several fit.
+    Raises InputError, which lists the existing sweeps, if no sweep or more than one sweep fits.
     """
     check_output(output)
     folders = {folder.sweep_id: folder for folder in output.sweeps()}
@@ -118,9 +119,10 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
 
 
 def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | None = None) -> list[SweepRecord]:
-    """Every sweep of an output, by name.
+    """Returns all sweeps of an output, sorted by id.
 
-    on_damage: called for each sweep whose sweep file is damaged; without it, and where there is no other, they raise.
+    on_damage: called with the error of each sweep whose `sweep.json` is damaged. Raises InputError for a damaged sweep
+    if `on_damage` is None or if no sweep is intact.
     """
     check_output(output)
     found: list[SweepRecord] = []
@@ -138,7 +140,7 @@ def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | 
 
 
 def check_output(output: OutputFolder) -> None:
-    """InputError when the output was made by a version whose formats this one does not read."""
+    """Raises InputError if the output was written in a format that this version of the program cannot read."""
     if not output.marker.exists():
         return
     try:
@@ -155,21 +157,24 @@ def check_output(output: OutputFolder) -> None:
 
 
 def storage_of(output: OutputFolder) -> str | None:
-    """The URL of the storage that an output is a cache of, if it is one."""
+    """Returns the URL of the storage that an output is a cache of. Returns None if it has no storage."""
     try:
         found = json.loads(output.marker.read_text()).get("storage")
     except (OSError, ValueError, AttributeError):
-        return None  # check_output reports what is wrong with the marker
+        return None  # check_output reports a damaged marker
     return str(found) if found else None
 
 
 def output_id_of(output: OutputFolder) -> str:
-    """The id of an output that has a storage: drawn once, and no other output's."""
+    """Returns the random id of an output that has a storage. The id is drawn once, in `mark_output`."""
     return str(json.loads(output.marker.read_text())["place"])
 
 
 def mark_output(output: OutputFolder, storage: str | None) -> None:
-    """Mark a folder as an output of this version, with its storage. InputError when it has another one."""
+    """Marks a folder as an output of this version and records its storage.
+
+    Raises InputError if the folder is the output of an incompatible version or has another storage.
+    """
     check_output(output)
     before, storage = storage_of(output), storage.rstrip("/") if storage else None
     if before is not None and before != storage:
@@ -184,5 +189,5 @@ def mark_output(output: OutputFolder, storage: str | None) -> None:
 
 
 def open_store(output: OutputFolder, storage: Storage | None, cache_bytes: int | None = None) -> ArtifactStore:
-    """The store of an output: trained tasks and evaluations of all its sweeps."""
+    """Opens the store of an output, which holds the trained tasks and evaluations of all its sweeps."""
     return ArtifactStore(output.store, storage and storage / STORED_STORE, cache_bytes)

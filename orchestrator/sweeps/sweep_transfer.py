@@ -1,4 +1,4 @@
-"""Whole sweeps between a storage and an output here."""
+"""Downloads sweeps from a storage to a local output, and uploads them to it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from orchestrator.sweeps.sweep_record import (
 )
 from supsup_core.errors import InputError
 
-if TYPE_CHECKING:  # fetching reads files alone, and loads no torch
+if TYPE_CHECKING:  # fetching does not need torch, which this import would load
     from orchestrator.sweeps.sweep import Sweep
 
 log = logging.getLogger("supsup")
 
 _TAKE_OVER_TRIES = 5
-"""How often newer snapshots of a process elsewhere are fetched before this process gives way to it."""
+"""How often this process fetches newer snapshots of a process elsewhere before it gives up."""
 
 
 def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
-    """Bring sweeps from a storage to an output here, where the output has an older state of them or none.
+    """Downloads sweeps from a storage to a local output, unless the output has the same state or a newer one.
 
-    Artifacts follow when they are needed. A ledger that a newer one replaces is set aside. wanted: one sweep, by its
-    name or how it begins; None: all. Returns their ids. InputError when the storage has no such sweep, or when a
-    process here is running an older state of one.
+    wanted: a sweep's name or the beginning of it; None for all sweeps. Returns the ids of the matching sweeps.
+    Artifacts are not downloaded; the store reads them from the storage when they are needed. A local ledger with rows
+    that the newer one lacks is renamed and kept. Raises InputError if the storage has no such sweep, or if a local
+    process is running an older state of one.
     """
     files = storage.files(STORED_SWEEPS)
     known = stored_sweep_ids(files)
@@ -55,7 +56,7 @@ def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[st
 
 
 def _fetch_sweep(storage: Storage, folder: SweepFolder, files: Iterable[str]) -> None:
-    """Bring one sweep here. files: the names of all files of sweeps in the storage."""
+    """Downloads one sweep, if the storage has a newer state. files: the names of all files of sweeps in the storage."""
     inside = [file.split("/") for file in files if file.startswith(f"{folder.stored_name}/groups/")]
     groups = [folder.group(name) for name in sorted({parts[3] for parts in inside if snapshot_ids(parts[4:5])})]
     behind = [group for group in groups if _is_behind(storage, group)]
@@ -73,12 +74,15 @@ def _snapshots(storage: Storage, group: GroupFolder) -> Snapshots:
 
 
 def _is_behind(storage: Storage, group: GroupFolder) -> bool:
-    """Whether the storage has a newer state of a group than its ledger here."""
+    """Returns whether the storage has a newer state of a group than the local ledger."""
     return _snapshots(storage, group).are_ahead_of(group.ledger, output_id_of(group.sweep.output))
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Replace a ledger by the newest sound snapshot. A ledger with rows that the snapshot lacks is set aside."""
+    """Replaces a ledger by the newest intact snapshot. A ledger with rows that the snapshot lacks is renamed and kept.
+
+    Logs a warning, and changes nothing, if no snapshot is intact.
+    """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
         known = rows_or_none(ledger)
@@ -94,10 +98,10 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
 
 
 def take_over(sweep: Sweep) -> None:
-    """Before a launch: check the storage, upload artifacts that it lacks, and become the only writer of the sweep.
+    """Prepares a launch with a storage: checks the storage, uploads missing artifacts, and becomes the only writer.
 
-    A process elsewhere that still runs the sweep is fenced: its next snapshot is refused, and it stops. What it stored
-    since the last fetch is fetched first. FencedError when it keeps storing newer snapshots.
+    A process elsewhere that still runs the sweep is fenced: its next snapshot is refused, and the process stops. Its
+    newest snapshots are fetched first. Raises FencedError if it keeps storing newer snapshots.
     """
     storage = sweep.storage
     assert storage is not None
@@ -113,7 +117,7 @@ def take_over(sweep: Sweep) -> None:
 
 
 def _take_over_group(storage: Storage, group: GroupFolder) -> None:
-    """Raise the epoch of a group's ledger above all others and store a snapshot of it, which fences other writers."""
+    """Fences other writers of a group: raises its ledger's epoch above all stored ones and uploads a snapshot."""
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
@@ -133,7 +137,10 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
 
 
 def publish(sweep: Sweep, report: Iterable[Path]) -> None:
-    """Store the sweep's ledgers as they stand, and its report. StorageError or FencedError when that fails."""
+    """Uploads snapshots of the sweep's ledgers, and the files of its report.
+
+    Raises StorageError if an upload fails, and FencedError if another process has taken over the sweep.
+    """
     storage = sweep.storage
     assert storage is not None
     for group in sweep.folder.groups():
@@ -145,9 +152,10 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
 
 
 def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> SweepRecord:
-    """The sweep of an output that is wanted, or the newest, brought up to date with its storage.
+    """Updates a sweep of an output from its storage, and returns its record.
 
-    url: the storage; None for the output's own, if it has one.
+    url: the storage; None for the output's own storage, if any. wanted: the sweep's name or the beginning of it; None
+    for the newest sweep.
     """
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")
@@ -161,12 +169,12 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     except InputError:
         if own is None or not has_sweeps:
             raise
-        return find_record(output, wanted)  # a sweep that was never stored
+        return find_record(output, wanted)  # the sweep was never uploaded
     return find_record(output, names[0] if len(names) == 1 else wanted)
 
 
 def _last_written(storage: Storage) -> str | None:
-    """The id of the sweep that was written last in a storage; None where there is none."""
+    """Returns the id of the sweep that was written last to a storage, or None if the storage has no sweep."""
     files = storage.files(STORED_SWEEPS)
     written = {stored_sweep_ids([name])[0]: file.written or 0.0 for name, file in files.items() if _is_sweep_file(name)}
     return max(written, key=lambda name: written[name], default=None)
@@ -177,7 +185,7 @@ def _is_sweep_file(name: str) -> bool:
 
 
 def refresh(output: OutputFolder, name: str | None = None) -> None:
-    """Bring a sweep of an output, or all, up to date with the output's storage, if it has one."""
+    """Updates the sweep `name`, or all sweeps of an output, from the output's storage. No effect without a storage."""
     url = storage_of(output)
     if url is None:
         return
@@ -190,13 +198,13 @@ def refresh(output: OutputFolder, name: str | None = None) -> None:
 
 
 def is_stored(sweep: Sweep) -> bool:
-    """Whether the sweep's storage has it."""
+    """Returns whether the sweep's storage, if any, contains the sweep."""
     url, folder = sweep.config.storage, sweep.folder
     return url is not None and Storage(url, ASKING_SECONDS).has(f"{folder.stored_name}/{folder.sweep_file.name}")
 
 
 def fetch_if_stored(sweep: Sweep) -> bool:
-    """Bring the sweep here from its storage, if the storage has it. Returns whether it does."""
+    """Downloads the sweep from its storage, if the storage contains it. Returns whether it does."""
     if not is_stored(sweep):
         return False
     assert sweep.config.storage is not None

@@ -1,4 +1,4 @@
-"""Training groups: which tasks the runs of a sweep need trained, and what to evaluate with which masks."""
+"""Plans training groups: which tasks must be trained for the runs of a sweep, and which evaluations must be done."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from supsup_core.inference import OBJECTIVES, RULES
 from supsup_core.methods import Dependence
 
 VARIANT = "variant"
-"""The key of `Run.varied` under which the name of a run's variant is."""
+"""The key of `Run.varied` that holds the name of a run's variant."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment with one seed. `varied`: this run's values of the keys that the grid varies, and its variant."""
+    """One experiment with one seed. `varied`: the run's variant, and its values of the keys that the grid varies."""
 
     experiment: Experiment
     varied: Node
 
     @property
     def label(self) -> str:
-        """A readable name: its variant, scenario, inference, and what else the grid varies."""
+        """A readable name without the seed: variant, scenario, inference, and the other varied values."""
         inference = self.experiment.inference
         parts = [str(self.varied[VARIANT])] if VARIANT in self.varied else []
         parts.append(self.experiment.scenario.name)
@@ -46,14 +46,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The label and the seed."""
+        """A readable name: the label and the seed."""
         return f"{self.label} seed={self.experiment.seed}"
 
     @property
     def run_id(self) -> str:
-        """The content key of all that determines the run's results.
+        """The content key of everything that determines the run's results.
 
-        The versions of the code that trains and evaluates are part of it, so that results are never mixed.
+        It includes the version of the evaluation code (EVALUATION_VERSION) and, in NNs, of the allocation code.
         """
         experiment = self.experiment
         return content_key(
@@ -72,8 +72,9 @@ class Run:
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]` lists, for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In NNs there are no
-    shards, evaluations or keys, since decisions on the way determine them; a task's worth of data counts as a shard.
+    `points[r][n]`: for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `shards`,
+    `evaluations` and the lists of keys are empty, because decisions during training determine the masks. `size` then
+    counts the data of one task as one shard.
     """
 
     group_id: str
@@ -84,19 +85,20 @@ class Group:
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment that the shards are trained from (any run's: they agree on training)."""
+        """The experiment that the shards are trained for: that of the run with the most tasks. All runs of the group
+        have the same training settings."""
         return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
 
     @property
     def width(self) -> int | None:
-        """How many of its tasks can be trained at once. None in NNs, where idle workers train ahead."""
+        """How many tasks can be trained at the same time. None in scenario NNs, where idle workers train ahead."""
         if self.experiment.allocation is not None:
             return None
         return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
 
     @property
     def size(self) -> GroupSize:
-        """The number of shards to train, and of evaluations."""
+        """The number of shards to train, and the number of evaluations."""
         allocation = self.experiment.allocation
         if allocation is None:
             return GroupSize(len(self.shards), len(self.evaluations))
@@ -110,7 +112,7 @@ class Group:
         return GroupSize(self.experiment.num_tasks, sum(map(len, met)))
 
     def planned(self) -> PlannedGroup:
-        """The group as its ledger records it, and as coordinators and workers get it."""
+        """Returns the group in the form that its ledger records and that coordinators and workers receive."""
         experiment = self.experiment
         allocation = experiment.allocation
         return PlannedGroup(
@@ -138,17 +140,20 @@ class Group:
 
 
 def training_id(experiment: Experiment) -> str:
-    """The identity of a training group."""
+    """Returns the id of the training group of an experiment: a content key of all its training settings."""
     return content_key(experiment.training_identity(), 12)
 
 
 def mask_id(experiment: Experiment) -> str:
-    """The identity of how masks are trained, apart from the data that each is trained on."""
+    """Returns a content key of everything that determines how masks are trained, except each mask's data."""
     return content_key({"recipe_version": RECIPE_VERSION, **experiment.mask_identity()})
 
 
 def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
-    """The shards of tasks 0..num_tasks-1. A task's key contains its parents' keys, and so all tasks it builds on."""
+    """Returns the shards of tasks 0..num_tasks-1.
+
+    A task's key hashes its parents' keys, so it depends on all tasks that the task builds on.
+    """
     identity = mask_id(experiment)
     shards: list[Shard] = []
     for task in range(num_tasks):
@@ -159,7 +164,7 @@ def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
 
 
 def make_plan(runs: Sequence[Run]) -> list[Group]:
-    """The training groups of some runs, in order of first appearance. Equal runs are deduplicated."""
+    """Returns the training groups of these runs, in order of first appearance. Equal runs are deduplicated."""
     grouped: dict[str, dict[str, Run]] = {}
     for run in runs:
         group_id = training_id(run.experiment)
@@ -168,10 +173,10 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
 
 
 def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
-    """How many workers each group gets, by its id. most: what the sweep allows a group.
+    """Returns how many workers each group gets, by group id. most: the most workers that the sweep allows per group.
 
-    A group that cannot use so many leaves the rest to other such groups, which then run beside it. Workers that they
-    leave together are spread over them, for evaluations.
+    A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run side by side.
+    The remaining workers are divided among these groups and do evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)
@@ -205,12 +210,15 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
 
 
 def _is_final(experiment: Experiment) -> bool:
-    """Whether a learned task never changes, so that one evaluation serves every point where the task is given."""
+    """Returns whether a learned task never changes later.
+
+    If so, and if inference gives the task, one evaluation of the task is valid at all evaluation points.
+    """
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 
 
 def inference_identity(experiment: Experiment) -> Node:
-    """All that determines an evaluation, apart from the masks and the task."""
+    """Returns everything that determines an evaluation, except the masks and the task; part of content keys."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,
