@@ -1,4 +1,4 @@
-"""Runs sweeps as Ray jobs: submits a sweep from a working tree to a cluster's head, prints its log, drains or stops it."""
+"""Runs sweeps as Ray jobs: submits a sweep and its working tree to a cluster, prints its log, drains or stops it."""
 
 from __future__ import annotations
 

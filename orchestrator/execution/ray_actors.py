@@ -1,4 +1,4 @@
-"""Ray actors that run workers, and the pool that gives them jobs. Does not import Ray Tune, as workers do not need it."""
+"""Ray actors that run workers, and the pool that gives them jobs. Ray Tune is not imported: workers do not need it."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def describe_stalled(event: JobStalled) -> str:
 
 
 def follow(folder: SweepFolder) -> None:
-    """Print a sweep's log in a readable form. Waits for further lines while a process of this machine runs the sweep."""
+    """Print a sweep's log in readable form. Waits for further lines while a process of this machine runs the sweep."""
     with folder.log_file.open() as file:
         for line in _lines(file, folder):
             try:

@@ -59,7 +59,7 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, status: SweepStatus) -> None:
-        """Show a status. If there is no terminal, prints the line only if it has changed and PLAIN_SECONDS have passed."""
+        """Show a status. Without a terminal, prints its line only if it has changed and PLAIN_SECONDS have passed."""
         text = line(status)
         if self._terminal:
             self._bar.update(

@@ -1,4 +1,4 @@
-"""The tracking URI of a sweep's MLflow runs. This module imports neither MLflow nor torch, because that takes seconds."""
+"""The tracking URI of a sweep's MLflow runs. Imports neither MLflow nor torch, because that takes seconds."""
 
 from __future__ import annotations
 

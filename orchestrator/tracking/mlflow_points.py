@@ -85,7 +85,7 @@ class SeedMeans:
             self._labels[run.run_id] = run.label
 
     def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
-        """Add an evaluation point of a run. Returns the mean if all seeds have the point, and an empty list otherwise."""
+        """Add an evaluation point of a run. Returns the mean if all seeds have the point, else an empty list."""
         event = row.event
         label, n = self._labels.get(event.run_id), event.num_learned
         if label is None:  # a run that is no longer part of the sweep

@@ -92,7 +92,7 @@ class Tracker:
         self._mark_superseded()
 
     def _mark_superseded(self) -> None:
-        """Tag the sweep's MLflow runs that the current plan does not contain, such as runs of an earlier code version."""
+        """Tag the sweep's MLflow runs that the plan does not contain, such as runs of an earlier code version."""
         opened = {run.run_id for run in (self._parent, *self._training.values(), *self._evaluation.values())}
         for run in self._found.values():
             if run.info.run_id not in opened and run.data.tags["supsup.kind"] != _SUPERSEDED:

@@ -47,7 +47,7 @@ _MOST_PANELS = 8
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """Returns a figure with one panel for each of the first eight runs of `data`, and each panel with its run's rows."""
+    """Returns a figure with one panel for each of the first eight runs of `data`, and each panel with its rows."""
     parts = list(data.groupby("run", sort=False))[:_MOST_PANELS]
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
