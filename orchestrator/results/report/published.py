@@ -77,7 +77,7 @@ def _value(node: Any, key: str) -> Any:
 
 
 def verdict(difference: float, tolerance: float) -> str:
-    """Returns `reproduced` if the difference (ours minus published) is within the tolerance, or `better`, or `short`."""
+    """Returns `reproduced` if the difference (ours minus published) is within tolerance, else `better` or `short`."""
     if abs(difference) <= tolerance:
         return "reproduced"
     return "better" if difference > 0 else "short"
