@@ -235,7 +235,7 @@ class GroupState:
         )
 
     def done_shards(self) -> int:
-        """Returns how many planned shards are trained. In NNs, as many segments as one task has count as one shard."""
+        """Returns how many planned shards are trained. In scenario NNs, the segments of one task count as one shard."""
         if self.plan is None:
             return 0
         if self.group.segments_per_task is not None:

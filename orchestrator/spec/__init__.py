@@ -1,1 +1,1 @@
-"""What was asked: sweep files and overrides, strictly typed."""
+"""Reads and checks sweep files and overrides, with strict types."""

@@ -1,4 +1,4 @@
-"""One experiment: its plain values are checked as a whole, and become the objects that compute it."""
+"""Builds an experiment: checks its plain values together, and creates the objects that train and evaluate."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from supsup_core.training.optimizers import OPTIMIZERS
 T = TypeVar("T")
 
 NNS_KEYS = ("stream", "allocation", "budget")
-"""Keys of the experiment that count in scenario NNs alone, where training gives no task identity."""
+"""Keys of the experiment that are used in scenario NNs only, in which no task identity is given in training."""
 
 COMPONENTS = ("benchmark", "net", "method", "allocation")
-"""Keys whose value has the `name` of a registered class. An override of one replaces it whole, because another class
-has other fields."""
+"""Keys whose value contains the `name` of a registered class. A grid or variant that changes such a key replaces the
+whole value, because another class has other fields."""
 
 EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
-"""Keys of a sweep file that say what is computed. The others say how often, on what machines, and where it goes."""
+"""Keys of a sweep file that define what is computed. The other keys define repetitions, resources and outputs."""
 
 
 class DatasetError(InputError):
-    """The files of a dataset are missing, or they cannot be used."""
+    """The files of a dataset are missing or cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """When to evaluate. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
 
-    InputError when `at` is empty, or a number in it is below 1.
+    Raises InputError if `at` is empty or contains a number below 1.
     """
 
     at: list[int] | None = None
@@ -55,8 +55,8 @@ class EvaluationConfig:
             raise InputError(f"at: {self.at} must list numbers of tasks from 1 on, such as [10, 50]")
 
     def points(self, num_tasks: int) -> list[int]:
-        """The evaluation points of a run of `num_tasks` tasks, ascending. A point beyond the last task becomes
-        `num_tasks`."""
+        """Returns the evaluation points of a run of `num_tasks` tasks, ascending. Points beyond the last task are
+        replaced by `num_tasks`."""
         if self.at is None:
             round_numbers = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
             return [n for n in round_numbers if n < num_tasks] + [num_tasks]
@@ -65,10 +65,10 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """How the data of an NNs experiment arrives, and how it is given masks.
+    """The order of the data in a scenario NNs experiment, and how masks are allocated to it.
 
-    stream: the order of the tasks' data. test: decides whether a segment needs a new mask. policy: what happens to
-    data that needs a new mask when there is no free one. capacity: the most masks at a time. schedule: all segments.
+    stream: the order of the tasks' data. test: decides whether a segment needs a new mask. policy: what to do if a
+    segment needs a new mask and none is free. capacity: the most masks at a time. schedule: all segments in order.
     """
 
     stream: Stream
@@ -78,10 +78,10 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """Everything that determines the decisions, given the masks; part of content keys.
+        """Returns everything that determines the decisions, except the masks; part of content keys.
 
-        A longer stream in blocks begins with the segments of a shorter one, so the length is left out there. In other
-        streams, every decision depends on it.
+        The length of the stream is left out for a single stream in blocks. A longer stream of this kind begins with the
+        segments of a shorter one. In other streams, every decision depends on the length.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -99,9 +99,9 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configuration and its seed, checked as a whole.
+    """One configuration with one seed. `build_experiment` has checked that its parts fit together.
 
-    node: the same as plain values, defaults included. allocation: None outside NNs.
+    allocation: None except in scenario NNs. node: the whole configuration as plain values, defaults included.
     """
 
     scenario: Scenario
@@ -121,17 +121,17 @@ class Experiment:
         return self.benchmark.num_tasks
 
     def problem(self, device: str) -> Problem:
-        """The part of the experiment that its method sees. Tensors will be on `device`."""
+        """Returns the part of the experiment that its method receives. Tensors are created on `device`."""
         return Problem(
             self.net, self.benchmark.input_shape, self.benchmark.num_labels, self.training, self.seed, device
         )
 
     def training_identity(self) -> Node:
-        """Everything that determines what a training group learns, apart from the tasks; part of content keys."""
+        """Returns everything that determines what a training group learns, except the tasks; part of content keys."""
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
-        """Everything that determines a trained mask, apart from its task and the tasks that it builds on; part of
+        """Returns everything that determines a trained mask, except its task and the tasks that it builds on; part of
         content keys."""
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
@@ -147,22 +147,22 @@ class Experiment:
 
 
 def _identity(registry: Registry[type[Any]], component: object) -> Node:
-    """A component's registered name, its fields and, for a user's own class, the hash of its source."""
+    """Returns a component's registered name, its fields and, for a user's own class, the hash of its source."""
     cls = type(component)
     return {"name": registry.name_of(cls), **_fields_of(component), "source": source_digest(cls)}
 
 
 def _fields_of(component: object) -> Node:
-    """The fields of a component, which is a dataclass, as plain values."""
+    """Returns the fields of a component, which must be a dataclass, as plain values."""
     assert is_dataclass(component)
     assert not isinstance(component, type)
     return asdict(component)
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
-    """An object of the registered class that `node[key]` names; the other values there are its fields.
+    """Builds an object of the registered class that `node[key]` names. The other values in `node[key]` are its fields.
 
-    InputError, which begins with the full key, for an unknown name or field, or a wrong value.
+    Raises InputError, which begins with the full key, if a name or field is unknown or a value is wrong.
     """
     if not isinstance(node[key], dict):
         raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")
@@ -176,14 +176,14 @@ def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
 
 
 def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
-    """An Experiment from the plain values of EXPERIMENT_KEYS.
+    """Builds an Experiment from the plain values of EXPERIMENT_KEYS.
 
-    resolve: completes a dataset with what only its files tell (Base.resolved).
+    resolve: completes a dataset with facts that are read from its files (Base.resolved).
 
-    In a scenario that gives the task identity at inference, the inference section is replaced by rule `known`: runs
-    that differ only in that section are one run.
+    If the scenario gives the task identity at inference, the inference section is replaced by rule `known`. Runs that
+    differ only in this section are then one run.
 
-    InputError when the values do not go together; DatasetError when the files of the dataset cannot be used.
+    Raises InputError if the values contradict each other, and DatasetError if the dataset's files cannot be used.
     """
     with prefix_errors("scenario: "):
         row = scenario(str(node["scenario"]))
@@ -220,7 +220,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
 
 
 def _build_inference(row: Scenario, node: Node) -> Inference:
-    """How the task is inferred. An objective has its own name, also where the config used another name for it."""
+    """Builds the inference section. If the config uses an alias of an objective, it is replaced by the real name."""
     inference = _build_section(Inference, node, "inference")
     if row.given_at_inference:
         return Inference(rule="known", strict_images=0)
@@ -228,7 +228,7 @@ def _build_inference(row: Scenario, node: Node) -> Inference:
 
 
 def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRecipe, seed: int) -> Allocation:
-    """The NNs part of an experiment."""
+    """Builds the part of an experiment that only scenario NNs has. Raises InputError if its values do not fit."""
     num_tasks, num_batches = benchmark.num_tasks, training.num_batches
     stream = _build_section(Stream, node, "stream")
     if training.changes_rate:
@@ -261,7 +261,7 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
 
 
 def _build_section(cls: type[T], node: Node, key: str) -> T:
-    """An object of a dataclass from `node[key]`. InputError, which begins with the full key, when a value is wrong."""
+    """Builds a dataclass object from `node[key]`. Raises InputError, with the full key, if a value is wrong."""
     values = merge(cls, node[key], "", key)
     check_finite(values, "", key)
     for name in field_names(cls):

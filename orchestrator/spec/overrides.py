@@ -1,7 +1,7 @@
-"""Overrides: `key=value` on the command line, and the changes that a scale makes. They win over everything in the file.
+"""Overrides: `key=value` on the command line, and the changes of a scale. They take precedence over the sweep file.
 
-A change of a key also takes the place of the values that a grid, a variant or a search gives that key. All values here
-are plain ones, as YAML holds them.
+An override of a key also replaces the values that a grid, a variant or a search gives to the key. All values in this
+module are plain YAML values.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from orchestrator.spec.strict_merge import merge
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
-"""Mappings whose keys are dotted keys or names of the user's: an override of one stays one change."""
+"""Mappings whose keys are dotted keys or names chosen by the user. An override of such a mapping is not flattened."""
 
 
 def parse_overrides(overrides: Iterable[str]) -> Node:
-    """["a.b=1", …] as {"a.b": 1, …}, each value read as YAML. InputError when an override is not `key=value`."""
+    """Parses ["a.b=1", …] into {"a.b": 1, …}. Each value is read as YAML.
+
+    Raises InputError if an override is not `key=value`, or if its value is not YAML.
+    """
     changes: Node = {}
     for item in overrides:
         key, equals, value = item.partition("=")
@@ -37,7 +40,7 @@ def parse_overrides(overrides: Iterable[str]) -> Node:
 
 
 def _with_numbers(value: object) -> object:
-    """A value in which text such as 1e-4 is a number. YAML 1.1 asks for a dot in it; sweep files do not."""
+    """Converts text such as `1e-4` in a value to numbers. YAML 1.1 requires a dot in them; sweep files do not."""
     match value:
         case dict():
             return {key: _with_numbers(inner) for key, inner in value.items()}
@@ -50,16 +53,16 @@ def _with_numbers(value: object) -> object:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two dotted keys are equal, or one lies below the other."""
+    """Returns whether two dotted keys are equal, or one lies below the other."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def apply_changes(schema: type[object], config: Node, changes: Node, origin: str) -> None:
-    """Make changes to the config of a sweep, checked against the dataclass `schema`.
+    """Applies changes to the config of a sweep, in place, and checks them against the dataclass `schema`.
 
-    config: all fields of `schema` as plain values; it is changed in place.
-    changes: values by dotted keys, or mappings of them. origin: where they stand; the text of an InputError begins
-    with it.
+    config: all fields of `schema` as plain values. changes: values by dotted key, or nested mappings of them. origin:
+    where the changes come from, such as "command line". Raises InputError, which begins with `origin`, if a key is
+    unknown or a value does not fit.
     """
     by_key = _by_full_key(changes)
     space = _search_space(config)
@@ -67,7 +70,7 @@ def apply_changes(schema: type[object], config: Node, changes: Node, origin: str
         for key, value in by_key.items():
             _replace_varied(varied, key, value)
     for axis in _as_mapping(by_key.get("search.space")):
-        space.pop(axis, None)  # a range is one value: its old bounds must not be merged with the new ones
+        space.pop(axis, None)  # a range is one value, so its old bounds must not be merged with the new ones
     for key, value in by_key.items():
         path = key.split(".")
         section = {path[0]: config[path[0]]} if path[0] in config else {}
@@ -76,9 +79,9 @@ def apply_changes(schema: type[object], config: Node, changes: Node, origin: str
 
 
 def _by_full_key(changes: Node, prefix: str = "") -> Node:
-    """Changes by their full dotted keys.
+    """Flattens changes to one mapping with full dotted keys.
 
-    A mapping with a `name` describes a whole component and stays one value. So do the mappings in _KEPT_WHOLE.
+    A mapping with a `name` describes a whole component and is not flattened. Neither are the mappings in _KEPT_WHOLE.
     """
     found: Node = {}
     for key, value in changes.items():
@@ -91,19 +94,20 @@ def _by_full_key(changes: Node, prefix: str = "") -> Node:
 
 
 def _search_space(config: Node) -> Node:
-    """The space that a sweep searches; empty where it searches none."""
+    """Returns the search space of a sweep, or an empty mapping if the sweep has no search."""
     return _as_mapping(_as_mapping(config["search"]).get("space"))
 
 
 def _as_mapping(value: object) -> Node:
-    """`value` if it is a mapping; else an empty one."""
+    """Returns `value` if it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}
 
 
 def _replace_varied(varied: Node, key: str, value: object) -> None:
-    """Make the values that a grid, a variant or a search gives to a key give way to an override of it.
+    """Applies an override of `key` to `varied`, the values of a grid, a variant or a search.
 
-    An entry for the key, or for one below it, is removed. An entry for a key above it gets `value` inside.
+    Entries for the key itself, or for keys below it, are removed. In entries for keys above it, `value` replaces the
+    old value of the key.
     """
     for other in list(varied):
         if other == key or other.startswith(f"{key}."):
@@ -116,7 +120,7 @@ def _replace_varied(varied: Node, key: str, value: object) -> None:
 
 
 def _set(node: Node, path: Sequence[str], value: object) -> None:
-    """Set the value at a path of keys, and make the mappings above it where there are none."""
+    """Sets the value at a path of keys, and creates missing mappings on the way."""
     for key in path[:-1]:
         if not isinstance(node.get(key), dict):
             node[key] = {}
@@ -125,23 +129,23 @@ def _set(node: Node, path: Sequence[str], value: object) -> None:
 
 
 def _nested(path: Sequence[str], value: object) -> Node:
-    """Mappings that hold `value` at a path of keys, and nothing else."""
+    """Returns nested mappings that contain only `value`, at a path of keys."""
     node: Node = {}
     _set(node, path, value)
     return node
 
 
 def _merged(old: object, new: Node) -> Node:
-    """Two mappings as one. Where both have a mapping at a key, these are merged; else the new value counts."""
+    """Merges two mappings recursively. If a key's values are not both mappings, the new value is used."""
     if not isinstance(old, dict):
         return new
     return old | {key: _merged(old.get(key), value) if isinstance(value, dict) else value for key, value in new.items()}
 
 
 def _remove_renamed(held: object, path: Sequence[str], value: object) -> None:
-    """Empty the mappings in `held` that `value`, a change at `path`, gives another `name`.
+    """Clears those mappings in `held` whose `name` is changed by `value`, a change at `path`.
 
-    A component of another name has other keys: nothing of the old one may be merged with it.
+    A component with another name has other fields, so the old fields must not be merged into it.
     """
     if not isinstance(held, dict):
         return

@@ -1,4 +1,4 @@
-"""The configurations that a search tries, and the numbers of tasks after which it compares them."""
+"""Defines a search: the configurations it tries, and the numbers of tasks after which it compares them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from supsup_core import seeding
 from supsup_core.errors import InputError
 
 SEARCHABLE = ("net", "method", "training", "stream", "allocation")
-"""Sections of an experiment that may be searched: they say how to learn. The others say which problem to learn, and
-accuracies of different problems cannot be compared."""
+"""Sections of an experiment that may be searched: they define how to learn. The other sections define the problem, and
+accuracies on different problems cannot be compared."""
 
 _DIGITS = 3
-"""Significant digits of a drawn number, so that people can read it."""
+"""Drawn numbers are rounded to this many significant digits, so that they are readable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search for the best configuration. It is compared on training images that are held out; trials never see test
-    images.
+    """A search for the best configuration. Trials are compared on held-out training images and never see test images.
 
     space: dotted key to a list of choices, or to a range {low: …, high: …, log: true|false}. num_trials: how many
     different configurations to draw from the space; None tries every combination of the choices. seed: determines the
-    draws. held_out: the share of the training images that trials are evaluated on. grace_tasks, reduction: a trial is
-    evaluated after grace_tasks tasks, and again each time it has learned `reduction` times as many. It is stopped
-    there unless it is among the best 1/`reduction` of the trials that were evaluated after as many tasks (ASHA, Li et
-    al. 2020).
+    draws. held_out: the share of the training images that is held out for evaluating trials.
 
-    InputError when a value is out of its range.
+    grace_tasks, reduction: a trial is first evaluated after `grace_tasks` tasks. Each later evaluation comes when it
+    has learned `reduction` times as many tasks. A trial continues only if it is among the best 1/`reduction` of the
+    trials evaluated after the same number of tasks (ASHA, Li et al. 2020).
+
+    Raises InputError if a value is out of its range.
     """
 
     space: Node
@@ -57,17 +57,17 @@ class Search:
             raise InputError(f"held_out: a share of the training images between 0 and 1, not {self.held_out}")
 
     def rungs(self, num_tasks: int) -> list[int]:
-        """The numbers of tasks after which a trial is evaluated, ascending. No trial is stopped at the last,
-        `num_tasks`."""
+        """Returns the numbers of tasks after which a trial is evaluated, ascending. The last one is `num_tasks`, at
+        which no trial is stopped."""
         rungs = itertools.takewhile(
             lambda n: n < num_tasks, (self.grace_tasks * self.reduction**power for power in itertools.count())
         )
         return [*rungs, num_tasks]
 
     def trials(self) -> list[Node]:
-        """The configurations to try, as values of the space's keys. They depend on the fields of the search alone.
+        """Returns the configurations to try, each as values of the space's keys. They depend only on this object.
 
-        InputError when the space seems to have fewer than `num_trials` configurations.
+        Raises InputError if the space seems to have fewer than `num_trials` different configurations.
         """
         if self.num_trials is None:
             return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
@@ -84,7 +84,7 @@ class Search:
         )
 
     def _draw(self, key: str, values: object, number: int) -> object:
-        """The value of a key in draw `number`."""
+        """Returns the value of a key in draw `number`."""
         child = seeding.child_seed(self.seed, f"search/{key}", number)
         unit = (int(seeding.raw_bits(child, 1)[0]) >> 11) * 2.0**-53
         if isinstance(values, list):
@@ -98,12 +98,12 @@ class Search:
 
 
 def _interpolate(low: float, high: float, log: bool, unit: float) -> float:
-    """The number at `unit`, in [0, 1), between low and high: linear, or geometric where `log` is true."""
+    """Interpolates between low and high at `unit` in [0, 1): geometrically if `log` is true, else linearly."""
     return float(low * (high / low) ** unit if log else low + (high - low) * unit)
 
 
 def _check_axis(key: str, values: object) -> None:
-    """InputError unless the values of a key are a list of choices or a range."""
+    """Raises InputError if the values of a key are neither a list of different choices nor a valid range."""
     if isinstance(values, dict):
         if unknown := sorted(set(map(str, values)) - {"low", "high", "log"}):
             raise InputError(f"space.{key}.{unknown[0]}: unknown key; a range has low, high and log")

@@ -1,4 +1,4 @@
-"""Plain values become the fields of a dataclass. Every key must be known, and every error names the key."""
+"""Checks plain values against the fields of a dataclass. Unknown keys are errors, and every error names its key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from supsup_core.registry import nearest
 
 
 def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
-    """The fields of the dataclass `schema` as plain values: those in `node`, converted to the fields' types, and the
-    defaults of the others. A field without a default is absent where `node` does not set it.
+    """Returns the fields of the dataclass `schema` as plain values.
 
-    A mapping for a nested dataclass, or for a field whose default is a mapping, is merged into the default.
+    Values in `node` are converted to the types of their fields; other fields get their defaults. A field without a
+    default that `node` does not set is left out. A mapping for a nested dataclass, or for a field whose default is a
+    mapping, is merged into the default.
 
-    InputError for an unknown key, and for a value that the type of its field does not allow. Its text begins with
+    Raises InputError if a key is unknown or a value does not fit its field's type. The error's text begins with
     `where`, if any, and the key below `path`.
     """
     with prefix_errors(f"{where}: " if where else ""):
@@ -41,13 +42,13 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
 
 
 def _merged(schema: type[object], node: Node) -> object:
-    """A config of OmegaConf: the fields of a dataclass, with the values of `node`."""
+    """Returns an OmegaConf config with the fields of a dataclass and the values of `node`."""
     return OmegaConf.merge(_schema_config(schema), node)  # type: ignore[arg-type]  # every class is hashable
 
 
 @functools.cache
 def _schema_config(schema: type[object]) -> DictConfig:
-    """A config of OmegaConf with the fields of a dataclass, to be merged into. Making one takes longer than a merge."""
+    """Returns a writable OmegaConf config with the fields of a dataclass. It is cached, because creating it is slow."""
     config = OmegaConf.structured(schema)
     assert isinstance(config, DictConfig)
     _make_writable(config)
@@ -55,7 +56,7 @@ def _schema_config(schema: type[object]) -> DictConfig:
 
 
 def _refused_key(schema: type[object], node: Node) -> str:
-    """The first key of `node` whose value cannot be merged into a dataclass."""
+    """Returns the first key of `node` whose value cannot be merged into a dataclass."""
     for key, value in node.items():
         try:
             _merged(schema, {key: value})
@@ -65,12 +66,12 @@ def _refused_key(schema: type[object], node: Node) -> str:
 
 
 def field_names(schema: type[object]) -> list[str]:
-    """The names of the fields of a dataclass."""
+    """Returns the names of the fields of a dataclass."""
     return [field.name for field in fields(schema)]  # type: ignore[arg-type]  # a dataclass has fields
 
 
 def as_node(config: object) -> Node:
-    """A config of OmegaConf that is a mapping as plain values."""
+    """Converts an OmegaConf mapping to plain values."""
     assert isinstance(config, DictConfig)
     node = OmegaConf.to_container(config)
     assert isinstance(node, dict)
@@ -78,7 +79,7 @@ def as_node(config: object) -> Node:
 
 
 def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
-    """An error of OmegaConf in one line that begins with the key below `path`."""
+    """Returns the text of an OmegaConf error in one line, which begins with the key below `path`."""
     lines = (error.msg or str(error)).splitlines() or [type(error).__name__]
     remedy = "; put it in quotes" if isinstance(error, UnsupportedValueType) else ""
     return ": ".join(part for part in (_below(path, error.full_key or ""), f"{lines[0]}{remedy}") if part)
@@ -86,7 +87,7 @@ def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
 
 @contextlib.contextmanager
 def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[None]:
-    """Raise an InputError of the block again, as a `kind`, with `prefix` before its text."""
+    """Puts `prefix` before the text of any InputError that the `with` block raises, and raises it as a `kind`."""
     try:
         yield
     except InputError as error:
@@ -94,8 +95,8 @@ def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[
 
 
 def check_finite(value: object, where: str, path: str = "") -> None:
-    """InputError for NaN or infinity anywhere in plain values. Its text begins with `where`, if any, and the key below
-    `path`."""
+    """Raises InputError if plain values contain NaN or infinity. Its text begins with `where`, if any, and the key
+    below `path`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{f'{where}: ' if where else ''}{path}: must be a finite number, not {value}")
     for inner_path, inner in _inner(value, path):
@@ -103,7 +104,7 @@ def check_finite(value: object, where: str, path: str = "") -> None:
 
 
 def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """The values that a mapping or a list holds, each with its key or number below `path`."""
+    """Yields the values in a mapping or list, each with the path of its key or index below `path`."""
     if isinstance(value, dict):
         yield from ((_below(path, key), inner) for key, inner in value.items())
     elif isinstance(value, (list, tuple)):
@@ -111,18 +112,18 @@ def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def _below(path: str, key: object) -> str:
-    """The dotted name of a key below a path."""
+    """Returns the dotted name of a key below a path."""
     return f"{path}.{in_one_line(key)}" if path and key != "" else path or in_one_line(key)
 
 
 def in_one_line(key: object) -> str:
-    """A key as text, with escapes where it has line breaks or other characters that cannot be printed."""
+    """Returns a key as text. If it has line breaks or other unprintable characters, special characters are escaped."""
     text = str(key)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _without_missing(node: Node) -> Node:
-    """Plain values without OmegaConf's marks of fields that have neither a value nor a default."""
+    """Returns plain values without the fields that OmegaConf marks as missing, at every depth."""
     return {
         key: _without_missing(value) if isinstance(value, dict) else value
         for key, value in node.items()
@@ -131,7 +132,7 @@ def _without_missing(node: Node) -> Node:
 
 
 def _check_not_missing(value: object, path: str) -> None:
-    """InputError for the text `???` anywhere in plain values: OmegaConf takes it for a missing value."""
+    """Raises InputError if plain values contain the text `???`, which OmegaConf treats as a missing value."""
     if value == MISSING:
         raise InputError(f"{path}: missing; write a value in place of {value}")
     for inner_path, inner in _inner(value, path):
@@ -139,9 +140,9 @@ def _check_not_missing(value: object, path: str) -> None:
 
 
 def _check(kind: object, value: object, path: str) -> None:
-    """InputError unless keys are known, and mappings, lists and null stand only where the type `kind` allows them.
+    """Raises InputError if a key is unknown, or if the type `kind` does not allow a mapping, list or null in `value`.
 
-    OmegaConf checks numbers, text and the other values that hold no others.
+    OmegaConf later checks single values, such as numbers and text.
     """
     if kind is Any or kind is object:
         return
@@ -166,7 +167,7 @@ def _check(kind: object, value: object, path: str) -> None:
 
 
 def _check_fields(schema: type[object], node: dict[object, object], path: str) -> None:
-    """InputError unless every key is a field of a dataclass, and its value passes `_check`."""
+    """Raises InputError if a key is not a field of the dataclass `schema`, or if its value fails `_check`."""
     hints = get_type_hints(schema)
     known = sorted(field_names(schema))
     for key, value in node.items():
@@ -178,27 +179,27 @@ def _check_fields(schema: type[object], node: dict[object, object], path: str) -
 
 
 def _check_key(kind: object, key: object, path: str) -> None:
-    """InputError when the keys of a mapping are text, and one is not."""
+    """Raises InputError if the keys of a mapping must be text (`kind` is str) and `key` is not text."""
     if kind is str and not isinstance(key, str):
         raise InputError(f"{_below(path, key)}: a key must be text; put {key} in quotes")
 
 
 def _mapping(value: object, path: str) -> dict[object, object]:
-    """`value` if it is a mapping; else InputError."""
+    """Returns `value`. Raises InputError if it is not a mapping."""
     if not isinstance(value, dict):
         raise InputError(f"{f'{path}: ' if path else ''}must be a mapping, not {_described(value)}")
     return value
 
 
 def _described(value: object) -> str:
-    """A value in an error's text."""
+    """Returns a description of a value for an error's text."""
     if value is None:
         return "null"
     return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
 
 
 def _make_writable(config: DictConfig) -> None:
-    """Remove the flag by which OmegaConf keeps frozen dataclasses from being merged into, at every depth."""
+    """Removes OmegaConf's read-only flag of frozen dataclasses, at every depth, so that values can be merged."""
     OmegaConf.set_readonly(config, None)
     for key in config:
         inner = OmegaConf.select(config, str(key))

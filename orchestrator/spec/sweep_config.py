@@ -1,4 +1,4 @@
-"""Sweep files: reading one, with overrides on top, into a checked and typed SweepConfig."""
+"""Reads a sweep file with overrides into a checked and typed SweepConfig."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from supsup_core.registry import nearest
 from supsup_core.training.loop import TrainingRecipe
 
 PAPER = "paper"
-"""The scale at which a sweep runs as its file stands."""
+"""The default scale, which changes nothing in the sweep file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,13 @@ class Resources:
 
     num_workers: the most workers of a training group. A group whose tasks build on one another gets only as many as it
     can use, and leaves the rest to other groups. threads: CPU threads of each worker. device: `cpu` or `cuda`; on
-    `cuda`, each worker gets a GPU of its own. state_mb: in NNs, megabytes of scores and optimiser state that a worker
-    keeps in memory; the rest is on disk. deterministic: on CUDA, use only algorithms that give the same bits each time.
+    `cuda`, each worker gets a GPU of its own. state_mb: in scenario NNs, megabytes of scores and optimiser state that a
+    worker keeps in memory; the rest is on disk. deterministic: on CUDA, use only bitwise reproducible algorithms.
     tf32: on CUDA, compute matrix products in TensorFloat-32. tasks_at_once: how many independent tasks a worker trains
-    together, where the method allows it; None lets the program choose. cache_gb: with `storage`, the most gigabytes of
+    together, if the method allows it; None lets the program choose. cache_gb: with `storage`, the most gigabytes of
     artifacts that a machine keeps on its own disk.
 
-    InputError when a value is out of its range.
+    Raises InputError if a value is out of its range.
     """
 
     num_workers: int = 2
@@ -68,20 +68,20 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep file: an experiment, and what to vary, to repeat and to use.
+    """The content of a sweep file: an experiment, the keys to vary, the seeds, and the resources to use.
 
     Sections of the experiment. They stay plain values until `build_experiment`, because a user's own classes must be
     imported first:
     - benchmark, net, method, allocation: the `name` of a registered class, and values of its fields.
     - training, inference, evaluation, stream, budget: fields of TrainingRecipe, Inference, EvaluationConfig, Stream and
-      Budget. allocation, stream and budget count in scenario NNs alone.
+      Budget. allocation, stream and budget are used in scenario NNs only.
 
     What to run. Every variant runs with every combination of the grid, for every seed:
-    - variants: name to changes (values by dotted keys) that belong together. only: the names of the variants to run.
+    - variants: name to a set of changes (values by dotted keys). only: the names of the variants to run.
     - grid: dotted key to a list of values.
-    - search: takes the place of variants and grid; tries configurations and stops the worse ones early.
-    - scales: name to changes of any keys that make the sweep smaller. scale: the scale to run at. Its changes come
-      before those of the command line; PAPER changes nothing.
+    - search: replaces variants and grid; tries configurations and stops the worse ones early.
+    - scales: name to changes of any keys that make the sweep smaller. scale: the scale to run at. Its changes are
+      applied before those of the command line; PAPER changes nothing.
 
     How to run:
     - imports: the user's modules, which register classes (see user_modules.load).
@@ -91,7 +91,7 @@ class SweepConfig:
     - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With it, any
       machine can resume the sweep, and the output is a cache. snapshot_every: the most seconds between two snapshots.
 
-    InputError when values are out of their range, or do not go together.
+    Raises InputError if values are out of their range or contradict each other.
     """
 
     name: str
@@ -139,7 +139,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class _TypedSections(SweepConfig):
-    """SweepConfig with the classes that its sections are checked against when a file is read."""
+    """SweepConfig with a dataclass as the type of each section. Sweep files are checked against these types."""
 
     training: TrainingRecipe = field(default_factory=TrainingRecipe)  # type: ignore[assignment]
     inference: Inference = field(default_factory=Inference)  # type: ignore[assignment]
@@ -149,38 +149,39 @@ class _TypedSections(SweepConfig):
 
 
 def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
-    """The config in a sweep file, with `key=value` overrides on top.
+    """Reads the config in a sweep file and applies `key=value` overrides.
 
-    An override takes the place of the values that the grid, the variants or a search give to its key. InputError with
-    the file or "command line", the key and a remedy.
+    An override also replaces the values that the grid, the variants or a search give to its key. Raises InputError if
+    the config is not valid; its text names the file or "command line", the key and a remedy.
     """
     return _with_changes(_read_node(path), overrides, str(path))
 
 
 def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
-    """A config with `key=value` overrides on top, as `read_sweep` applies them."""
-    node = {**asdict(config), "scale": PAPER}  # the changes of its scale have been made already
+    """Returns a config with `key=value` overrides applied, as in `read_sweep`."""
+    node = {**asdict(config), "scale": PAPER}  # the changes of its scale were applied before
     return replace(_with_changes(node, overrides, "command line"), scale=config.scale)
 
 
 def sweep_from_node(node: Node, where: str) -> SweepConfig:
-    """A config from the plain values that `asdict` made of one. InputError, which begins with `where`, when they do not
-    fit."""
+    """Builds a config from the plain values that `asdict` returned for a config. Raises InputError, which begins with
+    `where`, if they are not valid."""
     return _build(merge(_TypedSections, node, where), where)
 
 
 def defaults() -> Node:
-    """The default of every key of a sweep file."""
+    """Returns the default of every key of a sweep file."""
     return asdict(_TypedSections(name=""))
 
 
 def scales_of(path: Path) -> list[str]:
-    """The names of a sweep file's scales, in its order and without PAPER. Raises as `read_sweep` does."""
+    """Returns the names of a sweep file's scales in the file's order, without PAPER. Raises InputError like
+    `read_sweep`."""
     return list(merge(_TypedSections, _read_node(path), str(path))["scales"])
 
 
 def not_yaml(error: Exception) -> str:
-    """Where and why a text is not valid YAML, to be put after the name of its file."""
+    """Returns where and why a text is not valid YAML, as the end of a message that begins with the file's name."""
     mark = getattr(error, "problem_mark", None)
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
@@ -188,7 +189,10 @@ def not_yaml(error: Exception) -> str:
 
 
 def _read_node(path: Path) -> Node:
-    """A sweep file's plain values; `name` is the file's name where the file does not set it."""
+    """Reads a sweep file's plain values. `name` is the file's stem if the file does not set it.
+
+    Raises InputError if the file cannot be read or is not a YAML mapping.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -207,9 +211,9 @@ def _read_node(path: Path) -> Node:
 
 
 def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConfig:
-    """A config from a sweep file's plain values, with the changes of its scale and of overrides.
+    """Builds a config from a sweep file's plain values, with the changes of its scale and of overrides applied.
 
-    where: where the values stand; the text of an InputError about them begins with it.
+    where: where the values come from, such as the file's name. Errors about the values begin with this text.
     """
     changes = parse_overrides(overrides)
     if isinstance(changes.get("only"), str):
@@ -225,7 +229,7 @@ def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConf
 
 
 def _scale_changes(config: Node, scale: str, where: str) -> Node:
-    """The changes that a scale makes. InputError, with the scales there are, when the sweep has none of this name."""
+    """Returns the changes that a scale makes. Raises InputError, which lists the scales, if there is no such scale."""
     scales = config["scales"]
     if PAPER in scales:
         raise InputError(f"{where}: scales.{PAPER}: is the file as it stands; give the scale another name")
@@ -238,7 +242,7 @@ def _scale_changes(config: Node, scale: str, where: str) -> Node:
 
 
 def _build(node: Node, where: str) -> SweepConfig:
-    """A config from merged plain values, checked as a whole. The text of an InputError begins with `where`."""
+    """Builds a config from merged plain values. Raises InputError, which begins with `where`, if they are not valid."""
     if "name" not in node:
         raise InputError(f"{where}: name: missing; give the sweep a name")
     check_finite(node, where)
@@ -253,7 +257,7 @@ def _build(node: Node, where: str) -> SweepConfig:
 
 
 def _build_search(node: Node) -> Search:
-    """A search from merged plain values."""
+    """Builds a search from merged plain values. Raises InputError if they are not valid."""
     if "space" not in node:
         raise InputError(
             "search.space: missing; name what to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
@@ -263,7 +267,7 @@ def _build_search(node: Node) -> Search:
 
 
 def _check_seeds(sweep: SweepConfig) -> None:
-    """InputError unless there is a seed, and no seed stands twice."""
+    """Raises InputError if there is no seed, or if a seed is listed twice."""
     if not sweep.seeds:
         raise InputError("seeds: empty; list at least one, such as [0]")
     if len(set(sweep.seeds)) < len(sweep.seeds):
@@ -271,7 +275,8 @@ def _check_seeds(sweep: SweepConfig) -> None:
 
 
 def _check_varied(sweep: SweepConfig) -> None:
-    """InputError for a grid without values, a key that cannot be varied or is varied twice, and an unknown variant."""
+    """Raises InputError for an empty axis of the grid, a key that cannot be varied or is varied twice, or an unknown
+    variant in `only`."""
     for key, values in sweep.grid.items():
         where = in_one_line(f"grid.{key}")
         if not values:
@@ -294,7 +299,7 @@ def _check_varied(sweep: SweepConfig) -> None:
 
 
 def _check_experiment_key(key: str, where: str) -> None:
-    """InputError when a key that a grid or a variant changes is not a key of the experiment."""
+    """Raises InputError if a key of a grid or a variant is not a key of the experiment. where: names the key."""
     if key.split(".")[0] not in EXPERIMENT_KEYS:
         raise InputError(
             f"{where}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
@@ -303,14 +308,16 @@ def _check_experiment_key(key: str, where: str) -> None:
 
 
 def _check_server(address: str) -> None:
-    """InputError unless `address` is the URL of an MLflow server, without a user or password."""
+    """Raises InputError if `address` is not the URL of a server, or if it contains a user name or a password."""
     try:
         parts = urlsplit(address)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # unbalanced brackets, or a port that is not a number
         is_url = False
     if not is_url:
-        raise InputError(f"tracking: must be the address of an MLflow server, such as http://localhost:5000, not {address!r}")
+        raise InputError(
+            f"tracking: must be the address of an MLflow server, such as http://localhost:5000, not {address!r}"
+        )
     if parts.username or parts.password:
         raise InputError(
             "tracking: no user or password in the address, which is written to files; "

@@ -1,4 +1,4 @@
-"""The user's own modules: every process imports them, and content keys hash their source."""
+"""Imports the user's own modules and hashes their source. Every process imports them; content keys use the hashes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from orchestrator.spec.strict_merge import prefix_errors
 from supsup_core.errors import InputError
 
 _BUILT_IN = "supsup_core"
-"""The package whose source is not hashed."""
+"""The project's own package, whose source is not hashed."""
 
 
 def load(imports: Sequence[str], folder: Path) -> None:
-    """Import the user's modules, so that the classes they register can be named in this process.
+    """Imports the user's modules, which register the user's classes in this process.
 
-    imports: dotted module names, or paths of .py files relative to `folder`, the folder of the sweep file. Adds the
-    folders of the files, and `folder` for dotted names, to sys.path. InputError, which names the entry, when one
-    cannot be imported.
+    imports: dotted module names, or paths of .py files relative to `folder`. folder: the folder of the sweep file.
+    Adds the folders of the files to sys.path, and `folder` for dotted names. Raises InputError, which names the entry,
+    if a module cannot be imported.
     """
     for entry in imports:
         file = (folder / entry).resolve() if entry.endswith(".py") else None
@@ -43,7 +43,7 @@ def load(imports: Sequence[str], folder: Path) -> None:
 
 
 def _load_file(path: Path) -> None:
-    """Import a file under its name, unless a file with the same content has been imported under it."""
+    """Imports a file as the module of its name, unless a file with the same content is imported under that name."""
     loaded = sys.modules.get(path.stem)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
@@ -65,10 +65,10 @@ def _load_file(path: Path) -> None:
 
 
 def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
-    """The SHA-256 of the source that defines a user's class or function; None for this project's own.
+    """Returns the SHA-256 of the source that defines a user's class or function. Returns None for the project's own.
 
-    The source is its module and every module below the same top folder that this imports, directly or indirectly. The
-    project's own source is not hashed: RECIPE_VERSION changes when it computes something else.
+    The source is the module of `thing`, and all modules below the same top folder that this module imports, directly
+    or indirectly. The project's own source is not hashed; RECIPE_VERSION is increased if its results change.
     """
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
@@ -80,15 +80,18 @@ def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
 
 
 def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
-    """The source of the user's modules, and of the modules that they import, for a copy that runs elsewhere.
+    """Returns the source of the user's modules and of the modules that they import, to be copied to another machine.
 
-    entries: `imports` of a sweep, which must be loaded. Keys are paths below the modules' top folders. InputError when
-    an entry is not a .py file, or when two files have the same path.
+    entries: the `imports` of a sweep, which must be loaded already. The keys of the result are paths below the modules'
+    top folders. Raises InputError if an entry is not a .py file, or if two different files have the same path.
     """
     found: dict[Path, bytes] = {}
     for entry in entries:
         if not entry.endswith(".py"):
-            raise InputError(f"imports: {entry} is not a .py file, and only .py files can go along; name the file, such as my_methods.py")
+            raise InputError(
+                f"imports: {entry} is not a .py file, and only .py files can go along; "
+                "name the file, such as my_methods.py"
+            )
         for path, text in _sources_from(sys.modules[(folder / entry).stem]).items():
             if found.setdefault(path, text) != text:
                 raise InputError(f"imports: two modules are called {path}; rename one of them")
@@ -96,9 +99,10 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
 
 
 def _sources_from(first: ModuleType) -> dict[Path, bytes]:
-    """The source of a module, and of every module below its top folder that it imports, directly or indirectly.
+    """Returns the source of a module, and of all modules below its top folder that it imports, directly or indirectly.
 
-    Keys are paths below the top folder, sorted. The top folder is the one that the module's full name starts in.
+    The keys of the result are paths below the top folder, sorted. The top folder contains the module, or the
+    outermost package of the module.
     """
     top = Path(str(first.__file__)).resolve().parents[first.__name__.count(".")]
     found: dict[Path, bytes] = {}
@@ -113,7 +117,7 @@ def _sources_from(first: ModuleType) -> dict[Path, bytes]:
 
 
 def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:
-    """The modules that the import statements of a module name, anywhere in its text, and that are loaded."""
+    """Returns the loaded modules that are named in the import statements of a module, anywhere in its source."""
     names: set[str] = set()
     package = module.__package__ or ""
     for node in ast.walk(ast.parse(source)):
@@ -126,7 +130,7 @@ def _imported(module: ModuleType, source: bytes) -> list[ModuleType]:
 
 
 def _is_below(module: ModuleType, top: Path) -> bool:
-    """Whether the source of a module is a file below `top` and not part of an installed package."""
+    """Returns whether the source of a module is a file below `top` and is not part of an installed package."""
     file = getattr(module, "__file__", None)
     if not file:
         return False

@@ -53,7 +53,7 @@ class Run:
     def run_id(self) -> str:
         """The content key of everything that determines the run's results.
 
-        It includes the version of the evaluation code (EVALUATION_VERSION) and, in NNs, of the allocation code.
+        It includes EVALUATION_VERSION and, in scenario NNs, NNS_VERSION. They change if the code's results change.
         """
         experiment = self.experiment
         return content_key(
