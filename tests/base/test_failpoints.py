@@ -1,0 +1,40 @@
+"""Failpoints do nothing unless a test sets them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+from orchestrator.base.failpoints import Point, reach, set_failpoint
+
+SOURCES = Path(__file__).parents[2] / "orchestrator"
+
+
+def test_a_function_is_called_with_the_subject_until_it_is_removed() -> None:
+    reached: list[object] = []
+    reach("deciding", 1)
+    set_failpoint("deciding", reached.append)
+    reach("deciding", 2)
+    reach("decided", 3)
+    set_failpoint("deciding", None)
+    set_failpoint("deciding", None)
+    reach("deciding", 4)
+    assert reached == [2]
+
+
+def test_every_failpoint_is_reached_somewhere_and_the_program_sets_none() -> None:
+    text = "\n".join(path.read_text() for path in SOURCES.rglob("*.py") if path.name != "failpoints.py")
+    for point in get_args(Point):
+        assert f'failpoints.reach("{point}"' in text, point
+    assert "set_failpoint" not in text
+
+
+def test_a_failpoint_is_set_in_its_process_alone() -> None:
+    set_failpoint("deciding", lambda subject: 1 / 0)
+    try:
+        program = "from orchestrator.base.failpoints import reach; reach('deciding')"
+        subprocess.run([sys.executable, "-c", program], check=True)
+    finally:
+        set_failpoint("deciding", None)

@@ -1,0 +1,55 @@
+"""A folder that one process owns at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.folder_lock import holder_of, host_of, owned
+from supsup_core.errors import InputError
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from orchestrator.base.folder_lock import owned\n"
+    "with owned(Path(sys.argv[1])):\n    print('owned', flush=True); time.sleep(60)\n"
+)
+
+
+def test_an_owner_is_known_while_it_owns_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "sweeps" / "small-123456"
+    assert (holder_of(folder), host_of(folder)) == (None, None)
+    with owned(folder):
+        assert host_of(folder) == socket.gethostname()
+        assert (folder / "holder").read_text().split()[0] == str(os.getpid())
+    assert (holder_of(folder), host_of(folder)) == (None, None)
+
+
+def test_another_process_is_named_and_its_death_frees_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "small-123456"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "owned\n"
+        assert holder_of(folder) == holder.pid
+        with (
+            pytest.raises(InputError, match=f"small-123456: process {holder.pid} is running this sweep"),
+            owned(folder),
+        ):
+            raise AssertionError("it is owned")
+        with pytest.raises(InputError, match="is running this server"), owned(folder, "server"):
+            raise AssertionError("it is owned")
+        (folder / "holder").write_text("")
+        assert holder_of(folder) == -1
+        holder.kill()
+    assert holder_of(folder) is None
+    with owned(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^output: .*cannot be written"), owned(tmp_path / "file" / "folder"):
+        raise AssertionError("there is no such folder")

@@ -1,0 +1,73 @@
+"""Plain JSON values and dataclasses."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.base.plain_values import flatten, from_json, from_node, to_node
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A part."""
+
+    number: float
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A whole."""
+
+    inner: Inner
+    by_number: dict[int, str]
+    optional: int | None = None
+
+
+OUTERS = st.builds(
+    Outer,
+    st.builds(Inner, st.floats(allow_nan=False), st.lists(st.text(), max_size=3).map(tuple)),
+    st.dictionaries(st.integers(-100, 100), st.text(), max_size=3),
+    st.none() | st.integers(-(2**53), 2**53),
+)
+
+
+@given(OUTERS)
+def test_a_dataclass_is_read_back_from_plain_values_and_from_json(value: Outer) -> None:
+    node = to_node(value)
+    text = json.dumps(node).encode()
+    assert json.dumps(json.loads(text)) == json.dumps(node)
+    assert from_json(text, Outer) == value
+
+
+def test_unknown_keys_are_ignored_and_defaults_filled_in() -> None:
+    assert from_node({"number": 1, "later": {}}, Inner) == Inner(1.0)
+
+
+def test_nan_is_read() -> None:
+    assert math.isnan(from_json(b'{"number": NaN}', Inner).number)
+
+
+@pytest.mark.parametrize("node", [{}, {"number": "1"}, {"number": None}, {"number": 1, "texts": [1]}, [], None, 5])
+def test_values_that_do_not_fit_are_refused(node: Any) -> None:
+    with pytest.raises(ValueError, match=r"Expected|missing"):
+        from_node(node, Inner)
+    with pytest.raises(ValueError, match=r"Expected|missing"):
+        from_json(json.dumps(node).encode(), Inner)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"number": 1'])
+def test_text_that_is_no_json_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the JSON reader
+        from_json(text, Inner)
+
+
+def test_nested_mappings_are_flattened_by_dotted_keys() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": []}, "e": None}) == {"a.b.c": 1, "a.d": [], "e": None}
