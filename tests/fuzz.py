@@ -1,15 +1,14 @@
-"""Coverage-guided fuzzing of everything that reads bytes from a disk: any bytes are read right, or refused in words.
+"""Coverage-guided fuzzing of everything that reads bytes from a disk: any bytes are read, or refused with a message.
 
     pip install atheris; python -m tests.fuzz {codec,artifact,ledger,rows,sweep,cluster} SECONDS
 
-Starts from sound inputs that it writes itself. Ends at the first input that raises anything else than what a user is
-told, and keeps it as crash-…; libFuzzer prints how many were tried.
+Starts from sound inputs that it writes itself. Ends at the first input that raises anything but a SupSupError, which it
+keeps as crash-…; libFuzzer prints how many were tried.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 import sys
 import tempfile
@@ -21,22 +20,25 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["orchestrator", "supsup_core"]):
+    from orchestrator.base.output_folder import ArtifactFolder, SweepFolder
     from orchestrator.cluster.cluster_file import read_cluster_file
     from orchestrator.records.artifact_store import ArtifactStore
     from orchestrator.records.group_state import GroupState
-    from orchestrator.records.ledger import LedgerReader, LedgerWriter, open_ledger
+    from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter, open_ledger
+    from orchestrator.records.rows import Event, Row, event_from_json
     from orchestrator.spec.sweep_config import read_sweep
-    from orchestrator.sweeps.sweep import sweep_at
+    from orchestrator.sweeps.sweep import open_record
+    from orchestrator.sweeps.sweep_record import read_record
     from supsup_core.errors import CorruptError, SupSupError
     from supsup_core.masks import codec
+    from tests.records.samples import DECIDED, EVENTS, TRAINED
 
 HERE = Path(tempfile.mkdtemp(dir="/dev/shm"))
 KEY = "0123456789abcdef"
 ROOT = Path(__file__).parents[1]
-KINDS = ["plan", "trained", "evaluated", "point", "decision", "met", "due", "committed"]
-KINDS += ["lost", "retried", "split", "stalled", "failed", "stopped", "retry", "ended"]
+KINDS = sorted({event.kind for event in EVENTS})
 LARGEST = 1 << 24
-"""Weights of a mask that is tried: a few bytes may rightly stand for billions, which take their time."""
+"""Weights of the largest mask that is tried: a few bytes may stand for billions of weights, which takes long."""
 
 
 def blob(size: int, share: float, parts: int = 1) -> bytes:
@@ -55,14 +57,14 @@ def check_codec(data: bytes) -> None:
 def artifact() -> tuple[ArtifactStore, bytes]:
     import torch
 
-    store = ArtifactStore(HERE / "store")
-    store.put(KEY, {"state.mask": torch.arange(40, dtype=torch.uint8)}, {"kind": "trained", "task": 0})
+    store = ArtifactStore(ArtifactFolder(HERE / "store"))
+    store.put(KEY, {"state.mask": torch.arange(40, dtype=torch.uint8)}, TRAINED)
     return store, store.path(KEY).read_bytes()
 
 
 def check_artifact(data: bytes) -> None:
-    """As it is, and again with the hash that its bytes ask for."""
-    store = ArtifactStore(HERE / "store")
+    """Read the bytes as they are, and again with the hash that fits them."""
+    store = ArtifactStore(ArtifactFolder(HERE / "store"))
     for content in (data, _hashed(data)):
         store.path(KEY).write_bytes(content)
         with suppress(CorruptError):
@@ -83,9 +85,8 @@ def _hashed(data: bytes) -> bytes:
 def ledger() -> bytes:
     path = HERE / "seed.sqlite"
     writer = LedgerWriter(path)
-    writer.append("plan", group={"shards": [], "evaluations": [], "segments_per_task": None}, environment={})
-    writer.commit([("decision", {"mask": 0, "freed": None, "outcome": "allocate"}, b"1234")])
-    writer.append("trained", key=KEY, facts={"accuracy": 0.5}, seconds=1.0)
+    writer.commit([Entry(event) for event in EVENTS])
+    writer.commit([Entry(DECIDED, b"1234")])
     writer.close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA journal_mode=DELETE")
@@ -101,32 +102,26 @@ def check_ledger(data: bytes) -> None:
     with suppress(SupSupError), LedgerReader(path) as reader:
         reader.verify()
     with suppress(SupSupError):
-        writer, _, _ = open_ledger(path)
-        writer.close()
+        open_ledger(path).writer.close()
 
 
 def check_rows(data: bytes) -> None:
-    """Rows that were committed as they are, and hold what no program of this version writes."""
-    path = HERE / "rows.sqlite"
-    for file in HERE.glob("rows.*"):
-        file.unlink()
+    """Read payloads of rows that no program of this version writes, and replay those that are events."""
     provider = atheris.FuzzedDataProvider(data)
-    writer = LedgerWriter(path)
+    events: list[Event] = []
     for _ in range(provider.ConsumeIntInRange(1, 4)):
         kind = provider.PickValueInList(KINDS)
-        with suppress(ValueError, RecursionError):
-            payload = json.loads(provider.ConsumeUnicodeNoSurrogates(200))
-            writer.append(kind, **payload if isinstance(payload, dict) else {"key": payload})
-    writer.close()
-    with suppress(SupSupError), LedgerReader(path) as reader:
-        GroupState().apply(reader.rows())
+        with suppress(CorruptError):
+            events.append(event_from_json(kind, provider.ConsumeUnicodeNoSurrogates(200).encode()))
+    with suppress(SupSupError):
+        GroupState().apply(Row(number, number, event) for number, event in enumerate(events, start=1))
 
 
 def check_sweep(data: bytes) -> None:
     (HERE / "sweep.json").write_bytes(data)
     (HERE / "sweep.yaml").write_bytes(data)
     with suppress(SupSupError):
-        sweep_at(HERE)
+        open_record(read_record(SweepFolder(HERE)))
     with suppress(SupSupError):
         read_sweep(HERE / "sweep.yaml", [])
 

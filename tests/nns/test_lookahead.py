@@ -1,13 +1,23 @@
-"""Workers that train ahead of the decisions change no result."""
+"""Workers train predicted segments ahead of the decisions, which changes no result."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator.base.failpoints import set_failpoint
-from orchestrator.coordination.messages import AdvanceJob
+from orchestrator.coordination.messages import AdvancedMask, AdvanceJob
+from orchestrator.nns.lookahead import Lookahead, TrainedAhead
+from orchestrator.nns.mask_versions import Lineages
+from orchestrator.nns.round import DecidedSegment
+from supsup_core.masks import codec
+from supsup_core.nets import Layer
+from supsup_core.nns.allocation_tests import ALLOCATION_TESTS
+from supsup_core.nns.allocator import Allocator, Decision, Outcome
+from supsup_core.nns.streams import Schedule, Segment
 from tests.nns.small_runs import NNS, SURE, Make, files_of, science
 from tests.scripted import run, state_of
 
@@ -77,3 +87,113 @@ def test_a_run_goes_on_without_a_worker_that_is_never_replaced(make: Make, at: i
     run(one)
     run(two, [None] * at + ["gone"])
     assert science(one) == science(two)
+
+
+def bits_of(number: int) -> codec.Bits:
+    return codec.pack(np.random.default_rng(number).random(400) < 0.5)
+
+
+def blocks(num_tasks: int, segments: int) -> Schedule:
+    """A stream of tasks in blocks."""
+    return Schedule([[Segment(task, index) for task in range(num_tasks) for index in range(segments)]], segments)
+
+
+class Predicted:
+    """A lookahead beside an allocator and lineages that a test moves on."""
+
+    def __init__(
+        self, schedule: Schedule, num_workers: int = 3, points: Sequence[int] = (), capacity: int = 10
+    ) -> None:
+        self.allocator = Allocator(
+            [Layer("only", (10, 40), 40)], ALLOCATION_TESTS["outlier"](), "skip", capacity, bits_of
+        )
+        self.lineages = Lineages("identity", segment_batches=20)
+        self.ahead = Lookahead(schedule, self.allocator, self.lineages, points, num_workers=3, limit=1000)
+        self.ahead.start(0)
+        self.schedule = schedule
+        self.num_rounds = 0
+
+    def jobs(self, *exclude: str, waiting: Sequence[int] = ()) -> list[tuple[int, int]]:
+        """The mask and the number of segments of each job ahead."""
+        found = self.ahead.jobs((), exclude, waiting, self.num_rounds)
+        return [(job.mask, len(job.job.version.segments)) for job in found]
+
+    def decide(self, mask: int, outcome: Outcome = "train") -> list[TrainedAhead]:
+        """One round of one stream."""
+        ((stream, segment),) = self.schedule.round(self.num_rounds)
+        decision = Decision(len(self.allocator.live), 0.0, 0.0, None, None, outcome, mask, None)
+        self.allocator.replay([decision])
+        key = self.lineages.extend(mask, segment)
+        self.num_rounds += 1
+        return self.ahead.follow_round([DecidedSegment(stream, segment, decision, np.zeros(0), key)])
+
+    def train(self, place: int = 0, worker: int | None = 1) -> str:
+        """Do one of the jobs ahead; its key."""
+        job = list(self.ahead.jobs((), (), (), self.num_rounds))[place]
+        self.ahead.keep(job.job.key, AdvancedMask(b"mask", 0.5, 0.25), worker)
+        return job.job.key
+
+
+def test_new_tasks_get_new_masks_and_one_version_of_a_mask_comes_after_the_other() -> None:
+    tried = Predicted(blocks(num_tasks=4, segments=2))
+    assert tried.jobs() == [(0, 1), (1, 1), (2, 1), (3, 1)]  # two tasks' worth of segments for each worker
+    first = tried.train()
+    assert tried.jobs() == [(0, 2), (1, 1), (2, 1), (3, 1)]
+    assert tried.ahead.is_beyond([0], ())
+    assert not tried.ahead.is_beyond([1], ())
+    (found,) = tried.decide(0, "allocate")
+    assert (found.key, found.worker) == (first, 1)
+    assert not tried.ahead.is_beyond([0], ())
+
+
+def test_a_wrong_prediction_discards_what_was_trained_on_it() -> None:
+    tried = Predicted(blocks(num_tasks=4, segments=2))
+    tried.decide(0, "allocate")
+    kept = tried.train(1)
+    assert tried.ahead.keys() >= {kept}
+    assert tried.decide(1, "allocate") == []  # the prediction was that mask 0 would train
+    assert not tried.ahead.is_beyond(range(10), ())
+    assert tried.jobs()[0][0] == 2
+
+
+def test_a_version_that_failed_or_is_in_flight_or_whose_mask_waits_is_left_out() -> None:
+    tried = Predicted(blocks(num_tasks=3, segments=2))
+    keys = [job.job.key for job in tried.ahead.jobs((), (), (), 0)]
+    tried.ahead.bar(keys[0])
+    assert tried.jobs(keys[1]) == [(2, 1)]
+    assert tried.jobs(waiting=[2]) == [(1, 1)]
+    assert tried.ahead.is_beyond([1], [keys[1]])
+
+
+def test_nothing_is_predicted_beyond_the_budget() -> None:
+    tried = Predicted(blocks(num_tasks=4, segments=2), capacity=2)
+    assert tried.jobs() == [(0, 1), (1, 1)]
+
+
+def test_a_mask_that_an_evaluation_point_needs_is_not_trained_past_it() -> None:
+    tried = Predicted(blocks(num_tasks=2, segments=4), points=[2])
+    tried.train()
+    tried.train()
+    assert tried.jobs() == [(1, 1)]
+    tried.decide(0, "allocate")
+    tried.decide(0)
+    assert tried.jobs() == [(0, 3), (1, 1)]
+
+
+def test_masks_trained_ahead_are_limited_in_memory() -> None:
+    tried = Predicted(blocks(num_tasks=3, segments=2))
+    (job, *_) = tried.ahead.jobs((), (), (), 0)
+    tried.ahead.keep(job.job.key, AdvancedMask(bytes(1001), 0.5, 0.25), 1)
+    assert tried.jobs() == []
+    tried.decide(0, "allocate")
+    assert tried.jobs() != []
+
+
+def test_a_worker_that_died_holds_nothing_any_more() -> None:
+    tried = Predicted(blocks(num_tasks=3, segments=2))
+    tried.train(worker=1)
+    assert next(tried.ahead.jobs((), (), (), 0)).holder == 1
+    tried.ahead.forget_worker(1)
+    assert next(tried.ahead.jobs((), (), (), 0)).holder is None
+    (found,) = tried.decide(0, "allocate")
+    assert found.worker is None
