@@ -19,7 +19,6 @@ from supsup_core.scenarios import SCENARIOS, Scenario
 from supsup_core.tasks import BENCHMARKS, Benchmark, Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
-
 SCENARIOS.register("toy_scenario")(
     Scenario(name="toy_scenario", given_in_training=True, given_at_inference=False, wrong_task_is_wrong=False)
 )
