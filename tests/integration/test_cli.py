@@ -89,7 +89,9 @@ def test_verbs_that_read_ledgers_and_folders_alone_load_no_science(
 
 
 def test_a_plan_is_timed_once(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    file = sweep_file()
+    file = sweep_file(
+        training={"num_batches": 30, "learning_rate": 0.00077}
+    )  # that no other test of this process plans
     first = supsup("plan", file)
     assert first.code == 0, first.err
     (kept,) = (tmp_path / "home" / ".cache" / "supsup" / "timings").iterdir()
