@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,17 @@ def test_a_port_that_is_taken_is_refused() -> None:
     refuse_taken(port)
 
 
-def test_a_server_ends_with_its_own_code_or_when_this_process_is_interrupted(tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where a shell started the tests in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_server_ends_with_its_own_code_or_when_this_process_is_interrupted(
+    tmp_path: Path, interruptible: None
+) -> None:
     assert until_interrupted([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), tmp_path) == 3
     program = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
 
