@@ -1,7 +1,7 @@
 """Defines every path and file name in an output folder. No other module builds such a path.
 
     OUTPUT/
-      supsup-output.json            the marker: format, and the storage that the output is a cache of
+      supsup-output.json            the marker: format, and the URL of the storage, if any
       store/                        an ArtifactFolder: trained tasks and evaluations of all sweeps
       sweeps/SWEEP_ID/              a SweepFolder
         sweep.json, supsup.log, lock, holder, pause

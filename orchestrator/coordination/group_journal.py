@@ -82,8 +82,8 @@ class GroupJournal:
         stored = Snapshots(Storage(url))
         if stored.are_ahead_of(path, self._settings.storage.output_id):
             raise BehindError(
-                f"{path}: another process has gone on with this, and its snapshot in the storage is newer; "
-                "`supsup resume` fetches it first"
+                f"{path}: another process has taken over this training group, and its snapshot in the storage is "
+                "newer; `supsup resume` fetches it first"
             )
         uploader = SnapshotUploader(Snapshots(Storage(url, UPLOAD_SECONDS)), self.masks)
         return uploader, max((snapshot.epoch for snapshot in stored.ids()), default=0)

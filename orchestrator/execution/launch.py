@@ -232,7 +232,7 @@ def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
         error = (result.metrics or {}).get(ERROR)
         if isinstance(error, FencedError):
             raise SupSupError(
-                f"{sweep.sweep_id}: another process has gone on with this sweep; nothing more is written from here"
+                f"{sweep.sweep_id}: another process has taken over this sweep; this process writes nothing more"
             ) from error
         if isinstance(error, SupSupError):
             raise error

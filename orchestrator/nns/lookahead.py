@@ -58,7 +58,7 @@ class AheadJob(NamedTuple):
 
 @final
 class Lookahead:
-    """Predicts the decisions of later rounds, and keeps the mask versions that were trained on these predictions."""
+    """Predicts which mask later segments will train, and keeps the mask versions trained ahead of these decisions."""
 
     def __init__(
         self, schedule: Schedule, allocator: Allocator, lineages: Lineages, points: Sequence[int], num_workers: int,

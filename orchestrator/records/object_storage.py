@@ -64,7 +64,7 @@ def check_url(url: str) -> None:
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what the store's own client reads"
         )
     if any(part in (".", "..") for part in parts.path.split("/")):
-        raise InputError(f"storage: write the folder of {url!r} out, without . and ..")
+        raise InputError(f"storage: {url!r} contains '.' or '..'; set the full path of the folder")
 
 
 class StoredFile(NamedTuple):

@@ -85,7 +85,7 @@ class Sweep:
 
     @property
     def storage(self) -> Storage | None:
-        """The storage that the output is a cache of. None if the config sets no storage."""
+        """The storage that holds everything; the output folder is then a cache. None if the config sets none."""
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
@@ -95,7 +95,7 @@ class Sweep:
 
     @property
     def store(self) -> ArtifactStore:
-        """The store of the trained tasks and evaluations of all sweeps of the output."""
+        """The store of trained tasks and evaluations, which all sweeps in the output folder share."""
         return open_store(self.output, self.storage, self.cache_bytes)
 
     def masks(self, group_id: str) -> ArtifactStore:

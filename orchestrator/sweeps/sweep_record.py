@@ -41,10 +41,10 @@ class SweepRecord:
     """A sweep that is on disk.
 
     `config`: its SweepConfig as plain values. `file`: the sweep file it was read from. `extra_inferences`: the
-    inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: the size of each training
-    group at the last launch. `bases`: each dataset as configured, and as resolved from its files. `storage`: the URL of
-    the storage that the output is a cache of. `patience`: the seconds for which a storage that does not answer is
-    retried.
+    inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: the size of each
+    training group at the last launch. `bases`: each dataset as configured, and as resolved from its files.
+    `storage`: the URL of the storage that holds everything; the output folder is then a cache. `patience`: the
+    seconds for which a storage that does not answer is retried.
     """
 
     folder: SweepFolder

@@ -114,7 +114,9 @@ class Base(ABC):
         """
 
     def resolved(self, root: Path | None) -> Base:
-        """Returns this base with the fields filled in that are read from its files, or the base itself if it has none.
+        """Returns this base with all fields that come from its files filled in.
+
+        A base without such fields is returned unchanged.
 
         Raises InputError if files are missing or contradict the config.
         """

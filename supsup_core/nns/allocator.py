@@ -77,10 +77,10 @@ class Decision:
 
 @dataclass
 class Allocator:
-    """Makes the decisions, and holds the bank of masks that the decisions are based on.
+    """Makes the decisions, and holds the bank (all masks, packed) that the decisions are based on.
 
     All decisions of a round use the masks from before the round. Then each chosen mask is trained, and `trained`
-    receives its new bits. `end_round` stores the new bits in the bank.
+    receives its new bits. `end_round` copies the masks trained in this round into the bank.
 
     `draw(number)` returns the packed bits of mask `number` before its training; these also serve as an untrained mask.
     `live`: the number of the mask at each place in the bank. `num_allocated`: the number of masks allocated so far,

@@ -86,7 +86,7 @@ def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[.
         wait_for(lambda: trained(sweep.output.path))
         LedgerWriter(ledger_of(sweep)).close()
 
-    with meanwhile(fence) as errors, pytest.raises(SupSupError, match="another process has gone on with") as raised:
+    with meanwhile(fence) as errors, pytest.raises(SupSupError, match="another process has taken over") as raised:
         run_on_ray(sweep, settings, "local")
     assert not errors
     assert type(raised.value.__cause__) is FencedError
