@@ -35,8 +35,14 @@ def ray_death_of(error: Any) -> RayDeath:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
     of_memory = [line for line in lines if RAY_KILLED_FOR_MEMORY in line]
+    of_node = [line for line in lines if RAY_NODE_DIED in line]
+    last = lines[-1] if lines else text
+    if of_memory:
+        last = of_memory[0]
+    elif of_node and "node" not in last:  # an actor that Ray has just started elsewhere "never ran"
+        last = of_node[0]
     return RayDeath(
-        reason=[text, *lines, *of_memory[:1]][-1],
+        reason=last,
         node_lost=bool(getattr(error, "preempted", False)) or RAY_NODE_DIED in text,
         out_of_memory=bool(of_memory),
     )

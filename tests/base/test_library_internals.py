@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from orchestrator.base.library_internals import mlflow_monitor_is_alive, ray_package_hash
+from orchestrator.base.library_internals import RayDeath, mlflow_monitor_is_alive, ray_death_of, ray_package_hash
 from tests.outputs import wait_for
 
 EXCLUDES = ["runs", "*.egg-info"]
@@ -54,6 +54,38 @@ def test_ray_tells_why_an_actor_died() -> None:
     assert "node" in deaths["node died"][0]
     assert "running low on memory" in deaths["out of memory"][0]
     assert all(len(reason.splitlines()) == 1 for reason, *_ in deaths.values())
+
+
+class ReportedError(Exception):
+    """An error with a text as Ray writes it."""
+
+    preempted = False
+
+
+@pytest.mark.parametrize(
+    ("text", "death"),
+    [
+        ("", RayDeath("", False, False)),
+        (
+            "The actor died.\n\tclass_name: A\n\tpid: 3\nIts owner has died.",
+            RayDeath("Its owner has died.", False, False),
+        ),
+        (
+            "Died because its node has died. Node Id: 5\n\tthe node was drained",
+            RayDeath("the node was drained", True, False),
+        ),
+        (
+            "Died because its node has died. Node Id: 5\n\tThe actor never ran",
+            RayDeath("Died because its node has died. Node Id: 5", True, False),
+        ),
+        (
+            "Killed as the node is running low on memory\nmore",
+            RayDeath("Killed as the node is running low on memory", False, True),
+        ),
+    ],
+)
+def test_the_reason_of_a_death_is_the_line_that_tells_most(text: str, death: RayDeath) -> None:
+    assert ray_death_of(ReportedError(text)) == death
 
 
 def test_mlflows_monitor_of_the_machine_ends_when_its_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
