@@ -169,7 +169,8 @@ def test_a_command_stops_when_another_machine_has_taken_over(
         prepare_data(*arguments)
         if not overtaken:
             before = snapshots()
-            wait_for(lambda: snapshots() != before)
+            begun = time.monotonic()  # on a slow disk the next snapshot may come only after the last task
+            wait_for(lambda: snapshots() != before or time.monotonic() - begun > 5)
             overtaken.append(True)
 
     monkeypatch.setattr(run_sweep, "prepare_data", dawdle)
