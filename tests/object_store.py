@@ -16,7 +16,7 @@ KEY, SECRET = "supsup-tests", "not-a-secret-anywhere-else"
 
 
 class ObjectStore:
-    """One server process and its folder; it can be stopped and started again over the same content."""
+    """One server process and its folder. It can be stopped, and started again with the same content."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class ObjectStore:
         self._wait()
 
     def _wait(self) -> None:
-        """Until it lets a bucket be made."""
+        """Wait until the server answers and a bucket can be created."""
         import fsspec
 
         made = fsspec.filesystem(
@@ -67,7 +67,7 @@ class ObjectStore:
             try:
                 with socket.create_connection(("127.0.0.1", self._ports[6]), timeout=1):
                     pass
-                made.pipe_file("tests/there", b"yes")  # it makes the bucket, where there is none
+                made.pipe_file("tests/there", b"yes")  # creates the bucket if there is none
                 return
             except Exception:
                 if time.monotonic() > deadline:
