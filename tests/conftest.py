@@ -25,6 +25,7 @@ from supsup_core.nets import NETS
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
 from tests.object_store import ObjectStore
+from tests.requirements import missing
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine that is busy is no failure
@@ -40,7 +41,7 @@ def data_root() -> Path:
     """The folder of the real data. The test is skipped where SUPSUP_DATA is not set."""
     named = os.environ.get("SUPSUP_DATA")
     if named is None:
-        pytest.skip("SUPSUP_DATA is not set; it names the folder that holds mnist/")
+        missing("SUPSUP_DATA is not set; it names the folder that holds mnist/")
     root = Path(named).absolute()
     assert (root / "mnist").is_dir(), f"SUPSUP_DATA={named} has no mnist folder"
     return root

@@ -10,7 +10,7 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.errors import CorruptError
 from supsup_core.methods.base import Problem
-from supsup_core.tasks.base import Task
+from supsup_core.tasks.base import TrainingPart
 
 NUM_BATCHES = 50
 """The number of batches over which the statistics are averaged after a task has been learned."""
@@ -19,7 +19,7 @@ _KEY = "norm."
 
 
 def measure_norms(
-    problem: Problem, index: int, task: Task, weights: Sequence[Tensor], prefix: str = ""
+    problem: Problem, index: int, task: TrainingPart, weights: Sequence[Tensor], prefix: str = ""
 ) -> dict[str, Tensor]:
     """The statistics of batch normalisation on task `index`, as entries of its state; {} if the net stores none.
 

@@ -11,9 +11,11 @@ from supsup_core.tasks.base import (
     Relabels,
     ReshapesImages,
     Task,
+    TrainingPart,
 )
 
 __all__ = [
     "BENCHMARKS", "AlteredTask", "Augments", "Benchmark", "KnowsLabels", "Relabels", "ReshapesImages", "Task",
+    "TrainingPart",
     "datasets", "held_out", "permuted", "rotated", "split",
 ]  # fmt: skip

@@ -36,22 +36,17 @@ class KnowsLabels(ABC):
         """The labels of all training images, (num_train,)."""
 
 
-class Task(ABC):
-    """The images and labels of one task, as the learner sees them.
+class TrainingPart(ABC):
+    """The training images and labels of a task, as the learner sees them.
 
-    A task may also derive from Augments or KnowsLabels and implement their methods.
+    A subclass may also derive from Augments or KnowsLabels and implement their methods.
     """
 
     num_train: int
-    num_test: int
 
     @abstractmethod
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Float32 images (batch, *shape) and int64 labels (batch,) of the training part."""
-
-    @abstractmethod
-    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 images (batch, *shape) and int64 labels (batch,) of the test part."""
 
     def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns `train_batch(indices)` without any augmentation."""
@@ -67,6 +62,16 @@ class Task(ABC):
             return self.known_train_labels()
         parts = torch.split(torch.arange(self.num_train), 1024)
         return torch.cat([self.plain_train_batch(part)[1] for part in parts])
+
+
+class Task(TrainingPart):
+    """The training part and the test part of one task."""
+
+    num_test: int
+
+    @abstractmethod
+    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 images (batch, *shape) and int64 labels (batch,) of the test part."""
 
     def all_test(self) -> tuple[Tensor, Tensor]:
         """The whole test part, in order."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, DivergedError, InputError
 from supsup_core.kernels.matmul import Precision, products_in
-from supsup_core.tasks.base import Task
+from supsup_core.tasks.base import TrainingPart
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
@@ -90,7 +90,7 @@ NUM_POINTS = 10
 """The largest number of points of a loss curve, so that the curves of thousands of tasks stay small."""
 
 
-def batch_order(recipe: TrainingRecipe, task: Task, seed: int) -> Tensor:
+def batch_order(recipe: TrainingRecipe, task: TrainingPart, seed: int) -> Tensor:
     """The indices of the training images of each batch, (num_batches, batch_size), drawn from `seed`."""
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
@@ -164,7 +164,7 @@ class _Progress:
 
 
 def train(
-    task: Task, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+    task: TrainingPart, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> LossCurve:
     """Run `step(x, y) -> loss` over batches of a task. Returns the loss curve, with at most `num_points` points.
 
@@ -177,7 +177,11 @@ def train(
 
 
 def train_together(
-    tasks: Sequence[Task], orders: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
+    tasks: Sequence[TrainingPart],
+    orders: Tensor,
+    step: Step,
+    num_points: int = NUM_POINTS,
+    checkpoint: Checkpoint = NOWHERE,
 ) -> list[LossCurve]:
     """Run `train` for T tasks at once. Returns their loss curves.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import signal
 import socket
@@ -23,6 +22,7 @@ import pytest
 from selenium import webdriver
 
 from tests.outputs import points_of, scientific_points
+from tests.requirements import missing
 
 
 class SharedServer:
@@ -75,8 +75,7 @@ class SharedServer:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[SharedServer]:
     if shutil.which("initdb") is None and not list(Path("/usr/lib/postgresql").glob("*/bin")):
-        assert not os.environ.get("CI"), "PostgreSQL is missing"
-        pytest.skip("needs PostgreSQL (Debian: apt-get install postgresql)")
+        missing("needs PostgreSQL (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="supsup-server-"))
     found = SharedServer(folder)
     found.start()

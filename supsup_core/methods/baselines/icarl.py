@@ -17,7 +17,7 @@ from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_ten
 from supsup_core.methods.learners import Learner
 from supsup_core.methods.norm_statistics import load_norms, measure_norms
 from supsup_core.nets.base import Layer
-from supsup_core.tasks.base import Task
+from supsup_core.tasks.base import Task, TrainingPart
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.loop import Step, train
 
@@ -68,7 +68,7 @@ class Exemplars:
 
 
 @final
-class _WithExemplars(Task):
+class _WithExemplars(TrainingPart):
     """A task's training images followed by the exemplars. The label of every image is its class number."""
 
     def __init__(self, task: Task, exemplars: Exemplars, offset: int) -> None:
@@ -76,7 +76,6 @@ class _WithExemplars(Task):
         self._exemplars = exemplars
         self._offset = offset
         self.num_train = task.num_train + len(exemplars.classes)
-        self.num_test = 0
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         new = indices < self._task.num_train
@@ -84,9 +83,6 @@ class _WithExemplars(Task):
         old = indices[~new] - self._task.num_train
         images = torch.cat([x, self._exemplars.images[old]])
         return self._task.augment(images, indices), torch.cat([y + self._offset, self._exemplars.classes[old]])
-
-    def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("only the training part has exemplars")
 
 
 @final
