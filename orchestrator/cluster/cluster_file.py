@@ -124,13 +124,14 @@ def _node_type(name: str, found: Node, node: Node) -> NodeType:
     """Returns a node type. found: the node type's own part of the file. node: the whole file."""
     is_head = name == node.get("head_node_type")
     resources = found.get("resources") or {}
+    limits = (found.get("max_workers"), node.get("max_workers"), 0)
     market = (found.get("node_config") or {}).get("InstanceMarketOptions") or {}
     return NodeType(
         name=name,
         is_head=is_head,
         is_spot=isinstance(market, dict) and market.get("MarketType") == "spot",
         least=0 if is_head else int(found.get("min_workers") or 0),
-        most=0 if is_head else int(found.get("max_workers") or node.get("max_workers") or 0),
+        most=0 if is_head else int(next(limit for limit in limits if limit is not None)),
         cpus=resources.get("CPU"),
         gpus=resources.get("GPU", 0.0 if "CPU" in resources else None),
     )

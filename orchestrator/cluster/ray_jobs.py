@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.base.library_internals import ray_package_hash
+from orchestrator.base.name_lookup import matching_names
 from orchestrator.base.wording import first_line
 from orchestrator.spec.experiment import DatasetError
 from orchestrator.spec.sweep_config import read_sweep
@@ -19,7 +20,7 @@ from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.errors import InputError, SupSupError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*_cache", ".hypothesis"]
 """Patterns, in .gitignore syntax, of files in a working tree that are never sent to a cluster. Files that the tree's
@@ -157,22 +158,31 @@ def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
 
 
 def _find_job(client: JobSubmissionClient, job: str) -> str:
-    """Returns the name of a job: `job` itself, or the name of the newest job whose name starts with `job`.
+    """Returns the name of a job: `job` itself, or the newest job of the sweep that `job` names in full or in part.
 
-    Raises InputError if there is no such job.
+    Raises InputError if no job fits, or jobs of sweeps with different names.
     """
-    names = list(_job_states(client))
-    fitting = [name for name in names if name == job] or [name for name in names if name.startswith(job)]
+    jobs = {str(one.submission_id): one.metadata or {} for one in _jobs(client)}
+    sweeps = {name: metadata.get("sweep", name) for name, metadata in jobs.items()}
+    if job in sweeps:
+        return job
+    fitting = matching_names(job, list(dict.fromkeys(sweeps.values()))) or matching_names(job, list(sweeps))
     if not fitting:
-        raise InputError(f"{job}: no such job on the cluster; there are: {', '.join(names) or 'none'}")
-    return fitting[-1]
+        raise InputError(f"{job}: no such job on the cluster; there are: {', '.join(sweeps) or 'none'}")
+    if len({name.rpartition("-")[0] for name in fitting}) > 1:
+        raise InputError(f"{job}: several sweeps fit: {', '.join(fitting)}; give more of the name")
+    return [name for name, sweep in sweeps.items() if sweep in fitting or name in fitting][-1]
+
+
+def _jobs(client: JobSubmissionClient) -> list[JobDetails]:
+    """Returns all submitted jobs, the oldest first."""
+    found = [details for details in client.list_jobs() if details.submission_id]
+    return sorted(found, key=lambda details: details.start_time or 0)
 
 
 def _job_states(client: JobSubmissionClient) -> dict[str, str]:
     """Returns the state of every submitted job by name, oldest job first."""
-    found = [details for details in client.list_jobs() if details.submission_id]
-    found.sort(key=lambda details: details.start_time or 0)
-    return {str(details.submission_id): str(details.status.value) for details in found}
+    return {str(details.submission_id): str(details.status.value) for details in _jobs(client)}
 
 
 def _follow(client: JobSubmissionClient, name: str, address: str) -> int:

@@ -18,7 +18,8 @@ class StorageSettings:
 
     `store`, `masks`, `group`: URLs of the folders of the output's artifacts, the group's mask versions and the group's
     snapshots. `output_id`: the id of the output, which is a cache of the storage. `cache_bytes`: the most bytes of
-    artifacts that each folder of the output keeps. `snapshot_every`: the most seconds between two snapshots.
+    artifacts that each folder of the output keeps. `snapshot_every`: the shortest time between two snapshots, in
+    seconds.
     """
 
     store: str

@@ -252,6 +252,8 @@ class TaskCoordinator(Coordinator):
 
 
 def _ledger_remedy(restored: bool) -> str:
+    if restored:
+        return "corrupt ledger set aside; its last snapshot took its place"
     return "corrupt ledger set aside and rebuilt from the store"
 
 

@@ -154,7 +154,6 @@ class ArtifactStore:
         Does nothing if the cache holds at most `limit` bytes. Never deletes an artifact that the storage lacks.
         """
         cached = []
-        stored = self._stored()
         for path in self.folder.files():
             with contextlib.suppress(FileNotFoundError):  # another process may have evicted the file
                 stat = path.stat()
@@ -162,6 +161,7 @@ class ArtifactStore:
         total = sum(size for _, size, _ in cached)
         if total <= limit:
             return
+        stored = self._stored()
         for _, size, path in sorted(cached):
             if total <= 0.9 * limit:
                 return
@@ -263,22 +263,25 @@ class ArtifactStore:
     def adopt(self, other: ArtifactStore, key: str) -> None:
         """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
 
-        Artifacts are never modified, so a link is safe. Does nothing if the other store lacks the artifact.
+        Artifacts are never modified, so a link is safe. An artifact that is only in the other's storage is fetched.
+        Does nothing if the other store lacks the artifact. Raises CorruptError if its copies are corrupt.
         """
         source, target = other.path(key), self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if not source.exists():
-                other.verify(key)
+        if self.storage is not None or not source.exists():
+            try:
+                blob, _ = other._read(key)
+            except FileNotFoundError:
+                return
             if self.storage is not None:
-                self.storage.write(self._name(key), source.read_bytes())
-            with contextlib.suppress(FileExistsError):
-                try:
-                    os.link(source, target)
-                except (FileNotFoundError, FileExistsError):
-                    raise
-                except OSError:
-                    shutil.copyfile(source, target)
+                self.storage.write(self._name(key), blob)
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the cache may have evicted the source
+            try:
+                os.link(source, target)
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except OSError:
+                shutil.copyfile(source, target)
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:

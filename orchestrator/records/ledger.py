@@ -21,6 +21,7 @@ from orchestrator.base import failpoints
 from orchestrator.base.files import replace_durably, write_atomically
 from orchestrator.records.ledger_file import (
     DAMAGE,
+    LOCK_SECONDS,
     SCHEMA,
     check_database,
     checksum_at,
@@ -64,7 +65,7 @@ class LedgerWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         try:
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             check_database(self._db)
@@ -87,10 +88,11 @@ class LedgerWriter:
     def commit(self, entries: Iterable[Entry]) -> list[AnyRow]:
         """Commits rows to disk in one transaction and returns them.
 
-        Raises FencedError if another writer has taken over; no row is written then.
+        Raises FencedError if another writer has taken over; no row is written then. Raises SupSupError if the file
+        cannot be written or stays locked.
         """
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
             if epoch != self.epoch:
                 raise FencedError("another process has taken over this ledger; nothing more is written from here")
@@ -170,7 +172,10 @@ class LedgerReader:
         Raises CorruptError if the bytes do not match their checksum.
         """
         assert self._db is not None, "rows() comes first"
-        found = self._db.execute("SELECT data, checksum FROM attachments WHERE seq = ?", (seq,)).fetchone()
+        try:
+            found = self._db.execute("SELECT data, checksum FROM attachments WHERE seq = ?", (seq,)).fetchone()
+        except DAMAGE as error:
+            raise explain(self._path, error) from error
         if found is None:
             return None
         if zlib.crc32(found[0]) != found[1]:

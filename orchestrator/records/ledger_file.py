@@ -21,6 +21,9 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
 """
 
+LOCK_SECONDS = 30.0
+"""How many seconds SQLite waits for a lock that another process holds."""
+
 DAMAGE = (sqlite3.Error, CorruptError, ValueError, TypeError)
 """The exceptions that reading a damaged file can raise: SQLite's own errors, and errors about wrong values."""
 
@@ -41,7 +44,7 @@ _TEMPORARY = (
 def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
     """Returns a read-only connection to a ledger. Another process may write to the ledger at the same time."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=check_same_thread)
+    return sqlite3.connect(uri, uri=True, timeout=LOCK_SECONDS, check_same_thread=check_same_thread)
 
 
 def check_database(db: sqlite3.Connection) -> None:

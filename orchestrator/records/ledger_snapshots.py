@@ -101,7 +101,11 @@ class Snapshots:
             self._folder.delete(old.file_name)
 
     def sound(self) -> Iterator[tuple[bytes, list[AnyRow]]]:
-        """Yields the content and the rows of each intact snapshot, the newest first. Logs damaged ones as warnings."""
+        """Yields the content and the rows of each intact snapshot, the newest first.
+
+        Logs each damaged snapshot as a warning, and also that none is intact, if all are damaged.
+        """
+        num_intact = num_damaged = 0
         for snapshot in self.ids():
             with tempfile.TemporaryDirectory() as scratch:
                 copy = Path(scratch) / snapshot.file_name
@@ -112,9 +116,18 @@ class Snapshots:
                 except FileNotFoundError:
                     continue  # deleted meanwhile, because newer snapshots were stored
                 except CorruptError as error:
-                    log.warning("a snapshot is damaged; falling back to the one before it: %s", error)
+                    log.warning("a snapshot is damaged; the one before it is tried: %s", error)
+                    num_damaged += 1
                     continue
+                num_intact += 1
                 yield copy.read_bytes(), rows
+
+        if num_damaged and not num_intact:
+            log.warning(
+                "%s: no snapshot of this ledger is intact; trained tasks are found in the storage, "
+                "and the rest is done again",
+                self._folder.url,
+            )
 
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
         """Returns whether another output has stored a newer snapshot with rows that the local ledger does not have."""

@@ -89,7 +89,8 @@ class SweepConfig:
     - output: the output folder. data: the folder of the datasets; None means SUPSUP_DATA or the user's cache.
     - tracking: the address of an MLflow server; None means a store in the output.
     - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With it, any
-      machine can resume the sweep, and the output is a cache. snapshot_every: the most seconds between two snapshots.
+      machine can resume the sweep, and the output is a cache. snapshot_every: the shortest time between two
+      snapshots, in seconds.
 
     Raises InputError if values are out of their range or contradict each other.
     """

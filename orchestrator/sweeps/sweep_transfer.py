@@ -81,7 +81,7 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
     """Replaces a ledger by the newest intact snapshot. A ledger with rows that the snapshot lacks is renamed and kept.
 
-    Logs a warning, and changes nothing, if no snapshot is intact.
+    Changes nothing if no snapshot is intact.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
@@ -92,9 +92,6 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
             ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
         write_atomically(ledger, content)
         return
-    log.warning(
-        "%s: none of its snapshots is sound; trained tasks are found in the storage, and the rest is done again", ledger
-    )
 
 
 def take_over(sweep: Sweep) -> None:
@@ -155,7 +152,7 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     """Updates a sweep of an output from its storage, and returns its record.
 
     url: the storage; None for the output's own storage, if any. wanted: the sweep's name or the beginning of it; None
-    for the newest sweep.
+    for the newest sweep. Raises InputError if there is no such sweep, or if the output's own storage is another.
     """
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")
@@ -167,7 +164,7 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     try:
         names = fetch(storage, output, wanted if wanted is not None else _last_written(storage))
     except InputError:
-        if own is None or not has_sweeps:
+        if url != own or not has_sweeps:
             raise
         return find_record(output, wanted)  # the sweep was never uploaded
     return find_record(output, names[0] if len(names) == 1 else wanted)

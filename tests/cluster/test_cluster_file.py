@@ -114,6 +114,17 @@ def test_a_sweep_is_checked_for_room_in_the_cluster(
     assert "its GPUs would idle" in supsup("cluster", "check", FILE, file).out
 
 
+def test_a_node_type_that_may_never_start_gives_no_room(tmp_path: Path) -> None:
+    def close(node: Node) -> None:
+        for name, found in node["available_node_types"].items():
+            if name != node["head_node_type"]:
+                found.update(min_workers=0, max_workers=0)
+
+    found = read_cluster_file(changed(tmp_path, close))
+    assert [one.most for one in found.node_types] == [0] * len(found.node_types)
+    assert found.num_workers(Resources(device="cuda")) == 0
+
+
 def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     for text in ("- a", "a: [", "\x00", "&a [*a"):

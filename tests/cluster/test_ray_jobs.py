@@ -189,6 +189,18 @@ def test_the_newest_job_of_a_name_is_meant(server: Server, capsys: pytest.Captur
         ray_jobs.logs("large", ADDRESS)
 
 
+def test_a_beginning_never_means_the_job_of_a_sweep_with_another_name(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = {"small-a": "small-a", "small-a-2": "small-a", "small_too-b": "small_too-b"}
+    for number, (name, sweep) in enumerate(sweeps.items()):
+        server.jobs[name] = Job(name, "python", number, metadata={"sweep": sweep})
+    assert ray_jobs.logs("small", ADDRESS) == 0
+    assert "the log of small-a-2" in capsys.readouterr().out
+    with pytest.raises(InputError, match="sma: several sweeps fit: small-a, small_too-b; give more of the name"):
+        ray_jobs.stop("sma", ADDRESS)
+
+
 def test_stop_waits_for_the_end_of_the_job(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.jobs["small-1"] = Job("small-1", "python", 0)
     assert ray_jobs.stop("small-1", ADDRESS) == 0

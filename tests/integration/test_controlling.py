@@ -128,6 +128,21 @@ def test_a_worker_is_taken_from_a_task_that_is_cancelled(
     assert "0/0 shards" in out
 
 
+def test_a_retry_that_cannot_run_changes_nothing(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert supsup("sweep", sweep_file(), "--local").code == 0
+    wanted = artifacts(tmp_path / "runs")
+    (record,) = (tmp_path / "runs").glob("sweeps/*/sweep.json")
+    node = json.loads(record.read_text())
+    node["config"]["resources"]["device"] = "cuda"
+    record.write_text(json.dumps(node))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    found = supsup("retry", "GNu", "--task", 1, "--local")
+    assert (found.code, "resources.device" in found.err) == (2, True)
+    assert artifacts(tmp_path / "runs") == wanted
+
+
 def test_a_task_is_trained_again_to_the_same_bits(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

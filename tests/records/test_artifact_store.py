@@ -216,6 +216,22 @@ def test_upload_stores_artifacts_that_were_made_without_a_storage(folder: Storag
     assert set(opened(tmp_path / "there", folder)) == {KEY, OTHER}
 
 
+@pytest.mark.parametrize("own_storage", [True, False])
+def test_an_artifact_is_adopted_also_where_only_the_storage_has_it(
+    folder: Storage, tmp_path: Path, own_storage: bool
+) -> None:
+    origin = opened(tmp_path / "origin", folder / "origin")
+    origin.put(KEY, TENSORS, FACTS)
+    origin.path(KEY).unlink()
+    target = opened(tmp_path / "target", folder / "target" if own_storage else None)
+    target.adopt(origin, KEY)
+    assert torch.equal(target.get(KEY).tensors["other"], TENSORS["other"])
+    target.path(KEY).unlink()
+    assert target.has(KEY) == own_storage
+    target.adopt(origin, OTHER)
+    assert not target.has(OTHER)
+
+
 def test_checkpoints_are_found_by_the_key_of_their_task(stores: tuple[ArtifactStore, ArtifactStore]) -> None:
     one, other = stores
     for number in (5, 40):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -168,4 +170,19 @@ def test_a_damaged_ledger_does_not_replace_its_snapshot(tmp_path: Path) -> None:
     writer.close()
     writer, found, aside = open_ledger(path)
     assert (found, aside is not None) == (rows, True)
+    writer.close()
+
+
+def test_a_commit_to_a_ledger_that_stays_locked_is_an_error_of_this_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.records.ledger.LOCK_SECONDS", 0.1)
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SupSupError, match="locked"):
+            writer.append(EVENTS[0])
+        other.execute("ROLLBACK")
+    writer.append(EVENTS[0])
     writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,11 +152,13 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(
     elsewhere = fetched(storage, tmp_path / "second")
     assert num_lost(elsewhere) == 0
     assert read_state(the_group(elsewhere)).status == "done"
-    assert "falling back" in caplog.text
+    assert "the one before it is tried" in caplog.text
+    assert "no snapshot of this ledger is intact" not in caplog.text
     folder.write(before.file_name, b"damaged too")
     third = fetched(storage, tmp_path / "third")
     assert third.folder.groups() == []
     assert before.file_name in caplog.text
+    assert "no snapshot of this ledger is intact" in caplog.text
 
 
 def test_a_takeover_fetches_what_a_writer_elsewhere_stored_and_fences_it(
@@ -250,6 +253,13 @@ def test_a_sweep_that_was_never_stored_is_found_in_its_output(stored: Sweep, sto
         stored.folder.sweep_file.read_text().replace('"name": "small"', '"name": "unstored"')
     )
     assert fetch_newest(storage.url, stored.output, "unstored").config["name"] == "unstored"
+
+
+def test_an_output_of_one_storage_is_not_updated_from_another(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
+    copy = Storage(f"file://{tmp_path / 'copy'}", 1.0)
+    shutil.copytree(tmp_path / "stored", tmp_path / "copy")
+    with pytest.raises(InputError, match=f"in {storage.url}, not in {copy.url}"):
+        fetch_newest(copy.url, stored.output, "small")
 
 
 def test_a_sweep_is_fetched_where_its_storage_has_it(

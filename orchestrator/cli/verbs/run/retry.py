@@ -9,7 +9,7 @@ import click
 from orchestrator.base.folder_lock import owned
 from orchestrator.cli.arguments import Words, cluster_options, example, tasks_option, words
 from orchestrator.cli.chosen import print_sharing_runs, shard_keys
-from orchestrator.cli.run_sweep import run
+from orchestrator.cli.run_sweep import refuse_impossible, run
 from orchestrator.coordination.control_files import CancelFile
 from orchestrator.records.ledger import open_ledger
 from orchestrator.records.rows import ArtifactLost, RetryRequested
@@ -33,6 +33,7 @@ def retry(words: Words, tasks: tuple[int, ...], cluster: str | None) -> int:
     found = find_run(words.names[0], words.output)
     print_sharing_runs(found)
     keys = shard_keys(found, tasks)
+    refuse_impossible(found.sweep, cluster)  # before anything is set aside
     with owned(found.sweep.folder.path):
         _request_retry(found, keys)
     return run(found.sweep, cluster)
