@@ -1,4 +1,4 @@
-"""Formats values for messages: durations, paths and commands that can be pasted, errors in one line."""
+"""Formats values for messages: durations, counts, paths and commands that can be pasted, errors in one line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    """Formats a number of things: `1 file`, `2,000 files`. noun: in the singular; its plural is the noun and an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def as_typed(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TextIO, final
 
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import SweepFolder
+from orchestrator.base.wording import count
 from orchestrator.records.rows import (
     AnyRow,
     ArtifactLost,
@@ -102,7 +103,7 @@ def _line_of(event: Event) -> _Line | None:
             return _result_line(event)
         case PointCompleted(run_id=run_id, num_learned=n):
             accuracy = 100 * event.metrics["accuracy"]
-            return _Line(f"{n} tasks: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
+            return _Line(f"{count(n, 'task')}: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
         case ArtifactLost(key=key, reason=reason):
             return _Line(f"{event.file}: {reason}; its task is done again", {"key": key, "reason": reason})
         case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
@@ -116,7 +117,7 @@ def _line_of(event: Event) -> _Line | None:
         case TaskCancelled(key=key, task=task):
             return _Line(f"task {task} was cancelled", {"key": key})
         case GroupStopped(num_learned=n, reason=reason):
-            return _Line(f"the group was stopped after {n} tasks", {"num_learned": n, "reason": reason})
+            return _Line(f"the group was stopped after {count(n, 'task')}", {"num_learned": n, "reason": reason})
         case LaunchEnded(status=status):
             return _Line(f"the group ended: {status}", {"status": status})
         case GroupPlanned():

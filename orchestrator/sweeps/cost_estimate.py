@@ -19,6 +19,7 @@ from orchestrator.base import environment
 from orchestrator.base.files import write_atomically
 from orchestrator.base.keys import content_key
 from orchestrator.base.plain_values import from_json
+from orchestrator.base.wording import count
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.spec.experiment import Experiment
@@ -204,7 +205,7 @@ def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tup
     trained = state.shard_seconds()
     if trained:
         shard_seconds = fmean(trained)
-        basis = f"the mean of {len(trained)} shards already trained"
+        basis = f"the mean of {count(len(trained), 'shard')} already trained"
     else:
         shard_seconds = probe.task_seconds + experiment.training.num_batches * probe.batch_seconds
         basis = "a few training batches timed on this machine"

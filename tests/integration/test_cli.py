@@ -139,7 +139,7 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     found = supsup("sweeps", tmp_path)
     assert found.code == 0
     assert "small: Small it is\n" in found.out
-    assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers, .* MB of disk", found.out)
+    assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers?, .* MB of disk", found.out)
     assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
     assert re.search(r"lost: .*\n  paper  not here: benchmark.base: .*cats", found.out)
     assert "broken: not a sweep: " in found.out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import duration
+from orchestrator.base.wording import count, duration
 from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
@@ -100,17 +100,18 @@ def _done(group: Group, state: GroupState, stored: Set[str]) -> GroupSize:
 
 
 def _print(sweep: Sweep, forecasts: Sequence[_Forecast], total: Estimate) -> None:
-    print(f"{sweep.sweep_id}: {sum(len(f.runs) for f in forecasts)} runs in {len(forecasts)} training groups")
+    runs = count(sum(len(forecast.runs) for forecast in forecasts), "run")
+    print(f"{sweep.sweep_id}: {runs} in {count(len(forecasts), 'training group')}")
     for forecast in forecasts:
         print(
             f"  group {forecast.group_id} (seed {forecast.seed}): "
-            f"{forecast.shards} shards, {forecast.shards_done} already done; "
-            f"{forecast.evaluations} evaluations, {forecast.evaluations_done} already done"
+            f"{count(forecast.shards, 'shard')}, {forecast.shards_done} already done; "
+            f"{count(forecast.evaluations, 'evaluation')}, {forecast.evaluations_done} already done"
         )
         for name in forecast.runs:
             print(f"    {name}")
     print(
-        f"estimated: {duration(total.seconds)} on {total.num_workers} workers ({total.basis}), "
+        f"estimated: {duration(total.seconds)} on {count(total.num_workers, 'worker')} ({total.basis}), "
         f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
     )
     print(f"output: {sweep.output.path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import duration
+from orchestrator.base.wording import count, duration
 from orchestrator.cli.arguments import example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
@@ -53,9 +53,9 @@ def _cost(file: Path, scale: str) -> str:
     shares = share_workers(groups, sweep.config.resources.num_workers)
     total = total_cost(sweep, [estimate_group(g, GroupState(), g.size, shares[g.group_id]) for g in groups])
     return (
-        f"{sum(len(group.runs) for group in groups)} runs, "
-        f"{sum(group.size.shards for group in groups)} tasks to train: "
-        f"{duration(total.seconds)} on {total.num_workers} workers, {total.disk_bytes / 1e6:.0f} MB of disk, "
+        f"{count(sum(len(group.runs) for group in groups), 'run')}, "
+        f"{count(sum(group.size.shards for group in groups), 'task')} to train: "
+        f"{duration(total.seconds)} on {count(total.num_workers, 'worker')}, {total.disk_bytes / 1e6:.0f} MB of disk, "
         f"{total.memory_bytes / 1e9:.1f} GB of memory"
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from orchestrator.base.wording import count
 from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.run_sweep import run
 from orchestrator.records.group_state import GroupState
@@ -30,7 +31,8 @@ def evaluate(words: Words, cluster: str | None) -> int:
     groups = sweep.plan()
     missing = _count_missing(sweep, groups)
     if missing:
-        raise InputError(f"{sweep.sweep_id}: {missing} shards are not trained; run `{sweep.command('resume')}` first")
+        untrained = f"{count(missing, 'shard')} {'is' if missing == 1 else 'are'} not trained"
+        raise InputError(f"{sweep.sweep_id}: {untrained}; run `{sweep.command('resume')}` first")
     return run(sweep, cluster, groups)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
-from orchestrator.base.wording import as_typed
+from orchestrator.base.wording import as_typed, count
 from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -52,7 +52,7 @@ def _verify(output: OutputFolder) -> list[Damage]:
     found = damages(output, progress)
     for damage in found:
         print(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
-    print(f"{_count(progress.total, 'artifact')} verified, and every ledger: {_count(len(found), 'fault')}")
+    print(f"{count(progress.total, 'artifact')} verified, and every ledger: {count(len(found), 'fault')}")
     return found
 
 
@@ -93,10 +93,6 @@ def _remedy(damage: Damage) -> str:
     if damage.store is not None:
         return "nothing depends on it: what counts is in a ledger, or is evaluated again"
     return "no trained task is lost"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class _Progress:

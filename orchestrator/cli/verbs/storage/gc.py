@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from orchestrator.base.wording import count
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -35,7 +36,7 @@ def gc(words: Words, delete: bool) -> int:
     for item in found:
         by_reason[item.why].append(item)
     for why, items in sorted(by_reason.items()):
-        print(f"{why}: {_count(items)}, {_megabytes(items)}")
+        print(f"{why}: {_size(items)}")
         if not delete:
             _list(items)
     if not found:
@@ -43,9 +44,9 @@ def gc(words: Words, delete: bool) -> int:
     elif delete:
         for item in found:
             item.remove()
-        print(f"deleted {_count(found)}, {_megabytes(found)}")
+        print(f"deleted {_size(found)}")
     else:
-        print(f"in all {_count(found)}, {_megabytes(found)}; nothing was deleted: to delete them, add --delete")
+        print(f"in all {_size(found)}; nothing was deleted: to delete them, add --delete")
     return ExitCode.DONE
 
 
@@ -57,9 +58,5 @@ def _list(items: Sequence[Leftover]) -> None:
         print(f"  … and {len(items) - _SHOWN} more")
 
 
-def _count(items: Sequence[Leftover]) -> str:
-    return f"{len(items):,} file" if len(items) == 1 else f"{len(items):,} files"
-
-
-def _megabytes(items: Sequence[Leftover]) -> str:
-    return f"{sum(item.num_bytes for item in items) / 1e6:.1f} MB"
+def _size(items: Sequence[Leftover]) -> str:
+    return f"{count(len(items), 'file')}, {sum(item.num_bytes for item in items) / 1e6:.1f} MB"
