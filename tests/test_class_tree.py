@@ -66,10 +66,12 @@ def overrides(cls: type) -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow, of its model class
 @pytest.mark.parametrize("package", PROJECT)
 def test_no_concrete_method_is_overridden(package: str) -> None:
-    assert [line for cls in classes_of(package) for line in overrides(cls)] == []
+    classes = classes_of(package)
+    assert len(classes) > 50
+    assert [line for cls in classes for line in overrides(cls)] == []
 
 
-@pytest.mark.parametrize("package", ["supsup_core"])
+@pytest.mark.parametrize("package", PROJECT)
 def test_classes_that_implement_a_contract_are_final(package: str) -> None:
     """A class with an abstract base of ours is abstract itself, or marked with typing.final."""
     derived = [cls for cls in classes_of(package) if any(is_ours(base) for base in cls.__mro__[1:])]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import final
 
 import torch
 from torch import Tensor
@@ -70,6 +71,7 @@ class Estimate:
     basis: str
 
 
+@final
 class _NoiseTask(Task):
     """A task whose images repeat one batch of noise, and whose labels run through all labels in turn."""
 

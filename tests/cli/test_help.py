@@ -29,8 +29,6 @@ try: main()
 finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
 
-MAX_MODULES = 12
-
 
 def each_command() -> Iterator[tuple[str, click.Command]]:
     """All commands and what is typed to call them: a group's own commands in its place."""
@@ -51,7 +49,7 @@ def test_help_answers_within_a_third_of_a_second() -> None:
         started = time.perf_counter()
         subprocess.run([Path(sys.executable).parent / "supsup", "--help"], capture_output=True, check=True)
         times.append(time.perf_counter() - started)
-    assert min(times) < 0.3, statistics.median(times)
+    assert statistics.median(times) < 0.3
 
 
 def test_help_loads_no_heavy_library() -> None:
@@ -60,7 +58,9 @@ def test_help_loads_no_heavy_library() -> None:
 
 
 def test_help_shows_every_verb_in_its_section_on_one_line(supsup: Command) -> None:
-    lines = iter(supsup("--help").out.splitlines())
+    found = supsup("--help").out
+    assert "supsup sweep sweeps/quickstart.yaml" in found
+    lines = iter(found.splitlines())
     for title, verbs in SECTIONS.items():
         assert f"{title}:" in lines
         for verb, row in itertools.zip_longest(verbs, itertools.takewhile(str.strip, lines)):
@@ -85,13 +85,6 @@ def test_every_file_of_verbs_is_in_the_table() -> None:
         if not module.ispkg
     }
     assert found == {verb.module for verb in VERBS.values()}
-
-
-def test_no_folder_of_the_command_line_has_more_than_twelve_modules() -> None:
-    (top,) = package.__path__
-    folders = [Path(top).parent, Path(top), *Path(top).iterdir()]
-    counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
-    assert {folder: count for folder, count in counts.items() if count > MAX_MODULES} == {}
 
 
 @pytest.mark.parametrize("typed", COMMANDS)

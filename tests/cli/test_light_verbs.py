@@ -39,6 +39,15 @@ def test_verbs_of_ledgers_and_folders_load_no_science(
     assert run(tmp_path, ["ui", "output=elsewhere"]) == "2 []"  # there is nothing to serve
 
 
-@pytest.mark.parametrize("verb", ["status", "logs", "stop", "drain", "gc", "ui", "server"])
+def test_fetch_loads_no_science(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    storage = f"storage=file://{tmp_path}/stored"
+    assert supsup("sweep", sweep_file(), storage, "--local").code == 0
+    ended, loaded = run(tmp_path, ["fetch", storage, "output=elsewhere"]).split(maxsplit=1)
+    assert ended == "0"
+    assert "torch" not in loaded
+    assert list((tmp_path / "elsewhere").glob("sweeps/*/sweep.json"))
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "stop", "drain", "gc", "fetch", "ui", "server"])
 def test_help_of_a_light_verb_loads_no_science(verb: str, tmp_path: Path) -> None:
     assert run(tmp_path, [verb, "--help"]) == "0 []"

@@ -182,6 +182,10 @@ def test_tasks_are_trained_together_where_that_pays_off(open_file: Callable[...,
     cuda = replace(cpu, device="cuda")
     assert tasks_at_once(cuda, group, 2) == 32
     assert tasks_at_once(cuda, group, 50) == 2
+    assert tasks_at_once(replace(cuda, tasks_at_once=3), group, 2) == 3
+    wide = open_file(net={"name": "fc_1024_1024"}, benchmark={"name": "permuted", "base": "digits", "num_tasks": 100})
+    (large,) = wide.plan()
+    assert tasks_at_once(cuda, large, 2) == 14  # by the memory of the stacked weights
     (alone,) = open_file(method={"name": "supsup", "transfer": "masks"}).plan()
     assert tasks_at_once(replace(cpu, tasks_at_once=5), alone, 2) == 1
 

@@ -123,4 +123,5 @@ def test_stopping_what_has_finished_changes_nothing(trial: GroupSettings) -> Non
 def test_a_search_is_known_by_what_it_searches(search: Sweep) -> None:
     wider = open_sweep(search.file, ["search.held_out=0.3"])
     assert wider.sweep_id != search.sweep_id
-    assert math.isclose(wider.config.search.held_out, 0.3) if wider.config.search else False
+    assert wider.config.search is not None
+    assert math.isclose(wider.config.search.held_out, 0.3)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,6 @@ import pandas as pd
 import pytest
 
 Command = Callable[..., Any]
-
-VERBS = (
-    "plan", "sweep", "sweeps", "resume", "status", "evaluate", "fork", "decisions", "report", "compare", "export", "ui",
-    "gc", "fsck", "submit", "logs", "stop",
-)  # fmt: skip
-
-
-def test_help_answers_at_once() -> None:
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        found = subprocess.run(
-            [Path(sys.executable).parent / "supsup", "--help"], capture_output=True, text=True, check=True
-        )
-        times.append(time.perf_counter() - started)
-    assert statistics.median(times) < 0.3
-    for verb in VERBS:
-        assert verb in found.stdout
-    assert "supsup sweep sweeps/quickstart.yaml" in found.stdout
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example(supsup: Command, verb: str) -> None:
-    found = supsup(verb, "--help")
-    assert found.code == 0
-    assert f"Example: supsup {verb}" in " ".join(found.out.split())
 
 
 def test_plan_says_what_would_be_done_and_writes_nothing(
@@ -63,29 +35,6 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert node["estimate"]["seconds"] == 0
     longer = json.loads(supsup("plan", file, "benchmark.num_tasks=5", "--json").out)
     assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
-
-
-WHAT_IS_LOADED = """
-import sys, orchestrator.cli.main
-try: orchestrator.cli.main.main()
-finally: print(*[name for name in ("torch", "numpy", "mlflow", "ray") if name in sys.modules] or ["nothing"])
-"""
-
-
-def test_verbs_that_read_ledgers_and_folders_alone_load_no_science(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    """torch takes a second to load, and more beside other work."""
-    assert supsup("sweep", sweep_file(), "--local").code == 0
-
-    def loaded(*words: str) -> str:
-        command = [sys.executable, "-c", WHAT_IS_LOADED, *words, f"output={tmp_path / 'runs'}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()[-1]
-
-    for verb in ("status", "logs", "stop", "drain", "gc"):
-        assert loaded(verb) == "nothing", verb
-    (tmp_path / "runs" / "mlflow" / "mlflow.db").unlink()
-    assert loaded("ui") == "nothing"  # refused
 
 
 def test_a_plan_is_timed_once(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""The size of files, functions and folders, so that each can be read as a whole."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+PACKAGES = ("orchestrator", "supsup_core")
+MAX_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 350, 60, 12
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "bench"])
+def test_no_file_and_no_function_is_too_long(folder: str) -> None:
+    files = sorted((TOP / folder).rglob("*.py"))
+    assert files
+    too_long = []
+    for path in files:
+        text = path.read_text()
+        sizes = {"": len(text.splitlines()) - MAX_LINES}
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                sizes[node.name] = node.end_lineno - node.lineno + 1 - MAX_FUNCTION_LINES
+        too_long += [f"{path.relative_to(TOP)} {name}: {size} lines" for name, size in sizes.items() if size > 0]
+    assert too_long == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_has_too_many_modules(package: str) -> None:
+    """`__init__.py` is not counted."""
+    counts = {path.parent: 0 for path in (TOP / package).rglob("*.py")}
+    assert len(counts) > 5
+    for folder in counts:
+        counts[folder] = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+    assert {folder.name: count for folder, count in counts.items() if count > MAX_MODULES} == {}
