@@ -1,5 +1,10 @@
 """Errors that a user can act on."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class SupSupError(Exception):
     """The base of all errors that this project raises on purpose. The text of an error is one line for a user."""
@@ -15,3 +20,12 @@ class DivergedError(SupSupError):
 
 class CorruptError(SupSupError):
     """Bytes on disk are not those that were written: a checksum, a header or a length is wrong."""
+
+
+@contextlib.contextmanager
+def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Puts `prefix` before the text of any InputError that the `with` block raises, and raises it as a `kind`."""
+    try:
+        yield
+    except InputError as error:
+        raise kind(f"{prefix}{error}") from error

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 
 T = TypeVar("T")
 
@@ -76,10 +76,8 @@ class Registry(Generic[T]):
 
     def under(self, key: str, name: str) -> T:
         """Returns the entry called `name`. The InputError for an unknown name begins with the config key `key`."""
-        try:
+        with prefix_errors(f"{key}: "):
             return self[name]
-        except InputError as error:
-            raise InputError(f"{key}: {error}") from error
 
     def names(self) -> list[str]:
         """All registered names and aliases, sorted."""

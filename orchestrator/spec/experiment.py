@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from orchestrator.base.plain_values import Node
-from orchestrator.spec.strict_merge import check_finite, field_names, merge, prefix_errors
+from orchestrator.spec.strict_merge import check_finite, field_names, merge
 from orchestrator.spec.user_modules import source_digest
 from supsup_core.datasets import Base
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference, check, check_objective
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Method, Problem

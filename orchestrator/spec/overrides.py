@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import yaml
 
@@ -20,8 +20,10 @@ _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
 """Mappings whose keys are dotted keys or names chosen by the user. An override of such a mapping is not flattened."""
 
 
-def parse_overrides(overrides: Iterable[str]) -> Node:
+def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -> Node:
     """Parses ["a.b=1", …] into {"a.b": 1, …}. Each value is read as YAML.
+
+    text_keys: keys whose value is text, such as `output`. Text that YAML reads as a number stays as typed.
 
     Raises InputError if an override is not `key=value`, or if its value is not YAML.
     """
@@ -33,9 +35,13 @@ def parse_overrides(overrides: Iterable[str]) -> Node:
         if not equals or not key:
             raise InputError(f"command line: {item!r} is not key=value; for example benchmark.num_tasks=10")
         try:
-            changes[key] = _with_numbers(yaml.safe_load(value))
+            found = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise InputError(f"command line: {key}: {value!r} is not a YAML value") from error
+        if key not in text_keys:
+            changes[key] = _with_numbers(found)
+        else:
+            changes[key] = value if isinstance(found, bool | int | float) else found
     return changes
 
 

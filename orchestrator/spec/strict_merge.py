@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import types
@@ -14,7 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from orchestrator.base.plain_values import Node
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.registry import nearest
 
 
@@ -83,15 +82,6 @@ def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
     lines = (error.msg or str(error)).splitlines() or [type(error).__name__]
     remedy = "; put it in quotes" if isinstance(error, UnsupportedValueType) else ""
     return ": ".join(part for part in (_below(path, error.full_key or ""), f"{lines[0]}{remedy}") if part)
-
-
-@contextlib.contextmanager
-def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[None]:
-    """Puts `prefix` before the text of any InputError that the `with` block raises, and raises it as a `kind`."""
-    try:
-        yield
-    except InputError as error:
-        raise kind(f"{prefix}{error}") from error
 
 
 def check_finite(value: object, where: str, path: str = "") -> None:

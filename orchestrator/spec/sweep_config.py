@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,8 +17,8 @@ from orchestrator.records.object_storage import check_url
 from orchestrator.spec.experiment import EXPERIMENT_KEYS, EvaluationConfig
 from orchestrator.spec.overrides import apply_changes, overlap, parse_overrides
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, in_one_line, merge, prefix_errors
-from supsup_core.errors import InputError
+from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, in_one_line, merge
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference
 from supsup_core.nns.allocator import Budget
 from supsup_core.nns.streams import Stream
@@ -216,7 +216,8 @@ def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConf
 
     where: where the values come from, such as the file's name. Errors about the values begin with this text.
     """
-    changes = parse_overrides(overrides)
+    text_keys = [one.name for one in fields(SweepConfig) if one.type in ("str", "str | None")]
+    changes = parse_overrides(overrides, text_keys)
     if isinstance(changes.get("only"), str):
         changes["only"] = [changes["only"]]
     config = merge(_TypedSections, node, where)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from orchestrator.spec.strict_merge import prefix_errors
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 
 _BUILT_IN = "supsup_core"
 """The project's own package, whose source is not hashed."""

@@ -37,7 +37,7 @@ from orchestrator.sweeps.sweep_record import (
 )
 from orchestrator.sweeps.training_groups import VARIANT, Group, Run, make_plan
 from supsup_core.datasets import Base, base_from, base_node
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.tasks import BENCHMARKS
 
 
@@ -144,20 +144,16 @@ class Sweep:
     def _trials(self) -> list[Node]:
         """Returns the configurations of a search."""
         assert self.config.search is not None
-        try:
+        with prefix_errors(f"{self.file}: search."):
             return self.config.search.trials()
-        except InputError as error:
-            raise InputError(f"{self.file}: search.{error}") from error
 
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
         """Returns the changes that a search makes to every trial.
 
         Trials are evaluated on held-out training images, after the numbers of tasks in `Search.rungs`.
         """
-        try:
+        with prefix_errors(f"{self.file}: "):
             benchmark = build_component(BENCHMARKS, experiment, "benchmark")
-        except InputError as error:
-            raise InputError(f"{self.file}: {error}") from error
         return {
             "benchmark.base": {"name": "held_out", "of": benchmark.base, "share": search.held_out, "seed": search.seed},
             "evaluation.at": search.rungs(benchmark.num_tasks),
@@ -175,11 +171,9 @@ class Sweep:
             if key != VARIANT:
                 OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
         plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # of a DictConfig, a dict
-        try:
+        where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
+        with prefix_errors(f"{self.file}: {where}"):
             return [Run(build_experiment(plain, seed, self._resolved), varied) for seed in self.config.seeds]
-        except InputError as error:
-            where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
-            raise InputError(f"{self.file}: {where}{error}") from error
 
     def plan(self) -> list[Group]:
         """Imports the user's modules and returns the sweep's training groups."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.registry import Registry, nearest
 
 
@@ -164,9 +164,8 @@ def base_from(node: Any) -> Base:
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted not in (bool, object)):
             raise InputError(f"base.{key}: must be {words}, not {value!r}")
     try:
-        return cls(**fields)
-    except InputError as error:
-        raise InputError(f"base.{error}") from error
+        with prefix_errors("base."):
+            return cls(**fields)
     except TypeError as error:
         raise InputError(f"base: a value has the wrong type ({error})") from error
 

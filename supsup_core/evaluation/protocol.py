@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from supsup_core import seeding
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
@@ -119,10 +119,8 @@ def _check_inference(
             f"inference.objective: {inference.rule} compares values, and {inference.objective} is compared by "
             "its gradient only; use rule one_shot or binary, or objective entropy"
         )
-    try:
+    with prefix_errors("inference."):
         check_objective(inference.objective, (net.num_outputs, num_labels))
-    except InputError as error:
-        raise InputError(f"inference.{error}") from error
 
 
 def check_objective(name: str, outputs: tuple[int, int]) -> None:

@@ -35,6 +35,14 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
     assert (found.training["learning_rate"], found.training["num_batches"], found.seeds) == (1e-3, 20, [3])
 
 
+@pytest.mark.parametrize("text", ["2024_01", "010", "1e3", "true", "1.0"])
+def test_text_on_the_command_line_stays_as_typed(sweep_file: Callable[..., Path], text: str) -> None:
+    config = read_sweep(sweep_file(data="here"), [f"output={text}", f"name={text}", f"data={text}"])
+    assert (config.output, config.name, config.data) == (text, text, text)
+    assert read_sweep(sweep_file(data="here"), ["data=null"]).data is None
+    assert read_sweep(sweep_file(), ["output='a b'"]).output == "a b"
+
+
 def test_plain_values_of_a_config_make_the_same_config(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(search={"space": {"net.num_outputs": [20, 30]}}, resources={"num_workers": 3}, data="here")
     config = read_sweep(file, [])

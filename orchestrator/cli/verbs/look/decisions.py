@@ -24,7 +24,7 @@ from orchestrator.spec.overrides import parse_overrides
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep, find_sweep
 from orchestrator.sweeps.training_groups import Group
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.metrics import AllocationTally
 
 _REPLAYED = ("allocation.", "budget.num_masks")
@@ -212,10 +212,8 @@ def _allocation(group: Group, changes: Node) -> Allocation:
     for key, value in changes.items():
         OmegaConf.update(config, key, value, force_add=True)
     plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # of a DictConfig, a dict
-    try:
+    with prefix_errors("command line: "):
         allocation = build_experiment(plain, group.experiment.seed).allocation
-    except InputError as error:
-        raise InputError(f"command line: {error}") from error
     assert allocation is not None
     return allocation
 
