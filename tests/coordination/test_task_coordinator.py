@@ -149,6 +149,19 @@ def test_a_new_coordinator_trains_nothing_that_is_done(group: GroupSettings) -> 
     assert run(group).done == []
 
 
+def test_a_corrupt_ledger_with_a_snapshot_says_that_the_snapshot_took_its_place(group: GroupSettings) -> None:
+    run(group)
+    writer = LedgerWriter(group.folder.ledger)
+    writer.snapshot()
+    writer.close()
+    for suffix in ("", "-wal", "-shm"):
+        group.folder.ledger.with_name(group.folder.ledger.name + suffix).unlink(missing_ok=True)
+    group.folder.ledger.write_bytes(b"no ledger")
+    pool = run(group)
+    assert done(pool) == []
+    assert "its last snapshot took its place" in state_of(group).lost[0].event.reason
+
+
 def test_a_corrupt_ledger_is_rebuilt_from_the_store(group: GroupSettings) -> None:
     run(group)
     wanted = science(state_of(group))
