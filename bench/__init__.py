@@ -1,1 +1,1 @@
-"""Speed, always as a ratio against a peer measured in the same run."""
+"""Benchmarks of speed and memory. Each compares the platform with a peer that is measured in the same run."""

@@ -1,10 +1,10 @@
-"""Measures speed and memory on this machine, each against a peer in the same run.
+"""Measures speed and memory on this machine, and compares the platform with a peer measured in the same run.
 
     python -m bench [NAME]... [--json FILE]
 
-Without names: all that take no more than a few minutes; `sweep`, `workers`, `streams` and `cluster` take up to forty
-minutes in all. Results are printed as tables and kept as JSON, one file a machine, in docs/results/bench; a name that
-is measured again takes the place of what stood there.
+Without names, all benchmarks that take at most a few minutes are run. `sweep`, `workers`, `streams` and `cluster`
+take up to forty minutes in total. Results are printed as tables and stored in docs/results/bench, as one JSON file for
+each machine. A new measurement replaces the stored result of the same name.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ FOLDER = Path("docs/results/bench")
 
 
 def machine() -> str:
-    """The processor, how many cores of it there are, and the widest instructions that torch finds. With its family, for
-    a host may give processors of several years the same name."""
+    """Returns the processor's name and family, its number of cores, and the widest vector instructions that torch uses.
+
+    The family is included because a cloud provider may give processors of several generations the same name.
+    """
     told = dict(re.findall(r"^([^\t\n]+)\t+: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     name = told.get("model name", platform.machine())
     family = f" (family {told['cpu family']})" if "cpu family" in told else ""
@@ -38,7 +40,7 @@ def machine() -> str:
 
 
 def rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
-    """Numbers and where they stand."""
+    """Yields each number of a nested result with its path, such as `k 100 · ours_ms`."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from rows(inner, (*path, str(name)))
@@ -50,10 +52,10 @@ def rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Runs the named benchmarks, prints their results, and stores the results as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", choices=[*QUICK, *LONG, []], metavar="NAME", help=", ".join(QUICK + LONG))
-    parser.add_argument("--json", type=Path, help="where to keep the results")
+    parser.add_argument("--json", type=Path, help="the JSON file that stores the results")
     arguments = parser.parse_args()
     here = machine()
     file = arguments.json or FOLDER / f"{re.sub('[^a-z0-9]+', '-', here.lower()).strip('-')}.json"
@@ -73,7 +75,7 @@ def main() -> None:
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"\nkept in {file}")
+    print(f"\nresults stored in {file}")
 
 
 if __name__ == "__main__":

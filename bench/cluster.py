@@ -1,11 +1,12 @@
-"""A cluster of 64 workers that only wait, and 10,000 shards: how much of it the coordinator can drive.
+"""How many workers one coordinator can keep busy: 10,000 shards on 64 simulated workers that only wait.
 
     python -m bench.cluster [SHARDS] [WORKERS] [SECONDS]
 
-The planner, the coordinator, its ledger and the loop that drives them are the real ones; the workers wait for SECONDS
-a shard, in four processes that never import torch. `busy`: the share of the time in which the coordinator worked. Then
-`supsup plan`, `status`, `gc` and `fsck` of that sweep, with an artifact of a LeNet mask's size for every shard, as
-whole commands: seconds, and the most memory each took.
+The planner, the coordinator, its ledger and the loop that drives them are the real ones. The simulated workers run in
+four processes that never import torch. A worker waits SECONDS for each shard. `busy` is the share of the time in which
+the coordinator computed. Then the benchmark measures the seconds and the peak memory of the commands `supsup plan`,
+`status`, `gc` and `fsck` on this sweep. For `gc` and `fsck`, the store holds an artifact as large as a LeNet mask for
+every shard.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PROCESSES = 4
 
 
 class WaitingPool(WorkerPool):
-    """Workers that wait, spread over a few processes."""
+    """A pool of simulated workers that only wait, spread over four processes."""
 
     def __init__(self, num_workers: int, seconds: float) -> None:
         self.num_workers = num_workers
@@ -59,7 +60,7 @@ class WaitingPool(WorkerPool):
         self._pipes[worker % PROCESSES].send((worker, job))
 
     def abandon(self, worker: int) -> None:
-        return  # nothing is cancelled
+        return  # the benchmark cancels no task
 
     def wait(self, timeout: float) -> list[WorkerReply]:
         found = [pipe.recv() for pipe in ready(self._pipes, timeout) if isinstance(pipe, Connection)]
@@ -67,7 +68,7 @@ class WaitingPool(WorkerPool):
 
 
 class Timed:
-    """A coordinator, and the seconds spent in it."""
+    """A proxy of a coordinator that adds up the seconds spent in its methods."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
@@ -87,7 +88,7 @@ class Timed:
 
 
 def measure(num_shards: int = 10_000, num_workers: int = 64, seconds: float = 0.5) -> dict[str, float]:
-    """Of the run: shards a second, the coordinator's busy share and memory; of the commands: seconds."""
+    """Returns the run's jobs per second, the coordinator's busy share and memory, and each command's cost."""
     with tempfile.TemporaryDirectory() as output:
         arguments = [
             "only=GNu", f"benchmark.num_tasks={num_shards}", f"evaluation.at=[{num_shards}]", "name=cluster",
@@ -153,11 +154,12 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""Between this process and a command: a child's peak begins with its parent's."""
+"""A small program that runs a command and prints its peak memory in KiB. Without it, the peak of a child process would
+include the memory of this large process, from which the child is forked."""
 
 
 def _timed(name: str, arguments: list[str]) -> dict[str, float]:
-    """The median seconds of a command, and its peak memory."""
+    """Returns the median seconds of three runs of a command, and their peak memory in MB."""
     times, peak = [], 0.0
     for _ in range(3):
         started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What an NNs run spent on commits and decisions, from its own ledger.
+"""How much time an NNs run spent on commits and decisions, read from its ledger.
 
     python -m bench.commits OUTPUT [SWEEP]
 
-`lost_seconds`: the work between two commits, which is what a kill -9 can cost, as median and maximum; and the
-maximum without its longest round, which `commit_every` bounds. Evaluations are not in it: each is committed when it is
-done.
+`lost_seconds` is the training time between two commits, which is the most that a `kill -9` can lose. It is given as
+median and maximum, and as `maximum_without_a_round`, which leaves out the longest round and which `commit_every`
+bounds. Evaluations are excluded, because each is committed as soon as it is done.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep_record import find_record
 
 LAST = 100
-"""Decisions whose latency is told: the last, with the most masks."""
+"""The median latency is computed over this many last decisions, which are those with the most masks."""
 
 
 def measure(group: GroupFolder) -> dict[str, Any]:
-    """Seconds of training, commits and decisions of one group, and its disk use."""
+    """Returns the seconds of training and commits, the latency of decisions, and the disk use of one training group."""
     state = read_state(group)
     commits = [row.event for row in state.commits]
     decisions = [row.event for row in state.decisions]
     training = sum(commit.training_seconds for commit in commits)
     spent = sum(commit.seconds for commit in commits)
     rounds: dict[int, float] = {}
-    for decision in decisions:  # the streams of a round share its latency
+    for decision in decisions:  # all streams of a round have the same latency, so it is added once
         rounds[decision.round] = rounds.get(decision.round, decision.latency) + decision.seconds
     ends = [0, *(commit.round for commit in commits)]
     stretches = [[rounds[number] for number in range(begin, end)] for begin, end in itertools.pairwise(ends)]
@@ -57,5 +57,5 @@ def measure(group: GroupFolder) -> dict[str, Any]:
 
 if __name__ == "__main__":
     record = find_record(OutputFolder(Path(sys.argv[1]).absolute()), sys.argv[2] if len(sys.argv) > 2 else None)
-    groups = [group for group in record.folder.groups() if read_state(group).commits]  # of NNs alone
+    groups = [group for group in record.folder.groups() if read_state(group).commits]  # only NNs groups have commits
     print(json.dumps({group.group_id: measure(group) for group in groups}, indent=1))

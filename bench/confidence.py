@@ -1,9 +1,11 @@
-"""How sure the masks of finished runs are of themselves: calibration, and their own images against other tasks'.
+"""Calibration of the masks of finished runs, and how well a mask's confidence separates its task from other tasks.
 
     supsup sweep sweeps/confidence.yaml
-    python -m bench.confidence OUTPUT [SWEEP]      # a line for each training group, all masks as JSON beside the sweep
+    python -m bench.confidence OUTPUT [SWEEP]
 
-Of each task 1000 seeded test images are a mask's own, and as many of the other tasks, alike from each, are not.
+The command prints one summary for each training group, and writes the numbers of every mask to confidence.json in the
+sweep's folder. A mask is tested on 1000 test images of its own task and on about 1000 test images of the other tasks.
+Every other task contributes the same number of images, and the seed determines the images.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ OBJECTIVES = ("entropy", "max_logit", "energy")
 
 
 def measure(run: LoadedRun) -> list[Confidence]:
-    """Every mask of a run that is some task's own, the first of them where there are several."""
+    """Returns the confidence of each task's mask. If several masks belong to a task, only the first is measured."""
     benchmark, seed = run.experiment.benchmark, run.experiment.seed
     images: list[tuple[Tensor, Tensor]] = []
     for number in run.tasks:
@@ -47,7 +49,7 @@ def measure(run: LoadedRun) -> list[Confidence]:
 
 
 def summary(name: str, masks: Sequence[Confidence]) -> dict[str, Any]:
-    """Means over masks, and the worst calibration error."""
+    """Returns the means over all masks, and the largest calibration error of any mask."""
     nodes = [asdict(mask) for mask in masks]
     fields = ("accuracy", "confidence", "calibration_error", "entropy", "entropy_of_others")
     means = {field: statistics.fmean(node[field] for node in nodes) for field in fields}

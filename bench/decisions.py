@@ -1,7 +1,8 @@
-"""A decision of NNs at k masks, from its images to its verdict, against the same with the masks as floats.
+"""Time of one NNs decision with k masks, from the images to the chosen mask: packed bits against masks as floats.
 
-LeNet 300-100 with 500 outputs, 128 images, one thread, random masks. Ours keeps masks as bits; the plain way
-stacks them as floats (1.26 MB each, kept in memory where it fits). Rounds alternate, medians are compared.
+The network is LeNet 300-100 with 500 outputs, with random masks, 128 images and one thread. `ours` stores masks as
+packed bits. `plain` stacks them as floats in memory (1.26 MB for each mask). Both are timed in turn, and the medians
+are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SIZE = sum(layer.size for layer in PROBLEM.layers)
 
 
 def filled(k: int) -> Allocator:
-    """An allocator with k random masks."""
+    """Returns an allocator with k random masks."""
     drawn = np.random.default_rng(0)
 
     def draw(number: int) -> codec.Bits:
@@ -39,7 +40,7 @@ def filled(k: int) -> Allocator:
 
 
 def vector_at(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """-d entropy / dW * W at a superposition, flat."""
+    """Returns -∂entropy/∂W · W as a flat vector. mean: the flat mean of the masks. x: (1, images, 784)."""
     pieces = torch.split(mean, [layer.size for layer in PROBLEM.layers])
     means = [piece.view(w.shape) * w for piece, w in zip(pieces, PROBLEM.weights, strict=True)]
     (gradients,) = PROBLEM.net.decision_gradients(means, x, OBJECTIVES["entropy"], 10)
@@ -47,14 +48,14 @@ def vector_at(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def ours(allocator: Allocator, x: torch.Tensor) -> None:
-    """Superposition, gradient, slopes, verdict."""
+    """Makes one decision with the platform's allocator: superposition, gradient, slopes and allocation test."""
     mean = allocator.superposition()
     assert mean is not None
     allocator.decide(allocator.slopes(vector_at(mean, x)[None]))
 
 
 def _of(k: int, with_peer: bool) -> dict[str, float]:
-    """Milliseconds of a decision at k masks, and the ratio to the plain way where that is asked for."""
+    """Returns the milliseconds of a decision with k masks. with_peer: also time the version with float masks."""
     allocator = filled(k)
     x = torch.randn(1, IMAGES, 784, generator=torch.Generator().manual_seed(0))
     stacked = torch.from_numpy(codec.unpack(allocator.rows, SIZE).astype(np.float32)) if with_peer else None
@@ -75,6 +76,6 @@ def _of(k: int, with_peer: bool) -> dict[str, float]:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """By k. At 2500 there is no peer: its floats, several times copied, do not fit a small machine."""
+    """Returns the times for each k. With 2500 masks only `ours` runs, because the float masks need too much memory."""
     torch.set_num_threads(1)
     return {f"k {k}": _of(k, with_peer=k <= 500) for k in (100, 500, 2500)}

@@ -1,9 +1,10 @@
-"""How fast one core feeds photographs to training: decoded into the cache once, and taken from it after that.
+"""How fast one core supplies photographs to training: decoding files into the cache, and reading batches from it.
 
-    python -m bench.decoding FOLDER [SIDE] [CROP]     # a folder of JPEGs, searched through; 256 and 224 when left out
+    python -m bench.decoding FOLDER [SIDE] [CROP]     # searches FOLDER for image files; defaults: 256 and 224
 
-`decoded`: files to squares of SIDE, as the cache is filled. `fed`: squares from the mapped cache to normalised batches
-of 64, a random part of each enlarged to CROP and half of them mirrored. `cores`: how many feed a GPU of 1000 images/s.
+`decoded_per_second` counts files decoded to squares of SIDE pixels, as when the cache is filled. `fed_per_second`
+counts images read from the memory-mapped cache into normalised batches of 64, with random resized crops to CROP pixels
+and random horizontal flips. `cores` is the number of cores that supply a GPU with 1000 images per second.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROUNDS, BATCH, GPU_RATE = 5, 64, 1000
 
 
 def rates(folder: Path, side: int, crop: int) -> dict[str, float]:
-    """Images per second of one core, medians over rounds."""
+    """Returns the images per second of one core, as medians over five rounds, and the mean file size."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     files = [ImageFile(path, path.name, 0, path.stat().st_size, 0) for path in paths]
     decoded, fed = [], []

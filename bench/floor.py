@@ -1,4 +1,4 @@
-"""What this machine can do at best: the products of a LeNet step at their shapes, and the reading of memory."""
+"""The machine's limits: the time of a LeNet training step's matrix products alone, and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTHS, BATCH = ((784, 300), (300, 100), (100, 100)), 128
 
 
 def products(batch: int) -> Callable[[], None]:
-    """The products of a step's matrices, and nothing else."""
+    """Returns a function that computes the matrix products of one optimiser step of LeNet and nothing else."""
     generator = torch.Generator().manual_seed(0)
     layers = [
         [torch.randn(shape, generator=generator) for shape in ((batch, ins), (outs, ins), (batch, outs))]
@@ -24,14 +24,15 @@ def products(batch: int) -> Callable[[], None]:
         for index, (x, weight, delta) in enumerate(layers):
             linear(x, weight)
             weight_gradient(delta, x)
-            if index:  # nobody needs the gradient of the images
+            if index:  # the gradient of the input images is not needed
                 input_gradient(delta, weight)
 
     return multiply
 
 
 def measure() -> dict[str, float]:
-    """Milliseconds of a step's products alone, GFLOP/s of these and of large squares, GB/s of reading; one thread."""
+    """Returns the milliseconds of a step's products, their GFLOP/s, the GFLOP/s of a product of 1024 × 1024 matrices,
+    and the GB/s of reading memory, all with one thread."""
     torch.set_num_threads(1)
     square = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
     memory = torch.ones(1 << 27, dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""Peak memory of a process that infers tasks among many masks: LeNet × 2500, FC × 250, ResNet-50 × 100.
+"""Peak memory of inferring a task with many masks: LeNet with 2500 masks, FC with 250 and ResNet-50 with 100.
 
-Each in a process of its own: the masks are added one by one, packed, and one group of images is decided for in one
-shot. `before`: the process with torch and one batch of images, but no mask.
+Each network runs in a separate process. The process adds packed masks one by one, then infers the task of one group
+of images with the one-shot rule. `before_mb` is the peak memory of the process before the first mask is added.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CASES = {
     "fc_1024_1024": (250, 500, (784,), 128),
     "resnet50": (100, 10, (3, 224, 224), 8),
 }
-"""Net: masks, outputs, shape of an image, images that are decided for together."""
+"""For each net: number of masks, number of outputs, shape of an image, number of images that share one inference."""
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """MB of each net's process before and at its peak, and of its masks as bits and as floats."""
+    """Returns, for each net, the MB of its process before the masks and at the peak, and the MB of its masks."""
     command = [sys.executable, "-m", "bench.learners"]
     found = {}
     for name in CASES:
@@ -33,7 +33,7 @@ def measure() -> dict[str, dict[str, float]]:
 
 
 def _peak() -> float:
-    """Peak RSS in MB of this program: unlike ru_maxrss, without that of the process it was forked from."""
+    """Returns this process's peak RSS in MB. Unlike ru_maxrss, it excludes the memory of the parent before exec."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 

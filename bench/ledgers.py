@@ -1,4 +1,4 @@
-"""What the ledger of a sweep of one training group says."""
+"""Reads the ledger of a sweep that has one training group."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ E = TypeVar("E", bound=Event)
 
 
 def the_group(output: Path) -> GroupFolder:
-    """The only training group of an output's only sweep."""
+    """Returns the training group of an output that holds one sweep with one group; ValueError if there are more."""
     (sweep,) = OutputFolder(output).sweeps()
     (group,) = sweep.groups()
     return group
 
 
 def rows_of(group: GroupFolder) -> list[AnyRow]:
-    """All rows of a group's ledger."""
+    """Returns all rows of a group's ledger."""
     with LedgerReader(group.ledger) as reader:
         return reader.rows()
 
 
 def events(rows: list[AnyRow], kind: type[E]) -> list[E]:
-    """The events of one kind, in order."""
+    """Returns the events of one kind, in the order of the ledger."""
     return [row.event for row in rows if isinstance(row.event, kind)]
 
 
 def committed(rows: list[AnyRow], kind: type[E]) -> list[Row[E]]:
-    """The rows with events of one kind, in order."""
+    """Returns the rows whose event has this kind, in the order of the ledger."""
     return [Row(row.seq, row.time_ms, row.event) for row in rows if isinstance(row.event, kind)]

@@ -1,9 +1,9 @@
-"""Memory of a sweep over all its processes, beyond what Ray takes for as many empty actors.
+"""Peak memory of all processes of a sweep, compared with Ray running the same number of empty actors.
 
     python -m bench.memory sweeps/nns_quick.yaml [key=value]... output=DIR
 
-Ray's own is measured first: one Tune trial with empty workers. RSS counts pages that
-processes share in each of them; PSS divides them.
+First the benchmark measures one Ray Tune trial with empty actors. RSS counts a shared page once in every process that
+maps it. PSS divides a shared page among these processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ tune.Tuner(tune.with_resources(trial, {{"CPU": 1}}), run_config=tune.RunConfig(v
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all below it."""
+    """Returns a process and all its descendants; an empty list if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -46,7 +46,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def peaks(command: list[str]) -> dict[str, float]:
-    """Run a command to its end; the most memory that all its processes held at one moment, in MB."""
+    """Runs a command to its end. Returns the peak of its processes' total memory in MB, sampled every second."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     found = {"rss_mb": 0.0, "pss_mb": 0.0}
     biggest: dict[str, float] = {}
@@ -66,7 +66,7 @@ def peaks(command: list[str]) -> dict[str, float]:
 
 
 def measure(arguments: list[str], num_workers: int = 1) -> dict[str, dict[str, float]]:
-    """Ray's empty processes, the sweep's, and the difference."""
+    """Returns the peak memory of Ray with empty actors and of the sweep, and their difference."""
     empty = peaks([sys.executable, "-c", EMPTY.format(num_actors=num_workers)])
     sweep = peaks([sys.executable, "-m", "orchestrator.cli", "sweep", *arguments, "--workers", str(num_workers)])
     beyond = {key: sweep[key] - empty[key] for key in ("rss_mb", "pss_mb")}

@@ -1,10 +1,11 @@
-"""Whether MLflow stays usable with 300 runs of 50 metrics: how long searches and pages take.
+"""Times MLflow's searches and pages with 300 runs of 50 metrics each.
 
     python -m bench.mlflow_pages FOLDER [RUNS]
 
-A real sweep of RUNS/2 seeds (a training and an evaluation run each) on scikit-learn's digits, every run topped up to
-50 metrics; then MLflow's search, the report, a comparison in the terminal, and the pages in headless Chromium, from
-asking for them to showing what they are for. Medians of five; times in seconds.
+The benchmark runs a sweep with RUNS/2 seeds on scikit-learn's digits, which gives a training run and an evaluation run
+for each seed. It logs extra metrics until every run has 50. Then it times MLflow's search, `supsup report`, `supsup
+compare`, and the pages in headless Chromium. A page's time lasts from the request until the page shows its main
+content. Times are in seconds; searches and pages are medians of five.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ PATIENCE = 120.0
 
 
 def seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median seconds of some work."""
+    """Returns the median seconds of `repeats` calls of `work`."""
     taken = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -57,12 +58,12 @@ def seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 
 def command(folder: Path, *words: str) -> None:
-    """Run a supsup command in the folder."""
+    """Runs a supsup command in the folder."""
     subprocess.run([*SUPSUP, *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def top_up(client: mlflow.MlflowClient, runs: list[Any]) -> None:
-    """Give every run so many metrics."""
+    """Logs extra metrics to every run until it has NUM_METRICS of them."""
     now = int(1000 * time.time())
     for run in runs:
         missing = NUM_METRICS - len(run.data.metrics)
@@ -70,7 +71,7 @@ def top_up(client: mlflow.MlflowClient, runs: list[Any]) -> None:
 
 
 class Browser:
-    """Headless Chromium on the pages that `supsup ui` serves of a folder's output."""
+    """Headless Chromium that opens the pages which `supsup ui` serves from the folder."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -91,7 +92,7 @@ class Browser:
                 return
 
     def show(self, path: str, *words: str) -> None:
-        """Open a page anew and wait until it shows the words; AssertionError when it never does."""
+        """Loads a page and waits until it shows all the words; AssertionError if they do not appear in 120 seconds."""
         self._driver.get("about:blank")
         self._driver.get(f"{self._address}/#{path}")
         deadline = time.monotonic() + PATIENCE
@@ -103,18 +104,18 @@ class Browser:
         raise AssertionError(f"{words} never shown on {path}: {text[:2000]}")
 
     def picture(self, file: Path) -> None:
-        """Keep what it shows."""
+        """Saves a screenshot of the page."""
         self._driver.save_screenshot(str(file))
 
     def close(self) -> None:
-        """End both processes."""
+        """Stops the browser and the server."""
         self._driver.quit()
         self._server.send_signal(signal.SIGTERM)
         self._server.wait()
 
 
 def main(folder: Path, num_runs: int = 300) -> None:
-    """Measure and print as JSON; pictures of the pages are left in the folder."""
+    """Measures all times, prints them as JSON, and saves screenshots of the pages in the folder."""
     folder.mkdir(parents=True)
     (folder / "many.yaml").write_text(f"{SWEEP}seeds: {list(range(num_runs // 2))}\n")
     found: dict[str, Any] = {"sweep": seconds(lambda: command(folder, "sweep", "many.yaml", "--local"), 1)}

@@ -1,12 +1,14 @@
-"""SupSup on PermutedMNIST as a careful researcher first writes it: the peer of `bench.sweep`.
+"""A straightforward PyTorch implementation of SupSup on PermutedMNIST, with which `bench.sweep` compares the platform.
 
     python -m bench.naive TASKS [BATCHES] [lean]
 
-LeNet 300-100, s = 100, threshold masks, GNu in one shot by entropy: what `sweeps/fig07_permuted_lenet.yaml` does as
-"SupSup, H". A dataset with a transform per sample under a DataLoader, modules and autograd, torch.optim.RMSprop, the
-scores of each task kept as floats, and all masks stacked as floats for inference. It shares only the reading of MNIST
-with the platform. `lean`: transforms of the fewest steps in place of those of torchvision, which cannot be installed
-beside the pinned PyTorch. Prints accuracy and seconds as JSON.
+It does the work of the variant "SupSup, H" in `sweeps/fig07_permuted_lenet.yaml`: LeNet 300-100 with 100 outputs,
+threshold masks, and scenario GNu with one-shot inference and the entropy objective. It uses a DataLoader with a
+transform for each sample, autograd, and torch.optim.RMSprop. It stores the scores of each task as floats, and stacks
+all masks as floats for inference. It shares only the reading of MNIST with the platform.
+
+torchvision cannot be installed beside the pinned PyTorch, so `Compose` repeats the operations of its transforms. With
+`lean`, the transforms use as few operations as possible. Prints accuracy and seconds as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ NUM_LABELS, BATCH = 10, 128
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Images and labels, each image transformed when it is asked for."""
+    """Images and labels; each image is transformed when it is read."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         self._images = images
@@ -49,7 +51,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Compose:
-    """ToTensor, Normalize and a permutation, in the steps that torchvision takes from an image of Pillow's on."""
+    """ToTensor, Normalize and a permutation of the pixels, with torchvision's operations on a Pillow image."""
 
     def __init__(self, order: Tensor) -> None:
         self._order = order
@@ -66,14 +68,14 @@ class Compose:
 
 
 class Lean(Compose):
-    """The same in as few steps as can be, sample by sample."""
+    """The same transform in as few operations as possible, still for one sample at a time."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return ((pixels.float() / 255 - 0.1307) / 0.3081).flatten()[self._order]
 
 
 class Subnet(torch.autograd.Function):
-    """Scores to a mask, and the mask's gradient straight to the scores."""
+    """Computes the mask from the scores, and passes the mask's gradient to the scores (straight-through estimator)."""
 
     @staticmethod
     def forward(ctx: object, scores: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ class Subnet(torch.autograd.Function):
 
 
 class MultitaskMaskLinear(nn.Linear):
-    """A fixed weight with scores for each task; superposes all masks, by `alphas`, where no task is set."""
+    """A fixed weight with scores for each task. If no task is set, it uses the superposition with `alphas`."""
 
     stacked: Tensor
     alphas: Tensor
@@ -101,7 +103,7 @@ class MultitaskMaskLinear(nn.Linear):
         self.task: int | None = None
 
     def stack(self) -> None:
-        """Keep all masks, as floats, for inference."""
+        """Stacks the masks of all tasks as one float tensor, for inference."""
         self.stacked = torch.stack([Subnet.apply(scores).detach() for scores in self.scores])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,14 +115,14 @@ class MultitaskMaskLinear(nn.Linear):
 
 
 class LeNet(nn.Sequential):
-    """LeNet 300-100 of such layers."""
+    """LeNet 300-100 made of MultitaskMaskLinear layers."""
 
     def __init__(self, num_tasks: int) -> None:
         self.masked = [MultitaskMaskLinear(*widths, num_tasks) for widths in itertools.pairwise(WIDTHS)]
         super().__init__(self.masked[0], nn.ReLU(), self.masked[1], nn.ReLU(), self.masked[2])
 
     def set_task(self, task: int | None, alphas: Tensor | None = None) -> None:
-        """Mask every layer by one task, or by all of them."""
+        """Selects the mask of one task in every layer, or the superposition of all masks if task is None."""
         for layer in self.masked:
             layer.task = task
             if alphas is not None:
@@ -128,7 +130,7 @@ class LeNet(nn.Sequential):
 
 
 def train(model: LeNet, task: int, loader: DataLoader[tuple[Tensor, Tensor]], num_batches: int) -> None:
-    """Train the scores of one task."""
+    """Trains the scores of one task."""
     model.set_task(task)
     optimizer = torch.optim.RMSprop([layer.scores[task] for layer in model.masked], lr=1e-4)
     done = 0
@@ -143,7 +145,7 @@ def train(model: LeNet, task: int, loader: DataLoader[tuple[Tensor, Tensor]], nu
 
 
 def infer(model: LeNet, x: Tensor, num_tasks: int) -> int:
-    """The task whose mask lowers the entropy of the superposition's output most (one shot)."""
+    """Returns the task whose alpha has the most negative entropy gradient (the one-shot rule)."""
     alphas = torch.full((num_tasks,), 1 / num_tasks, requires_grad=True)
     model.set_task(None, alphas)
     log_p = torch.log_softmax(model(x), 1)
@@ -153,7 +155,10 @@ def infer(model: LeNet, x: Tensor, num_tasks: int) -> int:
 
 
 def evaluate(model: LeNet, loaders: list[DataLoader[tuple[Tensor, Tensor]]]) -> float:
-    """GNu: the first image of a batch decides for it; an answer counts where the task was right."""
+    """Returns the accuracy in percent in GNu. The first image of each batch decides the task for the whole batch.
+
+    An answer is right only if both the label and the task are right.
+    """
     for layer in model.masked:
         layer.stack()
     right = total = 0
@@ -169,7 +174,7 @@ def evaluate(model: LeNet, loaders: list[DataLoader[tuple[Tensor, Tensor]]]) -> 
 
 
 def run(num_tasks: int, num_batches: int = 1000, transform: type[Compose] = Compose) -> dict[str, float]:
-    """Train and evaluate; seconds are those from the start of training."""
+    """Trains and evaluates. Returns the accuracy in percent, all seconds after MNIST is read, and those of training."""
     torch.manual_seed(0)
     data = BENCHMARKS["permuted"](base="mnist").source().load(Path(os.environ["SUPSUP_DATA"]))
     started = time.perf_counter()

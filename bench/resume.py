@@ -1,9 +1,10 @@
-"""Seconds from `supsup resume` to the first round of NNs that is trained and committed, with few masks and with many.
+"""Seconds from `supsup resume` of an NNs run to its next committed decision, with few and with many masks.
 
-    python -m bench.resume OUTPUT SWEEP FEW MANY     # a finished NNs run of MANY tasks, in blocks; SWEEP: its whole id
+    python -m bench.resume OUTPUT SWEEP FEW MANY
 
-The run is forked after FEW and after MANY tasks to go on for longer, killed at once, and resumed. Ray's start is the
-same in both; what MANY takes longer is what its masks cost.
+SWEEP is the full id of a finished NNs run with MANY tasks and `stream.order: blocks`. The benchmark forks the run
+after FEW tasks and after MANY tasks, kills each fork after its first commits, and resumes it. Ray takes the same time
+to start in both cases, so the difference is the cost of restoring the masks.
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 SEGMENTS = 10
-"""Decisions a task, in the sweeps that this is for."""
+"""Decisions per task in the runs that this benchmark accepts."""
 
 CLI = [sys.executable, "-m", "orchestrator.cli"]
 
 
 def num_decisions(ledger: Path) -> int:
-    """Decisions that are committed."""
-    with closing(sqlite3.connect(ledger, timeout=30)) as db, suppress(sqlite3.OperationalError):  # it is being made
+    """Returns the number of committed decisions; 0 while the ledger has no table yet."""
+    with closing(sqlite3.connect(ledger, timeout=30)) as db, suppress(sqlite3.OperationalError):  # no table yet
         return int(db.execute("SELECT count(*) FROM rows WHERE kind = 'decision'").fetchone()[0])
     return 0
 
 
 def until_more(command: list[str], output: Path, before: set[Path], least: int) -> tuple[Path, float]:
-    """Run a command until the ledger that is not in `before` has more than `least` decisions, then kill it: the
-    ledger, and the seconds."""
+    """Runs a command until a ledger that is not in `before` has more than `least` decisions, then kills the command.
+
+    Returns the ledger and the seconds.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     made: set[Path] = set()
@@ -48,12 +51,12 @@ def until_more(command: list[str], output: Path, before: set[Path], least: int) 
 
 
 def measure(output: Path, sweep: str, at: int, total: int) -> float:
-    """Seconds of a resume after `at` tasks."""
+    """Forks the run after `at` tasks, kills and resumes the fork. Returns the seconds of the resume."""
     before = set(output.glob("sweeps/*/groups/*/ledger.sqlite"))
     longer = [f"benchmark.num_tasks={total + 5}", f"budget.num_masks={total + 5}", "commit_every=0.001"]
     fork = [*CLI, "fork", sweep, "--at-task", str(at), "--workers", "1", *longer, f"evaluation.at=[{total + 5}]"]
     ledger, _ = until_more([*fork, f"output={output}"], output, before, SEGMENTS * at)
-    time.sleep(3)  # Ray's processes notice that their driver is gone
+    time.sleep(3)  # Ray's processes need this time to notice that their driver was killed
     name = ledger.parts[-4]
     return until_more([*CLI, "resume", name, f"output={output}"], output, before, num_decisions(ledger))[1]
 

@@ -1,6 +1,6 @@
-"""The k scores of one-shot decisions, one and sixteen at a time: packed masks times vectors, against masks as floats.
+"""Time of the k slopes of one-shot inference, for one and for sixteen vectors: packed masks against float masks.
 
-LeNet 300-100 with 500 outputs, k = 2500 random masks (98.5 MB of bits, 3.15 GB of floats), one thread.
+The masks are k = 2500 random masks of LeNet 300-100 with 500 outputs (98.5 MB as bits, 3.15 GB as floats). One thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NUM_MASKS, SIZE = 2500, 784 * 300 + 300 * 100 + 100 * 500
 
 
 def measure(num_masks: int = NUM_MASKS) -> dict[str, float]:
-    """Milliseconds, memory and error of both, and the time to read the bits once."""
+    """Returns the milliseconds, memory ratio and error of packed masks, and the time to read their bits once."""
     torch.set_num_threads(1)
     rows = np.random.default_rng(0).integers(0, 256, (num_masks, codec.num_packed_bytes(SIZE)), dtype=np.uint8)
     rows[:, -1] &= (1 << SIZE % 8) - 1 if SIZE % 8 else 255
@@ -39,7 +39,7 @@ def measure(num_masks: int = NUM_MASKS) -> dict[str, float]:
     exact = torch.stack([mask.double() @ vector.double() for mask in floats])
     ours = inner_products(rows, SIZE, vector[None])[0].double()
     together = inner_products(rows, SIZE, vectors)[0].double()
-    assert ours.argmax() == (floats @ vector).argmax(), "the same winner"
+    assert ours.argmax() == (floats @ vector).argmax(), "both must choose the same mask"
     return medians(times) | {
         "ratio to floats": ratio(times, "floats", "ours"),
         "reads": 1 / ratio(times, "read", "ours"),

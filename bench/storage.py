@@ -1,7 +1,7 @@
-"""Bytes of stored masks against their entropy, the coder's speed, and SplitImageNet's 100 tasks against the paper's.
+"""Size of encoded masks compared with their entropy and with the paper's storage, and the speed of the codec.
 
-ResNet-50 with 10 outputs, masks drawn at random with exactly the weights that each density or budget keeps of each
-layer; one thread.
+The network is ResNet-50 with 10 outputs. Masks are random, and keep in each layer exactly as many weights as the
+density or the Erdős–Rényi budget says. The paper's sizes are those of SplitImageNet's 100 tasks. One thread.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ NET = NETS["resnet50"](num_outputs=10)
 LAYERS = NET.layers((3, 224, 224))
 TASKS = 100
 PAPER_MB = {4: 65.50, 8: 100.98, 16: 195.18}
-"""SplitImageNet's masks as the paper stores them: compressed sparse columns with indices of 16 bits (its figure 4)."""
+"""For each Erdős–Rényi budget, the MB of SplitImageNet's 100 masks in the paper's figure 4: compressed sparse columns
+(CSC) with 16-bit indices."""
 
 
 def drawn(ones: list[int]) -> codec.Bits:
-    """A packed mask that keeps so many weights of each layer, at random."""
+    """Returns a packed random mask. ones: how many weights it keeps in each layer."""
     random = np.random.default_rng(0)
     layers = []
     for layer, count in zip(LAYERS, ones, strict=True):
@@ -32,12 +33,15 @@ def drawn(ones: list[int]) -> codec.Bits:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """By density and by budget: bytes, bytes over entropy, million weights a second; for budgets MB of 100 tasks."""
+    """Returns, for each density and budget, the bytes, their excess over the entropy, and the coding speed.
+
+    For budgets also the MB of 100 tasks, and their ratio to the paper's MB.
+    """
     torch.set_num_threads(1)
     found = {}
     for density in (0.5, 0.1, 0.05, 0.01):
         found[f"density {density}"] = _of([num_kept(density, layer.size) for layer in LAYERS])
-    norms = 2 * 2 * sum(NET.norm_widths())  # a mean and a variance of each map, as float16
+    norms = 2 * 2 * sum(NET.norm_widths())  # a mean and a variance for each channel, as float16
     for budget, theirs in PAPER_MB.items():
         row = _of([num_kept(erdos_renyi_density(budget, layer.shape), layer.size) for layer in LAYERS])
         total = TASKS * (row["bytes"] + norms) / 1e6
@@ -49,7 +53,7 @@ def _of(ones: list[int]) -> dict[str, float]:
     sizes = [layer.size for layer in LAYERS]
     bits = drawn(ones)
     blob = codec.encode(bits, sum(sizes), sizes)
-    assert np.array_equal(codec.decode(blob)[0], bits), "what is read is what was written"
+    assert np.array_equal(codec.decode(blob)[0], bits), "decoding must return the encoded mask"
     times = alternate({"encode": lambda: codec.encode(bits, sum(sizes), sizes), "decode": lambda: codec.decode(blob)})
     speeds = {f"{name[:-3]} Mweights/s": sum(sizes) / ms / 1e3 for name, ms in medians(times).items()}
     entropy = codec.entropy_bytes(list(zip(sizes, ones, strict=True)))

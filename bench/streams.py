@@ -1,7 +1,8 @@
-"""NNs on one stream: two workers, one of which trains ahead of the decisions, against one.
+"""Speed of look-ahead training: NNs with one stream on two workers, compared with one worker.
 
-Twelve permutations of MNIST as in figure 9 (LeNet 300-100, s = 500, 1000 batches and ten decisions a task), from the
-first commit to the last, as a share of the rounds in between. Start-up and evaluations are in neither.
+The run learns twelve permutations of MNIST as in figure 9: LeNet 300-100 with 500 outputs, 1000 batches and ten
+decisions per task. The time per task is measured from the first commit to the last, so the start of Ray and the
+evaluation are excluded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS, TASKS = 3, 12
 
 
 def seconds_per_task(num_workers: int) -> float:
-    """Of a run with so many workers."""
+    """Runs the sweep with this number of workers; returns the seconds per task (ten rounds)."""
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig09_permuted_2500.yaml", "only=NNs",
@@ -35,7 +36,7 @@ def seconds_per_task(num_workers: int) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """Medians over alternating rounds, and the median of their ratios."""
+    """Returns the median seconds per task with one and with two workers, and the median ratio of paired runs."""
     pairs = [(seconds_per_task(1), seconds_per_task(2)) for _ in range(ROUNDS)]
     one, two = zip(*pairs, strict=True)
     ratio = statistics.median(a / b for a, b in pairs)

@@ -1,7 +1,8 @@
-"""Twenty PermutedMNIST tasks trained and evaluated in GNu, whole processes: the platform against `bench.naive`.
+"""Total time of twenty PermutedMNIST tasks, trained and evaluated in GNu: the platform compared with `bench.naive`.
 
-LeNet 300-100, s = 100, 1000 batches of 128 a task; two workers, or the naive process with torch's own threads. One task
-is inferred for each group of 128 test images from one of them. In float32 and in bfloat16.
+Both train LeNet 300-100 with 100 outputs for 1000 batches of 128 images per task. The platform uses two workers. The
+naive process uses torch's default number of threads. The first image of each group of 128 test images decides the task
+for the group. The platform runs in float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ ROUNDS, TASKS = 3, 20
 
 
 def ours(*changes: str) -> dict[str, Any]:
-    """A sweep from launch to report: its seconds, accuracy, seconds of training alone per worker, and those before the
-    first task."""
+    """Runs a sweep from the command to its report.
+
+    Returns its seconds, its accuracy in percent, the training seconds per worker, and the seconds before the first
+    task. changes: overrides of the sweep file.
+    """
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml", "only=SupSup, H",
@@ -46,7 +50,7 @@ def ours(*changes: str) -> dict[str, Any]:
 
 
 def naive() -> dict[str, Any]:
-    """The same work by `bench.naive`."""
+    """Runs the same tasks with `bench.naive`; returns its accuracy and seconds."""
     command = [sys.executable, "-m", "bench.naive", str(TASKS)]
     started = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -58,7 +62,7 @@ PEERS = {"ours": ours, "ours, bfloat16": lambda: ours("training.precision=bfloat
 
 
 def measure(rounds: int = ROUNDS) -> dict[str, Any]:
-    """Of each peer the median seconds and the accuracy, and how many times as long as ours it took."""
+    """Returns each peer's median seconds and accuracy, and its median time divided by the platform's."""
     runs = [{name: peer() for name, peer in PEERS.items()} for _ in range(rounds)]
     found: dict[str, Any] = {}
     for name in PEERS:

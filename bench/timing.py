@@ -1,4 +1,4 @@
-"""Peers timed in turn, so that what disturbs a machine disturbs them alike."""
+"""Times peers in alternation, so that other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 
 
 def alternate(peers: Mapping[str, Callable[[], object]], rounds: int = 5, repeats: int = 1) -> dict[str, list[float]]:
-    """Milliseconds of one call of each peer, in each round the mean of `repeats` calls; one call of each before."""
+    """Returns, for each peer, the milliseconds of one call in each round, as the mean of `repeats` calls.
+
+    Each peer is called once before the first round, to warm up.
+    """
     found: dict[str, list[float]] = {name: [] for name in peers}
     for call in peers.values():
         call()
@@ -22,10 +25,10 @@ def alternate(peers: Mapping[str, Callable[[], object]], rounds: int = 5, repeat
 
 
 def ratio(times: Mapping[str, list[float]], peer: str, ours: str) -> float:
-    """How many times as long as `ours` the `peer` takes: the median of the rounds' ratios."""
+    """Returns the time of `peer` divided by the time of `ours`, as the median over rounds."""
     return statistics.median(a / b for a, b in zip(times[peer], times[ours], strict=True))
 
 
 def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """Of each peer, by `<name>_ms`."""
+    """Returns each peer's median over rounds, under the key `<name>_ms`."""
     return {f"{name}_ms": statistics.median(values) for name, values in times.items()}

@@ -1,9 +1,10 @@
-"""Masks that start from those before (transfer) against fresh ones, over many seeds: GEM ResNet-18, few batches.
+"""Accuracy gained by transfer from earlier tasks, over many seeds: GEM ResNet-18, trained on few batches.
 
     python -m bench.transfer --seeds 20 --processes 6 --device cuda
 
-The tasks of sweeps/fig13_transfer.yaml at scale cpu, learned in a plain loop, several seeds at a time. A seed's figure
-is its mean over tasks 2 to 5, as the first has nothing to start from; differences are taken seed by seed.
+The tasks are those of sweeps/fig13_transfer.yaml at scale cpu. They are learned with `supsup_core` only, in a process
+pool that trains several seeds at a time. The result of a seed is its mean accuracy over tasks 2 to 5, because the
+first task has no earlier task. Differences to training without transfer are paired by seed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ WAYS = ("none", "masks", "scores")
 
 
 def run(seed: int, batches: int, way: str, device: str, data: Dataset) -> list[float]:
-    """The accuracy of each task, as it is learned."""
+    """Learns the tasks one after the other. Returns the accuracy of each task right after its training.
+
+    way: how scores start, `none` (random), `masks` or `scores` of the earlier tasks.
+    """
     method = METHODS["supsup"](mask="top_k", erdos_renyi=16, transfer=way)
     recipe = replace(RECIPE, num_batches=batches)
     problem = Problem(NETS["gem_resnet18"](num_outputs=2), BENCHMARK.input_shape, 2, recipe, seed, device)
@@ -53,7 +57,7 @@ def run(seed: int, batches: int, way: str, device: str, data: Dataset) -> list[f
 
 
 def seed_runs(seed: int, sizes: Sequence[int], device: str) -> dict[str, list[float]]:
-    """All of a seed's runs, by `batches/way`."""
+    """Returns the accuracies of all runs of a seed, under keys such as `16/masks`. sizes: batches per task."""
     torch.set_num_threads(1)
     set_algorithms()
     root = Path(os.environ["SUPSUP_DATA"]).absolute()
@@ -62,7 +66,7 @@ def seed_runs(seed: int, sizes: Sequence[int], device: str) -> dict[str, list[fl
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """In percent: the mean, and its standard error."""
+    """Returns the mean and its standard error in percent. values: shares in [0, 1]."""
     return 100 * statistics.fmean(values), 100 * statistics.stdev(values) / math.sqrt(len(values))
 
 
@@ -90,7 +94,7 @@ def main() -> None:
             gain, of_gain = mean_and_error(ahead)
             print(
                 f"{size} batches, {way}: {mean:.2f} ± {error:.2f} %, "
-                f"ahead of fresh by {gain:.2f} ± {of_gain:.2f}, in {sum(a > 0 for a in ahead)} of {len(ahead)} seeds"
+                f"gain of transfer {gain:.2f} ± {of_gain:.2f}, in {sum(a > 0 for a in ahead)} of {len(ahead)} seeds"
             )
 
 

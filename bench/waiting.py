@@ -1,4 +1,4 @@
-"""Processes whose workers only wait for as long as a shard would take. They load no torch."""
+"""A process of simulated workers that wait as long as a shard would take. It does not load torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.evaluation.counts import ProtocolCounts
 
 
 def serve(pipe: Connection, seconds: float) -> None:
-    """Answer each (worker, job) `seconds` after it came, until the pipe is closed."""
+    """Answers each received (worker, job) after `seconds`, until the pipe is closed."""
     due: list[tuple[float, int, int, Any]] = []
     numbers = itertools.count()
     while True:
@@ -36,7 +36,7 @@ CURVE = (tuple(100 * n for n in range(1, 11)), tuple(0.123456789 * n for n in ra
 
 
 def _reply(worker: int, job: TrainJob | EvaluateJob, seconds: float) -> Done:
-    """The reply of a worker that did the job, of the size that it would have."""
+    """Returns a reply of realistic size, as from a worker that did the job."""
     now = time.time_ns() // 1_000_000
     if isinstance(job, EvaluateJob):
         counts = ProtocolCounts(10_000, 9_350, 9_350, 79, 79, {str(job.task): 79})

@@ -1,8 +1,9 @@
-"""Two workers against one, and what the platform itself takes, from the ledger's own clock.
+"""Speed of two workers compared with one, and the overhead of the platform, from the times in the ledger.
 
-Forty PermutedMNIST tasks with one worker and with two, first shard's start to last shard's end; then a hundred tasks
-with two: how long workers waited between their shards (coordinator, ledger, MLflow), and how long the store took to
-write them, as a share of the seconds of training. Start-up is in neither.
+First, forty PermutedMNIST tasks run with one worker and with two, timed from the start of the first shard to the end of
+the last. Then a hundred tasks run with two workers. The overhead is the time that workers waited between their shards
+(for the coordinator, the ledger and MLflow) plus the time to write the artifacts, as a share of the training time. The
+start of Ray is excluded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROUNDS, TASKS, MANY = 3, 40, 100
 
 @contextmanager
 def swept(num_tasks: int, num_workers: int) -> Iterator[tuple[Path, list[ShardTrained]]]:
-    """The output of a sweep of so many tasks, and the events of its shards."""
+    """Runs a sweep in a temporary output. Yields the output and the `ShardTrained` events of its tasks."""
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "orchestrator.cli", "sweep", "sweeps/fig07_permuted_lenet.yaml",
@@ -42,21 +43,21 @@ def swept(num_tasks: int, num_workers: int) -> Iterator[tuple[Path, list[ShardTr
 
 
 def span(num_workers: int) -> float:
-    """Seconds from the first shard's start to the last one's end."""
+    """Returns the seconds from the start of the first shard to the end of the last."""
     with swept(TASKS, num_workers) as (_, shards):
         spans = [_span(shard) for shard in shards]
         return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
 def _span(shard: ShardTrained) -> tuple[float, float]:
-    """When a shard was begun and done, in Unix seconds."""
+    """Returns the start and the end of a shard's training, in Unix seconds."""
     assert shard.started_ms is not None
     assert shard.seconds is not None
     return shard.started_ms / 1000, shard.started_ms / 1000 + shard.seconds
 
 
 def platform() -> dict[str, float]:
-    """Of a hundred tasks: seconds that workers waited between shards, that writing them took, and of training."""
+    """Returns the seconds that workers waited between shards, wrote artifacts and trained, and the overhead's share."""
     with swept(MANY, 2) as (output, shards):
         waited = 0.0
         for worker in {shard.worker for shard in shards}:
@@ -74,7 +75,7 @@ def platform() -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    """Medians over alternating rounds, and the median of their ratios; the platform's share."""
+    """Returns the median seconds with one and two workers, their median ratio, and the platform's overhead."""
     pairs = [(span(1), span(2)) for _ in range(ROUNDS)]
     one, two = zip(*pairs, strict=True)
     ratio = statistics.median(a / b for a, b in pairs)

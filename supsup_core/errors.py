@@ -19,7 +19,7 @@ class DivergedError(SupSupError):
 
 
 class CorruptError(SupSupError):
-    """Bytes on disk are not those that were written: a checksum, a header or a length is wrong."""
+    """Stored bytes are not the expected ones: a checksum, a header, a length or a tensor is wrong."""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class ChecksFields(ABC):
-    """Interface of a config class with its own field checks, which its base class runs after the common checks."""
+    """Interface of a config class that checks its fields. Its base class calls `check_fields` after common checks."""
 
     @abstractmethod
     def check_fields(self) -> None:
@@ -52,8 +52,8 @@ class Registry(Generic[T]):
     def register(self, *names: str) -> Callable[[T], T]:
         """A decorator that registers an object under `names`: its canonical name, then its aliases.
 
-        Raises InputError if a name is taken, or if a class lacks methods or class variables that its base class
-        requires.
+        Raises InputError if a name is already registered, or if a class lacks methods or class variables that its base
+        class requires.
         """
 
         def enter(entry: T) -> T:

@@ -16,7 +16,8 @@ from supsup_core.registry import Registry
 class Scenario:
     """Whether the task identity is given at training and at inference, and what counts as a correct answer.
 
-    `wrong_task_is_wrong`: tasks do not share their labels, so an answer is correct only if its task is also correct.
+    `wrong_task_is_wrong`: True if tasks do not share their labels. An answer is then correct only if both its label and
+    its task are correct.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Random numbers that depend only on run seed, purpose and task.
 
-Every purpose has its own Philox stream, keyed by a SHA-256 hash. So the streams are independent, can be drawn in any
-order, and never coincide for different run seeds. Only the generator's raw bits are used, so the numbers are the same
-on every machine. NumPy guarantees the raw bits for ever, while its distributions may change between versions.
+Every purpose has a separate stream of random numbers: a Philox generator (counter-based), keyed by a SHA-256 hash. So
+the streams are independent, can be drawn in any order, and do not coincide for different run seeds. Only the raw bits
+of the generator are used, so the numbers are the same on every machine. NumPy guarantees the raw bits for ever, while
+its distributions may change between versions.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def child_seed(seed: int, purpose: str, task: int = 0) -> int:
-    """A 128-bit seed for one purpose of one task of the run `seed`."""
+    """A 128-bit seed for one purpose and one task (or another index) in the run with seed `seed`."""
     digest = hashlib.sha256(f"supsup/{seed}/{purpose}/{task}".encode()).digest()
     return int.from_bytes(digest[:16], "little")
 
 
 def raw_bits(child: int, count: int) -> npt.NDArray[np.uint64]:
-    """The first `count` raw 64-bit words of the stream of seed `child`."""
+    """The first `count` raw 64-bit words of the Philox generator with key `child`."""
     return np.random.Philox(key=child).random_raw(count)
 
 
 def uniform(child: int, shape: tuple[int, ...], bound: float) -> npt.NDArray[np.float32]:
-    """Returns float32 values of `shape`, uniform in [-bound, bound), on a grid of 2^24 points."""
+    """Returns float32 values of `shape`, uniform over 2^24 equally spaced values in [-bound, bound)."""
     size = math.prod(shape)
     words = raw_bits(child, (size + 1) // 2).view(np.uint32)[:size]
     unit = (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
@@ -57,7 +58,7 @@ def permutation(child: int, size: int) -> npt.NDArray[np.int64]:
 
 
 def batches(child: int, num_images: int, num_batches: int, batch_size: int) -> npt.NDArray[np.int64]:
-    """Indices of `num_batches` full batches, (num_batches, batch_size), int64.
+    """The image indices of `num_batches` full batches, (num_batches, batch_size), int64.
 
     The batches are cut from concatenated shuffles of 0..num_images-1. Every image is seen once before any image is seen
     again, and a batch may span two epochs.

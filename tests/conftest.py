@@ -1,4 +1,4 @@
-"""Shared fixtures: real data where it is promised, small problems, sweep files, the command line."""
+"""Shared fixtures: real datasets, small problems, sweep files, and the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.object_store import ObjectStore
 from tests.requirements import missing
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine that is busy is no failure
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("unhurried")
 
 PROGRAM = [sys.executable, "-m", "orchestrator.cli"]
@@ -38,7 +38,7 @@ Launch = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of the real data. The test is skipped where SUPSUP_DATA is not set."""
+    """The folder of the real datasets. Without SUPSUP_DATA, the test is skipped."""
     named = os.environ.get("SUPSUP_DATA")
     if named is None:
         missing("SUPSUP_DATA is not set; it names the folder that holds mnist/")
@@ -49,7 +49,7 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One font cache of matplotlib for all tests: it would build another in each test's own home."""
+    """One matplotlib font cache for all tests. Otherwise matplotlib builds a new cache in each test's home folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp().parent / "matplotlib"))
         yield
@@ -57,13 +57,13 @@ def _fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """scikit-learn's digits."""
+    """The digits dataset of scikit-learn."""
     return BENCHMARKS["permuted"](base="digits").source().load(None)
 
 
 @pytest.fixture
 def small_problem() -> Problem:
-    """LeNet on digits, trained for a moment."""
+    """LeNet 300-100 on the digits, with few training batches."""
     return Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, TrainingRecipe(num_batches=40), seed=3)
 
 
@@ -76,12 +76,12 @@ SMALL: dict[str, Any] = {
     "evaluation": {"at": [1, 3]},
     "inference": {"strict_images": 20},
 }
-"""A sweep of three short tasks."""
+"""The settings of a sweep with three short tasks."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -90,7 +90,7 @@ class Result:
 
 @pytest.fixture
 def sweep_file(tmp_path: Path) -> Callable[..., Path]:
-    """Write SMALL with changes to a file."""
+    """Returns a function that writes SMALL, with changes, to a sweep file."""
 
     def write(file_name: str = "small.yaml", **changes: Any) -> Path:
         node = {**SMALL, **changes}
@@ -105,7 +105,7 @@ def sweep_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A real S3 server, started once."""
+    """A real S3 server, started once for the whole test session."""
     server = ObjectStore(tmp_path_factory.mktemp("weed"))
     server.start()
     yield server
@@ -114,7 +114,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 @pytest.fixture(scope="session")
 def give_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Copy an MLflow database, which takes seconds to build, into an output that has none."""
+    """Returns a function that copies a ready MLflow database into an output. Building a database would take seconds."""
     built = MLflowFolder(tmp_path_factory.mktemp("built"))
     mlflow_store.create_database(built)
 
@@ -134,7 +134,7 @@ def supsup(
     capfd: pytest.CaptureFixture[str],
     give_database: Callable[[Path], None],
 ) -> Iterator[Callable[..., Result]]:
-    """Run a supsup command in this process, in tmp_path, with a home of its own."""
+    """Returns a function that runs a supsup command in this process, in tmp_path, with a separate home folder."""
     from orchestrator.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -158,7 +158,8 @@ def supsup(
 
 @pytest.fixture
 def launch(tmp_path: Path, give_database: Callable[[Path], None]) -> Launch:
-    """Start a supsup command in tmp_path, in a session of its own so that all of it can be killed."""
+    """Returns a function that starts a supsup command in tmp_path. The command gets a new process session, so that a
+    test can kill all its processes."""
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
 
@@ -181,7 +182,7 @@ def launch(tmp_path: Path, give_database: Callable[[Path], None]) -> Launch:
 
 @pytest.fixture
 def call(launch: Launch) -> Callable[..., tuple[int, str, str]]:
-    """Run a supsup command to its end: exit code, standard output, standard error."""
+    """Returns a function that runs a supsup command to its end, and returns exit code, standard output and error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         process = launch(*arguments)

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of everything that reads bytes from a disk: any bytes are read, or refused with a message.
+"""Coverage-guided fuzzing of all readers of files: any bytes are read, or refused with a `SupSupError`.
 
     pip install atheris; python -m tests.fuzz {codec,artifact,ledger,rows,sweep,cluster} SECONDS
 
-Starts from sound inputs that it writes itself. Ends at the first input that raises anything but a SupSupError, which it
-keeps as crash-…; libFuzzer prints how many were tried.
+The corpus starts with valid inputs that the program writes. The program ends at the first input that raises another
+exception, and saves this input as crash-…. libFuzzer prints the number of inputs tried.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEY = "0123456789abcdef"
 ROOT = Path(__file__).parents[1]
 KINDS = sorted({event.kind for event in EVENTS})
 LARGEST = 1 << 24
-"""Weights of the largest mask that is tried: a few bytes may stand for billions of weights, which takes long."""
+"""The largest number of weights of a decoded mask. A few bytes can encode billions of weights, which is slow."""
 
 
 def blob(size: int, share: float, parts: int = 1) -> bytes:
@@ -63,7 +63,7 @@ def artifact() -> tuple[ArtifactStore, bytes]:
 
 
 def check_artifact(data: bytes) -> None:
-    """Read the bytes as they are, and again with the hash that fits them."""
+    """Reads the bytes unchanged, and again with a correct hash."""
     store = ArtifactStore(ArtifactFolder(HERE / "store"))
     for content in (data, _hashed(data)):
         store.path(KEY).write_bytes(content)
@@ -106,7 +106,7 @@ def check_ledger(data: bytes) -> None:
 
 
 def check_rows(data: bytes) -> None:
-    """Read payloads of rows that no program of this version writes, and replay those that are events."""
+    """Reads arbitrary payloads of rows, and replays those that are valid events."""
     provider = atheris.FuzzedDataProvider(data)
     events: list[Event] = []
     for _ in range(provider.ConsumeIntInRange(1, 4)):

@@ -12,14 +12,14 @@ from orchestrator.sweeps.sweep import Sweep
 
 
 def run_sweep(sweep: Sweep) -> None:
-    """Run a sweep to its end."""
+    """Runs a sweep to its end."""
     groups = sweep.plan()
     sweep.save(groups)
     launch(sweep, take_stock(sweep, groups, describe(sweep.imports_folder), cluster=None), cluster=None)
 
 
 def ledgers(sweep: Sweep) -> dict[str, Sequence[AnyRow]]:
-    """All rows of every training group that has a ledger, by its id."""
+    """Returns all rows of every training group that has a ledger, by group id."""
     found: dict[str, Sequence[AnyRow]] = {}
     for group in sweep.folder.groups():
         with LedgerReader(group.ledger) as reader:

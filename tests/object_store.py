@@ -1,4 +1,4 @@
-"""A real object store on loopback: SeaweedFS, whose S3 gateway asks for keys."""
+"""A real object store on loopback: SeaweedFS with an S3 gateway that requires access keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY, SECRET = "supsup-tests", "not-a-secret-anywhere-else"
 
 
 class ObjectStore:
-    """One server process and its folder. It can be stopped, and started again with the same content."""
+    """A server process and its data folder. A test can stop the server, and start it again with the same content."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class ObjectStore:
         self._wait()
 
     def _wait(self) -> None:
-        """Wait until the server answers and a bucket can be created."""
+        """Waits until the server answers and a bucket can be created."""
         import fsspec
 
         made = fsspec.filesystem(
@@ -67,7 +67,7 @@ class ObjectStore:
             try:
                 with socket.create_connection(("127.0.0.1", self._ports[6]), timeout=1):
                     pass
-                made.pipe_file("tests/there", b"yes")  # creates the bucket if there is none
+                made.pipe_file("tests/there", b"yes")  # also creates the bucket if it does not exist
                 return
             except Exception:
                 if time.monotonic() > deadline:
@@ -75,7 +75,7 @@ class ObjectStore:
                 time.sleep(0.3)
 
     def stop(self) -> None:
-        """Kill it, as a crash does."""
+        """Kills the server, as in a crash."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

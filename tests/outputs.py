@@ -1,4 +1,4 @@
-"""Reads the output of a sweep, so that tests can compare two; and finds or kills the processes of a running one."""
+"""Reads outputs of sweeps, so that tests can compare them, and finds or kills the processes of a running sweep."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from orchestrator.tracking.mlflow_address import tracking_uri
 Found = TypeVar("Found", bound=Collection[Any])
 
 TIMINGS = {"task_seconds", "images_per_second", "decision_latency"}
-"""Metrics that are times, and so differ from run to run."""
+"""Metrics that measure time or speed, and so differ between runs."""
 
 
 def artifacts(output: Path) -> dict[str, str]:
-    """SHA-256 of every artifact of an output."""
+    """Returns the SHA-256 of every artifact of an output, by file name."""
     files = OutputFolder(output).store.files()
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def trained(output: Path) -> list[dict[str, Any]]:
-    """The payload of every shard that was really trained, not found in the store, in the order of the ledgers."""
+    """Returns the row payload of every shard that was trained and not found in the store, in ledger order."""
     rows = []
     for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
         with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
@@ -49,12 +49,12 @@ def trained(output: Path) -> list[dict[str, Any]]:
 
 
 def scientific_points(output: Path, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
-    """Every point of every MLflow run, by uid, without times. A point that was written twice is there twice."""
+    """Returns every MLflow point, by the uid of its run, without timings. A point written twice appears twice."""
     return points_of(mlflow.MlflowClient(tracking_uri(OutputFolder(output).mlflow)), experiment)
 
 
 def points_of(client: mlflow.MlflowClient, experiment: str) -> dict[str, list[tuple[str, int, float]]]:
-    """The same points, as an MLflow client reads them."""
+    """Returns the same points as `scientific_points`, read with an MLflow client."""
     found = {}
     for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
         found[run.data.tags["supsup.uid"]] = sorted(
@@ -67,16 +67,16 @@ def points_of(client: mlflow.MlflowClient, experiment: str) -> dict[str, list[tu
 
 
 def decisions(state: GroupState) -> list[SegmentDecided]:
-    """The decisions of an NNs run with their times as 0, which differ from run to run."""
+    """Returns the decisions of an NNs run. Their times are set to 0, because times differ between runs."""
     return [replace(row.event, seconds=0.0, latency=0.0) for row in state.decisions]
 
 
 def nns_science(ledger: Path, whole_files: bool = True, versions: ArtifactStore | None = None) -> dict[str, Any]:
-    """The results of an NNs run that no crash may change by a bit: decisions with their slopes, allocation metrics,
+    """Returns the results of an NNs run that no crash may change: decisions with slopes, allocation metrics,
     evaluations, the last masks and their files.
 
-    whole_files: compare the files of the masks too. A damaged file whose mask is sound is detected only when its scores
-    are needed. versions: of the masks, where they are not all beside the ledger.
+    whole_files: include the bytes of the mask files. A file with damaged scores but an intact mask is detected only
+    when the scores are needed. versions: the store of the mask versions, if some are not beside the ledger.
     """
     with LedgerReader(ledger) as reader:
         state = GroupState().apply(reader.rows())
@@ -97,26 +97,26 @@ def nns_science(ledger: Path, whole_files: bool = True, versions: ArtifactStore 
 
 
 def the_ledger(output: Path) -> Path:
-    """The ledger of an output with one training group."""
+    """Returns the path of the only ledger of an output."""
     (path,) = output.glob("sweeps/*/groups/*/ledger.sqlite")
     return path
 
 
 def run_statuses(output: Path, experiment: str) -> set[str]:
-    """The statuses of all MLflow runs."""
+    """Returns the statuses of all MLflow runs of an experiment."""
     client = mlflow.MlflowClient(tracking_uri(OutputFolder(output).mlflow))
     return {r.info.status for r in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])}
 
 
 def tables(output: Path) -> dict[str, list[list[str]]]:
-    """The report's tables, rows sorted."""
+    """Returns the report's tables by file name, with sorted rows."""
     return {
         path.name: sorted(csv.reader(path.read_text().splitlines())) for path in output.glob("sweeps/*/report/*.csv")
     }
 
 
 def below(pid: int, title: str = "") -> list[int]:
-    """The processes below `pid` whose command line contains `title`."""
+    """Returns the ids of all descendants of process `pid` whose command line contains `title`."""
     found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):
@@ -127,18 +127,19 @@ def below(pid: int, title: str = "") -> list[int]:
 
 
 def kill_all(pid: int) -> None:
-    """Kill -9 a process and all below it, the top first so that it cannot react to the death of the others."""
+    """Kills a process and all its descendants with SIGKILL. The process itself is killed first, so that it cannot react
+    to the death of the others."""
     for victim in [pid, *below(pid)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
 
 
 def wait_for(look: Callable[[], Found], seconds: float = 120) -> Found:
-    """Wait until `look` returns something that is not empty."""
+    """Waits until `look` returns a non-empty value, and returns it; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"nothing was found within {seconds:.0f} s")
+    raise AssertionError(f"still nothing to find after {seconds:.0f} s")

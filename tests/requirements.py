@@ -1,4 +1,4 @@
-"""What a test needs of the machine: where it is missing, the test is skipped, or fails where nothing may be missing."""
+"""Skips a test if the machine lacks something that the test needs. In CI, the test fails instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skips the test that asks, with the reason. With SUPSUP_NO_SKIPS, which .ci/run sets, the test fails instead."""
+    """Skips the calling test with `what` as the reason. With SUPSUP_NO_SKIPS, which .ci/run sets, the test fails."""
     if os.environ.get("SUPSUP_NO_SKIPS"):
         pytest.fail(f"{what} (SUPSUP_NO_SKIPS is set)", pytrace=False)
     pytest.skip(what)

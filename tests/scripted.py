@@ -1,4 +1,4 @@
-"""Drives a training group in this process, with workers that fail as a script says."""
+"""Runs a training group in this process, with workers that fail as a script says."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ from orchestrator.records.ledger import LedgerReader
 from orchestrator.sweeps.sweep import open_sweep
 
 MOST_EMPTY_ROUNDS = 20
-"""How often in a row the loop may ask for jobs while none is in flight: then the coordinator hands out nothing."""
+"""How many times in a row the loop may ask for jobs while no job is in flight. After that, the pool fails the test,
+because the coordinator hands out no job."""
 
 
 class ScriptedPool(WorkerPool):
-    """Workers that reply in reverse order. `done`: the jobs that are done; `worked`: the workers that did them.
+    """A pool of workers that reply in reverse order. `done`: the finished jobs; `worked`: the workers that did them.
 
-    The script has a word for each job: `lost` (its worker dies before it), `lost after` (it dies when the job is done),
-    `gone` (it dies and is never replaced), `replace` (the coordinator is opened again, as after its process died),
-    `kill` and `kill after` (everything dies then), or None.
+    The script has one word for each job, or None for no fault. `lost`: the worker dies before the job. `lost after`:
+    the worker dies after the job. `gone`: the worker dies and is never replaced. `replace`: the coordinator is closed
+    and opened again, as after a crash of its process. `kill` and `kill after`: all processes die before or after the
+    job.
     """
 
     def __init__(
         self, settings: GroupSettings, script: Iterator[str | None], coordinator: ReplaceableCoordinator | None = None
     ) -> None:
-        """coordinator: the one that `replace` opens again."""
+        """coordinator: the coordinator that `replace` opens again."""
         self.num_workers = settings.num_workers
         self._settings = settings
         self._coordinator = coordinator
@@ -70,7 +72,7 @@ class ScriptedPool(WorkerPool):
         return
 
     def lose(self, worker: int) -> WorkerReply:
-        """The reply for a worker that died at its job."""
+        """Returns the reply for a worker that died during its job."""
         job = self._jobs.pop(worker)
         return WorkerReply(worker, Lost(job.key, job.kind, "killed by the test"))
 
@@ -109,7 +111,7 @@ class ReplaceableCoordinator(Coordinator):
         self._now = open_coordinator(settings)
 
     def replace(self) -> None:
-        """Open another one in its place, which goes on with the launch."""
+        """Closes the coordinator and opens a new one, which continues the launch."""
         self._now.close()
         self._now = open_coordinator(replace(self._settings, continues_launch=True))
 
@@ -148,13 +150,13 @@ class ReplaceableCoordinator(Coordinator):
 
 
 def settings_for(file: Path, num_workers: int = 2, *overrides: str) -> GroupSettings:
-    """The settings of the first training group of a sweep file; its output is beside the file."""
+    """Returns the settings of the first training group of a sweep file. The output is in the folder of the file."""
     sweep = open_sweep(file, [f"output={file.parent / 'runs'}", *overrides])
     return settings_of(sweep, sweep.plan()[0], describe(file.parent), num_workers)
 
 
 def run(settings: GroupSettings, script: Sequence[str | None] = ()) -> ScriptedPool:
-    """Drive the group until it ends or the script kills it."""
+    """Runs the group until it ends or the script kills it. Returns the pool."""
     coordinator = ReplaceableCoordinator(settings)
     pool = ScriptedPool(settings, iter(script), coordinator)
     with contextlib.suppress(KeyboardInterrupt):
@@ -163,12 +165,12 @@ def run(settings: GroupSettings, script: Sequence[str | None] = ()) -> ScriptedP
 
 
 def run_with(settings: GroupSettings, pool: WorkerPool, requests: Requests = NO_REQUESTS) -> LaunchStatus:
-    """Drive the group to its end with this pool; returns how it ended."""
+    """Runs the group to its end with this pool. Returns the status of the launch."""
     return drive(open_coordinator(settings), pool, lambda progress: None, requests)
 
 
 def needs_torch(replies: Sequence[Reply]) -> bool:
-    """Whether a process that receives the replies has to load torch, which takes seconds and 150 MB."""
+    """Returns whether unpickling the replies imports torch, which takes seconds and 150 MB."""
     program = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
     found = subprocess.run(
         [sys.executable, "-c", program], input=pickle.dumps(replies), capture_output=True, check=True
@@ -177,12 +179,12 @@ def needs_torch(replies: Sequence[Reply]) -> bool:
 
 
 def state_of(settings: GroupSettings) -> GroupState:
-    """The state of the group, replayed from its ledger."""
+    """Returns the state of the group, replayed from its ledger."""
     with LedgerReader(settings.folder.ledger) as reader:
         return GroupState().apply(reader.rows())
 
 
 def in_output(settings: GroupSettings, output: Path) -> GroupSettings:
-    """The settings of the same group in another output."""
+    """Returns the settings of the same group in another output."""
     sweep_id, group_id = settings.folder.sweep.sweep_id, settings.folder.group_id
     return replace(settings, folder=OutputFolder(output).sweep(sweep_id).group(group_id))

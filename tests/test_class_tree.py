@@ -1,6 +1,6 @@
-"""The class trees: an abstract class states a contract, and no subclass overrides a method that is already concrete.
+"""Rules for class hierarchies: an abstract class states a contract, and no subclass overrides a concrete method.
 
-What varies is handed in, or is an abstract method of a small class of its own.
+Behaviour that varies is passed as an argument, or is an abstract method of a separate small class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROJECT = ("supsup_core", "orchestrator")
 
 
 def classes_of(package: str) -> list[type]:
-    """Every class that a package defines at the top level of a module."""
+    """Returns every class that a package defines at the top level of a module."""
     found = {}
     root = importlib.import_module(package)
     for module_info in pkgutil.walk_packages(root.__path__, f"{package}."):
@@ -37,20 +37,20 @@ def is_ours(cls: type) -> bool:
 
 
 def is_code(attribute: Any) -> bool:
-    """Whether an attribute of a class is a method or a property."""
+    """Returns whether an attribute of a class is a method or a property."""
     return inspect.isroutine(attribute) or isinstance(attribute, property | functools.cached_property)
 
 
 def is_generated(cls: type, name: str) -> bool:
-    """Whether `dataclass` wrote a method of a class; it writes the dunder methods of each dataclass anew."""
+    """Returns whether `dataclass` generated this method of a class. It generates dunder methods for every dataclass."""
     if not dataclasses.is_dataclass(cls) or not name.startswith("__"):
         return False
-    code = getattr(inspect.unwrap(vars(cls)[name]), "__code__", None)  # its __repr__ is wrapped
+    code = getattr(inspect.unwrap(vars(cls)[name]), "__code__", None)  # dataclass wraps __repr__
     return code is None or code.co_filename == "<string>"
 
 
 def overrides(cls: type) -> Iterator[str]:
-    """The concrete methods and properties of the project's classes that a class overrides."""
+    """Yields the concrete methods and properties of the project's classes that a class overrides."""
     for name, attribute in vars(cls).items():
         if not is_code(attribute) or is_generated(cls, name):
             continue
@@ -63,7 +63,7 @@ def overrides(cls: type) -> Iterator[str]:
             break
 
 
-@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow, of its model class
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow warns about its model class
 @pytest.mark.parametrize("package", PROJECT)
 def test_no_concrete_method_is_overridden(package: str) -> None:
     classes = classes_of(package)
@@ -73,7 +73,7 @@ def test_no_concrete_method_is_overridden(package: str) -> None:
 
 @pytest.mark.parametrize("package", PROJECT)
 def test_classes_that_implement_a_contract_are_final(package: str) -> None:
-    """A class with an abstract base of ours is abstract itself, or marked with typing.final."""
+    """A class with an abstract base class of this project is abstract, or is marked with typing.final."""
     derived = [cls for cls in classes_of(package) if any(is_ours(base) for base in cls.__mro__[1:])]
     contracts = [cls for cls in derived if any(inspect.isabstract(base) for base in cls.__mro__[1:] if is_ours(base))]
     concrete = [cls for cls in contracts if not inspect.isabstract(cls)]
@@ -81,7 +81,7 @@ def test_classes_that_implement_a_contract_are_final(package: str) -> None:
     assert [cls.__qualname__ for cls in concrete if not getattr(cls, "__final__", False)] == []
 
 
-def test_an_override_is_found() -> None:
+def test_an_override_of_a_concrete_method_is_detected() -> None:
     class Parent:
         __module__ = "supsup_core.example"
 
@@ -102,7 +102,7 @@ def test_an_override_is_found() -> None:
         def shown(self) -> int:
             return 2
 
-        def __repr__(self) -> str:  # object's, not Parent's
+        def __repr__(self) -> str:  # overrides object, not Parent
             return ""
 
     assert [line.rpartition(".")[2] for line in overrides(Child)] == ["method", "shown"]

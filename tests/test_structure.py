@@ -1,4 +1,4 @@
-"""The size of files, functions and folders, so that each can be read as a whole."""
+"""Limits on the size of files, functions and folders, which keep them readable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_file_and_no_function_is_too_long(folder: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_folder_has_too_many_modules(package: str) -> None:
-    """`__init__.py` is not counted."""
+    """`__init__.py` does not count."""
     counts = {path.parent: 0 for path in (TOP / package).rglob("*.py")}
     assert len(counts) > 5
     for folder in counts:

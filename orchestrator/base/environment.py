@@ -1,4 +1,4 @@
-"""Describes the machine and the package versions of a run. They are recorded with the run; no key depends on them."""
+"""Describes the machine and the package versions of a run. Both are recorded, but no content key depends on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", 
 class Environment:
     """The machine and the software of a process.
 
-    `versions`: package name to version. `git_revision`: the revision of the sweep file's repository; "" outside one.
+    `versions`: maps a package's name to its version. `git_revision`: the Git revision of the repository that contains
+    the sweep file, or "" if there is none.
     """
 
     versions: dict[str, str]
@@ -59,6 +60,7 @@ def processor() -> str:
 
 
 def _git_revision(folder: Path) -> str:
+    """Returns the Git revision of the repository around `folder`, with `-dirty` if files differ, or "" without Git."""
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--match="],

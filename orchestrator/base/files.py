@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Returns whether `path` has the kind of name that `write_atomically` gives its temporary files."""
+    """Returns whether the file name of `path` fits the pattern of the temporary files of `write_atomically`."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 

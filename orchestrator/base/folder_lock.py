@@ -25,7 +25,7 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to a folder of yours"
+            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to a folder that you can write"
         ) from error
     lock = FileLock(folder / "lock")
     holder = folder / "holder"
@@ -35,10 +35,12 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
     except Timeout:
         follow = f", or follow it with `{command('status', folder)}`" if what == "sweep" else ""
         raise InputError(
-            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait for it{follow}"
+            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait until it has ended{follow}"
         ) from None
     except OSError as error:
-        raise InputError(f"output: {folder} cannot be written ({error.strerror}); set output=DIR") from error
+        raise InputError(
+            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to another folder"
+        ) from error
     try:
         yield
     finally:
@@ -49,7 +51,8 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
 def holder_of(folder: Path) -> int | None:
     """Returns the id of the process that holds the lock of `folder`.
 
-    Returns None if no process holds the lock, and -1 if one does but its id cannot be read.
+    Returns None if no process holds the lock or if this user may not test it. Returns -1 if the id of the holder cannot
+    be read.
     """
     lock = FileLock(folder / "lock")
     if not (folder / "lock").exists():

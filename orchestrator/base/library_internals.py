@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 
 class RayDeath(NamedTuple):
-    """Why a Ray actor died. `reason`: Ray's own text. `node_lost`: its whole node died. `out_of_memory`: Ray killed the
-    actor to free memory."""
+    """The cause of a Ray actor's death. `reason`: Ray's text. `node_lost`: the actor's node died or was preempted.
+    `out_of_memory`: Ray's memory monitor killed the actor."""
 
     reason: str
     node_lost: bool
@@ -39,7 +39,7 @@ def ray_death_of(error: Any) -> RayDeath:
     last = lines[-1] if lines else text
     if of_memory:
         last = of_memory[0]
-    elif of_node and "node" not in last:  # an actor that Ray has just started elsewhere "never ran"
+    elif of_node and "node" not in last:  # for a restarting actor, the last line says only "never ran"
         last = of_node[0]
     return RayDeath(
         reason=last,

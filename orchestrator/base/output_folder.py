@@ -1,4 +1,4 @@
-"""Defines every path and file name in an output folder. No other module builds such a path.
+"""Defines every path and file name in an output folder. All other modules use these definitions.
 
     OUTPUT/
       supsup-output.json            the marker: format, and the URL of the storage, if any
@@ -60,7 +60,7 @@ class ArtifactFolder:
         return folder / f"{key}.{number}.safetensors"
 
     def corrupt_files(self) -> Iterator[Path]:
-        """Yields the corrupt artifacts that were moved out of the way."""
+        """Yields the files of the corrupt artifacts that were moved to the subfolder `corrupt`."""
         return (self.path / "corrupt").glob("*")
 
     def claim_file(self, key: str) -> Path:
@@ -110,12 +110,12 @@ class GroupFolder:
 
     @property
     def stop_file(self) -> Path:
-        """The file that exists once a search or the user has asked the group to stop."""
+        """The file whose existence tells the group to stop. A search or `supsup cancel` creates it."""
         return self.path / "stop"
 
     @property
     def cancel_file(self) -> Path:
-        """The file that lists the tasks that the user has cancelled while the sweep runs."""
+        """The file in which `supsup cancel --task` lists the tasks that the running group must cancel."""
         return self.path / "cancel"
 
     @property
@@ -162,7 +162,7 @@ class SweepFolder:
 
     @property
     def pause_file(self) -> Path:
-        """The file that exists while the sweep is asked to pause. Its text, if any, is the reason."""
+        """The file whose existence tells the sweep to pause. Its text, if any, is the reason."""
         return self.path / "pause"
 
     @property

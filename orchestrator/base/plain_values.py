@@ -10,8 +10,8 @@ import msgspec
 T = TypeVar("T")
 
 Node = dict[str, Any]
-"""A section of a config as plain values. Its keys are the fields of the component that it names. A user can define
-that component, so no dataclass of this project can list the keys."""
+"""A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
+the class that its `name` selects. A user can register that class, so no dataclass of this project can list the keys."""
 
 
 def from_json(text: bytes, kind: type[T]) -> T:

@@ -27,7 +27,7 @@ def as_typed(path: Path) -> str:
     """Returns a path relative to the current folder if it lies below that folder; else the path unchanged."""
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # the current folder was deleted, as happens to a stopped job
+    except FileNotFoundError:  # the current folder was deleted: Ray deletes the folder of a stopped job
         return str(path)
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
@@ -38,7 +38,7 @@ def in_shell(path: Path) -> str:
 
 
 def command(verb: str, folder: Path) -> str:
-    """Returns a `supsup` command for the sweep in `folder`, as it can be pasted into a shell in the current folder."""
+    """Returns a `supsup` command for the sweep in `folder`. It can be pasted into a shell in the current folder."""
     return f"supsup {verb} {folder.name} output={in_shell(folder.parents[1])}"
 
 

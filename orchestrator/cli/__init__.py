@@ -1,1 +1,1 @@
-"""The command line: one file a verb."""
+"""The command line `supsup`. Each verb, such as `sweep` or `status`, has one file."""

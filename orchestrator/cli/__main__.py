@@ -1,4 +1,4 @@
-"""`python -m orchestrator.cli`: the same as the command `supsup`."""
+"""Makes `python -m orchestrator.cli` run the command `supsup`."""
 
 from orchestrator.cli.main import main
 

@@ -1,7 +1,7 @@
-"""The arguments and options that several verbs share, and the bare words of a command line.
+"""Defines the arguments and options that several verbs share, and parses the bare words of a command line.
 
-Bare words are names (of a sweep, a run, a job), options such as `output=DIR`, and overrides (`key=value`), in any
-order. `words` parses them for every verb.
+Bare words are names (of a sweep, a run or a job), options such as `output=DIR`, and overrides (`key=value`), in any
+order. The decorator `words` declares them for a verb.
 """
 
 from __future__ import annotations
@@ -30,28 +30,32 @@ PORT = click.option(
 )
 JOB_ADDRESS = click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL",
-    help="The dashboard of a cluster's head, for a job there (default: RAY_API_SERVER_ADDRESS, else a sweep here).",
+    help="The URL of a Ray cluster's dashboard, for a job on that cluster (default: RAY_API_SERVER_ADDRESS; if "
+    "neither is set, a sweep on this machine).",
 )  # fmt: skip
 
 
 def example(command: str) -> str:
-    """The epilog of a verb's help. The command stays on one line, so that it can be pasted."""
+    """Returns the epilog of a verb's help. The command remains on one line, so that it can be pasted."""
     return f"\b\nExample:\n  {command}"
 
 
 def tasks_option(help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """The option `--task N`, which may be repeated."""
+    """Returns a decorator that adds the option `--task N`, which may be repeated. The verb gets it as `tasks`."""
     return click.option("--task", "tasks", type=click.IntRange(min=0), multiple=True, metavar="N", help=help)
 
 
 def cluster_options(function: Callable[..., int]) -> Callable[..., int]:
-    """The options `--local` and `--address`. `function` gets `cluster`: None for this process, `local` for a Ray that
-    is started on this machine, or the address of a cluster."""
+    """Adds the options `--local` and `--address` to a verb, which gets them as the argument `cluster`.
+
+    The value of `cluster` is None for this process without Ray, `local` for a Ray instance that is started on this
+    machine, or the address of a Ray cluster.
+    """
 
     @click.option("--local", is_flag=True, help="Run in this process, with one worker and without Ray.")
     @click.option(
         "--address", envvar="RAY_ADDRESS", metavar="HOST:PORT",
-        help="Run on the Ray cluster there (default: RAY_ADDRESS, else a Ray that is started on this machine).",
+        help="The Ray cluster to run on (default: RAY_ADDRESS; if neither is set, Ray is started on this machine).",
     )  # fmt: skip
     @functools.wraps(function)
     def with_cluster(local: bool, address: str | None, **others: Any) -> int:
@@ -62,7 +66,11 @@ def cluster_options(function: Callable[..., int]) -> Callable[..., int]:
 
 @dataclass(frozen=True)
 class Words:
-    """The bare words of a command line. `output`: `runs` in the working directory where none is given."""
+    """The parsed bare words of a command line.
+
+    `output`: the folder of `output=DIR`; by default `runs` in the working directory. `data`, `storage`: the values of
+    `data=DIR` and `storage=URL`, or None.
+    """
 
     names: tuple[str, ...]
     overrides: tuple[str, ...]
@@ -72,12 +80,12 @@ class Words:
 
     @property
     def name(self) -> str | None:
-        """The only name, if there is one."""
+        """The first name, or None if no name is given."""
         return self.names[0] if self.names else None
 
     @property
     def job(self) -> str:
-        """The name of a submitted job. UsageError where there is none."""
+        """The name of a submitted job. Raises click.UsageError if no name is given."""
         if self.name is None:
             raise click.UsageError("JOB is missing: give the name of a submitted job, or its beginning")
         return self.name
@@ -104,6 +112,7 @@ class WordsArgument(click.Argument):
         self.most = most
 
     def _parse(self, ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Words:
+        """Sorts the typed words into options, names and overrides. Raises click.UsageError for any other word."""
         given: dict[str, str] = {}
         names, overrides = [], []
         for word in values:
@@ -115,23 +124,23 @@ class WordsArgument(click.Argument):
             elif self.has_overrides:
                 overrides.append(word)
             else:
-                raise click.UsageError(f"{key}: not an option here; there are: {self._known()}")
+                raise click.UsageError(f"{key}: not an option of this command; there are: {self._known()}")
         self._check_count(names)
         data = Path(given["data"]).expanduser().absolute() if "data" in given else None
         output = OutputFolder(Path(given.get("output", "runs")).expanduser().absolute())
         return Words(tuple(names), tuple(overrides), output, data, given.get("storage"))
 
     def _check_count(self, names: Sequence[str]) -> None:
-        """UsageError for too few names, or too many."""
+        """Raises click.UsageError if there are too few or too many names."""
         if len(names) < self.least:
-            kind = "its name, or words of it" if self.noun == "run" else "its name, or the beginning of it"
+            kind = "words of its name" if self.noun == "run" else "its name, or the beginning of its name"
             raise click.UsageError(f"{self.noun.upper()} is missing: give {kind}")
         if self.most is None or len(names) <= self.most:
             return
         if not self.most:
             raise click.UsageError(f"{names[0]!r} is not an option; there are: {self._known()}")
-        quoted = f"; quote the words of its name: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
-        raise click.UsageError(f"one {self.noun} at a time, not {len(names)}: {', '.join(names)}{quoted}")
+        quoted = f"; put the words of its name in quotes: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
+        raise click.UsageError(f"give one {self.noun}, not {len(names)}: {', '.join(names)}{quoted}")
 
     def _known(self) -> str:
         return ", ".join(f"{key}=…" for key in self.options)
@@ -140,11 +149,11 @@ class WordsArgument(click.Argument):
 def words(
     metavar: str, *options: str, noun: str = "sweep", least: int = 0, most: int | None = 1, has_overrides: bool = False
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Declare the bare words of a verb, which gets them as `words`.
+    """Returns a decorator that declares the bare words of a verb. The verb gets them as the argument `words`.
 
-    metavar: how `--help` shows them. options: the keys that are allowed of `output`, `data` and `storage`. noun: what
-    the names name. least, most: how many names there may be; None: any number. has_overrides: whether other key=value
-    words are overrides.
+    metavar: the text for them in `--help`. options: the allowed keys among `output`, `data` and `storage`. noun: the
+    kind of thing that is named, for messages. least, most: the minimum and maximum number of names; most=None means no
+    maximum. has_overrides: whether other key=value words are allowed, as overrides.
     """
     return click.argument(
         "words", cls=WordsArgument, metavar=metavar, options=options, noun=noun, least=least, most=most,
@@ -153,7 +162,7 @@ def words(
 
 
 def run_command(verb: str, folder: SweepFolder, run: str, tasks: Sequence[int] = ()) -> str:
-    """The command on a run of a sweep, or on some of its tasks, as it can be pasted into a shell here."""
+    """Returns a `supsup` command for a run of a sweep, or for some of its tasks, that can be pasted into a shell."""
     named = shlex.quote(f"{folder.sweep_id} {run}")
     return " ".join(
         ["supsup", verb, named, *(f"--task {task}" for task in tasks), f"output={in_shell(folder.output.path)}"]

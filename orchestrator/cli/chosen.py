@@ -1,4 +1,4 @@
-"""What verbs act on, and whether they may: a running sweep, a run with some of its tasks, a whole output."""
+"""Finds the sweep, run, tasks or output that a verb acts on, and refuses if the verb cannot act on it."""
 
 from __future__ import annotations
 
@@ -19,53 +19,60 @@ if TYPE_CHECKING:  # loads torch
 
 
 def find_running(words: Words) -> tuple[SweepRecord, int]:
-    """The sweep that is named, and the process that runs it (-1 where it is not known). InputError where none does."""
+    """Returns the record of the named sweep, and the id of the process that runs it (-1 if the id cannot be read).
+
+    Without a name, this is the newest sweep. Raises InputError if there is no such sweep or if it is not running.
+    """
     record = find_record(words.output, words.name)
     process = holder_of(record.folder.path)
     if process is None:
-        raise InputError(f"{record.sweep_id}: is not running here; for a job of a cluster, add --address URL")
+        raise InputError(
+            f"{record.sweep_id}: is not running on this machine; for a job on a Ray cluster, add --address URL"
+        )
     return record, process
 
 
 def shard_keys(found: FoundRun, tasks: Sequence[int]) -> dict[int, str]:
-    """The content keys of some tasks of a run, by task. InputError for a task that the run does not have."""
+    """Returns the content keys of some tasks of a run, by task. Raises InputError if the run has no such task."""
     keys = {shard.task: shard.key for shard in found.group.shards}
     for task in tasks:
         if not keys:
-            raise InputError(f"--task: {found.name} is NNs, where no task is given; leave --task out")
+            raise InputError(f"--task: {found.name} has scenario NNs, in which no task is given; remove --task")
         if task not in keys:
-            raise InputError(f"--task: {found.name} has no task {task} to train; it has 0 to {max(keys)}")
+            raise InputError(f"--task: {found.name} has no task {task}; its tasks are 0 to {max(keys)}")
     return {task: keys[task] for task in tasks}
 
 
 def print_sharing_runs(found: FoundRun) -> None:
-    """Print which other runs are affected: those of the same training group."""
+    """Prints the names of the other runs of the same training group, because a command on the group affects them."""
     others = [run.name for run in found.group.runs if run.run_id != found.run.run_id]
     if others:
-        print(f"these runs share its training: {'; '.join(others)}")
+        print(f"these runs share its training and are affected too: {'; '.join(others)}")
 
 
 def check_is_output(output: OutputFolder) -> None:
-    """InputError unless the folder is an output of this version."""
+    """Raises InputError unless the folder is an output in the format of this version."""
     check_output(output)
     if not output.exists:
-        raise InputError(f"{output.path}: not an output of supsup; set output=DIR to a folder that sweeps were run in")
+        raise InputError(f"{output.path}: not an output of supsup; set output=DIR to the output folder of a sweep")
 
 
 def refuse_running(output: OutputFolder, verb: str) -> None:
-    """InputError when a process runs a sweep of the output."""
+    """Raises InputError if a process is running a sweep of the output. verb: the refused command, for the message."""
     for folder in output.all_sweep_folders():
         process = holder_of(folder.path)
         if process is not None:
             raise InputError(
-                f"{verb}: process {process} is running {folder.sweep_id}; wait until it has ended, or end it with "
+                f"{verb}: process {process} is running {folder.sweep_id}; wait until it has ended, or stop it with "
                 f"`{command('stop', folder.path)}`"
             )
 
 
 def fetch_all(output: OutputFolder) -> None:
-    """Fetch newer states of all sweeps in the output's storage, if it has one. Sweeps of other machines need artifacts
-    too."""
+    """Downloads the newer ledgers of all sweeps in the output's storage, if it has one.
+
+    gc and fsck need all of them, because sweeps of other machines also reference artifacts in the storage.
+    """
     url = storage_of(output)
     if url is not None and Storage(url, ASKING_SECONDS).files(STORED_SWEEPS):
         fetch(Storage(url, ASKING_SECONDS), output, None)

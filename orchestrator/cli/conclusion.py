@@ -1,4 +1,4 @@
-"""The end of a launch: the summary that is printed, the report, and what MLflow and the storage still lack."""
+"""Ends the command that ran a sweep: prints the summary, writes the report, and completes MLflow and the storage."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ log = logging.getLogger("supsup")
 
 
 def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> ExitCode:
-    """Print the summary, write the report, complete MLflow and the storage; returns the exit code.
+    """Prints the summary, writes the report, and completes MLflow and the storage. Returns the exit code.
 
-    seconds: that the launch took.
+    interrupted: whether Ctrl-C, SIGTERM or `supsup drain` stopped the sweep before its end. seconds: the time since
+    the command started to run the sweep.
     """
     status = monitor.status()
     is_done = status.state_when_idle() == "done"
@@ -54,7 +55,7 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
 
 
 def _write_report(sweep: Sweep, groups: Sequence[Group], monitor: Monitor) -> Report | None:
-    """The report; None where no evaluation point is complete yet."""
+    """Writes the report and returns it. Returns None, and writes nothing, if no evaluation point is complete yet."""
     from orchestrator.results.report import write_report  # pandas and matplotlib take a second to load
 
     if not any(state.points for state in monitor.states.values()):
@@ -63,6 +64,7 @@ def _write_report(sweep: Sweep, groups: Sequence[Group], monitor: Monitor) -> Re
 
 
 def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds: float) -> None:
+    """Prints how many shards and evaluations are done, and how many shards the store already had."""
     trained = [row.event for state in monitor.states.values() for row in state.trained.values()]
     num_found = sum(event.seconds is None for event in trained)
     found = f" ({num_found} shards found already trained)" if num_found else ""
@@ -73,7 +75,7 @@ def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds:
 
 
 def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
-    """Print the table of results, and where the report and the MLflow runs are."""
+    """Prints the table of results, the folder of the report, and the address of the MLflow runs."""
     if report is not None:
         print(f"\n{report.text}")
         if report.trouble is None:
@@ -85,18 +87,18 @@ def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
 
 
 def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None:
-    """Print what the user should know: segments without training, lost files, cancelled tasks, failures."""
+    """Prints segments that no mask was trained on, recomputed files, cancelled tasks, failures and the pause reason."""
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
             print(
                 f"WARNING  {state.group.runs[0].name}: {num_skipped} of {len(state.decisions)} segments were not "
-                "trained on, because the budget had no mask left; raise budget.num_masks, or set "
+                "trained on, because all masks of the budget were in use; raise budget.num_masks, or set "
                 "budget.on_exhausted=reclaim"
             )
     for group in status.groups:
         for lost in group.lost:
-            print(f"made again: {lost}")
+            print(f"recomputed: {lost}")
         for task in group.cancelled:
             retry = run_command("retry", sweep.folder, group.runs[0], [task])
             print(f"cancelled: task {task} of {group.runs[0]}; retry it with: {retry}")
@@ -107,7 +109,8 @@ def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None
 
 
 def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
-    """Write what MLflow still lacks and end its runs. Returns whether that worked; an error is logged, not raised."""
+    """Writes the missing data to MLflow and ends its runs. Returns False, and logs the error, if MLflow cannot be
+    written."""
     try:
         with explained(sweep):
             monitor.finish(report.files if report else [])
@@ -119,7 +122,7 @@ def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> b
 
 
 def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
-    """Upload what the storage still lacks. Returns whether that worked; an error is logged, not raised."""
+    """Uploads the ledgers' snapshots and the report. Returns False, and logs the error, if that fails."""
     try:
         publish(sweep, report.files if report else [])
     except FencedError as error:
@@ -128,7 +131,8 @@ def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
     except SupSupError as error:
         log.warning("%s", error)
         print(
-            f"the results are here, but not all of them are in the storage; upload them with: {sweep.command('resume')}"
+            "all results are in the output folder, but some are not in the storage yet; upload them with: "
+            f"{sweep.command('resume')}"
         )
         return False
     print(f"storage: {sweep.config.storage}")

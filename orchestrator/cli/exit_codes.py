@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command reports to the shell."""
+    """The exit code of a command."""
 
     DONE = 0
     FAILED = 1
-    """A run failed, or something is damaged."""
+    """A run failed, a file is damaged, or MLflow, the report or the storage could not be written."""
     BAD_INPUT = 2
     INTERRUPTED = 130
     """Stopped by Ctrl-C or SIGTERM; finished work is committed."""

@@ -1,17 +1,18 @@
-"""What Ctrl-C (SIGINT) and SIGTERM do while a sweep runs. All handling of signals is in this module.
+"""Handles Ctrl-C (SIGINT) and SIGTERM while a sweep runs.
 
 A signal raises KeyboardInterrupt in the main thread, with these exceptions:
 
-- **NNs trains in rounds, and only whole rounds are committed.** The first signal requests a pause: it creates the
-  sweep's pause file, the coordinator ends the round and commits it. A second signal, or PAUSE_SECONDS, interrupts.
-- **A module is being imported.** Python's import system holds a lock for each module while it loads. An exception that
-  a signal handler raises there can leave the lock taken, and then every thread that imports the module waits for ever.
-  So the signal is sent again after RETRY_SECONDS, until no import is under way.
-- **The exception is raised inside a callback** of Python's own, such as `__del__` or that of a weak reference. Python
-  discards it and calls `sys.unraisablehook`. Our hook sends the signal again.
+- **NNs trains in rounds, and only whole rounds are committed.** The first signal therefore only creates the sweep's
+  pause file, and the coordinator ends the current round and commits it. A second signal, or the end of PAUSE_SECONDS,
+  raises KeyboardInterrupt.
+- **A module is being imported.** Python holds a lock for each module while the module loads. An exception from a
+  signal handler can leave this lock acquired, and then every thread that imports the module waits forever. So the
+  signal is sent again every RETRY_SECONDS until no import is in progress.
+- **Python is running a callback**, such as `__del__` or the callback of a weak reference. Python then discards the
+  exception and calls `sys.unraisablehook`. Our hook sends the signal again.
 
-A library can also catch KeyboardInterrupt and raise an error of its own instead. So `Interrupts.raised` records that
-KeyboardInterrupt was raised, and errors that follow count as part of the interrupt.
+A library can also catch KeyboardInterrupt and raise a different error. So `Interrupts.raised` records that
+KeyboardInterrupt was raised, and later errors count as part of the interrupt.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from types import FrameType, TracebackType
 log = logging.getLogger("supsup")
 
 PAUSE_SECONDS = 60.0
-"""How long a round may take to end after a pause was requested. Then the sweep is interrupted."""
+"""The most seconds that a round may take to end after a request to pause. Then the sweep is interrupted."""
 
 RETRY_SECONDS = 0.05
-"""When a signal is sent again that came at a moment at which KeyboardInterrupt cannot be raised."""
+"""The seconds after which a signal is sent again if KeyboardInterrupt could not be raised when it arrived."""
 
 
 class Interrupts:
-    """Handles SIGINT and SIGTERM within a `with` block. Only the main thread may enter one.
+    """Handles SIGINT and SIGTERM within a `with` block, which only the main thread may enter.
 
-    `raised`: whether KeyboardInterrupt was raised. `cut_short`: whether a `contain` block was ended by an interrupt.
+    `raised`: whether KeyboardInterrupt was raised. `cut_short`: whether an interrupt ended a `contain` block.
     """
 
     def __init__(self, pause_file: Path, has_rounds: bool) -> None:
-        """pause_file: requests a pause while it exists. has_rounds: whether any run of the sweep is NNs."""
+        """pause_file: the file whose existence requests a pause. has_rounds: whether any run has scenario NNs."""
         self._pause_file = pause_file
         self._has_rounds = has_rounds
         self._timers: list[threading.Timer] = []
@@ -63,12 +64,15 @@ class Interrupts:
 
     @property
     def requested(self) -> bool:
-        """Whether the sweep was interrupted, or a pause was requested, here or by `supsup drain`."""
+        """Whether the sweep was interrupted, or a signal or `supsup drain` requested a pause."""
         return self.raised or self._pause_file.exists()
 
     @contextlib.contextmanager
     def contain(self) -> Iterator[None]:
-        """Run the training. An interrupt ends the block and sets `cut_short`; after it, there are no rounds left."""
+        """Contains interrupts of the training in a `with` block. An interrupt ends the block and sets `cut_short`.
+
+        After the block, every signal raises KeyboardInterrupt.
+        """
         try:
             yield
         except KeyboardInterrupt:
@@ -76,18 +80,19 @@ class Interrupts:
         except Exception:
             if not self.raised:
                 raise
-            log.info("an error that followed the interrupt", exc_info=True)
+            log.info("an error after the interrupt", exc_info=True)
             self.cut_short = True
         finally:
             self.end_rounds()
 
     def end_rounds(self) -> None:
-        """Cancel the signals that are still to be sent. From now on no pause is requested: a signal interrupts."""
+        """Cancels the timers that would send a signal again. From now on, every signal raises KeyboardInterrupt."""
         self._has_rounds = False
         for timer in self._timers:
             timer.cancel()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: requests a pause, raises KeyboardInterrupt, or sends the signal again later."""
         if _is_importing(frame):
             self._send_again(number, RETRY_SECONDS)
             return
@@ -96,20 +101,20 @@ class Interrupts:
             raise KeyboardInterrupt
         self._pause_file.touch()
         print(
-            "supsup: pausing at the end of the round, which is then committed; press Ctrl-C again to stop now",
+            "supsup: pausing at the end of the current round, to commit it; press Ctrl-C again to stop now",
             file=sys.stderr,
         )
         self._send_again(number, PAUSE_SECONDS)
 
     def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """In place of sys.unraisablehook."""
+        """Replaces sys.unraisablehook: sends SIGINT again after a discarded KeyboardInterrupt."""
         if unraisable.exc_type is KeyboardInterrupt:
             self._send_again(signal.SIGINT, RETRY_SECONDS)
         else:
             sys.__unraisablehook__(unraisable)
 
     def _send_again(self, number: int, seconds: float) -> None:
-        """Send this process a signal after some seconds."""
+        """Starts a timer that sends the signal `number` to this process after `seconds`."""
         timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
@@ -117,7 +122,7 @@ class Interrupts:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a frame is within the loading of a module."""
+    """Returns whether the call stack that ends in `frame` is importing a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -1,4 +1,4 @@
-"""The command `supsup`: its help, and what an error looks like."""
+"""Defines the command `supsup`: its help, and the messages and exit codes of errors."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script. An error that the user can fix becomes one line on standard error, and exit code 2."""
-    atexit.register(gc.freeze)  # else Python visits every object once more at its exit: a second, with MLflow and Ray
+    """Runs the console script `supsup`. Prints an error that the user can fix as one line, and exits with code 2."""
+    atexit.register(gc.freeze)  # skips garbage collection at exit, which takes a second with MLflow and Ray
     try:
         code = cli.main(prog_name="supsup", standalone_mode=False)
     except MemoryError as error:
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def _fail(message: str) -> ExitCode:
-    """Print a message in one line; returns the exit code of bad input."""
+    """Prints a message as one line on standard error. Returns the exit code of bad input."""
     print(f"supsup: {_in_one_line(message)}", file=sys.stderr)
     return ExitCode.BAD_INPUT
 
 
 def _in_one_line(text: str) -> str:
-    """A message with characters escaped that cannot be printed, such as a line break in a file's name."""
+    """Returns a text with its unprintable characters escaped, such as a line break in a file's name."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -1,4 +1,4 @@
-"""A launch of a sweep: what `sweep`, `resume`, `evaluate`, `fork`, `retry` and `fsck --repair` have in common."""
+"""Runs a sweep for the commands `sweep`, `resume`, `evaluate`, `fork`, `retry` and `fsck --repair`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("supsup")
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
-    """The sweep with at most so many workers per training group; None: as it is."""
+    """Returns the sweep with at most `num_workers` workers per training group, or unchanged if it is None."""
     if num_workers is None:
         return sweep
     resources = replace(sweep.config.resources, num_workers=num_workers)
@@ -40,10 +40,11 @@ def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
 
 
 def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None) -> ExitCode:
-    """Run what is left of a sweep, write its report and its MLflow runs, and print a summary.
+    """Runs the remaining work of a sweep, writes its report and its MLflow runs, and prints a summary.
 
-    cluster: see `launch`. groups: the sweep's plan, where it is known already. InputError, before anything starts, for
-    a missing device or dataset, and when another process runs the sweep.
+    cluster: the address of a Ray cluster, `local`, or None for this process. groups: the sweep's plan; None means that
+    it is computed here. Raises InputError, before any training starts, if a device or dataset is missing, or if another
+    process is running the sweep.
     """
     groups = groups or sweep.plan()
     refuse_impossible(sweep, cluster)
@@ -66,25 +67,28 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 
 
 def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
-    """InputError for a search without Ray, and where this machine has fewer CUDA devices than workers need."""
+    """Raises InputError for a search without Ray, or if this machine has fewer CUDA devices than a group needs."""
     if cluster is None and sweep.config.search is not None:
-        raise InputError("--local: Ray Tune compares the trials of a search; leave --local out")
+        raise InputError("--local: a search needs Ray Tune, which compares its trials; remove --local")
     resources = sweep.config.resources
     if resources.device == "cpu":
         return
     if cluster not in (None, "local"):
-        return  # its nodes have the devices, and may still have to start
+        return  # the cluster's nodes have the devices, and may not have started yet
     num_devices = torch.cuda.device_count()
     if num_devices < resources.num_workers:
         raise InputError(
-            f"resources.device: {resources.num_workers} workers need a CUDA device each and {num_devices} are here; "
-            "set resources.num_workers, or resources.device=cpu"
+            f"resources.device: {resources.num_workers} workers need {resources.num_workers} CUDA devices, but this "
+            f"machine has {num_devices}; lower resources.num_workers, or set resources.device=cpu"
         )
 
 
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Within the block, this project's messages go to a file as JSON lines, and warnings also to standard error."""
+    """Writes this project's log messages within the `with` block to a file, as JSON lines.
+
+    Warnings and errors are also printed to standard error.
+    """
     file = LogFile(path)
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.WARNING)
@@ -102,18 +106,18 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 def _prepare_folder(sweep: Sweep) -> None:
-    """Remove requests of an earlier launch, and become the only writer of the sweep in its storage."""
+    """Removes pause and stop requests to an earlier process, and fences other writers of the sweep in its storage."""
     sweep.folder.pause_file.unlink(missing_ok=True)
     if sweep.storage is not None:
         take_over(sweep)
     for stop_file in sweep.folder.stop_files():
         with contextlib.suppress(CorruptError):
             if read_state(sweep.folder.group(stop_file.parent.name)).status == "done":
-                stop_file.unlink()  # the group had ended before it could stop; the request must not stop this launch
+                stop_file.unlink()  # the group was done before it read the request, which must not stop it now
 
 
 def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, interrupts: Interrupts) -> ExitCode:
-    """Run the groups while a monitor shows progress and writes MLflow; then conclude."""
+    """Runs the groups while a monitor shows progress and writes to MLflow. Then prints the summary and the report."""
     described = environment.describe(sweep.imports_folder)
     started = time.monotonic()
     with ProgressLine() as progress:
@@ -131,7 +135,7 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
 
 
 def _launch(sweep: Sweep, unfinished: Mapping[str, GroupSettings], cluster: str | None, interrupts: Interrupts) -> None:
-    """Run groups to their end. An error that stops all of them, such as a full disk, is logged."""
+    """Runs groups to their end. Logs an error that stops all of them, such as a full disk."""
     try:
         launch(sweep, unfinished, cluster, lambda: interrupts.raised)
     except InputError:

@@ -1,4 +1,4 @@
-"""The cost of a whole sweep on this machine, from the costs of its training groups."""
+"""Estimates the cost of a whole sweep on this machine from the costs of its training groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from orchestrator.sweeps.sweep import Sweep
 
 
 def total_cost(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
-    """What all groups cost together. As many of them run at once as this machine has room for."""
+    """Returns the cost of all groups together, if as many groups run at the same time as fit on this machine.
+
+    costs: the cost of each group; not empty. The limit is the number of CPU threads, or of GPUs. The memory is that of
+    the groups with the highest memory that run at the same time.
+    """
     resources = sweep.config.resources
     slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads
     slots = max(slots, resources.num_workers)

@@ -1,4 +1,4 @@
-"""The MLflow runs of a sweep, for verbs that write to them after the sweep has ended."""
+"""Opens the MLflow runs of a sweep for verbs that write to them after the sweep has ended."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
-    """Within the block, the sweep's MLflow runs are open and up to date with its ledgers. Whoever opens them ends them.
+    """Yields a tracker of the sweep's MLflow runs, which are first updated from the sweep's ledgers.
 
-    SupSupError, with a remedy, for any error of MLflow in the block.
+    The caller must end the runs with `Tracker.finish`. Raises SupSupError, with a remedy, for any MLflow error in the
+    `with` block.
     """
     from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow, which takes seconds
 
@@ -33,5 +34,6 @@ def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
 
 
 def _read_rows(folder: GroupFolder) -> list[AnyRow]:
+    """Returns all rows of a group's ledger."""
     with LedgerReader(folder.ledger) as reader:
         return reader.rows()

@@ -1,6 +1,6 @@
-"""The table of all verbs, and the click group that loads the file of a verb only when the verb is used.
+"""Lists all verbs, and defines the click group that imports the file of a verb only when the verb is used.
 
-`supsup --help` prints the summaries of this table and imports no verb, so it answers at once.
+`supsup --help` prints the summaries of this table and imports no verb, so it is fast.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 
 
 class Verb(NamedTuple):
-    """`module`: where the verb's command is, below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`."""
+    """One verb. `module`: its module below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`."""
 
     module: str
     summary: str
@@ -22,35 +22,35 @@ class Verb(NamedTuple):
 SECTIONS: Mapping[str, Mapping[str, Verb]] = {
     "Run sweeps": {
         "sweep": Verb("run.sweep", "Run a sweep file to its end."),
-        "resume": Verb("run.resume", "Continue a sweep from what is on disk or in its storage."),
-        "evaluate": Verb("run.evaluate", "Evaluate a sweep's trained masks with another inference."),
-        "fork": Verb("run.fork", "Start a new NNs sweep from a committed state of another."),
+        "resume": Verb("run.resume", "Continue a sweep from its output or its storage."),
+        "evaluate": Verb("run.evaluate", "Evaluate a sweep's trained masks with other inference settings."),
+        "fork": Verb("run.fork", "Start a new NNs sweep from a committed state of another sweep."),
         "retry": Verb("run.retry", "Retry a run that failed or was cancelled, or some of its tasks."),
     },
     "Plan sweeps and read results": {
-        "plan": Verb("look.plan", "Show a sweep file's runs, and their time, disk and memory."),
-        "sweeps": Verb("look.sweeps", "List the sweep files of a folder, and what each costs here."),
-        "status": Verb("look.status", "Show what is done, running and failed, and the time left."),
+        "plan": Verb("look.plan", "Show a sweep file's runs, and estimate time, disk and memory."),
+        "sweeps": Verb("look.sweeps", "List the sweep files of a folder, and estimate their cost."),
+        "status": Verb("look.status", "Show what is done, running or failed, and the time left."),
         "report": Verb("look.report", "Write the tables, figures and HTML page of a sweep."),
         "compare": Verb("look.compare", "Show runs side by side: their settings and their metrics."),
-        "decisions": Verb("look.decisions", "List the decisions of NNs runs about every segment."),
+        "decisions": Verb("look.decisions", "List the decisions of NNs runs, one for each segment."),
         "export": Verb("look.export", "Log a finished run as an MLflow model."),
         "ui": Verb("look.ui", "Serve the MLflow pages of an output on this machine."),
     },
     "Operate running sweeps": {
         "logs": Verb("operate.logs", "Show the log of a sweep or job, and follow it while it runs."),
-        "drain": Verb("operate.drain", "End a running sweep or job after the work under way."),
+        "drain": Verb("operate.drain", "Stop a running sweep or job after the work in progress."),
         "stop": Verb("operate.stop", "Stop a running sweep or job now; finished work is committed."),
-        "cancel": Verb("operate.cancel", "Give up a run, or some of its tasks, while others continue."),
+        "cancel": Verb("operate.cancel", "Cancel a run, or some of its tasks, while others continue."),
     },
     "Look after outputs and storages": {
-        "fetch": Verb("storage.fetch", "Bring sweeps from a storage to an output on this machine."),
-        "gc": Verb("storage.gc", "List, or delete, files that no sweep of an output needs."),
-        "fsck": Verb("storage.fsck", "Verify all files of an output, and repair damaged ones."),
+        "fetch": Verb("storage.fetch", "Download sweeps from a storage to an output on this machine."),
+        "gc": Verb("storage.gc", "List or delete the files that no sweep of an output needs."),
+        "fsck": Verb("storage.fsck", "Verify the ledgers and artifacts of an output, or repair them."),
     },
     "Use clusters and servers": {
-        "submit": Verb("cluster.submit", "Run a sweep file as a job of a Ray cluster."),
-        "cluster": Verb("cluster.cluster_check", "Check the file that `ray up` starts a Ray cluster from."),
+        "submit": Verb("cluster.submit", "Run a sweep file as a job on a Ray cluster."),
+        "cluster": Verb("cluster.cluster_check", "Check the file from which `ray up` starts a Ray cluster."),
         "server": Verb("cluster.server", "Run an MLflow server for several people, with passwords."),
     },
 }
@@ -61,25 +61,25 @@ VERBS: Mapping[str, Verb] = {name: verb for section in SECTIONS.values() for nam
 
 
 def load_command(name: str) -> click.Command:
-    """The command of a verb, from its file."""
+    """Imports the file of a verb, and returns the verb's click command."""
     module = importlib.import_module(f"orchestrator.cli.verbs.{VERBS[name].module}")
     command: click.Command = getattr(module, name)
     return command
 
 
 class LazyGroup(click.Group):
-    """The group of all verbs of the table."""
+    """The click group of all verbs. It imports a verb's file only when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs, in the order of the help."""
+        """Returns the names of all verbs, in the order of the help."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a verb; None where there is no such verb."""
+        """Returns the command of a verb, or None if there is no such verb."""
         return load_command(cmd_name) if cmd_name in VERBS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections of the help. No verb is loaded for it."""
+        """Writes the sections of the help, without importing any verb."""
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, verb.summary) for name, verb in verbs.items()], col_spacing=2)

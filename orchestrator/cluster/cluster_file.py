@@ -1,7 +1,8 @@
 """Checks the cluster file from which `ray up` starts a cluster, without a network connection.
 
-The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that give
-strangers access, and missing files. It also computes how many workers fit in the cluster.
+The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that
+allow access without authentication, secrets in the file, and missing files. The module also computes how many workers
+fit in the cluster.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class ClusterFile:
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
-    """Read and check a cluster file. Raises InputError if the file cannot be read or is not a YAML mapping."""
+    """Reads and checks a cluster file. Raises InputError if the file cannot be read or is not a YAML mapping."""
     try:
         node = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -190,20 +191,26 @@ def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
     workers = [kind for kind in types if not kind.is_head]
     for kind in workers:
         if kind.least > kind.most:
-            yield f"available_node_types.{kind.name}: min_workers {kind.least} is more than max_workers {kind.most}"
+            yield (
+                f"available_node_types.{kind.name}: min_workers {kind.least} is more than max_workers {kind.most}; "
+                "lower min_workers, or raise max_workers"
+            )
     if workers and all(kind.is_spot for kind in workers):
         yield (
-            "available_node_types: all workers are spot machines, and nothing is trained while those are taken away; "
-            "give one type without InstanceMarketOptions min_workers: 1"
+            "available_node_types: all workers are spot machines, so training stops while the cloud reclaims them; "
+            "set min_workers: 1 on a worker type without InstanceMarketOptions"
         )
     elif any(kind.is_spot for kind in workers) and not any(kind.least for kind in workers if not kind.is_spot):
         yield (
-            "available_node_types: no node is sure to stay when spot machines are taken away; "
-            "give the type that is no spot machine min_workers: 1, so that work always goes on"
+            "available_node_types: if the cloud reclaims the spot machines, no worker node may be left; "
+            "set min_workers: 1 on a worker type that is not a spot machine"
         )
     for kind in types:
         if kind.is_head and (kind.gpus or 0) > 0:
-            yield f"available_node_types.{kind.name}: the head trains nothing; take a machine without a GPU"
+            yield (
+                f"available_node_types.{kind.name}: the head trains nothing, so its GPU would be idle; "
+                "use a machine without a GPU"
+            )
 
 
 def _aws_problems(node: Node) -> Iterator[str]:
@@ -216,7 +223,7 @@ def _aws_problems(node: Node) -> Iterator[str]:
     try:
         from botocore.session import Session
     except ImportError:
-        yield "provider: to check node_config for AWS, `pip install 'supsup[cluster]'`"
+        yield "provider: node_config cannot be checked without botocore; run `pip install 'supsup[cluster]'`"
         return
     shape = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
     for name, found in _node_types(node).items():
@@ -241,15 +248,15 @@ def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
             if key in shape.members:
                 yield from _request_problems(inner, shape.members[key], f"{where}.{key}")
             else:
-                yield f"{where}.{key}: no such key at AWS{nearest(str(key), list(shape.members))}"
+                yield f"{where}.{key}: unknown to AWS{nearest(str(key), list(shape.members))}"
         for key in shape.required_members:
             if key not in value:
-                yield f"{where}.{key}: missing, and AWS requires it"
+                yield f"{where}.{key}: missing, but AWS requires this key"
     elif shape.type_name == "list" and isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _request_problems(inner, shape.member, f"{where}[{number}]")
     elif ParamValidator().validate(value, shape).has_errors():
-        yield f"{where}: AWS does not take {value!r} here; give a value of type {shape.type_name}"
+        yield f"{where}: AWS does not accept {value!r}; set a value of type {shape.type_name}"
 
 
 def _access_problems(node: Node) -> Iterator[str]:
@@ -257,15 +264,15 @@ def _access_problems(node: Node) -> Iterator[str]:
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         starts = [line for line in node.get(key) or [] if re.search(r"\bray start\b", str(line))]
         if not starts:
-            yield f"{key}: missing, and Ray's own start lets anybody in; start it with RAY_AUTH_MODE=token"
+            yield f"{key}: missing, and Ray's default needs no token; add a `ray start` with RAY_AUTH_MODE=token"
         for line in starts:
             if "RAY_AUTH_MODE=token" not in line:
-                yield f"{key}: without RAY_AUTH_MODE=token, anybody who reaches a node may run programs on it; add it"
+                yield f"{key}: anybody who can reach a node could run programs on it; add RAY_AUTH_MODE=token"
             if re.search(r"--dashboard-host[= ](0\.0\.0\.0|::)", line):
-                yield f"{key}: the dashboard would listen on every interface; leave --dashboard-host=127.0.0.1"
+                yield f"{key}: the dashboard would listen on every network interface; set --dashboard-host=127.0.0.1"
     mounted = any(str(target).endswith("auth_token") for target in node.get("file_mounts") or {})
     if not mounted and not any("RAY_AUTH_TOKEN_PATH" in text for _, text in _texts(node)):
-        yield "file_mounts: no node is given the token; add `~/.ray/auth_token: ~/.ray/auth_token`"
+        yield "file_mounts: the nodes would get no authentication token; add `~/.ray/auth_token: ~/.ray/auth_token`"
 
 
 def _secret_problems(node: Node) -> Iterator[str]:
@@ -273,20 +280,20 @@ def _secret_problems(node: Node) -> Iterator[str]:
     for where, text in _texts(node):
         for what, pattern in _SECRETS.items():
             if pattern.search(text):
-                yield f"{where}: holds {what}, and this file is shared; use an environment variable or a mounted file"
+                yield f"{where}: contains {what}; remove it, and use an environment variable or a mounted file"
 
 
 def _setup_problems(node: Node, path: Path) -> Iterator[str]:
-    """Yields the files to mount that do not exist, and setup commands that do not install the tested package versions.
+    """Yields the files in `file_mounts` that do not exist, and the lack of `-c constraints.txt` in the setup commands.
 
-    The file of the token may be missing, because the first start creates it.
+    The file of the authentication token may be missing, because `ray get-auth-token --generate` creates it later.
     """
     for target, source in (node.get("file_mounts") or {}).items():
         found = path.parent / Path(str(source)).expanduser()
         if not str(target).endswith("auth_token") and not found.exists():
-            yield f"file_mounts.{target}: {source} is not there"
+            yield f"file_mounts.{target}: {source} does not exist; create it, or remove this entry"
     if not any("constraints.txt" in text for where, text in _texts(node) if "setup_commands" in where):
-        yield "setup_commands: install with `-c constraints.txt`, so that every node has the versions that were tested"
+        yield "setup_commands: add `-c constraints.txt` to `pip install`, so that every node has the tested versions"
 
 
 def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:

@@ -34,25 +34,27 @@ _EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 
 
 def submit(file: Path, overrides: Sequence[str], address: str, python: str, workers: int | None, detach: bool) -> int:
-    """Submit a sweep file as a job, together with the working tree, and follow its log unless `detach`.
+    """Submits a sweep file as a job, together with the current folder, and prints the job's log unless `detach`.
 
-    address: the URL of the head's dashboard. python: the Python interpreter on the head. workers: the number of
-    workers, as for `supsup sweep`.
+    address: the URL of the dashboard on the cluster's head node. python: the path of the Python interpreter on the head
+    node. workers: the most workers of a training group; None means resources.num_workers of the sweep.
 
-    Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and the content of the
-    tree, so the same sweep and tree give the same job. If that job failed or was stopped, it is submitted again under
-    the next number, and the sweep resumes. Raises InputError if the head could not find the file or its output.
+    Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
+    folder, so the same sweep and files give the same job. If that job failed or was stopped, it is submitted again
+    under the next number, and the sweep resumes. Raises InputError if the file is outside the current folder, if the
+    output is a relative path, or if the sweep cannot be planned.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
         raise InputError(
-            f"{file}: is not below {tree}, the folder that is sent to the cluster; run this in a folder above the file"
+            f"{file}: is outside {tree}, the folder that is sent to the cluster; run this command in a folder that "
+            "contains the file"
         )
     output = read_sweep(file, overrides).output
     if not output.startswith(("/", "~")):
         raise InputError(
-            f"{file}: output: {output!r} would be a folder of the job's, and go with it; "
-            "set output=/PATH to a folder that the cluster keeps and every node sees"
+            f"{file}: output: {output!r} would be inside the job's folder, which Ray deletes; "
+            "set output=/PATH to a persistent folder that all nodes share"
         )
     sweep = open_sweep(file, overrides)
     _check_plan(sweep)
@@ -63,7 +65,7 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     with _job_client(address) as client:
         name, state = _name_for(client, f"{sweep.sweep_id}-{ray_package_hash(tree, excludes)[:8]}")
         if state is not None:
-            print(f"{name}: is there already ({state})")
+            print(f"{name}: was submitted before ({state})")
         else:
             client.submit_job(
                 entrypoint=shlex.join(words),
@@ -83,7 +85,7 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
 
 
 def logs(job: str, address: str) -> int:
-    """Print the log of a job until the job ends. Returns the exit code for the job's final state.
+    """Prints the log of a job until the job ends. Returns the exit code for the job's final state.
 
     job: the job's name, or the beginning of the name. Raises InputError if there is no such job.
     """
@@ -92,9 +94,10 @@ def logs(job: str, address: str) -> int:
 
 
 def stop(job: str, address: str) -> int:
-    """Stop a job, which commits and then ends, and wait for its end. Returns an exit code.
+    """Stops a job, and waits until it has committed its finished work and has ended. Returns an exit code.
 
-    Raises SupSupError if the job has not ended after STOP_SECONDS + 30 seconds.
+    job: the job's name, or the beginning of the name. Raises InputError if there is no such job, and SupSupError if
+    the job is still running after STOP_SECONDS + 30 seconds.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
@@ -102,23 +105,23 @@ def stop(job: str, address: str) -> int:
         deadline = time.monotonic() + STOP_SECONDS + 30
         while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             if time.monotonic() > deadline:
-                raise SupSupError(f"{name}: has not ended within {STOP_SECONDS + 30} s; it is {state}")
+                raise SupSupError(f"{name}: is still {state} after {STOP_SECONDS + 30} s; run the command again")
             time.sleep(0.5)
-    print(f"{name}: {state}; the same `supsup submit` continues it")
+    print(f"{name}: {state}; to continue it, run the same `supsup submit` again")
     return 0
 
 
 def drain(job: str, address: str) -> int:
-    """Request that a job finishes the shards in training, starts no others, and ends. Returns an exit code.
+    """Requests that the sweep of a Ray job finishes its current shards, starts no others, and ends.
 
-    Submits a second job that runs `supsup drain` on the head, and prints the log of this second job. Raises InputError
-    if the job has ended or was not submitted by supsup.
+    Submits a second Ray job, which runs `supsup drain` on the head node, and prints the log of this second job. Returns
+    the exit code of the second job. Raises InputError if the first job has ended or was not submitted by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
         info = client.get_job_info(name)
         if str(info.status.value) in _EXIT_CODES:
-            raise InputError(f"{name}: has ended ({info.status.value})")
+            raise InputError(f"{name}: has ended already ({info.status.value}); there is nothing to drain")
         if not info.metadata or "sweep" not in info.metadata:
             raise InputError(f"{name}: was not submitted by supsup; stop it with `ray job stop {name}`")
         python = shlex.split(info.entrypoint)[0]
@@ -128,10 +131,10 @@ def drain(job: str, address: str) -> int:
 
 
 def _check_plan(sweep: Sweep) -> None:
-    """Raise InputError if a sweep cannot be planned.
+    """Raises InputError if a sweep cannot be planned.
 
-    If planning needs a dataset that is not on this machine, prints a message to standard error and does not raise: the
-    dataset may be on the cluster.
+    If planning needs a dataset that is not on this machine, prints a message to standard error and raises nothing,
+    because the dataset may be on the cluster.
     """
     try:
         sweep.plan()
@@ -141,13 +144,16 @@ def _check_plan(sweep: Sweep) -> None:
             cause = cause.__cause__
         if cause is None:
             raise
-        print(f"not checked as a whole, because that needs the data: {error}", file=sys.stderr)
+        print(
+            f"the sweep was checked only in part, because its dataset cannot be used on this machine: {error}",
+            file=sys.stderr,
+        )
 
 
 def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
-    """Returns the first of NAME, NAME-2, NAME-3, … that no failed or stopped job has, and the state of its job.
+    """Returns the first name of NAME, NAME-2, NAME-3, … that no failed or stopped job has, and the state of its job.
 
-    The state is None if there is no job of that name, so that the job can be submitted.
+    The state is None if no job has this name yet. A job can then be submitted under it.
     """
     states = _job_states(client)
     tried, number = name, 1
@@ -160,7 +166,7 @@ def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
 def _find_job(client: JobSubmissionClient, job: str) -> str:
     """Returns the name of a job: `job` itself, or the newest job of the sweep that `job` names in full or in part.
 
-    Raises InputError if no job fits, or jobs of sweeps with different names.
+    Raises InputError if `job` matches no job, or matches jobs of sweeps with different names.
     """
     jobs = {str(one.submission_id): one.metadata or {} for one in _jobs(client)}
     sweeps = {name: metadata.get("sweep", name) for name, metadata in jobs.items()}
@@ -170,7 +176,7 @@ def _find_job(client: JobSubmissionClient, job: str) -> str:
     if not fitting:
         raise InputError(f"{job}: no such job on the cluster; there are: {', '.join(sweeps) or 'none'}")
     if len({name.rpartition("-")[0] for name in fitting}) > 1:
-        raise InputError(f"{job}: several sweeps fit: {', '.join(fitting)}; give more of the name")
+        raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; give more of the name")
     return [name for name, sweep in sweeps.items() if sweep in fitting or name in fitting][-1]
 
 
@@ -186,7 +192,7 @@ def _job_states(client: JobSubmissionClient) -> dict[str, str]:
 
 
 def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
-    """Print the log of a job until the job ends. Returns the exit code for the job's final state.
+    """Prints the log of a job until the job ends. Returns the exit code for the job's final state.
 
     Ctrl-C stops only the printing, not the job; the exit code is then 130.
     """
@@ -210,7 +216,7 @@ def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
 
 @contextmanager
 def _job_client(address: str) -> Iterator[JobSubmissionClient]:
-    """Yields a client of the head's job server. Raises InputError if there is no server or if it refuses the token."""
+    """Yields a client of the head node's job server. Raises InputError if the client cannot connect to the server."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -218,7 +224,7 @@ def _job_client(address: str) -> Iterator[JobSubmissionClient]:
         yield JobSubmissionClient(address)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--address: no access to the jobs of {address} ({first_line(error)}); give the URL of the head's "
-            "dashboard, such as http://127.0.0.1:8265, install ray[default] here and there, and keep the cluster's "
-            "token here"
+            f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check that this "
+            "is the URL of the head node's dashboard, such as http://127.0.0.1:8265, that ray[default] is installed on "
+            "both machines, and that this machine has the cluster's token"
         ) from error

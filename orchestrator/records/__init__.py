@@ -1,1 +1,1 @@
-"""Everything that is stored permanently: ledgers, ledger snapshots, and the artifact store."""
+"""Stores ledgers, ledger snapshots and artifacts permanently, on disk or in an object store."""

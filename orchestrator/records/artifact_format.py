@@ -1,8 +1,8 @@
-"""The file format of an artifact: a safetensors file that contains its own checksum.
+"""Defines the file format of an artifact: a safetensors file that contains its own checksum.
 
 The file's one metadata entry is a JSON text with the key, the facts and the SHA-256 of the whole file. The SHA-256 is
-computed with zeros in place of its own 64 digits. Any changed byte is therefore detected, and any safetensors reader
-can open the file. Equal content gives equal bytes.
+computed with zeros in place of its own 64 digits, so that it detects any changed byte. Any safetensors reader can open
+the file. The format is deterministic: equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CorruptArtifactError(CorruptError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stored result. `num_bytes` is the size of its file."""
+    """One stored result, read from its file. `sha256`: the checksum of the file. `num_bytes`: the size of the file."""
 
     key: str
     tensors: dict[str, Tensor]
@@ -75,7 +75,10 @@ def encode(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> tuple[bytes
 
 
 def decode(key: str, blob: bytes, header: Header, where: str) -> Artifact:
-    """Decodes an artifact from verified bytes. Raises CorruptError, which names `where`, if that fails."""
+    """Decodes an artifact from bytes that `verify` has accepted, and returns it.
+
+    where: the file's name, for error messages. Raises CorruptError if the tensors or facts cannot be read.
+    """
     from safetensors.torch import load
 
     try:

@@ -1,4 +1,4 @@
-"""Stores trained tasks and evaluations by content key. Each file contains its own checksum (see artifact_format)."""
+"""Stores artifacts as files that are named by content key. Files contain their own checksums (see artifact_format)."""
 
 from __future__ import annotations
 
@@ -33,16 +33,19 @@ class ArtifactStore:
     """
 
     def __init__(self, folder: ArtifactFolder, storage: Storage | None = None, limit: int | None = None) -> None:
-        """storage: holds all artifacts permanently. limit: with a storage, the most bytes that the folder keeps."""
+        """storage: stores all artifacts permanently. With None, the folder itself is permanent.
+
+        limit: the maximum size of the LRU cache in bytes. None means no limit. Ignored without a storage.
+        """
         self.folder = folder
         self.storage = storage
         self._limit = limit if storage is not None else None
         self._unmeasured: int | None = None
-        """Bytes written to the cache since its size was last measured. None if the size was never measured."""
+        """The number of bytes written to the cache since its size was last measured. None if it was never measured."""
 
     @property
     def unfinished(self) -> ArtifactStore:
-        """The store of the checkpoints of tasks in training."""
+        """The store that holds the checkpoints of tasks in training."""
         return ArtifactStore(self.folder.unfinished, self.storage and self.storage / "unfinished", self._limit)
 
     def path(self, key: str) -> Path:
@@ -59,7 +62,7 @@ class ArtifactStore:
         return self.folder.name(key)
 
     def has(self, key: str) -> bool:
-        """Returns whether the folder or the storage has an artifact. Does not verify its bytes; `get` does."""
+        """Returns whether the folder or the storage has an artifact. Does not verify the bytes, unlike `get`."""
         return self.path(key).exists() or (self.storage is not None and self.storage.has(self._name(key)))
 
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> Artifact:
@@ -98,10 +101,11 @@ class ArtifactStore:
             raise CorruptArtifactError(key, str(error)) from error
 
     def verify(self, key: str) -> int:
-        """Verifies an artifact's bytes in the folder and in the storage, and returns their number.
+        """Verifies the copies of an artifact in the folder and in the storage. Returns the artifact's size in bytes.
 
-        A corrupt copy in the folder is replaced by an intact one from the storage. Raises CorruptError if the stored
-        artifact is corrupt, and FileNotFoundError if it does not exist.
+        A corrupt copy in the folder is replaced by the intact copy from the storage. Raises CorruptError if the copy in
+        the storage is corrupt, and FileNotFoundError if it is missing. Without a storage, raises these errors for the
+        copy in the folder.
         """
         if self.storage is not None:
             name = self._name(key)
@@ -202,9 +206,9 @@ class ArtifactStore:
         return [other for other in found if KEY.fullmatch(other)]
 
     def upload(self) -> int:
-        """Copies the artifacts that only the folder has to the storage. Returns the number of copied files.
+        """Copies to the storage all artifacts that exist only in the folder. Returns the number of copied files.
 
-        Such artifacts exist if the folder was used without a storage before.
+        Artifacts exist only in the folder if the folder was used without a storage before.
         """
         if self.storage is None:
             return 0
@@ -217,8 +221,8 @@ class ArtifactStore:
     def tensor(self, key: str, name: str) -> Tensor:
         """Returns one tensor of an artifact, without reading or verifying the rest of the file.
 
-        Meant for tensors that contain a checksum of their own, such as mask blobs. Raises CorruptError if the tensor
-        cannot be read, and FileNotFoundError if the artifact does not exist.
+        Use it only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the tensor cannot
+        be read, and FileNotFoundError if the artifact does not exist.
         """
         path = self.path(key)
         if not path.exists():
@@ -244,13 +248,13 @@ class ArtifactStore:
         self.path(key).unlink(missing_ok=True)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Deletes artifacts from the storage, after `drop` has deleted them from the folder. No effect without one."""
+        """Deletes artifacts from the storage, but not from the folder (see `drop`). Does nothing without a storage."""
         if self.storage is not None:
             for key in keys:
                 self.storage.delete(self._name(key))
 
     def quarantine(self, key: str) -> Path:
-        """Moves a corrupt artifact to the subfolder `corrupt` and returns its new path. The file is kept."""
+        """Moves a corrupt artifact to the subfolder `corrupt`. Deletes it from the storage. Returns its new path."""
         name = self._name(key)
         aside = self.folder.corrupt_file(key)
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -263,8 +267,9 @@ class ArtifactStore:
     def adopt(self, other: ArtifactStore, key: str) -> None:
         """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
 
-        Artifacts are never modified, so a link is safe. An artifact that is only in the other's storage is fetched.
-        Does nothing if the other store lacks the artifact. Raises CorruptError if its copies are corrupt.
+        A hard link is safe, because artifacts are never modified in place. An artifact that exists only in the other
+        store's storage is downloaded. Does nothing if the other store lacks the artifact. Raises CorruptError if the
+        other store has no intact copy.
         """
         source, target = other.path(key), self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -287,8 +292,8 @@ class ArtifactStore:
     def claim(self, key: str) -> Iterator[bool]:
         """Tries to claim an artifact, so that only one process computes it. Yields whether the claim succeeded.
 
-        The claim is an operating system lock on a file, so it ends with its process. After a successful claim, check
-        whether the artifact exists: another process may just have stored it.
+        The claim is an operating system lock on a file, so it is released when the process ends. After a successful
+        claim, check whether the artifact exists: another process may just have stored it.
         """
         file = self.folder.claim_file(key)
         file.parent.mkdir(parents=True, exist_ok=True)

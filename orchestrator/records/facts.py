@@ -1,4 +1,4 @@
-"""The facts (metadata) that an artifact stores beside its tensors. Each kind of artifact has its own dataclass."""
+"""Defines facts: the metadata that an artifact stores with its tensors. Each kind of artifact has its own dataclass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from supsup_core.evaluation.counts import ProtocolCounts
 class TrainedFacts:
     """Facts of a trained task.
 
-    `accuracy`: accuracy on the task's own test images, or None if a learner of this task alone has none. `curve`: the
-    loss curve, as numbers of batches done and mean losses. `num_bytes`: size of the stored tensors. `shared_bytes`:
-    size of the stored tensors that the next task replaces.
+    `accuracy`: accuracy on the task's own test images, in [0, 1]; None if the method's tasks depend on each other.
+    `curve`: the loss curve, as numbers of batches done and mean losses. `num_images`: training images, with repetition.
+    `num_bytes`: size of the tensors that only this task uses. `shared_bytes`: size of the shared tensors, which the
+    next task replaces. `tasks_at_once`: the number of tasks that were trained together in one job.
     """
 
     kind: ClassVar[str] = "trained"
@@ -38,8 +39,8 @@ class TrainedFacts:
 
 @dataclass(frozen=True)
 class EvaluatedFacts:
-    """Facts of an evaluated task. `results`: counts by protocol (`paper`, `strict`). `state_bytes`: total size of the
-    stored masks that were used in the evaluation."""
+    """Facts of an evaluated task. `results`: counts of right and wrong answers by protocol (`paper`, `strict`).
+    `state_bytes`: total size of the stored tensors that the evaluated learner consists of."""
 
     kind: ClassVar[str] = "evaluated"
 
@@ -50,7 +51,7 @@ class EvaluatedFacts:
 
 @dataclass(frozen=True)
 class UnfinishedFacts:
-    """Facts of a checkpoint of a task in training. `batches`: batches done. `seconds`: the time they took."""
+    """Facts of a checkpoint. `batches`: the number of batches trained so far. `seconds`: the time they took."""
 
     kind: ClassVar[str] = "unfinished"
 
@@ -86,7 +87,7 @@ def facts_from_node(node: object) -> Facts:
     """Builds facts from plain JSON values. Raises CorruptError if the kind is unknown or the values do not fit it."""
     kind = _KINDS.get(str(node.get("kind"))) if isinstance(node, dict) else None
     if kind is None:
-        raise CorruptError("its facts are of no kind that this version knows")
+        raise CorruptError("its facts have a kind that this version does not know")
     try:
         return from_node(node, kind)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The state of a training group, computed by replaying the rows of its ledger."""
+"""Computes the state of a training group by replaying the rows of its ledger."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from supsup_core.evaluation.counts import ProtocolCounts
 GroupStatus: TypeAlias = Literal["planned", "running", "interrupted"] | GroupEnd
 
 LaunchStatus: TypeAlias = Literal["interrupted"] | GroupEnd
-"""How a launch of a group ended."""
+"""How a training group ended after the sweep was started or resumed. `interrupted`: the group can be resumed."""
 
 ENDED: tuple[GroupEnd, ...] = get_args(GroupEnd)
 
 
 @dataclass
 class GroupState:
-    """The state of a training group. Apply rows in order; the same rows give the same state.
+    """The state of a training group. `apply` replays ledger rows in order; the same rows give the same state.
 
     `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
-    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `due`, `met`: by number of
-    tasks learned. `retried`: how often a worker died during each job. `split`: keys of jobs that did not fit into
-    memory. `earlier_commits`: the number of commits of earlier launches. `at_work`: whether this launch has trained or
-    evaluated anything itself.
+    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `due`, `met`: rows by number
+    of tasks learned. `retried`: how often a worker died during each job. `split`: keys of jobs that did not fit into
+    memory. `earlier_commits`: the number of commits before the sweep was last started or resumed. `at_work`: whether a
+    worker has trained or evaluated anything since then, and the group has not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -84,7 +84,7 @@ class GroupState:
         return self
 
     def _apply_work(self, row: AnyRow) -> bool:
-        """Applies a row about trained or evaluated tasks. Returns whether the row was one."""
+        """Applies a row about a trained task, an evaluation or an evaluation point. Returns False for other rows."""
         event = row.event
         match event:
             case ShardTrained():
@@ -103,7 +103,7 @@ class GroupState:
         return True
 
     def _apply_nns(self, row: AnyRow) -> bool:
-        """Applies a row that only occurs in scenario NNs. Returns whether the row was one."""
+        """Applies a row that only occurs in scenario NNs. Returns False for other rows."""
         event = row.event
         match event:
             case SegmentDecided():
@@ -124,7 +124,7 @@ class GroupState:
         return True
 
     def _apply_trouble(self, row: AnyRow) -> bool:
-        """Applies a row about losses, failures, stalls or cancelled tasks. Returns whether the row was one."""
+        """Applies a row about a lost artifact, a job in trouble or a cancelled task. Returns False for other rows."""
         event = row.event
         match event:
             case ArtifactLost():
@@ -149,13 +149,13 @@ class GroupState:
         return True
 
     def _apply_launch(self, row: AnyRow) -> bool:
-        """Applies a row about the start or end of a launch. Returns whether the row was one."""
+        """Applies a row about the start, end, stop or retry of the whole group. Returns False for other rows."""
         event = row.event
         match event:
             case GroupPlanned():
                 self.plan = event
                 if self.status in ENDED:
-                    self.lost.clear()  # the launch that ended has reported and rebuilt them
+                    self.lost.clear()  # these artifacts were reported or rebuilt before the group ended
                 self.failed.clear()
                 self.retried.clear()
                 self.stalled.clear()
@@ -182,7 +182,7 @@ class GroupState:
         return True
 
     def results_of(self, keys: Iterable[str]) -> dict[int, dict[str, ProtocolCounts]]:
-        """Returns the counts of completed evaluations, by task and protocol. keys: of these evaluations."""
+        """Returns the counts of right and wrong answers, by task and protocol. keys: keys of completed evaluations."""
         facts = [self.evaluated[key].event.facts for key in keys]
         return {found.task: found.results for found in facts}
 
@@ -190,14 +190,14 @@ class GroupState:
     def group(self) -> PlannedGroup:
         """The planned group. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
-            raise CorruptError("a ledger without a plan")
+            raise CorruptError("the ledger has no plan")
         return self.plan.group
 
     @property
     def environment(self) -> LaunchEnvironment:
-        """The environment of the last launch. Raises CorruptError if no plan is recorded."""
+        """The machine and software of the last start of the group. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
-            raise CorruptError("a ledger without a plan")
+            raise CorruptError("the ledger has no plan")
         return self.plan.environment
 
     @property
@@ -207,12 +207,12 @@ class GroupState:
 
     @property
     def ended(self) -> LaunchStatus:
-        """How the last launch ended."""
+        """How the group last ended, or `interrupted` if it has not ended."""
         return self.status if self.status in ("done", "stopped", "failed") else "interrupted"
 
     @property
     def hopeless(self) -> bool:
-        """Whether the group cannot continue, because a job has failed or the group's trial has diverged."""
+        """Whether the group cannot continue, because a job has failed or the training loss has diverged."""
         return bool(self.failed) or (self.stopped is not None and self.stopped.event.diverged is not None)
 
     @property
@@ -251,9 +251,9 @@ class GroupState:
         return sum(evaluation.key in self.evaluated for evaluation in self.group.evaluations)
 
     def seconds_per_task(self) -> float | None:
-        """Returns the recent seconds of wall time per task in scenario NNs, over the last 20 commits.
+        """Returns the wall time in seconds per task's worth of data in scenario NNs, over the last 20 commits.
 
-        Returns None until this launch has committed twice.
+        Returns None in other scenarios, and until there are two commits since the sweep was last started or resumed.
         """
         recent = self.commits[self.earlier_commits :][-20:]
         rounds = recent[-1].event.round - recent[0].event.round if recent else 0
@@ -264,7 +264,10 @@ class GroupState:
         return seconds * segments / (rounds * streams)
 
     def shard_seconds(self) -> list[float]:
-        """Returns the seconds of work of each shard that was trained. Shards found in the store are left out."""
+        """Returns the training time of each shard in seconds. Leaves out shards whose artifact already existed.
+
+        In scenario NNs, returns the training and decision time of the segments of each task.
+        """
         if self.plan is not None and self.group.segments_per_task is not None:
             count = self.group.segments_per_task
             spent = [row.event.seconds + row.event.latency for row in self.decisions]

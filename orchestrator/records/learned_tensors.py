@@ -41,7 +41,7 @@ def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> lis
 
 
 def read_mask(versions: ArtifactStore, key: str) -> Tensor:
-    """Returns the mask blob of a stored mask version, verified by the blob's own checksum.
+    """Returns the encoded mask of a stored mask version as a tensor of bytes, and verifies the checksum in the bytes.
 
     Raises CorruptArtifactError if the artifact is missing or corrupt.
     """

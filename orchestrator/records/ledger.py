@@ -1,8 +1,8 @@
-"""The ledger of a training group: an append-only log of events. Replaying the log gives the group's state.
+"""Reads and writes the ledger of a training group: an append-only log of events. Replaying it gives the group's state.
 
 A ledger is one SQLite file with one writer. A row survives a crash once `append` or `commit` has returned it. Each row
-holds the time at which it was written; everything derived from the row uses this timestamp. Each row also holds a
-CRC-32 over itself and all earlier rows, which detects damage. `records.rows` defines the kinds of events.
+holds the time at which it was written. Each row also holds a CRC-32 checksum over itself and all earlier rows, which
+detects damage. `records.rows` defines the kinds of events.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class LedgerWriter:
     def __init__(self, path: Path, above: int = 0) -> None:
         """Opens the ledger, or creates it.
 
-        above: the new writer's epoch is higher than `above` and than the last writer's epoch. Raises CorruptError if
-        the file is not an intact ledger, and SupSupError if it cannot be used now (full disk, lock, no permission).
+        above: an epoch of another copy of the ledger. The new epoch is higher than `above` and than the last writer's
+        epoch. Raises CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now
+        (full disk, lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -88,14 +89,14 @@ class LedgerWriter:
     def commit(self, entries: Iterable[Entry]) -> list[AnyRow]:
         """Commits rows to disk in one transaction and returns them.
 
-        Raises FencedError if another writer has taken over; no row is written then. Raises SupSupError if the file
-        cannot be written or stays locked.
+        Raises FencedError if another writer has taken over. In that case, no row is written. Raises SupSupError if the
+        file cannot be written or stays locked.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
             if epoch != self.epoch:
-                raise FencedError("another process has taken over this ledger; nothing more is written from here")
+                raise FencedError("another process has taken over this ledger; this process writes nothing more to it")
             newest = self._db.execute("SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1").fetchone()
             seq, last = newest or (0, 0)
             now = max(last, time.time_ns() // 1_000_000)
@@ -124,7 +125,7 @@ class LedgerWriter:
         """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
         Raises SupSupError if the snapshot cannot be written. Raises CorruptError if the copy is not intact. In that
-        case the previous snapshot is kept, so that a damaged ledger does not overwrite its own fallback.
+        case the previous snapshot is kept, so that a damaged ledger does not overwrite its last intact copy.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -171,7 +172,7 @@ class LedgerReader:
 
         Raises CorruptError if the bytes do not match their checksum.
         """
-        assert self._db is not None, "rows() comes first"
+        assert self._db is not None, "call rows() before attachment()"
         try:
             found = self._db.execute("SELECT data, checksum FROM attachments WHERE seq = ?", (seq,)).fetchone()
         except DAMAGE as error:
@@ -179,7 +180,7 @@ class LedgerReader:
         if found is None:
             return None
         if zlib.crc32(found[0]) != found[1]:
-            raise CorruptError(f"{self._path}: the attachment of row {seq} is not what was written")
+            raise CorruptError(f"{self._path}: the attachment of row {seq} is corrupt: its checksum does not match")
         return bytes(found[0])
 
     def verify(self) -> list[AnyRow]:
@@ -214,7 +215,7 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
     A corrupt ledger is renamed and kept. The snapshot replaces a ledger that is corrupt, missing or has lost all its
-    rows. Without an intact snapshot, the ledger starts empty. above: see LedgerWriter.
+    rows. Without an intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)
     try:

@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: creates its tables, verifies its content, and copies the file."""
+"""Creates, verifies and copies the SQLite file of a ledger."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def has_tables(db: sqlite3.Connection) -> bool:
 
 
 def explain(path: Path, error: Exception) -> SupSupError:
-    """Returns the error to raise for an exception of DAMAGE.
+    """Returns the error to raise for an exception of one of the types in DAMAGE.
 
     CorruptError means that the file is corrupt. A plain SupSupError means that the file cannot be used now, because of
     a full disk, missing permission or a lock.
@@ -69,12 +69,12 @@ def explain(path: Path, error: Exception) -> SupSupError:
     if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
         is_temporary = False  # the file is writable but its header says read-only, so the header is damaged
     if isinstance(error, sqlite3.OperationalError) and is_temporary:
-        return SupSupError(f"{path}: the ledger cannot be used ({error}); mend that and resume")
-    return CorruptError(f"{path}: not a sound ledger ({error})")
+        return SupSupError(f"{path}: the ledger cannot be used ({error}); correct this, then resume the sweep")
+    return CorruptError(f"{path}: the ledger is damaged ({error})")
 
 
 def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
-    """Returns the checksum of a row: the CRC-32 of its content, continued from `checksum`, that of the row before."""
+    """Returns the checksum of a row: the CRC-32 of its content, continued from the previous row's checksum."""
     return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
 
 
@@ -94,7 +94,7 @@ def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
     for expected, (seq, time_ms, kind, payload, claimed) in enumerate(db.execute(query, (after,)), start=after + 1):
         checksum = extend_checksum(checksum, seq, time_ms, kind, payload)
         if seq != expected or checksum != claimed:
-            raise CorruptError(f"row {seq} is not what was written")
+            raise CorruptError(f"row {seq} is corrupt: its checksum does not match")
         try:
             rows.append(Row(seq, time_ms, event_from_json(kind.decode(), payload)))
         except CorruptError as error:
@@ -117,10 +117,12 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
                 select_rows(copy, 0)
             except DAMAGE as error:
                 raise CorruptError(
-                    f"{path}: damaged on disk ({error}); resume, and its last copy takes its place"
+                    f"{path}: damaged on disk ({error}); resume the sweep to restore the ledger from its last copy"
                 ) from error
     except (sqlite3.Error, OSError) as error:
-        raise SupSupError(f"{target}: the ledger cannot be copied ({error}); mend that and resume") from error
+        raise SupSupError(
+            f"{target}: the ledger cannot be copied ({error}); correct this, then resume the sweep"
+        ) from error
 
 
 def read_copy(path: Path) -> bytes:
@@ -148,7 +150,7 @@ def read_epoch(path: Path) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a corrupt ledger and its side files (-wal, -shm), which keeps them. Returns the ledger's new path."""
+    """Renames a corrupt ledger and its side files (-wal, -shm), and does not delete them. Returns the new path."""
     number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
     aside = path.with_name(f"{path.name}.corrupt{number}")
     for suffix in ("", "-wal", "-shm"):

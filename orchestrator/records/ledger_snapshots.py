@@ -1,8 +1,8 @@
-"""Snapshots of ledgers in a storage. Another machine can resume a sweep from them.
+"""Stores snapshots of ledgers in a storage, so that another machine can resume a sweep.
 
 A snapshot's file name holds the ledger's epoch, which each new writer increases, and the id of the writer's output.
-The snapshot with the highest name is the newest. A writer that finds a higher name than its own has been replaced and
-stops. The second-newest snapshot is kept too, as a fallback if the newest is damaged.
+The snapshot with the highest name is the newest. The name is a fencing token: a writer stops if it finds a name higher
+than its own. The second-newest snapshot is kept too, as a fallback if the newest is damaged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UPLOAD_SECONDS = 20.0
 """For how many seconds the upload of one snapshot is retried. The limit is short, because another snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""How many seconds a closing coordinator waits for its upload. The launching process uploads the ledger later too."""
+"""How many seconds a coordinator waits for its upload when it closes. The driver uploads the ledger again later."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
@@ -42,7 +42,7 @@ class SnapshotId(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The snapshot's file in the storage."""
+        """The name of the snapshot's file in the storage."""
         return f"ledger-{self.epoch:08}-{self.output_id}.sqlite"
 
 
@@ -53,11 +53,11 @@ def snapshot_ids(names: Iterable[str]) -> list[SnapshotId]:
 
 
 def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
-    """Returns whether the newest stored snapshot is newer than a local ledger and comes from another output.
+    """Returns whether the newest stored snapshot is newer than a local ledger, by epoch and output id.
 
     stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If epochs are equal but
-    output ids differ, the local ledger is a copy of the other output's ledger. Writing to it here would have increased
-    its epoch.
+    output ids differ, the local ledger is an unmodified copy of the other output's ledger, because opening it for
+    writing would have increased its epoch.
     """
     if not stored:
         return False
@@ -75,7 +75,7 @@ def rows_or_none(ledger: Path) -> list[AnyRow]:
 
 
 class Snapshots:
-    """The snapshots of one ledger in a storage."""
+    """Stores, lists and reads the snapshots of one ledger in a storage."""
 
     def __init__(self, folder: Storage) -> None:
         """folder: the training group's folder in the storage."""
@@ -86,7 +86,7 @@ class Snapshots:
         return snapshot_ids(self._folder.files())
 
     def put(self, snapshot: SnapshotId, content: bytes) -> None:
-        """Stores a snapshot and deletes all but one of the older ones.
+        """Stores a snapshot, and deletes older snapshots except the newest of them.
 
         Raises FencedError if a newer snapshot is stored, because another writer has taken over then.
         """
@@ -94,7 +94,7 @@ class Snapshots:
         if stored and stored[0] > snapshot:
             raise FencedError(
                 f"{self._folder.url}: another process has taken over this ledger, in the output with id "
-                f"{stored[0].output_id}; nothing more is written from here"
+                f"{stored[0].output_id}; this process writes nothing more to it"
             )
         self._folder.write(snapshot.file_name, content)
         for old in [other for other in stored if other < snapshot][1:]:
@@ -103,7 +103,7 @@ class Snapshots:
     def sound(self) -> Iterator[tuple[bytes, list[AnyRow]]]:
         """Yields the content and the rows of each intact snapshot, the newest first.
 
-        Logs each damaged snapshot as a warning, and also that none is intact, if all are damaged.
+        Logs a warning for each damaged snapshot, and one more warning if all snapshots are damaged.
         """
         num_intact = num_damaged = 0
         for snapshot in self.ids():
@@ -116,7 +116,7 @@ class Snapshots:
                 except FileNotFoundError:
                     continue  # deleted meanwhile, because newer snapshots were stored
                 except CorruptError as error:
-                    log.warning("a snapshot is damaged; the one before it is tried: %s", error)
+                    log.warning("a snapshot is damaged; trying the previous one: %s", error)
                     num_damaged += 1
                     continue
                 num_intact += 1
@@ -124,13 +124,13 @@ class Snapshots:
 
         if num_damaged and not num_intact:
             log.warning(
-                "%s: no snapshot of this ledger is intact; trained tasks are found in the storage, "
-                "and the rest is done again",
+                "%s: no snapshot of this ledger is intact; trained tasks are taken from the storage, "
+                "and everything else is computed again",
                 self._folder.url,
             )
 
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
-        """Returns whether another output has stored a newer snapshot with rows that the local ledger does not have."""
+        """Returns whether the storage holds a newer snapshot with rows that the local ledger does not have."""
         if not is_newer(self.ids(), SnapshotId(read_epoch(ledger), output_id)):
             return False
         known = rows_or_none(ledger)
@@ -165,11 +165,11 @@ class SnapshotUploader:
         if isinstance(error, FencedError):
             raise error
         if error is not None:
-            log.warning("a snapshot could not be stored; the next one may: %s", error)
+            log.warning("a snapshot could not be stored; the next one is tried as usual: %s", error)
         return False
 
     def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
-        """Starts to upload a snapshot. After the upload, deletes the mask versions with the keys `dropped`."""
+        """Starts to upload a snapshot. Then deletes the mask versions with the keys `dropped` from the storage."""
         self._dropped += dropped
         self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))
 

@@ -1,4 +1,4 @@
-"""A folder given by URL (`s3://bucket/folder`, `gs://…`, `file:///…`). Reads and writes whole files, with retries.
+"""Reads and writes files in a folder given by URL (`s3://bucket/folder`, `gs://…`, `file:///…`), with retries.
 
 Writes are atomic: one request to an object store, or an atomic rename on a file system. Requests that fail with a
 temporary error are retried with exponential backoff, until a time limit (`patience`) is reached.
@@ -57,11 +57,13 @@ def check_url(url: str) -> None:
     except ValueError:
         sound, secret = False, None
     if not sound or (parts.scheme == "file") == bool(parts.netloc) or parts.query or parts.fragment:
-        raise InputError(f"storage: a folder such as s3://bucket/folder, gs://… or file:///folder, not {url!r}")
+        raise InputError(
+            f"storage: must be the URL of a folder, such as s3://bucket/folder, gs://… or file:///folder, not {url!r}"
+        )
     if secret:
         raise InputError(
-            "storage: no user or password in the URL, which is written to files; "
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what the store's own client reads"
+            "storage: the URL must contain no user or password, because it is written to files; "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the variables that the store's own client reads"
         )
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise InputError(f"storage: {url!r} contains '.' or '..'; set the full path of the folder")
@@ -106,7 +108,8 @@ class Storage:
             return fsspec.filesystem(scheme, **_OPTIONS.get(scheme, {}))
         except ImportError as error:
             raise InputError(
-                f"storage: {scheme}:// takes the package {_PACKAGES[scheme]}; pip install 'supsup[{scheme}]'"
+                f"storage: {scheme}:// needs the package {_PACKAGES[scheme]}; "
+                f"install it with: pip install 'supsup[{scheme}]'"
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -175,10 +178,10 @@ class Storage:
         return f"{self._folder.rstrip('/')}/{name}"
 
     def _patiently(self, doing: str, call: Callable[[], T]) -> T:
-        """Returns the result of `call()`, which is retried while the store does not answer.
+        """Calls `call` until it succeeds or the time limit is reached, and returns its result.
 
         doing: the request in words, for messages. Raises StorageError if the store refuses the request or does not
-        answer in time, and FileNotFoundError at once if `call` does.
+        answer in time. A FileNotFoundError from `call` is raised without a retry.
         """
         deadline = time.monotonic() + self._patience
         told, wait = False, FIRST_WAIT_SECONDS
@@ -187,19 +190,19 @@ class Storage:
                 found = call()
             except FileNotFoundError:
                 raise
-            except Exception as error:  # each store's client has errors of its own
+            except Exception as error:  # each store's client raises its own types of errors
                 why = f"{type(error).__name__}: {(str(error).splitlines() or ['?'])[0]}"
                 if isinstance(error, (PermissionError, InputError)) or type(error).__name__ in _REFUSED:
                     raise StorageError(
-                        f"storage: {self.url}: {doing} was refused ({why}); look at its address and credentials"
+                        f"storage: {self.url}: {doing} was refused ({why}); check the URL and your credentials"
                     ) from error
                 if time.monotonic() + wait > deadline:
                     raise StorageError(
                         f"storage: {self.url}: {doing} failed for {self._patience:.0f} s ({why}); "
-                        "once it answers again, resume"
+                        "resume the sweep when the storage answers again"
                     ) from error
                 if not told:
-                    log.warning("storage: %s does not answer; asking again: %s (%s)", self.url, doing, why)
+                    log.warning("storage: %s does not answer; retrying: %s (%s)", self.url, doing, why)
                 told = True
                 time.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
@@ -210,7 +213,7 @@ class Storage:
 
 
 _PROBE = "supsup.txt"
-"""The file that `Storage.check` writes."""
+"""The name of the test file that `Storage.check` writes."""
 
 
 def _written(node: dict[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""The recorded plan of a training group: everything that coordinators, workers and readers of its ledger need.
+"""Defines the recorded plan of a training group, which coordinators, workers and readers of the ledger use.
 
 This module does not import supsup_core or torch, so that ledgers can be read quickly.
 """
@@ -21,7 +21,7 @@ class GroupSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """One task to train. `key`: its content key. `task`: its number. `parents`: the keys of the tasks it builds on."""
+    """One task to train. `task`: the task's number. `parents`: the keys of the tasks that must be trained first."""
 
     key: str
     task: int
@@ -30,7 +30,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One task to evaluate after `num_learned` tasks. `run`: index of a run of the group that uses this inference."""
+    """One task to evaluate after `num_learned` tasks. `run`: index of a run that has its inference settings."""
 
     key: str
     task: int
@@ -40,8 +40,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a training group. `points[n]`: the keys of its evaluations of tasks 0..n-1 after n tasks. In scenario
-    NNs `points[n]` is empty, because the masks to evaluate are only decided during training."""
+    """One run of a training group. `name`: the label and the seed. `varied`: the settings that the sweep varies.
+
+    `experiment`: the run's whole config. `inference_id`: the hash of its inference settings. `points[n]`: the keys of
+    the evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `points[n]` is empty, because the masks to evaluate
+    are only known during training.
+    """
 
     run_id: str
     name: str
@@ -54,8 +58,8 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """A training group. `num_streams`, `segments_per_task`: None except in scenario NNs. `experiment`: of the run with
-    the most tasks."""
+    """A training group. `num_streams`, `segments_per_task`: None except in scenario NNs. `experiment`: the config of
+    the run with the most tasks."""
 
     group_id: str
     seed: int

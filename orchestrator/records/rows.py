@@ -1,4 +1,4 @@
-"""The rows of a ledger. Each kind of event is a frozen dataclass, stored as JSON.
+"""Defines the rows of a ledger. Each kind of event is a frozen dataclass, stored as JSON.
 
 `Row` is an event with its number and time. Fields added in later versions have defaults, so that older ledgers can be
 read. Unknown keys are ignored.
@@ -18,12 +18,12 @@ from orchestrator.records.planned_group import PlannedGroup
 from supsup_core.errors import CorruptError
 
 GroupEnd: TypeAlias = Literal["done", "stopped", "failed"]
-"""The final status of a training group whose launch was not interrupted."""
+"""How a training group ended, if it was not interrupted."""
 
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """The machine and the software of a launch. `num_workers`: the most workers that the group may use at once.
+    """The machine and software that run a sweep. `num_workers`: the most workers that the group may use at once.
     `versions`: package name to version. `git_revision`: "" outside a repository."""
 
     num_workers: int
@@ -37,7 +37,7 @@ class LaunchEnvironment:
 
 @dataclass(frozen=True)
 class GroupPlanned:
-    """A launch begins. Holds the planned group and the environment of the launch."""
+    """The training group is started or resumed. Holds its plan, and the machine and software that run it."""
 
     kind: ClassVar[str] = "plan"
 
@@ -49,8 +49,8 @@ class GroupPlanned:
 class ShardTrained:
     """A task has been trained and its artifact is stored.
 
-    `started_ms`: Unix time. `seconds`: of work. `resumed_at`: batches done before training resumed from a checkpoint.
-    These fields and `worker` are None if the artifact was found in the store.
+    `started_ms`: Unix time in ms. `seconds`: time for this task. `resumed_at`: batches restored from a checkpoint.
+    These fields and `worker` are None if the artifact already existed in the store.
     """
 
     kind: ClassVar[str] = "trained"
@@ -66,7 +66,7 @@ class ShardTrained:
 
 @dataclass(frozen=True)
 class TaskEvaluated:
-    """A task has been evaluated and the result is stored. The fields have the same meaning as in `ShardTrained`."""
+    """A task has been evaluated and its artifact is stored. The fields have the same meaning as in `ShardTrained`."""
 
     kind: ClassVar[str] = "evaluated"
 
@@ -96,7 +96,7 @@ class SegmentDecided:
     """Scenario NNs: a decision about one segment, and the training that followed.
 
     `round`: number of the round. `ordinal`: number of the segment in the run. `num_masks` to `standing_out`: the
-    decision (supsup_core.nns.allocator.Decision). `key`: key of the mask version after the segment. `loss`: mean
+    fields of supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean
     training loss; None if no mask was trained. `seconds`: training time. `latency`: seconds that the decision took.
     The row's attachment holds the slopes (float32) that the decision is based on.
     """
@@ -126,8 +126,8 @@ class SegmentDecided:
 
 @dataclass(frozen=True)
 class TasksMet:
-    """Scenario NNs: the allocation metrics after the data of `num_learned` tasks. `latency`: mean seconds per decision
-    during the last task. `seconds`: training time of the last task."""
+    """Scenario NNs: the allocation metrics after `num_learned` tasks' worth of data. `latency`: mean seconds of a
+    decision in the last task's worth of data. `seconds`: the training time for this data."""
 
     kind: ClassVar[str] = "met"
 
@@ -156,7 +156,7 @@ class EvaluationDue:
 
 @dataclass(frozen=True)
 class RunForked:
-    """Scenario NNs: a fork copied the rows up to the first commit from another sweep's group, after `at_task` tasks."""
+    """Scenario NNs: this run is a fork. The rows up to its first commit come from another run after `at_task` tasks."""
 
     kind: ClassVar[str] = "forked"
 
@@ -168,7 +168,7 @@ class RunForked:
 @dataclass(frozen=True)
 class RoundsCommitted:
     """Scenario NNs: all rounds before `round` are safe on disk. `versions`: mask number to key of the version written.
-    `num_bytes`: bytes written. `training_seconds`: since the last commit. `seconds`: that the commit itself took."""
+    `num_bytes`: bytes written. `training_seconds`: training time since the last commit. `seconds`: commit time."""
 
     kind: ClassVar[str] = "committed"
 
@@ -193,7 +193,7 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died during a job, which is retried. `free`: the whole node died; this does not count as a retry."""
+    """A worker died during a job, and the job is retried. `free`: the whole node died, so the retry is not counted."""
 
     kind: ClassVar[str] = "retried"
 
@@ -204,7 +204,7 @@ class JobRetried:
 
 @dataclass(frozen=True)
 class JobSplit:
-    """The tasks of a job did not fit into memory together. From now on, each half of the tasks is a job of its own."""
+    """The tasks of a job did not fit into memory together. From now on, each half of the tasks is a separate job."""
 
     kind: ClassVar[str] = "split"
 
@@ -214,7 +214,7 @@ class JobSplit:
 
 @dataclass(frozen=True)
 class JobStalled:
-    """A job takes far longer than earlier jobs of its kind. `what`: the job in words."""
+    """A running job takes far longer than earlier jobs of its kind. `what`: the job in words."""
 
     kind: ClassVar[str] = "stalled"
 
@@ -249,9 +249,9 @@ class TaskCancelled:
 
 @dataclass(frozen=True)
 class GroupStopped:
-    """A search has stopped its trial, or the user has cancelled the group. `num_learned`: the last evaluation point.
+    """A search has stopped this trial, or the user has cancelled the group. `num_learned`: the last evaluation point.
 
-    `diverged`: the error, if the loss of a trial became NaN. `reason`: "cancelled" if the user cancelled the group.
+    `diverged`: the error, if the loss became NaN or infinite. `reason`: "cancelled" if the user cancelled the group.
     """
 
     kind: ClassVar[str] = "stopped"
@@ -272,7 +272,7 @@ class RetryRequested:
 
 @dataclass(frozen=True)
 class LaunchEnded:
-    """A launch has ended. A launch without this row was interrupted."""
+    """Work on the group has ended. If the work was interrupted, the ledger has no such row."""
 
     kind: ClassVar[str] = "ended"
 
@@ -328,21 +328,21 @@ def event_from_json(kind: str, payload: bytes) -> Event:
     """Decodes the event of a row. Raises CorruptError if the kind is unknown or the payload does not fit the kind."""
     decoder = _decoder(kind)
     if decoder is None:
-        raise CorruptError(f"not a row {kind!r} of this version")
+        raise CorruptError(f"this version knows no row of kind {kind!r}")
     try:
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
-        raise CorruptError(f"not a row {kind!r} of this version ({error})") from error
+        raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
     except msgspec.DecodeError:
         return _event_with_nan(kind, payload)
 
 
 def _event_with_nan(kind: str, payload: bytes) -> Event:
-    """Decodes like `event_from_json`, with a slower decoder that accepts NaN."""
+    """Decodes an event like `event_from_json`, but with a slower decoder that accepts NaN."""
     try:
         return from_json(payload, _KINDS[kind])
     except ValueError as error:
-        raise CorruptError(f"not a row {kind!r} of this version ({error})") from error
+        raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
 
 
 def event_to_node(event: Event) -> Node:

@@ -52,8 +52,8 @@ class JsonLines(logging.Formatter):
 
 @final
 class LogFile(logging.FileHandler):
-    """Writes log records as JSON lines to a file. If writing fails, such as on a full disk, it prints one message and
-    the sweep continues."""
+    """Writes log records as JSON lines to a file. If writing fails, such as on a full disk, one message is printed
+    and the sweep continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -92,7 +92,7 @@ def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
         return
     fields: dict[str, object] = {"sweep": sweep_id, "group": group_id, "event": row.event.kind}
     fields |= {name: value for name, value in line.fields.items() if value is not None}
-    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # warnings are printed too
+    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # the command also prints warnings
     log.log(level, line.message, extra={"fields": fields})
 
 
@@ -105,9 +105,11 @@ def _line_of(event: Event) -> _Line | None:
             accuracy = 100 * event.metrics["accuracy"]
             return _Line(f"{count(n, 'task')}: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
         case ArtifactLost(key=key, reason=reason):
-            return _Line(f"{event.file}: {reason}; its task is done again", {"key": key, "reason": reason})
+            return _Line(
+                f"{event.file}: {reason}; the missing results are computed again", {"key": key, "reason": reason}
+            )
         case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
-            return _Line(f"{event.kind}: {reason}", {"key": key, "reason": reason})
+            return _Line(f"a job was {event.kind}: {reason}", {"key": key, "reason": reason})
         case JobStalled(key=key, what=what, worker=worker, seconds=seconds):
             fields = {"key": key, "what": what, "worker": worker, "seconds": seconds}
             return _Line(describe_stalled(event), fields)
@@ -129,7 +131,7 @@ def _line_of(event: Event) -> _Line | None:
 def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
     """Returns the log line of a task that was trained or evaluated."""
     worker = f" by worker {event.worker}" if event.worker is not None else ""
-    took = f" in {event.seconds:.1f} s" if event.seconds else ", found in the store"
+    took = f" in {event.seconds:.1f} s" if event.seconds else ", reused from the store"
     fields: dict[str, object] = {
         "key": event.key,
         "worker": event.worker,
@@ -144,14 +146,14 @@ def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
 
 
 def describe_stalled(event: JobStalled) -> str:
-    """Returns a sentence that describes a stalled job."""
+    """Returns one line of text that describes a stalled job."""
     usual = event.usual_seconds
-    others = f"others took {usual:.1f} s" if usual else "no other job of its kind is done yet"
-    return f"{event.what} has taken worker {event.worker} {event.seconds:.0f} s so far; {others}"
+    others = f"similar jobs take {usual:.1f} s" if usual else "no similar job is done yet"
+    return f"{event.what} has run on worker {event.worker} for {event.seconds:.0f} s; {others}"
 
 
 def follow(folder: SweepFolder) -> None:
-    """Print a sweep's log in readable form. Waits for further lines while a process of this machine runs the sweep."""
+    """Print a sweep's log in readable form. Waits for further lines while a process on this machine runs the sweep."""
     with folder.log_file.open() as file:
         for line in _lines(file, folder):
             try:
@@ -162,7 +164,7 @@ def follow(folder: SweepFolder) -> None:
                 if "traceback" in node:
                     print(node["traceback"])
             except (ValueError, KeyError, TypeError):
-                print(line, end="")  # written by an earlier version, or incomplete
+                print(line, end="")  # the line is incomplete or was written by an earlier version
             sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""Exports a finished run to one folder, and classifies images with the exported run. The sweep is not needed for that.
+"""Exports a finished run to a self-contained folder, and classifies images with the exported run.
 
 The folder holds experiment.json, learned.safetensors and the user's modules.
 """
@@ -53,7 +53,7 @@ class ExportedRun:
             node: Node = json.loads((folder / "experiment.json").read_text())
             tensors = safetensors.torch.load_file(folder / "learned.safetensors")
             if node["format"] != FORMAT:
-                raise CorruptError(f"{folder}: format {node['format']}; this program reads format {FORMAT}")
+                raise CorruptError(f"{folder}: has format {node['format']}, but this version reads format {FORMAT}")
             states: list[dict[str, Tensor]] = [{} for _ in range(node["num_states"])]
             for name, tensor in tensors.items():
                 number, _, key = name.partition(".")
@@ -69,19 +69,19 @@ class ExportedRun:
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns the label of each image and the number of the mask that was used, both (images,).
 
-        x: images (images, *input_shape), float32, normalised as the benchmark does. task: the task's number if the
-        scenario gives it. Otherwise the task is inferred as in the run's evaluation, so each group of `decision_group`
-        images must belong to one task. Raises InputError if the scenario gives the task and `task` is None or was not
-        learned, or if the scenario infers the task and `task` is set.
+        x: images (images, *input_shape), float32, normalised like the benchmark's images. task: the task's number if
+        the scenario gives it. Otherwise the task is inferred as in the run's evaluation, so each group of
+        `decision_group` images must belong to one task. Raises InputError if the scenario gives the task and `task` is
+        None or was not learned, or if the scenario infers the task and `task` is set.
         """
         given = None
         if self.experiment.scenario.given_at_inference:
             if not self._masks.get(-1 if task is None else task):
                 known = f"0 to {len(self._masks) - 1}"
-                raise InputError(f"task: scenario {self.experiment.scenario.name} gives it; say which, {known}")
+                raise InputError(f"task: must be {known}; scenario {self.experiment.scenario.name} does not infer it")
             given = self._masks[task or 0][0]
         elif task is not None:
-            raise InputError(f"task: scenario {self.experiment.scenario.name} infers it; leave it out")
+            raise InputError(f"task: scenario {self.experiment.scenario.name} infers the task; call without it")
         with torch.inference_mode(False):
             labels, places = answer(self._learner, x, self.experiment.inference, given)
         return labels, self._numbers[places]

@@ -40,7 +40,7 @@ class LoadedRun:
 
     @cached_property
     def learner(self) -> Learner:
-        """A learner that holds all of `states`; it is built at the first access."""
+        """A learner that holds all of `states`. It is built at the first access and then cached."""
         return self.experiment.method.learner(self.problem, self.states)
 
 
@@ -54,11 +54,12 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
     last = max(experiment.evaluation.points(experiment.num_tasks))
     folder = sweep.folder.group(group.group_id)
     if not folder.ledger.exists():
-        raise InputError(f"{sweep.sweep_id}: {run.name} has not begun; run `{sweep.command('resume')}` first")
+        raise InputError(f"{sweep.sweep_id}: {run.name} has not started; run `{sweep.command('resume')}` first")
     state = read_state(folder)
     if (run.run_id, last) not in state.points:
         raise InputError(
-            f"{sweep.sweep_id}: {run.name} has not learned its {last} tasks; run `{sweep.command('resume')}` first"
+            f"{sweep.sweep_id}: {run.name} has not learned all of its {last} tasks; "
+            f"run `{sweep.command('resume')}` first"
         )
     if experiment.allocation is not None:
         due = state.due[last]

@@ -1,4 +1,4 @@
-"""Functions for notebooks and scripts, which return results as data frames and figures as Matplotlib objects."""
+"""Gives notebooks and scripts the results of sweeps as data frames, and figures as Matplotlib objects."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     """
     output = OutputFolder(Path(path).expanduser().absolute())
     if sweep is None:
-        records = all_records(output, lambda error: warnings.warn(f"left out: {error}", stacklevel=3))
+        records = all_records(output, lambda error: warnings.warn(f"a sweep is left out: {error}", stacklevel=3))
         found = [open_record(record) for record in records]
     else:
         found = [find_sweep(output, sweep)]
     if not found:
-        raise InputError(f"{output.path}: no sweep here; start one with `supsup sweep FILE`, or name another output")
+        raise InputError(f"{output.path}: has no sweep; start one with `supsup sweep FILE`, or name another output")
     parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]
     if not parts:
         return pd.DataFrame(columns=FIRST)
@@ -54,7 +54,7 @@ def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
     except InputError as error:
         if wanted:
             raise
-        warnings.warn(f"{sweep.sweep_id} is left out: {error}", stacklevel=3)
+        warnings.warn(f"sweep {sweep.sweep_id} is left out: {error}", stacklevel=3)
         return []
     points = tables.points_table(groups, read_states(sweep.folder, sweep.planned))
     rows = [
@@ -79,7 +79,7 @@ def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
     sweeps, the labels start with the sweep's name. Raises InputError if it contains no accuracy.
     """
     if not (results["metric"] == "accuracy").any():
-        raise InputError("results: no accuracy in them yet; `supsup resume` continues a sweep")
+        raise InputError("results: contain no accuracy yet; continue the sweep with `supsup resume`")
     if results["sweep"].nunique() > 1:
         results = results.assign(run=results["sweep"] + " " + results["run"])
     return figures.accuracy_over_tasks(tables.summary_table(results), title)

@@ -32,7 +32,7 @@ another machine whose snapshot does not reference it yet."""
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing references any more. `why`: the reason for messages. `remove`: deletes the file."""
+    """A file that nothing references any more. `why`: the reason, for messages. `remove`: deletes the file."""
 
     name: str
     why: str
@@ -56,7 +56,7 @@ class Damage:
 
 
 def _referenced_keys(state: GroupState) -> set[str]:
-    """Returns the keys of all artifacts in the store that a group has made or will make."""
+    """Returns the keys of all artifacts in the store that belong to a training group, even if they do not exist yet."""
     if state.plan is None:
         return set()
     group = state.group
@@ -68,7 +68,7 @@ def _referenced_keys(state: GroupState) -> set[str]:
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """NNs: returns the keys of the live masks' versions at the last commit."""
+    """Returns the key of each live mask's version at the last commit, in scenario NNs."""
     current: dict[int, str] = {}
     rows: list[AnyRow] = [*state.decisions, *state.commits]
     for row in sorted(rows, key=lambda row: row.seq):
@@ -93,7 +93,7 @@ def leftovers(output: OutputFolder) -> list[Leftover]:
         read_record(folder)
         for group in folder.groups():
             state = read_state(group)
-            if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it has begun
+            if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it starts
                 raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` repairs it")
             referenced |= _referenced_keys(state)
             is_unfinished |= state.status != "done"
@@ -115,13 +115,13 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfin
     store = _open_store(output)
     checkpoints = store.unfinished
     trained = set(store)
-    left = [(store, key, "no sweep asks for it") for key in trained if key not in referenced]
+    left = [(store, key, "no sweep references it") for key in trained if key not in referenced]
     for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
             left.append((checkpoints, key, "its task has been trained"))
         elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks does not have a shard's key
-            left.append((checkpoints, key, "no sweep asks for its task"))
+            left.append((checkpoints, key, "no sweep references its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
         Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(its.delete, key))

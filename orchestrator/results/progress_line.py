@@ -27,7 +27,9 @@ def line(status: SweepStatus) -> str:
     if status.accuracy is not None:
         parts.append(f"accuracy so far {100 * status.accuracy:.2f} %")
     unknown = status.evaluations_done < status.evaluations and not any(g.evaluate_seconds for g in status.groups)
-    parts.append(f"ETA {duration(status.eta)}" + (" and the evaluations" if unknown and status.eta is not None else ""))
+    parts.append(
+        f"ETA {duration(status.eta)}" + (" plus the evaluations" if unknown and status.eta is not None else "")
+    )
     return " · ".join(parts)
 
 

@@ -20,9 +20,10 @@ class GroupStatus:
     """The status of one training group.
 
     `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean time of recent jobs.
-    All three are None if there is no such result yet. `masks`: the number of masks in use in NNs; None in other
-    scenarios. `at_work`: whether the group's last launch has trained or evaluated something. `shards`, `evaluations`:
-    the total numbers; if the group was stopped, the numbers done. `cancelled`: the numbers of the cancelled tasks.
+    All three are None until there is a result. `masks`: the number of masks in use in NNs; None in other
+    scenarios. `at_work`: whether a worker has trained or evaluated anything since the last start. `shards`,
+    `evaluations`: the total numbers; if the group was stopped, the numbers done. `cancelled`: the numbers of the
+    cancelled tasks.
     """
 
     group_id: str
@@ -49,9 +50,9 @@ class GroupStatus:
 class SweepStatus:
     """The status of a whole sweep.
 
-    `state`: done, running, failed, interrupted or planned. `process`: the id of the process of this machine that runs
-    the sweep, or None. `tasks_per_second`, `eta` (in seconds): estimates for the workers of all groups that run at the
-    same time.
+    `state`: done, running, failed, interrupted or planned. `process`: the id of the process on this machine that runs
+    the sweep, or None. `tasks_per_second`, `eta` (remaining seconds): estimates from the times of recent jobs and the
+    number of workers that work in parallel.
     """
 
     sweep_id: str
@@ -85,7 +86,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
-    """Returns the mean seconds of the last 50 evaluations, or None. Evaluations found in the store do not count."""
+    """Returns the mean seconds of the last 50 evaluations, or None. Evaluations reused from the store do not count."""
     return _mean([row.event.seconds for row in rows if row.event.seconds][-50:])
 
 
@@ -121,7 +122,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """Returns the mean accuracy of the trained tasks, each with its own mask, or None if it is not known yet.
+    """Returns the mean accuracy of the trained tasks, each with its own mask, or None if no accuracy is known yet.
 
     In NNs, returns the accuracy at the last complete evaluation point.
     """
@@ -132,8 +133,8 @@ def _accuracy_so_far(state: GroupState) -> float | None:
 
 
 def _describe_lost(event: ArtifactLost) -> str:
-    """Returns the name of a missing or damaged file and the reason. Does not repeat the name if the reason starts with
-    it."""
+    """Returns the name of a missing or damaged file and the reason. If the reason starts with the name, the name is not
+    repeated."""
     return f"{event.file}: {event.reason.removeprefix(f'{event.file}: ')}"
 
 

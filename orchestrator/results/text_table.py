@@ -1,4 +1,4 @@
-"""Tables of text cells, and their alignment for a terminal."""
+"""Aligns tables of text cells for a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def align_with_rule(table: TextTable) -> str:
-    """Returns a table as lines of text, with a rule below its headings. Columns are aligned as in `align`."""
+    """Returns a table as lines of text, with a line of dashes below its headings. Columns are aligned as in `align`."""
     headings, rows = table
     widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
     return align([headings, ["-" * width for width in widths], *rows])

@@ -1,4 +1,4 @@
-"""Builds an experiment: checks its plain values together, and creates the objects that train and evaluate."""
+"""Builds an experiment from plain values: checks that they fit together, and creates the objects that train."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ NNS_KEYS = ("stream", "allocation", "budget")
 """Keys of the experiment that are used in scenario NNs only, in which no task identity is given in training."""
 
 COMPONENTS = ("benchmark", "net", "method", "allocation")
-"""Keys whose value contains the `name` of a registered class. A grid or variant that changes such a key replaces the
-whole value, because another class has other fields."""
+"""Keys whose value contains the `name` of a registered class. A grid or variant that changes one of these
+keys replaces the whole value, because another class has other fields."""
 
 EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
 """Keys of a sweep file that define what is computed. The other keys define repetitions, resources and outputs."""
@@ -52,11 +52,13 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         if self.at is not None and (not self.at or min(self.at) < 1):
-            raise InputError(f"at: {self.at} must list numbers of tasks from 1 on, such as [10, 50]")
+            raise InputError(
+                f"at: must be a list of numbers of tasks, each at least 1, such as [10, 50], not {self.at}"
+            )
 
     def points(self, num_tasks: int) -> list[int]:
-        """Returns the evaluation points of a run of `num_tasks` tasks, ascending. Points beyond the last task are
-        replaced by `num_tasks`."""
+        """Returns the evaluation points of a run of `num_tasks` tasks, ascending. Numbers above
+        `num_tasks` become `num_tasks`."""
         if self.at is None:
             round_numbers = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]
             return [n for n in round_numbers if n < num_tasks] + [num_tasks]
@@ -68,7 +70,8 @@ class Allocation:
     """The order of the data in a scenario NNs experiment, and how masks are allocated to it.
 
     stream: the order of the tasks' data. test: decides whether a segment needs a new mask. policy: what to do if a
-    segment needs a new mask and none is free. capacity: the most masks at a time. schedule: all segments in order.
+    segment needs a new mask and none is free. capacity: the most masks in use at a time (the budget). schedule: all
+    segments in order.
     """
 
     stream: Stream
@@ -78,10 +81,10 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """Returns everything that determines the decisions, except the masks; part of content keys.
+        """Returns everything that determines the decisions, apart from the masks. Content keys contain it.
 
-        The length of the stream is left out for a single stream in blocks. A longer stream of this kind begins with the
-        segments of a shorter one. In other streams, every decision depends on the length.
+        For a single stream in blocks, the result does not contain the number of segments. A longer stream of this kind
+        begins with the segments of a shorter one, so both share these decisions.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -99,9 +102,9 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configuration with one seed. `build_experiment` has checked that its parts fit together.
+    """One configuration with one seed. `build_experiment` creates it and checks that its parts fit together.
 
-    allocation: None except in scenario NNs. node: the whole configuration as plain values, defaults included.
+    allocation: None except in scenario NNs. node: the whole configuration as plain values, including defaults.
     """
 
     scenario: Scenario
@@ -127,12 +130,12 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """Returns everything that determines what a training group learns, except the tasks; part of content keys."""
+        """Returns everything that determines a training group's result, apart from the tasks. Content keys use it."""
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
-        """Returns everything that determines a trained mask, except its task and the tasks that it builds on; part of
-        content keys."""
+        """Returns everything that determines a trained mask, except its task and the tasks on which that task builds.
+        Content keys contain it."""
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         source = self.benchmark.source()
@@ -181,7 +184,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     resolve: completes a dataset with facts that are read from its files (Base.resolved).
 
     If the scenario gives the task identity at inference, the inference section is replaced by rule `known`. Runs that
-    differ only in this section are then one run.
+    differ only in this section are then deduplicated.
 
     Raises InputError if the values contradict each other, and DatasetError if the dataset's files cannot be used.
     """
@@ -220,7 +223,8 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
 
 
 def _build_inference(row: Scenario, node: Node) -> Inference:
-    """Builds the inference section. If the config uses an alias of an objective, it is replaced by the real name."""
+    """Builds the inference section. An alias of an objective, such as `H`, is replaced by the registered name, so that
+    both give the same content key."""
     inference = _build_section(Inference, node, "inference")
     if row.given_at_inference:
         return Inference(rule="known", strict_images=0)
@@ -233,8 +237,8 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
     stream = _build_section(Stream, node, "stream")
     if training.changes_rate:
         raise InputError(
-            "training.schedule: in NNs nobody knows how long a mask will be trained; "
-            "leave schedule and warmup_batches out"
+            "training.schedule: in NNs the length of a mask's training is not known in advance; "
+            "remove schedule and warmup_batches"
         )
     test = build_component(ALLOCATION_TESTS, node, "allocation")
     test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))
@@ -243,16 +247,19 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
     budget = _build_section(Budget, node, "budget")
     capacity = num_tasks if budget.num_masks is None else budget.num_masks
     if stream.num_streams > num_tasks:
-        raise InputError(f"stream.num_streams: {stream.num_streams} streams need a task each; there are {num_tasks}")
+        raise InputError(
+            f"stream.num_streams: {stream.num_streams} streams need at least {stream.num_streams} tasks, but the "
+            f"benchmark has {num_tasks}; lower stream.num_streams, or raise benchmark.num_tasks"
+        )
     if test.images_per_decision > training.batch_size:
         raise InputError(
-            f"allocation.images_per_decision: a decision sees one batch, training.batch_size={training.batch_size} "
-            f"images, not {test.images_per_decision}"
+            f"allocation.images_per_decision: must be at most training.batch_size={training.batch_size}, not "
+            f"{test.images_per_decision}, because a decision uses the images of one batch"
         )
     if capacity < stream.num_streams:
         raise InputError(
             f"budget.num_masks: {capacity} cannot serve {stream.num_streams} streams; "
-            "set at least one a stream, or stream.num_streams lower"
+            f"set at least {stream.num_streams}, or lower stream.num_streams"
         )
     with prefix_errors("stream."):
         sequences = stream.sequences(num_tasks, num_batches, seed)
@@ -266,6 +273,6 @@ def _build_section(cls: type[T], node: Node, key: str) -> T:
     check_finite(values, "", key)
     for name in field_names(cls):
         if name not in values:
-            raise InputError(f"{key}.{name}: missing; write a value")
+            raise InputError(f"{key}.{name}: missing; give it a value")
     with prefix_errors(f"{key}."):
         return cls(**values)

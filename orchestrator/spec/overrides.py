@@ -17,7 +17,7 @@ from orchestrator.spec.strict_merge import merge
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
-"""Mappings whose keys are dotted keys or names chosen by the user. An override of such a mapping is not flattened."""
+"""Mappings whose keys are dotted keys or names chosen by the user. Overrides of these mappings are not flattened."""
 
 
 def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -> Node:
@@ -46,7 +46,10 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -
 
 
 def _with_numbers(value: object) -> object:
-    """Converts text such as `1e-4` in a value to numbers. YAML 1.1 requires a dot in them; sweep files do not."""
+    """Converts text such as `1e-4` in a value to numbers, which PyYAML reads as text because it requires a dot.
+
+    In sweep files, OmegaConf reads `1e-4` as a number.
+    """
     match value:
         case dict():
             return {key: _with_numbers(inner) for key, inner in value.items()}
@@ -149,7 +152,7 @@ def _merged(old: object, new: Node) -> Node:
 
 
 def _remove_renamed(held: object, path: Sequence[str], value: object) -> None:
-    """Clears those mappings in `held` whose `name` is changed by `value`, a change at `path`.
+    """Clears each component in the config section `held` whose `name` the new `value` at `path` changes.
 
     A component with another name has other fields, so the old fields must not be merged into it.
     """

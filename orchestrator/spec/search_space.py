@@ -48,24 +48,26 @@ class Search:
                 raise InputError(f"space.{key}: cannot be searched; keys start with one of: {', '.join(SEARCHABLE)}")
             _check_axis(key, values)
         if self.num_trials is None and (ranges := [key for key in self.space if isinstance(self.space[key], dict)]):
-            raise InputError(f"num_trials: missing; space.{ranges[0]} is a range; set how many configurations to draw")
+            raise InputError(
+                f"num_trials: missing; set how many configurations to draw, because space.{ranges[0]} is a range"
+            )
         for name, least in (("num_trials", 2), ("grace_tasks", 1), ("reduction", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name}: must be at least {least}, not {value}")
         if not 0 < self.held_out < 1:
-            raise InputError(f"held_out: a share of the training images between 0 and 1, not {self.held_out}")
+            raise InputError(f"held_out: must be a share of the training images between 0 and 1, not {self.held_out}")
 
     def rungs(self, num_tasks: int) -> list[int]:
-        """Returns the numbers of tasks after which a trial is evaluated, ascending. The last one is `num_tasks`, at
-        which no trial is stopped."""
+        """Returns the numbers of tasks after which a trial is evaluated, ascending. The last number is `num_tasks`: a
+        trial that reaches it is complete and is not stopped."""
         rungs = itertools.takewhile(
             lambda n: n < num_tasks, (self.grace_tasks * self.reduction**power for power in itertools.count())
         )
         return [*rungs, num_tasks]
 
     def trials(self) -> list[Node]:
-        """Returns the configurations to try, each as values of the space's keys. They depend only on this object.
+        """Returns the configurations to try. Each maps every key of the space to a value. The result is deterministic.
 
         Raises InputError if the space seems to have fewer than `num_trials` different configurations.
         """
@@ -79,8 +81,8 @@ class Search:
             if len(found) == self.num_trials:
                 return found
         raise InputError(
-            f"num_trials: {self.num_trials} different configurations are wanted, and the space has about {len(found)}; "
-            "set it lower, or widen the space"
+            f"num_trials: {self.num_trials} different configurations are requested, but the space has only about "
+            f"{len(found)}; lower num_trials, or widen the space"
         )
 
     def _draw(self, key: str, values: object, number: int) -> object:
@@ -112,12 +114,14 @@ def _check_axis(key: str, values: object) -> None:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise InputError(f"space.{key}.{name}: must be a number, not {value!r}")
         if not isinstance(values.get("log", False), bool):
-            raise InputError(f"space.{key}.log: true or false, not {values['log']!r}")
+            raise InputError(f"space.{key}.log: must be true or false, not {values['log']!r}")
         if values["low"] >= values["high"]:
             raise InputError(f"space.{key}: low ({values['low']}) must be below high ({values['high']})")
         if values.get("log", False) and values["low"] <= 0:
             raise InputError(f"space.{key}.low: must be positive where log is true, not {values['low']}")
     elif not isinstance(values, list) or not values:
-        raise InputError(f"space.{key}: a list of choices, or a range such as {{low: 1.0e-5, high: 1.0e-2, log: true}}")
+        raise InputError(
+            f"space.{key}: must be a list of choices, or a range such as {{low: 1.0e-5, high: 1.0e-2, log: true}}"
+        )
     elif any(value in values[:number] for number, value in enumerate(values)):
-        raise InputError(f"space.{key}: {values} has one twice; each would be the same trial")
+        raise InputError(f"space.{key}: {values} contains a value twice; remove one")

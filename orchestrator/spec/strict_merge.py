@@ -24,8 +24,8 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
     default that `node` does not set is left out. A mapping for a nested dataclass, or for a field whose default is a
     mapping, is merged into the default.
 
-    Raises InputError if a key is unknown or a value does not fit its field's type. The error's text begins with
-    `where`, if any, and the key below `path`.
+    path: the dotted key of `node` in the config; "" for the whole config. Raises InputError if a key is unknown or a
+    value does not fit its field's type. The error's text begins with `where`, if any, and the full dotted key.
     """
     with prefix_errors(f"{where}: " if where else ""):
         _check_not_missing(node, path)
@@ -78,15 +78,15 @@ def as_node(config: object) -> Node:
 
 
 def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
-    """Returns the text of an OmegaConf error in one line, which begins with the key below `path`."""
+    """Returns the text of an OmegaConf error in one line, with the full dotted key. path: the key of its section."""
     lines = (error.msg or str(error)).splitlines() or [type(error).__name__]
     remedy = "; put it in quotes" if isinstance(error, UnsupportedValueType) else ""
     return ": ".join(part for part in (_below(path, error.full_key or ""), f"{lines[0]}{remedy}") if part)
 
 
 def check_finite(value: object, where: str, path: str = "") -> None:
-    """Raises InputError if plain values contain NaN or infinity. Its text begins with `where`, if any, and the key
-    below `path`."""
+    """Raises InputError if plain values contain NaN or infinity. The error's text begins with `where`, if any, and the
+    full dotted key. path: the dotted key of `value`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{f'{where}: ' if where else ''}{path}: must be a finite number, not {value}")
     for inner_path, inner in _inner(value, path):

@@ -33,13 +33,13 @@ PAPER = "paper"
 class Resources:
     """The machine resources that a sweep may use.
 
-    num_workers: the most workers of a training group. A group whose tasks build on one another gets only as many as it
-    can use, and leaves the rest to other groups. threads: CPU threads of each worker. device: `cpu` or `cuda`; on
-    `cuda`, each worker gets a GPU of its own. state_mb: in scenario NNs, megabytes of scores and optimiser state that a
-    worker keeps in memory; the rest is on disk. deterministic: on CUDA, use only bitwise reproducible algorithms.
+    num_workers: the most workers of a training group. If tasks build on one another, a group gets fewer workers, so
+    that several groups run at the same time. threads: CPU threads of each worker. device: `cpu` or `cuda`; on `cuda`,
+    each worker uses a separate GPU. state_mb: in scenario NNs, the size in megabytes of a worker's LRU cache of scores
+    and optimiser states; evicted states are on disk. deterministic: on CUDA, use only bitwise reproducible algorithms.
     tf32: on CUDA, compute matrix products in TensorFloat-32. tasks_at_once: how many independent tasks a worker trains
     together, if the method allows it; None lets the program choose. cache_gb: with `storage`, the most gigabytes of
-    artifacts that a machine keeps on its own disk.
+    artifacts that each artifact folder of the output keeps on disk.
 
     Raises InputError if a value is out of its range.
     """
@@ -60,7 +60,7 @@ class Resources:
                 raise InputError(f"resources.{name}: must be at least 1, not {value}")
         if self.device not in ("cpu", "cuda"):
             raise InputError(
-                f"resources.device: {self.device!r} is not cpu or cuda; each worker gets a CUDA device of its own"
+                f"resources.device: must be cpu or cuda, not {self.device!r}; on cuda, each worker uses a separate GPU"
             )
         if not self.cache_gb > 0:
             raise InputError(f"resources.cache_gb: must be a positive number of gigabytes, not {self.cache_gb}")
@@ -70,18 +70,19 @@ class Resources:
 class SweepConfig:
     """The content of a sweep file: an experiment, the keys to vary, the seeds, and the resources to use.
 
-    Sections of the experiment. They stay plain values until `build_experiment`, because a user's own classes must be
-    imported first:
+    Sections of the experiment. They remain plain values until `build_experiment` is called, because the user's classes
+    must be imported first:
     - benchmark, net, method, allocation: the `name` of a registered class, and values of its fields.
     - training, inference, evaluation, stream, budget: fields of TrainingRecipe, Inference, EvaluationConfig, Stream and
       Budget. allocation, stream and budget are used in scenario NNs only.
 
     What to run. Every variant runs with every combination of the grid, for every seed:
-    - variants: name to a set of changes (values by dotted keys). only: the names of the variants to run.
-    - grid: dotted key to a list of values.
-    - search: replaces variants and grid; tries configurations and stops the worse ones early.
-    - scales: name to changes of any keys that make the sweep smaller. scale: the scale to run at. Its changes are
-      applied before those of the command line; PAPER changes nothing.
+    - variants: maps a variant's name to its changes, which are values by dotted key. only: the names of the variants to
+      run; None runs all of them.
+    - grid: maps a dotted key to a list of its values.
+    - search: replaces variants and grid. It tries configurations and stops the worse ones early.
+    - scales: maps a scale's name to changes that make the sweep smaller. scale: the name of the scale to run. Its
+      changes are applied before those of the command line; PAPER changes nothing.
 
     How to run:
     - imports: the user's modules, which register classes (see user_modules.load).
@@ -133,9 +134,12 @@ class SweepConfig:
             check_url(self.storage)
         if self.search is not None:
             if self.grid or self.variants:
-                raise InputError("search: takes the place of grid and variants; leave those out")
+                raise InputError("search: cannot be combined with grid or variants; remove them")
             if len(self.seeds) != 1:
-                raise InputError(f"search: runs with one seed, not {self.seeds}; repeat the best config with several")
+                raise InputError(
+                    f"search: needs exactly one seed, not {self.seeds}; run the best configuration with several seeds "
+                    "afterwards"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +164,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
 
 def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
     """Returns a config with `key=value` overrides applied, as in `read_sweep`."""
-    node = {**asdict(config), "scale": PAPER}  # the changes of its scale were applied before
+    node = {**asdict(config), "scale": PAPER}  # the changes of the config's scale are applied already
     return replace(_with_changes(node, overrides, "command line"), scale=config.scale)
 
 
@@ -234,12 +238,16 @@ def _scale_changes(config: Node, scale: str, where: str) -> Node:
     """Returns the changes that a scale makes. Raises InputError, which lists the scales, if there is no such scale."""
     scales = config["scales"]
     if PAPER in scales:
-        raise InputError(f"{where}: scales.{PAPER}: is the file as it stands; give the scale another name")
+        raise InputError(
+            f"{where}: scales.{PAPER}: this name means the file without a scale; give the scale another name"
+        )
     if scale == PAPER:
         return {}
     if scale not in scales:
         known = [*sorted(scales), PAPER]
-        raise InputError(f"{where}: scale: no {scale!r}{nearest(scale, known)}; there are: {', '.join(known)}")
+        raise InputError(
+            f"{where}: scale: there is no scale {scale!r}{nearest(scale, known)}; there are: {', '.join(known)}"
+        )
     return {"name": f"{config['name']}_{scale}", **scales[scale]}
 
 
@@ -254,7 +262,10 @@ def _build(node: Node, where: str) -> SweepConfig:
         _check_seeds(sweep)
         _check_varied(sweep)
         if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
-            raise InputError(f"name: {sweep.name!r} names a folder; use letters, digits, '.', '_' and '-'")
+            raise InputError(
+                f"name: {sweep.name!r} is not a valid folder name; use only letters, digits, '.', '_' and '-', and no "
+                "'.' at the beginning"
+            )
     return sweep
 
 
@@ -262,7 +273,7 @@ def _build_search(node: Node) -> Search:
     """Builds a search from merged plain values. Raises InputError if they are not valid."""
     if "space" not in node:
         raise InputError(
-            "search.space: missing; name what to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
+            "search.space: missing; name the keys to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
         )
     with prefix_errors("search."):
         return Search(**node)
@@ -273,30 +284,30 @@ def _check_seeds(sweep: SweepConfig) -> None:
     if not sweep.seeds:
         raise InputError("seeds: empty; list at least one, such as [0]")
     if len(set(sweep.seeds)) < len(sweep.seeds):
-        raise InputError(f"seeds: {sweep.seeds} has one twice; each would be the same run")
+        raise InputError(f"seeds: {sweep.seeds} contains a seed twice; remove one")
 
 
 def _check_varied(sweep: SweepConfig) -> None:
-    """Raises InputError for an empty axis of the grid, a key that cannot be varied or is varied twice, or an unknown
-    variant in `only`."""
+    """Raises InputError for a key of the grid without values, a key that cannot be varied or is varied twice, or an
+    unknown variant in `only`."""
     for key, values in sweep.grid.items():
         where = in_one_line(f"grid.{key}")
         if not values:
-            raise InputError(f"{where}: empty; list at least one value, or leave the key out")
+            raise InputError(f"{where}: empty; list at least one value, or remove the key")
         _check_experiment_key(key, where)
     for name, changes in sweep.variants.items():
         for key in changes:
             where = in_one_line(f"variants.{name}.{key}")
             _check_experiment_key(key, where)
             if any(overlap(key, axis) for axis in sweep.grid):
-                raise InputError(f"{where}: the grid varies it too; leave it to one of them")
+                raise InputError(f"{where}: the grid varies this key too; remove the key from one of the two")
     if sweep.only == []:
-        raise InputError("only: empty; name at least one variant, or leave the key out")
+        raise InputError("only: empty; name at least one variant, or remove the key")
     for name in sweep.only or []:
         if name not in sweep.variants:
             known = sorted(sweep.variants)
             raise InputError(
-                f"only: no variant {name!r}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
+                f"only: there is no variant {name!r}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
             )
 
 
@@ -322,6 +333,6 @@ def _check_server(address: str) -> None:
         )
     if parts.username or parts.password:
         raise InputError(
-            "tracking: no user or password in the address, which is written to files; "
+            "tracking: the address must contain no user or password, because it is written to files; "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )

@@ -42,7 +42,11 @@ def load(imports: Sequence[str], folder: Path) -> None:
 
 
 def _load_file(path: Path) -> None:
-    """Imports a file as the module of its name, unless a file with the same content is imported under that name."""
+    """Imports a .py file as a module named after the file.
+
+    Does nothing if this file, or a file with the same content, is already imported under that name. Raises InputError
+    if another module has the name, or if the file does not exist.
+    """
     loaded = sys.modules.get(path.stem)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
@@ -64,10 +68,10 @@ def _load_file(path: Path) -> None:
 
 
 def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
-    """Returns the SHA-256 of the source that defines a user's class or function. Returns None for the project's own.
+    """Returns the SHA-256 of the source of a user's class or function, or None for a class or function of this project.
 
     The source is the module of `thing`, and all modules below the same top folder that this module imports, directly
-    or indirectly. The project's own source is not hashed; RECIPE_VERSION is increased if its results change.
+    or indirectly. The project's own source is not hashed: if its results change, developers increase RECIPE_VERSION.
     """
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
@@ -79,7 +83,7 @@ def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
 
 
 def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
-    """Returns the source of the user's modules and of the modules that they import, to be copied to another machine.
+    """Returns the source of the user's modules and of the modules that they import. An exported run contains it.
 
     entries: the `imports` of a sweep, which must be loaded already. The keys of the result are paths below the modules'
     top folders. Raises InputError if an entry is not a .py file, or if two different files have the same path.
@@ -88,7 +92,7 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
     for entry in entries:
         if not entry.endswith(".py"):
             raise InputError(
-                f"imports: {entry} is not a .py file, and only .py files can go along; "
+                f"imports: {entry} is not a .py file, and only .py files can be exported with a run; "
                 "name the file, such as my_methods.py"
             )
         for path, text in _sources_from(sys.modules[(folder / entry).stem]).items():

@@ -1,4 +1,4 @@
-"""The tracking URI of a sweep's MLflow runs. Imports neither MLflow nor torch, because that takes seconds."""
+"""Computes the tracking URI of a sweep's MLflow runs. Does not import MLflow or torch, which would take seconds."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def tracking_uri_of(sweep: Sweep) -> str:
 
 @contextlib.contextmanager
 def explained(sweep: Sweep) -> Iterator[None]:
-    """Raise a SupSupError that says what to do in place of any error while writing to MLflow."""
+    """Converts any error of the `with` block to a SupSupError, whose text names the command to run later."""
     try:
         yield
     except SupSupError:
         raise
     except Exception as error:  # MLflow, its database, its server or the network may fail; results do not need them
         raise SupSupError(
-            f"MLflow could not be written ({first_line(error)}); once it can be, "
-            f"`{sweep.command('report')}` writes what is missing"
+            f"MLflow could not be written ({first_line(error)}); when MLflow works again, "
+            f"`{sweep.command('report')}` writes the missing data"
         ) from error

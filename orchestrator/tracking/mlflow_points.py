@@ -23,8 +23,8 @@ class MetricPoint(NamedTuple):
 def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
     """Returns the metric points of a row for the MLflow run of the row's training group.
 
-    MLflow's step of a loss is the number of batches that the group has trained on. The step of any other metric is the
-    task's number; in NNs it is the number of tasks' worth of data.
+    For a loss, MLflow's step is the number of batches that the group has trained on. For any other metric, it is the
+    task's number or, in scenario NNs, the number of tasks' worth of data. Returns no points for other kinds of rows.
     """
     match row.event:
         case ShardTrained() as event:
@@ -73,7 +73,7 @@ class SeedMeans:
     """The mean accuracy over seeds of each configuration of a sweep, for the MLflow run of the sweep.
 
     The metric is `accuracy`, or `accuracy/CONFIGURATION` if the sweep has several configurations. A point is complete
-    once all seeds have it; its time is the time of the last seed's row.
+    once all seeds have it. Its time is the time of the last seed's row.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -85,10 +85,10 @@ class SeedMeans:
             self._labels[run.run_id] = run.label
 
     def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
-        """Add an evaluation point of a run. Returns the mean if all seeds have the point, else an empty list."""
+        """Add an evaluation point of a run. Returns the mean if all seeds have this point, else an empty list."""
         event = row.event
         label, n = self._labels.get(event.run_id), event.num_learned
-        if label is None:  # a run that is no longer part of the sweep
+        if label is None:  # the run is no longer part of the sweep
             return []
         found = self._found.setdefault((label, n), {})
         found[event.run_id] = row

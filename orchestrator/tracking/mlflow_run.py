@@ -1,4 +1,4 @@
-"""One MLflow run, to which metric points are added idempotently."""
+"""Adds metric points to an MLflow run idempotently."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class MLflowRun:
     """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point."""
 
     def __init__(self, client: MlflowClient, found: Any) -> None:
-        """found: an mlflow.entities.Run. Its existing points of a metric are read before a point of that metric is
-        added."""
+        """found: an mlflow.entities.Run. A metric's existing points are read before its first new point is added."""
         self.run_id: str = found.info.run_id
         self.is_described = DESCRIBED in found.data.tags
         self._client = client
@@ -47,10 +46,10 @@ class MLflowRun:
         for start in range(0, len(places), BATCH_SIZE):
             batch = places[start : start + BATCH_SIZE]
             self._client.log_batch(self.run_id, metrics=[missing[place] for place in batch])
-            self._written |= {place: missing[place].value for place in batch}  # not reached when the batch raised
+            self._written |= {place: missing[place].value for place in batch}  # not reached if log_batch raises
 
     def _read(self, name: str) -> None:
-        """Read the points of a metric that the run already has."""
+        """Read the existing points of a metric from MLflow, so that `log` does not add them again."""
         history = self._client.get_metric_history(self.run_id, name)
         self._written |= {
             (name, point.step): point.value for point in sorted(history, key=lambda point: int(point.timestamp))

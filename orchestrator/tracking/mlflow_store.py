@@ -13,8 +13,8 @@ from orchestrator.base.output_folder import MLflowFolder
 def create_database(folder: MLflowFolder) -> None:
     """Create MLflow's database atomically, if it does not exist.
 
-    MLflow creates its tables in many steps. If it is killed in between, it cannot resume, and the database is unusable.
-    The database is therefore created under a temporary name and then renamed.
+    MLflow creates its tables in many steps, and cannot use a database in which some tables are missing. The database is
+    therefore created under a temporary name and then renamed.
     """
     if folder.database.exists():
         return

@@ -1,8 +1,8 @@
 """Writes a sweep to MLflow. All data come from the sweep's ledgers, so the MLflow runs can be deleted and rewritten.
 
-In MLflow, a sweep is a parent run. Each training group has one child run (losses, throughput), and so has each
-evaluated configuration and seed. Existing runs are found by the tag `supsup.uid`. Writing is idempotent: only points
-that a run does not have yet are added.
+In MLflow, a sweep is a parent run. Each training group has one child run, the training run (losses, throughput). Each
+evaluated configuration with its seed has one child run, the evaluation run. Existing runs are found by the tag
+`supsup.uid`. Writing is idempotent: only points that a run does not have yet are added.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SUPERSEDED = "superseded"
 """The value of the tag `supsup.kind` for MLflow runs that are no longer part of the sweep."""
 
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-"""Maps how a group's last launch ended to MLflow's run status. The status is KILLED for any other end."""
+"""Maps `GroupState.ended` to MLflow's run status. Any other value of `ended` means KILLED."""
 
 
 @final
@@ -66,10 +66,12 @@ class Tracker:
         environment: the environment of the process that runs the sweep; it becomes tags of new runs.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors and also raises them
+        logging.getLogger("mlflow.store.db.utils").setLevel(
+            logging.CRITICAL
+        )  # its errors are raised too, so the log is redundant
         self._sweep = sweep
         self._groups = groups
-        if sweep.config.tracking is not None:  # the caller retries
+        if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = sweep.output.mlflow
@@ -172,7 +174,7 @@ class Tracker:
         """Write ledger rows to MLflow.
 
         rows: maps a training group's id to rows of its ledger, in order. A ledger's rows may be passed in several
-        calls. Rows that were written before are skipped, so the same rows can be passed again after an error.
+        calls. The method is idempotent: rows that were written before are skipped. After an error, pass the rows again.
         """
         for group in self._groups:
             new = [row for row in rows.get(group.group_id, ()) if row.seq > self._seen[group.group_id]]
@@ -204,7 +206,7 @@ class Tracker:
     def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
         """Log a table to the MLflow evaluation run of `run_id` (Run.run_id). Replaces an existing table of that name.
 
-        MlflowClient.log_table is not used, because it would append to the table of an earlier launch.
+        MlflowClient.log_table is not used, because it would append to the table of an earlier start of the sweep.
         """
         logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
         self._client.log_text(logged, table.to_json(orient="split", index=False), path)
@@ -214,7 +216,7 @@ class Tracker:
             self._client.set_tag(logged, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, item]))
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
-        """Log files as artifacts of the sweep's MLflow run. folder: the artifact folder."""
+        """Log files as artifacts of the sweep's MLflow run. folder: the target folder among the run's artifacts."""
         for file in files:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
 
@@ -230,7 +232,7 @@ class Tracker:
             params=ParamSchema([ParamSpec("task", "long", -1)]),
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # MLflow warns about its own type hints
+            warnings.simplefilter("ignore", UserWarning)  # MLflow's own type hints cause a warning
             importlib.import_module("mlflow.pyfunc")
         mlflow.set_tracking_uri(tracking_uri_of(self._sweep))
         with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
@@ -245,7 +247,7 @@ class Tracker:
     def finish(self, statuses: Mapping[str, LaunchStatus]) -> None:
         """End every MLflow run. The sweep's run gets the worst status of its groups.
 
-        statuses: maps a training group's id to how its last launch ended.
+        statuses: maps a training group's id to its `GroupState.ended`.
         """
         if self._machine is not None:
             self._machine.finish()
@@ -271,7 +273,7 @@ def _is_of_inference(key: str) -> bool:
 
 
 def training_label(group: Group) -> str:
-    """Returns a readable name of a training group: its values of the grid's training keys, and its seed."""
+    """Returns a readable name of a training group: its values of the varied training keys, and its seed."""
     varied = [
         str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
         for key, value in group.runs[0].varied.items()

@@ -28,7 +28,7 @@ SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
 
 PATIENCE_SECONDS = 60.0
-"""How long `finish` retries if the MLflow server does not answer."""
+"""For how many seconds `finish` retries if the MLflow server does not answer."""
 
 log = logging.getLogger("supsup")
 
@@ -83,9 +83,9 @@ class Monitor:
         while not self._stop.is_set():
             try:
                 self.tick()
-            except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it lasts
+            except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it persists
                 if not self._complained:
-                    log.warning("MLflow cannot be written at present, and is retried: %s", first_line(error))
+                    log.warning("MLflow cannot be written at present; retrying: %s", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
@@ -99,7 +99,7 @@ class Monitor:
         self._write().watch_machine()
 
     def _write(self) -> Tracker:
-        """Write the unwritten rows to MLflow."""
+        """Write the unwritten rows to MLflow, and return the tracker. Creates the tracker at the first call."""
         if self._tracker is None:
             from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
 
@@ -136,8 +136,8 @@ class Monitor:
     def finish(self, files: Sequence[Path]) -> None:
         """Write the remaining rows, the report's files and the tables to MLflow, and end the sweep's MLflow runs.
 
-        files: the files of the report. If writing to a server fails, it is retried for PATIENCE_SECONDS, and then the
-        error is raised. An error of the output's own database is raised at once.
+        files: the files of the report. If writing to a server fails, this method retries for PATIENCE_SECONDS and then
+        raises the error. An error of the output's own database is raised at once.
         """
         patience = PATIENCE_SECONDS if self._sweep.config.tracking is not None else 0.0
         deadline = time.monotonic() + patience
@@ -164,7 +164,7 @@ def conclude(
     files: the files of the report. A run's tables are the accuracy of each task and the confusion table of tasks and
     masks, both at the run's last evaluation point.
     """
-    from orchestrator.results.report import tables  # pandas takes a second to load
+    from orchestrator.results.report import tables  # imported here, because pandas takes a second to load
 
     tracker.attach(files, "report")
     found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}

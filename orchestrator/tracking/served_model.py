@@ -1,4 +1,4 @@
-"""An exported run as an MLflow model, which takes images and returns labels and mask numbers.
+"""Defines an MLflow model that serves an exported run: it takes images and returns labels and mask numbers.
 
 MLflow logs this file as the model's code and runs it to load the model ("models from code"), so nothing is pickled.
 """
@@ -32,7 +32,7 @@ class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Returns the label of each image and the number of the mask that was used, one row per image.
 
         model_input: (images, *input_shape), float32. params: `task` is the task's number if the scenario gives the
-        task at inference; -1 means none. Raises the InputErrors of ExportedRun.answer.
+        task at inference; -1 means none. Raises InputError as ExportedRun.answer does.
         """
         task = int((params or {}).get("task", -1))
         x = torch.from_numpy(np.array(model_input, np.float32))

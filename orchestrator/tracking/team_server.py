@@ -1,4 +1,4 @@
-"""An MLflow server for a team on one host. It uses PostgreSQL as its database, and every user has a password.
+"""Runs an MLflow server for a team on one host, with PostgreSQL as its database and a password for every user.
 
 One folder holds the database, the secrets and, unless a URL is given, the artifacts. The folder belongs to the user who
 starts the server, and no other user can read the secrets. PostgreSQL listens only on a Unix socket, and MLflow only on
@@ -40,11 +40,11 @@ _DATABASES = ("mlflow", "mlflow_auth")
 _ROLE = "mlflow"
 
 START_SECONDS = 60.0
-"""How long PostgreSQL may take to start."""
+"""How many seconds PostgreSQL may take to start."""
 
 
 class _SystemUser(NamedTuple):
-    """A user of the operating system, as the arguments with which subprocess runs a program as that user.
+    """A user of the operating system, in the form of subprocess's arguments for running a program as that user.
 
     All fields are None for the current user.
     """
@@ -103,7 +103,7 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
         check_url(artifacts)
     refuse_taken(port)
     binaries = _binaries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that PostgreSQL is stopped too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt, so that PostgreSQL stops too
     with owned(folder, "server"), contextlib.ExitStack() as stack:
         folder.chmod(0o711)  # the user who runs PostgreSQL must reach its folder
         password = _admin_password(folder)
@@ -135,9 +135,9 @@ def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, 
     ]  # fmt: skip
     print(
         f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
-        f"  user {ADMIN}, whose first password is in {folder / 'admin_password'}; others sign up at /signup\n"
-        f"  sweeps write there with tracking=http://127.0.0.1:{port}, and MLFLOW_TRACKING_USERNAME and "
-        "MLFLOW_TRACKING_PASSWORD set",
+        f"  user {ADMIN}, whose initial password is in {folder / 'admin_password'}; others sign up at /signup\n"
+        f"  sweeps write to this server with tracking=http://127.0.0.1:{port}; set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD",
         flush=True,
     )
     return until_interrupted(command, environment, folder)
@@ -159,7 +159,7 @@ def _admin_password(folder: Path) -> str:
         return _secret(folder, "admin_password")
     if asked.lower() in _DEFAULT_PASSWORDS or len(asked) < SHORTEST_PASSWORD:
         raise InputError(
-            f"MLFLOW_AUTH_ADMIN_PASSWORD: a default password, or one of fewer than {SHORTEST_PASSWORD} characters; "
+            f"MLFLOW_AUTH_ADMIN_PASSWORD: is a default password or has fewer than {SHORTEST_PASSWORD} characters; "
             "choose another, or unset the variable to get a random one"
         )
     return _secret(folder, "admin_password", asked)
@@ -208,7 +208,7 @@ def _database_user() -> _SystemUser:
 
 @contextlib.contextmanager
 def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
-    """Run PostgreSQL with both databases while the `with` block runs. Yields the folder of PostgreSQL's socket."""
+    """Run PostgreSQL with MLflow's two databases while the `with` block runs. Yields the folder of its socket."""
     password = _secret(folder, "postgres_password")
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
     postgres = _Postgres(binaries, _database_user(), environment)
@@ -242,14 +242,14 @@ def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: 
 def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], folder: Path, socket: Path) -> None:
     """Wait until PostgreSQL accepts connections.
 
-    Raises SupSupError if PostgreSQL ends, or if it does not accept connections within START_SECONDS.
+    Raises SupSupError if PostgreSQL stops, or if it does not accept connections within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:
         if database.poll() is not None:
             log = folder / "postgres.log"
             lines = log.read_text(errors="replace").splitlines() or ["no message"]
-            raise SupSupError(f"PostgreSQL ended as it started: {lines[-1]} (see {log})")
+            raise SupSupError(f"PostgreSQL stopped while it started: {lines[-1]} (see {log})")
         try:
             postgres.run("pg_isready", "-q", "-h", socket, "-U", _ROLE)
         except SupSupError:

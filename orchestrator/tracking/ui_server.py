@@ -16,7 +16,7 @@ from supsup_core.errors import InputError
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PYTHONWARNINGS": "ignore",  # the server's own libraries warn
+    "PYTHONWARNINGS": "ignore",  # hides warnings of the server's libraries
 }
 """Environment variables of a server that runs no jobs, sends no telemetry and prints no warnings."""
 
@@ -28,7 +28,9 @@ def refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise InputError(f"--port: {port} is taken on 127.0.0.1 ({error.strerror}); choose another") from error
+            raise InputError(
+                f"--port: {port} is already in use on 127.0.0.1 ({error.strerror}); choose another"
+            ) from error
 
 
 def serve(output: OutputFolder, port: int) -> int:
@@ -37,7 +39,7 @@ def serve(output: OutputFolder, port: int) -> int:
     Raises InputError if the output has no MLflow database or the port is in use.
     """
     if not output.mlflow.database.exists():
-        raise InputError(f"{output.path}: no MLflow database here; run a sweep first, or set output=DIR")
+        raise InputError(f"{output.path}: has no MLflow database; run a sweep first, or set output=DIR")
     refuse_taken(port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PADDING = 4
-"""The width in pixels of the black border that `crop_flip` adds."""
+"""The width in pixels of the black border that `crop_and_flip` adds."""
 
 TRIES = 10
-"""The number of areas that `resized_crop_flip` draws before it falls back to the square in the centre."""
+"""The number of random areas that `resized_crop_and_flip` tries. If none fits, it uses the square in the centre."""
 
 
 def crop_centre(x: Tensor, side: int | None) -> Tensor:
@@ -33,8 +33,8 @@ def crop_centre(x: Tensor, side: int | None) -> Tensor:
 def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
     """Returns random crops (batch, channels, side, side) of images (batch, channels, height, width); half are mirrored.
 
-    Images are padded with black before the crop. child: the seed of the draws. black: the normalised value of black,
-    (1, channels, 1, 1).
+    Images are padded with a black border of PADDING pixels before the crop. child: the seed of the draws. black: the
+    normalised value of black, (1, channels, 1, 1).
     """
     count, _, height, width = x.shape
     words = seeding.raw_bits(child, 3 * count).reshape(3, count)
@@ -67,7 +67,7 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
     rows = np.arange(count)
     whole = min(height, width)
     wide, high = (np.where(found, sizes[rows, first], whole) for sizes in (wide, high))
-    # the position of the part: a random share of the free space, or its centre
+    # the position of the part: at a random share of the free space, or in the centre
     share_x, share_y = (np.where(found, drawn[:, 2 * TRIES + axis], 0.5) for axis in (0, 1))
     left, top = np.floor(share_x * (width - wide + 1)), np.floor(share_y * (height - high + 1))
     left, top = np.minimum(left, width - wide), np.minimum(top, height - high)
@@ -94,4 +94,4 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "crop_flip": crop_and_flip,
     "resized_crop_flip": resized_crop_and_flip,
 }
-"""Augmentations by name: functions of images, seed, the value of black, and the side of the result."""
+"""Augmentations by name. Their arguments are the images, the seed, the value of black, and the side of the result."""

@@ -1,4 +1,4 @@
-"""Bases, which are sources of labelled images, and the datasets that are read from them."""
+"""Base datasets (sources of labelled images, as named in a config), and the images that are read from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from supsup_core.registry import Registry, nearest
 
 @dataclass(frozen=True)
 class Images:
-    """One part of a dataset: int64 labels (N,) and uint8 pixels (N, *shape).
+    """The training or the test part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,).
 
-    If `places` (N,), int64, is given, `pixels` is (M, *shape), and the N images are pixels[places].
+    `places`: int64 indices (N,), or None. If given, `pixels` is (M, *shape), and the N images are pixels[places].
     """
 
     pixels: Tensor
@@ -28,14 +28,14 @@ class Images:
     places: Tensor | None = None
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (batch, *shape) and labels (batch,) of the images at `indices`."""
+        """The uint8 pixels (batch, *shape) and int64 labels (batch,) of the images at `indices` (batch,)."""
         rows = indices if self.places is None else self.places.index_select(0, indices)
         return self.pixels.index_select(0, rows), self.labels.index_select(0, indices)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A base that has been read: its two parts, and the mean and standard deviation of its pixels in [0, 1].
+    """The images of a base: its two parts, and the mean and standard deviation of the pixels, scaled to [0, 1].
 
     `mean`, `std`: one number for all pixels, or one for each channel. Channels are the first dimension of an image.
     """
@@ -46,7 +46,7 @@ class Dataset:
     std: float | tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Returns (pixel / 255 - mean) / std as float32, for pixels (batch, *shape). Grey pixels may have any shape."""
+        """Returns (pixel / 255 - mean) / std as float32, for pixels (batch, *shape). Grey images may have any shape."""
         if isinstance(self.mean, float) and isinstance(self.std, float):
             return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
         mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
@@ -58,7 +58,7 @@ class ReadsFiles(ABC):
 
     @abstractmethod
     def with_files(self, root: Path | None) -> Base:
-        """Returns this base with these fields filled in.
+        """Returns a copy of this base with these fields filled in from the files below `root`.
 
         Raises InputError if files are missing or contradict the config.
         """
@@ -82,9 +82,10 @@ class VerifiesFiles(ABC):
 
 @dataclass(frozen=True)
 class Base(ABC):
-    """A source of labelled images. Subclasses are final frozen dataclasses; their fields are their config.
+    """A base dataset, that is, a source of labelled images.
 
-    The shape, number of labels and checksum of a base are known before it is loaded. A subclass may also derive from
+    Subclasses are final frozen dataclasses, and their fields are their config. The shape, number of labels and checksum
+    of a base are known before its images are read. A subclass may also derive from
     ReadsFiles, DerivedBase or VerifiesFiles and implement their methods.
     """
 
@@ -103,14 +104,14 @@ class Base(ABC):
 
     @abstractmethod
     def checksum(self) -> str:
-        """A text that identifies the dataset's bytes, including its version. It is part of every task's key."""
+        """A text that identifies the dataset's bytes and its version. It is part of the content key of every task."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:
-        """Read and verify the images below `root` (None: the user's cache).
+        """Read and verify the images in the folder `root`; None means the user's cache folder.
 
         Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
-        published ones.
+        expected ones.
         """
 
     def resolved(self, root: Path | None) -> Base:
@@ -143,11 +144,14 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""For each annotation of a field whose type is checked: the type, and its name in a message."""
+"""Field annotations that are checked: for each, the accepted types and their name in a message."""
 
 
 def base_from(node: Any) -> Base:
-    """Returns the base of a config node, which is a name or {name: …, and its fields}. Raises InputError if invalid."""
+    """Returns the base that a config node describes.
+
+    The node is a name, or a mapping of `name` and the base's fields. Raises InputError if the node is invalid.
+    """
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = str(fields.pop("name", ""))
     cls = BASES[name]

@@ -22,7 +22,10 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of the archive: the members of each part, and the label bytes before each image. The last is the class."""
+    """The layout of an archive: the files of each part, and the number of label bytes before each image.
+
+    The last label byte is the class.
+    """
 
     folder: str
     train: Sequence[str]
@@ -31,7 +34,10 @@ class Layout:
 
 
 class Cifar(Base):
-    """An abstract base of 50,000 training and 10,000 test colour images, 32 x 32, in `<root>/cifar/*-binary.tar.gz`."""
+    """An abstract base dataset of 32 x 32 colour images, read from `<root>/cifar/*-binary.tar.gz`.
+
+    It has 50,000 training images and 10,000 test images.
+    """
 
     shape = (3, 32, 32)
     files: ClassVar[Published]
@@ -64,13 +70,13 @@ class Cifar(Base):
         except KeyError:
             file = None
         if file is None:
-            raise CorruptError(f"{name}: holds no file {path}; download it again")
+            raise CorruptError(f"{name}: contains no file {path}; download it again")
         return file.read()
 
     def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
         """The images of one part.
 
-        Raises CorruptError if the counts of images or classes are not the published counts.
+        Raises CorruptError if the number of images in total or in a class is not the published number.
         """
         record = self.layout.label_bytes + PIXELS
         if len(content) != count * record:
@@ -82,8 +88,9 @@ class Cifar(Base):
         counts = np.bincount(labels, minlength=self.num_labels)
         if len(counts) != self.num_labels or (counts != count // self.num_labels).any():
             raise CorruptError(
-                f"{name}: its {part} part is mislabelled: {count // self.num_labels} images of each of "
-                f"{self.num_labels} classes are published, {counts.min()} to {counts.max()} of {len(counts)} were found"
+                f"{name}: its {part} part has wrong labels: each of {self.num_labels} classes must have "
+                f"{count // self.num_labels} images, but {len(counts)} classes have {counts.min()} to {counts.max()}; "
+                "download it again"
             )
         pixels = rows[:, self.layout.label_bytes :].reshape(count, *self.shape).copy()
         return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
@@ -107,7 +114,7 @@ class CIFAR10(Cifar):
 @BASES.register("cifar100")
 @dataclass(frozen=True)
 class CIFAR100(Cifar):
-    """CIFAR-100: a hundred classes, by the fine labels."""
+    """CIFAR-100 with its hundred fine classes."""
 
     num_labels = 100
     files = Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False)

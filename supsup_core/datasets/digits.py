@@ -23,17 +23,17 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 _MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
-"""The number of training images. The last 360 images are the published test part, which is by other writers."""
+"""The number of training images. The last 360 images are the published test part, which was written by other people."""
 
 
 @final
 @BASES.register("digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(Base, VerifiesFiles):
-    """1,797 digits, 8 x 8, 17 grey levels.
+    """The 1,797 handwritten digits of scikit-learn: images of 8 x 8 pixels with 17 grey levels.
 
-    `enlarge`: each pixel becomes a square of this side. `channels`: the number of channels, which are copies of the
-    image. `enlarge` 4 and `channels` 3 give images of CIFAR's shape, to try out a convolutional net.
+    `enlarge`: each pixel becomes a square of this side. `channels`: the number of identical channels. With `enlarge` 4
+    and `channels` 3, the images have CIFAR's shape, so that a convolutional net can be tried on them.
     """
 
     num_labels = 10
@@ -74,7 +74,7 @@ class Digits(Base, VerifiesFiles):
 
 
 def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """The verified pixels (1797, 64), 0 to 16, and the labels (1797,)."""
+    """The pixels (1797, 64), 0 to 16, and the labels (1797,). Raises CorruptError if the SHA-256 is wrong."""
     rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
     pixels, labels = rows[:, :-1], rows[:, -1]
     found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
@@ -86,11 +86,14 @@ def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
 
 
 def _path() -> Path:
-    """The file in scikit-learn's package. It is found without importing scikit-learn, which takes long to load."""
+    """The path of the digits in scikit-learn's package. scikit-learn is not imported, because its import is slow.
+
+    Raises InputError if the file is missing.
+    """
     spec = find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if path is None or not path.is_file():
         raise InputError(
-            "the digits are a file of scikit-learn, which is missing; install the version in constraints.txt"
+            "the digits are a file of scikit-learn, and this file is missing; install the version in constraints.txt"
         )
     return path

@@ -16,7 +16,7 @@ from supsup_core.errors import CorruptError, InputError
 
 
 def user_cache() -> Path:
-    """The folder of datasets when neither the config nor SUPSUP_DATA names one."""
+    """The folder of datasets that is used if neither the config nor SUPSUP_DATA names a folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
 
 
@@ -24,8 +24,9 @@ def user_cache() -> Path:
 class Published:
     """The files of one dataset.
 
-    `folder`: the folder below the data root. `md5`: the published MD5 sum by file name. With `unpacks`, it is the sum
-    of the decompressed content, otherwise the sum of the file. `mirrors`: URLs, to which a file name is appended.
+    `folder`: the folder below the data root. `md5`: the published MD5 sum of each file, by file name. `unpacks`: True
+    if the sums are those of the decompressed contents, False if they are those of the files. `mirrors`: URLs, to which
+    a file name is appended.
     """
 
     folder: str
@@ -40,7 +41,7 @@ class Published:
     def contents(self, root: Path | None) -> dict[str, bytes]:
         """The verified content of every file; .gz files are decompressed, .tar.gz files are not.
 
-        Files are below `root`. Without a root they are in the user's cache, into which missing files are downloaded.
+        The files are below `root`. If `root` is None, they are in the user's cache, and missing files are downloaded.
         Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
         published ones.
         """
@@ -50,14 +51,14 @@ class Published:
                 continue
             if root is not None:
                 raise InputError(
-                    f"{home / name}: missing; put {', '.join(self.md5)} into {home}, "
-                    "or point data= or SUPSUP_DATA elsewhere"
+                    f"{home / name}: missing; put {', '.join(self.md5)} into {home}, or set data=DIR or SUPSUP_DATA "
+                    f"to a folder that has them in {self.folder}/"
                 )
             self._download(home, name)
         return {name: self._read(home / name) for name in self.md5}
 
     def _read(self, path: Path) -> bytes:
-        remedy = f"delete it and run again, or put a good copy of {path.name} there"
+        remedy = "delete it and run again, or replace it with an intact copy"
         content = path.read_bytes()
         if not self.unpacks:
             self._verify(path, content, remedy)

@@ -16,9 +16,9 @@ from supsup_core.registry import ChecksFields
 @BASES.register("image_folder")
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(ImageFiles, ChecksFields):
-    """A base of images in `<root>/<folder>/<part>/<class>/*`. Classes are numbered in the order of their names.
+    """The images in `<root>/<folder>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
-    `train`, `test`: the names of the folders of the two parts.
+    `train`, `test`: the folder names of the training and the test part. `num_classes`: the number of class folders.
     """
 
     num_classes: int
@@ -39,12 +39,12 @@ class ImageFolder(ImageFiles, ChecksFields):
         return self.num_classes
 
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        says = f"num_classes says {self.num_classes}; set the one that is right"
+        says = f"num_classes says {self.num_classes}; correct num_classes or the folders"
         train, test = (in_folders(home, part, self.num_classes, says) for part in self.parts)
         names = [{image.path.parent.name for image in listing} for listing in (train, test)]
         if odd := sorted(names[0] ^ names[1]):
             raise InputError(
-                f"folder: {self.folder}: class {odd[0]!r} is not in both {self.train} and {self.test}, "
-                "whose labels would mean different things; give both the same classes"
+                f"folder: {self.folder}: class {odd[0]!r} is in only one of {self.train} and {self.test}; "
+                "both must have the same classes"
             )
         return train, test

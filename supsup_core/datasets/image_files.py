@@ -41,10 +41,10 @@ _HASHED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One compressed image: a file, or `size` bytes of an archive from `offset` on.
+    """One compressed image: `size` bytes of a file or of an archive, starting at byte `offset`.
 
-    `name`: the class and file name, unique within the training or test part. `changed`: the modification time of the
-    file or archive, in nanoseconds.
+    `name`: the class and file name, unique within the training or test part. `label`: the class number. `changed`: the
+    modification time of the file or archive, in nanoseconds.
     """
 
     path: Path
@@ -63,11 +63,11 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(Base, ReadsFiles):
-    """An abstract base of compressed images in `<root>/<folder>`. A subclass lists the files.
+    """An abstract base dataset of compressed images in `<root>/<folder>`. A subclass lists the files.
 
     Each image is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its centre.
     `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of file names and sizes,
-    which the program fills in when a sweep is planned. A later change of the files is an error.
+    which the program fills in when a sweep is planned. If the files change later, `load` raises CorruptError.
     """
 
     resident_images: ClassVar[int] = 0  # memory-mapped, so the system can evict them
@@ -105,12 +105,14 @@ class ImageFiles(Base, ReadsFiles):
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
         """The images of the training and of the test part below `home`, in order.
 
-        Raises InputError if they are missing.
+        Raises InputError if files are missing or contradict the config.
         """
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
-            raise InputError(f"{self.folder} is below the data root, which is not set; set data=DIR or SUPSUP_DATA")
+            raise InputError(
+                f"{self.folder} is relative to the data root, which is not set; set data=DIR or SUPSUP_DATA"
+            )
         return self.listing(root / self.folder)
 
     def with_files(self, root: Path | None) -> Self:
@@ -133,7 +135,7 @@ class ImageFiles(Base, ReadsFiles):
         if self._checksum_of(listings) != self.checksum():
             raise CorruptError(
                 f"{self.folder}: its files have changed since the sweep was first planned; "
-                "put them back, or give the sweep another name"
+                "restore them, or give the sweep another name"
             )
         parts = [self._load_part(listing, part) for listing, part in zip(listings, self.parts, strict=True)]
         return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
@@ -150,7 +152,7 @@ class ImageFiles(Base, ReadsFiles):
             if error.errno is None:
                 raise
             raise InputError(
-                f"{home}: decoded images cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"
+                f"{home}: decoded images cannot be stored there ({error.strerror}); set XDG_CACHE_HOME"
             ) from error
         mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
         return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
@@ -160,14 +162,14 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
     """Returns the images of `<home>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
     Raises InputError if the folder does not exist, when there are not `num_classes` classes, or when a class has no
-    image. `says` ends the message about the number of classes.
+    image. says: the end of the message about a wrong number of classes.
     """
     home = home / part
     if not home.is_dir():
         raise InputError(f"{home}: no such folder; put images into {part}/<class>/ there")
     classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir())
     if len(classes) != num_classes:
-        raise InputError(f"{home}: {len(classes)} classes, and {says}")
+        raise InputError(f"{home}: {len(classes)} classes, but {says}")
     found = []
     for label, name in enumerate(classes):
         entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
@@ -184,14 +186,17 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file (flock); other processes wait for it."""
+    """Hold an exclusive lock on a file (flock). Another process that locks the file waits."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
-    """The cache file of the decoded images, uint8 (N, 3, side, side). An interrupted build resumes where it stopped."""
+    """Decode images into the cache file `file`, uint8 (N, 3, side, side), and return the file.
+
+    An intact cache file is reused. An interrupted build resumes from the images that were already written.
+    """
     description, partial = file.with_suffix(".json"), file.with_suffix(".partial")
     record = 3 * side * side
     if description.exists() and file.exists():
@@ -212,7 +217,7 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
 
 
 def _read_checksum(description: Path) -> str | None:
-    """The checksum in the JSON file beside a cache file. None if that file is truncated, as after a power failure."""
+    """The SHA-256 in the JSON file beside a cache file. None if the JSON file is invalid, as after a power failure."""
     try:
         return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):
@@ -231,7 +236,9 @@ def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
-        raise CorruptError(f"{where}: cannot be decoded ({error}); put a good copy there, or remove it") from error
+        raise CorruptError(
+            f"{where}: cannot be decoded ({error}); replace it with an intact copy, or remove it"
+        ) from error
     scale = side / min(image.size)
     width, height = (max(side, round(extent * scale)) for extent in image.size)
     if (width, height) != image.size:

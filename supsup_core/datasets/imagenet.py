@@ -23,9 +23,9 @@ class ImageNet(ImageFiles):
     """The 1000 classes of ILSVRC 2012, numbered in the order of their WordNet ids.
 
     `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published `ILSVRC2012_img_train.tar`,
-    `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked. The number of images of every
-    class must be the published number. The devkit must have the published MD5, since its table of classes is a MATLAB
-    file.
+    `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked. The number of
+    training images, and the number of validation images of every class, must be the published numbers. The devkit must
+    have the published MD5, since its table of classes is a MATLAB file.
     """
 
     devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
@@ -59,34 +59,34 @@ class ImageNet(ImageFiles):
             val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
         else:
             raise InputError(
-                f"{home}: neither train/<wnid>/*.JPEG nor {train_tar.name} is there; put one of them there, "
+                f"{home}: contains neither train/<wnid>/*.JPEG nor {train_tar.name}; put one of them there, "
                 "or set base.folder"
             )
         self._check(home, train, val)
         return train, val
 
     def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
-        """Raises InputError unless every class has the published number of images."""
+        """Raise InputError unless the numbers of classes and images are possible for the published dataset."""
         remedy = "it is incomplete; download it again, or use base image_folder for a selection"
         fewest, most = self.train_counts
         for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
             counts = Counter(image.name.partition("/")[0] for image in images)
             if len(counts) != self.num_labels:
                 raise InputError(
-                    f"{home}: {len(counts)} classes in {part}, and ImageNet has {self.num_labels}; {remedy}"
+                    f"{home}: {len(counts)} classes in {part}, but ImageNet has {self.num_labels}; {remedy}"
                 )
             wnid, count = min(counts.items(), key=lambda item: (low <= item[1] <= high, item[0]))
             if not low <= count <= high:
                 wanted = str(low) if low == high else f"{low} to {high}"
-                raise InputError(f"{home}: {count} images of {wnid} in {part}, and ImageNet has {wanted}; {remedy}")
+                raise InputError(f"{home}: {count} images of {wnid} in {part}, but ImageNet has {wanted}; {remedy}")
         if len(train) != self.num_train:
-            raise InputError(f"{home}: {len(train)} images in train, and ImageNet has {self.num_train}; {remedy}")
+            raise InputError(f"{home}: {len(train)} images in train, but ImageNet has {self.num_train}; {remedy}")
 
 
 def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
     """Yields the files of the tar archive that begins at byte `start` of the file `path`.
 
-    Offsets are relative to `path`.
+    Their offsets count from the start of `path`. Raises CorruptError if the archive is incomplete.
     """
     try:
         with path.open("rb") as file:
@@ -110,11 +110,13 @@ def _train_images(path: Path) -> Iterator[ImageFile]:
 
 
 def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
-    """Yields the images of the validation archive, which are numbered. wnid_of: the class of each, in this order."""
+    """Yields the images of the validation archive. wnid_of: the class of each image, in the order of the file names."""
     changed = path.stat().st_mtime_ns
     members = sorted(_members(path), key=lambda member: member.name)
     if len(members) != len(wnid_of):
-        raise InputError(f"{path}: {len(members)} images, and the devkit labels {len(wnid_of)}; download both again")
+        raise InputError(
+            f"{path}: has {len(members)} images, but the devkit has labels for {len(wnid_of)}; download both again"
+        )
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     found = []
     for member, wnid in zip(members, wnid_of, strict=True):
@@ -128,7 +130,7 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 def _val_wnids(devkit: Path) -> list[str]:
     """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
 
-    from scipy.io import loadmat  # takes 0.2 s to load, needed only for the tar files
+    from scipy.io import loadmat  # the import takes 0.2 s, and only the tar files need it
 
     def content(archive: tarfile.TarFile, name: str) -> io.BytesIO:
         file = archive.extractfile(f"ILSVRC2012_devkit_t12/data/{name}")

@@ -15,7 +15,10 @@ from supsup_core.datasets.download import Published
 
 
 class IdxImages(Base, VerifiesFiles):
-    """An abstract base of 60,000 training and 10,000 test images, 28 x 28 grey, in `<root>/<folder>/*.gz`."""
+    """An abstract base dataset of 28 x 28 grey images, read from `<root>/<folder>/*.gz`.
+
+    It has 60,000 training images and 10,000 test images.
+    """
 
     shape = (28, 28)
     num_labels = 10
@@ -25,7 +28,7 @@ class IdxImages(Base, VerifiesFiles):
     @property
     @abstractmethod
     def files(self) -> Published:
-        """The four files as published."""
+        """The four published files: their names, checksums and mirrors."""
 
     def checksum(self) -> str:
         return self.files.checksum()
@@ -55,7 +58,7 @@ def _images(pixels: bytes, labels: bytes) -> Images:
 @BASES.register("mnist")
 @dataclass(frozen=True)
 class MNIST(IdxImages):
-    """Handwritten digits."""
+    """MNIST: handwritten digits."""
 
     mean = 0.1307
     std = 0.3081
@@ -71,7 +74,7 @@ class MNIST(IdxImages):
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        unpacks=True,  # copies in circulation were compressed by different programs
+        unpacks=True,  # copies were compressed by different programs, so only the content has one checksum
     )
 
 
@@ -79,7 +82,7 @@ class MNIST(IdxImages):
 @BASES.register("fashion_mnist")
 @dataclass(frozen=True)
 class FashionMNIST(IdxImages):
-    """Grey images of clothing, in the format of MNIST."""
+    """Fashion-MNIST: grey images of clothing, in the format of MNIST."""
 
     mean = 0.2860
     std = 0.3530

@@ -22,8 +22,8 @@ NUM_BINS = 15
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
     """The expected calibration error (Guo et al. 2017, equation 3).
 
-    It is the mean of |accuracy - confidence| over bins of confidence, weighted by their number of images. confidences:
-    (images,), the probability of the answer, in [0, 1]. right: (images,), bool.
+    It is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number of
+    images. confidences: (images,), the probability of the answer, in [0, 1]. right: (images,), bool.
     """
     bins = (confidences.double() * num_bins).long().clamp(max=num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, right.double() - confidences.double())
@@ -31,10 +31,10 @@ def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BI
 
 
 def auroc(own: Tensor, others: Tensor) -> float:
-    """The area under the ROC curve: the probability that a value of `own` is smaller than one of `others`.
+    """The area under the ROC curve: the probability that a value of `own` is smaller than a value of `others`.
 
-    Ties count half. It is 1 if one threshold separates the two sets of values, and 0.5 if their distributions are the
-    same. own, others: one-dimensional, finite.
+    Ties count half. The area is 1 if a threshold separates the two sets of values, and 0.5 if their distributions are
+    the same. own, others: one-dimensional tensors of finite values.
     """
     ordered = others.sort().values
     below = torch.searchsorted(ordered, own, right=False)
@@ -45,12 +45,15 @@ def auroc(own: Tensor, others: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The confidence of one mask.
+    """The confidence of one mask on images of its own task and of other tasks.
 
-    On images of its own task: `accuracy`, mean `confidence` (the probability of the answer by a softmax over the
-    labels), `calibration_error`, and mean `entropy` over all outputs in nats (objective H). `entropy_of_others`: the
-    mean entropy on images of other tasks. `told_apart`: for each objective, the area under the ROC curve when its value
-    on one image is used to separate own images from others.
+    `mask`: the mask's number. The next four fields are measured on images of the mask's own task. `accuracy`: the share
+    of right answers. `confidence`: the mean probability of the answer, by a softmax over the labels.
+    `calibration_error`: the expected calibration error. `entropy`: the mean entropy of the softmax over all outputs, in
+    nats (objective H).
+
+    `entropy_of_others`: the mean entropy on images of other tasks. `told_apart`: for each objective, the `auroc`
+    of its values on images of the own task against its values on images of other tasks.
     """
 
     mask: int

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class ProtocolCounts:
-    """The counts of one protocol on one task.
+    """The counts of one protocol on one task. One inference chooses the mask for one group of test images.
 
-    `images`: the number of labelled images. `correct`: the images with the right label. `correct_and_right_task`: the
-    correct images whose decision chose a mask of the right task. `decisions`: the number of decisions. `right_task`:
-    the decisions that chose a mask of the right task. `confusion`: the number of decisions for each chosen mask; the
-    keys are mask numbers as text.
+    `images`: the number of scored images. `correct`: the images that were given the right label.
+    `correct_and_right_task`: the correct images whose inference chose a mask of the right task. `decisions`: the number
+    of inferences. `right_task`: the inferences that chose a mask of the right task. `confusion`: the number of
+    inferences that chose each mask; the keys are mask numbers as text.
 
-    The last two fields are None unless masks are recovered from a memory. `recovered`: the decisions that ended exactly
-    at a mask of the task. `distances`: the mean distance, in units, to the nearest mask of the task, before each step
-    and at the end.
+    The last two fields are None unless masks are recovered from a Hopfield network. `recovered`: the inferences that
+    recovered exactly a mask of the task. `distances`: the mean Hamming distance, in units, to the nearest mask of the
+    task, before each step of the descent and after the last step.
     """
 
     images: int
@@ -35,11 +35,11 @@ class ProtocolCounts:
     def accuracy(self, wrong_task_is_wrong: bool) -> float:
         """The share of images that are labelled correctly, in [0, 1].
 
-        wrong_task_is_wrong: tasks do not share labels, so a label from another task's mask counts as wrong.
+        wrong_task_is_wrong: True if tasks do not share labels. A label from another task's mask then counts as wrong.
         """
         return (self.correct_and_right_task if wrong_task_is_wrong else self.correct) / self.images
 
     @property
     def task_inference_accuracy(self) -> float:
-        """The share of decisions that chose a mask of the right task, in [0, 1]."""
+        """The share of inferences that chose a mask of the right task, in [0, 1]."""
         return self.right_task / self.decisions

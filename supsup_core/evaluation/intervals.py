@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _UPPER = 0.975
-"""The upper end of a two-sided 95 % interval as a quantile."""
+"""The probability below the upper end of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Interval:
 
 def _normal_quantile(probability: float) -> float:
     """The quantile of the standard normal distribution."""
-    from scipy.special import ndtri  # takes 0.3 s to load, for reports alone
+    from scipy.special import ndtri  # the import takes 0.3 s, and only reports need it
 
     return float(ndtri(probability))
 
 
 def _student_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's t distribution with `degrees` degrees of freedom."""
-    from scipy.special import stdtrit  # takes 0.3 s to load, for reports alone
+    from scipy.special import stdtrit  # the import takes 0.3 s, and only reports need it
 
     return float(stdtrit(degrees, probability))
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """A proportion with Wilson's score interval (Wilson 1927)."""
+    """The proportion successes / trials with Wilson's 95 % score interval (Wilson 1927)."""
     z = _normal_quantile(_UPPER)
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
@@ -43,7 +43,7 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean over seeds with Student's t interval; both ends are NaN for a single value."""
+    """The mean over seeds with Student's 95 % t interval. For a single value, both ends of the interval are NaN."""
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)

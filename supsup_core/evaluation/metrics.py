@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 AccuracyMatrix = Mapping[int, Mapping[int, float]]
-"""For each evaluation point n, the accuracies in [0, 1] of the tasks tested after n tasks were learned, by task."""
+"""matrix[n][task] is the accuracy, in [0, 1], of a task at the evaluation point after n learned tasks."""
 
 
 def average_accuracy(accuracies: Sequence[float]) -> float:
@@ -15,10 +15,10 @@ def average_accuracy(accuracies: Sequence[float]) -> float:
 
 
 def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
-    """The mean drop of accuracy per task, from its best earlier accuracy to that after `num_learned` tasks.
+    """The mean drop of a task's accuracy, from its best earlier value to the value after `num_learned` tasks.
 
     The mean is over the tasks that an earlier evaluation point tested (Chaudhry et al. 2018, equation 3, restricted to
-    the evaluation points). It is 0 if there are no such tasks, and negative if the tasks improved on average.
+    the evaluation points). It is 0 if no task was tested earlier, and negative if the tasks improved on average.
     """
     now = matrix[num_learned]
     earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
@@ -43,7 +43,11 @@ class AllocationTally:
         self.skipped = 0
 
     def add(self, task: int, mask: int | None, freed: int | None) -> None:
-        """Count a segment of `task` that trained `mask` (None: no mask); `freed` is the mask deleted for it."""
+        """Count one segment.
+
+        task: the task of the segment's data. mask: the mask that was trained on it, or None. freed: the mask that was
+        deleted to make room for `mask`, or None.
+        """
         self.num_segments += 1
         if freed is not None:
             del self._owners[freed], self._segments[freed]
@@ -59,7 +63,7 @@ class AllocationTally:
 
     @property
     def owners(self) -> Mapping[int, int]:
-        """The live masks, each with the task for which it was allocated."""
+        """The masks in use, each with the task for which it was allocated."""
         return self._owners
 
     def purity(self) -> float:
@@ -68,7 +72,7 @@ class AllocationTally:
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
 
     def metrics(self) -> dict[str, float]:
-        """The counts as metrics; `untrained_share` is the share of segments on which no mask was trained."""
+        """The counts as metrics, by name. `untrained_share` is the share of segments on which no mask was trained."""
         return {
             "masks": float(len(self._owners)),
             "duplicates": float(self.duplicates),

@@ -1,4 +1,4 @@
-"""Computes the metrics of a run after n tasks from the counts of its evaluations."""
+"""Computes the metrics of an evaluation point from the counts of its tasks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from supsup_core.evaluation.counts import ProtocolCounts
 from supsup_core.scenarios import SCENARIOS
 
 PointCounts: TypeAlias = Mapping[int, Mapping[str, ProtocolCounts]]
-"""The counts of one evaluation point, by task and protocol."""
+"""The counts of one evaluation point: counts[task][protocol]."""
 
 
 def accuracies(counts: PointCounts, protocol: str, scenario: str) -> dict[int, float]:
-    """The accuracy of each evaluated task, in [0, 1]. The scenario decides which answers count as correct."""
+    """The accuracy of each evaluated task, in [0, 1]. The scenario says which answers count as correct."""
     wrong = SCENARIOS[scenario].wrong_task_is_wrong
     return {task: by_protocol[protocol].accuracy(wrong) for task, by_protocol in counts.items()}
 
@@ -31,7 +31,7 @@ def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned:
             continue
         matrix = {n: accuracies(counts, protocol, scenario) for n, counts in points.items()}
         values[f"accuracy{suffix}"] = metrics.average_accuracy(list(matrix[num_learned].values()))
-        if len(matrix) > 1:  # with one point alone, no earlier accuracy is known
+        if len(matrix) > 1:  # forgetting needs an earlier evaluation point
             values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
         if not SCENARIOS[scenario].given_at_inference:
             inferred = _inference_metrics([counts[protocol] for counts in tasks.values()])
@@ -40,7 +40,7 @@ def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned:
 
 
 def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
-    """Metrics of the inference of the task."""
+    """The metrics of task inference over all evaluated tasks, by name."""
     decisions = sum(counts.decisions for counts in tasks)
     values = {"task_inference_accuracy": sum(counts.right_task for counts in tasks) / decisions}
     recovered = [counts.recovered for counts in tasks if counts.recovered is not None]
@@ -51,7 +51,10 @@ def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
 
 
 def confusion(counts: PointCounts, protocol: str = "paper") -> list[dict[str, int]]:
-    """The confusion of tasks and masks as rows of task, mask and decisions, for the pairs that occurred."""
+    """The confusion matrix of tasks and chosen masks, one row for each pair that occurred.
+
+    `decisions`: the number of inferences on the task that chose the mask.
+    """
     return [
         {"task": task, "mask": int(mask), "decisions": count}
         for task, by_protocol in counts.items()

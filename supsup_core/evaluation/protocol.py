@@ -22,17 +22,20 @@ from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
 
 EVALUATION_VERSION = 7
-"""Part of every evaluation's key. Raise it with any change that alters the result of an evaluation."""
+"""Part of the content key of every evaluation. Raise it with any change that alters the result of an evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
     """The settings of task inference.
 
-    The paper's protocol shuffles the test images by the seed and cuts them into groups of `decision_group`. The first
-    `images_per_decision` of a group decide for the whole group. If masks are recovered from a memory, at most half of a
-    group decides, and only the rest of the group is scored. In the strict protocol, `strict_images` test images of a
-    task are drawn from the seed, and each decides only for itself. `strict_images` of 0 skips the strict protocol.
+    `rule`: the name of the inference rule. `objective`: the name of the objective that the rule minimises.
+
+    The paper's protocol shuffles the test images by the seed and cuts them into groups of `decision_group` images. The
+    mask for a group is inferred from the group's first `images_per_decision` images. If masks are recovered from a
+    Hopfield network, at most half of a group is used for the recovery, and only the other images are scored. In the
+    strict protocol, `strict_images` test images of each task are drawn from the seed, and a mask is inferred for each
+    image alone. If `strict_images` is 0, the strict protocol is skipped.
     """
 
     rule: str = "one_shot"
@@ -58,18 +61,21 @@ class Inference:
 def check(
     scenario: Scenario, method: Method, method_name: str, inference: Inference, net: Net, num_labels: int
 ) -> None:
-    """Raise InputError if scenario, method, inference and net do not fit together."""
+    """Raise InputError if scenario, method, inference and net cannot be combined."""
     if scenario.name not in method.scenarios:
         raise InputError(
-            f"scenario: method {method_name} cannot do {scenario.name}; it does {', '.join(sorted(method.scenarios))}"
+            f"scenario: method {method_name} does not support scenario {scenario.name}; "
+            f"it supports {', '.join(sorted(method.scenarios))}"
         )
     if not scenario.given_in_training and method.dependence is not Dependence.INDEPENDENT:
         raise InputError(
-            f"scenario: in {scenario.name} the previous task is unknown, and method {method_name} with these fields "
-            "builds on it; set method.transfer=none"
+            f"scenario: method {method_name}, as configured, builds on the previous task, which is unknown in "
+            f"scenario {scenario.name}; set method.transfer=none"
         )
     if not scenario.given_in_training and (net.norm_widths() or net.normalises_by_batch):
-        raise InputError(f"scenario: {scenario.name} has no way yet to keep a net's statistics; use a net without any")
+        raise InputError(
+            f"scenario: {scenario.name} does not support nets with batch normalisation; use a net without it"
+        )
     num_outputs = net.num_outputs
     if num_outputs < num_labels:
         raise InputError(
@@ -102,29 +108,30 @@ def _check_inference(
         for key, least in (("images_per_decision", method.recall_images), ("decision_group", 2 * method.recall_images)):
             if getattr(inference, key) < least:
                 raise InputError(
-                    f"inference.{key}: a mask is recovered from batches of {method.recall_images} images, by at most "
-                    f"half of a group; set at least {least}"
+                    f"inference.{key}: recovering a mask needs at least {method.recall_images} images, and at most "
+                    f"half of a decision group is used for it; set at least {least}"
                 )
     if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
         for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):
             if alone == 1 and getattr(inference, key):
                 raise InputError(
-                    f"inference.{key}: batch normalisation without stored statistics needs several images, one has no "
-                    f"variance; set inference.{key}={128 if key == 'images_per_decision' else 0}"
+                    f"inference.{key}: batch normalisation without stored statistics cannot process a single image; "
+                    f"set inference.{key}={128 if key == 'images_per_decision' else 0}"
                     + ("" if net.normalises_by_batch else ", or inference.rule=exhaustive")
                 )
     objective = OBJECTIVES[inference.objective]
     if objective in SLOPE_ONLY and RULES[inference.rule].compares_values:
         raise InputError(
-            f"inference.objective: {inference.rule} compares values, and {inference.objective} is compared by "
-            "its gradient only; use rule one_shot or binary, or objective entropy"
+            f"inference.objective: rule {inference.rule} compares values of the objective, but "
+            f"{inference.objective} can be compared only by its gradient; use rule one_shot or binary, "
+            "or objective entropy"
         )
     with prefix_errors("inference."):
         check_objective(inference.objective, (net.num_outputs, num_labels))
 
 
 def check_objective(name: str, outputs: tuple[int, int]) -> None:
-    """Raise InputError if an objective cannot compare masks. outputs: (num_outputs, num_labels)."""
+    """Raise InputError if a net's outputs do not suit an objective. outputs: (num_outputs, num_labels)."""
     num_outputs, num_labels = outputs
     if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
         raise InputError(
@@ -135,11 +142,11 @@ def check_objective(name: str, outputs: tuple[int, int]) -> None:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The results of D decisions on one task.
+    """The results of task inference on D groups of one task's test images.
 
-    `chosen`: the chosen masks' numbers. `sizes`: the number of test images that each decision was scored on. `correct`:
-    the number of these images that the chosen or recalled mask labels correctly. All three are int64, (D,). `trace`:
-    for a rule with a memory, `Recalled.distances` of each decision, (D, steps + 1, k).
+    `chosen`: the number of the mask chosen for each group. `sizes`: the number of scored images in each group.
+    `correct`: the number of these images that the chosen or recalled mask labels correctly. All three are int64, (D,).
+    `trace`: for a RecallingRule, `Recalled.distances` of each group, (D, steps + 1, k), else None.
     """
 
     chosen: Tensor
@@ -148,7 +155,7 @@ class Decisions:
     trace: Tensor | None = None
 
     def counts(self, right_masks: Sequence[int]) -> ProtocolCounts:
-        """The counts of these decisions. right_masks: the numbers of the masks that belong to the task."""
+        """Sums the results of all groups. right_masks: the numbers of the masks that belong to the task."""
         right = torch.isin(self.chosen, torch.tensor(right_masks, dtype=torch.int64))
         chosen = Counter(self.chosen.tolist())
         recovered, distances = None, None
@@ -169,19 +176,19 @@ class Decisions:
 
 
 Choose = tuple[Rule, Objective, int | None]
-"""A rule, the objective that it minimises, and the given mask or None."""
+"""An inference rule, the objective that it minimises, and the given mask's number (None if it is not given)."""
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The masks (D,), int64, that D decisions chose and, for a rule with a memory, the mask that each recalled."""
+    """The numbers of the masks chosen for D groups, (D,), int64. A RecallingRule also gives the D recalled masks."""
 
     masks: Tensor
     recalled: list[Recalled]
 
     def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
-        """Yields groups of decisions whose images can be labelled in one batch, and the function that labels them."""
-        if self.recalled or learner.normalises_by_batch:  # each decision has its own batch
+        """Yields lists of groups that can be labelled in one batch, each with the function that labels images."""
+        if self.recalled or learner.normalises_by_batch:  # each group needs a separate batch
             together = [[number] for number in range(len(self.masks))]
         else:
             together = [(self.masks == mask).nonzero().flatten().tolist() for mask in sorted(set(self.masks.tolist()))]
@@ -194,12 +201,12 @@ class _Chosen:
 
     @property
     def trace(self) -> Tensor | None:
-        """Distances (D, steps + 1, k) for a rule with a memory, else None."""
+        """The distances (D, steps + 1, k) for a RecallingRule, else None."""
         return torch.stack([found.distances for found in self.recalled]) if self.recalled else None
 
 
 def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Chosen:
-    """Choose a mask for each decision from its images (images, *shape)."""
+    """Choose a mask for each group from its deciding images (images, *shape)."""
     rule, objective, given = choose
     masks = torch.empty(len(deciding), dtype=torch.int64)
     recalled: dict[int, Recalled] = {}
@@ -215,13 +222,13 @@ def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Ch
 
 
 def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
-    """The images of a group that decide for the whole group."""
+    """The images of a group from which the mask for the whole group is inferred."""
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
 @torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
-    """Let the first `num_deciding` images of each group of test indices decide for the whole group."""
+    """Infer a mask from the first `num_deciding` images of each group of test indices, and score the group with it."""
     rule = choose[0]
     deciding = [_deciding(group, num_deciding, rule) for group in groups]
     scored = groups
@@ -238,9 +245,9 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
 
 
 def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
-    """The groups of indices, in order, that the paper's protocol makes one decision for.
+    """Cuts indices (images,) into the decision groups of the paper's protocol, in order.
 
-    A remainder that is too small for a decision joins the last group.
+    If too few images remain to infer a mask, the remaining images join the last group.
     """
     least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)
     if RULES[inference.rule].needs_memory:
@@ -254,18 +261,18 @@ def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tenso
 def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
     """The int64 indices of the test images of task `index`, in the shuffled order of the paper's protocol.
 
-    Neighbours in a dataset are alike, such as digits of one writer. Groups of such images decide worse, hence the
-    shuffle.
+    Neighbouring images of a dataset are similar, such as digits of one writer. The task is inferred less accurately
+    from similar images, so the images are shuffled.
     """
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
 
 @torch.no_grad()
 def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None = None) -> tuple[Tensor, Tensor]:
-    """The labels and the masks (images,) for images x (images, *shape), by the paper's protocol as in `evaluate`.
+    """Labels images x (images, *shape) by the paper's protocol. Returns labels (images,) and mask numbers (images,).
 
-    Each `decision_group` consecutive images must belong to one task. The first images of a group choose its mask,
-    unless a mask is `given`.
+    Each group of `decision_group` consecutive images must belong to one task. The mask for a group is inferred from the
+    group's first `images_per_decision` images. given: the number of the mask if the task identity is given, else None.
     """
     groups = _groups(learner, torch.arange(len(x)), inference)
     rule = RULES[inference.rule]()
@@ -283,10 +290,10 @@ def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None 
 def evaluate(
     learner: Learner, task: Task, index: int, scenario: Scenario, inference: Inference, seed: int
 ) -> dict[str, Decisions]:
-    """The decisions of a learner on task `index` by protocol: {"paper": …, "strict": …}.
+    """Evaluate a learner on the test images of task `index`. Returns the results by protocol, "paper" and "strict".
 
-    "strict" is missing if `strict_images` is 0, or if the scenario gives the task identity. With a given identity, its
-    own task's mask labels every image, so the two protocols are the same.
+    "strict" is missing if `strict_images` is 0, or if the scenario gives the task identity. If the identity is given,
+    the task's own mask labels every image, so the two protocols do not differ.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)

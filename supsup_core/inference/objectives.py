@@ -1,4 +1,4 @@
-"""Objectives that inference minimises; the right mask should have the smallest (paper, sections 3.3 and 3.5, appendix).
+"""Objectives, which inference minimises to find the right mask (paper, sections 3.3 and 3.5, and its appendix).
 
 An objective takes logits (..., images, num_outputs) and num_labels, and returns its mean over the images, of shape
 (...). It is differentiable in the logits, since one-shot and binary inference use its gradient. The paper calls

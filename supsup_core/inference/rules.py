@@ -16,7 +16,10 @@ from supsup_core.registry import Registry
 
 
 class Rule(ABC):
-    """Chooses one of a learner's masks for each of D decisions. A rule with a memory is also a RecallingRule."""
+    """Chooses one of a learner's masks for each of D groups of images.
+
+    A rule that uses an associative memory also derives from RecallingRule.
+    """
 
     needs_superposition: ClassVar[bool]
     """Whether the learner must be able to superpose its masks."""
@@ -24,20 +27,21 @@ class Rule(ABC):
     """Whether the rule compares the objective's values under different masks, rather than its slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must recall a mask from an associative memory. If so, at most half of a group of images
-    decides, and the recalled mask is scored on the other images."""
+    """Whether the learner must recall a mask from an associative memory. If so, at most half of a group's images are
+    used for the recall, and the recalled mask is scored on the other images."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        """The chosen mask numbers (D,), int64, for images x (D, images, *shape). Decisions are independent.
+        """The chosen mask numbers (D,), int64, for images x (D, images, *shape). The groups are independent.
 
-        given: the task identity in scenarios that give it at inference, else None.
+        objective: the objective to minimise. given: the task identity in scenarios that give it at inference, else
+        None.
         """
 
     def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
     ) -> tuple[Tensor, list[Recalled]]:
-        """The chosen masks and, for a RecallingRule, the mask that each decision recalled, which labels the images."""
+        """The chosen mask numbers (D,) and, for a RecallingRule, the D recalled masks, which then label the images."""
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)
         return self.choose(learner, x, objective, given), []
@@ -72,7 +76,7 @@ class Known(Rule):
 
 @torch.no_grad()
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
-    """The objective (D, k) on images x (D, images, *shape) under each of k masks, with one forward pass per mask."""
+    """The objective's values (D, k) on images x (D, images, *shape), by one forward pass under each of k masks."""
     values = []
     for mask in masks:
         parts = x if learner.normalises_by_batch else x.flatten(0, 1)[None]
@@ -82,9 +86,10 @@ def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Object
 
 
 def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> Tensor:
-    """The masks (D, at_most or fewer) that remain, ascending, for each of D decisions.
+    """The numbers of the remaining masks, ascending, for each of D groups: (D, at_most or fewer).
 
-    Each step keeps the half with the steepest decrease. Decisions with the same remaining masks are computed together.
+    Each halving keeps the masks whose coefficients alpha decrease the objective most steeply. Groups of images with the
+    same remaining masks are computed together.
     """
     superposition = superposing(learner)
     kept = torch.arange(learner.num_masks).expand(len(x), -1)
@@ -105,7 +110,7 @@ def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> 
 @final
 @RULES.register("exhaustive")
 class Exhaustive(Rule):
-    """Chooses the mask with the smallest objective, by one forward pass per mask. Ties go to the older mask."""
+    """Chooses the mask with the smallest objective, by one forward pass per mask. Ties go to the lower number."""
 
     needs_superposition = False
     compares_values = True
@@ -144,9 +149,10 @@ class Binary(Rule):
 class Shortlist(Rule):
     """Halves the masks as `binary` does until at most four remain, then chooses among these as `exhaustive` does.
 
-    This rule is not from the paper. If three masks are alike, the slope of the middle one is the smallest, since the
-    other two together already have its effect. So `binary` drops the middle mask, even if its own forward pass would
-    show that it is right. The rule computes ceil(log2(k / 4)) gradients and at most four forward passes.
+    This rule is not from the paper. It corrects an error of `binary` when three masks are similar. The middle mask then
+    has the smallest slope, because the other two together already have its effect. So `binary` drops the middle mask,
+    even if a forward pass under it would show that it is right. This rule computes ceil(log2(k / 4)) gradients and at
+    most four forward passes.
     """
 
     needs_superposition = True

@@ -33,10 +33,11 @@ _AHEAD = 16
 def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDArray[np.float64]) -> None:
     """Add to `out` (k,) the inner product of each packed mask with a vector.
 
-    rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. Plane b of a block holds the
-    numbers that bit b of the block's B bytes selects. One comparison of bytes thus covers B numbers, sixteen at a time
-    with AVX-512. A block stays in the L1 cache until all masks have used it, and four masks share each read of the
-    block. A block's sum is float32; the sums of blocks are added in float64.
+    rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. Plane b of a block holds the B
+    numbers that are selected by bit b of the block's B bytes. The inner loop tests one bit in all B bytes and is
+    vectorised: with AVX-512 it adds sixteen numbers at a time. A block stays in the L1 cache until all masks have used
+    it, and four masks share each read of the block. The sum over a block is float32. The sums of blocks are added in
+    float64.
     """
     width = planes.shape[2]
     in_fours = rows.shape[0] // 4 * 4
@@ -88,7 +89,7 @@ def _emit_prefetch(builder: Any, place: Any) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _prefetch(typing: Any, array: Any, at: Any) -> Any:
-    """Prefetch index `at` of a flat array of bytes; an index past its end does no harm."""
+    """Prefetch index `at` of a flat array of bytes. An index past the array's end is harmless."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
@@ -160,7 +161,7 @@ def add_products_by_lookup(
     The algorithm is the method of the Four Russians. For every four weights, a table holds the sums of all sixteen
     subsets, for all vectors side by side. Half a byte of a mask is the index into the table. The sixteen tables of a
     word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. Sums of 2048
-    weights are float32; these sums are added in float64.
+    weights are float32. These sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
@@ -198,8 +199,8 @@ def add_products_by_lookup(
 
 _BITS = 4 if "+avx512f" in CPU_FEATURES else 3
 REGISTER_LANES = 1 << _BITS
-"""The number of floats in a register, which holds the sums of all subsets of _BITS weights. As many masks look up one
-sum each, side by side."""
+"""The number of floats in a register, which holds the sums of all subsets of _BITS weights. REGISTER_LANES masks
+look up one sum each, side by side."""
 HAS_PERMUTATION = "+avx2" in CPU_FEATURES
 """Whether the processor that numba compiles for can permute a register by REGISTER_LANES indices."""
 _PERMUTE = "llvm.x86.avx512.permvar.sf.512" if REGISTER_LANES == 16 else "llvm.x86.avx2.permps"
@@ -211,7 +212,7 @@ _RUN = 128
 
 
 def _emit_transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the transpose of a square of REGISTER_LANES registers, by swapping squares of 1, 2, 4, ... words."""
+    """Emit the transpose of a square matrix with a register as each row, by swapping squares of 1, 2, 4, ... words."""
     for step in (1 << bit for bit in range(_BITS)):
         changed = []
         for row in range(REGISTER_LANES):
@@ -275,12 +276,12 @@ def _add_permuted(
 def add_products_by_permutation(
     rows: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint8], vector: Floats, out: npt.NDArray[np.float64]
 ) -> None:
-    """Add to `out` (k,) the inner product of each packed mask with a vector; needs HAS_PERMUTATION.
+    """Add to `out` (k,) the inner product of each packed mask with a vector. Needs HAS_PERMUTATION.
 
     rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
     bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One
-    permutation looks up one sum for each of REGISTER_LANES masks; four bits (three) of the mask are the index. Sums of
-    4096 weights are float32; these sums are added in float64.
+    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. Sums of
+    4096 weights are float32. These sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     size = 4 * REGISTER_LANES

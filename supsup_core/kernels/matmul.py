@@ -22,11 +22,11 @@ def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
 
     deterministic: use only algorithms that give the same bits every time. tf32: compute products of matrices and
     convolutions in TensorFloat-32, which is faster and less accurate. By default, torch uses TF32 for convolutions.
-    This changed a gradient of a GEM ResNet-18 by a tenth of its largest value.
+    This default changed a gradient of a GEM ResNet-18 by a tenth of the gradient's largest value.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call loads torch's compiler: seconds
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call takes seconds
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
 
@@ -58,13 +58,19 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def input_gradient(delta: Tensor, weight: Tensor) -> Tensor:
-    """Returns delta @ weight (batch, fan_in), the gradient of a linear layer's inputs. delta: that of its outputs."""
+    """Returns delta @ weight (batch, fan_in), the gradient of a linear layer's inputs.
+
+    delta: the gradient of the layer's outputs, (batch, fan_out). weight: (fan_out, fan_in).
+    """
     return linear(delta, weight.t())
 
 
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
-    """Returns delta.T @ x, the gradient of a linear layer's weight. delta: that of its outputs, (batch, fan_out)."""
+    """Returns delta.T @ x (fan_out, fan_in), the gradient of a linear layer's weight.
+
+    delta: the gradient of the layer's outputs, (batch, fan_out). x: the layer's inputs, (batch, fan_in).
+    """
     rounded = torch.is_autocast_enabled(x.device.type)
-    if rounded and (x.device.type != "cpu" or onednn.multiplies_bfloat16()):  # here torch.mm is faster than oneDNN
+    if rounded and (x.device.type != "cpu" or onednn.multiplies_bfloat16()):  # torch.mm is faster than oneDNN
         return torch.mm(delta.t(), x)
     return linear(delta.t(), x.t())

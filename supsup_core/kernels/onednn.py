@@ -3,10 +3,10 @@
 Both functions belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch may
 change or drop the functions without notice. In that case tests/supsup_core/kernels/test_onednn.py fails.
 
-- `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. At the shapes of LeNet 300-100, on
-  one thread, it ran at 1.1 to 2.2 times the rate of torch.mm on processors with AVX-512, with the same accuracy. The
-  public way to the same kernel, `torch.nn.functional.linear` of tensors converted with `to_mkldnn`, gives the same bits
-  but took 1.1 to 1.5 times as long, since it copies its operands.
+- `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. On processors
+  with AVX-512, at the shapes of LeNet 300-100 and on one thread, it was 1.1 to 2.2 times as fast as torch.mm, with the
+  same accuracy. The public interface to this kernel is `torch.nn.functional.linear` with tensors that `to_mkldnn`
+  converts. It gives the same bits but took 1.1 to 1.5 times as long, since it copies the operands.
 - `torch.ops.mkldnn._is_mkldnn_bf16_supported` is the check that this kernel applies to bfloat16 operands. The public
   `torch.cpu.get_capabilities` only lists instruction sets, so this project would have to repeat oneDNN's own rules.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 def is_faster() -> bool:
     """Whether `linear` is faster than torch.nn.functional.linear.
 
-    With AVX2 alone it is not: there it took 1.4 times as long as torch.mm.
+    On a processor with AVX2 but without AVX-512, `linear` took 1.4 times as long as torch.mm.
     """
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.cpu.get_cpu_capability() != "AVX2"
 

@@ -1,4 +1,4 @@
-"""A bank of masks as packed bits, which also computes the mean mask that a superposition needs."""
+"""Stores many masks as packed bits, and computes the mean mask that a superposition needs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _COUNTED = 16
 class MaskBank:
     """Stores k masks of one net in k * ceil(n / 8) bytes, and for each weight the number of masks that keep it.
 
-    Masks are numbered 0..k-1 in the order in which they were added. n is the number of weights of all layers. A mask
-    concatenates the layers in their order.
+    n is the number of weights of all layers. Masks are numbered 0..k-1 in the order in which they were added. The bits
+    of a mask are those of all layers, flattened and concatenated in order.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -44,7 +44,7 @@ class MaskBank:
         return self.num_masks - 1
 
     def replace(self, index: int, bits: codec.Bits) -> None:
-        """Replace mask `index` by another mask."""
+        """Replace mask `index` by a mask given as packed bits (ceil(n / 8),)."""
         self._counts -= codec.unpack(self._rows[index], self.size)
         self._rows[index] = bits
         self._counts += codec.unpack(bits, self.size)
@@ -77,15 +77,16 @@ class MaskBank:
         return self.split(torch.from_numpy(self._counts.astype(np.float32)) / self.num_masks)
 
     def subset_mean(self, indices: Tensor) -> list[Tensor]:
-        """The mean of some masks (int64 numbers), float32, one tensor for each layer."""
+        """The mean of the masks with the int64 numbers `indices` (count,), float32, one tensor for each layer."""
         total = np.zeros(self.size, np.int32)
         for some in torch.split(indices, _COUNTED):
             total += np.add.reduce(codec.unpack(self._rows[some.numpy()], self.size), 0, dtype=np.uint8)
         return self.split(torch.from_numpy(total.astype(np.float32)) / len(indices))
 
     def products(self, vectors: Tensor, subset: Tensor | None = None) -> Tensor:
-        """The inner product of every mask, or of those in `subset`, with every vector.
+        """The inner product of every mask, or of the masks in `subset`, with every vector.
 
-        vectors: (D, n) float32. Returns (D, k) float32, with columns in the order of `subset`.
+        vectors: (D, n) float32. subset: int64 mask numbers, or None for all masks. Returns (D, k) float32, with columns
+        in the order of `subset`.
         """
         return inner_products(self.rows if subset is None else self.rows[subset.numpy()], self.size, vectors)

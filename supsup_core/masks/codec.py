@@ -1,10 +1,12 @@
 """The stored format of masks.
 
-A blob is a header of 24 bytes (magic, version, coding, number of weights, CRC-32 of the packed bits, CRC-32 of a coded
-payload) and a payload. The payload is the packed bits: one bit for each weight, the first weight in the lowest bit of
-the first byte. If range coding is shorter, the payload is instead the number of parts, the size and the number of ones
-of each part, and the range coder's words. Each part, such as a layer, is coded with its own density. So the length of a
-blob is within half a percent of the entropy of its parts.
+A mask is stored as a blob: a header and a payload. The header has 24 bytes: magic, version, coding, number of weights,
+CRC-32 of the packed bits, and CRC-32 of a coded payload. The payload is the packed bits: one bit for each weight, the
+first weight in the lowest bit of the first byte.
+
+If range coding (a form of arithmetic coding) is shorter, the payload is coded instead. It then holds the number of
+parts, the size and the number of ones of each part, and the range coder's words. A part is usually a layer. Each part
+is coded with a Bernoulli model of its density. So the length of a blob is within half a percent of the parts' entropy.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from supsup_core.errors import CorruptError
 
-if TYPE_CHECKING:  # for annotations alone
+if TYPE_CHECKING:  # only annotations need it
     import numpy.typing as npt
 
 _HEADER = struct.Struct("<4sHHQII")
@@ -28,7 +30,7 @@ _VERSION = 1
 _PACKED, _CODED = 0, 1
 _PART = [("size", "<u4"), ("ones", "<u4")]
 _MOST_WEIGHTS = 1 << 32
-"""The largest number of weights that is decoded. A corrupt coded mask of a few bytes could claim any number."""
+"""The largest number of weights that `decode` accepts. A corrupt mask of a few bytes could claim any number."""
 _LARGEST_SHARE = 0.98
 """A mask is range-coded only if that takes less than this share of the packed length. Packed masks are faster to
 read."""
@@ -54,7 +56,7 @@ def unpack(bits: Bits, size: int) -> Bits:
 
 
 def entropy_bytes(parts: Sequence[tuple[int, int]]) -> float:
-    """The entropy in bytes of a mask whose parts keep `ones` of `size` weights, given as (size, ones)."""
+    """The entropy in bytes of a mask with the given parts, each (size, ones): `ones` of its `size` weights are kept."""
     sizes, ones = np.array(parts, dtype=np.float64).reshape(-1, 2).T
     shares = np.stack([ones, sizes - ones]) / np.maximum(sizes, 1)
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
@@ -76,12 +78,12 @@ def encode(bits: Bits, size: int, parts: Sequence[int] = ()) -> bytes:
 
 
 def decode(blob: bytes) -> tuple[Bits, int]:
-    """Returns the packed bits of a blob, and their number. Raises CorruptError if `encode` did not write the blob."""
+    """Returns the packed bits of a blob and the number of weights. Raises CorruptError if the blob is damaged."""
     if len(blob) < _HEADER.size:
         raise CorruptError(f"mask blob of {len(blob)} bytes is shorter than its header")
     magic, version, coding, size, checksum, check = _HEADER.unpack_from(blob)
     if magic != _MAGIC or version != _VERSION or coding not in (_PACKED, _CODED) or size > _MOST_WEIGHTS:
-        raise CorruptError("not a mask blob of a version this program reads")
+        raise CorruptError("not a mask blob, or written in a format that this version cannot read")
     payload = blob[_HEADER.size :]
     if check != (zlib.crc32(payload) if coding == _CODED else 0):
         raise CorruptError("mask blob does not match its checksum")
@@ -108,7 +110,7 @@ def _table_bytes(counted: npt.NDArray[np.void]) -> int:
 
 
 def _coded_ranges(counted: npt.NDArray[np.void]) -> list[tuple[int, int, float]]:
-    """The ranges to code, in order: start, end and density. Parts that keep all or nothing are left out."""
+    """The ranges to code, in order: start, end and density. Parts that keep all or no weights are left out."""
     found = []
     start = 0
     for size, ones in counted.tolist():
@@ -128,7 +130,7 @@ def _range_encode(mask: Bits, counted: npt.NDArray[np.void]) -> bytes:
 
 
 def _range_decode(payload: bytes, size: int) -> Bits:
-    """The packed bits of a coded payload. Raises CorruptError if it is not valid."""
+    """The packed bits of a coded payload. Raises CorruptError if the payload is not valid."""
     (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (0,)
     table = 4 + count * np.dtype(_PART).itemsize
     if len(payload) < table or (len(payload) - table) % 4:
@@ -143,6 +145,6 @@ def _range_decode(payload: bytes, size: int) -> Bits:
         for start, end, density in _coded_ranges(counted):
             model = constriction.stream.model.Bernoulli(density, perfect=False)
             mask[start:end] = coder.decode(model, end - start)
-    except AssertionError as error:  # raised by the coder for words that it cannot have written
-        raise CorruptError(f"mask blob holds no mask ({error})") from error
+    except AssertionError as error:  # the decoder raises it for words that no encoder can have written
+        raise CorruptError(f"mask blob has words that cannot be decoded ({error})") from error
     return pack(mask)

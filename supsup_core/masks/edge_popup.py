@@ -23,19 +23,19 @@ def num_kept(density: float, size: int) -> int:
 
 
 def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
-    """The density of a layer (out, in, *kernel) under a budget b: min(0.5, b * (out + in) / number of weights)."""
+    """The Erdős–Rényi density of a layer (out, in, *kernel): min(0.5, budget * (out + in) / number of weights)."""
     return min(0.5, budget * (shape[0] + shape[1]) / math.prod(shape))
 
 
 def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | None = None) -> Tensor:
-    """A mask of exactly `count` ones on the largest scores, or with `by_size` on the largest absolute scores.
+    """A mask that keeps exactly the `count` largest scores, or with `by_size` the largest absolute scores.
 
     Ties go to the lowest index. scores: any shape, float32, finite. Returns float32 of the same shape, in `out` if
     given.
     """
     result = out if out is not None else torch.empty_like(scores)
     if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
-        from supsup_core.kernels.top_k import keep_largest  # loads numba, which takes 0.2 s
+        from supsup_core.kernels.top_k import keep_largest  # the import loads numba, which takes 0.2 s
 
         bits = scores.detach().view(-1).view(torch.int32).numpy().view(np.uint32)
         keep_largest(bits, count, by_size, result.view(-1).numpy())
@@ -53,21 +53,21 @@ class MaskRule(ABC):
     """Computes a layer's mask from its scores, and the gradient of the scores from the gradient of the mask."""
 
     elementwise: ClassVar[bool] = False
-    """Whether a weight's mask depends on its own score alone, so that the scores of several tasks may be stacked."""
+    """Whether a weight's bit depends on its own score alone, so that the scores of several tasks may be stacked."""
 
     @abstractmethod
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
-        """Write the 0/1 float32 mask of `scores` (one layer's shape) into `out`; return it."""
+        """Write the float32 mask of zeros and ones for `scores` (one layer's shape) into `out`, and return `out`."""
 
     @abstractmethod
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
-        """The straight-through gradient of the scores. gradient: that of the mask; it may be overwritten."""
+        """The straight-through gradient of the scores. gradient: the mask's gradient, which may be overwritten."""
 
 
 @final
 @dataclass(frozen=True)
 class Threshold(MaskRule):
-    """Keeps the weights whose score is >= `at`. The default 0 is that of every MNIST experiment in the paper."""
+    """Keeps the weights whose score is >= `at`. The paper uses 0 in every MNIST experiment."""
 
     elementwise: ClassVar[bool] = True
 
@@ -85,7 +85,7 @@ class Threshold(MaskRule):
 class TopK(MaskRule):
     """Keeps exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
 
-    The straight-through gradient is taken with respect to the ranked value. So for |score| it is multiplied by
+    The straight-through gradient is the gradient of the ranked value. For |score| it is therefore multiplied by
     sign(score).
     """
 
@@ -122,5 +122,5 @@ class Each(MaskRule):
 
 
 def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:
-    """The initial scores of a task: Kaiming uniform with a = sqrt(5)."""
+    """The initial scores of a task, one tensor for each layer: Kaiming uniform with a = sqrt(5)."""
     return draw_uniform(layers, seed, "scores", task)

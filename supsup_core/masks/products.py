@@ -1,4 +1,4 @@
-"""Inner products of packed masks with vectors. Every decision among k masks uses them."""
+"""Inner products of packed masks with vectors, from which the slopes of all masks are computed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _byte_floats() -> Tensor:
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """The inner product of every mask with every vector. Its error is below 1.5e-6 of the vector's length.
+    """The inner product of every mask with every vector. The error is below 1.5e-6 times the vector's Euclidean norm.
 
     rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
-    CPU. Only some of the masks are unpacked at a time. On a CPU, compiled loops that read bits are faster than a matrix
-    product for any number of vectors.
+    CPU. On a CPU, compiled loops read the packed bits, which is faster than a matrix product for any number of vectors.
+    On other devices, masks are unpacked in chunks of bounded size.
     """
     if vectors.device.type == "cpu":
-        from supsup_core.masks.selection import select_products  # loads numba, which takes 0.2 s
+        from supsup_core.masks.selection import select_products  # the import loads numba, which takes 0.2 s
 
         return select_products(rows, vectors)
     return multiply_unpacked(rows, size, vectors).cpu()
@@ -37,7 +37,7 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 def multiply_unpacked(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
     """Computes `inner_products` by matrix products on the vectors' device, and leaves the result there.
 
-    Some masks at a time are unpacked to float32, into one buffer.
+    Masks are unpacked to float32 in chunks, into one buffer.
     """
     device, num_bytes = vectors.device, rows.shape[1]
     step = max(1, _CHUNK_BYTES // (32 * num_bytes))

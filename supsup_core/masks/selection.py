@@ -39,7 +39,7 @@ def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
 def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
     """Computes `select_products` one vector after the other, on any processor.
 
-    It tests one bit of every byte at a time.
+    It tests one bit of each byte in turn (kernels.mask_products.add_products_by_planes).
     """
     num_blocks = -(-rows.shape[1] // _BLOCK)
     padded = torch.zeros(num_blocks * _BLOCK * 8)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Dependence(Enum):
-    """Which earlier tasks must be learned before a task; independent tasks can be trained in parallel."""
+    """Which earlier tasks must be learned before a task. Independent tasks can be trained in parallel."""
 
     INDEPENDENT = "independent"
     AFTER_FIRST = "after_first"
@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def weight_seed(self) -> int:
-        """The seed that W is drawn from."""
+        """The seed from which the frozen weights are drawn."""
         return self.seed if self.net.weight_seed is None else self.net.weight_seed
 
     def order_seed(self, task: int) -> int:
@@ -72,15 +72,16 @@ States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
 """The states of several tasks; `Learned.state` documents one state."""
 
 SHARED = "shared."
-"""Name prefix of tensors that replace the previous task's tensors of the same name; only the last copy is kept."""
+"""Name prefix of tensors that replace the previous task's tensors of the same name, so that only the last is kept."""
 
 
 @dataclass(frozen=True)
 class Learned:
     """The result of learning one task.
 
-    `state`: the stored tensors of the task, by name. A learner needs nothing else. After n tasks, a method stores the
-    states of all n tasks. Tensors whose names begin with SHARED are stored for the last task only.
+    `state`: the stored tensors of the task, by name. A learner needs nothing else from the training. After n tasks, a
+    method stores the states of all n tasks. Tensors whose names begin with SHARED are stored for the last task only.
+    `curve`: the loss curve of the training.
     """
 
     state: Mapping[str, Tensor]
@@ -95,19 +96,22 @@ class Trainee(ABC):
 
     @abstractmethod
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
-        """Train on batches of a task: order (batches, batch_size) holds indices of its training images."""
+        """Train on batches of a task. Returns the loss curve, with at most `num_points` points.
+
+        order: (batches, batch_size) indices of the task's training images.
+        """
 
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The tensors that an exact resume needs, by name, including the optimiser's. They are live, not copies."""
+        """The tensors that an exact resume needs, by name, including the optimiser's. They are not copies."""
 
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
-        """The tensors that a learner needs, in the form of `Learned.state`."""
+        """The tensors that a learner needs, as in `Learned.state`."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from a stored `state`. Raises CorruptError if its tensors do not fit those of this trainee."""
+        """Resume from a stored `state`. Raises CorruptError if the tensors' names or shapes do not fit this trainee."""
         restore(self.state, state)
 
 
@@ -127,7 +131,7 @@ class TrainsInPieces(ABC):
 
     @abstractmethod
     def trainee(self, problem: Problem, index: int) -> Trainee:
-        """Returns mask `index`, untrained.
+        """Returns mask `index` as a new, untrained Trainee.
 
         Its `learned()` holds the packed bits under the name `mask` (see masks.codec).
         """
@@ -148,7 +152,7 @@ class StacksTasks(ABC):
     def learn_stacked(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint
     ) -> list[Learned]:
-        """Learn the tasks together. Each result equals that of `learn` within float tolerance."""
+        """Learn the tasks `indices` together. Each result equals that of `learn` within float tolerance."""
 
 
 class HasMemory(ABC):
@@ -162,9 +166,9 @@ class HasMemory(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A way to learn tasks one after the other. Subclasses are final; their fields are their config.
+    """A continual-learning method. Subclasses are final, and their fields are their config.
 
-    Optional abilities are separate ABCs, which a method also derives from: ChecksProblem, TrainsInPieces, StacksTasks
+    For optional abilities, a method also derives from the corresponding ABC: ChecksProblem, TrainsInPieces, StacksTasks
     and HasMemory.
     """
 
@@ -176,11 +180,11 @@ class Method(ABC):
     @property
     @abstractmethod
     def dependence(self) -> Dependence:
-        """The earlier tasks that must be learned before a task."""
+        """Which earlier tasks must be learned before a task."""
 
     @abstractmethod
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
-        """Learn task `index`. A pure function of its arguments.
+        """Learn task `index` and return the result. The result depends on the arguments alone.
 
         parents: the states of the tasks `dependence.parents(index)`, in that order. keep: stores checkpoints of a long
         training; it does not change the result.
@@ -197,16 +201,19 @@ class Method(ABC):
 
     @property
     def recall_images(self) -> int:
-        """The smallest number of images that the learner's `recall` takes; 0 for a method without a memory."""
+        """The smallest number of images from which the learner can recall a mask; 0 for a method without a memory."""
         return self.memory_batch if isinstance(self, HasMemory) else 0
 
     def begin(self, problem: Problem, index: int) -> Trainee:
-        """Returns mask `index`, untrained, for scenario NNs.
+        """Returns mask `index` as a new, untrained Trainee, for scenario NNs.
 
         Raises InputError unless the method is a TrainsInPieces.
         """
         if not isinstance(self, TrainsInPieces):
-            raise InputError("scenario: this method learns a task in one piece, so it cannot do NNs; use method supsup")
+            raise InputError(
+                "scenario: this method cannot interrupt the training of a task, so it does not support NNs; "
+                "use method supsup"
+            )
         return self.trainee(problem, index)
 
     @property
@@ -217,10 +224,10 @@ class Method(ABC):
     def learn_together(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
     ) -> list[Learned]:
-        """Learn several tasks at once. Each result equals that of `learn` within float tolerance.
+        """Learn the tasks `indices` at once. Each result equals that of `learn` within float tolerance.
 
-        One small net leaves an accelerator mostly idle; several at once use it. Raises InputError unless `stacks` is
-        True.
+        Training one small net leaves a GPU mostly idle, so training several at once is faster. Raises InputError unless
+        `stacks` is True.
         """
         if not isinstance(self, StacksTasks):
             raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")

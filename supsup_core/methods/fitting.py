@@ -1,4 +1,4 @@
-"""Training of the net's weights with the problem's recipe: initial weights, parametrizations, and the training call."""
+"""Trains a task with the problem's recipe: initial weights, parametrizations, and the call of the training loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
 
 
 def fresh_head(problem: Problem, index: int) -> list[Tensor]:
-    """The initial last layer of task `index`, as a list of one tensor."""
+    """The initial weight of the last layer of task `index`, as a list of one tensor."""
     return _fresh(problem, problem.layers[-1:], "head", index)
 
 
@@ -61,10 +61,10 @@ def fit(
     loss_gradients: LossGradients | None = None,
     **changes: Any,
 ) -> Fitted:
-    """Train on task `index` with the problem's recipe, whose fields named in `changes` are replaced.
+    """Train on task `index` with the problem's recipe. `changes` replace fields of the recipe.
 
     layers: a parametrization for each layer, whose tensors are updated in place. loss_gradients: replaces
-    `Net.loss_gradients`. Training resumes from `keep` if it holds a checkpoint.
+    `Net.loss_gradients`. keep: stores checkpoints; if one is stored already, training resumes from it.
     """
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))

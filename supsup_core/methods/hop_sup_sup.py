@@ -58,7 +58,7 @@ class HopfieldLearner(RecallingLearner):
 
     @property
     def memories(self) -> list[Tensor]:
-        """The memories, one (d, d) matrix for each gated layer. They store the patterns of all tasks, in task order."""
+        """One Hopfield weight matrix (d, d) for each gated layer. It stores the layer's patterns of all tasks."""
         if self._memories is None:
             self._memories = []
             for column in zip(*self.patterns, strict=True):
@@ -80,7 +80,7 @@ class HopfieldLearner(RecallingLearner):
         return self._recovery.recover(self.memories, start, self.num_masks, objective_of, images)
 
     def distances(self, pattern: Sequence[Tensor]) -> list[int]:
-        """The number of units in which the signs of a pattern differ from each task's stored pattern."""
+        """The Hamming distances, in units, between the signs of a pattern and each task's stored pattern."""
         found = [sign(part) for part in pattern]
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
@@ -91,7 +91,7 @@ class HopfieldLearner(RecallingLearner):
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
-    """A task's pattern from its stored mask, split by gated layers. Raises CorruptError if it does not fit the net."""
+    """A task's pattern from its stored mask, one (d,) for each gated layer. Raises CorruptError if it does not fit."""
     if "mask" not in state:
         raise CorruptError("the stored state of a task has no mask")
     bits, size = codec.decode(state["mask"].numpy().tobytes())
@@ -105,12 +105,12 @@ def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem
 @METHODS.register("hop_sup_sup")
 @dataclass(frozen=True, kw_only=True)
 class HopSupSup(Method, ChecksProblem, HasMemory):
-    """One binary mask for each task on the units of frozen layers, learned from scores that start at zero.
+    """Learns one binary mask for each task, on the units of frozen layers, from scores that start at zero.
 
     If the task is unknown, `inference.rule=hopfield` recovers a mask from the Hopfield network that stores all masks,
-    and answers with it. It makes up to `recovery_tries` descents. Their settings are `recovery_descent`, `gamma`,
-    `recovery_rate`, `recovery_batch` and `recovery_steps` (see hopfield_memory.Recovery). The method needs a net with
-    gates, such as hopfield_mlp.
+    and answers with it. The settings of the recovery are `gamma`, `recovery_rate` (learning rate), `recovery_batch`
+    (images per step), `recovery_steps`, `recovery_descent` and `recovery_tries` (see hopfield_memory.Recovery). The
+    method needs a net with gates, such as hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -130,7 +130,7 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
             raise InputError(f"recovery: {error}") from error
 
     def recovery(self) -> Recovery:
-        """The Recovery with the settings in these fields."""
+        """Returns a Recovery with the settings in the fields of this method."""
         return Recovery(
             gamma=self.gamma, learning_rate=self.recovery_rate, batch_size=self.recovery_batch,
             num_steps=self.recovery_steps, descent=self.recovery_descent, tries=self.recovery_tries,

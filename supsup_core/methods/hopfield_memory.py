@@ -1,4 +1,4 @@
-"""A Hopfield network of masks: stored by Storkey's rule, recovered by gradient descent (paper, section 3.6)."""
+"""Stores masks in a Hopfield network by Storkey's rule, and recovers them by gradient descent (paper, section 3.6)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from supsup_core.errors import InputError
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory (d, d) after storing one more pattern z (d,), with entries -1 and +1 (Storkey 1997).
+    """Stores one more pattern z (d,), of -1 and +1, in a memory (d, d). Returns the new memory (Storkey 1997).
 
-    The new entry is W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d, with the local field h_ij = sum over k other than i, j
-    of W_ik z_k; the diagonal stays 0.
+    A memory is the weight matrix W of a Hopfield network. The new entry is W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d.
+    The local field h_ij is the sum of W_ik z_k over all k other than i and j. The diagonal stays 0.
     """
     size = len(z)
     field = memory @ z
@@ -26,7 +26,7 @@ def storkey(memory: Tensor, z: Tensor) -> Tensor:
 
 
 def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
-    """The energy E(z) = -1/2 z W z, summed over the layers. Stored patterns have low energy."""
+    """The Hopfield energy E(z) = -1/2 z W z, summed over the layers. Stored patterns have low energy."""
     return torch.stack([-0.5 * torch.dot(part, memory @ part) for memory, part in zip(memories, z, strict=True)]).sum()
 
 
@@ -37,15 +37,16 @@ class Recovery:
     Both minimise gamma * t/T * E(z) + (1 - t/T) * H(p) over T = `num_steps` steps, each on a batch of `batch_size`
     images. The two values of `descent`:
 
-    - `paper`: z is the sign of the trained variable, with a straight-through gradient. H can then fall along any of the
-      d dimensions. Within a few steps z is far from all patterns, and the energy pulls z to an arbitrary pattern.
+    - `paper`: z is the sign of the trained variable, with a straight-through gradient. The gradient of H can then move
+      z along any of the d dimensions. Within a few steps z is far from all stored patterns, and the energy pulls z to
+      an arbitrary one.
     - `memory`: z is the trained variable itself, clamped to [-1, 1], so that the net starts under the superposition of
       all masks. The gradient of H is multiplied by each layer's memory, which projects it onto the span of the stored
       patterns.
 
-    If H leads to a wrong pattern, other images of the task lead there too. So up to `tries` descents are made. Each
-    descent removes the patterns found before from the memory and from the start. The result is the pattern with the
-    smallest objective over all images.
+    If the descent ends at a wrong pattern, a descent on other images of the task ends at the same one. So up to `tries`
+    descents are made. After each descent, its pattern is removed from the memory and from the next starting point. The
+    result is the pattern with the smallest objective over all images.
     """
 
     gamma: float = 1.5e-3
@@ -83,7 +84,7 @@ class Recovery:
         """
         if len(x) < self.batch_size:
             raise InputError(
-                f"recovery needs batches of {self.batch_size} images and there are {len(x)}; lower "
+                f"recovery needs at least {self.batch_size} images, but the group has {len(x)}; lower "
                 "method.recovery_batch"
             )
         found: list[tuple[float, Recovered]] = []
@@ -127,14 +128,14 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The recovered pattern of -1 and +1, one (d,) for each layer. `path` holds z before each step and at the end."""
+    """The recovered `pattern` of -1 and +1, one (d,) for each layer. `path`: z before each step and after the last."""
 
     pattern: list[Tensor]
     path: list[list[Tensor]]
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory after unlearning the pattern z (Hopfield, Feinstein and Palmer 1983). The diagonal stays 0."""
+    """The memory (d, d) after unlearning the pattern z (Hopfield, Feinstein and Palmer 1983). The diagonal stays 0."""
     return (memory - torch.outer(z, z) / len(z)).fill_diagonal_(0)
 
 

@@ -16,11 +16,11 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """The mask that some images recalled from an associative memory. It need not be one of the stored masks.
+    """A mask that was recalled from an associative memory by means of some images. It may differ from all stored masks.
 
     `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`: the
-    number of units in which the mask differs from each of k stored masks, before each step and at the end, (steps + 1,
-    k), int64.
+    Hamming distances, in units, to each of k stored masks, (steps + 1, k), int64. They are measured before each step of
+    the descent and after the last step.
     """
 
     labels: Callable[[Tensor], Tensor]
@@ -28,7 +28,7 @@ class Recalled:
 
 
 class Learner(ABC):
-    """Predicts labels for the tasks learned so far. Mask i stands for the stored state of task i."""
+    """Predicts labels for the tasks learned so far. Mask number i selects what the method stored for task i."""
 
     num_masks: int
     num_labels: int
@@ -40,16 +40,16 @@ class Learner(ABC):
         """Logits (batch, num_outputs) of images x (batch, *shape) under one mask."""
 
     def predict(self, x: Tensor, mask: int) -> Tensor:
-        """The label with the largest logit among the real outputs, (batch,)."""
+        """The label of each image, (batch,): the real output with the largest logit."""
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
 
 
 class SuperposingLearner(Learner):
-    """A learner of masks that can be superposed (paper, section 3.3)."""
+    """A learner whose masks can be superposed (paper, section 3.3)."""
 
     @abstractmethod
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
-        """d objective / d alpha_i at equal alpha, (D, k), for D decisions on images x (D, images, *shape).
+        """d objective / d alpha_i at equal alpha, (D, k), for D groups of images x (D, images, *shape).
 
         subset: int64 numbers of the masks to superpose, each with a column in the result; None means all.
         """
@@ -59,11 +59,11 @@ class RecallingLearner(Learner):
     """A learner that stores its masks in an associative memory (paper, section 3.6)."""
 
     recall_images: int
-    """The smallest number of images that `recall` takes."""
+    """The smallest number of images that `recall` accepts."""
 
     @abstractmethod
     def recall(self, x: Tensor, objective: Objective) -> Recalled:
-        """Returns the mask that images x (images, *shape) of one task recall from the memory of all masks."""
+        """Recalls a mask from the memory of all masks, by means of images x (images, *shape) of one task."""
 
 
 def superposing(learner: Learner) -> SuperposingLearner:

@@ -23,8 +23,8 @@ def measure_norms(
 ) -> dict[str, Tensor]:
     """The statistics of batch normalisation on task `index`, as entries of its state; {} if the net stores none.
 
-    Each is the mean, over seeded training batches, of the batch's mean or variance at the final weights. The usual
-    running averages estimate the same values, but while the weights still change.
+    Each statistic is the mean, over training batches drawn from the seed, of the batch's mean or variance at the final
+    weights. The usual running averages are measured while the weights still change.
     """
     if not problem.net.norm_widths():
         return {}
@@ -45,9 +45,9 @@ def _compact(statistics: Tensor) -> Tensor:
 
 
 def load_norms(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") -> list[Tensor]:
-    """Returns the statistics that `measure_norms` put into a state, on the problem's device, in the net's order.
+    """Returns the statistics that `measure_norms` put into a state, float32, in the net's order.
 
-    Raises CorruptError if the statistics do not fit the net.
+    They are on the problem's device. Raises CorruptError if the statistics do not fit the net.
     """
     widths = [width for width in problem.net.norm_widths() for _ in range(2)]
     found = [state.get(f"{prefix}{_KEY}{number}") for number in range(len(widths))]

@@ -35,9 +35,9 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""The most decisions whose gradients are multiplied with the masks side by side (mask_products.LANES)."""
+"""The largest number of groups whose gradients are multiplied with the masks side by side (mask_products.LANES)."""
 _AT_ONCE_BYTES = 256 << 20
-"""Bytes that these gradients may take, so that fewer decisions are computed together for a large net."""
+"""The largest size of these gradients in bytes. For a large net, it lowers the number of groups computed together."""
 
 
 def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
@@ -47,7 +47,7 @@ def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class SupSupLearner(SuperposingLearner):
-    """Answers with the frozen net under one mask, or under the superposition of several masks."""
+    """Predicts labels by the frozen net under one mask. It can also superpose several masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         self._problem = problem
@@ -80,7 +80,7 @@ class ScoreTrainee(Trainee):
     """The scores of one mask and their optimiser."""
 
     def __init__(self, problem: Problem, scores: Sequence[Tensor], rules: Sequence[MaskRule]) -> None:
-        """scores: one tensor for each layer, trained in place."""
+        """scores: one tensor for each layer, trained in place. rules: the mask rule of each layer."""
         self.scores = scores
         self._rules = rules
         self._layers = [Scored(w, s, rule) for w, s, rule in zip(problem.weights, scores, rules, strict=True)]
@@ -113,15 +113,15 @@ class ScoreTrainee(Trainee):
 @METHODS.register("supsup")
 @dataclass(frozen=True, kw_only=True)
 class SupSup(Method, TrainsInPieces, StacksTasks):
-    """One binary mask for each task, found by edge-popup.
+    """Learns one binary mask for each task by edge-popup, over frozen random weights.
 
     `mask`: `threshold` keeps scores >= 0. `top_k` keeps exactly a share of each layer, ranked by |score| (`rank: abs`)
-    or by the raw score (`rank: raw`). The share is `density` or, if `erdos_renyi` gives a budget b, min(0.5, b * (out +
-    in) / number of weights), so that small layers keep a larger share.
+    or by the raw score (`rank: raw`). The share is `density`. If `erdos_renyi` gives a budget b, the share is instead
+    min(0.5, b * (out + in) / number of weights), so that small layers keep a larger share.
 
     `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, sorted into the
-    order of the running mean of the earlier masks (paper, section 4.1). Sorting keeps the scale of the draw
-    (`sort_like`). `scores`: the running mean of the earlier scores (authors' code).
+    order of the running mean of the earlier masks (paper, section 4.1). Sorting keeps the values of the draw, and so
+    their scale (`sort_like`). `scores`: the running mean of the earlier scores (authors' code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -136,18 +136,20 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
     def __post_init__(self) -> None:
         rule = TopK(self.density, self.rank == "abs")
         if self.mask == "threshold" and (rule != TopK(0.5, True) or self.erdos_renyi is not None):
-            raise InputError("density, rank, erdos_renyi: only method.mask=top_k uses them; set it, or leave them out")
+            raise InputError(
+                "density, rank, erdos_renyi: only method.mask=top_k uses them; set method.mask=top_k, or remove them"
+            )
         if self.erdos_renyi is not None and not self.erdos_renyi > 0:
             raise InputError(f"erdos_renyi: must be positive, not {self.erdos_renyi}")
         if self.erdos_renyi is not None and self.density != 0.5:
-            raise InputError("density: erdos_renyi takes its place; set one of them")
+            raise InputError("density: cannot be combined with erdos_renyi; remove one of the two")
 
     @property
     def dependence(self) -> Dependence:
         return Dependence.INDEPENDENT if self.transfer == "none" else Dependence.SEQUENTIAL
 
     def mask_rules(self, layers: Sequence[Layer]) -> list[MaskRule]:
-        """The rule that turns each layer's scores into its mask, one for each layer."""
+        """The mask rules of the layers, one for each layer in order."""
         if self.mask == "threshold":
             return [Threshold() for _ in layers]
         shares = [
@@ -164,7 +166,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return self._trainee_after(problem, index, {})
 
     def _trainee_after(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
-        """The trainee of task `index`. before: the state of the previous task, or {} if nothing is transferred."""
+        """The Trainee of task `index`. before: the state of the previous task, or {} if nothing is transferred."""
         scores = draw_scores(problem.layers, problem.seed, index)
         if before:
             totals = load_layer_tensors(before, SHARED, problem, problem.layers)

@@ -13,15 +13,15 @@ from supsup_core.methods.learners import Learner
 from supsup_core.methods.norm_statistics import load_norms
 
 _IMAGES_AT_ONCE = 1024
-"""The largest number of images with channels in one forward pass, which bounds memory. Flat images need no bound."""
+"""The largest number of images with channels in one forward pass, which bounds memory. Flat images are small."""
 
 
 @final
 class WeightsLearner(Learner):
     """Predicts the labels of a task by the net's forward pass, with the task's own weights and statistics.
 
-    weights_of: a function from a mask's number to the net's weights on the problem's device. It is called whenever the
-    mask changes.
+    weights_of: a function from a mask's number to the net's weights on the problem's device. It is called if the
+    mask differs from that of the previous call, whose weights are cached.
     """
 
     def __init__(self, problem: Problem, states: States, weights_of: Callable[[int], list[Tensor]]) -> None:

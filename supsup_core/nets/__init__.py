@@ -1,4 +1,4 @@
-"""Networks of frozen random weights."""
+"""Networks as pure functions of weights and images, their frozen random weights, and their gradients."""
 
 from supsup_core.nets import hopfield, mlp, resnet
 from supsup_core.nets.base import NETS, KeepsStatistics, Layer, Net

@@ -22,7 +22,7 @@ __all__ = ["NETS", "KeepsStatistics", "Layer", "Net", "Objective"]
 class Layer:
     """One weight tensor. `fan_in` is the number of inputs that one output neuron sums over.
 
-    `is_gate`: the tensor multiplies the units of a hidden layer, and is 1 unless it is masked.
+    `is_gate`: True if the tensor multiplies the units of a hidden layer. Its values are 1 unless a mask changes them.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Layer:
 
 
 class KeepsStatistics(ABC):
-    """Interface of a net with batch normalisation.
+    """Interface of a net with batch normalisation whose statistics are stored.
 
-    Each task stores the mean and the variance of every normalisation.
+    Each task stores the mean and the variance of every batch normalisation.
     """
 
     @abstractmethod
     def statistics_widths(self) -> tuple[int, ...]:
-        """The number of feature maps of each batch normalisation, in the order of `forward`."""
+        """The number of feature maps of each batch normalisation, in the order in which `forward` applies them."""
 
     @abstractmethod
     def batch_statistics(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
@@ -53,23 +53,23 @@ class KeepsStatistics(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Net(ABC):
-    """A network that holds no weights. A subclass defines `layers`, `forward`, and fields, which are its config.
+    """A network that holds no weights. A subclass defines `layers` and `forward`, and its fields are its config.
 
-    `num_outputs` (s) counts the real output neurons and the superfluous ones. `weight_seed`: the seed of the frozen
+    `num_outputs` (s): the number of output neurons, both real and superfluous. `weight_seed`: the seed of the frozen
     weights; None means the run's seed. A subclass may also derive from KeepsStatistics or ChecksFields and implement
     their methods.
     """
 
     normalises_by_batch: ClassVar[bool] = False
-    """Whether batch normalisation always uses the statistics of the current batch. If so, a single image has no
-    logits."""
+    """Whether batch normalisation always uses the statistics of the current batch. If so, the logits
+    of a single image are not defined."""
 
     trained_from_signs: ClassVar[bool] = False
     """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly
     (draw_uniform)."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
-    """Computes the gradients for the methods below. A net may replace it by a faster way to the same result."""
+    """Computes the gradients for the methods below. A net may set a faster implementation with the same result."""
 
     num_outputs: int = 10
     weight_seed: int | None = None
@@ -119,17 +119,19 @@ class Net(ABC):
         """Computes `loss_gradients` for T tasks at once, each with its own weights and images.
 
         weights: (T, *layer.shape) for each layer; x: (T, batch, *input_shape); y: (T, batch). Returns the losses (T,)
-        and the gradients, in the shapes of the weights. They equal those of one task at a time within float tolerance.
+        and the gradients, in the shapes of the weights. Both equal
+        the results of `loss_gradients` for each task alone, within float tolerance.
         """
         return self.gradients.stacked_loss(self, weights, x, y)
 
     def decision_gradients(
         self, weights: Sequence[Tensor], x: Tensor, objective: Objective, num_labels: int
     ) -> Iterator[list[Tensor]]:
-        """Yields the gradient of the objective with respect to each layer's weight, for each of D decisions separately.
+        """Yields the gradient of the objective with respect to each layer's weight, for each of D groups of images.
 
-        x: (D, images, *input_shape); weights as `forward` takes them. Each item is the list of one decision: a tensor
-        of layer.shape for each layer. All decisions together may not fit into a cache, hence the iterator.
+        x: (D, images, *input_shape). weights: as in `forward`. Each item belongs to one group and is a list with one
+        tensor of layer.shape for each layer. The gradients of all groups together may not fit into a cache, so they are
+        yielded one by one.
         """
         return self.gradients.decisions(self, weights, x, objective, num_labels)
 

@@ -20,7 +20,7 @@ from supsup_core.nets.gradients import Gradients
 def _activations(
     weights: Sequence[Tensor], x: Tensor, rotations: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs of every layer, rotated if `rotations` are given, and the outputs: images, hidden units, logits."""
+    """The inputs of every layer, rotated if `rotations` are given, and a list: images, hidden activations, logits."""
     inputs, outputs = [], [x.flatten(1)]
     for index, weight in enumerate(weights):
         inputs.append(outputs[-1] if rotations is None else linear(outputs[-1], rotations[index]))
@@ -61,7 +61,7 @@ def _backpropagate(
 class MLPGradients(Gradients[Any]):
     """Forward and backward passes of an MLP without an autograd graph.
 
-    Gradients that nothing uses are not computed, above all the gradient of the images.
+    Gradients that nothing uses are not computed, in particular the gradient of the images.
     """
 
     def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -70,7 +70,7 @@ class MLPGradients(Gradients[Any]):
     def rotated_loss(
         self, net: Net, rotations: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        return _backpropagate(weights, x, y, rotations)  # a batch has fewer rows than a weight, so rotate the batch
+        return _backpropagate(weights, x, y, rotations)  # rotates the batch, which has fewer rows than a weight
 
     @torch.no_grad()
     def stacked_loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -49,7 +49,7 @@ class Block:
 
 @final
 class ResNetGradients(Gradients["ResNet"]):
-    """Computes gradients by autograd, makes them contiguous, and maps over several tasks by vmap."""
+    """Computes gradients by autograd and makes them contiguous. Several tasks are computed together by vmap."""
 
     def loss(self, net: ResNet, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         loss, gradients = Autograd().loss(net, weights, x, y)
@@ -92,7 +92,7 @@ class ResNet(Net, KeepsStatistics):
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         if len(input_shape) != 3:
             raise InputError(
-                f"a residual network needs images of channels, height and width, not of shape {input_shape}; "
+                f"a residual network needs images of shape (channels, height, width), not {input_shape}; "
                 "use an MLP, or a benchmark over cifar10 or cifar100"
             )
         found = [_layer("stem", input_shape[0], self.stem)]
@@ -160,8 +160,8 @@ class ResNet(Net, KeepsStatistics):
 def _channels_last(x: Tensor) -> Tensor:
     """Images in the faster memory format of the device: channels last on a CPU.
 
-    With channels last on a CPU, the convolutions of a GEM ResNet-18 took half the time, and those of a ResNet-50 took
-    0.9 of the time (one thread, AVX-512).
+    Compared with torch's default format on a CPU, the convolutions of a GEM ResNet-18 took half the time. Those of a
+    ResNet-50 took 0.9 of the time (one thread, AVX-512).
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
@@ -172,8 +172,8 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""The number of floats in a register. With fewer channels, oneDNN writes past its memory in the backward pass of a 1 ×
-1 convolution with a stride and channels last (uxlfoundation/oneDNN issue 6035, observed with AVX2)."""
+"""The number of floats in an AVX-512 register. With fewer channels and the channels-last format, oneDNN writes
+past its memory in the backward pass of a strided 1 × 1 convolution (uxlfoundation/oneDNN issue 6035, on AVX2)."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
@@ -193,7 +193,7 @@ def _stages(
 ) -> tuple[Block, ...]:
     """The blocks of all stages.
 
-    Stage i has numbers[i] blocks of first * doublings[i] maps; later stages halve the image.
+    Stage i has numbers[i] blocks of first * doublings[i] maps. Every stage after the first halves the image.
     """
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)
@@ -206,7 +206,10 @@ def _stages(
 @NETS.register("gem_resnet18")
 @dataclass(frozen=True, kw_only=True)
 class GemResNet18(ResNet, ChecksFields):
-    """The ResNet-18 of GEM for images of 32 x 32: four stages of two basic blocks, `width` maps in the first."""
+    """The ResNet-18 of GEM for images of 32 x 32: four stages of two basic blocks.
+
+    `width`: the number of feature maps in the first stage. Each later stage has twice as many maps as the one before.
+    """
 
     width: int = 20
 

@@ -29,10 +29,10 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
 
 
 def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Initial weights ±1 / sqrt(fan_in), float32, on the CPU; every (seed, purpose, index) has its own draw.
+    """Initial weights ±1 / sqrt(fan_in), float32, on the CPU.
 
-    The paper does not say how dense weights are initialised. This initialisation reproduces the published curves
-    (docs/results).
+    Every (seed, purpose, index) gives an independent draw. The paper does not say how dense weights are initialised.
+    This initialisation reproduces the published curves (docs/results).
     """
     drawn = []
     for layer in layers:
@@ -44,7 +44,7 @@ def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) ->
 def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
     """Kaiming uniform values with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32, on the CPU.
 
-    Initialises scores and trained weights. Every (seed, purpose, index) has its own draw.
+    These values initialise scores and trained weights. Every (seed, purpose, index) gives an independent draw.
     """
     drawn = []
     for layer in layers:
@@ -54,7 +54,7 @@ def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:
-    """The SHA-256 of the bytes of all weights. It detects a machine that draws other weights from the same seed."""
+    """The SHA-256 of the bytes of all weights. It detects a machine that draws different weights from the same seed."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -1,8 +1,8 @@
-"""Allocation tests of scenario NNs. They decide from the masks' slopes if data is known (paper, section 3.4).
+"""Allocation tests of scenario NNs, which classify the data of a segment as known or new (paper, section 3.4).
 
-The slope of a mask is -d objective / d alpha at equal alpha. Data is a segment's images. A test receives the slopes of
-the k learned masks, followed by the slopes of the untrained masks that it asked for in the superposition. If the data
-is not known, a new mask is allocated.
+A test decides from the slopes of the masks: -d objective / d alpha at equal alpha, on the segment's images. It receives
+the slopes of the k learned masks, followed by the slopes of untrained random masks, whose number the test chooses. If
+the data is new, a new mask is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Slopes: TypeAlias = "npt.NDArray[np.float64]"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a test: the data is known if the statistic reaches the threshold and a learned mask is steepest."""
+    """The result of a test: whether the data is `known`, and the numbers that the test compared."""
 
     known: bool
     statistic: float
@@ -35,9 +35,9 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class AllocationTest(ABC):
-    """Decides if a segment's data is known. Subclasses are final; their fields are their config.
+    """Classifies a segment's data as known or new. Subclasses are final, and their fields are their config.
 
-    The slopes are those of `objective` on the first `images_per_decision` images of the segment.
+    The slopes are computed for `objective` on the first `images_per_decision` images of the segment.
     """
 
     objective: str = "entropy"
@@ -56,7 +56,7 @@ class AllocationTest(ABC):
 
     @abstractmethod
     def judge(self, slopes: Slopes, num_masks: int, budget: int) -> Verdict:
-        """The verdict on slopes (num_masks + untrained,). budget: the largest number of masks that the run may have."""
+        """Tests slopes (num_masks + num_untrained(num_masks),). budget: the largest number of masks of the run."""
 
 
 ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
@@ -102,7 +102,7 @@ class Outlier(AllocationTest, ChecksFields):
 
     `false_alarm_rate`: the probability, over a whole run, that new data is judged to be known, which would overwrite a
     learned mask. Each test uses this rate divided by the budget, since there can be as many new tasks as masks. If only
-    one mask is learned, there are no other slopes to compare with, and the ratio test decides.
+    one mask is learned, its slope cannot be compared with those of other learned masks, so the ratio test decides.
     """
 
     false_alarm_rate: float = 0.01
@@ -123,7 +123,10 @@ class Outlier(AllocationTest, ChecksFields):
 
 @dataclass(frozen=True)
 class Outliers:
-    """The learned masks that are outliers, steepest first, and the statistic that exceeds its threshold the most."""
+    """The learned masks that are outliers, steepest first.
+
+    `statistic`, `threshold`: those of the tested mask with the largest difference between the two.
+    """
 
     masks: list[int]
     statistic: float
@@ -133,16 +136,17 @@ class Outliers:
 def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
     """The learned masks whose slopes are outliers: Rosner's generalised ESD test, one-sided, in leave-one-out form.
 
-    The i-th steepest mask is compared with the m masks that are less steep: t = (slope - their mean) / (s * sqrt(1 +
-    1/m)), against Student's t at level rate / (m + 1). All masks up to the last one above its threshold are outliers.
-    So a second mask for the same data (a duplicate, a similar task) cannot hide the first. At most a quarter of the
-    masks, and no more than 32, are tested.
+    slopes: those of the learned masks, then those of the untrained masks. The i-th steepest learned mask is compared
+    with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 + 1/m)), with the
+    mean slope of the m masks. The threshold is Student's t at level rate / (m + 1). All masks up to the last one above
+    its threshold are outliers. So a second mask for the same data (a duplicate, or a similar task) cannot hide the
+    first. At most a quarter of the learned masks, and at most 32, are tested.
 
-    Training shifts the slopes of learned masks against those of untrained masks, on any data. So the mean is over
-    learned masks only. The spread s is pooled within the two groups, because a few learned masks alone could not
-    estimate it. There are no outliers if num_masks < 2 or if there are fewer than three slopes.
+    On any data, the slopes of learned masks differ systematically from those of untrained masks. So the mean is over
+    learned masks only. The standard deviation s is pooled within the two groups, because a few learned masks do not
+    suffice to estimate it. There are no outliers if num_masks < 2 or if there are fewer than three slopes.
     """
-    from scipy.special import stdtrit  # takes 0.3 s to load, which a plan need not wait for
+    from scipy.special import stdtrit  # the import takes 0.3 s, and `supsup plan` does not need it
 
     learned = slopes[:num_masks]
     order = np.argsort(-learned, kind="stable")

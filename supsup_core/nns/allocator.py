@@ -1,6 +1,6 @@
 """Decides which mask trains on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
 
-In NNs the task identity is given neither at training nor at inference. `Allocator` makes all decisions. It numbers
+In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions. It numbers
 masks in the order of their allocation.
 """
 
@@ -28,17 +28,18 @@ NNS_VERSION = 1
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The false-alarm rate over a run for finding masks for the same data. It applies to every allocation test."""
+"""The false-alarm rate, over a run, of the outlier test that finds duplicate masks, under any allocation test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """The largest number of masks, and the policy for new data when there are that many masks.
 
-    `num_masks`: None means one for each task of the stream. `on_exhausted`: `skip` does not train on the data, as in
-    the authors' code, but counts the segment. `reuse` trains the steepest mask on the data. `reclaim` frees the less
-    trained of two masks that were outliers together. If there are no such masks, or if the steepest mask is an outlier
-    after all, `reclaim` acts as `reuse`.
+    `num_masks`: the number of masks; None means one for each task of the stream. `on_exhausted`: the policy. `skip`
+    does not train on the data, as in the authors' code, but counts the segment. `reuse` trains the steepest mask on the
+    data. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks that were outliers in
+    the same decisions, the less trained one counts as a duplicate. If there is no duplicate, or if a mask is an outlier
+    in this decision, `reclaim` acts as `reuse`.
     """
 
     num_masks: int | None = None
@@ -53,10 +54,11 @@ class Budget:
 class Decision:
     """The decision for one segment.
 
-    `num_masks` (k): the learned masks in the superposition; `best` and `second`: the numbers of the two steepest.
-    `outcome`: `train` a mask that knows the data, `allocate` a new mask, or the outcome of the budget's policy. `mask`:
-    the mask that trains on the segment, or None. `freed`: the mask that was deleted to make room, or None.
-    `standing_out`: the outliers, if there are several.
+    `num_masks` (k): the number of learned masks in the superposition. `statistic`, `threshold`: the numbers that the
+    allocation test compared. `best`, `second`: the numbers of the two steepest masks. `outcome`: `train` if the data is
+    known, `allocate` if a new mask is allocated, else the outcome of the budget's policy. `mask`: the mask that trains
+    on the segment, or None. `freed`: the mask that was deleted to make room, or None. `standing_out`: the masks whose
+    slopes are outliers, if there are several.
     """
 
     num_masks: int
@@ -71,21 +73,22 @@ class Decision:
 
     @property
     def margin(self) -> float:
-        """The statistic minus the threshold. It is not negative for known data."""
+        """The statistic minus the threshold. For known data it is at least 0."""
         return self.statistic - self.threshold
 
 
 @dataclass
 class Allocator:
-    """Makes the decisions, and holds the bank (all masks, packed) that the decisions are based on.
+    """Makes the decisions of scenario NNs, and stores all masks in use as packed bits in a MaskBank.
 
     All decisions of a round use the masks from before the round. Then each chosen mask is trained, and `trained`
     receives its new bits. `end_round` copies the masks trained in this round into the bank.
 
-    `draw(number)` returns the packed bits of mask `number` before its training; these also serve as an untrained mask.
-    `live`: the number of the mask at each place in the bank. `num_allocated`: the number of masks allocated so far,
-    including freed ones, which is also the number of the next mask. `trained_segments`: the number of segments that
-    each mask was trained on. `together`: how often two live masks were outliers in the same decision.
+    `policy`: `Budget.on_exhausted`. `capacity`: the largest number of masks in use. `draw(number)` returns the packed
+    bits of mask `number` before its training, which also serve as an untrained mask. `live`: the numbers of the masks
+    in use, in the order of the bank. `num_allocated`: the number of masks allocated so far, including deleted ones. The
+    next mask gets this number. `trained_segments`: the number of segments that each mask was trained on. `together`:
+    for each pair of masks in use, the number of decisions in which both were outliers.
     """
 
     layers: Sequence[Layer]
@@ -104,29 +107,29 @@ class Allocator:
         self._retrained: dict[int, codec.Bits] = {}
 
     def replay(self, decisions: Sequence[Decision]) -> None:
-        """Restore the counts from the `decisions` of whole rounds. Call `fill` next."""
+        """Restore all counts and `live` from the `decisions` of complete rounds. Call `fill` next."""
         for decision in decisions:
             self._record(decision)
 
     def fill(self, bits: Callable[[int], codec.Bits]) -> None:
-        """Restore the bank. bits: a function from a live mask's number to its packed bits."""
+        """Restore the bank. bits: a function from the number of a mask in use to its packed bits."""
         for number in self.live:
             self._bank.add(bits(number))
 
     @property
     def rows(self) -> codec.Bits:
-        """The live masks as packed bits (k, ceil(n / 8)), by place. This is a view; do not write to it."""
+        """The masks in use as packed bits (k, ceil(n / 8)), in the order of `live`. Do not write to this view."""
         return self._bank.rows
 
     def untrained(self) -> list[codec.Bits]:
-        """The untrained masks in the next superposition. They are the masks that will be allocated next."""
+        """The packed bits of the untrained masks in the next superposition. These masks will be allocated next."""
         count = self.test.num_untrained(len(self.live)) if self.live else 0
         wanted = range(self.num_allocated, self.num_allocated + count)
         self._fresh = {n: self._fresh[n] if n in self._fresh else self.draw(n) for n in wanted}
         return list(self._fresh.values())
 
     def superposition(self) -> Tensor | None:
-        """The mean of all masks in the superposition, flat float32 (n,); None while no mask is live."""
+        """The mean of all masks in the superposition, flat float32 (n,); None if no mask is in use."""
         if not self.live:
             return None
         untrained = self.untrained()
@@ -136,7 +139,7 @@ class Allocator:
         return torch.from_numpy(counts.astype(np.float32)) / (len(self.live) + len(untrained))
 
     def slopes(self, vectors: Tensor) -> Slopes:
-        """The slope of each mask for D decisions, (D, k + untrained). vectors: (D, n), -d objective / dW * W."""
+        """The slope of each mask for D segments, (D, k + untrained). vectors: (D, n), -d objective / dW * W."""
         untrained = self.untrained()
         found = [inner_products(self._bank.rows, self._bank.size, vectors)]
         if untrained:
@@ -144,7 +147,7 @@ class Allocator:
         return torch.cat(found, 1).double().numpy()
 
     def decide(self, slopes: Slopes) -> list[Decision]:
-        """The decisions of one round, in order, from slopes (D, k + untrained), or (D, 0) when k is 0.
+        """Decides for the D segments of one round, in order. slopes: (D, k + untrained), or (D, 0) if k is 0.
 
         A mask allocated earlier in the round counts against the budget, but cannot be chosen before the next round.
         """
@@ -183,7 +186,7 @@ class Allocator:
     def _outcome(
         self, verdict: Verdict, outliers: Sequence[int], usable: bool, chosen: set[int]
     ) -> tuple[Outcome, int | None]:
-        """The outcome, and the mask to free or None. chosen: masks that the round has chosen or may still choose."""
+        """The outcome, and the mask to delete or None. chosen: masks that the round has chosen or may still choose."""
         if verdict.known and usable:
             return "train", None
         if len(self.live) < self.capacity:
@@ -194,7 +197,7 @@ class Allocator:
         return ("reuse", None) if freed is None else ("reclaim", freed)
 
     def _redundant(self, chosen: set[int]) -> int | None:
-        """The less trained mask of the pair that was most often outliers together; None if there is no such pair."""
+        """The duplicate to delete, or None: the less trained mask of the pair that was most often outliers together."""
         for (old, young), _ in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
             victim = old if self.trained_segments[old] < self.trained_segments[young] else young
             if victim not in chosen:
@@ -202,7 +205,7 @@ class Allocator:
         return None
 
     def _record(self, decision: Decision) -> None:
-        """Update the live masks, how often each was trained, and which were outliers together."""
+        """Update `live`, `num_allocated`, `trained_segments` and `together` with a decision."""
         if decision.standing_out:
             for pair in combinations(sorted(set(decision.standing_out) & set(self.live)), 2):
                 self.together[pair] += 1

@@ -11,7 +11,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """The `index`-th group of consecutive training batches of a task. One decision is made for each segment."""
+    """A sequence of consecutive training batches of a task, the `index`-th. One decision is made for each segment."""
 
     task: int
     index: int
@@ -22,8 +22,9 @@ class Stream:
     """How the data of scenario NNs arrives (paper, section 3.4).
 
     A segment is `segment_batches` training batches of one task. `order`: with `blocks`, each task arrives once and
-    whole, in ascending order. With `recurring`, the segments of a task are spread over `visits` shuffled visits, so
-    tasks come back. `num_streams`: parallel streams; task i is in stream i mod num_streams.
+    whole, in ascending order. With `recurring`, the segments of a task are spread over `visits` visits. The visits of
+    all tasks are shuffled, so every task recurs. `num_streams`: the number of parallel streams. Task i is in stream
+    i mod num_streams.
     """
 
     order: Literal["blocks", "recurring"] = "blocks"
@@ -37,7 +38,7 @@ class Stream:
                 raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
 
     def segments_per_task(self, num_batches: int) -> int:
-        """The number of segments of a task of `num_batches`. Raises InputError unless all segments are whole."""
+        """The number of segments of a task with `num_batches` batches. Raises InputError if one would be incomplete."""
         count, left = divmod(num_batches, self.segment_batches)
         if left or not count:
             raise InputError(
@@ -45,13 +46,16 @@ class Stream:
                 "set one of them so that every segment is whole"
             )
         if self.order == "recurring" and self.visits > count:
-            raise InputError(f"visits: a task of {count} segments cannot come {self.visits} times; set at most {count}")
+            raise InputError(
+                f"visits: a task of {count} segments cannot be visited {self.visits} times; set at most {count}"
+            )
         return count
 
     def sequences(self, num_tasks: int, num_batches: int, seed: int) -> list[list[Segment]]:
         """The segments of each stream, in the order in which they arrive.
 
         In both orders, the tasks of a stream first appear in ascending order, and the segments of a task are in order.
+        num_batches: the number of training batches of a task.
         """
         count = self.segments_per_task(num_batches)
         return [
@@ -89,7 +93,7 @@ class Schedule:
         return max(len(sequence) for sequence in self.sequences)
 
     def round(self, number: int) -> list[tuple[int, Segment]]:
-        """(stream, segment) for each stream that has data left in this round, in the order of streams."""
+        """The (stream, segment) pairs of round `number`, in order of streams, for each stream that has data left."""
         return [(stream, found[number]) for stream, found in enumerate(self.sequences) if number < len(found)]
 
     def num_segments(self, num_rounds: int) -> int:
@@ -101,7 +105,7 @@ class Schedule:
         return sorted({segment.task for sequence in self.sequences for segment in sequence[:num_rounds]})
 
     def rounds_until(self, num_tasks: int) -> int:
-        """The smallest number of rounds whose segments number at least those of `num_tasks` whole tasks."""
+        """The smallest number of rounds that contain at least as many segments as `num_tasks` whole tasks."""
         wanted = num_tasks * self.segments_per_task
         low, high = 0, self.num_rounds
         while low < high:

@@ -46,7 +46,7 @@ class TrainingPart(ABC):
 
     @abstractmethod
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 images (batch, *shape) and int64 labels (batch,) of the training part."""
+        """The float32 images (batch, *shape) and int64 labels (batch,) at `indices` (batch,) of the training part."""
 
     def plain_train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns `train_batch(indices)` without any augmentation."""
@@ -71,10 +71,10 @@ class Task(TrainingPart):
 
     @abstractmethod
     def test_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 images (batch, *shape) and int64 labels (batch,) of the test part."""
+        """The float32 images (batch, *shape) and int64 labels (batch,) at `indices` (batch,) of the test part."""
 
     def all_test(self) -> tuple[Tensor, Tensor]:
-        """The whole test part, in order."""
+        """All test images (num_test, *shape) and labels (num_test,), in order."""
         return self.test_batch(torch.arange(self.num_test))
 
 
@@ -107,7 +107,7 @@ class AlteredTask(Task, KnowsLabels):
 
 
 class ReshapesImages(ABC):
-    """Interface of a benchmark whose images have another shape than those of its base."""
+    """Interface of a benchmark whose images have another shape than the images of its base dataset."""
 
     @abstractmethod
     def image_shape(self) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class ReshapesImages(ABC):
 
 
 class Relabels(ABC):
-    """Interface of a benchmark whose tasks have another number of labels than its base."""
+    """Interface of a benchmark whose tasks have another number of labels than its base dataset."""
 
     @abstractmethod
     def labels_of_a_task(self) -> int:
@@ -124,7 +124,7 @@ class Relabels(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
-    """A sequence of tasks made from a base. Subclasses are final; their fields are their config.
+    """A sequence of tasks made from a base dataset. Subclasses are final, and their fields are their config.
 
     A subclass may also derive from ReshapesImages, Relabels or ChecksFields and implement their methods.
     """
@@ -144,22 +144,25 @@ class Benchmark(ABC):
         """Returns task `index` for the run seed `seed`. A pure function of its arguments."""
 
     def source(self) -> Base:
-        """The base that the tasks are made from. The field `base` is the base's name, or {name: …, and its fields}."""
+        """Returns the base dataset that the tasks are made from.
+
+        The field `base` is the dataset's name, or a mapping of `name` and the dataset's fields.
+        """
         return base_from(self.base)
 
     @property
     def base_name(self) -> str:
-        """The name of the base alone."""
+        """The name of the base dataset, without its fields."""
         return str(self.base["name"] if isinstance(self.base, Mapping) else self.base)
 
     def with_base(self, base: Base) -> Self:
-        """Returns a copy of this benchmark with another base, or with more fields of the same base filled in."""
+        """Returns a copy of this benchmark with the base dataset `base`."""
         return dataclasses.replace(self, base=base_node(base))
 
     def identity(self) -> dict[str, Any]:
         """All fields that determine a task.
 
-        This excludes num_tasks, since task 3 of 10 is the same as task 3 of 2500.
+        `num_tasks` is excluded, since task 3 of 10 is the same as task 3 of 2500.
         """
         return {key: value for key, value in asdict(self).items() if key != "num_tasks"}
 

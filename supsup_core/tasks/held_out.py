@@ -1,4 +1,4 @@
-"""Holds out part of a base's training images for validation, so that no choice depends on the test images."""
+"""Holds out part of the training images for validation, so that no hyperparameter is chosen on the test images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from supsup_core.errors import InputError
 @BASES.register("held_out")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut(Base, ReadsFiles, DerivedBase):
-    """The base `of`, where a `share` of each class's training images replaces the test images.
+    """The base dataset `of`, whose test part is a held-out `share` of each class's training images.
 
-    The held-out images are drawn from `seed`. The base's own test images are not used. Nothing is copied: both parts
-    are index lists into the base's training images, which are in memory or memory-mapped.
+    The held-out images are drawn from `seed`. The remaining training images are the training part. The test images of
+    `of` are not used. Nothing is copied: both parts are index lists into the training images of `of`, which are in
+    memory or memory-mapped.
     """
 
     of: Any
@@ -29,7 +30,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "of", base_node(base_from(self.of)))  # the same node for the same base
+        object.__setattr__(self, "of", base_node(base_from(self.of)))  # so that equal datasets have equal config nodes
         if isinstance(self._whole, HeldOut):
             raise InputError("of: held_out cannot be nested; name the base of the images")
         if not 0 < self.share < 1:

@@ -1,4 +1,4 @@
-"""Permuted tasks: each shows the same images with its own fixed random order of the pixels."""
+"""Permuted tasks: each task shows the same images, with the pixels in a fixed random order of this task."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, ReshapesI
 
 def permute_pixels(order: Tensor, pixels: Tensor) -> Tensor:
     """Returns pixels (batch, size) rearranged by order (size,), int64."""
-    return pixels.index_select(1, order)  # torch gathers columns of floats six times as fast as columns of bytes
+    return pixels.index_select(1, order)  # torch gathers float columns six times as fast as byte columns
 
 
 @final
 @BENCHMARKS.register("permuted")
 @dataclass(frozen=True, kw_only=True)
 class Permuted(Benchmark, ReshapesImages):
-    """Task i permutes all pixels by an order drawn from run seed and i (paper, section 4.2). Images are flat."""
+    """Task i permutes all pixels by an order drawn from the run's seed and i (paper, section 4.2). Images are flat."""
 
     def image_shape(self) -> tuple[int, ...]:
         return (math.prod(self.source().shape),)

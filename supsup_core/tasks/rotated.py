@@ -1,4 +1,4 @@
-"""Rotated tasks: each shows the same images rotated by its own angle."""
+"""Rotated tasks: each task shows the same images, rotated by the angle of this task."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
 
 
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
-    """The nearest source pixel of each pixel of an image rotated counterclockwise about its centre.
+    """For each pixel of an image that is rotated counterclockwise about its centre, the nearest source pixel.
 
-    Returns flat source indices (H * W,), int64, and a bool tensor (H * W,) that is True if the source lies outside the
-    image.
+    shape: (H, W). Returns flat source indices (H * W,), int64, and a bool tensor (H * W,) that is True if the source
+    lies outside the image.
     """
     height, width = shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -65,7 +65,10 @@ class Rotated(Benchmark, ChecksFields):
 
     def check_fields(self) -> None:
         if len(self.source().shape) != 2:
-            raise InputError(f"base: {self.base_name} has no grey images to rotate; use mnist or digits")
+            raise InputError(
+                f"base: the images of {self.base_name} are not grey, and only grey images can be rotated; "
+                "use mnist or digits"
+            )
         if self.degrees == 0:
             raise InputError("degrees: 0 makes every task the same; set another angle, such as the paper's 10")
         angles: set[float] = set()
@@ -73,8 +76,8 @@ class Rotated(Benchmark, ChecksFields):
             angle = round(index * self.degrees % 360, 6) % 360
             if angle in angles:
                 raise InputError(
-                    f"num_tasks: with degrees={self.degrees:g} task {index} is rotated as an earlier one is; ask for "
-                    f"{index} tasks at most, or change degrees"
+                    f"num_tasks: with degrees={self.degrees:g}, task {index} has the same rotation as an earlier task; "
+                    f"set at most {index}, or change degrees"
                 )
             angles.add(angle)
 

@@ -1,4 +1,4 @@
-"""Split tasks: the classes of a base are divided among the tasks."""
+"""Split tasks: the classes of a base dataset are divided among the tasks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from supsup_core.tasks.base import BENCHMARKS, Augments, Benchmark, KnowsLabels,
 
 @final
 class SplitTask(Task, Augments, KnowsLabels):
-    """A task of the images of some classes. classes[i] gets the label i, or keeps its label if `keep_labels` is True.
+    """All images of some classes. classes[i] gets the label i, or keeps its label if `keep_labels` is True.
 
-    crop: the side of the square that an image is cropped to. The square is the centre, unless augmentation chooses
-    another place. augment: the name of the augmentation, and a seed. The seed and the batch together determine the
-    random draw.
+    crop: the side in pixels of the square that an image is cropped to; None does not crop. The square is in the centre,
+    unless augmentation chooses another position. augment: the name of the augmentation, and a seed; None means no
+    augmentation. The seed and the batch's indices together determine the random draw.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class SplitTask(Task, Augments, KnowsLabels):
 @BENCHMARKS.register("split")
 @dataclass(frozen=True, kw_only=True)
 class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
-    """Each task has `labels_per_task` classes of the base that no other task has (paper, section 4.1).
+    """Divides the classes of the base dataset: each task has `labels_per_task` classes (paper, section 4.1).
 
     `order` sets the order in which classes are divided. `drawn`: drawn from the seed. `given`: by class number.
     `fixed`: the split of SplitImageNet, numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own`, the
-    classes of a task are labelled from 0. With `labels: base`, classes keep their labels, and every task has the base's
-    output neurons. `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random
+    classes of a task are labelled from 0. With `labels: base`, classes keep their labels, and every task has all labels
+    of the base dataset. `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random
     augmentation of training images (datasets.augmentation).
     """
 
@@ -106,7 +106,10 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
         shape = self.source().shape
         for key in ("augment", "crop"):
             if getattr(self, key) not in (None, "none") and len(shape) != 3:
-                raise InputError(f"{key}: {self.base_name} has no colour images to crop and flip; leave it out")
+                raise InputError(
+                    f"{key}: the images of {self.base_name} have no colours, and only colour images can be cropped and "
+                    "flipped; remove this key"
+                )
         if self.crop is not None and not 0 < self.crop <= shape[-1]:
             raise InputError(f"crop: must be from 1 to {shape[-1]}, the side of the images, not {self.crop}")
         if self.num_tasks * self.labels_per_task > classes:

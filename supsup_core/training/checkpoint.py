@@ -15,7 +15,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def stored_states(self) -> Iterable[Mapping[str, Tensor]]:
-        """The readable stored states, newest first."""
+        """The stored states that can be read, newest first."""
 
     @abstractmethod
     def due(self) -> bool:
@@ -23,9 +23,9 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def save(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Store the state after `done` batches.
+        """Store the tensors of `state`, by name, as the state after `done` batches.
 
-        Copy its tensors before returning, since training goes on changing them.
+        Copy the tensors before returning, because the training changes them in place.
         """
 
 

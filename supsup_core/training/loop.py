@@ -26,11 +26,11 @@ LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[T
 class TrainingRecipe:
     """How one task is trained. The defaults are the paper's for MNIST.
 
-    `num_batches` counts optimiser steps of `batch_size` images each. `schedule`: the learning rate is `constant`, or
-    falls as a `cosine` to 0 at the last batch. With either schedule, it first rises linearly over `warmup_batches`.
-    `weight_decay` times the parameter is added to the gradient. `momentum` is for sgd. `precision`: the number format
-    of matrix products and convolutions in the forward and backward pass. Everything else, such as the scores and their
-    optimiser, stays float32.
+    `num_batches`: the number of optimiser steps, of `batch_size` images each. `schedule`: the learning rate is
+    `constant`, or falls as a `cosine` to 0 after the last batch. With either schedule, it first rises linearly over
+    `warmup_batches`. `weight_decay` times the parameter is added to the gradient (an L2 penalty). `momentum`: the
+    momentum of sgd. `precision`: the number format of matrix products and convolutions in the forward and backward
+    pass. Everything else, such as the scores and the optimiser's state, stays float32.
     """
 
     optimizer: str = "rmsprop"
@@ -60,7 +60,7 @@ class TrainingRecipe:
             raise InputError(f"momentum: must be in [0, 1), not {self.momentum}")
         if self.momentum and not optimizer.has_momentum:
             raise InputError(
-                f"momentum: optimizer {self.optimizer} has no momentum; leave it out, or set optimizer=sgd"
+                f"momentum: optimizer {self.optimizer} has no momentum; remove momentum, or set optimizer=sgd"
             )
 
     @property
@@ -69,7 +69,7 @@ class TrainingRecipe:
         return self.schedule != "constant" or self.warmup_batches > 0
 
     def rate(self, done: int) -> float:
-        """The learning rate of the next step after `done` batches."""
+        """The learning rate of the optimiser step that follows `done` batches."""
         if done < self.warmup_batches:
             return self.learning_rate * (done + 1) / self.warmup_batches
         if self.schedule == "constant":
@@ -97,7 +97,7 @@ def batch_order(recipe: TrainingRecipe, task: TrainingPart, seed: int) -> Tensor
 
 @torch.no_grad()
 def restore(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors into the live tensors of the same names.
+    """Copy the tensors of `stored` into the tensors of `live` with the same names.
 
     Raises CorruptError, before any copy, if the names or shapes differ.
     """
@@ -108,7 +108,7 @@ def restore(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
 
 
 class _Progress:
-    """The progress of a training: batches done, the tasks' loss curves, and the losses since the last point."""
+    """The progress of a training: batches done, the tasks' loss curves, and the losses since the last curve point."""
 
     def __init__(self, num_tasks: int, num_batches: int, num_points: int) -> None:
         self.done = self._since = 0
@@ -168,7 +168,7 @@ def train(
 ) -> LossCurve:
     """Run `step(x, y) -> loss` over batches of a task. Returns the loss curve, with at most `num_points` points.
 
-    order: (batches, batch_size) image indices. Training resumes from the newest stored state of the checkpoint; the
+    order: (batches, batch_size) image indices. Training resumes from the checkpoint's newest state that fits, and the
     result has the same bits as without interruption. Raises DivergedError if the loss becomes NaN or infinite.
     """
     progress = _Progress(1, len(order), num_points)
@@ -183,7 +183,7 @@ def train_together(
     num_points: int = NUM_POINTS,
     checkpoint: Checkpoint = NOWHERE,
 ) -> list[LossCurve]:
-    """Run `train` for T tasks at once. Returns their loss curves.
+    """Trains T tasks at once, as `train` does for one task. Returns the loss curve of each task.
 
     orders: (T, batches, batch_size). `step` takes x (T, batch, *shape) and y (T, batch) and returns the losses (T,).
     """
@@ -199,13 +199,13 @@ def train_together(
 def _run(
     batch: Callable[[int], tuple[Tensor, Tensor]], step: Step, progress: _Progress, checkpoint: Checkpoint
 ) -> list[LossCurve]:
-    """Run steps over `batch(0)`, `batch(1)`, … until the progress is complete; return the loss curves."""
+    """Run steps over `batch(0)`, `batch(1)`, … until the progress is complete. Returns the loss curves."""
     for state in checkpoint.stored_states():
         of_step = {name: tensor for name, tensor in state.items() if name not in progress.state}
         try:
             restore(step.state, of_step)
         except CorruptError:
-            continue  # written by another program version; an older state or a restart costs only time
+            continue  # another program version wrote it; an older state or a restart costs only time
         progress.restore(state)
         break
     while not progress.complete:
@@ -218,7 +218,8 @@ def _run(
 class Step:
     """One optimiser step: computes the weights of all layers and their gradients, then updates the trained tensors.
 
-    loss_gradients: `Net.loss_gradients` or a replacement. The tensors of `layers` are updated in place.
+    loss_gradients: `Net.loss_gradients` or another function with its signature. The tensors of `layers` are updated in
+    place.
     """
 
     def __init__(
@@ -248,6 +249,6 @@ class Step:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The tensors of parameters and optimiser that an exact resume needs, by name. They are live, not copies."""
+        """The tensors, in use, of parameters and optimiser that an exact resume needs, by name. They are not copied."""
         trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
         return {"done": self._done, **trained, **self._optimizer.state}

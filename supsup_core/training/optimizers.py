@@ -19,7 +19,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
-        """momentum: 0 for optimisers without `has_momentum`."""
+        """parameters: the tensors that `step` updates in place. momentum: 0 for optimisers without `has_momentum`."""
 
     has_momentum: ClassVar[bool] = False
 
@@ -30,7 +30,10 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The tensors that an exact resume needs, by name. They are live: copying into them restores the optimiser."""
+        """The tensors that an exact resume needs, by name.
+
+        They are not copies: writing stored values into them restores the optimiser.
+        """
 
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
@@ -59,7 +62,7 @@ class RMSprop(Optimizer):
 
     @staticmethod
     def _update_compiled(parameter: Tensor, gradient: Tensor, square_mean: Tensor, learning_rate: float) -> None:
-        from supsup_core.kernels.rmsprop import step_rmsprop  # loads numba, which takes 0.2 s
+        from supsup_core.kernels.rmsprop import step_rmsprop  # the import loads numba, which takes 0.2 s
 
         p, g, mean = (t.view(-1).numpy() for t in (parameter, gradient, square_mean))
         step_rmsprop(p, g, mean, np.float32(learning_rate))

@@ -28,7 +28,7 @@ class Parametrization(ABC):
 
     @abstractmethod
     def gradients(self, gradient: Tensor) -> list[Tensor]:
-        """The gradient of each of `tensors`. gradient: that of the weight; this method may overwrite it."""
+        """The gradient of each of `tensors`. gradient: the gradient of the weight, which this method may overwrite."""
 
 
 @final
@@ -90,7 +90,7 @@ class Anchored(Parametrization):
 
 @final
 class Scored(Parametrization):
-    """A fixed weight under a mask that is computed from trained scores (edge-popup; paper, section 3.1)."""
+    """A fixed weight times a mask that is computed from trained scores (edge-popup; paper, section 3.1)."""
 
     def __init__(self, weight: Tensor, scores: Tensor, rule: MaskRule) -> None:
         self._weight = weight

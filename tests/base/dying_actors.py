@@ -1,8 +1,8 @@
-"""Ray actors that die of each cause that ray_death_of tells apart, in a cluster in a process of its own.
+"""Kills Ray actors in each way that `ray_death_of` distinguishes, in a separate process with a separate Ray cluster.
 
     python -m tests.base.dying_actors
 
-Prints a JSON object: the cause to [reason, node_lost, out_of_memory].
+Prints a JSON object that maps each cause to [reason, node_lost, out_of_memory].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 from orchestrator.base.library_internals import RayDeath, ray_death_of
 
 ALWAYS_FULL = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}
-"""Has Ray's memory monitor kill every worker of a node."""
+"""With this environment, Ray's memory monitor kills every worker of a node."""
 
 
 @ray.remote(num_cpus=1, max_restarts=0)
@@ -34,7 +34,10 @@ class Sleeper:
 
 
 def death_by(kill: Callable[[int], object], *resources: str) -> RayDeath:
-    """How the death of an actor is reported. kill: given the actor's process. resources: that its node must have."""
+    """Kills an actor and returns the death as Ray reports it.
+
+    kill: receives the actor's process id. resources: custom resources that the actor's node must have.
+    """
     actor = Sleeper.options(resources=dict.fromkeys(resources, 1)).remote()
     try:
         kill(ray.get(actor.pid.remote(), timeout=60))
@@ -43,7 +46,7 @@ def death_by(kill: Callable[[int], object], *resources: str) -> RayDeath:
             try:
                 ray.get(reference, timeout=60)
             except ActorUnavailableError:
-                reference = actor.__ray_ready__.remote()  # Ray learns the cause later, and tells it to the next call
+                reference = actor.__ray_ready__.remote()  # Ray reports the cause only to a later call
     except (RayActorError, OutOfMemoryError) as error:
         return ray_death_of(error)
 

@@ -10,7 +10,7 @@ from orchestrator.base.failpoints import Point, reach, set_failpoint
 SOURCES = Path(__file__).parents[2] / "orchestrator"
 
 
-def test_a_function_is_called_with_the_subject_until_it_is_removed() -> None:
+def test_a_failpoint_calls_its_function_with_the_subject_until_it_is_removed() -> None:
     reached: list[object] = []
     reach("deciding", 1)
     set_failpoint("deciding", reached.append)
@@ -22,7 +22,7 @@ def test_a_function_is_called_with_the_subject_until_it_is_removed() -> None:
     assert reached == [2]
 
 
-def test_every_failpoint_is_reached_somewhere_and_the_program_sets_none() -> None:
+def test_every_failpoint_is_in_the_source_and_the_program_sets_none() -> None:
     text = "\n".join(path.read_text() for path in SOURCES.rglob("*.py") if path.name != "failpoints.py")
     for point in get_args(Point):
         assert f'failpoints.reach("{point}"' in text, point

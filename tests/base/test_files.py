@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from orchestrator.base.files import is_partial, replace_durably, write_atomically
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_atomically(path, b"first")
     write_atomically(path, b"second")
@@ -19,7 +19,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_does_not_change_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.json"
     write_atomically(path, b"first")
 
@@ -42,7 +42,7 @@ def test_names_of_interrupted_writes_are_recognised(tmp_path: Path, monkeypatch:
         assert not is_partial(tmp_path / name)
 
 
-def test_a_file_gets_its_final_name(tmp_path: Path) -> None:
+def test_renaming_a_file_replaces_the_file_with_that_name(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("new content")
     (tmp_path / "new").write_text("old content")
     replace_durably(tmp_path / "old", tmp_path / "new")

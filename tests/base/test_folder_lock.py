@@ -1,4 +1,4 @@
-"""A folder that one process owns at a time."""
+"""The lock by which at most one process owns a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_owner_is_known_while_it_owns_the_folder(tmp_path: Path) -> None:
     assert (holder_of(folder), host_of(folder)) == (None, None)
 
 
-def test_another_process_is_named_and_its_death_frees_the_folder(tmp_path: Path) -> None:
+def test_the_error_names_the_owning_process_and_its_death_releases_the_lock(tmp_path: Path) -> None:
     folder = tmp_path / "small-123456"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -49,7 +49,7 @@ def test_another_process_is_named_and_its_death_frees_the_folder(tmp_path: Path)
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^output: .*cannot be written"), owned(tmp_path / "file" / "folder"):
         raise AssertionError("there is no such folder")

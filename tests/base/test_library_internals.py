@@ -1,4 +1,4 @@
-"""The behaviour of other libraries beyond their public interfaces is still as this project relies on it."""
+"""Checks the undocumented behaviour of Ray and MLflow that this project relies on."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_rays_package_hash_covers_exactly_the_files_that_are_sent(tmp_path: Path
     assert ray_package_hash(tmp_path, []) != before
 
 
-def test_ray_tells_why_an_actor_died() -> None:
-    """With its node or without it, or killed by the memory monitor."""
+def test_ray_reports_why_an_actor_died() -> None:
+    """The causes: its process was killed, its node was killed, or the memory monitor killed it."""
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     found = subprocess.run(
         [sys.executable, "-m", "tests.base.dying_actors"],
@@ -57,7 +57,7 @@ def test_ray_tells_why_an_actor_died() -> None:
 
 
 class ReportedError(Exception):
-    """An error with a text as Ray writes it."""
+    """An error whose text has the form of Ray's errors."""
 
     preempted = False
 
@@ -84,11 +84,11 @@ class ReportedError(Exception):
         ),
     ],
 )
-def test_the_reason_of_a_death_is_the_line_that_tells_most(text: str, death: RayDeath) -> None:
+def test_the_reason_of_a_death_is_taken_from_the_most_specific_line_of_rays_error(text: str, death: RayDeath) -> None:
     assert ray_death_of(ReportedError(text)) == death
 
 
-def test_mlflows_monitor_of_the_machine_ends_when_its_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_system_metrics_monitor_ends_if_its_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monitor = SystemMetricsMonitor("no-run", sampling_interval=0.5, tracking_uri="http://127.0.0.1:9")
     assert not mlflow_monitor_is_alive(monitor)

@@ -1,4 +1,4 @@
-"""Names that a person types."""
+"""Lookup of sweeps and runs by the names that a user types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths in an output folder."""
+"""The paths of an output folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sweeps_and_groups_are_found_by_their_files(output: OutputFolder) -> Non
     assert list(first.stop_files()) == [first.group("x").stop_file]
 
 
-def test_files_of_a_ledger_and_corrupt_ones_are_told_apart(output: OutputFolder) -> None:
+def test_the_files_of_a_ledger_and_the_corrupt_ones_among_them_are_listed(output: OutputFolder) -> None:
     group = output.sweep("a-1").group("g")
     names = ["ledger.sqlite", "ledger.sqlite-wal", "ledger.previous.sqlite", "ledger.sqlite.corrupt.0"]
     for name in [*names, "stop"]:
@@ -82,7 +82,7 @@ def test_a_corrupt_file_gets_a_name_that_is_free(tmp_path: Path) -> None:
     assert list(folder.claim_files()) == [claim]
 
 
-def test_partial_databases_are_told_from_the_finished_one(tmp_path: Path) -> None:
+def test_partial_databases_are_distinguished_from_the_finished_one(tmp_path: Path) -> None:
     folder = MLflowFolder(tmp_path)
     touch(folder.database)
     partial = touch(folder.partial_database(3))
@@ -95,6 +95,6 @@ def test_hidden_files_are_leftovers_in_the_store_and_in_sweeps(output: OutputFol
     assert list(output.hidden_files()) == [hidden]
 
 
-def test_sweeps_of_a_storage_are_known_by_their_sweep_files() -> None:
+def test_the_sweeps_of_a_storage_are_those_with_a_sweep_json() -> None:
     names = ["sweeps/b-2/sweep.json", "sweeps/a-1/sweep.json", "sweeps/c-3/groups/g/ledger", "store/ab/sweep.json/x"]
     assert stored_sweep_ids([*names, "sweep.json", "sweeps/a-1/report/sweep.json"]) == ["a-1", "b-2"]

@@ -1,4 +1,4 @@
-"""Plain JSON values and dataclasses."""
+"""Conversion of dataclasses to plain JSON values and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.base.plain_values import flatten, from_json, from_node, to_nod
 
 @dataclass(frozen=True)
 class Inner:
-    """A part."""
+    """A dataclass that is a field of another one."""
 
     number: float
     texts: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
-    """A whole."""
+    """A dataclass with a field of each supported type."""
 
     inner: Inner
     by_number: dict[int, str]
@@ -56,7 +56,7 @@ def test_nan_is_read() -> None:
 
 
 @pytest.mark.parametrize("node", [{}, {"number": "1"}, {"number": None}, {"number": 1, "texts": [1]}, [], None, 5])
-def test_values_that_do_not_fit_are_refused(node: Any) -> None:
+def test_values_of_the_wrong_type_are_refused(node: Any) -> None:
     with pytest.raises(ValueError, match=r"Expected|missing"):
         from_node(node, Inner)
     with pytest.raises(ValueError, match=r"Expected|missing"):
@@ -64,7 +64,7 @@ def test_values_that_do_not_fit_are_refused(node: Any) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"number": 1'])
-def test_text_that_is_no_json_is_refused(text: bytes) -> None:
+def test_text_that_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the JSON reader
         from_json(text, Inner)
 

@@ -16,5 +16,5 @@ def test_a_duration_is_written_in_its_two_largest_units(seconds: float | None, t
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 shards"), (1, "1 shard"), (2000, "2,000 shards")])
-def test_one_thing_is_written_in_the_singular(number: int, text: str) -> None:
+def test_the_number_one_is_followed_by_the_singular(number: int, text: str) -> None:
     assert count(number, "shard") == text

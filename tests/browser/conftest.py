@@ -1,4 +1,4 @@
-"""A headless Chromium."""
+"""A fixture with a headless Chromium."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FLAGS = [
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own."""
+    """Yields a browser with a fresh profile."""
     if not (CHROMIUM and DRIVER):
         missing("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()

@@ -24,21 +24,21 @@ from orchestrator.tracking.mlflow_address import tracking_uri
 
 
 class Pages:
-    """A browser, and what its page shows."""
+    """MLflow's pages in a browser."""
 
     def __init__(self, driver: webdriver.Chrome, address: str) -> None:
         self._driver = driver
         self._address = address
 
     def open(self, path: str, *words: str) -> str:
-        """Open a page and wait until it shows all the words; returns its text."""
-        # A change of the part after # alone loads nothing, and a reload can meet a page that is still on its way.
+        """Opens a page, waits until it shows all the words, and returns its text."""
+        # The browser loads nothing if only the URL's fragment changes, and a reload may come before a page is loaded.
         self._driver.get("about:blank")
         self._driver.get(f"{self._address}/#{path}")
         text = ""
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
-            with contextlib.suppress(StaleElementReferenceException):  # the page is drawn anew
+            with contextlib.suppress(StaleElementReferenceException):  # the page was rendered again in the meantime
                 text = self._driver.find_element("tag name", "body").text
             if all(word in text for word in words):
                 return text
@@ -46,14 +46,14 @@ class Pages:
         raise AssertionError(f"{[word for word in words if word not in text]} not on {path}: {text}")
 
     def picture_sizes(self) -> list[tuple[int, int]]:
-        """Natural width and height of every picture that is drawn."""
+        """Returns the natural width and height in pixels of every picture that is displayed."""
         script = "return Array.from(document.images).map(i => [i.naturalWidth, i.naturalHeight])"
         return [(int(width), int(height)) for width, height in self._driver.execute_script(script)]
 
 
 @pytest.fixture
 def pages(tmp_path: Path, browser: webdriver.Chrome) -> Iterator[Pages]:
-    """Pages of the output `runs` in tmp_path."""
+    """MLflow's pages of the output `runs` in tmp_path, served by `supsup ui`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -86,12 +86,12 @@ def _wait_for(address: str) -> None:
 
 @pytest.fixture
 def swept(supsup: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
-    """A finished sweep of two runs, made before the server opens its database."""
+    """Runs a sweep of two runs to its end, before the server opens the database."""
     found = supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}), "--local")
     assert found.code == 0, found.err
 
 
-def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages: Pages, tmp_path: Path) -> None:
+def test_the_pages_show_the_sweeps_runs_their_metrics_and_the_plot(swept: None, pages: Pages, tmp_path: Path) -> None:
     client = mlflow.MlflowClient(tracking_uri(OutputFolder(tmp_path / "runs").mlflow))
     experiment = client.get_experiment_by_name("small").experiment_id
     found = {run.info.run_name: run for run in client.search_runs([experiment])}
@@ -118,7 +118,7 @@ def test_the_sweeps_runs_their_metrics_and_the_plot_are_there(swept: None, pages
     assert any(width > 900 and height > 500 for width, height in pages.picture_sizes())
 
 
-def test_runs_stand_side_by_side_and_tables_are_shown(swept: None, pages: Pages, tmp_path: Path) -> None:
+def test_the_pages_compare_runs_and_show_tables(swept: None, pages: Pages, tmp_path: Path) -> None:
     client = mlflow.MlflowClient(tracking_uri(OutputFolder(tmp_path / "runs").mlflow))
     experiment = client.get_experiment_by_name("small").experiment_id
     kinds = "tags.`supsup.kind` = 'evaluation'"

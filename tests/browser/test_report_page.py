@@ -1,4 +1,4 @@
-"""The report's page as a reader sees it, on a screen and on a narrow one."""
+"""The report's HTML page in a browser, on a wide and on a narrow screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIANTS = {
 
 @pytest.fixture
 def page(supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path) -> Path:
-    """The page of a sweep of two methods and two seeds, ten tasks each, of which something is published."""
+    """The report page of a finished sweep: two methods, two seeds, ten tasks, and accuracies published for them."""
     file = sweep_file(
         scenario=None,
         variants=VARIANTS,
@@ -32,14 +32,15 @@ def page(supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: 
     return found
 
 
-def test_the_page_tells_results_and_the_papers_and_fits_the_screen(page: Path, browser: webdriver.Chrome) -> None:
+def test_the_page_shows_our_and_published_results_and_fits_the_screen(page: Path, browser: webdriver.Chrome) -> None:
     lone = page.parents[4] / "alone.html"
-    lone.write_bytes(page.read_bytes())  # it needs nothing that stood beside it
+    lone.write_bytes(page.read_bytes())  # the page needs no other file of the report
     for width in (1280, 420):
         browser.set_window_size(width, 900)
         browser.get(lone.as_uri())
         text = browser.find_element("tag name", "body").text
-        for words in ("Results", "Beside the paper", "Seed by seed", "How it was made", "SupSup GNu one_shot entropy"):
+        titles = ("Results", "Comparison with the paper", "Seed by seed", "How it was made")
+        for words in (*titles, "SupSup GNu one_shot entropy"):
             assert words in text
         assert "93.67" in text
         assert "not comparable: benchmark.base.name is digits, not mnist" in text

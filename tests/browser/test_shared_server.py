@@ -1,4 +1,4 @@
-"""`supsup server`: MLflow over PostgreSQL, which lets nobody in without a password, and keeps what two sweeps write."""
+"""`supsup server`: MLflow over PostgreSQL requires a password, and stores what two concurrent sweeps write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.requirements import missing
 
 
 class SharedServer:
-    """One, and its folder, which PostgreSQL's own user can reach."""
+    """A process of `supsup server` and its folder, which PostgreSQL's system user can access."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class SharedServer:
         return (self.folder / "admin_password").read_text()
 
     def status(self, path: str, password: str | None = None, user: str = "admin") -> int:
-        """The HTTP status of a page; 0 where nothing answers."""
+        """Returns the HTTP status of a page; 0 if the server does not answer."""
         request = urllib.request.Request(self.address + path)
         if password is not None:
             given = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -87,7 +87,7 @@ def shared() -> Iterator[SharedServer]:
 EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
-def test_nobody_is_let_in_without_a_password(shared: SharedServer) -> None:
+def test_every_page_requires_the_password(shared: SharedServer) -> None:
     for path in ("/", EXPERIMENTS, "/ajax-api/2.0/mlflow/experiments/search?max_results=1", "/signup"):
         assert shared.status(path) == 401, path
         assert shared.status(path, "password1234") == 401, path
@@ -96,10 +96,10 @@ def test_nobody_is_let_in_without_a_password(shared: SharedServer) -> None:
         assert (shared.folder / name).stat().st_mode & 0o777 == 0o600, name
 
 
-def test_it_listens_on_loopback_alone_and_shows_no_password(shared: SharedServer) -> None:
+def test_the_server_listens_on_loopback_only_and_no_command_line_contains_a_password(shared: SharedServer) -> None:
     assert shared.process is not None
     mine = psutil.Process(shared.process.pid)
-    processes = [mine, *mine.children(recursive=True)]  # PostgreSQL's are among them
+    processes = [mine, *mine.children(recursive=True)]  # including PostgreSQL's processes
     listening = {
         connection.laddr.ip: connection.laddr.port
         for process in processes
@@ -127,7 +127,7 @@ def test_a_default_password_is_refused(
 
 
 @pytest.mark.long  # a minute
-def test_two_sweeps_write_at_once_and_a_browser_sees_both(
+def test_two_sweeps_write_concurrently_and_the_browser_shows_both(
     shared: SharedServer,
     launch: Callable[..., Any],
     call: Callable[..., Any],
@@ -140,7 +140,7 @@ def test_two_sweeps_write_at_once_and_a_browser_sees_both(
     for name, file in files.items():
         assert call("sweep", file, f"output=wanted-{name}", "--local")[0] == 0
     code, _, err = call("sweep", files["one"], "output=refused", f"tracking={shared.address}", "--local")
-    assert code == 1  # it is trained, and what MLflow is owed is told
+    assert code == 1  # the training succeeds, and the missing MLflow points are reported
     assert "MLflow could not be written" in err
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", shared.password)
@@ -152,7 +152,7 @@ def test_two_sweeps_write_at_once_and_a_browser_sees_both(
         _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
     shared.stop()
-    shared.start()  # nothing of it was in memory alone
+    shared.start()  # all data must be on disk
     client = mlflow.MlflowClient(shared.address)
     for name in files:
         assert points_of(client, name) == scientific_points(tmp_path / f"wanted-{name}", name)

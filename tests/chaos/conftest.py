@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes, for what happens to them."""
+"""A Ray cluster whose nodes a test can kill, add and drain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 class Nodes:
-    """A cluster of `tests.chaos.nodes`."""
+    """A Ray cluster in a separate process, which runs `tests.chaos.nodes`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -30,15 +30,15 @@ class Nodes:
         return self._answer()
 
     def kill(self, number: int) -> None:
-        """End a node with all its processes at once."""
+        """Kills a node with all its processes."""
         self._tell("kill", number)
 
     def add(self) -> None:
-        """One node more."""
+        """Adds a node."""
         self.ids.append(self._tell("add"))
 
     def drain(self, number: int, seconds: int) -> None:
-        """Tell a node that it will be taken away, as a cloud tells a spot machine."""
+        """Drains a node with a deadline in seconds, as when a cloud reclaims a spot machine."""
         subprocess.run(
             [
                 Path(sys.executable).parent / "ray", "drain-node", "--address", self.address,
@@ -51,7 +51,7 @@ class Nodes:
 
 @pytest.fixture
 def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Nodes]]:
-    """Start a head without CPUs and so many nodes of one CPU each, that let nobody in without their token."""
+    """Returns a function that starts a head without CPUs and a given number of one-CPU nodes, with a Ray token."""
     token = tmp_path / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))

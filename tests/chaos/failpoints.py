@@ -1,10 +1,11 @@
-"""A module for a sweep's `imports` that kills processes at planned moments, each once.
+"""A module for a sweep's `imports` that kills processes at planned moments. Each kill is done once.
 
-SUPSUP_TEST_FAILPOINTS names a folder with plan.json, a list of {"target", "point", "round"} and perhaps "fault". A kill
-fires the first time that its point is reached in its round or a later one: commits follow the clock, so not every round
-has one. It leaves the file fired-<index> first, so that it never fires again. Without the variable no failpoint is set.
-A fault is raised instead of a kill: `disk_full` or `read_only`. The coordinator writes the number of the round that it
-has opened into the folder, where workers read it. A commit counts as after that round.
+The environment variable SUPSUP_TEST_FAILPOINTS names a folder with plan.json: a list of {"target", "point", "round"},
+optionally with "fault". Without the variable no failpoint is set. A kill is done when its point is first reached in
+its round or in a later round, because commits depend on the clock and not every round has one. Before the kill, the
+process creates the file fired-<index>, so that the kill is not repeated. With a "fault", the failpoint raises an error
+(`disk_full` or `read_only`) and kills nothing. The coordinator writes the number of the current round into the folder,
+and workers read it there. A commit counts as after that round.
 """
 
 from __future__ import annotations
@@ -33,17 +34,18 @@ POINTS: dict[str, tuple[str, ...]] = {
     "driver": ("deciding", "committing"),
     "all": ("decided", "in_commit", "committed"),
 }
-"""When each target can be killed: a worker inside its jobs, the others from inside the coordinator's process."""
+"""The points at which each target can be killed. A worker kills itself inside a job. The coordinator's process kills
+the other targets."""
 
 AFTER_A_ROUND = ("saving", "saved", "evaluating", "committing", "in_commit", "committed")
 
 _FOLDER = Path(os.environ.get("SUPSUP_TEST_FAILPOINTS", ""))
 _committing: list[object] = []
-"""The rounds that this process is committing, if it is: a ledger has other commits too."""
+"""Contains an entry while this process commits rounds. A ledger has other commits too, at which nothing is killed."""
 
 
 def round_at(point: str) -> int:
-    """The round for which a point is reached; -1 before the first one."""
+    """Returns the round in which a point is reached; -1 before the first round."""
     try:
         number = int((_FOLDER / "round").read_text())
     except FileNotFoundError:
@@ -52,7 +54,7 @@ def round_at(point: str) -> int:
 
 
 def claim(point: str, in_worker: bool) -> dict[str, Any] | None:
-    """The kill that is due here and now. No other process gets it, so the caller must do it."""
+    """Returns the planned kill that is due at this point, or None. Only one process gets it, and must then kill."""
     for index, kill in enumerate(json.loads((_FOLDER / "plan.json").read_text())):
         is_due = kill["point"] == point and kill["round"] <= round_at(point)
         if is_due and (kill["target"] == "worker") == in_worker:
@@ -63,13 +65,13 @@ def claim(point: str, in_worker: bool) -> dict[str, Any] | None:
 
 
 def fire(point: str, in_worker: bool = False) -> None:
-    """Do what is due at this point, if anything is."""
+    """Performs the kill or fault that is due at this point, if there is one."""
     if kill := claim(point, in_worker):
         do(kill, in_worker)
 
 
 def do(kill: dict[str, Any], in_worker: bool) -> None:
-    """Kill the target, or raise the fault."""
+    """Kills the target, or raises the fault."""
     if "fault" in kill:
         if in_worker:
             number = errno.ENOSPC if kill["fault"] == "disk_full" else errno.EROFS
@@ -87,18 +89,18 @@ def do(kill: dict[str, Any], in_worker: bool) -> None:
 
 
 def open_round(subject: object) -> None:
-    """A round begins: tell the workers its number."""
+    """A round begins: writes its number to the folder, for the workers."""
     write_atomically(_FOLDER / "round", str(subject).encode())
 
 
 def decide(subject: object) -> None:
-    """A round is decided."""
+    """All decisions of a round are made."""
     if isinstance(subject, Round):
         fire("decided")
 
 
 def begin_commit(subject: object) -> None:
-    """The coordinator commits rounds."""
+    """The coordinator begins to commit rounds."""
     _committing.append(subject)
     fire("committing")
 
@@ -126,20 +128,21 @@ def begin_job(subject: object) -> None:
 
 
 def end_job(subject: object) -> None:
-    """A worker has done a job."""
+    """A worker has finished a job."""
     if isinstance(subject, SaveJob):
         fire("saved", in_worker=True)
 
 
 def begin_segment(subject: object) -> None:
-    """A worker begins to train a segment: train half of it before the kill, for nothing may go on from there."""
+    """A worker begins to train a segment. It trains half of the segment before the kill, so that the test detects a
+    resume from this partial state."""
     if isinstance(subject, SegmentTraining) and (kill := claim("training", in_worker=True)):
         subject.trainee.train(subject.task, subject.order[: len(subject.order) // 2], num_points=1)
         do(kill, in_worker=True)
 
 
 def set_all() -> None:
-    """Set the failpoints of this process."""
+    """Sets all failpoints of this process."""
     if sys.argv[0].endswith(("supsup", "cli/__main__.py")):
         (_FOLDER / "driver").write_text(str(os.getpid()))
     set_failpoint("round_opened", open_round)

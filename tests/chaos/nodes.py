@@ -1,9 +1,10 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own, which has Ray read the token when it starts.
+"""A Ray cluster of several nodes on this machine. It runs in a separate process, so that Ray reads the token afresh.
 
     python -m tests.chaos.nodes NODES [PORT]
 
-Prints the cluster's address and the ids of its nodes, one CPU each, beside a head without any, whose dashboard is at
-PORT; then obeys `kill N` and `add` on standard input until that ends.
+The cluster has a head without CPUs and NODES nodes with one CPU each. The head's dashboard listens on PORT. The program
+prints the cluster's address and the node ids. Then it executes the commands `kill N` and `add` from standard input,
+until standard input is closed.
 """
 
 from __future__ import annotations

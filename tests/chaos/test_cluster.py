@@ -1,5 +1,4 @@
-"""Three Ray nodes on one machine, with a token. Nodes are killed and drained, and the driver is killed; the end is the
-same."""
+"""Three Ray nodes on one machine, with a token. Killing and draining nodes and killing the driver changes no result."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ Launch = Callable[..., Any]
 
 
 @pytest.mark.long  # a minute and a half
-def test_a_node_that_is_killed_costs_nothing_but_time(
+def test_killing_a_node_changes_no_result(
     call: Call,
     launch: Launch,
     sweep_file: Callable[..., Path],
@@ -44,7 +43,7 @@ def test_a_node_that_is_killed_costs_nothing_but_time(
     process = launch("sweep", file, "--address", cluster.address)
     wait_for(lambda: {row["worker"] for row in trained(tmp_path / "runs")} == {0, 1})
     cluster.kill(0)
-    cluster.kill(1)  # one worker's at least; one node is left
+    cluster.kill(1)  # at least one worker dies; one node remains
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "12/12 shards" in out
@@ -73,7 +72,7 @@ def test_an_address_with_the_wrong_token_is_reported(
 
 
 def committed(output: Path) -> int:
-    """Shards trained, or decisions of NNs committed."""
+    """Returns the number of trained shards, or of committed decisions in NNs."""
     for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
         with closing(sqlite3.connect(path)) as db, suppress(sqlite3.OperationalError):
             (found,) = db.execute("SELECT count(*) FROM rows WHERE kind IN ('trained', 'decision')").fetchone()
@@ -82,10 +81,10 @@ def committed(output: Path) -> int:
 
 
 @pytest.mark.long
-def test_a_submitted_sweep_is_one_job_and_goes_on_after_its_driver_was_killed(
+def test_a_submitted_sweep_is_one_job_and_can_be_continued_after_its_driver_was_killed(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path, cluster_of: Callable[..., Nodes]
 ) -> None:
-    """The working tree holds nothing of this project. The job runs with the interpreter that has supsup installed."""
+    """The working tree does not contain this project, so the job needs the interpreter in which supsup is installed."""
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
         training={"num_batches": 400},
@@ -101,7 +100,7 @@ def test_a_submitted_sweep_is_one_job_and_goes_on_after_its_driver_was_killed(
     code, out, err = call(*asked, "--detach")
     assert code == 0, err
     name = out.split(":")[0]
-    assert "is there already" in call(*asked, "--detach")[1]
+    assert "was submitted before" in call(*asked, "--detach")[1]
     wait_for(lambda: trained(output))
     (driver,) = [
         process.pid
@@ -117,7 +116,7 @@ def test_a_submitted_sweep_is_one_job_and_goes_on_after_its_driver_was_killed(
     assert f"{name}-2: submitted" in out
     assert "40/40 shards" in out
     assert before < len(trained(output)) == 40
-    assert "is there already (SUCCEEDED)" in call(*asked)[1]
+    assert "was submitted before (SUCCEEDED)" in call(*asked)[1]
     file.write_text(file.read_text() + "\n# another tree\n")
     code, out, _ = call(*asked, "training.num_batches=4000", "--detach")
     other = out.split(":")[0]
@@ -148,7 +147,7 @@ SHARDS: dict[str, Any] = {
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("node", "total"), [(SHARDS, 60), (NNS, 120)], ids=["60 shards", "NNs"])
-def test_nodes_killed_and_drained_and_the_driver_killed_change_nothing(
+def test_killing_and_draining_nodes_and_killing_the_driver_changes_no_result(
     call: Call,
     launch: Launch,
     sweep_file: Callable[..., Path],
@@ -157,7 +156,7 @@ def test_nodes_killed_and_drained_and_the_driver_killed_change_nothing(
     node: dict[str, Any],
     total: int,
 ) -> None:
-    """Run with -s to see how long each took until the next commit."""
+    """Run with -s to print the seconds from each fault to the next commit."""
     file = sweep_file(**node)
     code, _, err = call("sweep", file, "output=wanted", "--local")
     assert code == 0, err
@@ -166,7 +165,7 @@ def test_nodes_killed_and_drained_and_the_driver_killed_change_nothing(
     process = launch("sweep", file, "--address", cluster.address)
 
     def after(share: float, what: str, happens: Callable[[], object]) -> None:
-        """Have something happen once a share of the work is done, and wait for the next commit."""
+        """Calls `happens` once this share of the work is committed, then waits for the next commit."""
         nonlocal process
         wait_for(lambda: committed(output) >= share * total)
         before, started = committed(output), time.monotonic()

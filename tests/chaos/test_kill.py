@@ -1,4 +1,4 @@
-"""All processes are killed at a random moment. After `supsup resume` the end is the same and nothing is done twice."""
+"""All processes are killed at a random moment. `supsup resume` gives the same results and trains no task twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sweep(num_tasks: int) -> dict[str, Any]:
 
 
 def assert_same(ours: Path, wanted: Path) -> None:
-    """Assert that accuracies, artifacts to the bit, and MLflow's scientific points are those of the other output."""
+    """Asserts that both outputs have equal accuracies, equal artifacts (bit for bit) and equal MLflow points."""
     assert artifacts(ours) == artifacts(wanted)
     assert tables(ours) == tables(wanted)
     points = scientific_points(ours, "small")
@@ -39,11 +39,12 @@ def assert_same(ours: Path, wanted: Path) -> None:
 
 
 LAUNCH = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time())
-"""Differs between runs of the tests. All processes of one run have the same, for they must collect the same tests."""
+"""A string that differs between test runs. All pytest-xdist processes of one run share it, because they must collect
+the same tests."""
 
 
 @pytest.mark.parametrize("seed", [zlib.crc32(LAUNCH.encode())])
-def test_a_kill_in_the_middle(
+def test_one_kill_changes_no_result(
     call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
     """The short version: one kill soon after the first shard is trained, on real Ray."""
@@ -67,7 +68,7 @@ def test_a_kill_in_the_middle(
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(3))
-def test_five_kills_at_random_moments(
+def test_five_kills_at_random_moments_change_no_result(
     call: Call, launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
     """The long version: each kill comes after a quarter to seven tenths of the time that the whole sweep takes."""

@@ -1,4 +1,4 @@
-"""An NNs run that is killed at planned moments ends with the bits of one that was not."""
+"""An NNs run that is killed at planned moments ends with the same bits as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kill = dict[str, Any]
 
 
 def sweep(num_tasks: int, **changes: Any) -> dict[str, Any]:
-    """A run with tasks in blocks, one commit a second, five rounds a task."""
+    """Returns the settings of a run with tasks in blocks, one commit per second, and five rounds per task."""
     return {
         "scenario": "NNs",
         "benchmark": {"name": "permuted", "base": "digits", "num_tasks": num_tasks},
@@ -45,12 +45,12 @@ class Chaos:
         self.resumes = 0
 
     def plan(self, kills: list[Kill]) -> None:
-        """Arm the launches that follow."""
+        """Sets the kills for all later calls of `run`."""
         (self._folder / "plan.json").write_text(json.dumps(kills))
         self._monkeypatch.setenv("SUPSUP_TEST_FAILPOINTS", str(self._folder))
 
     def run(self, file: Path, kills: list[Kill], *arguments: str) -> str:
-        """Standard output of the launch that completed it."""
+        """Runs the sweep with these kills, and resumes it until it completes. Returns the last standard output."""
         self.plan(kills)
         while True:
             code, out, err = self._call("sweep", file, *arguments)
@@ -92,15 +92,15 @@ KILLS: list[Kill] = [
     {"target": "worker", "point": "saved", "round": 30},
     {"target": "coordinator", "point": "committing", "round": 30},
 ]
-"""A worker while it trains and while it evaluates, the coordinator, the driver, and all processes between an artifact
-and its commit."""
+"""Kills of a worker (in training, in evaluation, after saving), of the coordinator, of the driver, and of all
+processes."""
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("num_tasks", "kills", "resumes"), [(3, KILLS[:3], 1), pytest.param(6, KILLS, 2, marks=pytest.mark.long)]
 )
-def test_kills_of_every_target_change_nothing(
+def test_killing_each_kind_of_process_changes_no_result(
     chaos: Chaos,
     call: Call,
     sweep_file: Callable[..., Path],
@@ -119,10 +119,10 @@ def test_kills_of_every_target_change_nothing(
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
-def test_fifty_kills_change_nothing(
+def test_fifty_kills_change_no_result(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path, data_root: Path
 ) -> None:
-    """The long version, on MNIST: 30 tasks, 300 rounds, fifty kills at drawn rounds and points."""
+    """The long version, on MNIST: 30 tasks, 300 rounds, and fifty kills at random rounds and points."""
     changes = {
         "benchmark": {"name": "permuted", "base": "mnist", "num_tasks": 30},
         "net": {"name": "lenet_300_100", "num_outputs": 500},
@@ -157,7 +157,8 @@ def test_fifty_kills_change_nothing(
 def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_completes_it(
     chaos: Chaos, call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """It is full when a mask is written, full and then read-only when the ledger is. Each time the run is resumed."""
+    """The disk is full when a mask is written, full when the ledger is written, and later read-only when the ledger is
+    written. The run is resumed after each fault."""
     file = sweep_file(**sweep(4, commit_every=0.2))
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
     faults = [

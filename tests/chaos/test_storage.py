@@ -1,4 +1,4 @@
-"""Everything is in an object store. The machine is lost, or the store is away for a minute; the end is the same."""
+"""Sweeps with an object store as storage. Losing the machine, or the store for a minute, changes no result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NNS: dict[str, Any] = {
 
 @pytest.fixture
 def url(object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder of the store. Commands that are started from here can reach it."""
+    """The URL of a new folder in the object store. Commands find the store's keys in the environment."""
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://tests/{tmp_path.name}-{time.time_ns()}"
@@ -47,7 +47,7 @@ def assert_same(ours: Path, wanted: Path, scenario: str) -> None:
     sweep = find_sweep(OutputFolder(ours), None)
     if scenario != "NNs":
         for key in sweep.store:
-            sweep.store.get(key)  # artifacts that no evaluation read are in the storage alone
+            sweep.store.get(key)  # downloads artifacts that no evaluation has read yet
         test_kill.assert_same(ours, wanted)
         return
     versions = sweep.masks(the_ledger(ours).parent.name)
@@ -67,7 +67,8 @@ def test_a_machine_that_is_lost_is_replaced_from_the_store(
     url: str,
     scenario: str,
 ) -> None:
-    """It is killed and its output deleted. Another machine goes on from the store alone, and trains nothing twice."""
+    """The sweep is killed and its output deleted. A resume in a fresh output uses only the store, and trains no task
+    twice."""
     file = sweep_file(**(NNS if scenario == "NNs" else test_kill.sweep(10)), snapshot_every=0.5)
     assert supsup("sweep", file, "output=wanted", "--local").code == 0
     process = launch("sweep", file, f"storage={url}", "--local")
@@ -95,12 +96,12 @@ def test_a_machine_that_is_lost_is_replaced_from_the_store(
 
 @pytest.fixture
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """A store that no other test needs, so that it can be stopped."""
+    """An object store of this test only, so that the test can stop it."""
     server = ObjectStore(tmp_path / "weed")
     server.start()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()  # of another server, in this process
+    s3fs.S3FileSystem.clear_instance_cache()  # this process may have cached connections to another server
     yield server
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()
@@ -109,7 +110,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objec
 @pytest.mark.long  # five minutes each
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("node", "total"), [(SHARDS, 60), (STREAMS, 120)], ids=["60 shards", "NNs"])
-def test_a_machine_is_lost_and_the_store_is_away_for_a_minute(
+def test_losing_the_drivers_output_and_the_store_for_a_minute_changes_no_result(
     call: Call,
     launch: Callable[..., Any],
     sweep_file: Callable[..., Path],
@@ -119,7 +120,7 @@ def test_a_machine_is_lost_and_the_store_is_away_for_a_minute(
     node: dict[str, Any],
     total: int,
 ) -> None:
-    """On three nodes. Work waits for the store, and the end is the same. Run with -s for the times."""
+    """The cluster has three nodes. Workers wait until the store answers again. Run with -s to print the times."""
     scenario = node.get("scenario", "GNu")
     file = sweep_file(**node, snapshot_every=2)
     assert call("sweep", file, "output=wanted", "--local")[0] == 0
@@ -135,7 +136,7 @@ def test_a_machine_is_lost_and_the_store_is_away_for_a_minute(
     wait_for(lambda: committed(fresh) > 0)
     found = committed(fresh)
     wait_for(lambda: committed(fresh) > max(had, found))
-    print(f"lost at {had}; {found} were found on a fresh folder, more were done {time.monotonic() - lost:.1f} s later")
+    print(f"killed with {had} committed; restored {found}; new work after {time.monotonic() - lost:.1f} s")
     wait_for(lambda: committed(fresh) >= 0.6 * total)
     own_store.stop()
     time.sleep(60)
@@ -143,7 +144,7 @@ def test_a_machine_is_lost_and_the_store_is_away_for_a_minute(
     before, back = committed(fresh), time.monotonic()
     own_store.start()
     wait_for(lambda: committed(fresh) > before)
-    print(f"away for 60 s at {before}; the next was committed {time.monotonic() - back:.1f} s after the store's start")
+    print(f"store stopped for 60 s at {before}; next commit {time.monotonic() - back:.1f} s after the store's restart")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert "storage: s3://tests/kept" in out
@@ -157,8 +158,8 @@ def test_a_command_stops_when_another_machine_has_taken_over(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two machines go on with one sweep. The later one completes it; the earlier one reports that, and stops. What the
-    earlier one stores while the later one starts is fetched too."""
+    """Two machines resume the same sweep. The second one completes it. The first one reports that it was replaced, and
+    stops. The second one also fetches what the first one stores while the second one starts."""
     url = f"file://{tmp_path}/stored"
     overtaken: list[bool] = []
 
@@ -169,7 +170,7 @@ def test_a_command_stops_when_another_machine_has_taken_over(
         prepare_data(*arguments)
         if not overtaken:
             before = snapshots()
-            begun = time.monotonic()  # on a slow disk the next snapshot may come only after the last task
+            begun = time.monotonic()  # on a slow disk the next snapshot may be taken only after the last task
             wait_for(lambda: snapshots() != before or time.monotonic() - begun > 5)
             overtaken.append(True)
 
@@ -192,7 +193,7 @@ def test_a_command_stops_when_another_machine_has_taken_over(
 def test_a_copy_that_was_fetched_early_is_brought_up_to_date(
     supsup: Callable[..., Any], launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The sweep is fetched early, and its machine is lost later. A second fetch brings its last snapshot."""
+    """The sweep is fetched early, and its machine is lost later. A second fetch gets the last snapshot."""
     url = f"file://{tmp_path}/stored"
     longer = {**NNS, "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 30}}
     file = sweep_file(**longer, snapshot_every=0.2)

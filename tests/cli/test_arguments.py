@@ -1,4 +1,4 @@
-"""Bare words of a command line, and commands that are printed for pasting."""
+"""Parsing of a command line's positional words, and commands that are printed to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.command_lines import words_of
 
 
 def parse(declaration: str, *typed: str, **kinds: object) -> Words:
-    """The bare words of a verb that is declared with the words `declaration`."""
+    """Parses `typed` as the positional words of a verb that declares them as `declaration`."""
     found: list[Words] = []
 
     @click.command()
@@ -42,7 +42,9 @@ def test_output_is_runs_in_the_working_directory_by_default(tmp_path: Path, monk
     assert found.name is None
 
 
-def test_folders_are_absolute_and_a_storage_stays_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_become_absolute_and_a_storage_url_stays_as_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     found = parse("", "output=~/here", "data=there", "storage=s3://bucket/runs")
@@ -58,11 +60,11 @@ def test_names_of_runs_may_contain_key_value_words() -> None:
 @pytest.mark.parametrize(
     ("typed", "kinds", "message"),
     [
-        (["outptu=x"], {}, "outptu: not an option here; there are: output=…, data=…, storage=…"),
-        (["a", "b"], {}, "one sweep at a time, not 2: a, b"),
-        (["a", "b"], {"noun": "run"}, "one run at a time, not 2: a, b; quote the words of its name: 'a b'"),
-        ([], {"least": 1}, "SWEEP is missing: give its name, or the beginning of it"),
-        ([], {"least": 1, "noun": "run"}, "RUN is missing: give its name, or words of it"),
+        (["outptu=x"], {}, "outptu: not an option of this command; there are: output=…, data=…, storage=…"),
+        (["a", "b"], {}, "give one sweep, not 2: a, b"),
+        (["a", "b"], {"noun": "run"}, "give one run, not 2: a, b; put the words of its name in quotes: 'a b'"),
+        ([], {"least": 1}, "SWEEP is missing: give its name, or the beginning of its name"),
+        ([], {"least": 1, "noun": "run"}, "RUN is missing: give words of its name"),
         (["small"], {"most": 0}, "'small' is not an option; there are: output=…"),
     ],
 )
@@ -95,7 +97,7 @@ def test_usage_of_a_verb_shows_the_options_that_it_takes(verb: str) -> None:
         (["--local"], {"RAY_ADDRESS": "head:6379"}, None),
     ],
 )
-def test_cluster_is_this_process_a_local_ray_or_an_address(
+def test_a_sweep_runs_in_this_process_on_a_local_ray_or_at_an_address(
     typed: list[str], environment: dict[str, str], cluster: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []

@@ -1,4 +1,4 @@
-"""Bad input: one clear line that names what is wrong and what to do, exit code 2, nothing written."""
+"""Bad input gives exit code 2 and one line that names the error and the remedy. No file is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 def refused(result: Any, *words: str) -> None:
-    """One line on standard error, with all the words, and exit code 2."""
+    """Asserts exit code 2 and one line on standard error that contains all the words."""
     assert result.code == 2, result
     assert len(result.err.strip().splitlines()) == 1, result.err
     for word in words:
@@ -31,7 +31,7 @@ NNS: dict[str, Any] = {"scenario": "NNs", "stream": {"segment_batches": 10}}
 
 
 def _space(key: str, values: Any) -> dict[str, Any]:
-    """A search of one key."""
+    """Returns the settings of a search over one key."""
     return {"space": {key: values}}
 
 
@@ -39,11 +39,11 @@ def _space(key: str, values: Any) -> dict[str, Any]:
     ("changes", "words"),
     [
         ({"tracking": "localhost:5000"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
-        ({"tracking": "http://me:secret@host"}, ["tracking: no user or password", "MLFLOW_TRACKING_PASSWORD"]),
+        ({"tracking": "http://me:secret@host"}, ["must contain no user or password", "MLFLOW_TRACKING_PASSWORD"]),
         ({"tracking": "http://[::1"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
         ({"tracking": "http://localhost:mlflow"}, ["small.yaml", "tracking", "such as http://localhost:5000"]),
-        ({"storage": "runs"}, ["small.yaml", "storage: a folder such as s3://bucket/folder"]),
-        ({"storage": "s3://me:secret@bucket/x"}, ["storage: no user or password", "AWS_ACCESS_KEY_ID"]),
+        ({"storage": "runs"}, ["small.yaml", "storage: must be the URL of a folder, such as s3://bucket/folder"]),
+        ({"storage": "s3://me:secret@bucket/x"}, ["storage: the URL must contain no user", "AWS_ACCESS_KEY_ID"]),
         ({"snapshot_every": 0}, ["snapshot_every", "positive number of seconds"]),
         ({"resources": {"cache_gb": -1}}, ["resources.cache_gb", "positive number of gigabytes"]),
         (
@@ -53,13 +53,13 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ({"method": {"name": "ewc", "strength": float("nan")}}, ["method.strength: must be a finite number, not nan"]),
         ({"grid": {"training.momentum": [0.0, float("inf")]}}, ["grid.training.momentum[1]: must be a finite number"]),
         ({"net": {"name": "hopfield_mlp"}, "training": {"batch_size": 1}, "scenario": "GG"}, ["batch_size: batch"]),
-        ({"net": {"name": "hopfield_mlp"}, "scenario": "NNs"}, ["NNs has no way yet to keep a net's statistics"]),
-        ({"search": {"num_trials": 4}}, ["small.yaml", "search.space: missing; name what to search"]),
+        ({"net": {"name": "hopfield_mlp"}, "scenario": "NNs"}, ["NNs does not support nets with batch normalisation"]),
+        ({"search": {"num_trials": 4}}, ["small.yaml", "search.space: missing; name the keys to search"]),
         ({"search": {"space": {}}}, ["small.yaml", "search.space: empty"]),
         ({"search": {"spaces": {}}}, ["search.spaces", "did you mean 'space'"]),
         ({"search": _space("benchmark.num_tasks", [1, 2])}, ["search.space.benchmark.num_tasks", "keys start with"]),
         ({"search": _space("training.learning_rate", 3)}, ["search.space.training.learning_rate", "list of choices"]),
-        ({"search": _space("training.learning_rate", [1, 1])}, ["search.space.training.learning_rate", "one twice"]),
+        ({"search": _space("training.learning_rate", [1, 1])}, ["search.space.training.learning_rate", "value twice"]),
         ({"search": _space("training.learning_rate", {"low": 2, "high": 1})}, ["low (2) must be below high (1)"]),
         ({"search": _space("training.learning_rate", {"low": 0, "high": 1, "log": True})}, ["must be positive"]),
         ({"search": _space("training.learning_rate", {"low": "a", "high": 1})}, ["low: must be a number, not 'a'"]),
@@ -73,7 +73,7 @@ def _space(key: str, values: Any) -> dict[str, Any]:
             ["search.reduction", "at least 2"],
         ),
         ({"search": {**_space("training.learning_rate", [0.1, 1]), "held_out": 1.5}}, ["search.held_out", "0 and 1"]),
-        ({"search": _space("training.learning_rate", [0.1, 1]), "seeds": [0, 1]}, ["search: runs with one seed"]),
+        ({"search": _space("training.learning_rate", [0.1, 1]), "seeds": [0, 1]}, ["search: needs exactly one seed"]),
         ({"search": _space("training.learning_rate", [1]), "grid": {"scenario": ["GG"]}}, ["search", "grid"]),
         ({"trianing": {"num_batches": 3}}, ["small.yaml", "trianing", "did you mean 'training'"]),
         ({"training": {"num_batchs": 3}}, ["training.num_batchs", "did you mean 'num_batches'"]),
@@ -116,17 +116,20 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ),
         ({"inference": {"rule": "known"}}, ["inference.rule", "GG"]),
         ({"grid": {"inference.objective": []}}, ["grid.inference.objective", "empty"]),
-        ({"scenario": "NNs", "training": {"schedule": "cosine"}}, ["training.schedule", "how long a mask"]),
+        ({"scenario": "NNs", "training": {"schedule": "cosine"}}, ["training.schedule", "a mask's training"]),
         ({"scenario": "NNs", "method": {"name": "supsup", "transfer": "masks"}}, ["scenario", "transfer"]),
-        ({"scenario": "NNs", "method": {"name": "psp"}}, ["psp cannot do NNs", "it does GG"]),
-        ({"net": {"name": "gem_resnet18"}}, ["net: a residual network needs images of channels"]),
+        ({"scenario": "NNs", "method": {"name": "psp"}}, ["psp does not support scenario NNs", "it supports GG"]),
+        ({"net": {"name": "gem_resnet18"}}, ["net: a residual network needs images of shape (channels"]),
         ({"variants": {"a": {"methd.name": "psp"}}}, ["variants.a.methd.name", "did you mean 'method'"]),
         ({"variants": {"a": {"method.name": "pspp"}}}, ["variants.a", "method.name", "did you mean 'psp'"]),
         ({"variants": {"a": {"seeds": [1]}}}, ["variants.a.seeds", "not a key of the experiment"]),
         ({"variants": {"a": {}}, "only": ["b"]}, ["only", "no variant 'b'", "there are: a"]),
         ({"variants": ["a"]}, ["variants"]),
-        ({"scale": "smok", "scales": {"smoke": {}}}, ["scale", "no 'smok'", "did you mean 'smoke'", "smoke, paper"]),
-        ({"scale": "smoke"}, ["scale", "no 'smoke'", "there are: paper"]),
+        (
+            {"scale": "smok", "scales": {"smoke": {}}},
+            ["scale", "there is no scale 'smok'", "did you mean 'smoke'", "smoke, paper"],
+        ),
+        ({"scale": "smoke"}, ["scale", "there is no scale 'smoke'", "there are: paper"]),
         ({"scale": "s", "scales": {"s": {"training.num_batchs": 1}}}, ["scales.s: training.num_batchs", "unknown key"]),
         ({"scales": ["smoke"]}, ["scales"]),
         ({"scales": {"paper": {"seeds": [1]}}, "scale": "paper"}, ["scales.paper", "another name"]),
@@ -134,22 +137,22 @@ def _space(key: str, values: Any) -> dict[str, Any]:
         ({"scenario": "GG", "method": {"name": "hop_sup_sup"}}, ["method.name: hop_sup_sup", "hopfield_mlp"]),
         (
             {"variants": {"a": {"method.density": 0.1}}, "grid": {"method": [{"name": "supsup"}]}},
-            ["variants.a.method.density", "the grid varies it too"],
+            ["variants.a.method.density", "the grid varies this key too"],
         ),
         ({"variants": {"a": {}}, "only": []}, ["only", "empty"]),
         (
             {"variants": {"a": {"scenario": "GG"}}, "grid": {"scenario": ["GG"]}},
-            ["variants.a.scenario", "the grid varies it too"],
+            ["variants.a.scenario", "the grid varies this key too"],
         ),
         ({"grid": {"inferense.objective": ["H"]}}, ["grid.inferense.objective", "not a key of the experiment"]),
         ({"grid": {"inference.objectiv": ["H"]}}, ["inference.objectiv", "did you mean 'objective'"]),
         ({"seeds": []}, ["seeds", "empty"]),
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
         ({"seeds": ["a"]}, ["small.yaml", "seeds"]),
-        ({"evaluation": {"at": [0]}}, ["evaluation.at", "from 1 on"]),
+        ({"evaluation": {"at": [0]}}, ["evaluation.at", "each at least 1"]),
         ({"resources": {"device": "cuda:1"}}, ["resources.device", "cuda:1", "cpu or cuda"]),
         ({"resources": {"num_workers": 0}}, ["resources.num_workers", "at least 1"]),
-        ({"name": "../escape"}, ["name", "names a folder"]),
+        ({"name": "../escape"}, ["name", "is not a valid folder name"]),
         ({"imports": ["no_such_module_anywhere"]}, ["imports", "no_such_module_anywhere"]),
         ({"imports": ["missing.py"]}, ["imports", "missing.py", "no such file"]),
     ],
@@ -169,7 +172,7 @@ def test_wrong_value_is_named(
         ("nonsense", ["'nonsense' is not key=value"]),
         ("seeds=5", ["command line", "seeds"]),
         ("inference.rule=[", ["command line", "inference.rule"]),
-        ("resources.device=tpu", ["resources.device", "'tpu' is not cpu or cuda"]),
+        ("resources.device=tpu", ["resources.device", "must be cpu or cuda, not 'tpu'"]),
         ("training.optimizer=sgdx", ["training.optimizer: unknown optimizer", "did you mean 'sgd'"]),
         ("net.num_outputs=100000000000000", ["not enough memory", "net.num_outputs"]),
     ],
@@ -191,7 +194,7 @@ def test_wrong_override_is_named(
         ("name: x\nseeds: ${oc.env:HOME}\n", ["broken.yaml", "is not supported"]),
     ],
 )
-def test_file_that_is_no_sweep_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
+def test_file_that_is_not_a_sweep_file_is_named(supsup: Command, tmp_path: Path, text: str, words: list[str]) -> None:
     (tmp_path / "broken.yaml").write_text(text)
     refused(supsup("plan", "broken.yaml"), *words)
 
@@ -243,18 +246,18 @@ def test_output_without_sweeps_says_how_to_begin(
 
 
 @pytest.mark.parametrize("verb", ["gc", "fsck"])
-def test_folder_that_is_no_output_is_named(supsup: Command, verb: str, tmp_path: Path) -> None:
+def test_folder_that_is_not_an_output_is_named(supsup: Command, verb: str, tmp_path: Path) -> None:
     refused(supsup(verb, "output=elsewhere"), f"{tmp_path}/elsewhere: not an output of supsup", "set output=DIR")
     assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("verb", verbs_with_few_names())
-def test_word_too_many_is_refused_with_the_help_to_read(supsup: Command, verb: str) -> None:
+def test_superfluous_word_is_refused_with_a_pointer_to_the_help(supsup: Command, verb: str) -> None:
     refused(supsup(verb, "name", "another name", "outptu=x"), f"(see supsup {verb} --help)")
 
 
 def test_ui_without_a_database_says_so(supsup: Command) -> None:
-    refused(supsup("ui"), "no MLflow database here")
+    refused(supsup("ui"), "has no MLflow database")
 
 
 @pytest.mark.parametrize(
@@ -262,11 +265,11 @@ def test_ui_without_a_database_says_so(supsup: Command) -> None:
     [
         (["swep"], ["swep"]),
         (["sweep"], ["FILE"]),
-        (["resume", "a", "b"], ["one sweep at a time"]),
-        (["status", "outptu=x"], ["outptu: not an option here", "output=…", "see supsup status --help"]),
-        (["decisions", "allocation.epsilon=1"], ["allocation.epsilon: not an option here", "--replay"]),
+        (["resume", "a", "b"], ["give one sweep, not 2"]),
+        (["status", "outptu=x"], ["outptu: not an option of this command", "output=…", "see supsup status --help"]),
+        (["decisions", "allocation.epsilon=1"], ["allocation.epsilon: not an option of this command", "--replay"]),
         (["fetch"], ["storage=URL is missing"]),
-        (["export", "GNu", "seed=0"], ["one run at a time", "quote the words of its name: 'GNu seed=0'"]),
+        (["export", "GNu", "seed=0"], ["give one run, not 2", "put the words of its name in quotes: 'GNu seed=0'"]),
         (["gc", "small"], ["'small' is not an option", "output=…"]),
         (["sweep", "x.yaml", "--workers", "0"], ["--workers"]),
     ],
@@ -275,9 +278,9 @@ def test_wrong_command_line_is_refused_in_one_line(supsup: Command, arguments: l
     refused(supsup(*arguments), *words)
 
 
-def test_what_a_search_cannot_do_is_named(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_options_that_a_search_does_not_support_are_refused(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(search=_space("training.learning_rate", [0.1, 1]))
-    refused(supsup("sweep", file, "--local"), "--local: Ray Tune compares")
+    refused(supsup("sweep", file, "--local"), "--local: a search needs Ray Tune")
     sweep = open_sweep(file, [])
     sweep.save(sweep.plan())
     refused(supsup("evaluate", "small", "inference.rule=binary"), "judged by one inference", "best.yaml")
@@ -295,14 +298,14 @@ def test_damaged_output_is_named_and_resume_repairs_it(
     content[content.index(b"weights_sha256")] ^= 1
     stale = ledger.parents[1] / "of-an-older-version" / "ledger.sqlite"
     stale.parent.mkdir()
-    stale.write_bytes(b"damaged")  # not of this plan, so nobody looks at it
+    stale.write_bytes(b"damaged")  # this sweep's plan does not contain it, so it is never read
     with ledger.open("r+b") as file:
         file.write(content)
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
         refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "sets it aside")
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
-    assert "made again" in found.out
+    assert "recomputed" in found.out
     assert supsup("report").code == 0
     (sweep,) = tmp_path.glob("runs/sweeps/*/sweep.json")
     sweep.write_text(sweep.read_text()[:100])

@@ -1,4 +1,4 @@
-"""The end of a launch: what is printed where it is interrupted, or where the report cannot be written."""
+"""The end of `supsup sweep`: the messages after an interrupt, and if the report cannot be written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 Command = Callable[..., Any]
 
 
-def test_interrupt_of_the_summary_says_how_to_go_on(
+def test_interrupt_during_the_summary_prints_the_command_that_continues(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -33,7 +33,7 @@ def test_interrupt_of_the_summary_says_how_to_go_on(
     assert again.code == 0, again.err
 
 
-def test_full_disk_costs_the_report_and_nothing_else(
+def test_full_disk_loses_only_the_report(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(path: Path, content: bytes) -> None:

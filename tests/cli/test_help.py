@@ -1,4 +1,4 @@
-"""`supsup --help` and the help of every verb: quick, complete, and the same as the table of verbs."""
+"""`supsup --help` and the help of every verb are quick, complete and consistent with the table of verbs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stder
 
 
 def each_command() -> Iterator[tuple[str, click.Command]]:
-    """All commands and what is typed to call them: a group's own commands in its place."""
+    """Yields every command with the words that call it. A command group is replaced by its subcommands."""
     for verb in VERBS:
         command = load_command(verb)
         if isinstance(command, click.Group):
@@ -69,7 +69,7 @@ def test_help_shows_every_verb_in_its_section_on_one_line(supsup: Command) -> No
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_summary_in_the_table_is_the_verbs_own(verb: str) -> None:
+def test_summary_in_the_table_equals_the_short_help_of_the_verb(verb: str) -> None:
     assert load_command(verb).get_short_help_str(limit=200) == VERBS[verb].summary
 
 

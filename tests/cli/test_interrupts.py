@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do while a sweep runs."""
+"""The effects of SIGINT and SIGTERM while a sweep runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Install = Callable[[bool], Interrupts]
 
 @pytest.fixture
 def install(tmp_path: Path) -> Iterator[Install]:
-    """Handles signals until the test ends, as for a sweep with rounds or without."""
+    """Returns a function that installs the signal handlers of a sweep, with or without rounds, until the test ends."""
     with ExitStack() as stack:
         yield lambda has_rounds: stack.enter_context(Interrupts(tmp_path / "pause", has_rounds))
 
@@ -36,7 +36,9 @@ def test_handlers_and_hook_are_restored(install: Install, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_interrupts_where_there_are_no_rounds(install: Install, number: signal.Signals, tmp_path: Path) -> None:
+def test_signal_interrupts_a_sweep_without_rounds_immediately(
+    install: Install, number: signal.Signals, tmp_path: Path
+) -> None:
     handler = install(False)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
@@ -52,7 +54,7 @@ def test_first_signal_requests_a_pause_and_the_second_interrupts(
     signal.raise_signal(signal.SIGINT)
     assert (tmp_path / "pause").exists()
     assert (handler.requested, handler.raised) == (True, False)
-    assert "pausing at the end of the round" in capsys.readouterr().err
+    assert "pausing at the end of the current round" in capsys.readouterr().err
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
@@ -65,7 +67,7 @@ def test_round_that_takes_too_long_is_interrupted(install: Install, monkeypatch:
         time.sleep(2)
 
 
-def test_after_the_last_round_a_pause_interrupts_nothing_and_a_signal_interrupts(
+def test_after_the_last_round_a_pending_pause_has_no_effect_and_a_signal_interrupts(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interrupts, "PAUSE_SECONDS", 0.3)
@@ -80,7 +82,7 @@ def test_after_the_last_round_a_pause_interrupts_nothing_and_a_signal_interrupts
 def test_interrupt_during_an_import_waits_until_the_module_is_loaded(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raised within an import, it can leave Python's import lock taken, and other threads waiting for ever."""
+    """A KeyboardInterrupt within an import can leave Python's import lock held, so that other threads deadlock."""
     (tmp_path / "interrupted_module.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\nwhole = True\n"
     )
@@ -103,14 +105,14 @@ def test_interrupt_that_python_discards_is_sent_again(install: Install) -> None:
         time.sleep(2)
 
 
-def test_interrupt_ends_the_contained_block(install: Install) -> None:
+def test_interrupt_ends_only_the_block_that_contains_it(install: Install) -> None:
     handler = install(False)
     with handler.contain():
         signal.raise_signal(signal.SIGINT)
     assert handler.cut_short
 
 
-def test_error_that_a_library_makes_of_an_interrupt_counts_as_the_interrupt(install: Install) -> None:
+def test_error_that_a_library_raises_because_of_an_interrupt_counts_as_the_interrupt(install: Install) -> None:
     handler = install(False)
     with handler.contain():
         try:
@@ -120,7 +122,7 @@ def test_error_that_a_library_makes_of_an_interrupt_counts_as_the_interrupt(inst
     assert handler.cut_short
 
 
-def test_other_errors_leave_the_contained_block(install: Install) -> None:
+def test_other_errors_propagate_out_of_the_block(install: Install) -> None:
     handler = install(False)
     with pytest.raises(RuntimeError, match="broken"), handler.contain():
         raise RuntimeError("broken")

@@ -1,4 +1,4 @@
-"""Verbs that read ledgers and folders alone load no library of the science, so they answer at once beside training."""
+"""Verbs that only read ledgers and folders import no heavy library such as torch, so they answer quickly."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ except SystemExit as end: print(end.code, [name for name in {HEAVY} if name in s
 
 
 def run(folder: Path, words: Sequence[str]) -> str:
-    """The last line that a command in a process of its own prints: its exit code, and what it has loaded."""
+    """Runs a command in a new process. Returns its last line: the exit code and the imported heavy libraries."""
     ran = subprocess.run([sys.executable, "-c", RUN, *words], cwd=folder, capture_output=True, text=True, check=True)
     return ran.stderr.splitlines()[-1]
 
 
-def test_verbs_of_ledgers_and_folders_load_no_science(
+def test_verbs_that_only_read_ledgers_and_folders_import_no_heavy_library(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
     for words in (["status"], ["status", "--json"], ["logs"], ["gc"], ["gc", "--delete"]):
         assert run(tmp_path, words) == "0 []", words
     for words in (["stop"], ["drain"]):
-        assert run(tmp_path, words) == "2 []", words  # it is not running
+        assert run(tmp_path, words) == "2 []", words  # the sweep is not running
     assert run(tmp_path, ["ui", "output=elsewhere"]) == "2 []"  # there is nothing to serve
 
 
-def test_fetch_loads_no_science(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_fetch_imports_no_heavy_library(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     storage = f"storage=file://{tmp_path}/stored"
     assert supsup("sweep", sweep_file(), storage, "--local").code == 0
     ended, loaded = run(tmp_path, ["fetch", storage, "output=elsewhere"]).split(maxsplit=1)
@@ -49,5 +49,5 @@ def test_fetch_loads_no_science(supsup: Command, sweep_file: Callable[..., Path]
 
 
 @pytest.mark.parametrize("verb", ["status", "logs", "stop", "drain", "gc", "fetch", "ui", "server"])
-def test_help_of_a_light_verb_loads_no_science(verb: str, tmp_path: Path) -> None:
+def test_help_of_a_light_verb_imports_no_heavy_library(verb: str, tmp_path: Path) -> None:
     assert run(tmp_path, [verb, "--help"]) == "0 []"

@@ -1,4 +1,4 @@
-"""A launch: what it refuses before anything starts, and what an interrupt leaves."""
+"""`supsup sweep`: what it refuses before training starts, and the state after an interrupt."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from supsup_core.errors import InputError
 Command = Callable[..., Any]
 
 
-def test_devices_are_counted_here_but_not_those_of_a_cluster(
+def test_cuda_devices_are_counted_on_this_machine_but_not_on_a_cluster(
     sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     sweep = open_sweep(sweep_file(), ["resources.device=cuda"])
     for here in (None, "local"):
-        with pytest.raises(InputError, match="need a CUDA device each and 0 are here"):
+        with pytest.raises(InputError, match="CUDA devices, but this machine has 0"):
             refuse_impossible(sweep, here)
     refuse_impossible(sweep, "10.0.0.5:6379")  # a head without a GPU
 
@@ -38,7 +38,7 @@ def test_workers_on_the_command_line_replace_those_of_the_sweep(sweep_file: Call
     assert with_workers(sweep, None) == sweep
 
 
-def test_request_to_stop_that_came_after_the_end_stops_nothing_later(
+def test_stop_request_made_after_the_end_does_not_stop_the_next_launch(
     supsup: Command, sweep_file: Callable[..., Path]
 ) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
@@ -62,7 +62,7 @@ def test_second_process_on_a_sweep_is_refused_with_the_first_ones_id(
     assert other.code == 0, other.err
 
 
-def test_interrupt_that_a_library_has_caught_fails_no_task(
+def test_interrupt_that_a_library_catches_does_not_fail_the_task(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Worker.run

@@ -1,4 +1,4 @@
-"""The file that `ray up` starts a cluster from is checked without a connection."""
+"""`supsup cluster check` checks the cluster file of `ray up` without a connection to the cloud."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = Path(__file__).parents[2] / "ray_cluster.yaml"
 
 
 def changed(tmp_path: Path, change: Callable[[Node], object]) -> Path:
-    """A copy of the project's own file, with a change."""
+    """Returns the path of a changed copy of the project's cluster file."""
     node = yaml.safe_load(FILE.read_text())
     change(node)
     path = tmp_path / "cluster.yaml"
@@ -29,7 +29,7 @@ def changed(tmp_path: Path, change: Callable[[Node], object]) -> Path:
 
 
 def put(*keys: str, value: Any) -> Callable[[Node], object]:
-    """A change that sets the value at a path of keys."""
+    """Returns a change that sets the value at a path of keys."""
 
     def change(node: Node) -> None:
         for key in keys[:-1]:
@@ -42,7 +42,7 @@ def put(*keys: str, value: Any) -> Callable[[Node], object]:
 def test_the_file_of_this_project_has_no_problems(supsup: Callable[..., Any]) -> None:
     found = supsup("cluster", "check", FILE)
     assert (found.code, found.err) == (0, "")
-    assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 of them, spot" in found.out
+    assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 nodes, spot" in found.out
 
 
 WORKER = ("available_node_types", "gpu_on_demand")
@@ -54,39 +54,39 @@ WORKER = ("available_node_types", "gpu_on_demand")
         (put("max_worker", value=3), "did you mean 'max_workers'"),
         (put("max_workers", value="many"), "max_workers: 'many' is not of type 'integer'"),
         (put("provider", value={}), "'type' is a required property"),
-        (put(*WORKER, "node_config", "InstanceTyp", value="x"), "node_config.InstanceTyp: no such key at AWS"),
+        (put(*WORKER, "node_config", "InstanceTyp", value="x"), "node_config.InstanceTyp: unknown to AWS"),
         (put(*WORKER, "node_config", "InstanceMarketOption", value={}), "did you mean 'InstanceMarketOptions'"),
         (
             put(*WORKER, "node_config", "BlockDeviceMappings", value=[{"Ebs": {"VolumeSiz": 8}}]),
-            "node_config.BlockDeviceMappings[0].Ebs.VolumeSiz: no such key at AWS; did you mean 'VolumeSize'",
+            "node_config.BlockDeviceMappings[0].Ebs.VolumeSiz: unknown to AWS; did you mean 'VolumeSize'",
         ),
         (
             put(*WORKER, "node_config", "BlockDeviceMappings", value="large"),
-            "node_config.BlockDeviceMappings: AWS does not take 'large' here; give a value of type list",
+            "node_config.BlockDeviceMappings: AWS does not accept 'large'; set a value of type list",
         ),
-        (put(*WORKER, "node_config", "ImageId", value=7), "node_config.ImageId: AWS does not take 7 here"),
+        (put(*WORKER, "node_config", "ImageId", value=7), "node_config.ImageId: AWS does not accept 7"),
         (
             put(*WORKER, "node_config", "LicenseSpecifications", value=[7]),
-            "LicenseSpecifications[0]: AWS does not take 7",
+            "LicenseSpecifications[0]: AWS does not accept 7",
         ),
         (put("head_node_type", value="haed"), "'haed' is not one of available_node_types; did you mean 'head'?"),
         (put("provider", "type", value="awss"), "Ray refuses it: NotImplementedError"),
-        (put(*WORKER, "min_workers", value=0), "so that work always goes on"),
+        (put(*WORKER, "min_workers", value=0), "if the cloud reclaims the spot machines"),
         (put(*WORKER, "min_workers", value=9), "smaller than the sum of `min_workers`"),
         (put(*WORKER, "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}), "all workers are spot"),
         (put("available_node_types", "head", "resources", value={"GPU": 1}), "without a GPU"),
-        (put("head_start_ray_commands", value=["ray start --head"]), "without RAY_AUTH_MODE=token"),
+        (put("head_start_ray_commands", value=["ray start --head"]), "add RAY_AUTH_MODE=token"),
         (put("worker_start_ray_commands", value=[]), "worker_start_ray_commands: missing"),
         (
             put("head_start_ray_commands", value=["RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0"]),
-            "listen on every interface",
+            "listen on every network interface",
         ),
-        (put("file_mounts", value={}), "no node is given the token"),
+        (put("file_mounts", value={}), "the nodes would get no authentication token"),
         (put("setup_commands", value=["pip install ."]), "-c constraints.txt"),
-        (put("setup_commands", value=["export RAY_AUTH_TOKEN=abc"]), "setup_commands: holds a Ray token"),
-        (put("cluster_name", value="AKIAABCDEFGHIJKLMNOP"), "cluster_name: holds an AWS access key"),
+        (put("setup_commands", value=["export RAY_AUTH_TOKEN=abc"]), "setup_commands: contains a Ray token"),
+        (put("cluster_name", value="AKIAABCDEFGHIJKLMNOP"), "cluster_name: contains an AWS access key"),
         (put("setup_commands", value=["git clone https://me:secret@host/x"]), "a password in an address"),
-        (put("file_mounts", "~/x", value="nowhere/at-all"), "nowhere/at-all is not there"),
+        (put("file_mounts", "~/x", value="nowhere/at-all"), "nowhere/at-all does not exist"),
     ],
 )
 def test_a_problem_is_printed_with_its_key(
@@ -98,7 +98,7 @@ def test_a_problem_is_printed_with_its_key(
     assert "Traceback" not in found.err
 
 
-def test_a_sweep_is_checked_for_room_in_the_cluster(
+def test_a_sweep_is_checked_against_the_capacity_of_the_cluster(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path]
 ) -> None:
     file = sweep_file(seeds=[0, 1, 2])
@@ -111,10 +111,10 @@ def test_a_sweep_is_checked_for_room_in_the_cluster(
     found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=9")
     assert found.code == 2
     assert "there is room for 8" in found.err
-    assert "its GPUs would idle" in supsup("cluster", "check", FILE, file).out
+    assert "GPUs would be idle" in supsup("cluster", "check", FILE, file).out
 
 
-def test_a_node_type_that_may_never_start_gives_no_room(tmp_path: Path) -> None:
+def test_a_node_type_with_zero_nodes_adds_no_capacity(tmp_path: Path) -> None:
     def close(node: Node) -> None:
         for name, found in node["available_node_types"].items():
             if name != node["head_node_type"]:
@@ -172,7 +172,7 @@ def kind(name: str, most: int, cpus: float | None, gpus: float | None = 0.0) -> 
         ([kind("head", 0, None)], 0, {}, None),
     ],
 )
-def test_the_cluster_holds_as_many_workers_as_its_largest_nodes_together(
+def test_the_capacity_of_the_cluster_is_the_sum_over_its_largest_nodes(
     types: list[NodeType], max_workers: int, resources: dict[str, Any], workers: int | None
 ) -> None:
     found = ClusterFile(FILE, tuple(types), max_workers, ())

@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs, with a job server in this process."""
+"""Sweeps submitted as Ray jobs, with a fake job server in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADDRESS = "http://127.0.0.1:8265"
 
 
 class Status(Enum):
-    """States of a job, as Ray names them."""
+    """Ray's names of the states of a job."""
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
@@ -28,7 +28,7 @@ class Status(Enum):
 
 @dataclass
 class Job:
-    """A job as the server knows it."""
+    """A job on the fake server."""
 
     submission_id: str
     entrypoint: str
@@ -40,7 +40,7 @@ class Job:
 
 
 class Server:
-    """The job server of a head, and its client: what ray_jobs calls of a JobSubmissionClient."""
+    """A fake of Ray's JobSubmissionClient and its server, with the methods that ray_jobs calls."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -73,7 +73,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
-    """An empty job server. The working tree is tmp_path."""
+    """An empty fake job server. The working tree is tmp_path."""
     made = Server()
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: made)
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_a_job_runs_the_sweep_on_the_head_with_the_working_tree(
     assert job.metadata["output"] == str(file.parent / "kept")
 
 
-def test_the_same_sweep_and_tree_are_one_job(
+def test_submitting_the_same_sweep_and_working_tree_again_makes_no_second_job(
     server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = sweep_file()
@@ -112,7 +112,7 @@ def test_the_same_sweep_and_tree_are_one_job(
     (file.parent / "kept" / "ledger").write_text("not sent either")
     submit(file)
     assert len(server.jobs) == 1
-    assert "is there already (RUNNING)" in capsys.readouterr().out
+    assert "was submitted before (RUNNING)" in capsys.readouterr().out
     submit(file, "training.num_batches=31")
     assert len(server.jobs) == 2
     (file.parent / "my_net.py").write_text("another tree")
@@ -133,7 +133,7 @@ def test_a_job_that_failed_or_was_stopped_is_submitted_again(
     list(server.jobs.values())[-1].status = Status.SUCCEEDED
     submit(file)
     assert len(server.jobs) == 3
-    assert f"{first}-3: is there already (SUCCEEDED)" in capsys.readouterr().out
+    assert f"{first}-3: was submitted before (SUCCEEDED)" in capsys.readouterr().out
 
 
 def test_a_file_outside_the_tree_is_refused(
@@ -141,21 +141,21 @@ def test_a_file_outside_the_tree_is_refused(
 ) -> None:
     (tmp_path / "tree").mkdir()
     monkeypatch.chdir(tmp_path / "tree")
-    with pytest.raises(InputError, match=r"small\.yaml: is not below .*tree, the folder that is sent to the cluster"):
+    with pytest.raises(InputError, match=r"small\.yaml: is outside .*tree, the folder that is sent to the cluster"):
         submit(sweep_file())
 
 
 def test_an_output_in_the_folder_of_the_job_is_refused(server: Server, sweep_file: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match=r"output: 'runs' would be a folder of the job's.*set output=/PATH"):
+    with pytest.raises(InputError, match=r"output: 'runs' would be inside the job's folder.*set output=/PATH"):
         ray_jobs.submit(sweep_file(), [], ADDRESS, "python", None, detach=True)
 
 
-def test_data_may_be_on_the_cluster_only(
+def test_a_dataset_may_exist_only_on_the_cluster(
     server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = {"name": "image_folder", "folder": "beasts", "num_classes": 2, "side": 8}
     submit(sweep_file(scenario="GG", benchmark={"name": "split", "base": base, "num_tasks": 1}))
-    assert "not checked as a whole, because that needs the data" in capsys.readouterr().err
+    assert "the sweep was checked only in part, because its dataset" in capsys.readouterr().err
     assert len(server.jobs) == 1
 
 
@@ -180,7 +180,7 @@ def test_a_log_is_followed_to_the_end_of_the_job(
     assert found.err == (f"small-1: {status.value}: why it ended\n" if code else "")
 
 
-def test_the_newest_job_of_a_name_is_meant(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_means_its_newest_job(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("small-b", "small-a", "other")):
         server.jobs[name] = Job(name, "python", number)
     assert ray_jobs.logs("small", ADDRESS) == 0
@@ -189,7 +189,7 @@ def test_the_newest_job_of_a_name_is_meant(server: Server, capsys: pytest.Captur
         ray_jobs.logs("large", ADDRESS)
 
 
-def test_a_beginning_never_means_the_job_of_a_sweep_with_another_name(
+def test_a_prefix_never_means_the_job_of_a_sweep_with_another_name(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeps = {"small-a": "small-a", "small-a-2": "small-a", "small_too-b": "small_too-b"}
@@ -197,14 +197,14 @@ def test_a_beginning_never_means_the_job_of_a_sweep_with_another_name(
         server.jobs[name] = Job(name, "python", number, metadata={"sweep": sweep})
     assert ray_jobs.logs("small", ADDRESS) == 0
     assert "the log of small-a-2" in capsys.readouterr().out
-    with pytest.raises(InputError, match="sma: several sweeps fit: small-a, small_too-b; give more of the name"):
+    with pytest.raises(InputError, match="sma: several sweeps match: small-a, small_too-b; give more of the name"):
         ray_jobs.stop("sma", ADDRESS)
 
 
 def test_stop_waits_for_the_end_of_the_job(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.jobs["small-1"] = Job("small-1", "python", 0)
     assert ray_jobs.stop("small-1", ADDRESS) == 0
-    assert capsys.readouterr().out == "small-1: STOPPED; the same `supsup submit` continues it\n"
+    assert capsys.readouterr().out == "small-1: STOPPED; to continue it, run the same `supsup submit` again\n"
 
 
 def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callable[..., Path]) -> None:
@@ -218,7 +218,7 @@ def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callab
         "/opt/python", "-m", "orchestrator.cli", "drain", sweep_id, f"output={output}"
     ]  # fmt: skip
     server.jobs[name].status = Status.SUCCEEDED
-    with pytest.raises(InputError, match=r"has ended \(SUCCEEDED\)"):
+    with pytest.raises(InputError, match=r"has ended already \(SUCCEEDED\)"):
         ray_jobs.drain(name, ADDRESS)
     server.jobs["mine"] = Job("mine", "python", 9)
     with pytest.raises(InputError, match="was not submitted by supsup; stop it with `ray job stop mine`"):
@@ -231,6 +231,6 @@ def test_a_head_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", refuse)
     with pytest.raises(
-        InputError, match=r"no access to the jobs of http://127\.0\.0\.1:8265 \(cannot reach \S+\); give"
+        InputError, match=r"the cluster at http://127\.0\.0\.1:8265 cannot be reached \(cannot reach \S+\); check"
     ):
         ray_jobs.logs("small", ADDRESS)

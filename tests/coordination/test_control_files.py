@@ -1,4 +1,4 @@
-"""Requests to a running group, by files."""
+"""Control files, by which other processes request a pause, a stop or cancelled tasks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_tasks_are_added_to_a_cancel_file_and_removed_from_it(tmp_path: Path) ->
     assert not file.path.exists()
 
 
-def test_lines_that_are_no_numbers_are_ignored(tmp_path: Path) -> None:
+def test_lines_that_are_not_numbers_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "cancel").write_text("1\n\nall\n-2\n3")
     assert CancelFile(tmp_path / "cancel").read() == {1, 3}

@@ -1,4 +1,4 @@
-"""Evaluation points are recorded once all their evaluations are done."""
+"""An evaluation point is recorded when all its evaluations are done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.records.samples import EVALUATED
 
 
 @given(st.lists(st.sets(st.integers(0, 9)), max_size=6))
-def test_a_prefix_grows_with_what_is_done(steps: list[set[int]]) -> None:
+def test_the_prefix_is_the_number_of_leading_keys_that_are_done(steps: list[set[int]]) -> None:
     prefix = DonePrefix([str(number) for number in range(10)])
     done: set[str] = set()
     for step in steps:
@@ -33,7 +33,7 @@ def test_a_prefix_that_was_reset_checks_all_keys_again() -> None:
 
 
 def points_of(journal: GroupJournal, known: int) -> EvaluationPoints:
-    """Points as the plan names them, as far as `known` tasks are learned."""
+    """Returns the evaluation points of the plan; only those of the first `known` tasks have keys yet."""
 
     def named(run: PlannedRun) -> Points:
         return {n: keys for n, keys in run.points.items() if n <= known}
@@ -54,7 +54,7 @@ def test_points_are_recorded_in_order_and_once(group: GroupSettings) -> None:
     first, last = run.points[1], run.points[3]
     evaluate(journal, *last)
     points.record_complete()
-    assert not journal.state.points  # the point before is not complete
+    assert not journal.state.points  # the previous point is not complete
     evaluate(journal, *first)
     points.record_complete()
     points.record_complete()
@@ -66,7 +66,7 @@ def test_points_are_recorded_in_order_and_once(group: GroupSettings) -> None:
     journal.close()
 
 
-def test_a_point_whose_evaluations_cannot_be_named_yet_is_left_alone(group: GroupSettings) -> None:
+def test_a_point_whose_evaluation_keys_are_not_known_yet_is_not_recorded(group: GroupSettings) -> None:
     journal = GroupJournal(group, lambda restored: "")
     (run,) = journal.group.runs
     evaluate(journal, *run.points[1], *run.points[3])

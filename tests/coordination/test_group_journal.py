@@ -1,4 +1,4 @@
-"""A group's ledger, its state, and its snapshots."""
+"""The journal of a training group: its ledger, its state and its snapshots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kinds(settings: GroupSettings) -> list[str]:
 
 @pytest.fixture
 def stored(group: GroupSettings, tmp_path: Path) -> GroupSettings:
-    """Settings of a group whose output is a cache of a storage."""
+    """The settings of a group whose output is a cache of a storage."""
     url = f"file://{tmp_path}/stored"
     storage = StorageSettings(
         store=f"{url}/store", masks=f"{url}/masks", group=f"{url}/group", output_id="aaaaaaaa", cache_bytes=None,
@@ -78,7 +78,7 @@ def test_a_corrupt_ledger_is_set_aside_and_recorded(group: GroupSettings) -> Non
     journal.close()
 
 
-def test_a_result_counts_once(group: GroupSettings) -> None:
+def test_a_result_that_is_reported_twice_is_recorded_once(group: GroupSettings) -> None:
     journal = opened(group)
     for sha256 in ("1", "2"):
         journal.record_results([ShardTrained("a", TRAINED, sha256)])
@@ -87,7 +87,7 @@ def test_a_result_counts_once(group: GroupSettings) -> None:
     journal.close()
 
 
-def test_a_job_fails_after_too_many_deaths(group: GroupSettings) -> None:
+def test_a_job_fails_after_too_many_deaths_of_its_workers(group: GroupSettings) -> None:
     journal = opened(group)
     for _ in range(MAX_RETRIES):
         journal.record_death(Lost("a", "train", "killed"), "task 0")
@@ -125,7 +125,7 @@ def test_a_stop_is_recorded_once_with_the_last_evaluation_point(group: GroupSett
         ("cancelled", False, "stopped"), ("cancelled", True, "interrupted"),
     ],
 )  # fmt: skip
-def test_how_a_launch_ends(group: GroupSettings, what: str, paused: bool, status: LaunchStatus) -> None:
+def test_the_status_at_the_end_of_a_launch(group: GroupSettings, what: str, paused: bool, status: LaunchStatus) -> None:
     journal = opened(group)
     if what == "failed":
         journal.record_failure(Failed("a", "train", "error", ""), "task 0")
@@ -138,7 +138,7 @@ def test_how_a_launch_ends(group: GroupSettings, what: str, paused: bool, status
     assert (kinds(group)[-1] == "ended") is (status != "interrupted")
 
 
-def test_an_artifact_that_is_sound_after_all_is_not_set_aside(group: GroupSettings) -> None:
+def test_an_artifact_that_turns_out_intact_is_not_set_aside(group: GroupSettings) -> None:
     journal = opened(group)
     key = "ab12" * 8
     path = journal.store.path(key)
@@ -163,7 +163,7 @@ def test_a_snapshot_is_taken_when_one_is_due(group: GroupSettings) -> None:
     journal.close()
 
 
-def test_a_process_that_takes_over_fences_the_journal_and_pauses_its_sweep(stored: GroupSettings) -> None:
+def test_another_process_that_takes_over_fences_the_journal_and_pauses_its_sweep(stored: GroupSettings) -> None:
     journal = opened(stored)
     assert wait_for(snapshots_of(stored).ids) == [SnapshotId(1, "aaaaaaaa")]
     snapshots_of(stored).put(SnapshotId(2, "bbbbbbbb"), read_copy(stored.folder.ledger))
@@ -173,7 +173,7 @@ def test_a_process_that_takes_over_fences_the_journal_and_pauses_its_sweep(store
     journal.close()
 
 
-def test_a_ledger_behind_its_storage_is_not_written_to(stored: GroupSettings, tmp_path: Path) -> None:
+def test_a_ledger_older_than_its_stored_snapshot_is_not_written_to(stored: GroupSettings, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere.sqlite"
     writer = LedgerWriter(elsewhere, above=4)
     writer.append(JobRetried("a", ""))
@@ -185,7 +185,7 @@ def test_a_ledger_behind_its_storage_is_not_written_to(stored: GroupSettings, tm
     assert not stored.folder.ledger.exists()
 
 
-def test_a_writer_is_above_all_epochs_in_the_storage(stored: GroupSettings) -> None:
+def test_a_writers_epoch_is_larger_than_all_epochs_in_the_storage(stored: GroupSettings) -> None:
     snapshots_of(stored).put(SnapshotId(7, "aaaaaaaa"), b"whatever")
     journal = opened(stored)
     journal.end(paused=True)

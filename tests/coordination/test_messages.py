@@ -1,4 +1,4 @@
-"""Jobs and replies, which processes send one another."""
+"""Jobs and replies, which a coordinator and its workers send to each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of shards: each shard is in one of them, and a batch that did not fit into memory is halved."""
+"""Batches of shards: each shard is in exactly one batch, and a batch that ran out of memory is halved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_batches_partition_the_shards_that_are_not_cancelled(
 ) -> None:
     keys = {SHARDS[task].key for task in cancelled if task < len(SHARDS)}
     split: set[str] = set()
-    for _ in range(halvings):  # each time all jobs do not fit
+    for _ in range(halvings):  # in each pass, every job runs out of memory
         split |= {job_key(batch) for batch in batches_of(count, at_once, split, set())}
     found = batches_of(count, at_once, split, keys)
     assert [shard for batch in found for shard in batch] == [s for s in SHARDS[:count] if s.key not in keys]
@@ -33,7 +33,7 @@ def test_batches_partition_the_shards_that_are_not_cancelled(
 
 
 @given(COUNTS, st.integers(1, 10), st.data())
-def test_batches_from_a_place_on_begin_with_the_one_that_holds_it(
+def test_batches_from_an_index_on_begin_with_the_batch_that_contains_it(
     count: int, at_once: int, data: st.DataObject
 ) -> None:
     place = data.draw(st.integers(0, max(0, count - 1)))
@@ -45,7 +45,7 @@ def test_batches_from_a_place_on_begin_with_the_one_that_holds_it(
         assert SHARDS[place] in tail[0]
 
 
-def test_a_split_batch_is_halved_and_a_half_that_is_split_again() -> None:
+def test_a_split_batch_is_halved_and_a_half_can_be_halved_again() -> None:
     whole = SHARDS[:5]
     halves = batches_of(5, 5, {job_key(whole)}, set())
     assert [len(batch) for batch in halves] == [2, 3]
@@ -53,8 +53,8 @@ def test_a_split_batch_is_halved_and_a_half_that_is_split_again() -> None:
     assert [len(batch) for batch in quarters] == [2, 1, 2]
 
 
-def test_a_batch_keeps_its_companions_when_another_batch_is_split() -> None:
-    """So a task that is made again is trained together with the same others, to the same bits."""
+def test_splitting_one_batch_does_not_change_the_others() -> None:
+    """A task that is trained again is trained together with the same tasks as before, so it gets the same bits."""
     first, second = batches_of(4, 2, set(), set())
     assert batches_of(4, 2, {job_key(second)}, set())[0] == first
 

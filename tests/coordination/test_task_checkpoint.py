@@ -1,4 +1,4 @@
-"""Checkpoints of a task that takes long."""
+"""Checkpoints of a task whose training takes long."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.scripted import in_output, run, state_of
 KEY = "ab12" * 8
 
 
-def test_a_long_task_is_resumed_from_its_newest_sound_checkpoint(
+def test_a_long_task_resumes_from_its_newest_intact_checkpoint(
     group: GroupSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything dies while the fourth checkpoint is written; the newest of those before is corrupt."""
+    """The training is interrupted while the fourth checkpoint is written, and the third checkpoint is corrupt."""
     wanted = in_output(group, tmp_path / "wanted")
     run(wanted)
     often = replace(group, commit_every=0.0)
@@ -48,7 +48,7 @@ def test_a_long_task_is_resumed_from_its_newest_sound_checkpoint(
     assert not list(group.open_store().folder.unfinished.files())
 
 
-def test_the_newest_checkpoints_are_kept_and_cleared_once_the_task_is_stored(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept_until_the_task_is_stored(tmp_path: Path) -> None:
     store = ArtifactStore(ArtifactFolder(tmp_path))
     checkpoint = StoredCheckpoint(store, KEY)
     for done in (1, 10, 100):

@@ -1,4 +1,4 @@
-"""Groups whose tasks are given: whatever happens on the way, the end is the same, and nothing is done twice."""
+"""The coordinator for given tasks: faults change no result, and no task is trained twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.scripted import ScriptedPool, in_output, run, run_with, settings_for,
 
 
 def science(state: GroupState) -> Any:
-    """The results, which must not depend on what happened on the way."""
+    """Returns the results, which must not depend on faults during the run."""
     return (
         {key: (row.event.facts, row.event.sha256) for key, row in state.trained.items()},
         {key: (row.event.facts, row.event.sha256) for key, row in state.evaluated.items()},
@@ -42,11 +42,11 @@ def done(pool: ScriptedPool) -> list[tuple[str, str]]:
 
 
 def trained_tasks(pool: ScriptedPool) -> list[list[int]]:
-    """The tasks of each training job that is done."""
+    """Returns the tasks of each finished training job."""
     return [[shard.task for shard in job.shards] for job in pool.done if isinstance(job, TrainJob)]
 
 
-def test_everything_is_done_once(group: GroupSettings) -> None:
+def test_each_job_is_done_once(group: GroupSettings) -> None:
     pool = run(group)
     assert Counter(kind for kind, _ in done(pool)) == {"train": 3, "evaluate": 4}
     assert max(Counter(done(pool)).values()) == 1
@@ -63,7 +63,7 @@ def test_everything_is_done_once(group: GroupSettings) -> None:
     st.lists(st.sampled_from([None, None, "lost", "lost after", "replace", "kill", "kill after"]), max_size=14),
     st.integers(1, 3),
 )
-def test_whatever_happens_the_end_is_the_same(
+def test_random_faults_change_no_result(
     group: GroupSettings, tmp_path_factory: pytest.TempPathFactory, script: list[str | None], at_once: int
 ) -> None:
     group = replace(group, tasks_at_once=at_once)
@@ -117,7 +117,7 @@ def test_workers_that_die_with_their_nodes_do_not_count_against_the_job(group: G
     coordinator.close()
 
 
-def test_tasks_at_once_are_one_job_and_a_lost_one_is_made_again_with_the_same_others(group: GroupSettings) -> None:
+def test_a_lost_task_that_was_trained_with_others_is_trained_again_with_the_same_others(group: GroupSettings) -> None:
     group = replace(group, tasks_at_once=2)
     assert sorted(trained_tasks(run(group))) == [[0, 1], [2]]
     state = state_of(group)
@@ -141,7 +141,7 @@ def test_a_failed_job_of_several_tasks_names_them(group: GroupSettings) -> None:
     assert {row.event.what for row in failed.values()} <= {"tasks 0 to 1", "task 2"}
 
 
-def test_a_new_coordinator_trains_nothing_that_is_done(group: GroupSettings) -> None:
+def test_a_new_coordinator_trains_no_finished_task_again(group: GroupSettings) -> None:
     first = run(group, [None, None, "kill"])
     second = run(group)
     assert not set(done(first)) & set(done(second))
@@ -149,7 +149,7 @@ def test_a_new_coordinator_trains_nothing_that_is_done(group: GroupSettings) -> 
     assert run(group).done == []
 
 
-def test_a_corrupt_ledger_with_a_snapshot_says_that_the_snapshot_took_its_place(group: GroupSettings) -> None:
+def test_a_corrupt_ledger_is_replaced_by_its_snapshot_and_this_is_reported(group: GroupSettings) -> None:
     run(group)
     writer = LedgerWriter(group.folder.ledger)
     writer.snapshot()
@@ -162,7 +162,7 @@ def test_a_corrupt_ledger_with_a_snapshot_says_that_the_snapshot_took_its_place(
     assert "its last snapshot took its place" in state_of(group).lost[0].event.reason
 
 
-def test_a_corrupt_ledger_is_rebuilt_from_the_store(group: GroupSettings) -> None:
+def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: GroupSettings) -> None:
     run(group)
     wanted = science(state_of(group))
     ledger = group.folder.ledger
@@ -177,7 +177,7 @@ def test_a_corrupt_ledger_is_rebuilt_from_the_store(group: GroupSettings) -> Non
     assert Path(state.lost[0].event.file).exists()
 
 
-def test_one_flipped_byte_makes_that_shard_alone_be_trained_again(group: GroupSettings) -> None:
+def test_after_a_flipped_byte_only_the_damaged_shard_is_trained_again(group: GroupSettings) -> None:
     run(group)
     wanted = science(state_of(group))
     key = group.group.shards[1].key
@@ -195,7 +195,7 @@ def test_one_flipped_byte_makes_that_shard_alone_be_trained_again(group: GroupSe
     assert key in lost.event.reason
 
 
-def test_an_artifact_that_becomes_corrupt_while_it_is_evaluated_is_made_again(group: GroupSettings) -> None:
+def test_an_artifact_that_becomes_corrupt_during_an_evaluation_is_recomputed(group: GroupSettings) -> None:
     class Spoiler(ScriptedPool):
         spoilt = False
 
@@ -212,7 +212,7 @@ def test_an_artifact_that_becomes_corrupt_while_it_is_evaluated_is_made_again(gr
     assert len(set(trained)) == 3
 
 
-def test_a_job_at_which_workers_die_again_and_again_fails(group: GroupSettings) -> None:
+def test_a_job_fails_if_its_workers_die_repeatedly(group: GroupSettings) -> None:
     assert run_with(group, ScriptedPool(group, iter(["lost"] * 100))) == "failed"
     (failure, *_) = state_of(group).failed.values()
     assert f"died {MAX_RETRIES + 1} times" in failure.event.error
@@ -238,14 +238,14 @@ def test_evaluations_come_first_unless_the_next_task_would_wait_for_them(
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_a_task_cancelled_in_its_training_is_left_out_and_can_be_retried(
+def test_a_task_cancelled_during_its_training_is_left_out_and_can_be_retried(
     group: GroupSettings, tmp_path: Path, at_once: int
 ) -> None:
     group = replace(group, tasks_at_once=at_once)
     wanted: set[int] = set()
 
     class Patient(ScriptedPool):
-        """Task 1 is cancelled while it is being trained; its worker can be killed."""
+        """A pool in which task 1 is cancelled during its training, and the coordinator can abandon its worker."""
 
         abandoned: int | None = None
 
@@ -275,7 +275,7 @@ def test_a_task_cancelled_in_its_training_is_left_out_and_can_be_retried(
     assert sorted(row.event.facts.task for row in state.trained.values()) == [0, 2]
     assert [n for _, n in state.points] == [1]
     assert not state.retried
-    assert run(group).done == []  # a resume leaves it alone
+    assert run(group).done == []  # a resume does not train the cancelled task
     writer = LedgerWriter(group.folder.ledger)
     writer.append(RetryRequested((2,)))
     assert state_of(group).cancelled
@@ -285,7 +285,7 @@ def test_a_task_cancelled_in_its_training_is_left_out_and_can_be_retried(
     undisturbed = in_output(group, tmp_path / "undisturbed")
     run(undisturbed)
     assert state_of(group).points.keys() == state_of(undisturbed).points.keys()
-    if at_once == 1:  # else the tasks were trained together with others, which is a part of their facts
+    if at_once == 1:  # otherwise the facts contain another tasks_at_once
         assert science(state_of(group)) == science(state_of(undisturbed))
 
 
@@ -303,7 +303,7 @@ def test_a_coordinator_opened_after_a_task_was_cancelled_abandons_the_same_job(g
     assert list(state.cancelled) == jobs
 
 
-def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(
+def test_an_error_in_user_code_fails_the_group_and_its_traceback_is_recorded(
     group: GroupSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: object, *arguments: object) -> None:
@@ -318,7 +318,7 @@ def test_an_error_in_the_users_code_fails_the_group_with_its_traceback(
 
 
 def test_a_coordinator_that_continues_a_launch_records_no_plan_and_verifies_nothing(group: GroupSettings) -> None:
-    """The launching process has done both; a trial that Tune starts again must not do it once more."""
+    """The launching process has done both. A trial that Ray Tune restarts must not repeat them."""
     run(group, [None, None, "kill"])
     path = group.open_store().path(group.group.shards[0].key)
     path.write_bytes(b"corrupt")

@@ -1,4 +1,4 @@
-"""The documentation builds without a dead link, and what it shows is true of the code."""
+"""The documentation builds without dead links, and its examples, keys and names agree with the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCS = TOP / "docs"
 
 
 def blocks(page: Path, kinds: str) -> list[tuple[str, str]]:
-    """The fenced code blocks of a page whose language matches `kinds`, each as (language, text)."""
+    """Returns the fenced code blocks whose language matches the regular expression `kinds`, as (language, text)."""
     return re.findall(rf"^```({kinds})\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
@@ -66,12 +66,12 @@ def test_sweep_files_on_pages_can_be_planned(page: str, supsup: Callable[..., An
 
 
 def is_defined(name: str, text: str) -> bool:
-    """Whether a module defines a function, class, attribute or constant of this name."""
+    """Returns whether the source text of a module defines a function, class, attribute or constant of this name."""
     return bool(re.search(rf"\b(?:def|class) {name}\b|^\s*(?:self\.)?{name}\b[^=\n]*[:=]", text, re.M))
 
 
 def test_files_and_names_on_the_architecture_page_exist() -> None:
-    """Each path is below the top folder or `orchestrator`; each name that follows a path is defined in that file."""
+    """Each path exists in the repository or in `orchestrator`, and each name after a path is defined in that file."""
     cells = re.findall(r"\|([^|\n]*\.py`[^|\n]*)\|", (DOCS / "architecture.md").read_text())
     assert len(cells) > 30
     missing = []

@@ -1,4 +1,4 @@
-"""A small training group."""
+"""A fixture with a small training group."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ from tests.scripted import settings_for
 
 @pytest.fixture
 def group(sweep_file: Callable[..., Path]) -> GroupSettings:
-    """Settings of a group of three short tasks and four evaluations, for two workers."""
+    """The settings of a group with three short tasks and four evaluations, for two workers."""
     return settings_for(sweep_file(training={"num_batches": 5}))

@@ -18,7 +18,7 @@ from orchestrator.records.group_state import LaunchStatus
 
 
 class Recorder(Coordinator):
-    """Hands out some jobs, each until its reply is reported; records the calls that a test looks at."""
+    """A fake coordinator that hands out each job until its reply is reported, and records how it is called."""
 
     def __init__(self, *keys: str) -> None:
         self.left = list(keys)
@@ -71,7 +71,7 @@ class Recorder(Coordinator):
 
 
 class Pool(WorkerPool):
-    """Workers that are done at once, unless a test says what a job's replies are."""
+    """A fake pool whose workers finish each job immediately, or give the replies that a test sets for the job."""
 
     def __init__(self, num_workers: int, **replies: list[Reply]) -> None:
         self.num_workers = num_workers
@@ -107,7 +107,7 @@ def test_jobs_go_to_idle_workers_and_replies_to_the_coordinator() -> None:
     assert coordinator.calls == ["end"]
 
 
-def test_progress_is_reported_on_the_way_and_at_the_end() -> None:
+def test_progress_is_reported_periodically_and_at_the_end() -> None:
     told: list[Progress] = []
     drive(Recorder("a", "b"), Pool(1), told.append, every=0.0)
     assert [progress.shards_done for progress in told] == [1, 2, 2]
@@ -138,7 +138,7 @@ def test_a_lost_job_is_reported_and_handed_out_again() -> None:
     assert [type(reply) for reply in coordinator.reported] == [Lost, Done]
 
 
-def test_a_pause_ends_once_nothing_is_in_flight() -> None:
+def test_a_pause_waits_for_the_jobs_in_flight() -> None:
     coordinator = Recorder("a", "b", "c")
     calls = iter([False])
     status = drive(coordinator, Pool(1), lambda progress: None, Requests(pause=lambda: next(calls, True)))
@@ -146,13 +146,13 @@ def test_a_pause_ends_once_nothing_is_in_flight() -> None:
     assert [reply.key for reply in coordinator.reported] == ["a"]
 
 
-def test_a_stop_is_passed_on() -> None:
+def test_a_stop_request_is_passed_to_the_coordinator() -> None:
     coordinator = Recorder("a")
     drive(coordinator, Pool(1), lambda progress: None, Requests(stop=lambda: True))
     assert coordinator.calls == ["stop", "end"]
 
 
-def test_workers_at_cancelled_tasks_are_abandoned_once() -> None:
+def test_the_worker_of_a_cancelled_task_is_abandoned_once() -> None:
     coordinator, pool = Recorder("7", "8", "9"), Pool(2)
     wanted: list[set[int]] = [set(), {7}, {7}, {7, 9}]
     requests = Requests(cancel=lambda: wanted.pop(0) if len(wanted) > 1 else wanted[0])
@@ -161,7 +161,7 @@ def test_workers_at_cancelled_tasks_are_abandoned_once() -> None:
     assert pool.abandoned == [0]
 
 
-def test_a_stalled_job_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_job_is_reported_to_the_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall_watch, "STALLED_UNKNOWN_SECONDS", -1.0)
 
     class Slow(Pool):

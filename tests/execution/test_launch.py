@@ -1,4 +1,4 @@
-"""A launch takes stock of its groups once, and then runs those that have work left."""
+"""A launch checks each group's stored results once, and then runs the groups that have work left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NNS: dict[str, Any] = {
 
 @pytest.fixture
 def open_file(sweep_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Sweep]:
-    """Open a small sweep with changes; it is in the output `runs`."""
+    """Returns a function that opens a small sweep, with changes, in the output `runs`."""
 
     def opened(**changes: Any) -> Sweep:
         return open_sweep(sweep_file(**{"training": {"num_batches": 5}, **changes}), [f"output={tmp_path / 'runs'}"])
@@ -42,7 +42,7 @@ def open_file(sweep_file: Callable[..., Path], tmp_path: Path) -> Callable[..., 
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often the bytes of each artifact are hashed."""
+    """Counts, for each content key, how often the bytes of the artifact are hashed."""
     counts: Counter[str] = Counter()
 
     def counting(key: str, blob: bytes, where: str) -> Header:
@@ -58,7 +58,7 @@ def stock(sweep: Sweep, cluster: str | None = None) -> dict[str, GroupSettings]:
 
 
 def interrupt_after(count: int) -> Callable[[], bool]:
-    """A function that says once so many jobs are done that the process was interrupted."""
+    """Returns an interrupt check that returns True from call number `count` + 1 on."""
     calls: Iterator[bool] = iter([False] * count)
     return lambda: next(calls, True)
 
@@ -77,7 +77,7 @@ def ends(rows: list[AnyRow]) -> list[str]:
 
 
 @pytest.mark.parametrize("changes", [{}, NNS], ids=["GNu", "NNs"])
-def test_a_launch_records_one_plan_a_group(open_file: Callable[..., Sweep], changes: dict[str, Any]) -> None:
+def test_a_launch_records_one_plan_for_each_group(open_file: Callable[..., Sweep], changes: dict[str, Any]) -> None:
     sweep = open_file(**changes, seeds=[0, 1])
     for number in (1, 2):
         launch(sweep, stock(sweep), None)
@@ -85,7 +85,7 @@ def test_a_launch_records_one_plan_a_group(open_file: Callable[..., Sweep], chan
     assert all(ends(list(rows)) == ["done"] * 2 for rows in ledgers(sweep).values())
 
 
-def test_a_launch_that_was_interrupted_and_its_resume_record_one_plan_each(open_file: Callable[..., Sweep]) -> None:
+def test_an_interrupted_launch_and_its_resume_record_one_plan_each(open_file: Callable[..., Sweep]) -> None:
     sweep = open_file()
     launch_and_interrupt(sweep, 2)
     assert plans(dict(ledgers(sweep))) == [1]
@@ -105,14 +105,14 @@ def test_a_launch_of_a_finished_sweep_hashes_every_trained_task_once(
     launch(sweep, unfinished, None)
     assert unfinished == {}
     (group,) = sweep.plan()
-    assert verified == {shard.key: 1 for shard in group.shards}  # evaluations are in the ledger
+    assert verified == {shard.key: 1 for shard in group.shards}  # evaluations are read from the ledger
 
 
-def test_a_launch_of_a_half_finished_sweep_hashes_each_artifact_when_it_takes_stock_and_when_it_is_used(
+def test_resuming_a_half_finished_sweep_hashes_each_artifact_at_the_start_and_when_it_is_used(
     open_file: Callable[..., Sweep], verified: Counter[str]
 ) -> None:
     sweep = open_file(evaluation={"at": [3]})
-    launch_and_interrupt(sweep, 3)  # three tasks and no evaluation are recorded; the fourth reply is not
+    launch_and_interrupt(sweep, 3)  # records three tasks and no evaluation; the fourth reply is not recorded
     (group,) = sweep.plan()
     verified.clear()
     unfinished = stock(sweep)
@@ -120,7 +120,7 @@ def test_a_launch_of_a_half_finished_sweep_hashes_each_artifact_when_it_takes_st
     found = {key: 1 for key in sweep.store if key not in shards}
     assert verified == shards | found
     launch(sweep, unfinished, None)
-    assert {key: verified[key] for key in shards} == dict.fromkeys(shards, 2)  # once more, to evaluate with them
+    assert {key: verified[key] for key in shards} == dict.fromkeys(shards, 2)  # the second time for the evaluation
     assert {key: verified[key] for key in found} == found
 
 
@@ -135,7 +135,7 @@ def test_a_task_that_another_sweep_has_trained_is_hashed_once_and_recorded(
     assert set(verified) == set(other.store)
 
 
-def test_groups_with_work_left_continue_the_launch(open_file: Callable[..., Sweep]) -> None:
+def test_only_groups_with_work_left_are_run(open_file: Callable[..., Sweep]) -> None:
     sweep = open_file(seeds=[0, 1])
     groups = sweep.plan()
     unfinished = stock(sweep)
@@ -145,7 +145,7 @@ def test_groups_with_work_left_continue_the_launch(open_file: Callable[..., Swee
     assert list(stock(sweep)) == [groups[1].group_id]
 
 
-def test_settings_tell_where_everything_is_and_survive_pickling(
+def test_settings_contain_the_paths_of_the_group_and_can_be_pickled(
     open_file: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     sweep = open_file(imports=[], commit_every=2.5)
@@ -159,9 +159,7 @@ def test_settings_tell_where_everything_is_and_survive_pickling(
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_settings_of_a_sweep_with_a_storage_name_its_folders_there(
-    sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_settings_of_a_sweep_with_a_storage_contain_its_urls(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/stored"
     sweep = open_sweep(sweep_file(storage=url, snapshot_every=3.0), [f"output={tmp_path / 'runs'}"])
     groups = sweep.plan()
@@ -174,7 +172,7 @@ def test_settings_of_a_sweep_with_a_storage_name_its_folders_there(
     assert len(storage.output_id) == 8
 
 
-def test_tasks_are_trained_together_where_that_pays_off(open_file: Callable[..., Sweep]) -> None:
+def test_tasks_are_trained_together_as_the_device_and_the_net_allow(open_file: Callable[..., Sweep]) -> None:
     (group,) = open_file(benchmark={"name": "permuted", "base": "digits", "num_tasks": 100}).plan()
     cpu = Resources()
     assert tasks_at_once(cpu, group, 2) == 1
@@ -185,7 +183,7 @@ def test_tasks_are_trained_together_where_that_pays_off(open_file: Callable[...,
     assert tasks_at_once(replace(cuda, tasks_at_once=3), group, 2) == 3
     wide = open_file(net={"name": "fc_1024_1024"}, benchmark={"name": "permuted", "base": "digits", "num_tasks": 100})
     (large,) = wide.plan()
-    assert tasks_at_once(cuda, large, 2) == 14  # by the memory of the stacked weights
+    assert tasks_at_once(cuda, large, 2) == 14  # limited by the memory of the stacked weights
     (alone,) = open_file(method={"name": "supsup", "transfer": "masks"}).plan()
     assert tasks_at_once(replace(cpu, tasks_at_once=5), alone, 2) == 1
 

@@ -1,4 +1,4 @@
-"""Trials and workers on a Ray cluster of this process."""
+"""Ray trials and worker actors, on a local Ray cluster."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module", autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray writes its token below the home folder, and reads it once in a process."""
+    """One home folder for all tests of this module: Ray stores its token there, and a process reads it only once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 
 def sweep_of(file: Path) -> Sweep:
-    """The sweep of a file, saved in the output beside it."""
+    """Opens the sweep of a file, and saves it in an output beside the file."""
     sweep = open_sweep(file, [f"output={file.parent / 'runs'}"])
     sweep.save(sweep.plan())
     return sweep
@@ -56,7 +56,7 @@ def ledger_of(sweep: Sweep) -> Path:
 
 @contextlib.contextmanager
 def meanwhile(act: Callable[[], object]) -> Iterator[list[BaseException]]:
-    """Act in another thread while the block runs; the errors of that."""
+    """Calls `act` in another thread while the block runs. Yields a list that collects the errors of `act`."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -72,7 +72,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[list[BaseException]]:
 
 
 def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[..., Path]) -> None:
-    """The error keeps its class on its way from the trial's process, also after the trial has reported progress."""
+    """The error keeps its class when Ray passes it from the trial's process, even after the trial reported progress."""
     sweep = sweep_of(
         sweep_file(
             training={"num_batches": 300},
@@ -93,7 +93,7 @@ def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[.
     assert "has taken over this ledger" in str(raised.value.__cause__)
 
 
-def test_an_error_of_a_trial_that_has_reported_nothing_ends_the_launch(sweep_file: Callable[..., Path]) -> None:
+def test_an_error_of_a_trial_before_its_first_report_ends_the_launch(sweep_file: Callable[..., Path]) -> None:
     sweep = sweep_of(sweep_file())
     settings = stock(sweep)
     ledger = ledger_of(sweep)
@@ -105,7 +105,7 @@ def test_an_error_of_a_trial_that_has_reported_nothing_ends_the_launch(sweep_fil
     assert type(raised.value) is SupSupError
 
 
-def test_a_trial_whose_process_is_killed_is_started_again(sweep_file: Callable[..., Path]) -> None:
+def test_a_trial_whose_process_is_killed_is_restarted(sweep_file: Callable[..., Path]) -> None:
     sweep = sweep_of(
         sweep_file(
             training={"num_batches": 300},
@@ -127,13 +127,13 @@ def test_a_trial_whose_process_is_killed_is_started_again(sweep_file: Callable[.
         rows = reader.rows()
     assert GroupState().apply(rows).status == "done"
     assert sum(isinstance(row.event, GroupPlanned) for row in rows) == 1
-    # A mask that was stored just before the kill has a row too: as found, not as trained again.
+    # A mask that was stored just before the kill also has a row. The row says that the mask was found in the store.
     keys = [row.event.key for row in rows if isinstance(row.event, ShardTrained)]
     assert len(keys) == len(set(keys)) == 8
 
 
 class Frail(WorkerActor):
-    """A worker that dies at its first job, or raises an error outside it."""
+    """A worker that dies at its first job, or raises an error outside the job."""
 
     def run(self, job: Job) -> Reply:
         if self._number == 0:
@@ -142,7 +142,7 @@ class Frail(WorkerActor):
 
 
 def replies_of(pool: ActorPool, job: Job, *workers: int) -> dict[int, Reply]:
-    """Give each worker the job; their replies."""
+    """Submits the job to each worker and returns the replies by worker."""
     wait_for(lambda: [True] if not pool.absent() else [])
     for worker in workers:
         pool.submit(worker, job)
@@ -152,7 +152,7 @@ def replies_of(pool: ActorPool, job: Job, *workers: int) -> dict[int, Reply]:
     return found
 
 
-def test_replies_of_actors_that_work_die_and_raise(group: GroupSettings) -> None:
+def test_replies_of_actors_that_succeed_die_or_raise_an_error(group: GroupSettings) -> None:
     job = first_job(group)
     configure_ray()
     with connected("local", Resources()):

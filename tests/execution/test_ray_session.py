@@ -1,4 +1,4 @@
-"""The token of a Ray cluster of this process: only its user can read it."""
+"""The token of a local Ray cluster: only the current user can read its file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_token_is_made_once_and_only_its_user_can_read_it(token: Path) -> None
     made = token.read_text()
     assert len(made) == 64
     assert token.stat().st_mode & 0o777 == 0o600
-    token.chmod(0o644)  # as Ray itself leaves it
+    token.chmod(0o644)  # the mode of a file that Ray creates
     keep_token_private()
     assert token.read_text() == made
     assert token.stat().st_mode & 0o777 == 0o600
@@ -36,7 +36,7 @@ def test_a_token_that_cannot_be_written_is_reported(token: Path, monkeypatch: py
         keep_token_private()
 
 
-def test_a_token_from_elsewhere_is_left_alone(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_the_user_provides_is_not_changed(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     keep_token_private()
     assert not token.exists()

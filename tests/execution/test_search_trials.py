@@ -1,4 +1,4 @@
-"""The trials of a search, driven in this process: they are judged in time, and a stopped trial stays stopped."""
+"""The trials of a search, run in this process: they are evaluated at rungs, and a stopped trial is not resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.scripted import ScriptedPool, run_with, state_of
 
 @pytest.fixture
 def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
-    """Two trials of eight short tasks."""
+    """A search with two trials of eight short tasks."""
     monkeypatch.chdir(tmp_path)
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 8},
@@ -37,7 +37,7 @@ def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture
 def trial(search: Sweep, tmp_path: Path) -> GroupSettings:
-    """Settings of the first of them, with one worker."""
+    """The settings of the search's first trial, with one worker."""
     return settings_of(search, search.plan()[0], describe(tmp_path), 1)
 
 
@@ -48,7 +48,7 @@ def test_trials_never_see_the_test_images(search: Sweep) -> None:
         assert group.experiment.evaluation.points(8) == [1, 2, 4, 8]
 
 
-def test_a_trial_is_judged_before_it_goes_on(trial: GroupSettings) -> None:
+def test_a_trial_is_evaluated_at_each_rung_before_it_trains_further(trial: GroupSettings) -> None:
     pool = ScriptedPool(trial, iter([]))
     coordinator = open_coordinator(trial)
     assert drive(coordinator, pool, lambda progress: None) == "done"
@@ -73,7 +73,7 @@ def test_a_stopped_trial_stays_stopped(trial: GroupSettings) -> None:
     assert len(state_of(trial).trained) == len(state.trained)
 
 
-def test_a_trial_that_diverges_is_given_up_for_good_and_is_no_failure(
+def test_a_trial_that_diverges_is_stopped_for_good_and_does_not_count_as_failed(
     sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,7 +98,7 @@ def test_a_trial_that_diverges_is_given_up_for_good_and_is_no_failure(
     assert again.done == []
 
 
-def test_a_trial_of_nns_that_diverges_in_a_round_is_given_up_there(
+def test_an_nns_trial_that_diverges_is_stopped_in_that_round(
     sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,13 +114,13 @@ def test_a_trial_of_nns_that_diverges_in_a_round_is_given_up_there(
     assert coordinator.end() == "stopped"
 
 
-def test_stopping_what_has_finished_changes_nothing(trial: GroupSettings) -> None:
+def test_stopping_a_finished_trial_changes_nothing(trial: GroupSettings) -> None:
     assert run_with(trial, ScriptedPool(trial, iter([]))) == "done"
     assert run_with(trial, ScriptedPool(trial, iter([])), Requests(stop=lambda: True)) == "done"
     assert state_of(trial).stopped is None
 
 
-def test_a_search_is_known_by_what_it_searches(search: Sweep) -> None:
+def test_the_search_settings_are_part_of_the_sweeps_identity(search: Sweep) -> None:
     wider = open_sweep(search.file, ["search.held_out=0.3"])
     assert wider.sweep_id != search.sweep_id
     assert wider.config.search is not None

@@ -1,4 +1,4 @@
-"""Jobs that take far longer than others of their kind."""
+"""Detection of jobs that take far longer than other jobs of their kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.execution.stall_watch import STALLED_SECONDS, STALLED_TIMES, S
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A fake clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,7 +51,7 @@ def test_a_job_stalls_once_it_takes_many_times_as_long_as_usual(watch: StallWatc
     clock.now += 1.0
     assert list(watch.newly_stalled()) == [StalledJob("b", "train", 1, STALLED_TIMES * 10.0 + 1, 10.0)]
     clock.now += 1000.0
-    assert list(watch.newly_stalled()) == []  # it is reported once
+    assert list(watch.newly_stalled()) == []  # a stalled job is reported only once
 
 
 def test_short_jobs_do_not_stall_before_a_minute(watch: StallWatch, clock: Clock) -> None:
@@ -73,17 +73,17 @@ def test_the_first_job_of_a_kind_may_take_an_hour(watch: StallWatch, clock: Cloc
     assert (stalled.key, stalled.usual_seconds) == ("b", None)
 
 
-def test_only_jobs_that_are_done_count_for_what_is_usual(watch: StallWatch, clock: Clock) -> None:
+def test_only_finished_jobs_count_for_the_usual_time(watch: StallWatch, clock: Clock) -> None:
     do(watch, clock, train("a"), 1000.0, done=False)
     do(watch, clock, train("b"), 10.0)
     do(watch, clock, train("c"), 20.0)
     watch.begin(1, train("d"))
     clock.now += STALLED_TIMES * 11.0 + 1
     (stalled,) = watch.newly_stalled()
-    assert stalled.usual_seconds == pytest.approx(11.0)  # a moving average
+    assert stalled.usual_seconds == pytest.approx(11.0)  # an exponential moving average
 
 
-def test_a_worker_that_begins_another_job_can_stall_again(watch: StallWatch, clock: Clock) -> None:
+def test_a_worker_can_stall_again_at_its_next_job(watch: StallWatch, clock: Clock) -> None:
     do(watch, clock, train("a"), 10.0)
     for key in ("b", "c"):
         watch.begin(1, train(key))

@@ -1,4 +1,4 @@
-"""A worker does the jobs of its group, and answers errors in words."""
+"""A worker does the jobs of its group, and replies to errors with a message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first_job(settings: GroupSettings) -> Job:
     return assignment.job
 
 
-def test_a_job_is_done_once_and_then_found_in_the_store(group: GroupSettings) -> None:
+def test_a_job_is_done_once_and_its_result_is_then_found_in_the_store(group: GroupSettings) -> None:
     job = first_job(group)
     made, found = Worker(group, 3).run(job), Worker(group, 4).run(job)
     assert isinstance(made, Done)
@@ -58,7 +58,7 @@ def test_the_tasks_of_a_job_share_its_seconds_equally(group: GroupSettings) -> N
     assert len({result.seconds for result in results}) == 1
 
 
-def test_an_artifact_that_an_evaluation_needs_and_that_is_gone_is_reported_by_its_key(group: GroupSettings) -> None:
+def test_a_missing_artifact_that_an_evaluation_needs_is_reported_by_its_key(group: GroupSettings) -> None:
     run(group)
     evaluation = group.group.evaluations[0]
     planned = group.group.runs[0]
@@ -84,7 +84,7 @@ def test_an_artifact_that_an_evaluation_needs_and_that_is_gone_is_reported_by_it
         (torch.OutOfMemoryError("CUDA out of memory"), False, True),
     ],
 )
-def test_an_error_of_a_job_is_its_reply(
+def test_an_error_in_a_job_becomes_its_reply(
     group: GroupSettings, error: Exception, diverged: bool, out_of_memory: bool
 ) -> None:
     def fail(job: object) -> None:
@@ -101,7 +101,7 @@ def test_an_error_of_a_job_is_its_reply(
     assert (reply.diverged, reply.out_of_memory) == (diverged, out_of_memory)
 
 
-def test_a_task_that_does_not_fit_into_memory_alone_fails_in_words(
+def test_a_single_task_that_does_not_fit_into_memory_fails_with_a_message(
     group: GroupSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
@@ -116,13 +116,13 @@ def test_a_task_that_does_not_fit_into_memory_alone_fails_in_words(
 
 def test_tf32_and_deterministic_algorithms_are_set_as_requested(group: GroupSettings) -> None:
     precise = torch.backends.cuda.matmul, torch.backends.cudnn
-    for wanted in (True, False):  # last: as it is by default
+    for wanted in (True, False):  # the last value is the default
         Worker(replace(group, deterministic=wanted, tf32=wanted), 0)
         assert [part.allow_tf32 for part in precise] == [wanted, wanted]
         assert torch.are_deterministic_algorithms_enabled() == wanted
 
 
-def test_every_artifact_names_the_hash_of_the_fixed_weights(group: GroupSettings) -> None:
+def test_every_artifact_contains_the_hash_of_the_fixed_weights(group: GroupSettings) -> None:
     run(group)
     digests = {row.event.facts.weights_sha256 for row in state_of(group).trained.values()}
     assert len(digests) == 1
@@ -130,8 +130,8 @@ def test_every_artifact_names_the_hash_of_the_fixed_weights(group: GroupSettings
     assert torch.get_num_threads() == 1
 
 
-def test_a_worker_whose_source_is_not_that_of_the_plan_refuses_the_job(group: GroupSettings) -> None:
-    """An edit in the middle of a sweep must not put new results under old keys."""
+def test_a_worker_refuses_a_job_if_the_users_source_changed_since_the_plan(group: GroupSettings) -> None:
+    """After an edit during a sweep, results of the new source must not be stored under keys of the old source."""
     stale = replace(group, group=replace(group.group, group_id="000000000000"))
     reply = Worker(stale, 0).run(first_job(group))
     assert isinstance(reply, Failed)
@@ -156,7 +156,7 @@ def test_replies_of_a_worker_are_unpickled_without_torch(group: GroupSettings) -
         ("from orchestrator.execution.worker import Worker; Worker(settings, 0).prepare()", "torch._dynamo"),
     ],
 )
-def test_a_process_loads_only_what_it_needs(group: GroupSettings, program: str, spared: str) -> None:
+def test_a_process_imports_only_the_libraries_that_it_needs(group: GroupSettings, program: str, spared: str) -> None:
     program = (
         f"import pickle, sys; settings = pickle.load(sys.stdin.buffer)\n{program}\nprint({spared!r} in sys.modules)"
     )
@@ -164,7 +164,7 @@ def test_a_process_loads_only_what_it_needs(group: GroupSettings, program: str, 
     assert found.stdout == b"False\n", found.stderr.decode()
 
 
-def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
+def test_a_worker_waits_for_a_shard_that_another_sweep_has_claimed(
     group: GroupSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drive, "BUSY_SECONDS", 0.05)
@@ -174,7 +174,7 @@ def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
     other = replace(group, folder=group.folder.sweep.group("0123456789ab"))
 
     class Waiting(ScriptedPool):
-        """After some replies that the shard is busy, the other sweep finishes it."""
+        """A pool in which the other sweep finishes the shard after some `Busy` replies."""
 
         busy = 0
 
@@ -197,13 +197,13 @@ def test_a_shard_claimed_by_another_sweep_is_waited_for_and_not_trained_twice(
     assert row.event.sha256 == result.sha256
 
 
-def test_a_module_of_the_user_that_cannot_be_imported_is_an_input_error(group: GroupSettings, tmp_path: Path) -> None:
+def test_a_user_module_that_cannot_be_imported_is_an_input_error(group: GroupSettings, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(InputError, match=r"broken\.py"):
         Worker(replace(group, imports=("broken.py",), imports_folder=tmp_path), 0)
 
 
-def test_images_of_another_shape_than_the_benchmarks_are_named(
+def test_images_whose_shape_differs_from_the_benchmarks_input_shape_are_refused(
     group: GroupSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from supsup_core.tasks.permuted import Permuted

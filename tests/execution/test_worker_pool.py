@@ -1,4 +1,4 @@
-"""One worker in this process."""
+"""The pool with one worker in this process, which `--local` uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.execution.worker_pool import LocalPool
 from tests.execution.test_worker import first_job
 
 
-def test_a_job_is_done_while_its_reply_is_waited_for(group: GroupSettings) -> None:
+def test_a_job_is_done_within_wait(group: GroupSettings) -> None:
     pool = LocalPool(Worker(group, 0), lambda: False)
     assert (pool.num_workers, pool.absent()) == (1, set())
     job = first_job(group)
@@ -23,8 +23,8 @@ def test_a_job_is_done_while_its_reply_is_waited_for(group: GroupSettings) -> No
     assert list(group.open_store()) == [job.key]
 
 
-def test_an_interrupt_that_a_library_has_caught_is_raised_again(group: GroupSettings) -> None:
-    """The job's reply is not used: it may have failed because of the interrupt."""
+def test_an_interrupt_that_a_library_catches_is_raised_again(group: GroupSettings) -> None:
+    """The job's reply is discarded, because the job may have failed because of the interrupt."""
     pool = LocalPool(Worker(group, 0), lambda: True)
     pool.submit(0, first_job(group))
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Training and inference on a CUDA device, against the same on the CPU. Run with `pytest -m gpu tests/gpu`."""
+"""Training and inference on a CUDA device, compared with the CPU. Run with `pytest -m gpu tests/gpu`."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ def learned(method: Method, problem: Problem, digits: Dataset, count: int) -> li
 
 
 def test_a_few_steps_of_training_agree_with_the_cpu(method: Method, digits: Dataset) -> None:
-    """Floats agree within tolerance; bits of a mask may differ where a score is at the threshold.
+    """Floats agree within a tolerance. Bits of a mask may differ for scores near the threshold.
 
-    The optimiser is SGD: RMSprop's first step is as long for a gradient that is only rounding error as for any other.
+    The optimiser is SGD. RMSprop's first step has the same length for every gradient, even for one that is only a
+    rounding error.
     """
     plain = {"optimizer": "sgd", "learning_rate": 0.1}
     ours, theirs = (learned(method, problem_on(device, method, 5, **plain), digits, 2) for device in DEVICES)
@@ -87,7 +88,7 @@ def test_training_reaches_the_same_accuracy(method: Method, digits: Dataset) -> 
     assert abs(found[0] - found[1]) < 0.03
 
 
-def test_the_same_masks_answer_and_superpose_alike(method: Method, digits: Dataset) -> None:
+def test_the_same_masks_give_the_same_answers_and_superpositions(method: Method, digits: Dataset) -> None:
     problem = problem_on("cpu", method, 40)
     states = learned(method, problem, digits, 3)
     x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, 3).test_batch(torch.arange(64))
@@ -117,7 +118,7 @@ def largest_error(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("name", ["gem_resnet18", "resnet50"])
 def test_gradients_of_nets_agree_with_the_cpu(name: str) -> None:
-    """In float64: a random ResNet-50 amplifies rounding errors of float32 ten thousand times."""
+    """The test uses float64, because a random ResNet-50 amplifies rounding errors of float32 ten thousand times."""
     ours, theirs = (gradients_on(device, name, torch.float64) for device in DEVICES)
     assert largest_error(theirs, ours) < 1e-8
 
@@ -135,7 +136,7 @@ def test_convolutions_are_as_exact_as_on_the_cpu_without_tensorfloat32() -> None
 
 
 @pytest.mark.parametrize("changes", [{}, {"mask": "top_k", "density": 0.3}])
-def test_stacked_tasks_on_the_device_are_single_tasks_on_the_cpu(digits: Dataset, changes: dict[str, Any]) -> None:
+def test_stacked_tasks_on_the_device_equal_single_tasks_on_the_cpu(digits: Dataset, changes: dict[str, Any]) -> None:
     method, benchmark = METHODS["supsup"](**changes), BENCHMARKS["permuted"](base="digits")
     tasks = [benchmark.task(index, digits, 3) for index in range(4)]
     ours, theirs = (problem_on(device, method, 5) for device in DEVICES)
@@ -151,7 +152,7 @@ def test_stacked_tasks_on_the_device_are_single_tasks_on_the_cpu(digits: Dataset
 
 
 @pytest.mark.parametrize("name", ["supsup", "upper_bound", "batch_e", "separate_heads"])
-def test_a_resnet_stores_the_same_statistics_and_answers_alike(digits: Dataset, name: str) -> None:
+def test_a_resnet_stores_the_same_statistics_and_gives_the_same_answers(digits: Dataset, name: str) -> None:
     base = {"name": "digits", "enlarge": 4, "channels": 3}
     benchmark = BENCHMARKS["split"](base=base, num_tasks=2, labels_per_task=2)
     data = benchmark.source().load(None)
@@ -180,7 +181,7 @@ def test_a_resnet_stores_the_same_statistics_and_answers_alike(digits: Dataset, 
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-2, atol=1e-2)
 
 
-def test_images_recall_the_same_mask(digits: Dataset) -> None:
+def test_a_hopfield_recovery_from_the_same_images_gives_the_same_mask(digits: Dataset) -> None:
     method = METHODS["hop_sup_sup"](recovery_batch=32)
     problem = problem_on("cpu", method, 40)
     states = learned(method, problem, digits, 2)
@@ -188,7 +189,7 @@ def test_images_recall_the_same_mask(digits: Dataset) -> None:
     ours, theirs = (
         method.learner(replace(problem, device=device), states).recall(x, OBJECTIVES["entropy"]) for device in DEVICES
     )
-    assert torch.equal(ours.distances[0], theirs.distances[0])  # the mean of the stored masks
+    assert torch.equal(ours.distances[0], theirs.distances[0])  # the start is the mean of the stored masks
     assert int(ours.distances[-1].argmin()) == int(theirs.distances[-1].argmin())
     assert theirs.labels(x).device == x.device
     assert float((ours.labels(x) == theirs.labels(x)).double().mean()) > 0.9

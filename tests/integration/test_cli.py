@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""Complete `supsup` commands, from the sweep file to the printed output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 Command = Callable[..., Any]
 
 
-def test_plan_says_what_would_be_done_and_writes_nothing(
+def test_plan_prints_the_work_of_a_sweep_and_writes_nothing(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1])
@@ -37,10 +37,10 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert [group["shards_done"] for group in longer["groups"]] == [3, 3]
 
 
-def test_a_plan_is_timed_once(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_plan_times_the_training_only_once(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     file = sweep_file(
         training={"num_batches": 30, "learning_rate": 0.00077}
-    )  # that no other test of this process plans
+    )  # no other test in this process plans these settings
     first = supsup("plan", file)
     assert first.code == 0, first.err
     (kept,) = (tmp_path / "home" / ".cache" / "supsup" / "timings").iterdir()
@@ -52,12 +52,12 @@ def test_a_plan_is_timed_once(supsup: Command, sweep_file: Callable[..., Path], 
 
     assert planned() == first.out
     assert kept.read_bytes() == before
-    kept.write_text("{}")  # damaged: timed again
+    kept.write_text("{}")  # a damaged cache is measured again
     assert "training batches timed" in planned()
     assert set(json.loads(kept.read_text())) == set(json.loads(before))
 
 
-def test_a_sweep_is_launched_on_ray_or_refused_before_it_leaves_anything(
+def test_a_sweep_runs_on_ray_or_is_refused_before_it_writes_a_file(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, give_database: Callable[[Path], None]
 ) -> None:
     def launched(*words: object) -> subprocess.CompletedProcess[str]:
@@ -90,13 +90,13 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     assert "small: Small it is\n" in found.out
     assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers?, .* MB of disk", found.out)
     assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
-    assert re.search(r"lost: .*\n  paper  not here: benchmark.base: .*cats", found.out)
-    assert "broken: not a sweep: " in found.out
-    assert "odd: not a sweep: " in found.out
+    assert re.search(r"lost: .*\n  paper  cannot run on this machine: benchmark.base: .*cats", found.out)
+    assert "broken: not a valid sweep file: " in found.out
+    assert "odd: not a valid sweep file: " in found.out
     assert supsup("sweeps", tmp_path / "none").code == 2
 
 
-def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
+def test_a_sweep_ends_with_its_table_and_the_paths_of_its_results(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     found = supsup("sweep", sweep_file(seeds=[0, 1]), "--local", "output=here")
@@ -122,7 +122,7 @@ def test_a_sweep_ends_with_its_table_and_says_where_everything_is(
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_name_in_full_or_in_whole_words_is_never_ambiguous(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_a_full_name_or_whole_words_of_it_are_never_ambiguous(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     variants = {"transfer": {}, "no transfer": {"net.num_outputs": 31}, "b=1": {"net.num_outputs": 32}, "b=16": {}}
     assert supsup("sweep", sweep_file(variants=variants, scenario="GG", seeds=[1, 10]), "--local").code == 0
     for one, other in (("transfer GG seed=1", "no transfer GG seed=1"), ("b=1 seed=1", "no transfer seed=10")):
@@ -130,10 +130,10 @@ def test_a_name_in_full_or_in_whole_words_is_never_ambiguous(supsup: Command, sw
         assert found.code == 0, found.err
     assert supsup("report", "small").code == 0
     assert supsup("sweep", sweep_file("smaller.yaml", name="small_smoke"), "--local").code == 0
-    assert supsup("report", "small").code == 0  # and not small_smoke, which begins so too
+    assert supsup("report", "small").code == 0  # although small_smoke has the same prefix
 
 
-def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_compare_shows_the_settings_in_which_runs_differ(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     assert supsup("compare", "a", "b").code == 2
     assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1]), "--local").code == 0
     found = supsup("compare", "small GG seed=0", "GNu seed=1")
@@ -141,7 +141,7 @@ def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: C
     lines = {line.split("  ")[0].strip(): line.split()[-2:] for line in found.out.splitlines()}
     assert lines["scenario"] == ["GG", "GNu"]
     assert lines["seed"] == ["0", "1"]
-    assert "training.num_batches" not in lines  # the same in both
+    assert "training.num_batches" not in lines  # equal in both runs
     assert "after 3 tasks" in found.out
     assert re.search(r"  accuracy +\d+\.\d\d % +\d+\.\d\d %", found.out)
     assert supsup("compare", "GG seed=0", "small-", "GNu").code == 2
@@ -153,7 +153,7 @@ def test_runs_are_compared_by_what_they_differ_in(supsup: Command, sweep_file: C
     assert "two different runs" in supsup("compare", "small GG seed=0").err
 
 
-def test_evaluate_trains_nothing_and_adds_runs_that_stay(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_evaluate_trains_nothing_and_adds_permanent_runs(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
     found = supsup("evaluate", "small", "inference.rule=binary", "inference.objective=energy", "--local")
     assert found.code == 0, found.err
@@ -178,7 +178,7 @@ def test_evaluate_before_training_is_refused(supsup: Command, sweep_file: Callab
     assert "3 shards are not trained" in found.err
 
 
-def test_status_and_report_read_what_is_on_disk(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_status_and_report_read_the_output_on_disk(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
     status = json.loads(supsup("status", "small", "--json").out)
     assert (status["state"], status["shards_done"], status["evaluations_done"]) == ("done", 3, 4)
@@ -188,7 +188,7 @@ def test_status_and_report_read_what_is_on_disk(supsup: Command, sweep_file: Cal
     assert "GNu one_shot entropy" in found.out
 
 
-def test_a_corrupt_artifact_is_named_and_that_shard_alone_trained_again(
+def test_a_corrupt_artifact_is_named_and_only_its_shard_is_trained_again(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     first = supsup("sweep", sweep_file(), "--local")
@@ -200,14 +200,14 @@ def test_a_corrupt_artifact_is_named_and_that_shard_alone_trained_again(
     masks[0].write_bytes(good[:2000] + bytes([good[2000] ^ 1]) + good[2001:])
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
-    assert f"made again: {tmp_path}/runs/store/corrupt/{masks[0].stem}" in found.out
+    assert f"recomputed: {tmp_path}/runs/store/corrupt/{masks[0].stem}" in found.out
     assert masks[0].read_bytes() == good
     table = first.out.split("\n\n")[1]
     assert table in found.out
-    assert "made again" not in supsup("resume", "--local").out
+    assert "recomputed" not in supsup("resume", "--local").out
 
 
-def test_a_failing_run_ends_with_1_names_the_task_and_can_be_resumed(
+def test_a_failing_run_exits_with_1_names_the_task_and_can_be_resumed(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from supsup_core.methods.supsup import SupSup
@@ -234,10 +234,10 @@ def test_a_failing_run_ends_with_1_names_the_task_and_can_be_resumed(
     assert "3/3 shards" in found.out
 
 
-def test_evaluations_that_differ_in_any_key_are_rows_of_their_own(
+def test_evaluations_that_differ_in_any_key_are_separate_rows(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Two inferences must never be averaged as if they were seeds."""
+    """The report must never average two inference settings as if they were two seeds."""
     assert supsup("sweep", sweep_file(), "--local").code == 0
     found = supsup("evaluate", "small", "inference.images_per_decision=16", "--local")
     assert "GNu one_shot entropy images_per_decision=16" in found.out
@@ -246,7 +246,7 @@ def test_evaluations_that_differ_in_any_key_are_rows_of_their_own(
     assert summary.run.nunique() == 2
 
 
-def test_an_mlflow_store_that_fails_costs_neither_results_nor_report(
+def test_a_failing_mlflow_store_affects_neither_results_nor_report(
     supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from orchestrator.tracking.mlflow_writer import Tracker

@@ -1,4 +1,4 @@
-"""Acting on a sweep while it runs, or between two runs: logs, stop, drain, cancel, retry; and jobs that stall."""
+"""Commands that control a sweep: logs, stop, drain, cancel and retry; and the detection of stalled jobs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LONG = {
 
 
 @pytest.mark.parametrize(
-    ("verb", "told"), [("drain", "ends what is under way"), ("stop", "what was done is committed")]
+    ("verb", "told"), [("drain", "stops when the work in progress"), ("stop", "finished work is committed")]
 )
-def test_a_running_sweep_is_ended_and_gone_on_with(
+def test_a_running_sweep_is_stopped_and_resumed(
     verb: str, told: str, launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(**LONG), "--local")
@@ -44,14 +44,14 @@ def test_a_running_sweep_is_ended_and_gone_on_with(
     assert 0 < before < 16
     again = supsup(verb)
     assert again.code == 2
-    assert "is not running here" in again.err
+    assert "is not running on this machine" in again.err
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     assert "16/16 shards" in found.out
     assert len(trained(tmp_path / "runs")) == 16
 
 
-def test_the_log_is_lines_of_json_and_is_told_in_words(
+def test_the_log_file_is_lines_of_json_and_is_printed_as_text(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
@@ -69,19 +69,19 @@ def test_the_log_is_lines_of_json_and_is_told_in_words(
 
 
 @pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_a_run_is_cancelled_and_taken_up_again(
+def test_a_run_is_cancelled_and_retried(
     running: bool, launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(**LONG, seeds=[0, 1]), "--local")
     wait_for(lambda: trained(tmp_path / "runs"))
     if not running:
         assert supsup("stop").code == 0
-    cancelled = 0 if running else 1  # the one that is at work, or one that has not begun
+    cancelled = 0 if running else 1  # the running group, or one that has not begun
     found = supsup("cancel", f"seed={cancelled}")
     assert found.code == 0, found.err
     process.communicate(timeout=200)
     assert process.returncode == (0 if running else 130)
-    assert supsup("resume", "--local").code == 0  # leaves it alone
+    assert supsup("resume", "--local").code == 0  # does not train the cancelled run
     states = {group["seed"]: group for group in json.loads(supsup("status", "--json").out)[0]["groups"]}
     assert states[cancelled]["state"] == "stopped"
     assert states[cancelled]["shards_done"] < 16
@@ -92,7 +92,7 @@ def test_a_run_is_cancelled_and_taken_up_again(
     assert "32/32 shards" in found.out
 
 
-def test_a_single_task_is_cancelled_and_taken_up_again(
+def test_a_single_task_is_cancelled_and_retried(
     launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(**LONG | {"evaluation": {"at": [8, 16]}}), "--local")
@@ -115,7 +115,7 @@ def test_a_single_task_is_cancelled_and_taken_up_again(
 
 
 @pytest.mark.long
-def test_a_worker_is_taken_from_a_task_that_is_cancelled(
+def test_cancelling_a_task_frees_its_worker(
     launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     endless = {"training": {"num_batches": 10_000_000}, "evaluation": {"at": [16]}}
@@ -151,7 +151,7 @@ def test_a_task_is_trained_again_to_the_same_bits(
     assert supsup("retry", "GNu", "--task", 7, "--local").code == 2
     found = supsup("retry", "GNu", "--task", 1, "--local")
     assert found.code == 0, found.err
-    assert "asked to be trained again" in found.out
+    assert "the user requested a retry" in found.out
     assert [row["facts"]["task"] for row in trained(tmp_path / "runs")] == [0, 1, 2, 1]
     assert artifacts(tmp_path / "runs") == wanted
     assert the_ledger(tmp_path / "runs").exists()
@@ -162,7 +162,7 @@ def train(key: str) -> TrainJob:
 
 
 class SlowPool(WorkerPool):
-    """Two workers. The second job is not done before it has been reported as stalled."""
+    """A fake pool of two workers. The second job is done only after it was reported as stalled."""
 
     def __init__(self) -> None:
         self.num_workers = 2
@@ -176,7 +176,7 @@ class SlowPool(WorkerPool):
         self.jobs[worker] = job
 
     def abandon(self, worker: int) -> None:
-        raise AssertionError("nothing is cancelled")
+        raise AssertionError("this test cancels no task")
 
     def wait(self, timeout: float) -> list[WorkerReply]:
         ready = [worker for worker, job in self.jobs.items() if job.key != "b" or self.reported]
@@ -184,7 +184,7 @@ class SlowPool(WorkerPool):
 
 
 class ThreeJobs(Coordinator):
-    """A coordinator of three jobs that records what it is told."""
+    """A fake coordinator with three jobs that records the reports it receives."""
 
     def __init__(self, pool: SlowPool) -> None:
         self._left = ["a", "b", "c"]
@@ -219,7 +219,7 @@ class ThreeJobs(Coordinator):
     def close(self) -> None: ...
 
 
-def test_a_job_that_takes_far_longer_than_others_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_takes_far_longer_than_others_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.execution.stall_watch.STALLED_SECONDS", 0.05)
     pool = SlowPool()
     coordinator = ThreeJobs(pool)

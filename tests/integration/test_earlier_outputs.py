@@ -1,4 +1,4 @@
-"""Outputs that version 0.1.0 made are read, checked and completed by today's program."""
+"""The current version reads, checks and completes outputs that version 0.1.0 wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Supsup = Callable[..., Any]
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Callable[[str], Path]:
-    """Copy an output of version 0.1.0 to the folder `runs`."""
+    """Returns a function that copies an output of version 0.1.0 to the folder `runs`."""
 
     def copy(name: str) -> Path:
         shutil.copytree(EARLIER / name, tmp_path / "runs")
@@ -58,7 +58,7 @@ def test_ledgers_and_artifacts_are_read(earlier: Callable[[str], Path], name: st
 
 
 @pytest.mark.parametrize("name", DONE)
-def test_a_finished_sweep_is_shown_checked_and_left_as_it_is(
+def test_a_finished_sweep_is_shown_and_checked_and_its_results_are_not_changed(
     supsup: Supsup, earlier: Callable[[str], Path], name: str
 ) -> None:
     output = earlier(name)
@@ -79,11 +79,11 @@ def test_a_finished_sweep_is_shown_checked_and_left_as_it_is(
     assert masks_of(output) == masks
     after = rows_of(output)
     assert after[: len(rows)] == rows
-    assert {row.event.kind for row in after[len(rows) :]} == {"plan", "ended"}  # nothing was made again
+    assert {row.event.kind for row in after[len(rows) :]} == {"plan", "ended"}  # nothing was computed again
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)
-def test_an_interrupted_sweep_is_completed_as_if_it_had_never_stopped(
+def test_an_interrupted_sweep_is_completed_with_the_results_of_an_uninterrupted_one(
     supsup: Supsup, earlier: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     output = earlier(name)

@@ -1,4 +1,4 @@
-"""A run exported as an MLflow model answers in another process as it did when it was tested."""
+"""A run exported as an MLflow model gives the same answers in another process as in its evaluation."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ print(json.dumps([found["label"].tolist(), found["mask"].tolist()]))
 
 
 def counts(output: OutputFolder) -> dict[int, ProtocolCounts]:
-    """The counts of each task after the last, as the ledger has them."""
+    """Returns, from the ledger, the evaluation counts of each task after the last task."""
     (group,) = find_sweep(output, None).folder.groups()
     facts = [row.event.facts for row in read_state(group).evaluated.values()]
     return {found.task: found.results["paper"] for found in facts}
 
 
 @pytest.mark.parametrize(("scenario", "params"), [("GNu", {}), ("GG", {"task": 1})])
-def test_a_model_loaded_elsewhere_answers_as_the_evaluation_did(
+def test_a_model_loaded_in_another_process_answers_as_in_its_evaluation(
     scenario: str, params: dict[str, int], supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(scenario=scenario, evaluation={"at": [3]})

@@ -1,8 +1,8 @@
-"""Hundreds of malformed inputs: each is refused in one line with exit code 2, or repaired and named; nothing is lost.
+"""Hundreds of malformed inputs. Each is refused in one line with exit code 2, or is named and repaired without a loss.
 
     pytest -m long -s tests/integration/test_malformed.py
 
-Each test prints how many it tried. Inputs are sound ones with something done to them, drawn from a seed.
+Each test prints the number of inputs that it tried. The inputs are valid inputs with random damage from a seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def told(result: Result) -> None:
-    """What every answer is, whatever was asked: no traceback, and where it is a refusal, one line."""
+    """Asserts that a command printed no traceback, and that a refusal (exit code 2) is one line."""
     assert "Traceback" not in result.out + result.err, result
     if result.code == 2:
         assert len(result.err.strip().splitlines()) == 1, result.err
@@ -39,7 +39,7 @@ def told(result: Result) -> None:
 
 
 def spoilt(content: bytes, drawn: random.Random) -> bytes:
-    """Bytes with something done to them that changes them."""
+    """Returns the bytes with random damage; the result always differs from the input."""
     at = drawn.randrange(len(content))
     some = drawn.randbytes(drawn.randint(1, 40))
     made = drawn.choice(
@@ -57,11 +57,11 @@ def spoilt(content: bytes, drawn: random.Random) -> bytes:
 
 
 WRONG: list[Any] = [None, [], {}, "", "x", -1, 0, 1e400, float("nan"), [[]], {"name": []}, True, "../x", "\x00", 10**30]
-"""Values that few keys take."""
+"""Values that are invalid for most keys."""
 
 
 def spoilt_node(node: Any, drawn: random.Random) -> Any:
-    """A YAML document with a key misspelt, removed or given a wrong value."""
+    """Returns a copy of a YAML document in which one key is misspelt, removed or given a wrong value."""
     node = yaml.safe_load(yaml.safe_dump(node))
     held, key = drawn.choice(list(places(node)))
     match drawn.randrange(3):
@@ -75,7 +75,7 @@ def spoilt_node(node: Any, drawn: random.Random) -> Any:
 
 
 def places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a document that holds something."""
+    """Yields every position in a document, as (container, key or index)."""
     for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
         yield node, key
         yield from places(node[key])
@@ -126,13 +126,13 @@ def test_cluster_files(supsup: Command, tmp_path: Path) -> None:
 
 @pytest.fixture
 def whole(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> Path:
-    """An output of a sweep that has ended."""
+    """The output of a finished sweep."""
     assert supsup("sweep", sweep_file(), "output=whole", "--local").code == 0
     return tmp_path / "whole"
 
 
 def damaged(whole: Path, tried: Path, drawn: random.Random, pattern: str) -> Path:
-    """A copy of an output with one file spoilt or gone; returns the file."""
+    """Copies an output, and damages or deletes one file of the copy. Returns this file."""
     shutil.copytree(whole, tried)
     file = drawn.choice(sorted(tried.glob(pattern)))
     if drawn.random() < 0.1:
@@ -146,19 +146,19 @@ def damaged(whole: Path, tried: Path, drawn: random.Random, pattern: str) -> Pat
     ("pattern", "count"), [("store/??/*.safetensors", 40), ("sweeps/*/groups/*/ledger.sqlite", 40)]
 )
 def test_artifacts_and_ledgers(supsup: Command, whole: Path, tmp_path: Path, pattern: str, count: int) -> None:
-    """A resume makes good what counts, to the same bits, and says what it made again."""
+    """A resume restores all results to the same bits, and names the recomputed files."""
     drawn = random.Random(3)
     wanted = (artifacts(whole), tables(whole)["points.csv"])
     named = 0
     for number in range(count):
-        name = f"tried{number}"  # another each time: MLflow keeps in memory what it knows of a database
+        name = f"tried{number}"  # a new folder each time, because MLflow caches a database in memory
         file = damaged(whole, tmp_path / name, drawn, pattern)
         told(supsup("status", f"output={name}"))
         told(supsup("fsck", f"output={name}", "--local"))
         result = supsup("resume", f"output={name}", "--local")
         told(result)
         assert result.code == 0, result
-        named += "made again" in result.out
+        named += "recomputed" in result.out
         assert supsup("fsck", f"output={name}", "--repair", "--local").code == 0
         found = artifacts(tmp_path / name)
         assert found.items() <= wanted[0].items(), file
@@ -169,7 +169,7 @@ def test_artifacts_and_ledgers(supsup: Command, whole: Path, tmp_path: Path, pat
 
 
 def test_sweep_descriptions(supsup: Command, whole: Path, tmp_path: Path) -> None:
-    """Every verb that needs no name refuses a damaged sweep.json or marker in words, and changes no artifact."""
+    """Every verb without a required name refuses a damaged sweep.json or output marker, and changes no artifact."""
     drawn = random.Random(4)
     wanted, refused = artifacts(whole), 0
     for number in range(40):
@@ -187,7 +187,7 @@ def test_sweep_descriptions(supsup: Command, whole: Path, tmp_path: Path) -> Non
 
 
 def test_snapshots_in_a_storage(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    """A bad snapshot gives way to the one before, or to what the storage holds of trained tasks."""
+    """After a damaged snapshot, the previous snapshot is used, or the trained tasks in the storage."""
     drawn = random.Random(5)
     storage = tmp_path / "stored"
     made = supsup("sweep", sweep_file(), "output=first", f"storage=file://{storage}", "--local")
@@ -218,7 +218,7 @@ HOSTILE = [
 
 
 def archive(drawn: random.Random, number: int) -> bytes:
-    """Something like CIFAR-10's archive: members that are hostile, too few, too short, links, or not an archive."""
+    """Returns a malformed CIFAR-10 archive: unsafe paths, links, missing or truncated members, or not an archive."""
     record = np.zeros(3073, np.uint8).tobytes()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
@@ -239,7 +239,7 @@ def archive(drawn: random.Random, number: int) -> bytes:
 
 
 def test_archives(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    """Refused before anything starts, and nothing of theirs is written anywhere."""
+    """Each archive is refused before training starts, and none of its members is extracted."""
     drawn = random.Random(6)
     file = sweep_file(
         scenario="GG", benchmark={"name": "split", "base": "cifar10", "num_tasks": 5}, net={"name": "gem_resnet18"}

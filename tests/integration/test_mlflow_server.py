@@ -1,4 +1,4 @@
-"""An MLflow server that goes away: training goes on, and what is owed is written once it is back, each point once."""
+"""An MLflow server that fails: training continues, and every missing point is written exactly once after its return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS, OUTAGE_TASKS = 40, 15
 
 
 class Server:
-    """An MLflow server on loopback, with a database that outlives it."""
+    """An MLflow server on loopback, with a database that survives a restart of the server."""
 
     def __init__(self, home: Path, database: Path) -> None:
         with socket.socket() as free:
@@ -73,7 +73,7 @@ def server(tmp_path: Path, give_database: Callable[[Path], None]) -> Iterator[Se
 
 
 @pytest.mark.long
-def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
+def test_a_server_that_is_killed_and_restarted_gets_every_point_exactly_once(
     server: Server,
     launch: Callable[..., Any],
     call: Callable[..., Any],
@@ -101,7 +101,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     enough = len(trained(tmp_path / "served")) + OUTAGE_TASKS
     wait_for(lambda: trained(tmp_path / "served")[enough:])  # training does not wait for MLflow
     server.start()
-    assert len(trained(tmp_path / "served")) < TASKS, "nothing was left to do when the server was back"
+    assert len(trained(tmp_path / "served")) < TASKS, "the sweep ended before the server was restarted"
     back = 1000 * time.time()
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
@@ -120,7 +120,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(
     assert {"report/report.html", "report/final.csv"} <= names
 
 
-def test_a_server_that_never_answers_costs_no_result(
+def test_a_server_that_never_answers_affects_no_result(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.monitor.PATIENCE_SECONDS", 1)
@@ -129,7 +129,7 @@ def test_a_server_that_never_answers_costs_no_result(
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
         found = supsup("sweep", sweep_file(), "--local", f"tracking={address}")
     assert found.code == 1
-    assert "once it can be, `supsup report small-" in found.err
+    assert "when MLflow works again, `supsup report small-" in found.err
     assert list(tmp_path.glob("runs/sweeps/*/report/report.html"))
     assert len(trained(tmp_path / "runs")) == 3
     again = supsup("report")

@@ -1,4 +1,4 @@
-"""NNs runs on real Ray workers, as a user starts, stops and follows them."""
+"""NNs runs on real Ray workers, started, interrupted and resumed by commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NNS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the run that nothing disturbs."""
+    """The output of the undisturbed reference run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "small.yaml").write_text(yaml.safe_dump({**SMALL, **NNS}))
     environment = {**os.environ, "HOME": str(folder)}
@@ -42,7 +42,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def decisions(output: Path) -> list[Any]:
-    """The rows of decisions that are committed so far."""
+    """Returns the rows of all decisions committed so far."""
     for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
         with closing(sqlite3.connect(path)) as db, suppress(sqlite3.OperationalError):
             return db.execute("SELECT payload FROM rows WHERE kind = 'decision' ORDER BY seq").fetchall()
@@ -61,14 +61,14 @@ def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
     number: int,
     whole_group: bool,
 ) -> None:
-    """As a terminal's Ctrl-C reaches every process, and a scheduler's SIGTERM the first alone."""
+    """Ctrl-C in a terminal sends SIGINT to every process. A scheduler sends SIGTERM only to the first process."""
     file = sweep_file(**NNS, commit_every=0.5)
     process = launch("sweep", file)
     wait_for(lambda: decisions(tmp_path / "runs"))
     (os.killpg if whole_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    assert "pausing at the end of the round" in err
+    assert "pausing at the end of the current round" in err
     before = len(decisions(tmp_path / "runs"))
     assert 0 < before < 36
     command = out.strip().splitlines()[-1].partition("Go on with: supsup ")[2].split()
@@ -83,10 +83,10 @@ def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
 
 
 @pytest.mark.long
-def test_a_run_goes_on_elsewhere_from_its_output_alone(
+def test_a_run_resumes_from_its_moved_output_without_the_sweep_file(
     launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, wanted: Path
 ) -> None:
-    """The folder is moved, as to another machine, and the sweep file is gone."""
+    """The output folder is moved, as to another machine, and the sweep file is deleted."""
     file = sweep_file(**NNS, commit_every=0.5)
     process = launch("sweep", file, "--local")
     wait_for(lambda: decisions(tmp_path / "runs"))
@@ -99,8 +99,8 @@ def test_a_run_goes_on_elsewhere_from_its_output_alone(
     assert nns_science(the_ledger(tmp_path / "elsewhere")) == nns_science(the_ledger(wanted))
 
 
-@pytest.mark.long  # a minute; tests/orchestrator does the same with workers that answer in any order
-def test_one_worker_or_two_make_the_same_masks_of_four_streams(
+@pytest.mark.long  # takes a minute; tests/nns has the same check with replies in another order
+def test_four_streams_give_the_same_masks_with_one_worker_and_with_two(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(**{**NNS, "stream": {"segment_batches": 200, "num_streams": 4}})

@@ -1,4 +1,4 @@
-"""Real sweeps on real Ray workers."""
+"""Complete sweeps on real Ray workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable
     assert next(tables[0]).read_text() == next(tables[1]).read_text()
 
 
-def test_runs_whose_tasks_wait_for_one_another_go_on_side_by_side(
+def test_groups_with_sequential_tasks_run_in_parallel(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     psp = {"scenario": "GG", "method": {"name": "psp"}, "training": {"num_batches": 800}, "benchmark": _tasks(5)}
@@ -49,7 +49,7 @@ def test_runs_whose_tasks_wait_for_one_another_go_on_side_by_side(
     assert max(begun for begun, _ in spans) < min(ended for _, ended in spans)
 
 
-def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
+def test_user_components_of_every_kind_work_and_an_edited_method_is_trained_again(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     toys = tmp_path / "toys.py"
@@ -82,7 +82,7 @@ def test_a_toy_of_every_kind_takes_part_and_an_edited_method_trains_anew(
     assert len(trained(tmp_path / "runs")) == 6
 
 
-def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
+def test_a_user_method_that_does_not_support_a_scenario_or_rule_is_refused(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     shutil.copy(TOYS, tmp_path / "toys.py")
@@ -92,11 +92,11 @@ def test_a_toy_method_that_cannot_do_a_scenario_or_rule_is_refused(
     assert "cannot superpose its masks" in err
     code, _, err = call("plan", file, "scenario=GNu")
     assert code == 2
-    assert "toy_method cannot do GNu; it does GG, GNs, toy_scenario" in err
+    assert "toy_method does not support scenario GNu; it supports GG, GNs, toy_scenario" in err
 
 
 @pytest.mark.long
-def test_a_worker_and_the_trials_own_process_killed_in_the_middle_are_replaced(
+def test_a_killed_worker_and_a_killed_trial_process_are_replaced(
     launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(8)))
@@ -134,7 +134,7 @@ def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
     assert "12/12 shards" in out
     after = [row["key"] for row in trained(tmp_path / "runs")]
     assert len(after) == len(set(after))
-    # a shard that each of two workers had just stored, but not yet told, is found by the resume, not trained again
+    # Each of the two workers may have stored a shard without reporting it. The resume finds it and does not train it.
     assert 12 - 2 <= len(after) <= 12
     assert len(artifacts(tmp_path / "runs")) == 12 + 4
     code, out, err = call("status")
@@ -144,7 +144,7 @@ def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
 def test_two_sweeps_at_once_train_a_shared_task_once(
     launch: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Two sweeps in one output that need the same masks and differ in name and inference."""
+    """The two sweeps share one output and need the same masks. They differ in name and inference."""
     shared = {"training": {"num_batches": 400}, "benchmark": _tasks(6)}
     first = launch("sweep", sweep_file("a.yaml", name="a", **shared), "--local")
     second = launch("sweep", sweep_file("b.yaml", name="b", scenario="GNs", **shared), "--local")
@@ -182,7 +182,7 @@ print(pool.wait(80), pool.absent(), time.monotonic() - began < 60)
 """
 
 
-def test_a_worker_that_comes_late_gets_work_at_once_though_the_other_is_busy(
+def test_a_worker_that_starts_late_gets_a_job_while_the_other_worker_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

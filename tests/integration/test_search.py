@@ -1,4 +1,4 @@
-"""A search on real Ray: ASHA stops what falls behind, a killed search honours it, and the best runs as it is."""
+"""A search on real Ray: ASHA stops bad trials, a resumed search keeps them stopped, and best.yaml runs as a sweep."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SEARCH: dict[str, Any] = {
     "search": {"space": {"training.learning_rate": [1e-3, 1e-6, 3e-4, 1e-7]}, "reduction": 2},
     "resources": {"num_workers": 1},
 }
-"""Four trials, of which two learn next to nothing."""
+"""A search with four trials, two of which have a learning rate that is too small to learn."""
 
 
 def _stopped(output: Path) -> dict[str, int]:
-    """The shards that each stopped trial had trained."""
+    """Returns the number of shards that each stopped trial had trained."""
     folders = OutputFolder(output).sweeps()
     states = read_states(folders[0], {}) if folders else {}
     return {group_id: len(state.trained) for group_id, state in states.items() if state.status == "stopped"}
 
 
-def test_a_search_on_ray_stops_what_falls_behind_and_writes_the_best(
+def test_a_search_on_ray_stops_bad_trials_and_writes_the_best_configuration(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     changes = {
@@ -61,7 +61,7 @@ def test_a_search_on_ray_stops_what_falls_behind_and_writes_the_best(
 
 
 @pytest.mark.long
-def test_what_falls_behind_is_stopped_for_good_and_the_best_runs_as_it_is(
+def test_a_stopped_trial_stays_stopped_and_the_best_configuration_runs_as_a_sweep(
     launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = launch("sweep", sweep_file(**SEARCH))
@@ -75,7 +75,7 @@ def test_what_falls_behind_is_stopped_for_good_and_the_best_runs_as_it_is(
     (report,) = tmp_path.glob("runs/sweeps/*/report")
     trials = pd.read_csv(report / "search.csv")
     assert sorted(trials["ended"].unique()) == ["done", "stopped"]
-    assert trials["training.learning_rate"][0] in (1e-3, 3e-4)  # the first to report goes on, however bad it is
+    assert trials["training.learning_rate"][0] in (1e-3, 3e-4)  # ASHA never stops the first trial that reports
     assert (trials[trials["ended"] == "stopped"]["tasks"] < 8).all()
     code, out, _ = call("status")
     assert out.splitlines()[0].endswith(": done")

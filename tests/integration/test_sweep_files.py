@@ -1,4 +1,4 @@
-"""Every sweep file that comes with the program runs at its smallest scale and ends in its report."""
+"""Every sweep file of the project runs at its smallest scale and writes its report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_sweep_file_at_its_smallest_scale_ends_in_its_report(
+def test_a_sweep_file_at_its_smallest_scale_writes_its_report(
     file: Path, supsup: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("SUPSUP_DATA", raising=False)  # no smoke needs more than comes with the program
+    monkeypatch.delenv("SUPSUP_DATA", raising=False)  # the smallest scales need no downloaded data
     assert scales_of(file) == ["smoke", "cpu"]
     sweep = open_sweep(file, ["scale=smoke"])
     found = supsup("sweep", file, "scale=smoke", *([] if sweep.config.search else ["--local"]))

@@ -1,4 +1,4 @@
-"""gc and fsck on outputs that were really run, and then lost or spoilt something."""
+"""`supsup gc` and `supsup fsck` on outputs of real runs with damaged, missing and superfluous files."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ NNS: dict[str, Any] = {
 
 
 def everything(output: Path) -> dict[Path, bytes]:
-    """All that gc could touch."""
+    """Returns the content of every file that gc could delete."""
     return {
         path: path.read_bytes() for part in ("store", "sweeps") for path in (output / part).rglob("*") if path.is_file()
     }
 
 
 def spoil(path: Path) -> bytes:
-    """Flip a bit in the middle of a file; what was in it."""
+    """Flips a bit in the middle of a file, and returns the original content."""
     good = path.read_bytes()
     middle = len(good) // 2
     path.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
     return good
 
 
-def test_gc_deletes_what_no_sweep_asks_for_and_only_when_told(
+def test_gc_deletes_files_that_no_sweep_references_and_only_with_delete(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "runs"
@@ -59,7 +59,7 @@ def test_gc_deletes_what_no_sweep_asks_for_and_only_when_told(
     before = everything(output)
     found = supsup("gc")
     assert found.code == 0
-    assert "no sweep asks for it: 7 files" in found.out  # three tasks, four evaluations
+    assert "no sweep references it: 7 files" in found.out  # three tasks, four evaluations
     assert "set aside as damaged: 1 file, 0.5 MB" in found.out
     assert "a write that was interrupted: 1 file" in found.out
     assert "nothing was deleted" in found.out
@@ -75,7 +75,7 @@ def test_gc_deletes_what_no_sweep_asks_for_and_only_when_told(
     assert "nothing to delete" in supsup("gc").out
 
 
-def test_fsck_finds_every_fault_and_makes_the_lost_again_to_the_bit(
+def test_fsck_finds_every_fault_and_recomputes_lost_files_to_the_same_bits(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "runs"
@@ -102,7 +102,7 @@ def test_fsck_finds_every_fault_and_makes_the_lost_again_to_the_bit(
     assert supsup("gc").out.count("store/corrupt") == 2
 
 
-def test_fsck_makes_masks_and_ledgers_of_nns_good_again(
+def test_fsck_restores_masks_and_ledgers_of_nns(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "runs"
@@ -112,7 +112,7 @@ def test_fsck_makes_masks_and_ledgers_of_nns_good_again(
     spoil(mask)
     other.unlink()
     found = supsup("fsck")
-    assert (found.code, found.out.count("makes it again when it is run")) == (1, 2)
+    assert (found.code, found.out.count("to restore it")) == (1, 2)
     assert supsup("fsck", "--repair", "--local").code == 0
     assert nns_science(the_ledger(output)) == wanted
     with closing(sqlite3.connect(the_ledger(output))) as db:
@@ -129,7 +129,7 @@ def test_fsck_makes_masks_and_ledgers_of_nns_good_again(
     assert nns_science(the_ledger(output)) == wanted
 
 
-def test_fsck_of_a_damaged_sweep_or_of_no_output_says_what_to_do(
+def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("fsck").code == 2
@@ -153,5 +153,5 @@ def test_fsck_of_a_damaged_sweep_or_of_no_output_says_what_to_do(
 
 
 @pytest.mark.parametrize("verb", ["gc", "fsck"])
-def test_they_take_one_output(supsup: Command, verb: str) -> None:
+def test_gc_and_fsck_refuse_more_than_one_output(supsup: Command, verb: str) -> None:
     assert supsup(verb, "small").code == 2

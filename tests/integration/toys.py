@@ -1,4 +1,4 @@
-"""A toy of every kind a user may add, in the one file that a sweep's `imports` names."""
+"""A small example of every kind of component that a user may add, in one file for a sweep's `imports`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ToyNet(Net):
 
 
 class Shifted(Task):
-    """The digits with their pixels rolled."""
+    """A task whose images are the digits with cyclically shifted pixels."""
 
     def __init__(self, dataset: Dataset, by: int) -> None:
         self._dataset, self._by = dataset, by
@@ -56,7 +56,7 @@ class Shifted(Task):
 @BENCHMARKS.register("toy_benchmark")
 @dataclass(frozen=True, kw_only=True)
 class ToyBenchmark(Benchmark):
-    """Task i rolls the pixels by i times `step`."""
+    """A benchmark in which task i shifts the pixels cyclically by i times `step`."""
 
     base: str = "digits"
     step: int = 11
@@ -70,7 +70,7 @@ class ToyBenchmark(Benchmark):
 
 
 class NearestMeans(Learner):
-    """Logits are minus the squared distances to the class means of a task."""
+    """A learner whose logits are minus the squared distances to the class means of a task."""
 
     def __init__(self, means: Sequence[Tensor], num_labels: int) -> None:
         self._means, self.num_masks, self.num_labels = means, len(means), num_labels
@@ -82,7 +82,7 @@ class NearestMeans(Learner):
 @METHODS.register("toy_method")
 @dataclass(frozen=True, kw_only=True)
 class ToyMethod(Method):
-    """Keeps the mean image of every class."""
+    """A method that stores the mean image of every class."""
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "toy_scenario"})
     superposes: ClassVar[bool] = False
@@ -104,14 +104,14 @@ class ToyMethod(Method):
 
 @OBJECTIVES.register("toy_objective")
 def margin(logits: Tensor, num_labels: int) -> Tensor:
-    """Minus the largest logit over the mean of all."""
+    """Returns minus the difference between the largest logit and the mean of all logits."""
     real = logits[..., :num_labels]
     return (real.mean(-1) - real.amax(-1)).mean(-1)
 
 
 @RULES.register("toy_rule")
 class ToyRule(Rule):
-    """Exhaustive, written again."""
+    """The exhaustive rule, implemented as a user's component."""
 
     needs_superposition = False
 

@@ -1,4 +1,4 @@
-"""Small NNs groups, each in an output of its own."""
+"""Fixtures for small NNs groups, each in a separate output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scripted import settings_for
 
 @pytest.fixture
 def make(sweep_file: Callable[..., Path], tmp_path: Path) -> Make:
-    """Settings of a small NNs group, in an output of its own."""
+    """Returns a function that makes the settings of a small NNs group in a separate output."""
 
     def made(name: str, num_workers: int = 2, **changes: Any) -> GroupSettings:
         file = sweep_file(f"{name}.yaml", **{**NNS, **changes})
@@ -27,7 +27,7 @@ def make(sweep_file: Callable[..., Path], tmp_path: Path) -> Make:
 
 @pytest.fixture(autouse=True)
 def _no_failpoints() -> Iterator[None]:
-    """Whatever a test sets is removed."""
+    """Removes all failpoints after each test."""
     yield
     for point in ("decided", "job_begins", "segment_begins"):
         set_failpoint(point, None)

@@ -1,4 +1,4 @@
-"""Settings of small NNs runs, and their results."""
+"""Settings of small NNs runs, and functions that read their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARED: dict[str, Any] = {
     "allocation": {"name": "ratio", "epsilon": 50.0},
     "budget": {"num_masks": 3, "on_exhausted": "reuse"},
 }
-"""Three streams; two of them often choose the same mask in one round."""
+"""A run with three streams, two of which often choose the same mask in one round."""
 
 SURE: dict[str, Any] = {
     "net": {"name": "lenet_300_100", "num_outputs": 200},
@@ -35,14 +35,14 @@ SURE: dict[str, Any] = {
     "stream": {"segment_batches": 50},
     "commit_every": 60.0,
 }
-"""A stream in blocks without a wrong decision: five tasks of three segments each."""
+"""A run with one stream in blocks, in which no decision is wrong: five tasks of three segments each."""
 
 
 def science(settings: GroupSettings, whole_files: bool = True) -> Any:
-    """The results of a run, which must not depend on what happened on the way."""
+    """Returns the results of a run, which must not depend on faults during the run. whole_files: see `nns_science`."""
     return nns_science(settings.folder.ledger, whole_files)
 
 
 def files_of(settings: GroupSettings) -> list[Path]:
-    """The files of the mask versions, sorted."""
+    """Returns the files of the mask versions, sorted."""
     return sorted(settings.folder.masks.files())

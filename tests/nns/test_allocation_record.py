@@ -1,4 +1,4 @@
-"""The allocation metrics of a run."""
+"""The allocation metrics of an NNs run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(events: list[SegmentDecided]) -> list[Row[SegmentDecided]]:
     return [Row(number, number, event) for number, event in enumerate(events, start=1)]
 
 
-def test_metrics_are_of_the_last_tasks_worth_of_segments() -> None:
+def test_metrics_cover_as_many_last_segments_as_one_task_has() -> None:
     record = AllocationRecord(segments_per_task=2)
     record.replay(rows(ROWS))
     met = record.tasks_met(2)

@@ -1,4 +1,4 @@
-"""Commits of an NNs run: masks first, then the rows at once."""
+"""Commits of an NNs run: the masks are saved first, then all rows are written in one transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DUE = EvaluationDue(2, tasks=(0,), numbers=(0,), keys=("ab",), right=((0,),))
 
 @pytest.fixture
 def lineages() -> Lineages:
-    """Three masks of one segment each."""
+    """The lineages of three masks, each with one segment."""
     known = Lineages("identity", segment_batches=20)
     for number in range(3):
         known.extend(number, Segment(number, 0))
@@ -43,7 +43,7 @@ def test_each_worker_saves_the_masks_that_it_holds(lineages: Lineages) -> None:
         True,
         False,
     ]
-    assert not saving.add_saved(jobs[1].key, SavedMasks(10, 0.5))  # reported twice
+    assert not saving.add_saved(jobs[1].key, SavedMasks(10, 0.5))  # a duplicate report
     assert saving.add_saved(jobs[None].key, SavedMasks(5, 0.5))
     assert saving.over
     assert saving.num_bytes == 15
@@ -57,11 +57,11 @@ def test_a_worker_that_died_no_longer_has_to_save_its_masks(lineages: Lineages) 
     assert (preference.worker, preference.only) == (None, False)
 
 
-def test_nothing_is_to_be_saved_where_no_mask_changed(lineages: Lineages) -> None:
+def test_a_commit_without_changed_masks_saves_nothing(lineages: Lineages) -> None:
     assert Saving(4, [], changed=[], holders={}, lineages=lineages).over
 
 
-def test_all_rows_of_a_commit_are_written_at_once(make: Make, lineages: Lineages) -> None:
+def test_all_rows_of_a_commit_are_written_in_one_transaction(make: Make, lineages: Lineages) -> None:
     settings = make("rows")
     journal = GroupJournal(settings, lambda restored: "")
     commits = Commits(journal, lineages, every=60.0, settles=False)
@@ -93,7 +93,7 @@ def test_all_rows_of_a_commit_are_written_at_once(make: Make, lineages: Lineages
     journal.close()
 
 
-def test_a_commit_is_due_once_the_next_round_would_end_too_late(make: Make, lineages: Lineages) -> None:
+def test_a_commit_is_due_when_the_next_round_would_exceed_the_interval(make: Make, lineages: Lineages) -> None:
     journal = GroupJournal(make("due"), lambda restored: "")
     now = time.monotonic()
     assert not Commits(journal, lineages, every=60.0, settles=False).is_due(now, lambda masks: False)
@@ -101,7 +101,7 @@ def test_a_commit_is_due_once_the_next_round_would_end_too_late(make: Make, line
     journal.close()
 
 
-def test_a_commit_that_is_near_waits_for_masks_that_are_trained_ahead(make: Make, lineages: Lineages) -> None:
+def test_a_commit_that_is_almost_due_waits_for_look_ahead_training(make: Make, lineages: Lineages) -> None:
     journal = GroupJournal(make("near"), lambda restored: "")
     commits = Commits(journal, lineages, every=60.0, settles=True)
     half = time.monotonic() - 31

@@ -1,4 +1,4 @@
-"""Rounds of NNs: whatever happens on the way, the same masks, decisions and results."""
+"""The coordinator of NNs: faults during a run change no mask, decision or result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.scripted import ScriptedPool, needs_torch, run, run_with, state_of
     st.sampled_from([0.001, 60.0]),
     st.booleans(),
 )
-def test_whatever_happens_the_end_is_the_same(
+def test_random_faults_change_no_result(
     make: Make, tmp_path: Path, script: list[str | None], commit_every: float, shared: bool
 ) -> None:
     changes = SHARED if shared else {}
@@ -47,8 +47,8 @@ def test_replies_of_a_worker_are_unpickled_without_torch(make: Make) -> None:
     assert not needs_torch(pool.replies)
 
 
-def test_a_mask_that_two_streams_choose_is_as_the_later_stream_trained_it(make: Make) -> None:
-    """Also where the reply of the first stream comes last, as after a coordinator that was opened again."""
+def test_a_mask_that_two_streams_choose_ends_as_the_later_stream_trained_it(make: Make) -> None:
+    """This holds even if the reply of the first stream arrives last, for example after a restart of the coordinator."""
     wanted, tried = make("wanted", 1, **SHARED), make("tried", 1, **SHARED)
     run(wanted)
     rounds: list[Round] = []
@@ -77,8 +77,8 @@ def test_a_mask_that_two_streams_choose_is_as_the_later_stream_trained_it(make: 
     assert science(tried) == science(wanted)
 
 
-def test_masks_are_those_that_are_learned_with_tasks_given(make: Make) -> None:
-    """Tasks come in blocks and no decision is wrong, so each mask has the bits of the scenario with tasks given."""
+def test_masks_equal_those_learned_with_given_tasks(make: Make) -> None:
+    """Tasks arrive in blocks and no decision is wrong, so each mask has the same bits as in GNu."""
     nns = make("nns", **SURE)
     run(nns)
     state = state_of(nns)
@@ -104,8 +104,8 @@ def test_only_needed_versions_stay_on_disk(make: Make) -> None:
     assert len(files) <= len(current) + len(last) + len(before)
 
 
-def test_memory_for_masks_is_bounded_and_changes_nothing(make: Make) -> None:
-    """With a limit of 0 bytes, one mask is in memory; all others are written to disk and read again."""
+def test_the_memory_limit_for_masks_changes_no_result(make: Make) -> None:
+    """With a limit of 0 bytes, only one mask stays in memory. All others are written to disk and read again."""
     tried, wanted = replace(make("tried"), state_mb=0, commit_every=60.0), make("wanted")
     run(wanted)
     run(tried)

@@ -1,4 +1,4 @@
-"""The evaluations of an NNs run that wait, and the mask versions that they need."""
+"""The pending evaluations of an NNs run, and the mask versions that they need."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_each_inference_evaluates_every_task_met_with_all_masks(evaluations: NNs
     assert evaluations.describe("other") is None
 
 
-def test_points_have_the_keys_of_their_jobs(evaluations: NNsEvaluations) -> None:
+def test_each_evaluation_point_has_the_keys_of_its_jobs(evaluations: NNsEvaluations) -> None:
     evaluations.queue(1, {"a1"})
     (job,) = jobs(evaluations)
     assert evaluations.points_of(FIRST)[1] == [job.key]
@@ -74,7 +74,7 @@ def test_idle_workers_get_jobs_that_are_not_in_flight(evaluations: NNsEvaluation
     assert not idle
 
 
-def test_versions_are_needed_while_evaluations_wait_and_at_the_last_point_of_each_run(
+def test_versions_are_needed_for_pending_evaluations_and_for_the_last_point_of_each_run(
     evaluations: NNsEvaluations, state: GroupState
 ) -> None:
     evaluations.queue(1, {"a1"})

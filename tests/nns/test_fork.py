@@ -1,4 +1,4 @@
-"""Forks and extensions of NNs runs, and decisions that are judged again: by the command line, in one process."""
+"""`supsup fork`, extended NNs runs and `supsup decisions --replay`, as commands in one process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NNS: dict[str, Any] = {
 
 
 def states(output: Path) -> dict[str, GroupState]:
-    """The state of every ledger of an output, by sweep folder."""
+    """Returns the state of every ledger of an output, by the name of the sweep's folder."""
     found = {}
     for path in output.glob("sweeps/*/groups/*/ledger.sqlite"):
         with LedgerReader(path) as reader:
@@ -47,13 +47,13 @@ def states(output: Path) -> dict[str, GroupState]:
 
 
 def results(state: GroupState) -> Any:
-    """Decisions, due evaluations, and the points of the only run whatever its id."""
+    """Returns the decisions, the due evaluations, and the evaluation points of the only run, without its id."""
     points = {n: (row.event.metrics, row.event.keys) for (_, n), row in state.points.items()}
     return decisions(state), state.due, points
 
 
 def forked(output: Path, fork: str) -> RunForked:
-    """The row that says where a fork of one run comes from."""
+    """Returns the event that records the origin of a fork of one run."""
     (ledger,) = (output / "sweeps" / fork).glob("groups/*/ledger.sqlite")
     with LedgerReader(ledger) as reader:
         return next(row.event for row in reader.rows() if isinstance(row.event, RunForked))
@@ -68,7 +68,7 @@ def the_fork(output: Path, origin: set[str]) -> str:
     return name
 
 
-def test_an_extended_run_is_the_longer_run_to_the_bit(
+def test_an_extended_run_has_the_same_bits_as_a_longer_run(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(**NNS)
@@ -93,10 +93,10 @@ def test_an_extended_run_is_the_longer_run_to_the_bit(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_fork_has_the_decisions_of_its_origin_up_to_where_it_starts(
+def test_a_fork_has_the_decisions_of_its_origin_up_to_the_fork_point(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, kept: bool
 ) -> None:
-    """Masks of the origin that are missing are made again, to the same bits."""
+    """Missing masks of the origin are rebuilt to the same bits."""
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
     (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
     if not kept:
@@ -104,7 +104,7 @@ def test_a_fork_has_the_decisions_of_its_origin_up_to_where_it_starts(
             path.unlink()
     found = supsup("fork", origin, "--at-task", "2", "allocation.name=ratio", "allocation.epsilon=9", "--local")
     assert found.code == 0, found.err
-    assert "made again" not in found.out
+    assert "recomputed" not in found.out
     fork = the_fork(tmp_path / "runs", {origin})
     theirs, mine = (states(tmp_path / "runs")[name] for name in (origin, fork))
     assert decisions(mine)[:6] == decisions(theirs)[:6]
@@ -147,7 +147,7 @@ def test_an_impossible_fork_is_refused_and_leaves_no_files(
 def test_a_fork_of_many_streams_keeps_every_point(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Three streams of one segment a task: several tasks end in one round."""
+    """With three streams and one segment per task, several tasks end in one round."""
     stream = {"segment_batches": 120, "num_streams": 3}
     assert (
         supsup("sweep", sweep_file(**{**NNS, "stream": stream, "evaluation": {"at": [1, 2, 3, 4]}}), "--local").code
@@ -162,7 +162,7 @@ def test_a_fork_of_many_streams_keeps_every_point(
     assert sorted(state.met) == [1, 2, 3, 4]
 
 
-def test_a_fork_of_a_sweep_with_several_runs_names_one(
+def test_a_fork_of_a_sweep_with_several_runs_needs_the_name_of_one_run(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     both = {**NNS, "grid": {"scenario": ["GNu", "NNs"], "budget.on_exhausted": ["skip", "reclaim"]}}
@@ -179,7 +179,7 @@ def test_a_fork_of_a_sweep_with_several_runs_names_one(
     assert event == RunForked(origin, event.group_id, 2)
 
 
-def test_a_run_of_a_sweep_that_varies_more_than_the_fork_changes_is_named_by_its_group(
+def test_a_fork_that_fits_several_runs_chooses_one_by_its_group_id(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     stream = {"segment_batches": 40, "visits": 3}
@@ -199,7 +199,7 @@ def test_a_run_of_a_sweep_that_varies_more_than_the_fork_changes_is_named_by_its
     assert forked(tmp_path / "runs", fork).group_id == named
 
 
-def test_segments_that_are_not_trained_on_are_counted_and_reported(
+def test_skipped_segments_are_counted_and_reported(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     tight = {
@@ -225,9 +225,7 @@ def test_segments_that_are_not_trained_on_are_counted_and_reported(
     assert len((report / "masks.csv").read_text().splitlines()) == 1 + 4
 
 
-def test_decisions_are_listed_and_judged_again(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_decisions_are_listed_and_replayed(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
     (state,) = states(tmp_path / "runs").values()
     found = supsup("decisions", "--csv")
@@ -248,7 +246,7 @@ def test_decisions_are_listed_and_judged_again(
     ratio_decided = sum(row["num_masks"] == "1" for row in rows if row["outcome"] == "train")
     assert f"{known - ratio_decided} of 11 decisions would have changed: 0 from new to known" in stern.out
     other = supsup("decisions", "--replay", "allocation.name=ratio", "allocation.epsilon=9")
-    assert "cannot be judged again" in other.out
+    assert "decisions were left out" in other.out
     for key in ("stream.order=blocks", "allocation.objective=energy", "allocation.images_per_decision=1"):
         refused = supsup("decisions", "--replay", key)
         assert refused.code == 2
@@ -258,7 +256,7 @@ def test_decisions_are_listed_and_judged_again(
 def test_the_confusion_table_names_masks_by_their_numbers(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """As after a reclaim, when a mask's number is no longer its place."""
+    """After a reclaim, a mask's number differs from its index."""
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
     sweep = find_sweep(OutputFolder(tmp_path / "runs"), None)
     groups = sweep.plan()
@@ -270,7 +268,7 @@ def test_the_confusion_table_names_masks_by_their_numbers(
     assert confusion_table(groups, found)["mask"].tolist() == [10 + number for number in before]
 
 
-def test_a_run_of_one_decision_has_its_report(supsup: Command, sweep_file: Callable[..., Path]) -> None:
+def test_a_run_with_a_single_decision_can_be_reported(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     changes = {"benchmark": {**NNS["benchmark"], "num_tasks": 1}, "stream": {"segment_batches": 120}}
     found = supsup("sweep", sweep_file(**{**NNS, **changes, "evaluation": {"at": [1]}}), "--local")
     assert found.code == 0, found.err
@@ -284,10 +282,10 @@ def test_decisions_of_a_sweep_without_nns_are_refused(supsup: Command, sweep_fil
     assert "no run of scenario NNs" in found.err
 
 
-def test_another_inference_makes_no_decision_and_leaves_no_masks(
+def test_evaluating_another_inference_adds_no_decision_and_no_mask_file(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Tasks recur, so the masks of the first point were trained further; they are made again for the evaluation."""
+    """Tasks recur, so the masks of the first evaluation point were trained further. The evaluation rebuilds them."""
     stream = {"segment_batches": 40, "order": "recurring", "visits": 3}
     assert supsup("sweep", sweep_file(**{**NNS, "stream": stream}), "--local").code == 0
     (before,) = states(tmp_path / "runs").values()

@@ -1,4 +1,4 @@
-"""Workers train predicted segments ahead of the decisions, which changes no result."""
+"""Look-ahead training (speculative execution): workers train predicted segments early, which changes no result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.scripted import run, state_of
 
 
 @pytest.mark.parametrize("num_streams", [1, 3])
-def test_the_number_of_workers_changes_nothing(make: Make, num_streams: int) -> None:
+def test_the_number_of_workers_changes_no_result(make: Make, num_streams: int) -> None:
     stream = {**NNS["stream"], "num_streams": num_streams}
     one, three = make("one", 1, stream=stream), make("three", 3, stream=stream)
     run(one)
@@ -33,7 +33,7 @@ def test_the_number_of_workers_changes_nothing(make: Make, num_streams: int) -> 
 
 
 def test_idle_workers_train_later_segments_ahead(make: Make) -> None:
-    """One stream keeps three workers busy, and no segment that they train ahead is trained twice."""
+    """One stream keeps three workers busy, and no segment is trained twice."""
     one, three = make("one", 1, **SURE), make("three", 3, **SURE)
     run(one)
     pool = run(three)
@@ -46,7 +46,8 @@ def test_idle_workers_train_later_segments_ahead(make: Make) -> None:
 
 @pytest.mark.parametrize("on_exhausted", ["reclaim", "skip"])
 def test_a_wrong_prediction_costs_only_time(make: Make, on_exhausted: str) -> None:
-    """No segment reaches this epsilon. So each gets a mask of its own, which is not predicted, within the budget."""
+    """With this epsilon, all data is classified as new. Each segment gets a new mask while the budget lasts, which the
+    look-ahead does not predict."""
     odd: dict[str, Any] = {
         "allocation": {"name": "ratio", "epsilon": 50.0},
         "budget": {"num_masks": 7, "on_exhausted": on_exhausted},
@@ -57,12 +58,12 @@ def test_a_wrong_prediction_costs_only_time(make: Make, on_exhausted: str) -> No
     assert science(one) == science(three)
     wanted = {row.event.key for row in state_of(three).decisions}
     predicted = {job.key for job in pool.done if job.kind == "advance"}
-    assert predicted - wanted  # else this test shows nothing
+    assert predicted - wanted  # otherwise no prediction was wrong, and the test would be useless
     files = {path.stem for path in files_of(three)}
     assert files <= wanted
 
 
-def test_a_job_that_fails_ahead_of_its_decision_fails_nothing(make: Make) -> None:
+def test_an_error_in_look_ahead_training_does_not_fail_the_run(make: Make) -> None:
     one, two = make("one", 1, **SURE), make("two", 2, **SURE)
     run(one)
     failed: set[str] = set()
@@ -70,7 +71,7 @@ def test_a_job_that_fails_ahead_of_its_decision_fails_nothing(make: Make) -> Non
     def fail_at_first(job: object) -> None:
         if isinstance(job, AdvanceJob) and job.version.mask == 2 and not failed:
             failed.add(job.key)
-            raise RuntimeError("as the test wants it")
+            raise RuntimeError("an error for this test")
 
     set_failpoint("job_begins", fail_at_first)
     pool = run(two)
@@ -81,8 +82,8 @@ def test_a_job_that_fails_ahead_of_its_decision_fails_nothing(make: Make) -> Non
 
 
 @pytest.mark.parametrize("at", [3, 7, 12, 15, 17, 19, 21, 23])
-def test_a_run_goes_on_without_a_worker_that_is_never_replaced(make: Make, at: int) -> None:
-    """Also where the worker held masks that no commit has put on disk yet, and during a commit."""
+def test_a_run_continues_without_a_worker_that_is_never_replaced(make: Make, at: int) -> None:
+    """This holds even if the worker held masks that are not on disk yet, and if it dies during a commit."""
     one, two = make("one", 1, **SURE), make("two", 2, **SURE)
     run(one)
     run(two, [None] * at + ["gone"])
@@ -94,12 +95,12 @@ def bits_of(number: int) -> codec.Bits:
 
 
 def blocks(num_tasks: int, segments: int) -> Schedule:
-    """A stream of tasks in blocks."""
+    """Returns a schedule with one stream of tasks in blocks. segments: per task."""
     return Schedule([[Segment(task, index) for task in range(num_tasks) for index in range(segments)]], segments)
 
 
 class Predicted:
-    """A lookahead beside an allocator and lineages that a test moves on."""
+    """A Lookahead with an allocator and lineages. A test makes the decisions and trains the jobs by hand."""
 
     def __init__(
         self, schedule: Schedule, num_workers: int = 3, points: Sequence[int] = (), capacity: int = 10
@@ -114,12 +115,12 @@ class Predicted:
         self.num_rounds = 0
 
     def jobs(self, *exclude: str, waiting: Sequence[int] = ()) -> list[tuple[int, int]]:
-        """The mask and the number of segments of each job ahead."""
+        """Returns the mask and the number of segments of each look-ahead job."""
         found = self.ahead.jobs((), exclude, waiting, self.num_rounds)
         return [(job.mask, len(job.job.version.segments)) for job in found]
 
     def decide(self, mask: int, outcome: Outcome = "train") -> list[TrainedAhead]:
-        """One round of one stream."""
+        """Decides one round of the only stream. Returns the look-ahead results that match the decision."""
         ((stream, segment),) = self.schedule.round(self.num_rounds)
         decision = Decision(len(self.allocator.live), 0.0, 0.0, None, None, outcome, mask, None)
         self.allocator.replay([decision])
@@ -128,15 +129,15 @@ class Predicted:
         return self.ahead.follow_round([DecidedSegment(stream, segment, decision, np.zeros(0), key)])
 
     def train(self, place: int = 0, worker: int | None = 1) -> str:
-        """Do one of the jobs ahead; its key."""
+        """Marks one look-ahead job as done. Returns its key. place: the job's index."""
         job = list(self.ahead.jobs((), (), (), self.num_rounds))[place]
         self.ahead.keep(job.job.key, AdvancedMask(b"mask", 0.5, 0.25), worker)
         return job.job.key
 
 
-def test_new_tasks_get_new_masks_and_one_version_of_a_mask_comes_after_the_other() -> None:
+def test_new_tasks_are_predicted_to_get_new_masks_and_versions_of_a_mask_are_trained_in_order() -> None:
     tried = Predicted(blocks(num_tasks=4, segments=2))
-    assert tried.jobs() == [(0, 1), (1, 1), (2, 1), (3, 1)]  # two tasks' worth of segments for each worker
+    assert tried.jobs() == [(0, 1), (1, 1), (2, 1), (3, 1)]  # the segments of two tasks for each worker
     first = tried.train()
     assert tried.jobs() == [(0, 2), (1, 1), (2, 1), (3, 1)]
     assert tried.ahead.is_beyond([0], ())
@@ -146,7 +147,7 @@ def test_new_tasks_get_new_masks_and_one_version_of_a_mask_comes_after_the_other
     assert not tried.ahead.is_beyond([0], ())
 
 
-def test_a_wrong_prediction_discards_what_was_trained_on_it() -> None:
+def test_a_wrong_prediction_discards_the_training_that_depends_on_it() -> None:
     tried = Predicted(blocks(num_tasks=4, segments=2))
     tried.decide(0, "allocate")
     kept = tried.train(1)
@@ -156,7 +157,7 @@ def test_a_wrong_prediction_discards_what_was_trained_on_it() -> None:
     assert tried.jobs()[0][0] == 2
 
 
-def test_a_version_that_failed_or_is_in_flight_or_whose_mask_waits_is_left_out() -> None:
+def test_failed_versions_versions_in_flight_and_waiting_masks_get_no_look_ahead_job() -> None:
     tried = Predicted(blocks(num_tasks=3, segments=2))
     keys = [job.job.key for job in tried.ahead.jobs((), (), (), 0)]
     tried.ahead.bar(keys[0])
@@ -189,7 +190,7 @@ def test_masks_trained_ahead_are_limited_in_memory() -> None:
     assert tried.jobs() != []
 
 
-def test_a_worker_that_died_holds_nothing_any_more() -> None:
+def test_the_look_ahead_results_of_a_dead_worker_are_forgotten() -> None:
     tried = Predicted(blocks(num_tasks=3, segments=2))
     tried.train(worker=1)
     assert next(tried.ahead.jobs((), (), (), 0)).holder == 1

@@ -1,4 +1,4 @@
-"""Which worker does which job."""
+"""The assignment of jobs to workers that have the masks in memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def assigned(found: list[Assignment]) -> dict[str, int]:
     return {assignment.job.key: assignment.worker for assignment in found}
 
 
-def test_each_job_gets_its_worker_where_that_is_idle() -> None:
+def test_each_job_goes_to_its_preferred_worker_if_that_worker_is_idle() -> None:
     holders, idle = MaskHolders.empty(), {0, 1, 2}
     assert assigned(holders.assign(preferences(), idle, ())) == {"only 2": 2, "best 1": 1, "any": 0}
     assert not idle
     assert holders.assigned == {"only 2": 2, "best 1": 1, "any": 0}
 
 
-def test_a_job_for_one_worker_alone_waits_and_others_go_anywhere() -> None:
+def test_a_job_bound_to_a_busy_worker_waits_and_other_jobs_go_to_any_worker() -> None:
     holders, idle = MaskHolders.empty(), {0, 3}
     assert assigned(holders.assign(preferences(), idle, ())) == {"best 1": 0, "any": 3}
 

@@ -1,4 +1,4 @@
-"""A worker's part in NNs: masks are trained segment by segment and kept in an LRU cache."""
+"""The mask trainer of an NNs worker: it trains masks segment by segment and keeps them in an LRU cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def experiment(sweep_file: Callable[..., Path], tmp_path: Path) -> Experiment:
 
 @pytest.fixture
 def lineages(experiment: Experiment) -> Lineages:
-    """Two masks: the first is trained on three segments of task 0, the other on two of task 1."""
+    """The lineages of two masks: the first has three segments of task 0, the second has two segments of task 1."""
     known = Lineages.of(experiment)
     for number, count in ((0, 3), (1, 2)):
         for index in range(count):
@@ -44,7 +44,7 @@ def lineages(experiment: Experiment) -> Lineages:
 
 @pytest.fixture
 def make(experiment: Experiment, digits: Dataset, tmp_path: Path) -> Callable[..., MaskTrainer]:
-    """A trainer with a limit of its cache, and versions in a folder of this name."""
+    """Returns a function that makes a trainer with a cache limit and a folder for versions."""
 
     def made(limit: int, name: str = "masks") -> MaskTrainer:
         store = ArtifactStore(ArtifactFolder(tmp_path / name))
@@ -55,7 +55,7 @@ def make(experiment: Experiment, digits: Dataset, tmp_path: Path) -> Callable[..
 
 @pytest.fixture
 def trained() -> Any:
-    """The segments that are trained on, by their first batches of image indices."""
+    """Records the segments that are trained on, by the image indices of their first batches."""
     found: list[bytes] = []
 
     def note(subject: object) -> None:
@@ -71,7 +71,7 @@ def version(lineages: Lineages, number: int, length: int, stored: tuple[str, ...
     return lineages[number].version(stored, length)
 
 
-def test_a_mask_in_memory_is_trained_on_what_is_new_alone(
+def test_a_mask_in_memory_is_trained_only_on_its_new_segments(
     make: Callable[..., MaskTrainer], lineages: Lineages, trained: list[bytes]
 ) -> None:
     trainer, other = make(LARGE), make(LARGE, "other")
@@ -89,7 +89,7 @@ def test_a_mask_is_read_back_from_its_stored_version(
 ) -> None:
     trainer = make(LARGE)
     assert trainer.save(version(lineages, 0, 2)) > 0
-    assert trainer.save(version(lineages, 0, 2)) == 0  # it is there
+    assert trainer.save(version(lineages, 0, 2)) == 0  # the version is stored already
     found = make(LARGE).advance(version(lineages, 0, 3, (lineages[0].keys[2],)))
     assert len(trained) == 3
     assert found.mask == make(LARGE, "other").advance(version(lineages, 0, 3)).mask
@@ -98,7 +98,7 @@ def test_a_mask_is_read_back_from_its_stored_version(
     assert read_mask(store, lineages[0].keys[2]).numpy().tobytes() == wanted
 
 
-def test_a_corrupt_version_on_the_way_is_trained_past(
+def test_a_corrupt_intermediate_version_is_rebuilt_by_training(
     make: Callable[..., MaskTrainer], lineages: Lineages, trained: list[bytes], tmp_path: Path
 ) -> None:
     make(LARGE).save(version(lineages, 0, 2))
@@ -109,7 +109,7 @@ def test_a_corrupt_version_on_the_way_is_trained_past(
     assert found.mask == make(LARGE, "other").advance(version(lineages, 0, 3)).mask
 
 
-def test_masks_that_do_not_fit_into_memory_are_written_and_named(
+def test_masks_evicted_from_memory_are_written_to_disk_and_reported(
     make: Callable[..., MaskTrainer], lineages: Lineages, trained: list[bytes], tmp_path: Path
 ) -> None:
     trainer = make(NONE)
@@ -131,7 +131,7 @@ def test_an_error_in_training_leaves_no_half_trained_mask(make: Callable[..., Ma
     def fail(subject: object) -> None:
         assert isinstance(subject, SegmentTraining)
         subject.trainee.train(subject.task, subject.order[:1], num_points=1)
-        raise RuntimeError("as the test wants it")
+        raise RuntimeError("an error for this test")
 
     set_failpoint("segment_begins", fail)
     with pytest.raises(RuntimeError, match="as the test"):
@@ -141,7 +141,7 @@ def test_an_error_in_training_leaves_no_half_trained_mask(make: Callable[..., Ma
     assert found.mask == make(LARGE, "other").advance(version(lineages, 0, 2)).mask
 
 
-def test_the_vector_of_a_decision_depends_on_the_superposition_and_the_segment(
+def test_the_decision_vector_depends_on_the_superposition_and_the_segment(
     make: Callable[..., MaskTrainer], experiment: Experiment
 ) -> None:
     trainer = make(LARGE)

@@ -1,4 +1,4 @@
-"""Content keys of mask versions, and how each version is made."""
+"""Content keys of mask versions, and the segments from which a version is trained."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def lineages() -> Lineages:
 
 
 @given(SEGMENTS, st.data())
-def test_a_version_is_made_from_the_latest_stored_one(segments: list[Segment], data: st.DataObject) -> None:
-    """The base and the segments after it lead to the key, whatever is stored."""
+def test_a_version_is_trained_from_the_latest_stored_version(segments: list[Segment], data: st.DataObject) -> None:
+    """For any set of stored versions, the base version plus the remaining segments give the version's key."""
     lineage = lineages()[3]
     for segment in segments:
         lineage.extend(segment)
@@ -35,7 +35,7 @@ def test_a_version_is_made_from_the_latest_stored_one(segments: list[Segment], d
 
 
 @given(SEGMENTS, SEGMENTS)
-def test_keys_are_equal_exactly_where_the_histories_are(first: list[Segment], second: list[Segment]) -> None:
+def test_keys_are_equal_if_and_only_if_the_histories_are_equal(first: list[Segment], second: list[Segment]) -> None:
     keys = []
     for segments in (first, second):
         lineage = lineages()[0]
@@ -55,7 +55,7 @@ def test_keys_depend_on_the_mask_the_training_and_the_length_of_segments() -> No
     assert len(found) == 8
 
 
-def test_a_branch_is_extended_by_itself() -> None:
+def test_extending_a_branch_does_not_change_its_lineage() -> None:
     lineage = lineages()[0]
     lineage.extend(Segment(0, 0))
     branch = lineage.branch()
@@ -69,7 +69,7 @@ def test_versions_are_found_by_their_keys() -> None:
     first, second = known.extend(2, Segment(0, 0)), known.extend(2, Segment(0, 1))
     assert known.latest(2) == second
     assert known.knows(first)
-    assert not known.knows(known[5].keys[0])  # a fresh mask is no version that anything stores
+    assert not known.knows(known[5].keys[0])  # an untrained mask has no stored version
     assert known.find(second, {first}).base == first
     assert known.find(first, {second}).segments == ((0, 0),)
     with pytest.raises(KeyError):
@@ -82,6 +82,6 @@ def test_a_lineage_that_was_not_extended_is_a_fresh_mask() -> None:
     assert fresh.version(fresh.keys).base is None
 
 
-def test_what_is_due_names_masks_in_order_and_those_of_each_task() -> None:
+def test_a_due_evaluation_lists_the_masks_in_order_and_the_masks_of_each_task() -> None:
     due = evaluation_due(2, [0, 1, 4], current={7: "g", 0: "a", 3: "d"}, owners={0: 1, 3: 0, 7: 1})
     assert due == EvaluationDue(2, (0, 1, 4), (0, 3, 7), ("a", "d", "g"), ((1,), (0, 2), ()))

@@ -1,4 +1,4 @@
-"""One round: decisions of all streams at once, then the training of the chosen masks."""
+"""A round: the decisions of all streams together, then the training of the chosen masks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lineages() -> Lineages:
 
 
 def first_round(allocator: Allocator, lineages: Lineages) -> Round:
-    """The first round of two streams, decided and trained."""
+    """Returns the first round of two streams, after its decisions and training."""
     made = Round(0, SEGMENTS, allocator, lineages)
     for entry in list(made.decided):
         assert entry.key is not None
@@ -61,7 +61,7 @@ def jobs_of(made: Round) -> list[RoundJob]:
     return list(made.jobs(set()))
 
 
-def test_the_first_round_is_decided_at_once(allocator: Allocator, lineages: Lineages) -> None:
+def test_the_first_round_is_decided_without_vectors(allocator: Allocator, lineages: Lineages) -> None:
     made = Round(0, SEGMENTS, allocator, lineages)
     assert [(entry.decision.outcome, entry.decision.mask) for entry in made.decided] == [
         ("allocate", 0),
@@ -80,7 +80,7 @@ def test_a_round_ends_once_all_masks_are_trained(allocator: Allocator, lineages:
     assert made.masks_in_training() == {0, 1}
     assert made.waits_for(lineages.latest(1))
     assert made.add_mask(lineages.latest(1), advanced(1)) == 1
-    assert made.add_mask(lineages.latest(1), advanced(1)) is None  # reported twice
+    assert made.add_mask(lineages.latest(1), advanced(1)) is None  # a duplicate reply
     assert made.add_mask("other", advanced(1)) is None
     assert not made.over
     assert made.add_mask(lineages.latest(0), advanced(0)) == 0
@@ -88,7 +88,7 @@ def test_a_round_ends_once_all_masks_are_trained(allocator: Allocator, lineages:
     assert jobs_of(made) == []
 
 
-def test_no_decision_is_taken_before_every_vector_is_there(allocator: Allocator, lineages: Lineages) -> None:
+def test_no_decision_is_made_before_all_vectors_have_arrived(allocator: Allocator, lineages: Lineages) -> None:
     first_round(allocator, lineages)
     made = Round(1, [(0, Segment(0, 1)), (1, Segment(1, 1))], allocator, lineages)
     jobs = jobs_of(made)
@@ -101,10 +101,10 @@ def test_no_decision_is_taken_before_every_vector_is_there(allocator: Allocator,
     assert made.add_vector(jobs[0].job.key, vectors[0])
     assert len(made.decided) == 2
     assert made.latency >= 0.5
-    assert not made.add_vector(jobs[0].job.key, vectors[0])  # reported twice
+    assert not made.add_vector(jobs[0].job.key, vectors[0])  # a duplicate reply
 
 
-def test_two_streams_on_one_mask_train_one_after_the_other(lineages: Lineages) -> None:
+def test_two_streams_that_choose_one_mask_train_it_one_after_the_other(lineages: Lineages) -> None:
     allocator = Allocator([Layer("only", (10, 40), 40)], ALLOCATION_TESTS["ratio"](epsilon=0.5), "reuse", 1, bits_of)
     made = Round(0, SEGMENTS[:1], allocator, lineages)
     made.add_mask(lineages.latest(0), advanced(0))
@@ -132,7 +132,7 @@ def test_the_rows_of_a_round_hold_its_decisions(allocator: Allocator, lineages: 
         (7, 1, 1, 0.5),
     ]
     assert [decision_of(event) for event in events] == [entry.decision for entry in made.decided]
-    assert all(entry.attachment == b"" for entry in entries)  # there was no mask to choose
+    assert all(entry.attachment == b"" for entry in entries)  # no mask existed, so there are no slopes
 
 
 def test_failpoints_of_a_round_are_reached_in_order(allocator: Allocator, lineages: Lineages) -> None:

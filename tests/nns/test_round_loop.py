@@ -1,4 +1,4 @@
-"""The loop of rounds recovers from corrupt and missing files to the same bits, and pauses where nothing is lost."""
+"""The round loop recovers from corrupt and missing files to the same bits, and a pause loses no work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.scripted import ScriptedPool, run, run_with, state_of
 
 
 @pytest.mark.parametrize("harm", ["flip", "remove"])
-def test_a_version_that_is_corrupt_or_missing_is_made_again_to_the_same_bits(make: Make, harm: str) -> None:
+def test_a_corrupt_or_missing_version_is_rebuilt_to_the_same_bits(make: Make, harm: str) -> None:
     tried, wanted = make("tried"), make("wanted")
     run(wanted)
     run(tried, [None] * 25 + ["kill"])
@@ -35,8 +35,8 @@ def test_a_version_that_is_corrupt_or_missing_is_made_again_to_the_same_bits(mak
     assert state_of(tried).lost
 
 
-def test_a_corrupt_version_that_no_decision_names_is_set_aside(make: Make) -> None:
-    """A worker trained it ahead and wrote it to free memory, before everything died."""
+def test_a_corrupt_version_from_look_ahead_training_is_set_aside(make: Make) -> None:
+    """A worker trained the version early and wrote it to disk to free memory. Then all processes were killed."""
     tried, wanted = make("tried", **SURE), make("wanted", **SURE)
     run(wanted)
     pool = ScriptedPool(replace(tried, state_mb=0), iter([None] * 12 + ["kill"]))
@@ -101,7 +101,7 @@ def test_damage_that_sqlite_does_not_detect_falls_back_to_the_snapshot(
     assert science(tried) == science(wanted)
 
 
-def test_a_corrupt_evaluation_in_the_store_is_made_again(make: Make) -> None:
+def test_a_corrupt_evaluation_in_the_store_is_recomputed(make: Make) -> None:
     tried, wanted = make("tried"), make("wanted")
     run(wanted)
     run(tried)
@@ -121,7 +121,7 @@ def test_a_pause_requested_before_the_start_ends_the_run_at_once(make: Make) -> 
     assert not state_of(tried).decisions  # no work was in progress
 
 
-def test_a_pause_does_not_wait_for_masks_that_are_made_again(make: Make) -> None:
+def test_a_pause_does_not_wait_for_masks_that_are_being_rebuilt(make: Make) -> None:
     settings = make("paused")
     run(settings, [None] * 24 + ["kill"])
     for path in files_of(settings):

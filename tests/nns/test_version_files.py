@@ -1,4 +1,4 @@
-"""Which mask versions stay on disk from commit to commit."""
+"""The mask versions that stay on disk after each commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.records.samples import VERSION
 
 
 class Fixture:
-    """Two masks and the files of their versions."""
+    """Two masks with the files of their versions."""
 
     def __init__(self, folder: Path) -> None:
         self.store = ArtifactStore(ArtifactFolder(folder))
@@ -26,7 +26,7 @@ class Fixture:
         self.files = VersionFiles(self.store, self.lineages, [0, 1])
 
     def extend(self, number: int) -> str:
-        """Train a mask by a segment and write its version; its key."""
+        """Extends a mask by one segment, stores the new version, and returns its key."""
         key = self.lineages.extend(number, Segment(number, len(self.lineages[number].segments)))
         self.store.put(key, {"score": torch.zeros(1)}, VERSION)
         return key
@@ -42,7 +42,7 @@ def versions(tmp_path: Path) -> Fixture:
 
 
 def test_a_superseded_version_is_deleted_by_the_commit_after_the_next(versions: Fixture) -> None:
-    """The commit that supersedes it may itself turn out corrupt."""
+    """The old version is kept for one more commit, because the newer version may turn out to be corrupt."""
     second = versions.extend(0)
     assert versions.commit({0: second}) == set()
     assert versions.store.has(versions.first[0])
@@ -52,7 +52,7 @@ def test_a_superseded_version_is_deleted_by_the_commit_after_the_next(versions: 
     assert versions.files.current[1] == versions.first[1]
 
 
-def test_a_version_that_is_used_is_kept(versions: Fixture) -> None:
+def test_a_version_in_use_is_kept(versions: Fixture) -> None:
     versions.commit({0: versions.extend(0)})
     assert versions.commit({0: versions.extend(0)}, used={versions.first[0]}) == set()
     assert versions.commit({}) >= {versions.first[0]}
@@ -74,7 +74,7 @@ def test_versions_left_by_an_earlier_launch_are_deleted(tmp_path: Path) -> None:
     assert files.advance(files.current, set()) == {left}
 
 
-def test_a_lost_version_is_made_again_from_what_is_stored(versions: Fixture) -> None:
+def test_a_lost_version_is_rebuilt_from_stored_versions(versions: Fixture) -> None:
     second = versions.extend(0)
     versions.commit({0: second})
     versions.files.mark_lost(second, needed=True)

@@ -1,4 +1,4 @@
-"""Storages of each kind, and the artifacts of one storage as two machines see them."""
+"""Fixtures: a storage of each kind, and the artifact stores of two machines that share one storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.object_store import ObjectStore
 
 @pytest.fixture(params=["file", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """An empty folder of each kind of storage."""
+    """An empty folder, in a file system and in an object store."""
     if request.param == "file":
         return Storage(f"file://{tmp_path}/stored", patience=5.0)
     server: ObjectStore = request.getfixturevalue("object_store")
@@ -26,6 +26,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def stores(folder: Storage, tmp_path: Path) -> tuple[ArtifactStore, ArtifactStore]:
-    """The artifacts of one storage, as two machines see them."""
+    """The artifact stores of two machines that share one storage."""
     one, other = (ArtifactFolder(tmp_path / name) for name in ("one", "other"))
     return ArtifactStore(one, folder / "store"), ArtifactStore(other, folder / "store")

@@ -91,4 +91,4 @@ EVENTS: tuple[Event, ...] = (
     RetryRequested((1, 2)),
     LaunchEnded("done"),
 )
-"""One event of every kind at least."""
+"""At least one event of every kind."""

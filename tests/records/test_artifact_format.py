@@ -1,4 +1,4 @@
-"""The bytes of an artifact: equal for equal content, and every flipped byte is detected."""
+"""The byte format of artifacts: equal content gives equal bytes, and facts and keys are checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_tensors_and_facts_are_read_back(facts: Facts) -> None:
     assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
 
 
-def test_a_plain_safetensors_reader_opens_an_artifact(tmp_path: Path) -> None:
+def test_the_safetensors_library_can_read_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(encode(KEY, TENSORS, FACTS)[0])
     assert torch.equal(safetensors.torch.load_file(tmp_path / "file")["other"], torch.ones(3))
 
@@ -38,7 +38,7 @@ def test_equal_content_gives_equal_bytes() -> None:
     assert len({encode(KEY, tensors, FACTS)[0] for tensors in orders}) == 1
 
 
-def test_bytes_without_facts_of_a_known_kind_are_refused() -> None:
+def test_an_artifact_without_facts_of_a_known_kind_is_refused() -> None:
     blob, _ = encode(KEY, TENSORS, FACTS)
     header = verify(KEY, blob, "here")
     for node in ({}, {"kind": "other"}, {"kind": "version"}, [], None):
@@ -46,6 +46,6 @@ def test_bytes_without_facts_of_a_known_kind_are_refused() -> None:
             decode(KEY, blob, replace(header, facts=node), "here")
 
 
-def test_the_artifact_of_another_key_is_refused() -> None:
+def test_an_artifact_with_another_key_is_refused() -> None:
     with pytest.raises(CorruptError, match="here: holds the artifact of another key"):
         verify(OTHER, encode(KEY, TENSORS, FACTS)[0], "here")

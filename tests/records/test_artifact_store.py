@@ -1,5 +1,4 @@
-"""Artifacts in a folder: whole or absent, verified to the byte, made by one process at a time; with and without a
-storage."""
+"""The artifact store, with and without a storage: atomic writes, verified reads, and claims on keys."""
 
 from __future__ import annotations
 
@@ -75,12 +74,12 @@ def test_an_artifact_in_the_file_of_another_key_is_detected(store: ArtifactStore
 
 
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "ab/cd", "AB" * 8, "ab12-1", "zz" * 8])
-def test_a_text_that_is_no_key_is_refused(store: ArtifactStore, key: str) -> None:
+def test_an_invalid_key_is_refused(store: ArtifactStore, key: str) -> None:
     with pytest.raises(CorruptError, match="is not the key of an artifact"):
         store.path(key)
 
 
-def test_an_artifact_that_is_needed_and_cannot_be_read_is_named_by_its_key(store: ArtifactStore) -> None:
+def test_the_error_for_a_required_artifact_that_cannot_be_read_contains_its_key(store: ArtifactStore) -> None:
     with pytest.raises(CorruptArtifactError, match="missing") as missing:
         store.require(KEY)
     store.put(KEY, TENSORS, FACTS)
@@ -116,7 +115,7 @@ def test_quarantine_keeps_every_corrupt_file(store: ArtifactStore) -> None:
     assert len(list(store.folder.corrupt_files())) == 2
 
 
-def test_a_claim_excludes_other_processes_and_ends_with_its_holder(store: ArtifactStore) -> None:
+def test_a_claim_excludes_other_processes_and_ends_when_its_process_ends(store: ArtifactStore) -> None:
     code = (
         "import sys, time; from pathlib import Path; from orchestrator.base.output_folder import ArtifactFolder\n"
         "from orchestrator.records.artifact_store import ArtifactStore\n"
@@ -152,7 +151,7 @@ def test_every_machine_reads_the_artifacts_of_a_storage(stores: tuple[ArtifactSt
     assert torch.equal(other.tensor(KEY, "weight"), made.tensors["weight"])
     other.delete(KEY)
     assert not one.unfinished.has(KEY)
-    assert one.path(KEY).exists()  # a cache: what it holds is what was written
+    assert one.path(KEY).exists()  # the folder caches what was written to the storage
     assert not other.has(KEY)
 
 
@@ -179,14 +178,14 @@ def test_a_corrupt_copy_is_replaced_and_a_corrupt_original_is_reported(
     assert folder.read(name) == sound
 
 
-def test_a_cache_stays_within_its_limit_and_loses_nothing(folder: Storage, tmp_path: Path) -> None:
+def test_an_lru_cache_stays_within_its_limit_and_loses_no_artifact(folder: Storage, tmp_path: Path) -> None:
     keys = [f"{number:032x}" for number in range(12)]
     size = opened(tmp_path / "measured").put(keys[0], WEIGHTS, FACTS).num_bytes
     cache = opened(tmp_path / "cache", folder, limit=4 * size)
     for key in keys:
         cache.put(key, WEIGHTS, FACTS)
         time.sleep(0.01)
-        cache.get(keys[0])  # the one that is used most stays
+        cache.get(keys[0])  # the most recently used artifact stays in the cache
     kept = [path.stem for path in cache.folder.files()]
     assert len(kept) <= 4
     assert keys[0] in kept
@@ -195,7 +194,7 @@ def test_a_cache_stays_within_its_limit_and_loses_nothing(folder: Storage, tmp_p
         assert torch.equal(cache.get(key).tensors["weight"], WEIGHTS["weight"])
 
 
-def test_a_cache_keeps_artifacts_that_are_nowhere_else(folder: Storage, tmp_path: Path) -> None:
+def test_a_cache_never_evicts_artifacts_that_are_not_in_the_storage(folder: Storage, tmp_path: Path) -> None:
     keys = [f"{number:032x}" for number in range(6)]
     for key in keys[:3]:
         opened(tmp_path / "cache").put(key, WEIGHTS, FACTS)
@@ -203,11 +202,11 @@ def test_a_cache_keeps_artifacts_that_are_nowhere_else(folder: Storage, tmp_path
     for key in keys[3:]:
         cache.put(key, WEIGHTS, FACTS)
     assert {path.stem for path in cache.folder.files()} == set(keys[:3])
-    cache.put(keys[0], WEIGHTS, FACTS)  # it is here, and so was not trained again; now it is stored as well
+    cache.put(keys[0], WEIGHTS, FACTS)  # putting a local artifact again uploads it
     assert folder.has(f"{keys[0][:2]}/{keys[0]}.safetensors")
 
 
-def test_upload_stores_artifacts_that_were_made_without_a_storage(folder: Storage, tmp_path: Path) -> None:
+def test_upload_stores_artifacts_that_were_written_without_a_storage(folder: Storage, tmp_path: Path) -> None:
     opened(tmp_path / "here").put(KEY, WEIGHTS, FACTS)
     here = opened(tmp_path / "here", folder)
     here.put(OTHER, WEIGHTS, FACTS)
@@ -217,7 +216,7 @@ def test_upload_stores_artifacts_that_were_made_without_a_storage(folder: Storag
 
 
 @pytest.mark.parametrize("own_storage", [True, False])
-def test_an_artifact_is_adopted_also_where_only_the_storage_has_it(
+def test_adopt_copies_an_artifact_that_exists_only_in_the_storage(
     folder: Storage, tmp_path: Path, own_storage: bool
 ) -> None:
     origin = opened(tmp_path / "origin", folder / "origin")

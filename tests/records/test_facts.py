@@ -1,4 +1,4 @@
-"""The facts that an artifact holds beside its tensors, as plain JSON values."""
+"""The facts of an artifact (metadata beside its tensors), as plain JSON values."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def test_facts_without_one_of_their_fields_are_corrupt(facts: Facts) -> None:
     node = facts_to_node(facts)
     optional = {"shared_bytes", "tf32", "tasks_at_once"}
     for name in node.keys() - optional:
-        with pytest.raises(CorruptError, match="its facts are"):
+        with pytest.raises(CorruptError, match="its facts"):
             facts_from_node({key: value for key, value in node.items() if key != name})
 
 
 @pytest.mark.parametrize("node", [None, 5, "trained", [], {}, {"kind": "other"}, {"kind": ["trained"]}, {"kind": None}])
-def test_facts_of_no_known_kind_are_corrupt(node: Any) -> None:
-    with pytest.raises(CorruptError, match="of no kind that this version knows"):
+def test_facts_of_an_unknown_kind_are_corrupt(node: Any) -> None:
+    with pytest.raises(CorruptError, match="have a kind that this version does not know"):
         facts_from_node(node)
 
 
-def test_counts_of_a_learner_without_a_memory_are_stored_without_those_of_one() -> None:
-    """The bytes of artifacts, and so their hashes, are those of earlier versions."""
+def test_counts_of_a_learner_without_a_hopfield_memory_omit_the_fields_of_the_memory() -> None:
+    """So the bytes and the hashes of these artifacts are the same as in earlier versions."""
     results = facts_to_node(EVALUATED)["results"]
     assert "recovered" not in results["paper"]
     assert results["strict"]["recovered"] == 3

@@ -1,4 +1,4 @@
-"""The state of a group is the replay of its ledger's rows."""
+"""The state of a training group, replayed from the rows of its ledger."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def replayed(*events: Event) -> GroupState:
 
 
 @given(st.lists(SOME_EVENTS, max_size=30), st.data())
-def test_a_replay_in_pieces_gives_the_same_state(events: list[Event], data: st.DataObject) -> None:
+def test_replaying_the_rows_in_several_parts_gives_the_same_state(events: list[Event], data: st.DataObject) -> None:
     rows = rows_of(events)
     cut = data.draw(st.integers(0, len(rows)))
     assert GroupState().apply(rows[:cut]).apply(rows[cut:]) == GroupState().apply(rows)
 
 
-def test_the_first_result_of_a_key_counts_until_it_is_lost() -> None:
+def test_the_first_result_of_a_key_counts_until_its_artifact_is_lost() -> None:
     state = replayed(ShardTrained("a", TRAINED, "1"), ShardTrained("a", TRAINED, "2"))
     assert state.trained["a"].event.sha256 == "1"
     state.apply(rows_of([ArtifactLost("a", "", ""), ShardTrained("a", TRAINED, "4")], first=3))
@@ -75,7 +75,7 @@ def test_worker_deaths_count_unless_the_whole_node_died() -> None:
     assert state.retried == {"a": 1, "b": 0}
 
 
-def test_a_new_launch_forgets_failures_and_keeps_results() -> None:
+def test_a_new_launch_clears_failures_and_keeps_results() -> None:
     failed = JobFailed("b", "task 1", "error", "")
     state = replayed(PLANNED, ShardTrained("aa", TRAINED, "1"), failed, LaunchEnded("failed"))
     assert state.status == state.ended == "failed"
@@ -90,7 +90,7 @@ def test_a_job_that_was_split_stays_split_in_the_next_launch() -> None:
     assert replayed(PLANNED, JobSplit("a", "out of memory"), PLANNED).split == {"a"}
 
 
-def test_a_stalled_job_is_forgotten_once_its_worker_has_done_something() -> None:
+def test_a_stalled_job_is_cleared_by_the_next_result_of_its_worker() -> None:
     stalled = JobStalled("a", "task 0", worker=1, seconds=100.0, usual_seconds=None)
     state = replayed(stalled, ShardTrained("b", TRAINED, "0", worker=0, seconds=1.0))
     assert list(state.stalled) == ["a"]
@@ -98,7 +98,7 @@ def test_a_stalled_job_is_forgotten_once_its_worker_has_done_something() -> None
     assert not state.stalled
 
 
-def test_a_retry_takes_up_the_tasks_it_names_or_all() -> None:
+def test_a_retry_restores_the_named_cancelled_tasks_or_all_of_them() -> None:
     cancelled = [TaskCancelled("a", 0), TaskCancelled("b", 1), GroupStopped(1)]
     some = replayed(*cancelled, RetryRequested((1,)))
     assert list(some.cancelled) == ["a"]
@@ -106,14 +106,14 @@ def test_a_retry_takes_up_the_tasks_it_names_or_all() -> None:
     assert not replayed(*cancelled, RetryRequested()).cancelled
 
 
-def test_a_trial_that_diverged_is_hopeless_and_one_that_was_stopped_is_not() -> None:
+def test_a_diverged_trial_is_hopeless_and_a_stopped_trial_is_not() -> None:
     assert replayed(PLANNED, GroupStopped(1, diverged="DivergedError")).hopeless
     stopped = replayed(PLANNED, GroupStopped(1))
     assert stopped.given_up
     assert not stopped.hopeless
 
 
-def test_progress_counts_what_the_plan_asks_for() -> None:
+def test_progress_counts_only_results_in_the_plan() -> None:
     state = replayed(PLANNED, ShardTrained("aa", TRAINED, "1"), ShardTrained("other", TRAINED, "1"))
     assert (state.done_shards(), state.done_evaluations()) == (1, 0)
     assert state.num_masks() is None
@@ -134,12 +134,12 @@ def test_seconds_per_task_need_two_commits_of_this_launch() -> None:
     commits = [RoundsCommitted(number, {}, 0, 0.0, 0.0) for number in (1, 2, 5)]
     planned = GroupPlanned(NNS_GROUP, ENVIRONMENT)
     state = GroupState().apply([Row(1, 0, planned), *(Row(2 + i, 1000 * i, event) for i, event in enumerate(commits))])
-    assert state.seconds_per_task() == pytest.approx(2 * 2 / 4)  # 2 s, 4 rounds, two segments a task, one stream
+    assert state.seconds_per_task() == pytest.approx(2 * 2 / 4)  # 2 s for 4 rounds; two segments per task, one stream
     state.apply([Row(5, 9000, planned), Row(6, 10_000, commits[-1])])
     assert state.seconds_per_task() is None
 
 
 def test_a_ledger_without_a_plan_has_no_group() -> None:
     for name in ("group", "environment"):
-        with pytest.raises(CorruptError, match="without a plan"):
+        with pytest.raises(CorruptError, match="the ledger has no plan"):
             getattr(GroupState(), name)

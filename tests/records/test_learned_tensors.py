@@ -1,4 +1,4 @@
-"""Masks and task states, read back from artifacts."""
+"""Masks and task states, read from artifacts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def blob() -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(codec.encode(packed, 200, [200]), np.uint8).copy())
 
 
-def test_a_mask_whose_copy_here_is_corrupt_is_read_from_the_storage(
+def test_a_mask_whose_local_copy_is_corrupt_is_read_from_the_storage(
     stores: tuple[ArtifactStore, ArtifactStore],
 ) -> None:
     one, other = stores
     one.put(KEY, {"state.mask": blob()}, VERSION)
     path = one.path(KEY)
     content = bytearray(path.read_bytes())
-    content[-3] ^= 1  # within the mask
+    content[-3] ^= 1  # a byte of the mask
     path.write_bytes(content)
     assert torch.equal(read_mask(one, KEY), blob())
     path.write_bytes(b"no artifact at all")
@@ -52,7 +52,7 @@ def test_a_mask_that_is_missing_or_corrupt_is_named_by_its_key(tmp_path: Path) -
     assert missing.value.key == corrupt.value.key == KEY
 
 
-def test_only_the_last_task_keeps_the_shared_tensors(tmp_path: Path) -> None:
+def test_only_the_state_of_the_last_task_contains_the_shared_tensors(tmp_path: Path) -> None:
     store = ArtifactStore(ArtifactFolder(tmp_path))
     for key in (KEY, OTHER):
         tensors = {f"{LEARNED}mask": torch.ones(2), f"{LEARNED}{SHARED}weight": torch.zeros(3)}

@@ -1,4 +1,4 @@
-"""The ledger: what is committed is kept, and it has one writer."""
+"""The ledger: committed rows are durable, damage is detected, and only one writer can append."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_attachments_are_read_back_and_a_flipped_bit_in_one_is_detected(tmp_path
 
 def test_a_commit_that_fails_writes_none_of_its_rows(tmp_path: Path) -> None:
     def fail(_: object) -> None:
-        raise RuntimeError("as the test wants it")
+        raise RuntimeError("an error for this test")
 
     writer = LedgerWriter(tmp_path / "ledger.sqlite")
     writer.append(JobRetried("a", ""))
@@ -96,7 +96,7 @@ def test_a_row_that_append_returned_survives_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all", b"SQLite format 3\x00" + b"\xff" * 200])
-def test_a_file_that_is_no_ledger_is_detected_and_can_be_set_aside(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_ledger_is_detected_and_can_be_set_aside(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(content)
     if content:
@@ -113,7 +113,7 @@ def test_a_missing_ledger_reads_as_empty(tmp_path: Path) -> None:
         assert reader.rows() == []
 
 
-def test_a_ledger_that_cannot_be_used_at_present_is_not_called_corrupt(tmp_path: Path) -> None:
+def test_a_ledger_that_is_temporarily_unusable_is_not_reported_as_corrupt(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").mkdir()
     with pytest.raises(SupSupError, match="cannot be used") as raised:
         LedgerWriter(tmp_path / "ledger.sqlite")
@@ -121,7 +121,7 @@ def test_a_ledger_that_cannot_be_used_at_present_is_not_called_corrupt(tmp_path:
 
 
 def written(path: Path, count: int) -> list[AnyRow]:
-    """A ledger of so many rows, and a snapshot of it."""
+    """Writes a ledger with `count` rows and a snapshot of the ledger. Returns the rows."""
     writer = LedgerWriter(path)
     for number in range(count):
         writer.append(JobRetried(str(number), "a reason that is long enough to fill pages" * 3))
@@ -137,8 +137,8 @@ def flip(path: Path, offset: int, bit: int) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_wherever_a_bit_flips_the_snapshot_restores_every_row(tmp_path: Path) -> None:
-    """Also in the page of the schema and in the header, whose damage SQLite reports as errors of its own."""
+def test_the_snapshot_restores_every_row_after_a_bit_flip_at_any_place(tmp_path: Path) -> None:
+    """This includes the header and the page of the schema. SQLite reports damage in these with other errors."""
     path = tmp_path / "ledger.sqlite"
     rows = written(path, 12)
     whole = path.read_bytes()
@@ -163,7 +163,7 @@ def test_a_damaged_ledger_does_not_replace_its_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     rows = written(path, 200)
     flip(path, path.read_bytes().index(b"enough to fill"), 0)
-    writer = LedgerWriter(path)  # reads the last row alone
+    writer = LedgerWriter(path)  # opening reads only the last row
     writer.append(JobRetried("later", ""))
     with pytest.raises(CorruptError, match="damaged on disk"):
         writer.snapshot()
@@ -173,7 +173,7 @@ def test_a_damaged_ledger_does_not_replace_its_snapshot(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_commit_to_a_ledger_that_stays_locked_is_an_error_of_this_program(
+def test_a_commit_to_a_ledger_that_stays_locked_raises_a_supsup_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.records.ledger.LOCK_SECONDS", 0.1)

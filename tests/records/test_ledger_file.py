@@ -14,7 +14,7 @@ from orchestrator.records.rows import JobRetried
 from supsup_core.errors import CorruptError
 
 
-def test_an_epoch_is_above_all_that_are_known(tmp_path: Path) -> None:
+def test_a_new_writer_epoch_is_larger_than_all_known_epochs(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     assert read_epoch(path) == 0
     LedgerWriter(path, above=7).close()
@@ -38,12 +38,12 @@ def test_a_damaged_ledger_is_not_copied(tmp_path: Path) -> None:
         read_copy(path)
 
 
-def test_a_row_of_a_later_version_names_its_number(tmp_path: Path) -> None:
+def test_the_error_for_a_row_of_a_later_version_contains_the_rows_number(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     LedgerWriter(path).close()
     with closing(sqlite3.connect(path)) as db:
         checksum = extend_checksum(0, 1, 5, b"later", b"{}")
         db.execute("INSERT INTO rows VALUES (1, 5, 'later', '{}', ?)", (checksum,))
         db.commit()
-    with LedgerReader(path) as reader, pytest.raises(CorruptError, match=r"ledger row 1: not a row 'later'"):
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="ledger row 1: this version knows no row"):
         reader.rows()

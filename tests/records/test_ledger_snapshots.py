@@ -30,7 +30,7 @@ def test_snapshots_are_ordered_by_epoch_and_then_by_output() -> None:
     assert [snapshot.file_name for snapshot in found] == [names[1], names[2], names[0]]
 
 
-def test_a_writer_that_was_replaced_is_fenced(folder: Storage, tmp_path: Path) -> None:
+def test_a_replaced_writer_cannot_store_a_snapshot(folder: Storage, tmp_path: Path) -> None:
     snapshots = Snapshots(folder)
     snapshots.put(SnapshotId(3, "aaaaaaaa"), b"three")
     snapshots.put(SnapshotId(3, "aaaaaaaa"), b"three again")
@@ -38,9 +38,9 @@ def test_a_writer_that_was_replaced_is_fenced(folder: Storage, tmp_path: Path) -
     with pytest.raises(FencedError, match="another process has taken over this ledger"):
         snapshots.put(SnapshotId(3, "aaaaaaaa"), b"late")
     snapshots.put(SnapshotId(6, "aaaaaaaa"), b"six")
-    assert snapshots.ids() == [SnapshotId(6, "aaaaaaaa"), SnapshotId(4, "bbbbbbbb")]  # the one before is kept
+    assert snapshots.ids() == [SnapshotId(6, "aaaaaaaa"), SnapshotId(4, "bbbbbbbb")]  # the previous snapshot is kept
     assert folder.read("ledger-00000004-bbbbbbbb.sqlite") == b"four"
-    assert list(snapshots.sound()) == []  # those are no ledgers
+    assert list(snapshots.sound()) == []  # their bytes are not ledgers
     uploader = SnapshotUploader(snapshots, masks_in(tmp_path, folder))
     uploader.start(SnapshotId(5, "cccccccc"), b"five", [])
     uploader.wait()
@@ -48,7 +48,7 @@ def test_a_writer_that_was_replaced_is_fenced(folder: Storage, tmp_path: Path) -
         _ = uploader.busy
 
 
-def test_masks_are_forgotten_only_once_a_newer_snapshot_is_safe(folder: Storage, tmp_path: Path) -> None:
+def test_masks_are_deleted_only_after_a_newer_snapshot_is_stored(folder: Storage, tmp_path: Path) -> None:
     masks = masks_in(tmp_path, folder)
     masks.put(KEY, {"weight": torch.ones(5)}, VERSION)
     masks.drop(KEY)
@@ -67,19 +67,19 @@ def test_masks_are_forgotten_only_once_a_newer_snapshot_is_safe(folder: Storage,
         ([], (3, "a"), False),
         ([(4, "b")], (3, "a"), True),
         ([(3, "a")], (3, "a"), False),
-        ([(3, "b"), (2, "a")], (3, "a"), True),  # here is a copy of what was written there
+        ([(3, "b"), (2, "a")], (3, "a"), True),  # the local ledger is a copy of an earlier epoch's ledger
         ([(3, "a")], (3, "b"), True),
         ([(3, "b")], (4, "a"), False),
     ],
 )
-def test_a_snapshot_that_another_output_wrote_later_is_newer(
+def test_a_later_snapshot_of_another_output_is_newer(
     stored: list[tuple[int, str]], here: tuple[int, str], newer: bool
 ) -> None:
     assert is_newer([SnapshotId(*snapshot) for snapshot in stored], SnapshotId(*here)) is newer
 
 
-def test_the_newest_snapshot_that_is_sound_is_used(tmp_path: Path) -> None:
-    """A damaged one is skipped, and a ledger that has the rows of a snapshot already is not behind it."""
+def test_the_newest_intact_snapshot_is_used(tmp_path: Path) -> None:
+    """A damaged snapshot is skipped. A ledger that has all rows of a snapshot is not older than the snapshot."""
     snapshots = Snapshots(Storage(f"file://{tmp_path}/stored"))
     path = tmp_path / "ledger.sqlite"
     writer = LedgerWriter(path)

@@ -1,4 +1,4 @@
-"""The contract of a storage, over a file system and over an object store."""
+"""The contract of a storage, tested on a file system and on an object store."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_files_that_were_written_are_read_and_listed(folder: Storage) -> None:
         folder.read("a/b.txt")
 
 
-def test_a_storage_that_does_not_answer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_retried_if_the_storage_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "FIRST_WAIT_SECONDS", 0.01)
     folder = Storage(f"file://{tmp_path}", patience=0.3)
     folder.write("a", b"1")
@@ -61,7 +61,7 @@ def test_a_storage_that_does_not_answer_is_tried_again(tmp_path: Path, monkeypat
     assert not answers
 
 
-def test_wrong_keys_are_refused_at_once(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_access_keys_are_not_retried(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**object_store.environment, "AWS_SECRET_ACCESS_KEY": "another"}.items():
         monkeypatch.setenv(name, value)
     import s3fs
@@ -81,6 +81,6 @@ def test_wrong_keys_are_refused_at_once(object_store: ObjectStore, monkeypatch: 
         "s3://bucket/../other", "s3://bucket/x?y=1", "s3://[bucket/x", "ftp://h/x", "file:///a/./b",
     ],
 )  # fmt: skip
-def test_a_url_of_no_folder_is_refused(url: str) -> None:
+def test_a_url_that_does_not_name_a_folder_is_refused(url: str) -> None:
     with pytest.raises(InputError, match=r"^storage: "):
         check_url(url)

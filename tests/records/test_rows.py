@@ -1,4 +1,4 @@
-"""The events of a ledger as JSON."""
+"""The events of a ledger, as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def payload(event: Event) -> bytes:
     return json.dumps(event_to_node(event)).encode()
 
 
-def test_the_samples_are_of_every_kind() -> None:
+def test_there_is_a_sample_of_every_kind_of_event() -> None:
     kinds = get_args(Event)
     assert {type(event) for event in EVENTS} == set(kinds)
     assert len({kind.kind for kind in kinds}) == len(kinds)
@@ -50,29 +50,29 @@ def test_a_field_of_the_wrong_type_is_corrupt(event: Event, wrong: Any) -> None:
         node[first] = {}
     if isinstance(wrong, str) and isinstance(event_to_node(event)[first], str):
         node[first] = 5
-    with pytest.raises(CorruptError, match=f"not a row '{event.kind}' of this version"):
+    with pytest.raises(CorruptError, match=f"not a valid row of kind '{event.kind}'"):
         event_from_json(event.kind, json.dumps(node).encode())
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"key": 1}', b"[" * 10_000])
-def test_a_payload_that_is_no_event_is_corrupt(text: bytes) -> None:
+def test_a_payload_that_is_not_an_event_is_corrupt(text: bytes) -> None:
     with pytest.raises(CorruptError):
         event_from_json("trained", text)
 
 
 def test_an_unknown_kind_is_corrupt() -> None:
-    with pytest.raises(CorruptError, match="not a row 'later'"):
+    with pytest.raises(CorruptError, match="this version knows no row of kind 'later'"):
         event_from_json("later", b"{}")
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_values_that_are_not_finite_are_read_back(value: float) -> None:
-    """A training loss can be NaN, and Python's json writes it so."""
+    """A training loss can be NaN, which Python's json module writes as NaN."""
     found = event_from_json("decision", json.dumps({**event_to_node(DECIDED), "loss": value}).encode())
     assert found == replace(DECIDED, loss=value) or (math.isnan(value) and math.isnan(getattr(found, "loss", 0.0)))
 
 
-def test_numbers_that_are_whole_are_read_as_floats_where_the_field_is_one() -> None:
+def test_integers_are_read_as_floats_in_float_fields() -> None:
     found = event_from_json("met", b'{"num_learned": 1, "metrics": {"masks": 2}, "latency": 0, "seconds": 3}')
     assert found == TasksMet(1, {"masks": 2.0}, 0.0, 3.0)
 

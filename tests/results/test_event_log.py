@@ -1,4 +1,4 @@
-"""A sweep's log: a JSON object a line, and what people read of it."""
+"""A sweep's log: one JSON object on each line, and the text that `supsup logs` prints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """What the program logs goes to a file for a while."""
+    """Writes the program's log to a file while the block runs."""
     logger, handler = logging.getLogger("supsup"), LogFile(path)
     level = logger.level
     logger.addHandler(handler)
@@ -46,7 +46,7 @@ def lines(folder: SweepFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in folder.log_file.read_text().splitlines()]
 
 
-def test_every_event_but_those_of_the_rounds_of_nns_is_a_line_with_its_facts(folder: SweepFolder) -> None:
+def test_every_event_except_those_of_nns_rounds_is_a_line_with_its_facts(folder: SweepFolder) -> None:
     with logging_to(folder.log_file):
         for number, event in enumerate(EVENTS, start=1):
             log_row("small-123456", "0123456789ab", Row(number, 0, event))
@@ -57,7 +57,7 @@ def test_every_event_but_those_of_the_rounds_of_nns_is_a_line_with_its_facts(fol
         assert {"time", "level", "message", "sweep", "group"} <= set(line)
         assert None not in line.values()
     trained = [line for line in found if line["event"] == "trained"]
-    assert "found in the store" in trained[0]["message"]
+    assert "reused from the store" in trained[0]["message"]
     assert trained[0]["accuracy"] == 0.5
     assert "worker 1 in 0.5 s" in trained[1]["message"]
     assert {line["level"] for line in found if line["event"] == JobStalled.kind} == {"warning"}
@@ -82,7 +82,7 @@ def test_a_full_disk_is_reported_once_and_raises_nothing(capsys: pytest.CaptureF
     assert len(reported) == 1
 
 
-def test_a_log_is_printed_for_people_whatever_its_lines_are(
+def test_a_log_is_printed_as_text_even_if_it_contains_malformed_lines(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = {"time": "2026-01-02T03:04:05.678+00:00", "level": "warning", "message": "a stall", "group": "0123456789ab"}

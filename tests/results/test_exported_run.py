@@ -1,4 +1,4 @@
-"""An exported run: one folder that answers as the run did. tests/integration serves one by MLflow."""
+"""An exported run: one folder that gives the same answers as the run. tests/integration serves one with MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.local_runs import run_sweep
 
 @pytest.fixture
 def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
-    """A finished sweep of two runs: one whose scenario gives the task (GG), and one that infers it (GNu)."""
+    """A finished sweep with a run in GG (the task is given) and a run in GNu (the task is inferred)."""
     monkeypatch.chdir(tmp_path)
     found = open_sweep(sweep_file(grid={"scenario": ["GG", "GNu"]}, evaluation={"at": [3]}), [])
     run_sweep(found)
@@ -29,7 +29,7 @@ def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def exported(sweep: Sweep, number: int, folder: Path) -> Path:
-    """A run of the sweep, exported."""
+    """Exports a run of the sweep, and returns the folder. number: the run's index in the sweep."""
     (group,) = sweep.plan()
     folder.mkdir()
     export_run(sweep, load_run(sweep, group, group.runs[number]), folder)
@@ -37,23 +37,23 @@ def exported(sweep: Sweep, number: int, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("number", "task"), [(0, 1), (1, None)])
-def test_it_answers_as_the_run_does(sweep: Sweep, number: int, task: int | None, tmp_path: Path) -> None:
+def test_an_exported_run_answers_as_the_run_does(sweep: Sweep, number: int, task: int | None, tmp_path: Path) -> None:
     (group,) = sweep.plan()
     loaded = load_run(sweep, group, group.runs[number])
     x, _ = loaded.experiment.benchmark.task(1, loaded.dataset, 0).test_batch(torch.arange(128))
     labels, masks = ExportedRun(exported(sweep, number, tmp_path / "exported")).answer(x, task)
     assert labels.shape == masks.shape == (128,)
-    (mask,) = set(masks.tolist())  # one decision for the group of 128 images
+    (mask,) = set(masks.tolist())  # one inference for the whole group of 128 images
     assert task in (mask, None)
     wanted = loaded.learner.logits(x, mask)[:, : loaded.learner.num_labels].argmax(1)
     assert labels.tolist() == wanted.tolist()
 
 
-def test_a_folder_that_is_not_whole_and_a_task_that_is_not_known_are_refused(sweep: Sweep, tmp_path: Path) -> None:
+def test_an_incomplete_folder_and_an_unknown_task_are_refused(sweep: Sweep, tmp_path: Path) -> None:
     folder = exported(sweep, 0, tmp_path / "exported")
     run = ExportedRun(folder)
     for task in (None, 7):
-        with pytest.raises(InputError, match="say which, 0 to 2"):
+        with pytest.raises(InputError, match="must be 0 to 2"):
             run.answer(torch.zeros(2, 64), task)
     (folder / "learned.safetensors").write_bytes((folder / "learned.safetensors").read_bytes()[:-1])
     with pytest.raises(CorruptError, match="export it again"):
@@ -78,9 +78,9 @@ def test_a_folder_of_another_version_or_without_its_experiment_is_refused(
         ExportedRun(folder)
 
 
-def test_a_task_is_not_given_where_the_scenario_infers_it(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_given_task_is_refused_if_the_scenario_infers_it(sweep: Sweep, tmp_path: Path) -> None:
     run = ExportedRun(exported(sweep, 1, tmp_path / "exported"))
-    with pytest.raises(InputError, match="leave it out"):
+    with pytest.raises(InputError, match="call without it"):
         run.answer(torch.zeros(2, 64), 1)
 
 
@@ -119,7 +119,7 @@ print(type(ExportedRun(Path(sys.argv[1])).experiment.net).__name__)
 """
 
 
-def test_a_users_modules_go_along_with_what_they_import(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_export_contains_user_modules_and_their_imports(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "nets_of_mine.py").write_text(NETS)
     (tmp_path / "mine" / "helpers_of_mine.py").write_text("WIDTH = 20\n")

@@ -1,4 +1,4 @@
-"""Runs loaded from their output answer as they did when they were evaluated."""
+"""Runs loaded from their output give the same answers as in their evaluation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def the_sweep(output: Path) -> tuple[Sweep, Group]:
 
 
 def answers_again(loaded: LoadedRun) -> list[ProtocolCounts]:
-    """The counts of every task met, from the loaded learner."""
+    """Evaluates every learned task with the loaded learner, and returns the counts."""
     experiment = loaded.experiment
     found = []
     for number, masks in zip(loaded.tasks, loaded.masks, strict=True):
@@ -57,7 +57,7 @@ def answers_again(loaded: LoadedRun) -> list[ProtocolCounts]:
     ],
     ids=["SupSup", "shared tensors", "NNs", "NNs, its masks trained on since"],
 )
-def test_a_loaded_run_answers_as_it_was_tested(
+def test_a_loaded_run_answers_as_in_its_evaluation(
     changes: dict[str, Any], supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert supsup("sweep", sweep_file(**changes), "--local").code == 0
@@ -69,7 +69,7 @@ def test_a_loaded_run_answers_as_it_was_tested(
     assert answers_again(loaded) == [facts.results["paper"] for facts in rows]
 
 
-def test_a_run_that_is_not_there_yet_or_damaged_is_refused(
+def test_an_untrained_or_damaged_run_is_refused(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(evaluation={"at": [3]})
@@ -82,5 +82,5 @@ def test_a_run_that_is_not_there_yet_or_damaged_is_refused(
     with pytest.raises(CorruptArtifactError):
         load_run(sweep, group, group.runs[0])
     sweep.folder.group(group.group_id).ledger.unlink()
-    with pytest.raises(InputError, match="has not begun; run `supsup resume"):
+    with pytest.raises(InputError, match="has not started; run `supsup resume"):
         load_run(sweep, group, group.runs[0])

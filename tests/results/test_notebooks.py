@@ -1,4 +1,4 @@
-"""Results as a researcher's notebook gets them."""
+"""Results as data frames, for notebooks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import orchestrator
 from supsup_core.errors import InputError
 
 
-def test_results_of_all_sweeps_come_as_one_tidy_table(
+def test_results_of_all_sweeps_are_one_tidy_table(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="no sweep here"):
+    with pytest.raises(InputError, match="has no sweep"):
         orchestrator.load_results(tmp_path / "runs")
     assert supsup("sweep", sweep_file(seeds=[0, 1], grid={"scenario": ["GG", "GNu"]}), "--local").code == 0
     assert supsup("sweep", sweep_file("other.yaml", name="other"), "--local").code == 0
@@ -35,8 +35,8 @@ def test_results_of_all_sweeps_come_as_one_tidy_table(
     assert isinstance(orchestrator.plot_accuracy(small, "two scenarios"), Figure)
     both = orchestrator.plot_accuracy(found).axes[0].get_legend()
     assert both is not None
-    assert len(both.get_texts()) == 3  # the other sweep's run of the same name is a line of its own
-    with pytest.raises(InputError, match="no accuracy in them yet"):
+    assert len(both.get_texts()) == 3  # runs of the same name in two sweeps are separate lines
+    with pytest.raises(InputError, match="contain no accuracy yet"):
         orchestrator.plot_accuracy(found[found["metric"] == "forgetting"])
     (damaged,) = tmp_path.glob("runs/sweeps/other-*/sweep.json")
     damaged.write_text("{")

@@ -1,4 +1,4 @@
-"""The files of an output that nothing references, and those that are damaged. tests/integration runs gc and fsck."""
+"""The inventory of an output: unreferenced and damaged files. tests/integration runs gc and fsck."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.local_runs import run_sweep
 
 @pytest.fixture
 def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
-    """A finished sweep of three tasks and four evaluations."""
+    """A finished sweep with three tasks and four evaluations."""
     monkeypatch.chdir(tmp_path)
     found = open_sweep(sweep_file(), [])
     run_sweep(found)
@@ -27,7 +27,7 @@ def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def reasons(output: OutputFolder) -> dict[str, list[str]]:
-    """The names of the files that nothing references, by the reason."""
+    """Returns the names of the unreferenced files, by the reason why they are unreferenced."""
     found: dict[str, list[str]] = {}
     for item in leftovers(output):
         found.setdefault(item.why, []).append(Path(item.name).name)
@@ -39,20 +39,20 @@ def found_damages(output: OutputFolder) -> list[Damage]:
 
 
 def damage(path: Path) -> None:
-    """Flip a bit in the middle of a file."""
+    """Flips a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def test_everything_of_a_finished_sweep_is_referenced_and_sound(sweep: Sweep) -> None:
+def test_every_file_of_a_finished_sweep_is_referenced_and_intact(sweep: Sweep) -> None:
     assert leftovers(sweep.output) == []
     progress: list[tuple[int, int]] = []
     assert damages(sweep.output, lambda done, of: progress.append((done, of))) == []
     assert progress == [(number, 7) for number in range(1, 8)]
 
 
-def test_each_file_that_nothing_references_has_its_reason_and_can_be_removed(sweep: Sweep) -> None:
+def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) -> None:
     output = sweep.output
     store = output.store
     (group,) = sweep.plan()
@@ -69,7 +69,7 @@ def test_each_file_that_nothing_references_has_its_reason_and_can_be_removed(swe
         path.write_bytes(b"x" * 100)
     found = reasons(output)
     assert {why: len(names) for why, names in found.items()} == {
-        "no sweep asks for it": 7,
+        "no sweep references it": 7,
         "set aside as damaged": 1,
         "a claim on a task": 1,
         "its task has been trained": 1,
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_kept_until_its_task_is_trained(sweep: Sweep) -> None:
     assert reasons(output) == {"its task has been trained": [checkpoint.name]}
 
 
-def test_what_is_damaged_or_missing_names_the_sweeps_that_make_it_again(sweep: Sweep) -> None:
+def test_each_damaged_or_missing_file_names_the_sweeps_that_recompute_it(sweep: Sweep) -> None:
     (group,) = sweep.plan()
     store = sweep.output.store
     first, second, _ = (store.file(shard.key) for shard in group.shards)
@@ -108,11 +108,11 @@ def test_what_is_damaged_or_missing_names_the_sweeps_that_make_it_again(sweep: S
     assert "do not match" in found[first].reason
     for path in (first, second):
         assert [record.sweep_id for record in found[path].sweeps] == [sweep.sweep_id]
-    assert found[evaluation].sweeps == ()  # its counts are in the ledger
+    assert found[evaluation].sweeps == ()  # no sweep needs the file, because its counts are in the ledger
     assert found[first].key == group.shards[0].key
 
 
-def test_a_damaged_ledger_is_found_and_its_snapshot_still_tells_what_is_missing(sweep: Sweep) -> None:
+def test_a_damaged_ledger_is_found_and_missing_files_are_found_with_its_snapshot(sweep: Sweep) -> None:
     (group,) = sweep.plan()
     ledger = sweep.folder.group(group.group_id).ledger
     shutil.copy(ledger, snapshot_path(ledger))
@@ -124,7 +124,7 @@ def test_a_damaged_ledger_is_found_and_its_snapshot_still_tells_what_is_missing(
     assert [record.sweep_id for record in found[ledger].sweeps] == [sweep.sweep_id]
 
 
-def test_a_sweep_that_cannot_be_read_keeps_everything(sweep: Sweep) -> None:
+def test_while_a_sweep_cannot_be_read_no_file_counts_as_unreferenced(sweep: Sweep) -> None:
     sweep.folder.sweep_file.write_text("{")
     with pytest.raises(InputError, match="damaged"):
         leftovers(sweep.output)

@@ -1,4 +1,4 @@
-"""The progress of a running sweep where there is no terminal."""
+"""The progress lines of a running sweep if standard output is not a terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STATUS = SweepStatus(
 )  # fmt: skip
 
 
-def test_a_line_says_how_far_the_sweep_is() -> None:
+def test_a_line_shows_the_progress_of_the_sweep() -> None:
     wanted = (
-        "shards 1/3 · evaluations 0/4 · 0.25 tasks/s · accuracy so far 50.00 % · ETA 1 min 30 s and the evaluations"
+        "shards 1/3 · evaluations 0/4 · 0.25 tasks/s · accuracy so far 50.00 % · ETA 1 min 30 s plus the evaluations"
     )
     assert line(STATUS) == wanted
 
 
-def test_a_line_leaves_out_what_is_not_known_or_over() -> None:
+def test_a_line_omits_an_unknown_accuracy_and_shows_an_unknown_eta_as_a_dash() -> None:
     over = replace(STATUS, shards_done=3, evaluations_done=4, accuracy=None, eta=None)
     assert line(over) == "shards 3/3 · evaluations 4/4 · ETA –"
     (group,) = STATUS.groups

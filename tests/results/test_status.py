@@ -1,4 +1,4 @@
-"""The status of a sweep, from ledgers alone."""
+"""The status of a sweep, computed only from its ledgers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.records.samples import DECIDED, ENVIRONMENT, EVALUATED, GROUP, NNS_GR
 
 
 def plan(size: GroupSize, num_workers: int, **changes: Any) -> GroupPlanned:
-    """The plan of a group of `size`, whose shards have the keys 0, 1, …"""
+    """Returns the plan of a group of this size. The keys of its shards are 0, 1, …"""
     shards = tuple(Shard(str(number), number, ()) for number in range(size.shards))
     group = replace(GROUP, size=size, **{"shards": shards, "evaluations": (), "runs": (), **changes})
     return GroupPlanned(group, replace(ENVIRONMENT, num_workers=num_workers))
@@ -44,7 +44,8 @@ def replayed(*events: Event) -> GroupState:
 
 
 def group(num_workers: int, seconds: float | None) -> GroupState:
-    """A group of ten shards with one trained in so many seconds; None: only found in the store, and not begun."""
+    """Returns the state of a group with ten shards, one of which was trained in `seconds`. None means that the shard
+    was found in the store, so the group's training has not begun."""
     trained = ShardTrained("0", replace(TRAINED, accuracy=0.9), "", seconds=seconds)
     return replayed(plan(GroupSize(10, 0), num_workers), trained)
 
@@ -58,7 +59,7 @@ def folder(tmp_path: Path) -> SweepFolder:
     ("num_workers", "begun", "rate"),
     [(1, 1, 0.5), (1, 2, 1.0), (3, 2, 3.0)],
 )
-def test_the_time_that_is_left_counts_all_that_works_at_once(
+def test_the_remaining_time_counts_all_workers_and_groups_that_train_in_parallel(
     num_workers: int, begun: int, rate: float, folder: SweepFolder
 ) -> None:
     states = {str(number): group(num_workers, 2.0 if number < begun else None) for number in range(4)}
@@ -68,8 +69,9 @@ def test_the_time_that_is_left_counts_all_that_works_at_once(
     assert status.eta == pytest.approx(36 / rate)
 
 
-def test_the_pace_of_nns_is_that_of_its_commits_since_the_launch(folder: SweepFolder) -> None:
-    """Two streams of ten segments a task: 30 rounds in 12 s are 6 tasks, however many workers trained, or ahead."""
+def test_the_speed_of_nns_is_the_speed_of_its_commits_since_the_launch(folder: SweepFolder) -> None:
+    """With two streams and ten segments per task, 30 rounds in 12 s are 6 tasks. Neither the number of workers nor
+    look-ahead training changes this."""
     planned = plan(GroupSize(100, 0), 3, shards=(), num_streams=2, segments_per_task=10)
     decision = replace(DECIDED, outcome="train", seconds=7.0, latency=0.1)
 
@@ -83,17 +85,17 @@ def test_the_pace_of_nns_is_that_of_its_commits_since_the_launch(folder: SweepFo
         before = sweep_status(folder, states, {"group": GroupSize(100, 0)})
         states["group"].apply([committed(202, 9_010_000, 60), committed(203, 9_022_000, 90)])
         status = sweep_status(folder, states, {"group": GroupSize(100, 0)})
-    assert before.tasks_per_second == pytest.approx(3 / 71)  # as long as its segments took, by three workers
+    assert before.tasks_per_second == pytest.approx(3 / 71)  # 100 segments of 7.1 s, three workers
     assert status.tasks_per_second == pytest.approx(6 / 12)
     assert status.eta == pytest.approx(90 / (6 / 12))
 
 
-def test_a_group_that_has_not_begun_is_planned_and_unknown() -> None:
+def test_a_group_that_has_not_begun_is_planned_and_has_no_results() -> None:
     status = group_status("abc", GroupState())
     assert (status.group_id, status.state, status.shards, status.accuracy) == ("abc", "planned", 0, None)
 
 
-def test_a_group_names_what_failed_was_lost_stalls_or_was_cancelled() -> None:
+def test_a_status_lists_failed_lost_stalled_and_cancelled_tasks() -> None:
     state = replayed(
         plan(GroupSize(4, 0), 1),
         ArtifactLost("0", "store/00/0", "store/00/0: its bytes do not match", 0),
@@ -104,12 +106,12 @@ def test_a_group_names_what_failed_was_lost_stalls_or_was_cancelled() -> None:
     status = group_status("abc", state)
     assert status.lost == ["store/00/0: its bytes do not match"]
     assert len(status.stalled) == 1
-    assert "task 1 has taken worker 0 90 s" in status.stalled[0]
+    assert "task 1 has run on worker 0 for 90 s" in status.stalled[0]
     assert status.failures == ["task 2: ZeroDivisionError: by zero"]
     assert (status.cancelled, status.shards) == ([3], 3)
 
 
-def test_a_stopped_group_counts_as_large_as_it_has_become(folder: SweepFolder) -> None:
+def test_a_stopped_group_counts_only_its_finished_shards(folder: SweepFolder) -> None:
     state = replayed(
         plan(GroupSize(10, 4), 1), ShardTrained("0", TRAINED, "", seconds=1.0), GroupStopped(1), LaunchEnded("stopped")
     )
@@ -118,7 +120,7 @@ def test_a_stopped_group_counts_as_large_as_it_has_become(folder: SweepFolder) -
     assert status.eta == 0
 
 
-def test_accuracy_is_that_of_each_tasks_own_mask_and_in_nns_that_of_the_last_point() -> None:
+def test_accuracy_is_the_mean_with_given_tasks_and_in_nns_the_last_evaluation_point() -> None:
     keys = [ShardTrained(str(task), replace(TRAINED, task=task, accuracy=0.2 * task), "") for task in (1, 2)]
     assert group_status("a", replayed(plan(GroupSize(3, 0), 1), *keys)).accuracy == pytest.approx(0.3)
     nns = replayed(GroupPlanned(NNS_GROUP, ENVIRONMENT), DECIDED, PointCompleted("r", 2, {"accuracy": 0.75}, ()))
@@ -127,7 +129,7 @@ def test_accuracy_is_that_of_each_tasks_own_mask_and_in_nns_that_of_the_last_poi
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_without_a_process_a_running_group_was_interrupted(running: bool, folder: SweepFolder) -> None:
+def test_a_running_group_without_a_process_is_shown_as_interrupted(running: bool, folder: SweepFolder) -> None:
     state = replayed(plan(GroupSize(2, 0), 1), ShardTrained("0", TRAINED, "", seconds=1.0))
     if running:
         with owned(folder.path):
@@ -141,9 +143,9 @@ def test_without_a_process_a_running_group_was_interrupted(running: bool, folder
     assert status.to_node()["groups"][0]["group_id"] == "a"
 
 
-def test_recent_evaluations_alone_tell_how_long_one_takes() -> None:
+def test_the_time_of_an_evaluation_is_estimated_from_recent_evaluations_only() -> None:
     slow = [TaskEvaluated(f"s{number}", EVALUATED, "", seconds=100.0) for number in range(5)]
     fast = [TaskEvaluated(f"f{number}", EVALUATED, "", seconds=2.0) for number in range(50)]
-    found = TaskEvaluated("found", EVALUATED, "")  # in the store
+    found = TaskEvaluated("found", EVALUATED, "")  # found in the store
     status = group_status("a", replayed(plan(GroupSize(1, 56), 1), *slow, *fast, found))
     assert status.evaluate_seconds == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Text tables for a terminal."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_a_rule_is_as_wide_as_each_column() -> None:
     ]
 
 
-def test_a_table_without_rows_has_its_headings() -> None:
+def test_a_table_without_rows_shows_its_headings() -> None:
     assert align_with_rule(TextTable(["run", "seeds"], [])) == "run  seeds\n---  -----"

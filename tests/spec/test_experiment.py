@@ -1,4 +1,4 @@
-"""Experiments from plain values."""
+"""Building an experiment from plain values."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_evaluation_points(at: list[int] | None, num_tasks: int, points: list[in
 
 @pytest.mark.parametrize("at", [[], [0], [3, -1]])
 def test_an_evaluation_point_is_at_least_one_task(at: list[int]) -> None:
-    with pytest.raises(InputError, match=r"at: .* must list numbers of tasks from 1 on"):
+    with pytest.raises(InputError, match=r"at: must be a list of numbers of tasks, each at least 1"):
         EvaluationConfig(at=at)
 
 
-def test_the_node_has_all_defaults_and_makes_the_same_experiment() -> None:
+def test_the_plain_values_of_an_experiment_contain_all_defaults_and_build_an_equal_experiment() -> None:
     for node in (NODE, NNS):
         made = build_experiment(node, 3)
         again = build_experiment(made.node, 3)
@@ -55,23 +55,23 @@ def test_the_node_has_all_defaults_and_makes_the_same_experiment() -> None:
     assert made.node["budget"] == {"num_masks": 3, "on_exhausted": "reclaim"}
 
 
-def test_inference_counts_only_where_the_task_is_inferred() -> None:
+def test_inference_settings_are_ignored_if_the_task_is_given() -> None:
     plain = build_experiment({**NODE, "scenario": "GG"}, 0)
     assert build_experiment({**NODE, "scenario": "GG", "inference": {"rule": "binary"}}, 0) == plain
     assert plain.inference.rule == "known"
 
 
-def test_an_objective_has_one_name() -> None:
+def test_an_alias_of_an_objective_becomes_its_canonical_name() -> None:
     assert build_experiment({**NODE, "inference": {"objective": "H"}}, 0).inference.objective == "entropy"
 
 
-def test_the_identity_of_masks_leaves_tasks_and_inference_out() -> None:
+def test_the_identity_of_masks_excludes_the_number_of_tasks_and_the_inference() -> None:
     longer = {**NODE, "benchmark": {**NODE["benchmark"], "num_tasks": 9}, "inference": {"rule": "binary"}}
     assert build_experiment(longer, 0).mask_identity() == build_experiment(NODE, 0).mask_identity()
     assert build_experiment(NODE, 1).mask_identity() != build_experiment(NODE, 0).mask_identity()
 
 
-def test_the_identity_of_an_nns_run_has_its_length_only_where_tasks_come_again() -> None:
+def test_the_identity_of_an_nns_run_includes_its_length_only_if_tasks_recur() -> None:
     def nns(num_tasks: int, **stream: object) -> Node:
         node = {**NNS, "benchmark": {**NODE["benchmark"], "num_tasks": num_tasks}}
         node["stream"] = {**NNS["stream"], **stream}
@@ -82,7 +82,7 @@ def test_the_identity_of_an_nns_run_has_its_length_only_where_tasks_come_again()
     assert "nns" not in build_experiment(NODE, 0).training_identity()
 
 
-def test_a_component_names_the_key_that_is_wrong() -> None:
+def test_the_error_of_a_component_names_the_wrong_key() -> None:
     for value, message in (
         ("lenet", r"net: must be a mapping with a name, such as \{name: "),
         ({}, "net.name: missing; there are: "),
@@ -95,7 +95,7 @@ def test_a_component_names_the_key_that_is_wrong() -> None:
     assert build_component(NETS, {"net": {"name": "lenet_300_100", "num_outputs": "40"}}, "net").num_outputs == 40
 
 
-def test_missing_files_of_a_dataset_are_an_error_of_their_own() -> None:
+def test_missing_files_of_a_dataset_raise_a_separate_error() -> None:
     def missing(base: Base) -> Base:
         raise InputError("no such folder")
 
@@ -103,7 +103,7 @@ def test_missing_files_of_a_dataset_are_an_error_of_their_own() -> None:
         build_experiment(NODE, 0, missing)
 
 
-def test_a_problem_has_what_the_method_needs() -> None:
+def test_a_problem_contains_the_net_and_the_recipe_for_the_method() -> None:
     experiment = build_experiment(NODE, 7)
     problem = experiment.problem("cpu")
     assert (problem.net, problem.recipe, problem.seed) == (experiment.net, experiment.training, 7)

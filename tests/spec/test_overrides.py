@@ -1,4 +1,4 @@
-"""Overrides and the changes of a scale win over what the file, the grid, the variants and a search say."""
+"""Overrides and scales take precedence over the file, the grid, the variants and a search."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_an_override_that_cannot_be_read_is_named(override: str, message: str) -
     ("one", "other", "overlapping"),
     [("net", "net", True), ("net", "net.width", True), ("net.width", "net", True), ("net", "nets", False)],
 )
-def test_keys_overlap_where_one_lies_below_the_other(one: str, other: str, overlapping: bool) -> None:
+def test_keys_overlap_if_one_is_a_prefix_of_the_other(one: str, other: str, overlapping: bool) -> None:
     assert overlap(one, other) is overlapping
 
 
-def test_an_override_reaches_into_what_variants_and_grid_vary(sweep_file: Callable[..., Path]) -> None:
+def test_an_override_takes_precedence_over_variants_and_grid(sweep_file: Callable[..., Path]) -> None:
     variants = {
         "iCaRL": {"method": {"name": "icarl", "num_exemplars": 90}},
         "BatchE": {"method": {"name": "batch_e"}, "training.optimizer": "adam", "training": {"learning_rate": 0.1}},
@@ -66,7 +66,7 @@ def test_an_override_replaces_a_grid_axis(sweep_file: Callable[..., Path]) -> No
     assert [run.experiment.inference.objective for run in group.runs] == ["energy"]
 
 
-def test_a_component_of_another_name_keeps_no_key_of_the_old_one(sweep_file: Callable[..., Path]) -> None:
+def test_an_override_of_a_components_name_drops_the_keys_of_the_old_component(sweep_file: Callable[..., Path]) -> None:
     node = {"name": "image_folder", "folder": "cats", "num_classes": 3}
     file = sweep_file(
         benchmark={"name": "split", "base": node, "num_tasks": 3},
@@ -77,14 +77,14 @@ def test_a_component_of_another_name_keeps_no_key_of_the_old_one(sweep_file: Cal
     assert run.experiment.num_tasks == 1
 
 
-def test_a_scale_reaches_into_variants(sweep_file: Callable[..., Path]) -> None:
+def test_a_scale_takes_precedence_over_variants(sweep_file: Callable[..., Path]) -> None:
     variants = {"long": {"training.num_batches": 900}, "short": {"training.num_batches": 90}}
     file = sweep_file(scales={"smoke": {"training.num_batches": 9}}, variants=variants)
     found = open_sweep(file, ["scale=smoke"]).runs()
     assert [run.experiment.training.num_batches for run in found] == [9, 9]
 
 
-def test_a_scale_given_as_a_mapping_leaves_the_keys_it_does_not_name_to_the_variants(
+def test_a_scale_given_as_a_mapping_does_not_change_the_variants_other_keys(
     sweep_file: Callable[..., Path],
 ) -> None:
     variants = {"a": {"training.learning_rate": 0.5, "training.num_batches": 900}}
@@ -96,7 +96,7 @@ def test_a_scale_given_as_a_mapping_leaves_the_keys_it_does_not_name_to_the_vari
 
 @pytest.fixture
 def search_file(sweep_file: Callable[..., Path]) -> Path:
-    """A search of one key that has two choices."""
+    """A sweep file with a search over one key with two choices."""
     return sweep_file(search={"space": {"training.learning_rate": [1e-4, 1e-3]}})
 
 
@@ -109,7 +109,7 @@ def test_a_key_that_is_set_is_not_searched(search_file: Path) -> None:
     assert found.training["learning_rate"] == 0.05
 
 
-def test_a_range_of_a_search_is_replaced_whole(search_file: Path) -> None:
+def test_an_override_replaces_all_fields_of_a_search_range(search_file: Path) -> None:
     first = "search.space={training.learning_rate: {low: 1.0e-5, high: 1.0, log: true}}"
     second = "search.space={training.learning_rate: {low: 1e-4, high: 1e-3}}"
     search_file.write_text(yaml.safe_dump(asdict(read_sweep(search_file, [first, "search.num_trials=2"]))))
@@ -118,7 +118,7 @@ def test_a_range_of_a_search_is_replaced_whole(search_file: Path) -> None:
     assert found.space == {"training.learning_rate": {"low": 1e-4, "high": 1e-3}}
 
 
-def test_a_space_is_widened_on_the_command_line(search_file: Path) -> None:
+def test_an_override_can_add_values_to_a_search_space(search_file: Path) -> None:
     wider = read_sweep(search_file, ["search.space={training.learning_rate: [1, 2, 3]}"])
     assert wider.search is not None
     assert wider.search.space == {"training.learning_rate": [1, 2, 3]}
@@ -148,7 +148,7 @@ def test_changes_of_one_variant_do_not_reach_another(sweep_file: Callable[..., P
     assert found["b"]["benchmark"]["base"] == {"name": "digits", "channels": 3}
 
 
-def test_a_config_takes_overrides_as_its_file_does(sweep_file: Callable[..., Path]) -> None:
+def test_overrides_have_the_same_effect_on_a_config_as_on_its_file(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(scales={"smoke": {"benchmark.num_tasks": 2}}, grid={"net.num_outputs": [30, 40]})
     config = read_sweep(file, ["scale=smoke"])
     changed = with_overrides(config, ["net.num_outputs=20"])

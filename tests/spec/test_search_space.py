@@ -1,4 +1,4 @@
-"""The configurations that a search tries, and the numbers of tasks after which it compares them."""
+"""The configurations that a search tries, and the rungs (numbers of tasks) after which it compares trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPACE = {**RATES, "net.num_outputs": [20, 40, 80], "training.batch_size": {"low"
 
 
 @given(st.integers(0, 2**32), st.integers(2, 30))
-def test_draws_depend_on_the_seed_alone_and_stay_in_the_space(seed: int, count: int) -> None:
+def test_draws_depend_only_on_the_seed_and_stay_in_the_space(seed: int, count: int) -> None:
     trials = Search(space=SPACE, num_trials=count, seed=seed).trials()
     assert trials == Search(space=SPACE, num_trials=count + 5, seed=seed).trials()[:count]
     assert len({json.dumps(trial) for trial in trials}) == count
@@ -28,7 +28,7 @@ def test_draws_depend_on_the_seed_alone_and_stay_in_the_space(seed: int, count: 
         assert trial["training.batch_size"] in (8, 9, 10, 11)
 
 
-def test_a_range_is_drawn_evenly_or_evenly_in_its_logarithm() -> None:
+def test_a_range_is_drawn_uniformly_or_log_uniformly() -> None:
     rates = [trial["training.learning_rate"] for trial in Search(space=RATES, num_trials=2000).trials()]
     assert sum(rate < 1e-3 for rate in rates) == pytest.approx(1000, abs=90)
     steps = Search(space={"training.learning_rate": {"low": 1.0, "high": 3.0}}, num_trials=180).trials()
@@ -50,13 +50,13 @@ def test_trials_are_compared_at_the_rungs_and_at_the_end() -> None:
     assert Search(space=RATES, num_trials=2, grace_tasks=5).rungs(3) == [3]
 
 
-def test_more_trials_than_the_space_has_are_refused() -> None:
-    with pytest.raises(InputError, match=r"num_trials: 7 different configurations .* has about 6; set it lower"):
+def test_more_trials_than_combinations_are_refused() -> None:
+    with pytest.raises(InputError, match=r"num_trials: 7 different .* has only about 6; lower num_trials"):
         Search(space={"training.learning_rate": [1, 2, 3], "net.num_outputs": [1, 2]}, num_trials=7).trials()
 
 
 def test_the_draws_of_a_space_never_change() -> None:
-    """Trials are found again by their values: other draws would be another search."""
+    """Golden values: a resumed search finds its trials by their values, so other draws would start a new search."""
     drawn = [tuple(trial.values()) for trial in Search(space=SPACE, num_trials=3, seed=5).trials()]
     assert drawn == [(0.000137, 80, 8), (4.59e-05, 80, 9), (2.28e-05, 80, 8)]
 
@@ -66,20 +66,20 @@ def test_the_draws_of_a_space_never_change() -> None:
     [
         ({"space": {}}, "space: empty; name at least one key to search"),
         ({"space": {"benchmark.num_tasks": [1, 2]}}, "space.benchmark.num_tasks: cannot be searched; keys start with"),
-        ({"space": {"net.width": 3}}, "space.net.width: a list of choices, or a range such as"),
-        ({"space": {"net.width": [1, 1]}}, r"space.net.width: \[1, 1\] has one twice"),
+        ({"space": {"net.width": 3}}, "space.net.width: must be a list of choices, or a range such as"),
+        ({"space": {"net.width": [1, 1]}}, r"space.net.width: \[1, 1\] contains a value twice"),
         ({"space": {"net.width": {"low": 1, 2: 3}}}, "space.net.width.2: unknown key"),
         ({"space": {"net.width": {"low": 1, "high": True}}}, "space.net.width.high: must be a number, not True"),
-        ({"space": {"net.width": {"low": 1, "high": 2, "log": 1}}}, "space.net.width.log: true or false, not 1"),
+        ({"space": {"net.width": {"low": 1, "high": 2, "log": 1}}}, "space.net.width.log: must be true or false"),
         (
             {"space": {"net.width": {"low": 1, "high": 2}}},
-            "num_trials: missing; space.net.width is a range; set how many",
+            "num_trials: missing; set how many configurations to draw, because space.net.width",
         ),
         ({"num_trials": 1}, "num_trials: must be at least 2, not 1"),
-        ({"held_out": 1.0}, "held_out: a share of the training images between 0 and 1, not 1.0"),
+        ({"held_out": 1.0}, "held_out: must be a share of the training images between 0 and 1, not 1.0"),
     ],
 )
-def test_a_search_that_cannot_be_made_is_named(changes: Node, message: str) -> None:
+def test_an_invalid_search_is_refused(changes: Node, message: str) -> None:
     arguments: dict[str, Any] = {"space": {"net.width": [1, 2]}, **changes}
     with pytest.raises(InputError, match=message):
         Search(**arguments)

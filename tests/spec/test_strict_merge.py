@@ -1,4 +1,4 @@
-"""Plain values become the fields of a dataclass, and every error names its key."""
+"""Merging plain values into a dataclass with strict types; every error names its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    """A dataclass in another one."""
+    """A dataclass that is a field of another one."""
 
     number: int = 1
     rate: float = 0.5
@@ -24,7 +24,7 @@ class Inner:
 
 @dataclass(frozen=True, kw_only=True)
 class Outer:
-    """One field of each kind."""
+    """A dataclass with one field of each type."""
 
     needed: str
     inner: Inner = field(default_factory=Inner)
@@ -93,12 +93,12 @@ def test_values_are_converted_and_mappings_are_merged_into_the_defaults(node: No
         ({"anything": ["???"]}, r"here: at\.anything\[0\]: missing; write a value in place of \?\?\?"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_place_and_key(node: Node, message: str) -> None:
+def test_the_error_for_a_wrong_value_names_its_file_and_key(node: Node, message: str) -> None:
     with pytest.raises(InputError, match=message):
         merge(Outer, node, "here", "at")
 
 
-def test_a_node_that_is_no_mapping_is_refused() -> None:
+def test_a_value_that_is_not_a_mapping_is_refused() -> None:
     with pytest.raises(InputError, match=r"^here: must be a mapping, not 3$"):
         merge(Outer, 3, "here")  # type: ignore[arg-type]  # as a file may hold it
 
@@ -112,7 +112,7 @@ KEYS = st.sampled_from(["needed", *DEFAULTS, "number"])
 
 
 def outcome(node: Node) -> Node | str:
-    """What was merged, or the text of the InputError."""
+    """Returns the merged values, or the text of the InputError."""
     try:
         return merge(Outer, node, "here")
     except InputError as error:
@@ -137,7 +137,7 @@ def test_nan_and_infinity_are_found_anywhere() -> None:
         check_finite(float("inf"), "", "at")
 
 
-def test_a_prefix_names_where_an_error_was_raised() -> None:
+def test_a_prefix_is_added_to_the_text_of_an_error() -> None:
     class SpecialError(InputError):
         pass
 

@@ -1,4 +1,4 @@
-"""Sweep files: what they may say, and what is made of them."""
+"""Reading sweep files: valid and invalid content, and the resulting configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from supsup_core.errors import InputError
 from tests.conftest import SMALL
 
 
-def test_a_file_is_named_after_itself_and_takes_all_defaults(tmp_path: Path) -> None:
+def test_a_sweep_is_named_after_its_file_and_gets_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("")
     assert asdict(read_sweep(tmp_path / "mine.yaml", [])) == {**defaults(), "name": "mine"}
 
@@ -43,14 +43,14 @@ def test_text_on_the_command_line_stays_as_typed(sweep_file: Callable[..., Path]
     assert read_sweep(sweep_file(), ["output='a b'"]).output == "a b"
 
 
-def test_plain_values_of_a_config_make_the_same_config(sweep_file: Callable[..., Path]) -> None:
+def test_plain_values_of_a_config_build_an_equal_config(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(search={"space": {"net.num_outputs": [20, 30]}}, resources={"num_workers": 3}, data="here")
     config = read_sweep(file, [])
     assert isinstance(config.resources, Resources)
     assert sweep_from_node(asdict(config), "sweep.json") == config
 
 
-def test_plain_values_that_do_not_fit_are_named() -> None:
+def test_plain_values_of_the_wrong_type_are_refused_with_their_key() -> None:
     with pytest.raises(InputError, match=r"sweep\.json: name: missing"):
         sweep_from_node({}, "sweep.json")
     with pytest.raises(InputError, match=r"sweep\.json: must be a mapping, not a list"):
@@ -75,12 +75,12 @@ def test_plain_values_that_do_not_fit_are_named() -> None:
         ({"output": {"a": 1}}, "output: must be a single value, not a mapping"),
     ],
 )
-def test_a_value_of_the_wrong_form_is_named(sweep_file: Callable[..., Path], changes: Node, message: str) -> None:
+def test_a_malformed_value_is_named_by_its_key(sweep_file: Callable[..., Path], changes: Node, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_sweep(sweep_file(**changes), [])
 
 
-def test_null_and_dates_are_refused_where_the_key_does_not_take_them(tmp_path: Path) -> None:
+def test_null_and_dates_are_refused_unless_the_key_allows_them(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("training: null\n")
     with pytest.raises(InputError, match=r"mine\.yaml: training: must be a mapping, not null"):
@@ -101,7 +101,7 @@ VALUES = st.recursive(
 
 
 def outcome(read: Callable[[], SweepConfig]) -> SweepConfig | str:
-    """What was read, or the text of the InputError."""
+    """Returns the configuration, or the text of the InputError."""
     try:
         return read()
     except InputError as error:
@@ -110,7 +110,7 @@ def outcome(read: Callable[[], SweepConfig]) -> SweepConfig | str:
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(sorted(defaults())), VALUES, min_size=1, max_size=3))
-def test_any_file_gives_a_config_or_one_line(sweep_file: Callable[..., Path], wrong: Node) -> None:
+def test_any_file_gives_a_config_or_a_one_line_error(sweep_file: Callable[..., Path], wrong: Node) -> None:
     found = outcome(lambda: read_sweep(sweep_file(**wrong), []))
     if isinstance(found, str):
         assert "small.yaml" in found
@@ -122,7 +122,7 @@ def test_any_file_gives_a_config_or_one_line(sweep_file: Callable[..., Path], wr
 SCALES = {"smoke": {"benchmark.num_tasks": 2, "seeds": [0], "net.num_outputs": 20}, "cpu": {"seeds": [0]}}
 
 
-def test_a_scale_makes_the_whole_smaller_and_the_command_line_has_the_last_word(
+def test_a_scale_changes_the_whole_sweep_and_overrides_take_precedence_over_it(
     sweep_file: Callable[..., Path],
 ) -> None:
     file = sweep_file(scales=SCALES, seeds=[0, 1], grid={"net.num_outputs": [30, 40]})
@@ -135,7 +135,7 @@ def test_a_scale_makes_the_whole_smaller_and_the_command_line_has_the_last_word(
     assert (changed.experiment.num_tasks, changed.experiment.net.num_outputs) == (1, 20)
 
 
-def test_a_file_may_name_its_own_scale_and_each_scale_is_a_sweep_of_its_own(sweep_file: Callable[..., Path]) -> None:
+def test_a_file_may_set_its_default_scale_and_each_scale_is_a_separate_sweep(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(scales=SCALES, scale="smoke")
     assert open_sweep(file, []).config.name == "small_smoke"
     assert open_sweep(file, ["scale=paper"]).config.name == "small"
@@ -147,12 +147,12 @@ def test_scales_are_listed_in_the_order_of_the_file(sweep_file: Callable[..., Pa
     assert scales_of(sweep_file()) == []
 
 
-def test_a_config_knows_its_scale_and_no_other(sweep_file: Callable[..., Path]) -> None:
+def test_a_config_contains_its_scale_but_not_the_other_scales(sweep_file: Callable[..., Path]) -> None:
     found = read_sweep(sweep_file(scales=SCALES), ["scale=cpu"])
     assert (found.scale, found.scales) == ("cpu", {})
 
 
-def test_the_defaults_are_those_of_the_typed_sections() -> None:
+def test_the_defaults_come_from_the_typed_sections() -> None:
     found = defaults()
     assert set(SMALL) <= set(found)
     assert found["training"]["batch_size"] == 128

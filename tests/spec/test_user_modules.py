@@ -1,4 +1,4 @@
-"""The user's own modules: loading them, and the hash of their source."""
+"""User modules: importing them, and the hash of their source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.nets import NETS
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
-    """Modules and folders that a test imports are forgotten after it."""
+    """Removes the modules and folders that a test imports from `sys.modules` and `sys.path`."""
     modules, path = set(sys.modules), list(sys.path)
     yield
     for name in set(sys.modules) - modules:
@@ -48,7 +48,7 @@ class Toy(Net):
 def test_an_edit_to_a_constant_in_an_imported_module_changes_the_keys(
     sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A constant has no __module__: only the import statement says which module it comes from."""
+    """A constant has no `__module__`, so only the import statement shows the module that defines it."""
     (tmp_path / "user_net.py").write_text(TOY.format(name="user_net", helper="user_helper"))
     file = sweep_file(net={"name": "user_net", "num_outputs": 10}, imports=["user_net.py"], scenario="GG")
     code = (
@@ -101,7 +101,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, entry: str, m
     assert Path(entry).stem not in sys.modules
 
 
-def test_classes_of_this_project_have_no_digest() -> None:
+def test_classes_of_this_project_have_no_source_digest() -> None:
     assert user_modules.source_digest(NETS["lenet_300_100"]) is None
 
 

@@ -10,7 +10,7 @@ from supsup_core.training.checkpoint import Checkpoint
 
 
 class MemoryCheckpoint(Checkpoint):
-    """Stores a state every seven batches; the training is interrupted while the third is saved."""
+    """A checkpoint that saves a state every seven batches. The third save interrupts the training."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Tensor]] = []

@@ -37,24 +37,24 @@ def test_a_name_is_registered_once() -> None:
         made().register("uno")(3)
 
 
-def test_the_nearest_name_begins_alike_or_is_spelt_alike() -> None:
+def test_the_suggested_name_has_the_same_prefix_or_a_similar_spelling() -> None:
     assert nearest("thr", ["threshold", "three"]) == "; did you mean 'threshold'?"
     assert nearest("entropi", ["energy", "entropy"]) == "; did you mean 'entropy'?"
     assert nearest("zzz", ["energy"]) == ""
 
 
 class _Kind(ABC):
-    """What a registered class must define."""
+    """An abstract base class that says what a registered class must define."""
 
     speed: ClassVar[int]
     colour: ClassVar[str] = "blue"
 
     @abstractmethod
     def go(self) -> None:
-        """Go."""
+        """A method that a subclass must define."""
 
 
-def test_a_class_that_leaves_out_what_its_base_requires_is_refused_in_one_line() -> None:
+def test_a_class_without_a_required_member_is_refused_in_one_line() -> None:
     kinds: Registry[type[_Kind]] = Registry("kind")
 
     class Half(_Kind):

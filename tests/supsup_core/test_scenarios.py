@@ -1,4 +1,4 @@
-"""The scenarios, and the one that cannot exist."""
+"""The scenarios, and NNu, which cannot exist."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from supsup_core.errors import InputError
 from supsup_core.scenarios import SCENARIOS, scenario
 
 
-def test_a_scenario_is_named_by_who_knows_the_task_and_when() -> None:
+def test_the_name_of_a_scenario_says_when_the_task_is_given() -> None:
     for name in SCENARIOS.names():
         row = scenario(name)
         assert (row.name, row.given_in_training, row.given_at_inference) == (name, name[0] == "G", name[1] == "G")

@@ -1,4 +1,4 @@
-"""Random numbers: determined by (seed, purpose, task), independent, and the same in every version."""
+"""Random numbers: they depend only on (seed, purpose, task), are independent, and are the same in every version."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from supsup_core import seeding
 
 
-def test_no_two_purposes_tasks_or_seeds_share_a_stream() -> None:
+def test_different_purposes_tasks_and_seeds_give_different_random_streams() -> None:
     children = {
         seeding.child_seed(seed, purpose, task) for seed in range(20) for purpose in "abc" for task in range(200)
     }
@@ -18,7 +18,7 @@ def test_no_two_purposes_tasks_or_seeds_share_a_stream() -> None:
 
 
 def test_tasks_of_neighbouring_seeds_do_not_coincide() -> None:
-    """Unlike a seed of i + seed, by which task i + 1 of seed 0 would be task i of seed 1."""
+    """With task seeds such as task + seed, task i + 1 of seed 0 would equal task i of seed 1."""
     orders = {
         seeding.permutation(seeding.child_seed(seed, "permutation", task), 784).tobytes()
         for seed in range(3)
@@ -28,7 +28,7 @@ def test_tasks_of_neighbouring_seeds_do_not_coincide() -> None:
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    """Golden values: a change alters every result, and needs a new RECIPE_VERSION."""
+    """Golden values. A change of these values changes every result, and needs a new RECIPE_VERSION."""
     child = seeding.child_seed(0, "golden", 7)
     assert child == 0xEECB8416B69FB045F620F8D077180E01
     drawn = [seeding.uniform(child, (3, 5), 0.5), seeding.signs(child, (70,)), seeding.permutation(child, 50)]
@@ -37,7 +37,7 @@ def test_draws_are_the_same_on_every_machine() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 70))
-def test_batches_see_every_image_once_before_any_again(num_images: int, num_batches: int, size: int) -> None:
+def test_batches_contain_every_image_once_before_any_repeats(num_images: int, num_batches: int, size: int) -> None:
     batches = seeding.batches(5, num_images, num_batches, size)
     assert batches.shape == (num_batches, size)
     flat = batches.reshape(-1)

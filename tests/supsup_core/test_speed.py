@@ -1,6 +1,6 @@
-"""Kernels stay faster than the plain way by torch.
+"""Kernels are faster than plain implementations with torch.
 
-The bounds are far below the ratios of `make bench`, so that the tests pass on a busy machine.
+The required ratios are far below those that `make bench` measures, so that the tests pass on a busy machine.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_scores_of_packed_masks_beat_a_product_with_floats() -> None:
+def test_products_with_packed_masks_are_faster_than_with_float_masks() -> None:
     found = scores.measure(200)
     assert found["ratio to floats"] > 1.5
     assert found["error"] < 1e-5
 
 
-def test_exact_top_k_beats_a_sort() -> None:
+def test_exact_top_k_is_faster_than_a_sort() -> None:
     assert top_k.measure(20)["ratio"] > 5
 
 
-def test_a_step_beats_autograd_with_torchs_optimiser() -> None:
+def test_an_optimiser_step_is_faster_than_autograd_with_torchs_optimiser() -> None:
     found = training_step.measure(5)
     assert found["ratio to plain"] > 1.0
     assert found["share of the floor"] > 0.3

@@ -1,4 +1,4 @@
-"""What a plan will cost."""
+"""The estimated time, disk space and memory of a plan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_recipe_with_warm_up_can_be_planned(supsup: Callable[..., Any], sweep_
 
 
 @pytest.mark.parametrize(("method", "faster"), [("supsup", 4), ("psp", 1)])
-def test_more_workers_are_expected_to_train_faster_only_where_tasks_do_not_wait(method: str, faster: int) -> None:
+def test_more_workers_shorten_the_estimate_only_if_tasks_are_independent(method: str, faster: int) -> None:
     node = {**NODE, "scenario": "GG", "method": {"name": method}}
     (group,) = make_plan([Run(build_experiment(node, 0), {})])
     one, four = (estimate_group(group, GroupState(), GroupSize(4, 0), workers).seconds for workers in (1, 4))
@@ -38,18 +38,18 @@ def test_more_workers_are_expected_to_train_faster_only_where_tasks_do_not_wait(
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The user's cache of timings, empty."""
+    """An empty cache folder for timings."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def test_what_was_measured_is_believed_before_what_was_timed() -> None:
+def test_the_estimate_prefers_the_times_of_trained_tasks_to_a_timed_probe() -> None:
     (group,) = make_plan([Run(build_experiment(NODE, 0), {})])
     timed = estimate_group(group, GroupState(), GroupSize(5, 7), 1)
     assert timed.basis == "a few training batches timed on this machine"
     events: list[Event] = [GroupPlanned(group.planned(), ENVIRONMENT)]
     events += [ShardTrained(group.shards[task].key, TRAINED, "", seconds=seconds) for task, seconds in ((0, 2), (1, 4))]
-    events.append(ShardTrained(group.shards[2].key, TRAINED, ""))  # found in the store, at no cost
+    events.append(ShardTrained(group.shards[2].key, TRAINED, ""))  # found in the store, so it took no time
     rows = [Row(number, 0, event) for number, event in enumerate(events, start=1)]
     state = GroupState().apply(rows)
     found = estimate_group(group, state, GroupSize(2, 0), 1)
@@ -62,15 +62,15 @@ def test_what_was_measured_is_believed_before_what_was_timed() -> None:
                                                                       memory_bytes=2 * found.memory_bytes)  # fmt: skip
 
 
-def test_a_mask_of_a_task_takes_a_bit_a_weight_of_disk() -> None:
+def test_the_estimated_disk_space_of_a_mask_is_one_bit_for_each_weight() -> None:
     (group,) = make_plan([Run(build_experiment(NODE, 0), {})])
     num_weights = 64 * 300 + 300 * 100 + 100 * 30
     found = estimate_group(group, GroupState(), GroupSize(5, 0), 1)
     assert 5 * num_weights / 8 < found.disk_bytes < 5 * (num_weights / 8 + 2000)
 
 
-def test_a_probe_is_shared_by_what_costs_the_same_and_kept_on_disk(cache: Path) -> None:
-    training = {"learning_rate": 0.0123}  # of no other test
+def test_experiments_with_equal_cost_share_one_timed_probe_that_is_cached_on_disk(cache: Path) -> None:
+    training = {"learning_rate": 0.0123}  # no other test uses this value
     first = probe_of(build_experiment({**NODE, "training": {"num_batches": 30, **training}}, 0))
     assert probe_of(build_experiment({**NODE, "training": {"num_batches": 60, **training}}, 5)) is first
     (file,) = (cache / "supsup" / "timings").iterdir()
@@ -80,7 +80,7 @@ def test_a_probe_is_shared_by_what_costs_the_same_and_kept_on_disk(cache: Path) 
     assert len(list(file.parent.iterdir())) == 2
 
 
-def test_a_cache_that_cannot_be_written_costs_no_more_than_time(
+def test_a_cache_that_cannot_be_written_does_not_prevent_the_estimate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").write_text("a file in the way")

@@ -20,7 +20,7 @@ from tests.records.samples import ENVIRONMENT, GROUP, TRAINED
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write the ledger of a group of the sweep `small-123456`."""
+    """Returns a function that writes the ledger of a group of the sweep `small-123456`."""
 
     def made(group_id: str, *events: Event) -> Path:
         path = OutputFolder(tmp_path).sweep("small-123456").group(group_id).ledger
@@ -41,7 +41,7 @@ def test_a_state_is_the_replay_of_the_ledger(write: Callable[..., Path], tmp_pat
     assert read_state(folder.group("not begun")).plan is None
 
 
-def test_groups_of_the_last_launch_count_and_all_on_disk_where_there_was_none(
+def test_the_groups_of_the_last_launch_are_read_or_all_groups_if_there_was_no_launch(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
     for group_id in ("a", "b"):
@@ -58,7 +58,7 @@ def test_a_damaged_ledger_names_the_command_that_repairs_it(write: Callable[...,
         read_state(OutputFolder(tmp_path).sweep("small-123456").group("a"))
 
 
-def test_reading_a_state_loads_no_science(write: Callable[..., Path]) -> None:
+def test_reading_a_state_imports_no_heavy_library(write: Callable[..., Path]) -> None:
     path = write("a", GroupPlanned(GROUP, ENVIRONMENT), ShardTrained("aa", TRAINED, ""))
     code = (
         "import sys; from pathlib import Path; from orchestrator.base.output_folder import GroupFolder\n"

@@ -16,7 +16,7 @@ from tests.local_runs import run_sweep
 
 @pytest.fixture
 def runs(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FoundRun]:
-    """Runs of two sweeps that have not begun: names that contain one another."""
+    """The runs of two sweeps that have not begun. Some names are part of other names."""
     monkeypatch.chdir(tmp_path)
     names = ("transfer", "no transfer", "b=1", "b=16")
     variants = {name: {"net.num_outputs": 30 + number} for number, name in enumerate(names)}
@@ -41,7 +41,7 @@ def runs(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_p
         ("GNu one_s", "GNu one_shot entropy seed=0"),
     ],
 )
-def test_a_name_in_full_comes_before_whole_words_and_these_before_parts(
+def test_a_full_name_precedes_whole_words_and_whole_words_precede_parts_of_words(
     runs: list[FoundRun], words: str, name: str
 ) -> None:
     assert choose_run(words, runs).run.name == name
@@ -57,7 +57,9 @@ def test_a_run_is_found_by_its_full_name_and_by_its_id(runs: list[FoundRun]) -> 
 
 
 @pytest.mark.parametrize(("words", "problem"), [("small", "several runs fit"), ("small GX", "no such run")])
-def test_what_fits_no_run_or_several_is_refused_with_the_names(runs: list[FoundRun], words: str, problem: str) -> None:
+def test_words_that_match_no_run_or_several_runs_are_refused_with_the_names(
+    runs: list[FoundRun], words: str, problem: str
+) -> None:
     with pytest.raises(InputError, match=f"'{words}': {problem}; there are: '"):
         choose_run(words, runs)
 
@@ -75,7 +77,7 @@ def test_a_run_has_its_evaluation_points(
     assert found.run in found.group.runs
 
 
-def test_a_damaged_sweep_is_left_out_and_named(
+def test_a_damaged_sweep_is_skipped_and_reported(
     runs: list[FoundRun], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     output = OutputFolder(tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""A sweep as its file and the command line describe it, and as it is saved."""
+"""Sweeps: opening them from a file and overrides, and saving them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS = {
 }
 
 
-def test_variants_are_run_by_name_with_every_combination(sweep_file: Callable[..., Path]) -> None:
+def test_every_variant_is_combined_with_every_grid_value_and_seed(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(scenario="GG", variants=METHODS, grid={"training.num_batches": [3, 4]}, seeds=[0, 1])
     runs = open_sweep(file, []).runs()
     assert [run.name for run in runs] == [
@@ -40,10 +40,10 @@ def test_variants_are_run_by_name_with_every_combination(sweep_file: Callable[..
     assert {run.experiment.training.learning_rate for run in some} == {0.5}
 
 
-def test_what_files_told_is_asked_once(
+def test_the_files_of_a_dataset_are_read_only_when_training_needs_them(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finished sweep over a folder of images is reported without it, and a change of it is told."""
+    """A finished sweep over a folder of images can be reported without the folder. A changed folder is refused."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part, name in itertools.product(("train", "test"), ("ant", "bee")):
         (tmp_path / "data" / "beasts" / part / name).mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_the_same_file_with_other_values_is_another_sweep(sweep_file: Callable[.
     assert fork.sweep_id != sweep.sweep_id
 
 
-def test_a_saved_sweep_is_found_again_as_it_was(
+def test_a_saved_sweep_is_found_unchanged(
     sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def test_a_saved_sweep_is_found_again_as_it_was(
     assert found.sweep_id == sweep.sweep_id
     assert [run.name for run in found.runs()] == [run.name for run in sweep.runs()]
     assert {run.experiment.inference.rule for run in found.runs()} == {"one_shot", "binary"}
-    assert open_sweep(sweep.file, ["seeds=[0, 1]"]).sweep_id != sweep.sweep_id  # a fork is a sweep of its own
+    assert open_sweep(sweep.file, ["seeds=[0, 1]"]).sweep_id != sweep.sweep_id  # a fork has another id
 
 
 def test_a_sweep_opened_again_from_its_file_keeps_the_inferences_that_evaluate_added(
@@ -119,7 +119,7 @@ def test_an_output_that_cannot_be_written_is_named(sweep_file: Callable[..., Pat
         sweep.save(sweep.plan())
 
 
-def test_a_combination_that_is_no_experiment_names_the_file_and_the_variant(sweep_file: Callable[..., Path]) -> None:
+def test_the_error_of_an_invalid_combination_names_the_file_and_the_variant(sweep_file: Callable[..., Path]) -> None:
     file = sweep_file(variants={"good": {}, "bad": {"training.num_batches": 0}})
     with pytest.raises(InputError, match=rf"{file}: variants.bad: training.*num_batches"):
         open_sweep(file, []).runs()

@@ -1,4 +1,4 @@
-"""Sweeps as their files record them, and the marker of an output."""
+"""The records of sweeps (sweep.json), and the marker file of an output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from supsup_core.errors import InputError
 
 @pytest.fixture
 def save(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Sweep]:
-    """Save a sweep of some name in `output`, each newer than the one before."""
+    """Returns a function that saves a sweep with a given name in `output`. Each sweep is newer than the last one."""
     monkeypatch.chdir(tmp_path)
     times = iter(range(1_000_000_000, 1_000_000_009))
 
@@ -48,7 +48,7 @@ def output(tmp_path: Path) -> OutputFolder:
     return OutputFolder(tmp_path / "runs")
 
 
-def test_a_record_holds_what_was_saved(save: Callable[[str], Sweep]) -> None:
+def test_a_record_contains_the_saved_sweep(save: Callable[[str], Sweep]) -> None:
     sweep = save("small")
     record = read_record(sweep.folder)
     assert (record.sweep_id, record.file, record.storage, record.origin) == (sweep.sweep_id, sweep.file, None, None)
@@ -60,7 +60,7 @@ def test_a_record_holds_what_was_saved(save: Callable[[str], Sweep]) -> None:
     assert record.masks("abc").folder == sweep.masks("abc").folder
 
 
-def test_reading_a_record_loads_no_science(save: Callable[[str], Sweep], tmp_path: Path) -> None:
+def test_reading_a_record_imports_no_heavy_library(save: Callable[[str], Sweep], tmp_path: Path) -> None:
     save("small")
     code = (
         "import sys; from pathlib import Path; from orchestrator.base.output_folder import OutputFolder\n"
@@ -72,7 +72,7 @@ def test_reading_a_record_loads_no_science(save: Callable[[str], Sweep], tmp_pat
     assert found.stdout.split()[1] == "False"
 
 
-def test_a_sweep_is_found_by_the_beginning_of_its_name_and_else_the_newest_is(
+def test_a_sweep_is_found_by_a_prefix_of_its_name_and_without_a_name_the_newest_is_found(
     save: Callable[[str], Sweep], output: OutputFolder
 ) -> None:
     with pytest.raises(InputError, match="no sweep here; start one with `supsup sweep FILE`"):
@@ -80,7 +80,7 @@ def test_a_sweep_is_found_by_the_beginning_of_its_name_and_else_the_newest_is(
     first, second = save("small"), save("smaller")
     assert find_record(output, None).sweep_id == second.sweep_id
     assert find_record(output, "smaller").sweep_id == second.sweep_id
-    assert find_record(output, "small").sweep_id == first.sweep_id  # its name in full
+    assert find_record(output, "small").sweep_id == first.sweep_id  # its full name
     assert find_record(output, first.sweep_id).sweep_id == first.sweep_id
     with pytest.raises(InputError, match=r"smal: several sweeps fit.*there are: small-.*, smaller-"):
         find_record(output, "smal")
@@ -101,11 +101,13 @@ def test_a_damaged_sweep_is_reported_and_the_others_are_read(
         all_records(output)
     sound.folder.sweep_file.unlink()
     with pytest.raises(InputError, match="damaged"):
-        all_records(output, reported.append)  # there is no other
+        all_records(output, reported.append)  # the output has no other sweep
 
 
 @pytest.mark.parametrize("change", [{"config": None}, {"planned": {"a": [1]}}, {"origin": [1]}, {"bases": [1]}])
-def test_a_sweep_file_of_another_shape_is_refused(save: Callable[[str], Sweep], change: dict[str, object]) -> None:
+def test_a_record_with_missing_or_wrong_fields_is_refused(
+    save: Callable[[str], Sweep], change: dict[str, object]
+) -> None:
     sweep = save("small")
     node = json.loads(sweep.folder.sweep_file.read_text())
     sweep.folder.sweep_file.write_text(json.dumps({**node, **change}))
@@ -114,7 +116,7 @@ def test_a_sweep_file_of_another_shape_is_refused(save: Callable[[str], Sweep], 
 
 
 def test_an_output_of_another_format_or_with_a_damaged_marker_is_refused(output: OutputFolder) -> None:
-    check_output(output)  # there is none yet
+    check_output(output)  # the output has no marker yet
     mark_output(output, None)
     check_output(output)
     output.marker.write_text(json.dumps({"format": FORMAT - 1}))
@@ -125,7 +127,7 @@ def test_an_output_of_another_format_or_with_a_damaged_marker_is_refused(output:
         check_output(output)
 
 
-def test_an_output_keeps_its_storage_and_its_id(output: OutputFolder) -> None:
+def test_the_storage_and_the_id_of_an_output_are_stored(output: OutputFolder) -> None:
     assert storage_of(output) is None
     mark_output(output, "file:///stored/")
     first = output_id_of(output)

@@ -1,4 +1,4 @@
-"""Sweeps between a storage and several outputs, as on several machines."""
+"""Transfer of sweeps between a storage and several outputs, as on several machines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from supsup_core.errors import InputError
 from tests.local_runs import run_sweep
 
 EVENT = ArtifactLost("", "a file", "of the test")
-"""A row that changes nothing of a finished group."""
+"""An event that does not change the results of a finished group."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def file(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture
 def stored(file: Path, storage: Storage) -> Sweep:
-    """A sweep that has run in the output `first`, and whose last state is in the storage."""
+    """A sweep that was run in the output `first` and uploaded to the storage."""
     sweep = open_sweep(file, ["output=first", f"storage={storage.url}"])
     groups = sweep.plan()
     sweep.save(groups)
@@ -66,14 +66,14 @@ def the_group(sweep: Sweep | SweepRecord) -> GroupFolder:
 
 
 def fetched(storage: Storage, output: Path, wanted: str | None = None) -> Sweep:
-    """The sweep of the storage in another output."""
+    """Fetches a sweep from the storage into another output, and opens it."""
     folder = OutputFolder(output)
     (name,) = fetch(storage, folder, wanted)
     return find_sweep(folder, name)
 
 
 def append(sweep: Sweep) -> None:
-    """Add a row to the ledger of a sweep's group, with the writer that it has."""
+    """Appends a row to the ledger of the sweep's group, without a new writer epoch."""
     group = the_group(sweep)
     writer = LedgerWriter(group.ledger)
     writer.append(EVENT)
@@ -84,7 +84,9 @@ def num_lost(sweep: Sweep | SweepRecord) -> int:
     return len(read_state(the_group(sweep)).lost)
 
 
-def test_another_output_gets_the_state_and_later_the_artifacts(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
+def test_fetch_copies_the_state_and_artifacts_are_downloaded_when_they_are_read(
+    stored: Sweep, storage: Storage, tmp_path: Path
+) -> None:
     elsewhere = fetched(storage, tmp_path / "second")
     assert elsewhere.sweep_id == stored.sweep_id
     assert storage_of(elsewhere.output) == storage.url
@@ -96,9 +98,7 @@ def test_another_output_gets_the_state_and_later_the_artifacts(stored: Sweep, st
     assert len(list(elsewhere.output.store.files())) == 3
 
 
-def test_a_sweep_is_named_by_its_beginning_and_one_that_is_not_there_is_refused(
-    stored: Sweep, storage: Storage, tmp_path: Path
-) -> None:
+def test_a_prefix_names_a_sweep_and_a_missing_sweep_is_refused(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     assert fetch(storage, OutputFolder(tmp_path / "second"), "small") == [stored.sweep_id]
     with pytest.raises(InputError, match=rf"large: no such sweep in {storage.url}; there are: {stored.sweep_id}"):
         fetch(storage, OutputFolder(tmp_path / "third"), "large")
@@ -107,14 +107,14 @@ def test_a_sweep_is_named_by_its_beginning_and_one_that_is_not_there_is_refused(
         fetch(Storage(f"file://{tmp_path / 'nothing'}", 1.0), OutputFolder(tmp_path / "third"), None)
 
 
-def test_what_is_up_to_date_is_left_alone_and_what_a_process_runs_is_refused(
+def test_fetch_does_not_touch_an_up_to_date_sweep_and_refuses_to_update_a_running_one(
     stored: Sweep, storage: Storage, tmp_path: Path
 ) -> None:
     elsewhere = fetched(storage, tmp_path / "second")
     ledger = the_group(elsewhere).ledger
     before = ledger.stat()
     with owned(elsewhere.folder.path):
-        fetch(storage, elsewhere.output, None)  # nothing to bring
+        fetch(storage, elsewhere.output, None)  # nothing to fetch
     assert ledger.stat().st_ino == before.st_ino
     append(stored)
     publish(stored, [])
@@ -124,11 +124,11 @@ def test_what_is_up_to_date_is_left_alone_and_what_a_process_runs_is_refused(
     assert num_lost(elsewhere) == 1
 
 
-def test_a_ledger_with_rows_of_its_own_is_set_aside_when_it_is_behind(
+def test_an_older_ledger_with_rows_that_were_never_stored_is_set_aside(
     stored: Sweep, storage: Storage, tmp_path: Path
 ) -> None:
     elsewhere = fetched(storage, tmp_path / "second")
-    append(elsewhere)  # never stored
+    append(elsewhere)  # this row is never uploaded
     take_over(stored)
     for _ in range(2):
         append(stored)
@@ -140,7 +140,7 @@ def test_a_ledger_with_rows_of_its_own_is_set_aside_when_it_is_behind(
     ]
 
 
-def test_a_damaged_snapshot_gives_way_to_the_one_before(
+def test_after_a_damaged_snapshot_the_previous_one_is_used(
     stored: Sweep, storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     take_over(stored)
@@ -152,7 +152,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(
     elsewhere = fetched(storage, tmp_path / "second")
     assert num_lost(elsewhere) == 0
     assert read_state(the_group(elsewhere)).status == "done"
-    assert "the one before it is tried" in caplog.text
+    assert "trying the previous one" in caplog.text
     assert "no snapshot of this ledger is intact" not in caplog.text
     folder.write(before.file_name, b"damaged too")
     third = fetched(storage, tmp_path / "third")
@@ -161,7 +161,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(
     assert "no snapshot of this ledger is intact" in caplog.text
 
 
-def test_a_takeover_fetches_what_a_writer_elsewhere_stored_and_fences_it(
+def test_a_takeover_fetches_the_rows_of_the_other_writer_and_fences_it(
     stored: Sweep, storage: Storage, tmp_path: Path
 ) -> None:
     elsewhere = fetched(storage, tmp_path / "second")
@@ -169,8 +169,8 @@ def test_a_takeover_fetches_what_a_writer_elsewhere_stored_and_fences_it(
     append(elsewhere)
     publish(elsewhere, [])
     with pytest.raises(FencedError, match="another process has taken over"):
-        publish(stored, [])  # the writer that was replaced
-    take_over(stored)  # it is started again, and takes the sweep back
+        publish(stored, [])  # the replaced writer
+    take_over(stored)  # the first machine starts again and takes the sweep back
     assert num_lost(stored) == 1
     assert read_epoch(the_group(stored).ledger) > read_epoch(the_group(elsewhere).ledger)
     with pytest.raises(FencedError, match="another process has taken over"):
@@ -180,7 +180,9 @@ def test_a_takeover_fetches_what_a_writer_elsewhere_stored_and_fences_it(
     assert num_lost(third) == 1
 
 
-def test_a_takeover_gives_way_to_a_writer_that_keeps_storing(stored: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_takeover_fails_if_another_writer_keeps_storing_snapshots(
+    stored: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tries: list[int] = []
 
     def always_newer(*_: object) -> None:
@@ -193,10 +195,10 @@ def test_a_takeover_gives_way_to_a_writer_that_keeps_storing(stored: Sweep, monk
     assert 1 < len(tries) < 10
 
 
-def test_a_takeover_uploads_what_is_only_here(
+def test_a_takeover_uploads_artifacts_that_only_the_output_has(
     file: Path, storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A sweep that began without a storage goes on with one."""
+    """A sweep that began without a storage continues with a storage."""
     alone = open_sweep(file, [])
     run_sweep(alone)
     sweep = open_sweep(file, [f"storage={storage.url}"])
@@ -219,7 +221,7 @@ def test_a_report_is_stored_with_the_sweep(stored: Sweep, storage: Storage) -> N
     assert storage.read(f"{stored.folder.stored_name}/report/report.html") == b"a page"
 
 
-def test_a_refresh_brings_what_the_storage_has_newer(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
+def test_a_refresh_fetches_newer_states_from_the_storage(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     elsewhere = fetched(storage, tmp_path / "second")
     append(stored)
     publish(stored, [])
@@ -227,7 +229,7 @@ def test_a_refresh_brings_what_the_storage_has_newer(stored: Sweep, storage: Sto
     assert num_lost(elsewhere) == 0
     refresh(elsewhere.output)
     assert num_lost(elsewhere) == 1
-    refresh(OutputFolder(tmp_path / "third"))  # an output without a storage
+    refresh(OutputFolder(tmp_path / "third"))  # has no effect on an output without a storage
 
 
 def test_the_newest_sweep_of_a_storage_or_of_an_output_is_fetched(
@@ -246,7 +248,7 @@ def test_the_newest_sweep_of_a_storage_or_of_an_output_is_fetched(
         fetch_newest(f"{storage.url}/", empty, "large")
 
 
-def test_a_sweep_that_was_never_stored_is_found_in_its_output(stored: Sweep, storage: Storage, file: Path) -> None:
+def test_a_sweep_that_was_never_uploaded_is_found_in_its_output(stored: Sweep, storage: Storage, file: Path) -> None:
     unstored = open_sweep(file, ["output=first", "name=unstored"])
     unstored.folder.path.mkdir(parents=True)
     unstored.folder.sweep_file.write_text(
@@ -262,7 +264,7 @@ def test_an_output_of_one_storage_is_not_updated_from_another(stored: Sweep, sto
         fetch_newest(copy.url, stored.output, "small")
 
 
-def test_a_sweep_is_fetched_where_its_storage_has_it(
+def test_a_sweep_is_fetched_only_if_its_storage_has_it(
     file: Path, storage: Storage, stored: Sweep, tmp_path: Path
 ) -> None:
     elsewhere = open_sweep(file, [f"output={tmp_path / 'second'}", f"storage={storage.url}"])

@@ -1,4 +1,4 @@
-"""Training groups: equal work is shared, and whatever changes a result changes its key."""
+"""Training groups: equal work is shared, and every setting that changes a result changes its content key."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def keys(seed: int = 0, **changes: dict[str, Any]) -> list[str]:
     return [shard.key for shard in shard_keys(experiment, experiment.num_tasks)]
 
 
-def test_a_longer_sweep_contains_the_shorter_one() -> None:
+def test_a_longer_sweep_contains_the_keys_of_a_shorter_one() -> None:
     assert keys(benchmark={"num_tasks": 9})[:5] == keys()
 
 
-def test_inference_and_scenario_do_not_change_what_is_trained() -> None:
+def test_inference_settings_do_not_change_the_keys_of_tasks() -> None:
     assert keys(inference={"rule": "binary"}) == keys()
 
 
@@ -58,11 +58,11 @@ def test_inference_and_scenario_do_not_change_what_is_trained() -> None:
         {"seed": 1},
     ],
 )
-def test_whatever_changes_a_task_changes_its_key(change: dict[str, Any]) -> None:
+def test_every_setting_that_changes_a_task_changes_its_key(change: dict[str, Any]) -> None:
     assert not set(keys(**change)) & set(keys())
 
 
-def test_a_weight_seed_that_is_the_runs_own_is_the_same_task() -> None:
+def test_a_weight_seed_equal_to_the_runs_seed_does_not_change_the_key() -> None:
     assert keys(net={"weight_seed": 0}) == keys()
 
 
@@ -81,20 +81,22 @@ def test_runs_that_differ_only_in_inference_share_one_group(sweep_file: Callable
     assert len(groups[0].shards) == 3
 
 
-def test_gns_and_gnu_share_their_evaluations_and_a_known_task_is_tested_once(sweep_file: Callable[..., Path]) -> None:
+def test_gns_and_gnu_share_their_evaluations_and_in_gg_a_task_is_evaluated_once(
+    sweep_file: Callable[..., Path],
+) -> None:
     (group,) = open_sweep(sweep_file(grid={"scenario": ["GG", "GNs", "GNu"]}), []).plan()
     assert group.points[1] == group.points[2]
     assert set(group.points[0][1]) < set(group.points[0][3])
     assert len(group.evaluations) == 3 + (1 + 3)
 
 
-def test_a_variant_that_only_changes_its_name_is_the_same_training(sweep_file: Callable[..., Path]) -> None:
+def test_the_name_of_a_variant_does_not_change_its_training_group(sweep_file: Callable[..., Path]) -> None:
     plain = open_sweep(sweep_file(), []).plan()
     named = open_sweep(sweep_file(variants={"SupSup": {}}), []).plan()
     assert [group.group_id for group in plain] == [group.group_id for group in named]
 
 
-def test_two_lengths_share_the_shorter_ones_tasks(sweep_file: Callable[..., Path]) -> None:
+def test_runs_of_two_lengths_share_their_common_tasks(sweep_file: Callable[..., Path]) -> None:
     (group,) = open_sweep(sweep_file(grid={"benchmark.num_tasks": [2, 3]}), []).plan()
     assert len(group.shards) == 3
     assert len(group.runs) == 2
@@ -102,7 +104,7 @@ def test_two_lengths_share_the_shorter_ones_tasks(sweep_file: Callable[..., Path
 
 @settings(max_examples=20)
 @given(st.permutations(list(NODE)), st.integers(0, 3), st.integers(1, 6))
-def test_a_plan_depends_on_values_alone_not_on_their_order(order: list[str], seed: int, num_tasks: int) -> None:
+def test_a_plan_does_not_depend_on_the_order_of_its_values(order: list[str], seed: int, num_tasks: int) -> None:
     benchmark = {"num_tasks": num_tasks, "base": "digits", "name": "permuted"}
     plain = {**NODE, "benchmark": benchmark}
     shuffled = {key: plain[key] for key in order}
@@ -126,7 +128,7 @@ def test_a_plan_is_the_same_in_another_process(sweep_file: Callable[..., Path]) 
     assert json.loads(found.stdout) == json.loads(json.dumps(here))
 
 
-def test_a_plan_is_read_back_as_it_was_recorded(sweep_file: Callable[..., Path]) -> None:
+def test_a_recorded_plan_is_read_back_unchanged(sweep_file: Callable[..., Path]) -> None:
     groups = open_sweep(sweep_file(grid={"scenario": ["GG", "GNu"]}), []).plan()
     nns = sweep_file("nns.yaml", scenario="NNs", stream={"segment_batches": 10}, evaluation={"at": [2, 3]})
     for group in (*groups, *open_sweep(nns, []).plan()):
@@ -140,15 +142,15 @@ def test_a_plan_is_read_back_as_it_was_recorded(sweep_file: Callable[..., Path])
     assert [run.points for run in planned.runs] == [{2: (), 3: ()}]
 
 
-def test_a_benchmark_whose_tasks_depend_on_their_number_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_can_include_the_number_of_tasks_in_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     from supsup_core.tasks.permuted import Permuted
 
     monkeypatch.setattr(Permuted, "identity", lambda self: {"base": self.base, "num_tasks": self.num_tasks})
     assert keys(benchmark={"num_tasks": 9})[:5] != keys()
 
 
-def test_thousands_of_tasks_are_planned_at_once() -> None:
-    """The keys of 20,000 evaluations, each of which depends on up to 10,000 masks."""
+def test_a_plan_with_thousands_of_tasks_is_fast() -> None:
+    """The plan needs the keys of 20,000 evaluations, each of which depends on up to 10,000 masks."""
     node = {**NODE, "benchmark": {**NODE["benchmark"], "num_tasks": 10_000}, "evaluation": {"at": [10_000]}}
     started = time.perf_counter()
     (group,) = make_plan([Run(build_experiment(node, 0), {})])
@@ -171,7 +173,7 @@ def test_thousands_of_tasks_are_planned_at_once() -> None:
         ([], 3, []),
     ],
 )
-def test_a_group_leaves_the_workers_that_it_cannot_train_on_to_others(
+def test_a_group_gets_no_more_workers_than_it_can_use_and_other_groups_get_the_rest(
     methods: list[str], most: int, shares: list[int]
 ) -> None:
     changes: dict[str, dict[str, Any]] = {

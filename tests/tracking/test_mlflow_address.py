@@ -1,4 +1,4 @@
-"""Where MLflow keeps a sweep's runs, and what a user reads when it cannot be written."""
+"""The address of a sweep's MLflow store, and the message if the store cannot be written."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_an_error_of_this_program_is_passed_on(empty: Sweep) -> None:
 
 
 @pytest.mark.parametrize("module", ["mlflow_address", "ui_server", "team_server"])
-def test_asking_for_an_address_and_serving_load_neither_mlflow_nor_torch(module: str) -> None:
-    """Each takes seconds to load. The servers are processes of their own."""
+def test_the_modules_for_the_address_and_the_server_import_neither_mlflow_nor_torch(module: str) -> None:
+    """Both libraries take seconds to import. The servers run in separate processes."""
     code = f"import sys, orchestrator.tracking.{module}; print({{'mlflow', 'torch'}} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

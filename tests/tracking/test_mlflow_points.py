@@ -1,4 +1,4 @@
-"""Rows of a ledger as points of MLflow, without MLflow."""
+"""Conversion of ledger rows to MLflow points, tested without MLflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def the_group(file: Path) -> Group:
     return group
 
 
-def test_a_trained_task_gives_its_losses_after_those_of_earlier_tasks(sweep_file: Callable[..., Path]) -> None:
+def test_the_losses_of_a_task_have_steps_after_those_of_earlier_tasks(sweep_file: Callable[..., Path]) -> None:
     group = the_group(sweep_file())
     assert training_points(group, Row(1, 77, trained(2, 0.9, 3.0))) == [
         MetricPoint("loss", 70, 2.0, 77),
@@ -38,14 +38,16 @@ def test_a_trained_task_gives_its_losses_after_those_of_earlier_tasks(sweep_file
     ]
 
 
-def test_what_was_found_in_the_store_has_no_time_and_other_rows_no_point(sweep_file: Callable[..., Path]) -> None:
+def test_a_task_found_in_the_store_has_no_timings_and_other_rows_have_no_points(
+    sweep_file: Callable[..., Path],
+) -> None:
     group = the_group(sweep_file())
     found = training_points(group, Row(1, 77, trained(0, None, None)))
     assert {point.name for point in found} == {"loss"}
     assert training_points(group, Row(2, 77, LaunchEnded("done"))) == []
 
 
-def test_a_decision_gives_a_loss_where_a_mask_was_trained(sweep_file: Callable[..., Path]) -> None:
+def test_a_decision_has_a_loss_if_a_mask_was_trained(sweep_file: Callable[..., Path]) -> None:
     group = the_group(sweep_file(**NNS))
 
     def decided(loss: float | None) -> Row[SegmentDecided]:
@@ -60,7 +62,7 @@ def test_a_decision_gives_a_loss_where_a_mask_was_trained(sweep_file: Callable[.
     assert training_points(group, decided(None)) == []
 
 
-def test_a_tasks_worth_of_data_gives_the_allocation_metrics(sweep_file: Callable[..., Path]) -> None:
+def test_allocation_metrics_become_points_after_each_tasks_worth_of_segments(sweep_file: Callable[..., Path]) -> None:
     group = the_group(sweep_file(**NNS))
     row = Row(9, 88, TasksMet(2, {"masks": 3.0}, latency=0.5, seconds=2.0))
     images = 30 * group.experiment.training.batch_size
@@ -76,7 +78,7 @@ def completed(run_id: str, accuracy: float, time_ms: int) -> Row[PointCompleted]
     return Row(1, time_ms, PointCompleted(run_id, 3, {"accuracy": accuracy}, ()))
 
 
-def test_a_mean_is_there_once_every_seed_is_and_has_the_time_of_the_last(sweep_file: Callable[..., Path]) -> None:
+def test_a_mean_is_written_when_every_seed_has_a_value_and_has_the_latest_time(sweep_file: Callable[..., Path]) -> None:
     groups = open_sweep(sweep_file(seeds=[0, 1]), []).plan()
     first, second = (run.run_id for group in groups for run in group.runs)
     means = SeedMeans(groups)
@@ -86,7 +88,7 @@ def test_a_mean_is_there_once_every_seed_is_and_has_the_time_of_the_last(sweep_f
     assert means.add(completed(second, 0.9, 990)) == [MetricPoint("accuracy", 3, 0.7, 990)]
 
 
-def test_several_configurations_have_metrics_of_their_own_under_names_that_mlflow_takes(
+def test_several_configurations_have_separate_metrics_with_names_that_mlflow_accepts(
     sweep_file: Callable[..., Path],
 ) -> None:
     groups = open_sweep(sweep_file(variants={"a, b": {"net.num_outputs": 31}, "c": {}}, scenario="GG"), []).plan()

@@ -1,4 +1,4 @@
-"""One MLflow run: whatever interrupts its writer, each point is there once in the end."""
+"""The writer of one MLflow run: after any interruption, each point is written exactly once (idempotent writes)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.local_runs import run_sweep
 from tests.tracking.projection import LOSS_STEPS, client, points, project, track, training_losses
 
 
-def test_what_a_crash_left_half_written_is_completed(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer dies between two batches; the next one writes the rest."""
+def test_points_that_a_crash_left_unwritten_are_written_later(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer dies between two batches of points. The next writer writes the remaining points."""
     run_sweep(sweep)
     half = track(sweep)
     monkeypatch.setattr("orchestrator.tracking.mlflow_run.BATCH_SIZE", 7)
@@ -38,9 +38,7 @@ def test_what_a_crash_left_half_written_is_completed(sweep: Sweep, monkeypatch: 
     assert all(len({step for step, _, _ in history}) == len(history) for m in found.values() for history in m.values())
 
 
-def test_a_write_that_failed_once_is_made_again_by_the_same_writer(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_is_repeated_by_the_same_writer(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     run_sweep(sweep)
     tracker = track(sweep)
 

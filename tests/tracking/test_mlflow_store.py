@@ -1,4 +1,4 @@
-"""The MLflow database of an output is whole or absent."""
+"""The MLflow database of an output is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.local_runs import run_sweep
 from tests.tracking.projection import points, project, track
 
 
-def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
+def test_after_a_crash_during_the_creation_of_the_database_it_is_created_again(
     empty: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow cannot continue with tables that are half made."""
+    """MLflow cannot continue with partly created tables."""
     run_sweep(empty)
     folder = empty.output.mlflow
 
@@ -36,7 +36,7 @@ def test_a_crash_while_the_database_is_made_leaves_nothing_in_the_way(
     assert not list(folder.partial_databases())
 
 
-def test_a_database_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_database_is_not_changed(tmp_path: Path) -> None:
     folder = MLflowFolder(tmp_path)
     with contextlib.closing(sqlite3.connect(folder.database)) as db:
         db.execute("CREATE TABLE mine (value)")

@@ -1,4 +1,4 @@
-"""MLflow as a projection of the ledgers: complete, without doubled points, in runs that its pages can show."""
+"""MLflow as a projection of the ledgers: complete, without duplicate points, and with runs for MLflow's pages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_row_of_the_ledger_is_one_point_with_its_time(sweep: Sweep) -> Non
         assert len(wanted) == 2
 
 
-def test_projecting_again_from_any_moment_adds_nothing(sweep: Sweep) -> None:
+def test_projecting_the_ledgers_again_adds_no_point(sweep: Sweep) -> None:
     run_sweep(sweep)
     first = track(sweep)
     project(sweep, first)
@@ -54,7 +54,7 @@ def test_projecting_again_from_any_moment_adds_nothing(sweep: Sweep) -> None:
     assert points(sweep) == wanted
 
 
-def test_rows_may_come_in_parts(sweep: Sweep) -> None:
+def test_rows_may_be_projected_in_several_parts(sweep: Sweep) -> None:
     run_sweep(sweep)
     whole = ledgers(sweep)
     tracker = track(sweep)
@@ -65,8 +65,10 @@ def test_rows_may_come_in_parts(sweep: Sweep) -> None:
     assert points(sweep) == parts
 
 
-def test_what_another_version_evaluates_is_a_run_of_its_own(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stored masks stay; results of an earlier version are neither reported nor shown as the sweep's."""
+def test_evaluations_by_another_program_version_are_a_separate_run(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stored masks are used again. Results of an earlier version are neither reported nor shown as the sweep's."""
     run_sweep(sweep)
     project(sweep)
     before = {run.info.run_id: run for run in runs(sweep)}
@@ -98,7 +100,7 @@ def test_what_another_version_evaluates_is_a_run_of_its_own(sweep: Sweep, monkey
     assert {run.info.run_id for run in runs(sweep) if run.data.tags["supsup.kind"] == "evaluation"} < set(before)
 
 
-def test_a_rebuilt_ledger_doubles_no_point(sweep: Sweep) -> None:
+def test_a_rebuilt_ledger_duplicates_no_point(sweep: Sweep) -> None:
     run_sweep(sweep)
     project(sweep)
     wanted = points(sweep)
@@ -110,7 +112,7 @@ def test_a_rebuilt_ledger_doubles_no_point(sweep: Sweep) -> None:
     assert points(sweep) == wanted
 
 
-def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
+def test_mlflow_runs_have_names_tags_and_parents_for_the_pages(sweep: Sweep) -> None:
     run_sweep(sweep)
     tracker = track(sweep)
     project(sweep, tracker)
@@ -137,7 +139,7 @@ def test_runs_are_named_tagged_and_nested_for_the_pages(sweep: Sweep) -> None:
     assert "inference.objective" not in found["train seed=0"].data.params
 
 
-def test_the_sweeps_own_run_has_the_mean_over_seeds_once_all_are_in(
+def test_the_mlflow_run_of_the_sweep_has_the_mean_over_seeds_when_all_seeds_are_evaluated(
     sweep_file: Callable[..., Path],
     give_database: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -164,9 +166,9 @@ def test_the_sweeps_own_run_has_the_mean_over_seeds_once_all_are_in(
     assert means == [(n, (seeds[0][n] + seeds[1][n]) / 2) for n in (1, 3)]
 
 
-def test_a_killed_run_does_not_stay_running_once_it_is_finished_later(sweep: Sweep) -> None:
+def test_the_mlflow_status_of_a_killed_sweep_is_corrected_when_it_is_finished_later(sweep: Sweep) -> None:
     run_sweep(sweep)
-    track(sweep)  # its process is killed here: every run says RUNNING
+    track(sweep)  # as if its process were killed now: every run has status RUNNING
     assert {run.info.status for run in runs(sweep)} == {"RUNNING"}
     later = track(sweep)
     project(sweep, later)
@@ -176,13 +178,13 @@ def test_a_killed_run_does_not_stay_running_once_it_is_finished_later(sweep: Swe
 
 
 @pytest.mark.parametrize(("status", "word"), [("failed", "FAILED"), ("interrupted", "KILLED"), ("done", "FINISHED")])
-def test_runs_end_as_the_ledger_says(sweep: Sweep, status: LaunchStatus, word: str) -> None:
+def test_the_status_of_an_mlflow_run_follows_the_ledger(sweep: Sweep, status: LaunchStatus, word: str) -> None:
     tracker = track(sweep)
     tracker.finish({group.group_id: status for group in sweep.plan()})
     assert {run.info.status for run in runs(sweep)} == {word}
 
 
-def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Sweep) -> None:
+def test_a_task_trained_again_under_the_same_writer_duplicates_no_point(sweep: Sweep) -> None:
     run_sweep(sweep)
     tracker = track(sweep)
     project(sweep, tracker)
@@ -194,7 +196,9 @@ def test_a_task_trained_again_under_the_same_writer_doubles_no_point(sweep: Swee
     assert points(sweep) == wanted
 
 
-def test_the_machine_is_measured_while_a_sweep_runs(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_of_the_machine_are_logged_while_a_sweep_runs(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     run_sweep(sweep)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Following a sweep: what is shown, what is logged, and what MLflow gets in the end."""
+"""The monitor of a running sweep: progress, log lines and MLflow points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.tracking.projection import LOSS_STEPS, client, points, project, runs,
 
 
 class Screen:
-    """Takes the place of the progress line."""
+    """A fake progress line that records the statuses it should show."""
 
     def __init__(self) -> None:
         self.shown: list[SweepStatus] = []
@@ -36,7 +36,7 @@ def monitor_of(sweep: Sweep, screen: Screen) -> Monitor:
     return Monitor(sweep, sweep.plan(), describe(sweep.imports_folder), cast("ProgressLine", screen))
 
 
-def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) -> None:
+def test_no_progress_is_shown_after_the_end_of_a_sweep(sweep: Sweep) -> None:
     run_sweep(sweep)
     screen = Screen()
     monitor = monitor_of(sweep, screen)
@@ -47,7 +47,7 @@ def test_once_a_sweep_ends_no_progress_is_shown_below_its_summary(sweep: Sweep) 
     assert points(sweep)
 
 
-def test_runs_are_in_mlflow_from_the_first_look_on(sweep: Sweep) -> None:
+def test_runs_are_in_mlflow_after_the_first_tick(sweep: Sweep) -> None:
     monitor = monitor_of(sweep, Screen())
     monitor.tick()
     assert {run.info.status for run in runs(sweep)} == {"RUNNING"}
@@ -55,7 +55,7 @@ def test_runs_are_in_mlflow_from_the_first_look_on(sweep: Sweep) -> None:
     monitor.finish([])
 
 
-def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once(
+def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
     sweep: Sweep, caplog: pytest.LogCaptureFixture
 ) -> None:
     screen = Screen()
@@ -75,16 +75,16 @@ def test_rows_that_are_added_between_two_looks_are_shown_logged_and_written_once
     assert {run.info.status for run in runs(sweep)} == {"FINISHED"}
 
 
-def test_what_an_earlier_launch_did_is_not_logged_again(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_events_of_an_earlier_launch_are_not_logged_again(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
     run_sweep(sweep)
-    time.sleep(0.01)  # rows and launches have times in milliseconds
+    time.sleep(0.01)  # rows and launches need different times in milliseconds
     with caplog.at_level(logging.INFO, "supsup"):
         status = monitor_of(sweep, Screen()).status()
     assert status.shards_done == 3
     assert caplog.records == []
 
 
-def test_trouble_with_mlflow_is_logged_once_and_what_is_missing_follows(
+def test_an_mlflow_error_is_logged_once_and_the_missing_points_are_written_later(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("orchestrator.tracking.monitor.SECONDS", 0.05)
@@ -113,7 +113,7 @@ def test_trouble_with_mlflow_is_logged_once_and_what_is_missing_follows(
     assert training_losses(sweep) == LOSS_STEPS
 
 
-def test_trouble_that_lasts_to_the_end_is_raised(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_error_that_lasts_until_the_end_is_raised(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     run_sweep(sweep)
 
     def away(*_: Any, **__: Any) -> None:
@@ -124,11 +124,11 @@ def test_trouble_that_lasts_to_the_end_is_raised(sweep: Sweep, monkeypatch: pyte
         monitor_of(sweep, Screen()).finish([])
 
 
-def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{sweep.output.mlflow.database}")  # load_table asks no client
+def test_the_task_and_confusion_tables_of_a_run_are_logged_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{sweep.output.mlflow.database}")  # load_table uses it
     run_sweep(sweep)
     groups, states = sweep.plan(), read_states(sweep.folder, {})
-    for _ in range(2):  # a report is made again whenever one asks for it
+    for _ in range(2):  # a report can be written again at any time
         tracker = track(sweep)
         project(sweep, tracker)
         conclude(tracker, groups, states, [])
@@ -141,6 +141,6 @@ def test_a_run_shows_its_tasks_and_confusions_as_tables_once(sweep: Sweep, monke
         assert names == ["tables/confusion.json"] * inferred + ["tables/tasks.json"]
         logged = client(sweep).load_table(run.info.experiment_id, "tables/tasks.json", [run.info.run_id])
         mine = wanted[(wanted["num_learned"] == 3) & wanted["run"].str.startswith(run.data.params["scenario"])]
-        assert logged["accuracy"].tolist() == pytest.approx(mine["accuracy"].tolist(), abs=1e-9)  # JSON has ten digits
-        shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # by these its pages offer them
+        assert logged["accuracy"].tolist() == pytest.approx(mine["accuracy"].tolist(), abs=1e-9)  # ten digits in JSON
+        shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])  # MLflow's pages find tables by this tag
         assert sorted(item["path"] for item in shown if item["type"] == "table") == names

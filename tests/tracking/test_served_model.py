@@ -1,4 +1,4 @@
-"""The model that MLflow serves: what it answers is what the exported run answers."""
+"""The model that MLflow serves gives the same answers as the exported run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.local_runs import run_sweep
 
 @pytest.fixture
 def exported(empty: Sweep, tmp_path: Path) -> list[Path]:
-    """Exported runs: one whose scenario gives the task (GG), and one that infers it (GNu)."""
+    """Exported runs in GG (the task is given) and in GNu (the task is inferred)."""
     run_sweep(empty)
     (group,) = empty.plan()
     folders = []
@@ -33,16 +33,16 @@ def exported(empty: Sweep, tmp_path: Path) -> list[Path]:
 
 
 def model_of(folder: Path) -> Any:
-    """The model as MLflow loads it."""
+    """Loads the exported folder as an MLflow model."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow's own, about type hints
+        warnings.simplefilter("ignore", UserWarning)  # MLflow warns about type hints
         from orchestrator.tracking.served_model import LearnedModel
     model = LearnedModel()
     model.load_context(SimpleNamespace(artifacts={"learned": str(folder)}))
     return model
 
 
-def test_it_answers_as_the_exported_run_does(exported: list[Path]) -> None:
+def test_the_model_answers_as_the_exported_run_does(exported: list[Path]) -> None:
     given, inferred = exported
     images = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     for folder, params, task in ((given, {"task": 1}, 1), (inferred, None, None), (inferred, {"task": -1}, None)):
@@ -53,9 +53,9 @@ def test_it_answers_as_the_exported_run_does(exported: list[Path]) -> None:
     assert set(model_of(given).predict(None, images, {"task": 2})["mask"]) == {2}
 
 
-def test_a_task_that_the_scenario_gives_must_be_said(exported: list[Path]) -> None:
+def test_a_request_must_contain_the_task_if_the_scenario_gives_it(exported: list[Path]) -> None:
     images = np.zeros((2, 64), np.float32)
-    with pytest.raises(InputError, match="say which, 0 to 2"):
+    with pytest.raises(InputError, match="must be 0 to 2"):
         model_of(exported[0]).predict(None, images)
-    with pytest.raises(InputError, match="leave it out"):
+    with pytest.raises(InputError, match="call without it"):
         model_of(exported[1]).predict(None, images, {"task": 1})

@@ -1,4 +1,4 @@
-"""What the shared MLflow server refuses before it starts. tests/browser runs a real one."""
+"""Input that the shared MLflow server refuses before it starts. tests/browser runs a real server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from supsup_core.errors import InputError
 
 @pytest.fixture
 def port() -> int:
-    """A free port."""
+    """Returns a free port on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def test_artifacts_at_no_address_are_refused(tmp_path: Path, port: int) -> None:
+def test_an_invalid_address_for_artifacts_is_refused(tmp_path: Path, port: int) -> None:
     with pytest.raises(InputError):
         serve(tmp_path / "server", port, "nowhere://x")
     assert not (tmp_path / "server").exists()
 
 
-def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -34,7 +34,7 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "server").exists()
 
 
-def test_a_host_without_postgresql_is_told_how_to_install_it(
+def test_without_postgresql_the_message_says_how_to_install_it(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -44,7 +44,7 @@ def test_a_host_without_postgresql_is_told_how_to_install_it(
 
 
 @pytest.mark.parametrize("password", ["password1234", "short", "", "Administrator"])
-def test_a_password_that_others_would_try_first_is_refused(
+def test_an_easily_guessed_password_is_refused(
     password: str, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "initdb").touch(mode=0o755)

@@ -1,4 +1,4 @@
-"""The light MLflow server: what it refuses, and how it ends. tests/browser looks at its pages."""
+"""The MLflow server of `supsup ui`: input that it refuses, and how it ends. tests/browser tests its pages."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from supsup_core.errors import InputError
 
 
 def test_an_output_without_a_database_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no MLflow database here; run a sweep first, or set output=DIR"):
+    with pytest.raises(InputError, match="has no MLflow database; run a sweep first, or set output=DIR"):
         serve(OutputFolder(tmp_path), 5000)
 
 
-def test_a_port_that_is_taken_is_refused() -> None:
+def test_a_port_in_use_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"--port: {port} is taken"):
+        with pytest.raises(InputError, match=f"--port: {port} is already in use"):
             refuse_taken(port)
     refuse_taken(port)
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, also where a shell started the tests in the background with it ignored."""
+    """Makes SIGINT raise KeyboardInterrupt, even if a shell started the tests in the background with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_server_ends_with_its_own_code_or_when_this_process_is_interrupted(
+def test_serving_ends_with_the_servers_exit_code_or_when_this_process_is_interrupted(
     tmp_path: Path, interruptible: None
 ) -> None:
     assert until_interrupted([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), tmp_path) == 3

@@ -1,1 +1,1 @@
-"""One file for each verb of the command line, in a package for each section of the help."""
+"""The verbs of the command line. Each section of `supsup --help` is a package, and each verb is a file."""

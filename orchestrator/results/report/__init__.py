@@ -31,8 +31,8 @@ _BEST_SWEEP = "best.yaml"
 
 @dataclass(frozen=True)
 class Report:
-    """A report: its folder, the files written, and the table to print. `trouble`: the message that says why no file
-    was written, or None."""
+    """A report: its folder, the files written, and the table to print. `trouble`: a message for the user if the
+    files could not be written, else None."""
 
     folder: Path
     files: list[Path]
@@ -125,7 +125,7 @@ def _pages(
     final, search = final_cells(made["final.csv"]), search_cells(trials)
     published, paired = published_cells(made["published.csv"]), paired_cells(made["paired.csv"])
     completeness = _completeness(groups, states)
-    sections = {"Trials": search, "Beside the paper": published, "Seed by seed": paired}
+    sections = {"Trials": search, "Comparison with the paper": published, "Seed by seed": paired}
     markdown = to_markdown(
         sweep.sweep_id, final, sections, completeness.num_incomplete, [f"{stem}.png" for stem in pictures]
     )
@@ -147,12 +147,12 @@ def _pages(
 
 _CAPTIONS = {
     "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
-    "accuracy_by_task": "Accuracy of each task after the last one was learned, the mean over seeds.",
-    "recovery_over_steps": "Units that differ from the right mask after each step of the recovery, a line per seed and "
-    "task.",
-    "masks_over_tasks": "Masks in use over the data seen.",
-    "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and its "
-    "threshold, over the number of masks in superposition.",
+    "accuracy_by_task": "Accuracy of each task after the last task was learned, as the mean over seeds.",
+    "recovery_over_steps": "Units that differ from the right mask after each step of the recovery, with one line per "
+    "seed and task.",
+    "masks_over_tasks": "Number of masks in use, against the training data seen (in tasks).",
+    "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and the "
+    "threshold, against the number of masks in superposition.",
 }
 
 
@@ -168,7 +168,7 @@ def _shown(made: Mapping[str, pd.DataFrame], trials: Sequence[Trial], best: Path
 
 
 def _cost(sweep: Sweep, states: Mapping[str, GroupState]) -> str:
-    """Returns a line with the report's time, and the total time that workers spent on training and on evaluation."""
+    """Returns a line with the current time, and the total time that workers spent on training and on evaluation."""
     training = sum(sum(state.shard_seconds()) for state in states.values())
     evaluating = sum(row.event.seconds or 0 for state in states.values() for row in state.evaluated.values())
     today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

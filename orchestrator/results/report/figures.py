@@ -1,4 +1,4 @@
-"""The figures of a report as Matplotlib objects. They need no display, and do not use pyplot's global state."""
+"""Draws the figures of a report as Matplotlib objects, without a display and without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 """The palette of Okabe and Ito, whose colours are also distinct for colour-blind readers."""
 _MARKERS = "osD^vPX*<"
 _STYLES = ("-", "--", ":", "-.")
-"""There are 7 colours, 9 markers and 4 styles. These numbers have no common divisor, so when a colour repeats, the
-marker and the style are different."""
+"""There are 7 colours, 9 markers and 4 styles. These numbers are pairwise coprime, so when a colour repeats, the marker
+and the style are different."""
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -37,7 +37,7 @@ def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     if len(labels) <= 5:
         axes.legend(**style)
         return
-    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches a letter
+    figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches for each letter
     figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.19 * len(labels)))
     figure.legend(loc="outside right upper", **style)
 
@@ -90,7 +90,7 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
 
 
 def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
-    """Plot the accuracy of each task after the run's last task, with one line per run that is the mean over seeds.
+    """Plot the accuracy of each task after the run's last task. There is one line per run, the mean over seeds.
 
     tasks: the result of `tables.tasks_table`.
     """
@@ -107,7 +107,7 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
 
 
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
-    """HopSupSup: plot how many units differ from the right mask after each step of the mask recovery.
+    """Plot, for HopSupSup, how many units differ from the right mask after each step of the mask recovery.
 
     There is one panel per run, eight at most, and one line per seed and task. recovery: the result of
     `tables.recovery_table`.
@@ -126,7 +126,7 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
 
 
 def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
-    """NNs: plot the number of masks in use against the data seen, in tasks' worth of data.
+    """Plot, for scenario NNs, the number of masks in use against the training data seen, in tasks' worth of data.
 
     There is one line per run and seed. The diagonal marks one mask per task. allocation: the result of
     `tables.allocation_table`.
@@ -144,7 +144,7 @@ def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
 
 
 def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
-    """NNs: plot the allocation test's statistic and threshold against the number k of masks in superposition.
+    """Plot, for scenario NNs, the allocation test's statistic and threshold against the number k of superposed masks.
 
     Segments of new tasks and of known tasks have different colours. Statistics above 40 are drawn at 40. There is one
     panel per run, eight at most. decisions: the result of `tables.decisions_table`.

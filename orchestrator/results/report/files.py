@@ -20,8 +20,8 @@ DPI = 150
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """The content of a report's files. `tables` (written as CSV) and `texts` are by file name; `pictures` are by file
-    name without suffix."""
+    """The content of a report's files. `tables` (written as CSV) and `texts`: maps from file name to content.
+    `pictures`: maps the file name without suffix to the figure."""
 
     tables: Mapping[str, pd.DataFrame]
     pictures: Mapping[str, Figure]

@@ -35,7 +35,7 @@ class Curve:
     tolerance: float
 
     def other_conditions(self, node: Node) -> list[str]:
-        """Returns the conditions that an experiment does not meet, each as a sentence. node: its config."""
+        """Returns the conditions that an experiment does not meet, as texts. node: the experiment's config."""
         found = {key: _value(node, key) for key in self.conditions}
         return [
             f"{key} is {found[key]}, not {wanted}" for key, wanted in self.conditions.items() if found[key] != wanted
@@ -84,7 +84,7 @@ def verdict(difference: float, tolerance: float) -> str:
 
 
 def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table with one row per run label and published accuracy: both accuracies, the difference, the verdict.
+    """Returns a table of verdicts, with one row per run label and published accuracy.
 
     Accuracies are in percent. The difference (ours minus published) is in percentage points, with its 95 % interval
     over our seeds. If conditions differ, the verdict is `not comparable` and names them. summary: the result of

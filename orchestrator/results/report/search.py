@@ -35,12 +35,12 @@ class Trial:
 
     @property
     def is_over(self) -> bool:
-        """Whether the trial has ended for good, so that no launch continues it."""
+        """Whether the trial is done, stopped, failed or diverged, and not interrupted."""
         return self.ended in (*ENDED, DIVERGED)
 
 
 DIVERGED = "diverged"
-"""The value of `Trial.ended` if the trial's loss became NaN."""
+"""The value of `Trial.ended` if the trial's loss became NaN or infinite."""
 
 
 def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
@@ -58,7 +58,7 @@ def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Returns the best trial that learned all tasks. Returns None if a trial is not over or none learned all tasks."""
+    """Returns the best trial that learned all tasks. Returns None if a trial is not over, or if none is done."""
     over = all(trial.is_over for trial in trials)
     return next((trial for trial in trials if over and trial.ended == "done"), None)
 

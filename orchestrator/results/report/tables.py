@@ -1,4 +1,4 @@
-"""Makes data frames of a sweep's results from the states of its training groups.
+"""Builds data frames of a sweep's results from the states of its training groups.
 
 Accuracies and other shares are in [0, 1], except in `final_table` (percent) and `paired_table` (percentage points).
 """
@@ -198,7 +198,7 @@ def confusion_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 
 
 def recovery_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """HopSupSup: returns a table of how many units differ from the right mask after each step of the mask recovery.
+    """Returns a table of how many units differ from the right mask after each step of HopSupSup's mask recovery.
 
     `distance` is the mean over the decisions of a task, at each run's last complete evaluation point. The table is
     empty if no run recovers masks.
@@ -221,7 +221,7 @@ _DECISION_COLUMNS = [
 
 
 def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """Returns a table with one row per committed decision of NNs.
+    """Returns a table with one row per committed decision, in scenario NNs.
 
     `truth` (`new` or `known`), `duplicate` and `wrong_reuse` are computed from the true task identities, which the
     learner never sees.
@@ -244,8 +244,10 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 
 
 def allocation_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """Returns a table with the allocation metrics of NNs: one row per training group and number of tasks' worth of
-    data."""
+    """Returns a table with the allocation metrics of NNs runs: one row per training group and amount of training data.
+
+    `num_learned`: the amount of training data, in tasks' worth of data.
+    """
     rows = [
         {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.event.metrics}
         for group in groups

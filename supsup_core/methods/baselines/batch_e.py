@@ -27,7 +27,7 @@ Pair: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 def fresh_vectors(layers: Sequence[Layer], seed: int, index: int) -> list[Pair]:
-    """The initial vectors of a task: -1 or +1 with equal probability."""
+    """The initial vectors of task `index`, one pair for each layer: -1 or +1 with equal probability."""
     drawn = []
     for layer in layers:
         pair = [
@@ -54,7 +54,7 @@ def _outer(outputs: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
 
 
 class _RankOneMasks:
-    """Shared weights, and the rank-one masks of k tasks."""
+    """The shared weights and the rank-one masks of k tasks."""
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
         self._layers = problem.layers
@@ -65,7 +65,7 @@ class _RankOneMasks:
         ]
 
     def superposed(self, masks: Tensor) -> list[Tensor]:
-        """The weights under the mean of some masks (int64 numbers)."""
+        """The weights under the mean of the masks with the int64 numbers `masks`."""
         return [
             weight * _outer(outputs[masks], inputs[masks], layer).div_(len(masks))
             for weight, (outputs, inputs), layer in zip(self.base, self.pairs, self._layers, strict=True)
@@ -74,7 +74,7 @@ class _RankOneMasks:
 
 @final
 class BatchELearner(SuperposingLearner):
-    """Answers with shared weights under rank-one masks. They can be superposed in the same way as binary masks."""
+    """Predicts labels by shared weights under rank-one masks. They can be superposed in the way of binary masks."""
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
         masks = _RankOneMasks(problem, base, states)
@@ -114,11 +114,12 @@ def fresh_base(problem: Problem) -> list[Tensor]:
 @METHODS.register("batch_e")
 @dataclass(frozen=True, kw_only=True)
 class BatchE(Method):
-    """A rank-one mask for each task and layer, on shared weights.
+    """Learns a rank-one mask for each task and layer, on shared weights.
 
     `weights`: `trained` trains the shared weights on the first task, together with the task's vectors, all at
     `weight_learning_rate`, and then fixes them. `random` uses the frozen random weights. If the task is unknown,
-    `inference.rule` one_shot or binary superposes the rank-one masks; exhaustive tries each mask, as the authors did.
+    `inference.rule` one_shot or binary superposes the rank-one masks. exhaustive tries each mask, as in the authors'
+    code.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})

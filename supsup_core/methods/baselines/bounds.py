@@ -1,4 +1,4 @@
-"""Upper and lower bound: one net for each task, and one net for all tasks without protection against forgetting."""
+"""Upper Bound (one net for each task) and Lower Bound (one net for all tasks, not protected against forgetting)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def heads_learner(problem: Problem, trunk: Sequence[Tensor], states: States) -> 
 @METHODS.register("upper_bound")
 @dataclass(frozen=True, kw_only=True)
 class UpperBound(Method):
-    """The paper's upper bound: one network for each task, whose weights are all trained from a new random draw.
+    """The paper's Upper Bound: one network for each task. All its weights are trained, from a new random draw.
 
     Tasks neither help nor harm each other, but each task stores a whole network.
     """
@@ -54,10 +54,10 @@ class UpperBound(Method):
 @METHODS.register("lower_bound")
 @dataclass(frozen=True, kw_only=True)
 class LowerBound(Method):
-    """One trunk that every task trains further, without protection against forgetting.
+    """The paper's Lower Bound: every task trains one shared trunk further, without protection against forgetting.
 
-    `head`: with `own`, each task has its own last layer. With `shared`, all tasks share one last layer, and every task
-    trains it further; the published figures for permuted tasks use `shared`.
+    The trunk is all layers but the last. `head`: with `own`, each task has a separate last layer. With `shared`, every
+    task also trains one shared last layer further. The published figures for permuted tasks use `shared`.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

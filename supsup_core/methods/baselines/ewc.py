@@ -57,10 +57,10 @@ def fisher(
 @METHODS.register("ewc")
 @dataclass(frozen=True, kw_only=True)
 class OnlineEWC(Method, ChecksProblem):
-    """The lower bound with a quadratic penalty on the trunk's distance from its values after the previous task.
+    """The Lower Bound with a quadratic penalty on the trunk's distance from its weights after the previous task.
 
     The penalty is strength / 2 * fisher * (weight - anchor)^2. After each task, fisher becomes decay * fisher plus the
-    task's own Fisher information, which is estimated from `fisher_images` training images.
+    diagonal Fisher information of the task, which is estimated from `fisher_images` training images.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -85,7 +85,7 @@ class OnlineEWC(Method, ChecksProblem):
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(layer.is_gate for layer in layers):
             raise InputError(
-                "name: ewc needs gradients of single images, and this net normalises by the batch; use another net"
+                "name: ewc needs gradients of single images, but this net normalises by the batch; use another net"
             )
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:

@@ -33,9 +33,9 @@ def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor],
 
 
 def herd(rows: Tensor, count: int) -> Tensor:
-    """The indices of `count` rows.
+    """Chooses `count` of the rows (n, features) by herding, and returns their int64 indices in order of choice.
 
-    Each is chosen so that the mean of the chosen rows stays nearest to the mean of all.
+    Each chosen row brings the mean of the chosen rows as near as possible to the mean of all rows.
     """
     mean = rows.mean(0)
     total = torch.zeros_like(mean)
@@ -52,9 +52,9 @@ def herd(rows: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Stored images of earlier tasks, (count, *shape), in herding order.
+    """Stored images (count, *shape) of earlier tasks and their class numbers (count,), in herding order.
 
-    The class number is task * num_labels + label.
+    The number of a class is task * num_labels + label.
     """
 
     images: Tensor
@@ -89,7 +89,7 @@ class _WithExemplars(TrainingPart):
 class ICaRLLearner(Learner):
     """Classifies by the nearest mean of exemplars.
 
-    A logit is minus the squared distance of the features to a class's mean.
+    A logit is minus the squared distance from an image's features to the mean features of a class's exemplars.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class ICaRLLearner(Learner):
 @METHODS.register("icarl")
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Method, ChecksProblem):
-    """One net for all classes, trained with exemplars of earlier classes and distillation from its previous version.
+    """One net for all classes, trained with exemplars of earlier classes and distillation from the net before the task.
 
-    `num_exemplars` is the total number of stored exemplars, which is divided evenly among the classes. To classify by
+    `num_exemplars` is the number of stored exemplars in total. It is divided evenly among the classes. To classify by
     the nearest mean over all classes in scenario GNu (task not given at inference), set inference.rule=exhaustive,
     inference.objective=max_logit and inference.decision_group=1.
     """
@@ -141,8 +141,8 @@ class ICaRL(Method, ChecksProblem):
         missing = sorted(set(range(num_labels)) - set(task.train_labels().tolist()))
         if missing:
             raise InputError(
-                f"benchmark: task {index} has no training image of label {missing[0]}, which iCaRL needs; "
-                "a split needs labels=own"
+                f"benchmark: task {index} has no training image of label {missing[0]}, and iCaRL needs images of every "
+                "label; for a split benchmark, set labels=own"
             )
         old_trunk, old_head, exemplars = self._load(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
@@ -179,16 +179,16 @@ class ICaRL(Method, ChecksProblem):
         self._per_class(num_tasks * num_labels)
 
     def _per_class(self, num_classes: int) -> int:
-        """The number of exemplars per class. Raises InputError if there is less than one for each of `num_classes`."""
+        """The number of exemplars per class. Raises InputError if it is less than one."""
         if self.num_exemplars < num_classes:
             raise InputError(
-                f"num_exemplars: {self.num_exemplars} are too few for one of each of {num_classes} classes; "
+                f"num_exemplars: {self.num_exemplars} exemplars are fewer than the {num_classes} classes; "
                 f"set at least {num_classes}, or lower benchmark.num_tasks"
             )
         return self.num_exemplars // num_classes
 
     def _load(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
-        """Trunk, head and exemplars after `num_tasks` tasks, read from the state of the last task."""
+        """The trunk, the head and the exemplars after `num_tasks` tasks, read from the state of the last task."""
         if not states:
             width = problem.layers[-1].shape[1]
             empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
@@ -214,9 +214,10 @@ class ICaRL(Method, ChecksProblem):
         per_class: int,
         before: Exemplars,
     ) -> Exemplars:
-        """The exemplars after this task: the first ones of each earlier class, and newly herded ones of each new class.
+        """The exemplars after this task, up to `per_class` of each class.
 
-        fixed: the trunk, and the statistics of batch normalisation. before: the exemplars of earlier tasks.
+        An earlier class keeps its first exemplars. The exemplars of a new class are chosen by herding. fixed: the
+        trunk, and the statistics of batch normalisation. before: the exemplars of earlier tasks.
         """
         kept = before.first(per_class)
         images, classes = [kept.images], [kept.classes]

@@ -31,7 +31,7 @@ INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
 
 
 def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -> list[Tensor]:
-    """The backbone under an encoded mask. None leaves the backbone unmasked, for the task that trained it."""
+    """The backbone times an encoded mask. None leaves the backbone unmasked, for the task that trained the backbone."""
     if blob is None:
         return list(backbone)
     bits, size = codec.decode(blob.numpy().tobytes())
@@ -44,7 +44,7 @@ def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -
 @METHODS.register("piggyback")
 @dataclass(frozen=True, kw_only=True)
 class Piggyback(Method, ChecksProblem):
-    """Every task learns a mask of a trained backbone, and its own last layer (head).
+    """Every task learns a mask over a trained backbone, and a separate last layer (head).
 
     `backbone`: a safetensors file with the weights of all layers but the last, under the layers' names. Without a file,
     the first task trains the backbone at the recipe's learning rate, and has no mask. The program fills in
@@ -64,11 +64,11 @@ class Piggyback(Method, ChecksProblem):
             raise InputError(f"mask_learning_rate: must be positive, not {self.mask_learning_rate}")
         if self.backbone is None:
             if self.backbone_sha256 is not None:
-                raise InputError("backbone_sha256: needs a backbone; set method.backbone, or leave it out")
+                raise InputError("backbone_sha256: needs a backbone; set method.backbone, or remove this key")
             return
         found = _sha256(_backbone_path(self.backbone))
         if self.backbone_sha256 not in (None, found):
-            raise InputError(f"backbone: {self.backbone} has changed since the sweep was planned; put it back")
+            raise InputError(f"backbone: {self.backbone} has changed since the sweep was planned; restore it")
         object.__setattr__(self, "backbone_sha256", found)
 
     @property
@@ -115,14 +115,14 @@ class Piggyback(Method, ChecksProblem):
 def _backbone_path(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_absolute():
-        raise InputError(f"backbone: {text} must be an absolute path, the same for every worker")
+        raise InputError(f"backbone: must be an absolute path that every worker can read, not {text}")
     if not path.is_file():
         raise InputError(f"backbone: {path} does not exist; put a safetensors file of the backbone's weights there")
     return path
 
 
 def _sha256(path: Path) -> str:
-    """The SHA-256 of a file, cached until its modification time or size changes."""
+    """The SHA-256 of a file. It is cached until the file's modification time or size changes."""
     facts = path.stat()
     return _hashed(path, facts.st_mtime_ns, facts.st_size)
 
@@ -144,13 +144,15 @@ def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
             names = set(file.keys())
             for layer in layers:
                 if layer.name not in names:
-                    raise InputError(f"backbone: {path} has no {layer.name}; name its tensors as the net's layers")
+                    raise InputError(
+                        f"backbone: {path} has no tensor {layer.name}; name its tensors after the net's layers"
+                    )
                 found.append(file.get_tensor(layer.name).float())
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"backbone: {path}: not a safetensors file ({error})") from error
     for layer, tensor in zip(layers, found, strict=True):
         if tensor.shape != layer.shape:
             raise InputError(
-                f"backbone: {path}: {layer.name} has shape {tuple(tensor.shape)}, and the net's has {layer.shape}"
+                f"backbone: {path}: {layer.name} has shape {tuple(tensor.shape)}, but the net's layer has {layer.shape}"
             )
     return found

@@ -36,9 +36,9 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
 @METHODS.register("psp")
 @dataclass(frozen=True, kw_only=True)
 class PSP(Method, ChecksProblem):
-    """Parameter superposition with rotations: all tasks share one weight tensor, and each rotates it differently.
+    """Parameter superposition with rotations: all tasks train the same weights, which each task rotates differently.
 
-    Only the shared weights are stored. The rotations are drawn from the seed whenever they are needed.
+    Only the shared weights are stored. The rotations are drawn again from the seed whenever they are needed.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

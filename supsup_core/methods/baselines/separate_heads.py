@@ -1,4 +1,4 @@
-"""Separate Heads: all tasks share one fixed trunk, and each task trains its own last layer."""
+"""Separate Heads: all tasks share one fixed trunk (all layers but the last), and each task trains a last layer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 @METHODS.register("separate_heads")
 @dataclass(frozen=True, kw_only=True)
 class SeparateHeads(Method):
-    """Each task trains a last layer on a trunk. The trunk is `trained` on the first task, or `random` (Random W).
+    """Each task trains a last layer on a fixed trunk.
 
-    `trunk_learning_rate`: the learning rate for the trunk and head of the first task; None means the recipe's learning
-    rate.
+    `trunk`: `trained` trains the trunk on the first task. `random` uses the frozen random weights (the paper's variant
+    Random W). `trunk_learning_rate`: the learning rate for the trunk and the head of the first task; None means the
+    recipe's learning rate.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -38,7 +39,7 @@ class SeparateHeads(Method):
     def __post_init__(self) -> None:
         rate = self.trunk_learning_rate
         if rate is not None and self.trunk == "random":
-            raise InputError("trunk_learning_rate: a random trunk is not trained; leave it out")
+            raise InputError("trunk_learning_rate: has no effect, because a random trunk is not trained; remove it")
         if rate is not None and not rate > 0:
             raise InputError(f"trunk_learning_rate: must be positive, not {rate}")
 

@@ -29,10 +29,10 @@ def interrupted(supsup: Command, sweep_file: Callable[..., Path], monkeypatch: p
 
 
 @pytest.mark.usefixtures("interrupted")
-def test_cancelled_run_is_left_alone_until_the_printed_command_retries_it(supsup: Command, tmp_path: Path) -> None:
+def test_cancelled_run_is_not_trained_until_the_printed_command_retries_it(supsup: Command, tmp_path: Path) -> None:
     found = supsup("cancel", "GG")
     assert found.code == 0, found.err
-    assert "these runs share its training: GNu" in found.out
+    assert "these runs share its training and are affected too: GNu" in found.out
     assert supsup("resume", "--local").code == 0
     assert trained(tmp_path / "runs") == []
     again = supsup("cancel", "GG")
@@ -50,4 +50,4 @@ def test_task_that_the_run_does_not_have_is_named(supsup: Command) -> None:
         found = supsup(verb, "GG", "--task", 3)
         assert found.code == 2
         assert "--task: small-" in found.err
-        assert "has no task 3 to train; it has 0 to 2" in found.err
+        assert "has no task 3; its tasks are 0 to 2" in found.err

@@ -1,4 +1,4 @@
-"""`supsup decisions`: what a replay refuses."""
+"""`supsup decisions`: input that it refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 def test_key_that_the_recorded_slopes_depend_on_is_refused(supsup: Command, key: str) -> None:
     found = supsup("decisions", "--replay", key)
     assert found.code == 2
-    assert f"command line: {key.partition('=')[0]}: a replay judges the recorded slopes again" in found.err
+    assert f"command line: {key.partition('=')[0]}: a replay reuses the recorded slopes" in found.err
 
 
 def test_sweep_without_nns_has_no_decisions(supsup: Command, sweep_file: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""`supsup fetch`, and `supsup status` of a storage."""
+"""`supsup fetch`, and `supsup status` with the URL of a storage."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Command = Callable[..., Any]
 
 @pytest.fixture
 def storage(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> str:
-    """A storage with one sweep that has ended."""
+    """The URL of a storage that holds one finished sweep."""
     url = f"storage=file://{tmp_path}/stored"
     ran = supsup("sweep", sweep_file(), "output=origin", url, "--local")
     assert ran.code == 0, ran.err
     return url
 
 
-def test_fetched_sweep_is_reported_here(supsup: Command, storage: str) -> None:
+def test_fetched_sweep_can_be_reported(supsup: Command, storage: str) -> None:
     fetched = supsup("fetch", storage, "output=here")
     assert (fetched.code, fetched.err) == (0, "")
     (line,) = fetched.out.splitlines()
@@ -32,14 +32,14 @@ def test_fetched_sweep_is_reported_here(supsup: Command, storage: str) -> None:
     assert "GNu one_shot entropy" in found.out
 
 
-def test_status_of_a_storage_is_that_of_the_output(supsup: Command, storage: str) -> None:
+def test_status_of_a_storage_equals_the_status_of_the_output(supsup: Command, storage: str) -> None:
     here = json.loads(supsup("status", "small", "output=origin", "--json").out)
     there = json.loads(supsup("status", "small", storage, "--json").out)
     assert there == here
-    assert "running elsewhere is shown as interrupted" in supsup("status", storage).out
+    assert "runs on another machine is shown as interrupted" in supsup("status", storage).out
 
 
-def test_unknown_sweep_is_named_with_those_that_there_are(supsup: Command, storage: str) -> None:
+def test_unknown_sweep_is_refused_with_the_names_of_the_existing_sweeps(supsup: Command, storage: str) -> None:
     found = supsup("fetch", "large", storage, "output=here")
     assert found.code == 2
     assert "large: no such sweep" in found.err

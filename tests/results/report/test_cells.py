@@ -1,4 +1,4 @@
-"""Tables as text: how numbers, intervals and what is missing are written."""
+"""Cells of text tables: the format of numbers, intervals and missing values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from orchestrator.results.report.cells import final_cells, paired_cells, published_cells
 
 
-def test_a_share_has_two_decimals_and_its_interval_where_there_is_one() -> None:
+def test_a_share_is_written_with_two_decimals_and_its_interval_if_it_has_one() -> None:
     final = pd.DataFrame(
         {
             "run": ["a", "b", "c"], "tasks": [5, 5, 5], "accuracy %": [93.666, 90.0, math.nan],
@@ -21,13 +21,13 @@ def test_a_share_has_two_decimals_and_its_interval_where_there_is_one() -> None:
     assert found.rows == [["a", "5", "93.67 ± 0.12", "3.25"], ["b", "5", "90.00", "–"], ["c", "5", "–", "4"]]
 
 
-def test_a_difference_has_its_sign() -> None:
+def test_a_difference_is_written_with_its_sign() -> None:
     columns = ["run", "against", "tasks", "seeds", "difference", "low", "high"]
     found = paired_cells(pd.DataFrame([("b", "a", 5, 3, 0.5, -1.25, 2.0)], columns=columns))
     assert found.rows == [["b", "a", "5", "3", "+0.50 (-1.25 to +2.00)"]]
 
 
-def test_a_published_accuracy_stands_beside_ours() -> None:
+def test_a_published_accuracy_is_shown_beside_ours() -> None:
     columns = ["run", "tasks", "seeds", "theirs", "ours", "difference", "low", "high", "tolerance", "verdict", "source"]
     cells = [("a", 10, 1, 93.67, 93.0, -0.67, math.nan, math.nan, 0.3, "short", "figure 7")]
     found = published_cells(pd.DataFrame(cells, columns=columns))

@@ -1,4 +1,4 @@
-"""The figures of a report: what is drawn, and how many lines can be told apart."""
+"""The figures of a report: their lines, colours and panels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary(num_runs: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("num_runs", [1, 20])
-def test_accuracy_is_a_line_a_run_in_percent_and_no_two_look_alike(num_runs: int) -> None:
+def test_the_accuracy_figure_has_one_line_in_percent_for_each_run_and_all_lines_differ_in_style(num_runs: int) -> None:
     figure = figures.accuracy_over_tasks(summary(num_runs), "a title")
     axes = the_axes(figure)
     assert axes.get_title() == "a title"
@@ -35,7 +35,7 @@ def test_accuracy_is_a_line_a_run_in_percent_and_no_two_look_alike(num_runs: int
     assert all(list(line.get_ydata()) == [50, 50] for line in axes.lines)
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
     assert len(looks) == num_runs
-    assert len(axes.collections) == num_runs  # the bands
+    assert len(axes.collections) == num_runs  # the bands of the intervals
     assert (axes.get_legend() is None) == (num_runs > 5)
     assert len(figure.legends) == (num_runs > 5)
 
@@ -61,7 +61,7 @@ def test_recoveries_that_end_at_the_right_mask_have_another_colour() -> None:
     assert lines[0].get_color() != lines[1].get_color()
 
 
-def test_masks_are_a_line_a_seed_beside_one_mask_per_task() -> None:
+def test_the_masks_figure_has_a_line_for_each_seed_and_a_reference_line_of_one_mask_per_task() -> None:
     allocation = pd.DataFrame(
         [("a", seed, n, n + seed) for seed in (0, 1) for n in (1, 2)], columns=["run", "seed", "num_learned", "masks"]
     )
@@ -70,7 +70,7 @@ def test_masks_are_a_line_a_seed_beside_one_mask_per_task() -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one mask per task", "a"]
 
 
-def test_statistics_are_a_panel_a_run_eight_at_most_and_drawn_at_40_at_most() -> None:
+def test_the_statistics_figure_has_a_panel_for_each_run_and_limits_panels_and_values() -> None:
     decisions = pd.DataFrame(
         [(f"run {run}", masks, statistic, 2.0, truth) for run in range(10)
          for masks, statistic, truth in ((0, 9.0, "new"), (1, 99.0, "new"), (1, 0.5, "known"))],

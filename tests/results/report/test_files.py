@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from orchestrator.results.report.files import ReportFiles
 
 
-def test_every_file_is_written_and_replaces_the_one_before(tmp_path: Path) -> None:
+def test_every_file_is_written_and_replaces_its_previous_version(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     for value in (1, 2):
         table = pd.DataFrame({"run": ["a"], "value": [value]})

@@ -1,4 +1,4 @@
-"""The report's page as HTML. tests/browser looks at one."""
+"""The report's HTML page. tests/browser opens one in a browser."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def test_a_page_holds_its_results_pictures_settings_and_machines(page: Page) -> 
     assert "two hours" in html
     assert '<a href="points.csv">points.csv</a>, <a href="final.csv">final.csv</a>.' in html
     assert "num_tasks: 3" in html
-    assert html.count("processor: x86_64") == 1  # equal machines once
+    assert html.count("processor: x86_64") == 1  # equal machines are listed once
     assert "processor: another" in html
 
 
 def test_a_section_without_rows_is_left_out(page: Page) -> None:
     html = render(page)
-    for title in ("Trials", "Beside the paper", "Seed by seed", "Unfinished", "duplicates"):
+    for title in ("Trials", "Comparison with the paper", "Seed by seed", "Unfinished", "duplicates"):
         assert title not in html
     full = TextTable(["run", "verdict"], [["a", "short by far"]])
     html = render(replace(page, published=full, paired=full, search=full, num_incomplete=1))
-    for title in ("Trials", "Beside the paper", "Seed by seed", "Unfinished"):
+    for title in ("Trials", "Comparison with the paper", "Seed by seed", "Unfinished"):
         assert title in html
     assert "1 of 2 runs" in html
     assert f"supsup resume {page.sweep.sweep_id}" in html

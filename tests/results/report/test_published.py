@@ -1,4 +1,4 @@
-"""Published accuracies beside ours: which are shown, and the verdict on each."""
+"""The comparison with published accuracies: the rows that it shows, and their verdicts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def summary(*rows: tuple[str, int, float, float, float]) -> pd.DataFrame:
     ("difference", "said"),
     [(0.0, "reproduced"), (0.3, "reproduced"), (-0.3, "reproduced"), (0.31, "better"), (-0.31, "short")],
 )
-def test_verdicts(difference: float, said: str) -> None:
+def test_the_verdict_follows_from_the_difference_and_the_tolerance(difference: float, said: str) -> None:
     assert verdict(difference, 0.3) == said
 
 
-def test_a_figures_curves_stand_beside_its_runs() -> None:
+def test_the_curves_of_a_published_figure_are_compared_with_the_runs() -> None:
     groups = open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", []).plan()
     measured = summary(
         ("SupSup, H GNu one_shot entropy", 10, 0.9369, 0.9360, 0.9378),
-        ("SupSup, H GNu one_shot entropy", 25, 0.9369, 0.9360, 0.9378),  # nothing is published of 25
-        ("SupSup GG", 10, 0.95, 0.94, 0.96),  # nor of GG
+        ("SupSup, H GNu one_shot entropy", 25, 0.9369, 0.9360, 0.9378),  # no accuracy is published for 25 tasks
+        ("SupSup GG", 10, 0.95, 0.94, 0.96),  # no accuracy is published for GG
         ("BatchE GG", 50, 0.80, 0.79, 0.81),
         ("PSP GG", 10, 0.97, 0.96, 0.98),
     )
@@ -53,7 +53,7 @@ def test_a_figures_curves_stand_beside_its_runs() -> None:
     assert "| PSP GG | 10 | 3 | 94.80 | 97.00 | +2.20 (+1.20 to +3.20) | ±0.8 | better | figure 7, left |" in text
 
 
-def test_other_conditions_are_named_in_place_of_a_verdict() -> None:
+def test_a_run_under_other_conditions_is_not_comparable_and_the_conditions_are_named() -> None:
     changes = ["benchmark.base=digits", "training.num_batches=60"]
     groups = open_sweep(SWEEPS / "fig07_permuted_lenet.yaml", changes).plan()
     found = published_table(groups, summary(("PSP GG", 10, 0.99, 0.98, 1.0)))
@@ -71,7 +71,7 @@ def test_other_conditions_are_named_in_place_of_a_verdict() -> None:
         ("fig11_hopfield_accuracy", ["training.num_batches=1"], "recovered mask GNu hopfield entropy"),
     ],
 )
-def test_what_the_paper_did_not_run_gets_no_verdict(file: str, changes: list[str], label: str) -> None:
+def test_settings_that_the_paper_did_not_run_are_not_comparable(file: str, changes: list[str], label: str) -> None:
     groups = open_sweep(SWEEPS / f"{file}.yaml", changes).plan()
     measured = summary(*((label, n, 0.9, 0.8, 1.0) for n in (5, 10)))
     found = published_table(groups, measured)
@@ -82,8 +82,8 @@ def test_what_the_paper_did_not_run_gets_no_verdict(file: str, changes: list[str
 @pytest.mark.parametrize(
     "name", ["fig07_permuted_lenet", "fig07_permuted_fc", "fig09_permuted_2500", "fig11_hopfield_accuracy"]
 )
-def test_the_papers_own_scale_is_comparable_wherever_something_is_published(name: str) -> None:
-    """A condition that no run of the figure meets would never be noticed."""
+def test_every_run_at_the_papers_scale_is_comparable_with_its_published_curve(name: str) -> None:
+    """Without this test, nobody would notice a condition that no run of the figure meets."""
     groups = open_sweep(SWEEPS / f"{name}.yaml", []).plan()
     nodes = [run.experiment.node for group in groups for run in group.runs]
     sides = [(curve, node) for curve in curves() for node in nodes if curve.is_of(node)]
@@ -91,7 +91,7 @@ def test_the_papers_own_scale_is_comparable_wherever_something_is_published(name
     assert all(curve.other_conditions(node) == [] for curve, node in sides)
 
 
-def test_a_report_tells_what_is_published(
+def test_a_report_contains_the_published_accuracies(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(
@@ -102,5 +102,5 @@ def test_a_report_tells_what_is_published(
     )
     assert supsup("sweep", file, "--local").code == 0
     (report,) = tmp_path.glob("runs/sweeps/*/report/report.md")
-    assert "## Beside the paper" in report.read_text()
+    assert "## Comparison with the paper" in report.read_text()
     assert "not comparable: benchmark.base.name is digits" in report.read_text()

@@ -21,7 +21,7 @@ def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
     return open_sweep(sweep_file(), [])
 
 
-def test_a_report_is_whole_and_a_stable_function_of_the_ledgers(sweep: Sweep) -> None:
+def test_a_report_is_complete_and_the_same_ledgers_give_the_same_report(sweep: Sweep) -> None:
     run_sweep(sweep)
     groups, states = sweep.plan(), read_states(sweep.folder, {})
     report = write_report(sweep, groups, states)
@@ -39,12 +39,12 @@ def test_a_report_is_whole_and_a_stable_function_of_the_ledgers(sweep: Sweep) ->
     assert final["tasks"].tolist() == [3]
 
 
-def test_a_sweep_that_has_evaluated_nothing_has_no_report(sweep: Sweep) -> None:
+def test_a_sweep_without_evaluations_has_no_report(sweep: Sweep) -> None:
     with pytest.raises(InputError, match=f"nothing is evaluated yet; run `supsup resume {sweep.sweep_id}"):
         write_report(sweep, sweep.plan(), {})
 
 
-def test_an_unfinished_sweep_is_reported_as_far_as_it_is(sweep: Sweep) -> None:
+def test_the_report_of_an_unfinished_sweep_contains_the_results_so_far(sweep: Sweep) -> None:
     run_sweep(sweep)
     (group,) = sweep.plan()
     state = read_states(sweep.folder, {})[group.group_id]
@@ -55,7 +55,7 @@ def test_an_unfinished_sweep_is_reported_as_far_as_it_is(sweep: Sweep) -> None:
     assert not [path for path in report.files if path.stem == "accuracy_over_tasks"]
 
 
-def test_a_report_that_cannot_be_written_is_printed_all_the_same(sweep: Sweep) -> None:
+def test_a_report_that_cannot_be_written_is_still_printed(sweep: Sweep) -> None:
     run_sweep(sweep)
     sweep.folder.report.write_text("a file in the way")
     report = write_report(sweep, sweep.plan(), read_states(sweep.folder, {}))

@@ -1,4 +1,4 @@
-"""The trials of a search, and the best one as a sweep file."""
+"""The report of a search: its trials, and the best configuration as a sweep file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RATE = "training.learning_rate"
 
 @pytest.fixture
 def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweep:
-    """A search of four learning rates over eight tasks."""
+    """A search with four learning rates and eight tasks."""
     monkeypatch.chdir(tmp_path)
     file = sweep_file(
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 8},
@@ -37,7 +37,7 @@ def search(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp
     return open_sweep(file, [])
 
 
-def test_trials_are_told_as_their_ledgers_end_and_ranked_by_how_far_they_came(search: Sweep) -> None:
+def test_trials_show_how_they_ended_and_are_ranked_by_the_tasks_that_they_reached(search: Sweep) -> None:
     groups = search.plan()
     ids = [(group.group_id, group.runs[0].run_id) for group in groups]
 
@@ -62,17 +62,17 @@ def test_trials_are_told_as_their_ledgers_end_and_ranked_by_how_far_they_came(se
     assert search_table(found)["ended"].tolist() == ["done", "done", "stopped", "diverged"]
     assert search_cells(found).rows[-1] == ["0.1", "0", "–", "diverged"]
     del states[ids[3][0]]
-    assert best_of(trials_of(groups, states)) is None  # one has not ended
+    assert best_of(trials_of(groups, states)) is None  # one trial has not ended yet
 
 
-def test_the_best_is_known_once_every_trial_is_over() -> None:
+def test_the_best_trial_is_known_when_every_trial_has_ended() -> None:
     ranked = [Trial({}, 8, 0.5, "done"), Trial({}, 8, 0.4, "done"), Trial({}, 4, 0.9, "stopped")]
     assert best_of(ranked) is ranked[0]
     assert best_of([*ranked, Trial({}, 2, 0.9, "interrupted")]) is None
     assert best_of(ranked[2:]) is None
 
 
-def test_the_best_is_a_sweep_file_of_settings_that_differ_from_the_defaults(search: Sweep, tmp_path: Path) -> None:
+def test_the_best_trial_is_written_as_a_sweep_file_without_default_settings(search: Sweep, tmp_path: Path) -> None:
     best = Trial({RATE: 3e-4, "net": {"name": "lenet_300_100", "num_outputs": 50}}, 8, 0.9, "done")
     (tmp_path / "elsewhere").mkdir()
     file = tmp_path / "elsewhere" / "best.yaml"
@@ -81,11 +81,11 @@ def test_the_best_is_a_sweep_file_of_settings_that_differ_from_the_defaults(sear
     assert node["training"] == {"num_batches": 5, "learning_rate": 3e-4}
     assert set(node) == {"name", "scenario", "benchmark", "net", "training", "inference", "evaluation", "output"}
     (group,) = open_sweep(file, []).plan()
-    assert group.experiment.benchmark.base_name == "digits"  # the test images, not those held out
+    assert group.experiment.benchmark.base_name == "digits"  # evaluates on the test images, not on the held-out images
     assert (group.experiment.training.learning_rate, group.experiment.net.num_outputs) == (3e-4, 50)
 
 
-def test_the_best_finds_the_modules_beside_the_search(search: Sweep) -> None:
+def test_the_best_sweep_file_finds_the_user_modules_of_the_search(search: Sweep) -> None:
     search.file.with_name("my_nets.py").write_text("")
     asked = replace(search, config=replace(search.config, imports=["my_nets", "math", "other.py"]))
     best = yaml.safe_load(best_sweep(asked, Trial({}, 8, 0.9, "done")))

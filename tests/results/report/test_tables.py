@@ -32,7 +32,7 @@ def evaluated(key: str, task: int, **results: ProtocolCounts) -> TaskEvaluated:
 
 @pytest.fixture
 def measured(sweep_file: Callable[..., Path]) -> tuple[Plan, States]:
-    """Two tasks learned, in GG and GNu, with seeds 0 and 1; seed 1 has evaluated nothing yet."""
+    """A plan in GG and GNu with two tasks and seeds 0 and 1, and its states; seed 1 has no evaluation yet."""
     file = sweep_file(
         grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1], evaluation={"at": [2]},
         benchmark={"name": "permuted", "base": "digits", "num_tasks": 2},
@@ -52,18 +52,18 @@ def measured(sweep_file: Callable[..., Path]) -> tuple[Plan, States]:
     return groups, {groups[0].group_id: state}
 
 
-def test_points_are_a_row_each_and_a_sampled_accuracy_has_its_interval(measured: tuple[Plan, States]) -> None:
+def test_each_evaluation_point_is_a_row_and_a_sampled_accuracy_has_an_interval(measured: tuple[Plan, States]) -> None:
     found = tables.points_table(*measured)
     assert list(found.columns) == ["run", "seed", "num_learned", "metric", "value", "low", "high"]
     assert set(found["seed"]) == {0}
     assert sorted(found["metric"]) == ["accuracy", "accuracy", "accuracy_strict", "num_bytes", "num_bytes"]
     (strict,) = found[found["metric"] == "accuracy_strict"].to_dict("records")
-    interval = wilson(20, 40)  # in GNu an answer by another task's mask is wrong
+    interval = wilson(20, 40)  # in GNu, an answer with another task's mask is wrong
     assert (strict["low"], strict["high"]) == pytest.approx((interval.low, interval.high))
     assert found[found["metric"] != "accuracy_strict"]["low"].isna().all()
 
 
-def test_tasks_are_a_row_each_and_count_as_the_scenario_does(measured: tuple[Plan, States]) -> None:
+def test_each_task_is_a_row_and_its_right_answers_follow_the_scenario(measured: tuple[Plan, States]) -> None:
     found = tables.tasks_table(*measured)
     accuracy = {(row["run"].split()[0], row["task"]): row["accuracy"] for row in found.to_dict("records")}
     assert accuracy == {("GG", 0): 0.8, ("GG", 1): 0.9, ("GNu", 0): 0.75, ("GNu", 1): 0.85}
@@ -73,14 +73,14 @@ def test_tasks_are_a_row_each_and_count_as_the_scenario_does(measured: tuple[Pla
     assert found[found["run"] == "GG"]["accuracy_strict"].isna().all()
 
 
-def test_confusions_are_those_of_runs_that_infer_the_task(measured: tuple[Plan, States]) -> None:
+def test_the_confusion_table_contains_only_runs_that_infer_the_task(measured: tuple[Plan, States]) -> None:
     found = tables.confusion_table(*measured)
     assert {run.split()[0] for run in found["run"]} == {"GNu"}
     pairs = [tuple(row) for row in found[["task", "mask", "decisions"]].to_numpy().tolist()]
     assert sorted(pairs) == [(0, 0, 9), (0, 1, 1), (1, 1, 10)]
 
 
-def test_a_sweep_that_has_measured_nothing_has_empty_tables_with_their_columns(measured: tuple[Plan, States]) -> None:
+def test_without_measurements_all_tables_are_empty_but_have_their_columns(measured: tuple[Plan, States]) -> None:
     groups, _ = measured
     assert tables.points_table(groups, {}).empty
     assert list(tables.confusion_table(groups, {}).columns) == [
@@ -95,22 +95,22 @@ def rows_of(*rows: tuple[str, int, int, str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(low=math.nan, high=math.nan)
 
 
-def test_a_summary_is_the_mean_over_seeds_with_students_interval() -> None:
+def test_a_summary_is_the_mean_over_seeds_with_a_students_t_interval() -> None:
     points = rows_of(*(("a", seed, 2, "accuracy", value) for seed, value in enumerate((0.5, 0.6, 0.7))))
     (row,) = tables.summary_table(points).to_dict("records")
     assert (row["run"], row["num_learned"], row["metric"], row["num_seeds"]) == ("a", 2, "accuracy", 3)
     assert row["mean"] == pytest.approx(0.6)
-    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, two degrees of freedom
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # the quantile of Student's t with two degrees of freedom
     assert (row["low"], row["high"]) == pytest.approx((0.6 - half, 0.6 + half))
 
 
-def test_one_seed_keeps_the_interval_of_its_sample() -> None:
+def test_with_one_seed_the_summary_has_the_interval_of_the_sampled_images() -> None:
     points = rows_of(("a", 0, 2, "accuracy_strict", 0.5)).assign(low=0.4, high=0.6)
     (row,) = tables.summary_table(points).to_dict("records")
     assert (row["low"], row["mean"], row["high"]) == (0.4, 0.5, 0.6)
 
 
-def test_the_final_table_is_of_each_runs_last_point_in_percent() -> None:
+def test_the_final_table_shows_each_runs_last_evaluation_point_in_percent() -> None:
     points = rows_of(
         ("a", 0, 2, "accuracy", 0.9), ("a", 0, 2, "num_bytes", 200.0),
         ("a", 0, 5, "accuracy", 0.81234), ("a", 0, 5, "masks", 3.25), ("a", 0, 5, "num_bytes", 500.0),
@@ -124,14 +124,14 @@ def test_the_final_table_is_of_each_runs_last_point_in_percent() -> None:
     ]
 
 
-def test_runs_are_paired_by_seed_at_the_last_number_of_tasks_that_both_have() -> None:
+def test_runs_are_compared_by_seed_at_the_last_evaluation_point_that_both_have() -> None:
     points = rows_of(
         ("a", 0, 2, "accuracy", 0.10), ("a", 0, 5, "accuracy", 0.50), ("a", 1, 5, "accuracy", 0.70),
         ("a", 2, 5, "accuracy", 0.90), ("b", 0, 5, "accuracy", 0.52), ("b", 1, 5, "accuracy", 0.73),
         ("b", 9, 5, "accuracy", 0.99), ("b", 0, 10, "accuracy", 0.99),
         ("c", 0, 5, "accuracy", 0.60),
     )  # fmt: skip
-    (row,) = tables.paired_table(points).to_dict("records")  # c shares one seed alone
+    (row,) = tables.paired_table(points).to_dict("records")  # c has only one seed in common
     assert (row["run"], row["against"], row["tasks"], row["seeds"]) == ("b", "a", 5, 2)
     assert row["difference"] == pytest.approx(2.5)
     assert row["low"] < 2.5 < row["high"]
@@ -146,14 +146,14 @@ def decided(ordinal: int, task: int, mask: int | None, outcome: str = "train", f
     return Row(ordinal + 1, 1_700_000_000_123, event)
 
 
-def test_decisions_say_afterwards_what_was_new_a_duplicate_or_a_wrong_reuse(sweep_file: Callable[..., Path]) -> None:
+def test_the_decisions_table_marks_new_tasks_duplicates_and_wrong_reuses(sweep_file: Callable[..., Path]) -> None:
     (group,) = open_sweep(sweep_file(scenario="NNs", stream={"segment_batches": 10}, evaluation={"at": [3]}), []).plan()
     state = GroupState().apply(
         [
             decided(0, 0, 0, "allocate"),
             decided(1, 0, 0),
-            decided(2, 1, 0),  # another task's mask
-            decided(3, 0, 1, "allocate"),  # task 0 has a mask
+            decided(2, 1, 0),  # trains another task's mask: a wrong reuse
+            decided(3, 0, 1, "allocate"),  # task 0 has a mask already: a duplicate
             decided(4, 2, None, "skip"),
         ]
     )
@@ -180,7 +180,7 @@ def test_allocation_metrics_and_confusions_of_nns_name_masks_by_their_numbers(sw
     assert confusion[["mask", "decisions"]].to_numpy().tolist() == [[4, 1], [7, 9]]
 
 
-def test_recoveries_are_a_row_a_step(sweep_file: Callable[..., Path]) -> None:
+def test_each_step_of_a_hopfield_recovery_is_a_row(sweep_file: Callable[..., Path]) -> None:
     (group,) = open_sweep(sweep_file(evaluation={"at": [1]}), ["benchmark.num_tasks=1"]).plan()
     (key,) = group.points[0][1]
     traced = ProtocolCounts(100, 90, 90, 10, 9, {"0": 10}, recovered=9, distances=(3.0, 1.5, 0.0))

@@ -1,4 +1,4 @@
-"""A small folder of images."""
+"""The small folder of images that the tests of datasets share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of small images."""
+"""A fixture with a folder of small images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three classes of 4 training and 2 test images, 10 x 8, each of a single colour."""
+    """A folder with three classes of 4 training and 2 test images. Images are 10 x 8 pixels of a single colour."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part, count in (("train", 4), ("test", 2)):
         for label, name in enumerate(("ant", "bee", "cat")):

@@ -1,4 +1,4 @@
-"""Random augmentation: what is drawn, and what a crop shows."""
+"""Random augmentation: crops and flips, and their random draws."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def test_crops_and_flips_depend_on_the_seed_and_keep_the_content() -> None:
 
 
 def test_resized_crops_are_enlarged_parts_of_the_image() -> None:
-    """On linear ramps: a part of a ramp is a ramp, whose ends show where the part was."""
+    """The images are linear ramps. A crop of a ramp is a ramp too, and its end values show the position of the crop."""
     side, count = 64, 200
     ramp = (torch.arange(side) + 0.5) / side
     x = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)]).expand(count, 2, side, side)
     plain = resized_crop_and_flip(torch.full((64, 2, 40, 60), 2.0), 7, torch.zeros(1, 2, 1, 1), 56)
-    torch.testing.assert_close(plain, torch.full((64, 2, 56, 56), 2.0))  # nothing from beyond the edge
+    torch.testing.assert_close(plain, torch.full((64, 2, 56, 56), 2.0))  # no pixel from outside the image
     found = resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56)
     assert found.shape == (count, 2, 56, 56)
     assert torch.equal(found, resized_crop_and_flip(x, 7, torch.zeros(1, 2, 1, 1), 56))
     assert not torch.equal(found, resized_crop_and_flip(x, 8, torch.zeros(1, 2, 1, 1), 56))
     wide, high = (found[:, 0, 28, -10] - found[:, 0, 28, 10]), (found[:, 1, -10, 28] - found[:, 1, 10, 28])
     scale = 56 / (56 - 20)
-    wide, high = scale * wide, scale * high  # of the image, negative where it is mirrored
+    wide, high = scale * wide, scale * high  # size in the image; negative if mirrored
     assert (high > 0).all()
     assert 70 < int((wide < 0).sum()) < 130
     areas, ratios = wide.abs() * high, wide.abs() / high
@@ -57,7 +57,7 @@ def test_resized_crops_are_enlarged_parts_of_the_image() -> None:
     assert 0.48 < float(found.mean()) < 0.52
 
 
-def test_a_crop_is_the_centre_unless_it_is_augmented(root: Path) -> None:
+def test_without_augmentation_the_crop_is_the_centre(root: Path) -> None:
     node = {"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4}
     split = BENCHMARKS["split"](base=node, num_tasks=1, labels_per_task=3, crop=2, augment="resized_crop_flip")
     dataset = beasts(root).load(root)
@@ -68,6 +68,6 @@ def test_a_crop_is_the_centre_unless_it_is_augmented(root: Path) -> None:
     assert torch.equal(task.test_batch(indices)[0], crop_centre(whole.test_batch(indices)[0], 2))
     assert torch.equal(task.plain_train_batch(indices)[0], whole.plain_train_batch(indices)[0][:, :, 1:3, 1:3])
     assert task.train_batch(indices)[0].shape == (5, 3, 2, 2)
-    for change, words in (({"crop": 5}, "crop: must be from 1 to 4"), ({"base": "mnist"}, "no colour images")):
+    for change, words in (({"crop": 5}, "crop: must be from 1 to 4"), ({"base": "mnist"}, "only colour images")):
         with pytest.raises(InputError, match=words):
             BENCHMARKS["split"](**{"base": node, "num_tasks": 1, "crop": 2, **change})

@@ -1,4 +1,4 @@
-"""The CIFAR readers, on archives written byte for byte in the published format."""
+"""The CIFAR readers, on small archives in the published byte format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.uint8]
 
 
 def records(count: int, num_labels: int, label_bytes: int) -> Rows:
-    """Records whose first two pixels hold their number, so that their order can be checked."""
+    """Returns records whose first two pixels contain the record's number, so that tests can check the order."""
     rows = np.zeros((count, label_bytes + 3072), np.uint8)
     numbers = np.arange(count)
     rows[:, label_bytes - 1] = numbers % num_labels
@@ -54,7 +54,7 @@ def published(kind: type[Cifar]) -> tuple[str, dict[str, bytes]]:
 
 
 def placed(kind: type[Cifar], content: bytes, root: Path) -> Cifar:
-    """A base with the checksum of this archive, and the archive in its folder."""
+    """Writes the archive to the dataset's folder. Returns a dataset that expects the checksum of this archive."""
     (name,) = kind.files.md5
     (root / "cifar").mkdir()
     (root / "cifar" / name).write_bytes(content)
@@ -104,15 +104,15 @@ def missing(members: dict[str, bytes]) -> dict[str, bytes]:
     [
         (truncated, "training part has .* bytes, not 50000 records of 3074"),
         (swapped, "training part has .* bytes, not 50000 records"),
-        (mislabelled, "training part is mislabelled: 500 images of each of 100 classes"),
-        (no_such_class, "test part is mislabelled"),
-        (missing, "holds no file cifar-100-binary/test.bin"),
+        (mislabelled, "training part has wrong labels: each of 100 classes must have 500 images"),
+        (no_such_class, "test part has wrong labels"),
+        (missing, "contains no file cifar-100-binary/test.bin"),
     ],
 )
 def test_an_archive_that_is_not_the_published_one_is_refused(
     damage: Callable[[dict[str, bytes]], dict[str, bytes]], words: str, tmp_path: Path
 ) -> None:
-    """Even if its checksum were the published one."""
+    """The archive is refused even if its checksum is the expected one."""
     folder, members = published(CIFAR100)
     reader = placed(CIFAR100, archive(folder, damage(members)), tmp_path)
     with pytest.raises(CorruptError, match=words):
@@ -142,5 +142,5 @@ def test_photographs_can_be_permuted_and_split(tmp_path: Path) -> None:
     assert x.shape == (3, 3072) == (3, *permuted.input_shape)
     split = BENCHMARKS["split"](base="cifar100", num_tasks=20, labels_per_task=5)
     assert (split.num_labels, split.input_shape) == (5, (3, 32, 32))
-    with pytest.raises(InputError, match="no grey images"):
+    with pytest.raises(InputError, match="only grey images can be rotated"):
         BENCHMARKS["rotated"](base="cifar10")

@@ -1,4 +1,4 @@
-"""scikit-learn's digits."""
+"""The digits dataset of scikit-learn."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def test_normalised_pixels_are_centred(digits: Dataset) -> None:
     assert abs(float(x.std()) - 1) < 0.01
 
 
-def test_enlarged_digits_are_the_digits(digits: Dataset) -> None:
+def test_enlarged_digits_show_the_same_digits(digits: Dataset) -> None:
     base = BASES["digits"](enlarge=4, channels=3)
     large = base.load(None)
     assert large.test.pixels.shape[1:] == base.shape == (3, 32, 32)

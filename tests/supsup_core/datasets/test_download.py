@@ -1,4 +1,4 @@
-"""Downloads from mirrors."""
+"""Downloads of datasets from mirrors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_without_a_network_the_message_says_where_to_put_the_files(
     assert not list(tmp_path.rglob("*.gz"))
 
 
-def test_a_mirror_is_used_and_verified(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_from_a_mirror_is_verified(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     mirrors = tuple(f"{folder.as_uri()}/" for folder in (tmp_path / "nowhere", data_root / "mnist"))
     monkeypatch.setattr(mnist.MNIST, "files", replace(mnist.MNIST.files, mirrors=mirrors))

@@ -1,4 +1,4 @@
-"""Image folders as a base: labels, config, and folders that are refused."""
+"""Image folders as a dataset: labels, configuration, and folders that are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_images_are_in_order_with_the_labels_of_their_folders(root: Path) -> Non
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        ("class", "4 classes, and num_classes says 3"),
+        ("class", "4 classes, but num_classes says 3"),
         ("empty", "no images"),
         ("part", "no such folder; put images into test/<class>/ there"),
     ],
@@ -45,13 +45,13 @@ def test_folders_that_do_not_fit_the_config_are_refused(root: Path, harm: str, w
         beasts(root)
 
 
-def test_parts_with_other_classes_are_refused(root: Path) -> None:
+def test_training_and_test_folders_with_different_classes_are_refused(root: Path) -> None:
     (root / "beasts" / "test" / "ant").rename(root / "beasts" / "test" / "dog")
-    with pytest.raises(InputError, match="class 'ant' is not in both train and test"):
+    with pytest.raises(InputError, match="class 'ant' is in only one of train and test"):
         beasts(root)
 
 
-def test_a_base_is_read_from_its_config_node_and_written_to_one(root: Path) -> None:
+def test_a_dataset_is_read_from_its_configuration_and_written_to_it(root: Path) -> None:
     node = {"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, "mean": [0.5, 0.5, 0.5]}
     benchmark = BENCHMARKS["split"](base=node, num_tasks=3, labels_per_task=1)
     whole = benchmark.with_base(benchmark.source().resolved(root))

@@ -1,4 +1,4 @@
-"""Decoding of image files: the cache, its resume, and files that are refused."""
+"""Decoding of image files: the cache, resuming an interrupted build, and files that are refused."""
 
 from __future__ import annotations
 

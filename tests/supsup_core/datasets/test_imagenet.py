@@ -1,4 +1,4 @@
-"""ImageNet's reader, on archives and folders of its form with fewer and smaller images."""
+"""The ImageNet reader, on archives and folders of the same form with fewer and smaller images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRUTH = [2, 0, 1, 1, 2, 0]
 
 
 class Small(ImageNet):
-    """Three classes of 2 to 3 training images and 2 validation images."""
+    """ImageNet with three classes, each with 2 to 3 training images and 2 validation images."""
 
     num_labels = 3
     train_counts = (2, 3)
@@ -34,7 +34,7 @@ class Small(ImageNet):
 
 
 def jpeg(label: int, number: int) -> bytes:
-    """An image of one grey level, as a JPEG."""
+    """Returns a JPEG of a single grey level, which depends on the label and the number."""
     out = io.BytesIO()
     Image.new("RGB", (20, 16), (40 * label + 5 * number,) * 3).save(out, "JPEG", quality=95)
     return out.getvalue()
@@ -55,7 +55,8 @@ def packed(contents: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def devkit() -> bytes:
-    """Ground truth and table of classes. The ids are not in the order of the WordNet ids, and some have no class."""
+    """Returns the devkit archive with ground truth and table of classes. Class ids are not in the order of WordNet ids,
+    and some ids are not classes."""
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     rows = [(3, WNIDS[0], "a", 0), (1, WNIDS[1], "b", 0), (2, WNIDS[2], "c", 0), (1001, "n00000001", "above", 3)]
     table = io.BytesIO()
@@ -129,24 +130,24 @@ def test_folders_and_archives_are_the_same_dataset(home: Path) -> None:
 def test_an_incomplete_dataset_is_refused(home: Path, put: Callable[..., None]) -> None:
     few = {key: content for key, content in TRAIN.items() if key != (WNIDS[2], f"{WNIDS[2]}_1.JPEG")}
     put(home, few)
-    with pytest.raises(InputError, match=r"1 images of n01484850 in train, and ImageNet has 2 to 3; it is incomplete"):
+    with pytest.raises(InputError, match=r"1 images of n01484850 in train, but ImageNet has 2 to 3; it is incomplete"):
         Small().resolved(home.parent)
 
 
 def test_numbers_of_images_or_classes_that_were_not_published_are_refused(home: Path) -> None:
     put_folders(home)
     for fields, words in (
-        ({"num_labels": 1000}, "3 classes, and ImageNet has 1000"),
-        ({"num_train": 8}, "7 images in train, and ImageNet has 8"),
-        ({"val_count": 50}, "2 images of n01440764 in val, and ImageNet has 50"),
+        ({"num_labels": 1000}, "3 classes, but ImageNet has 1000"),
+        ({"num_train": 8}, "7 images in train, but ImageNet has 8"),
+        ({"val_count": 50}, "2 images of n01440764 in val, but ImageNet has 50"),
     ):
         other = type("Other", (Small,), fields)
         with pytest.raises(InputError, match=words):
             other().resolved(home.parent)
 
 
-def test_the_sample_of_imagenet_is_not_imagenet(data_root: Path) -> None:
-    with pytest.raises(InputError, match="100 classes, and ImageNet has 1000"):
+def test_a_folder_with_a_sample_of_imagenet_is_refused(data_root: Path) -> None:
+    with pytest.raises(InputError, match="100 classes, but ImageNet has 1000"):
         ImageNet(folder="imagenet-sample").resolved(data_root)
 
 
@@ -171,7 +172,7 @@ def test_damaged_archives_are_named(home: Path) -> None:
 
 
 def test_split_imagenet_is_one_fixed_split() -> None:
-    """The first classes of numpy's RandomState(1).permutation(1000), whatever the seed."""
+    """For every seed, tasks contain the classes in the order of numpy's RandomState(1).permutation(1000)."""
     split = BENCHMARKS["split"](base="imagenet", num_tasks=100, labels_per_task=10, order="fixed", crop=224)
     assert split.input_shape == (3, 224, 224)
     pixels = torch.zeros(1000, 1, 1, 1, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""MNIST as published, and damaged or missing files."""
+"""The MNIST reader, on the published files and on damaged or missing files."""
 
 import gzip
 import shutil
@@ -10,7 +10,7 @@ from supsup_core.datasets import mnist
 from supsup_core.errors import CorruptError, InputError
 
 
-def test_mnist_is_the_published_one(data_root: Path) -> None:
+def test_mnist_is_read_as_published(data_root: Path) -> None:
     dataset = mnist.MNIST().load(data_root)
     assert dataset.train.pixels.shape == (60000, 28, 28)
     assert dataset.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -24,7 +24,7 @@ def test_missing_mnist_says_which_files_go_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed"])
-def test_bad_mnist_is_named_with_a_remedy(data_root: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_mnist_is_refused_with_a_remedy(data_root: Path, tmp_path: Path, damage: str) -> None:
     shutil.copytree(data_root / "mnist", tmp_path / "mnist", copy_function=shutil.copyfile)
     (tmp_path / "mnist").chmod(0o755)
     file = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"

@@ -1,4 +1,4 @@
-"""Confidence and calibration of masks, against cases by hand and against scikit-learn."""
+"""Confidence and calibration of masks, compared with hand-computed values and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_confidence_equal_to_accuracy_has_no_calibration_error() -> None:
 
 
 def test_the_calibration_error_weights_the_gap_of_each_bin_by_its_images() -> None:
-    confidences = torch.tensor([0.99, 0.99, 0.41])  # gaps 0.99 - 0.5 over two images, 1 - 0.41 over one
+    confidences = torch.tensor([0.99, 0.99, 0.41])  # gaps: |0.99 - 0.5| for two images, |1 - 0.41| for one
     right = torch.tensor([True, False, True])
     assert calibration_error(confidences, right) == pytest.approx((2 * 0.49 + 0.59) / 3, abs=1e-6)
 
@@ -44,7 +44,7 @@ def test_auroc_is_the_area_under_the_roc_curve(own: list[int], others: list[int]
 
 
 class Echo(Learner):
-    """Answers with the images themselves."""
+    """A learner whose outputs are the input images."""
 
     num_masks, num_labels = 1, 2
 
@@ -52,7 +52,7 @@ class Echo(Learner):
         return x
 
 
-def test_a_mask_confident_on_its_own_images_only_separates_them() -> None:
+def test_a_mask_that_is_confident_only_on_its_own_images_has_a_perfect_auroc() -> None:
     own = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
     others = torch.zeros(5, 3)
     found = confidence(Echo(), 0, (own, torch.tensor([0, 0])), others, ["entropy", "max_logit", "energy"])

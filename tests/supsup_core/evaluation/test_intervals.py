@@ -1,4 +1,4 @@
-"""Intervals against those of SciPy."""
+"""Confidence intervals, compared with those of SciPy."""
 
 import math
 
@@ -10,7 +10,7 @@ from supsup_core.evaluation import intervals
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (1879, 2000)])
-def test_wilson_is_scipys(successes: int, trials: int) -> None:
+def test_the_wilson_interval_equals_scipys(successes: int, trials: int) -> None:
     found = intervals.wilson(successes, trials)
     expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     assert found.value == successes / trials
@@ -19,7 +19,7 @@ def test_wilson_is_scipys(successes: int, trials: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 31, 32, 60])
-def test_mean_interval_is_students(count: int) -> None:
+def test_the_interval_of_a_mean_is_students_t_interval(count: int) -> None:
     values = np.random.default_rng(count).normal(size=count)
     found = intervals.mean_interval(values.tolist())
     low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))

@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand."""
+"""Metrics, compared with values computed by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_forgetting_is_the_drop_from_the_best_earlier_accuracy() -> None:
 
 
 def test_forgetting_is_over_all_tasks_that_were_tested_before() -> None:
-    """A stream that mixes tasks tests more tasks than it has learned completely."""
+    """With a stream that mixes tasks, an evaluation includes tasks that are not completely learned yet."""
     matrix = {2: {0: 0.5, 3: 0.8, 4: 0.9}, 5: {0: 0.5, 1: 0.1, 3: 0.4, 4: 0.6}}
     assert metrics.forgetting(matrix, 5) == pytest.approx((0 + 0.4 + 0.3) / 3)
 

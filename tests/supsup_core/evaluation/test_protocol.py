@@ -30,7 +30,7 @@ class Numbers(Task):
 
 
 class Parrot(Learner):
-    """Mask 0 is always right; mask 1 answers 3 for every image."""
+    """A learner with two masks: mask 0 is always right, mask 1 answers 3 for every image."""
 
     num_masks = 2
     num_labels = 10
@@ -41,7 +41,7 @@ class Parrot(Learner):
 
 
 class ByParity(Rule):
-    """Chooses mask 0 for an even first image, mask 1 for an odd one."""
+    """A rule that chooses mask 0 if the first image is even, and mask 1 if it is odd."""
 
     needs_superposition = False
 
@@ -56,7 +56,7 @@ def by_parity(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("deciding", "sizes"), [(1, [299, 1]), (2, [300])])
-def test_a_last_group_of_one_image_joins_the_group_before_where_several_decide(
+def test_a_single_remaining_image_joins_the_previous_group_if_several_images_decide(
     by_parity: str, deciding: int, sizes: list[int]
 ) -> None:
     inference = Inference(rule=by_parity, images_per_decision=deciding, decision_group=299, strict_images=0)
@@ -123,7 +123,7 @@ def test_a_given_task_is_not_inferred() -> None:
         ("GNu", Inference(), (5, 10), "5 outputs cannot tell 10 labels apart"),
         ("GNu", Inference(rule="known"), (100, 10), "known needs the task identity"),
         ("GNu", Inference(objective="G"), (10, 10), "needs superfluous neurons"),
-        ("GNu", Inference(rule="exhaustive", objective="G"), (100, 10), "compared by its gradient only"),
+        ("GNu", Inference(rule="exhaustive", objective="G"), (100, 10), "compared only by its gradient"),
         ("GNu", Inference(rule="hopfield"), (100, 10), "not store its masks in a Hopfield network"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rules, on learners whose right answers are known."""
+"""Inference rules, on learners whose right answers are known."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ NUM_TASKS = 5
 
 @pytest.fixture(scope="module")
 def learned(digits: Dataset) -> tuple[Learner, Problem, list[dict[str, Tensor]]]:
-    """SupSup after five permutations of the digits."""
+    """A SupSup learner of five permutations of the digits, with its problem and task states."""
     problem = Problem(NETS["lenet_300_100"](num_outputs=60), (64,), 10, TrainingRecipe(num_batches=300), seed=1)
     method, benchmark = METHODS["supsup"](), BENCHMARKS["permuted"](base="digits")
     states = [dict(method.learn(problem, i, benchmark.task(i, digits, 1), []).state) for i in range(NUM_TASKS)]
@@ -36,7 +36,7 @@ def test_every_rule_finds_the_task(
     learned: tuple[Learner, Problem, list[dict[str, Tensor]]], digits: Dataset, rule: str, objective: str
 ) -> None:
     if RULES[rule].compares_values and objective == "superfluous":
-        return  # refused by protocol.check: its values cannot be compared
+        return  # protocol.check refuses this combination
     x = torch.stack([images_of(digits, task, 32) for task in range(NUM_TASKS)])
     chosen = RULES[rule]().choose(learned[0], x, OBJECTIVES[objective], None)
     assert chosen.tolist() == list(range(NUM_TASKS))
@@ -45,7 +45,7 @@ def test_every_rule_finds_the_task(
 
 
 class Alike(SuperposingLearner):
-    """Masks that are alike: the slope along the right one is small, but its own forward pass has the largest logit."""
+    """A learner with similar masks: the right mask has a small slope, but the largest logit in its forward pass."""
 
     num_labels = 2
 
@@ -88,13 +88,13 @@ def test_known_chooses_the_given_task_and_needs_one(
 
 @pytest.mark.parametrize("objective", OBJECTIVES.names())
 @pytest.mark.parametrize("subset", [None, [0, 2, 3]])
-def test_alpha_gradients_are_the_slopes_of_the_superposition(
+def test_slopes_are_the_gradients_with_respect_to_alpha(
     learned: tuple[Learner, Problem, list[dict[str, Tensor]]],
     digits: Dataset,
     objective: str,
     subset: list[int] | None,
 ) -> None:
-    """Against autograd in alpha itself, through f(x, W * sum of alpha_i M^i) (paper, equation 3)."""
+    """The reference is autograd with respect to alpha, through f(x, W * sum of alpha_i M^i) (paper, equation 3)."""
     learner, problem, states = learned
     numbers = subset or list(range(NUM_TASKS))
     bank = METHODS["supsup"]().learner(problem, states)._bank  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""numba compiles for the processor that it is asked for."""
+"""numba compiles the kernels for the requested processor."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ print(REGISTER_LANES if HAS_PERMUTATION else "planes")
     [({"NUMBA_CPU_NAME": "generic"}, "planes")] + [({"NUMBA_CPU_FEATURES": "+avx,+avx2"}, "8")] * HAS_PERMUTATION,
 )
 def test_products_are_compiled_for_the_processor_that_numba_is_given(target: dict[str, str], kernel: str) -> None:
-    """A cluster of several kinds of processors can compile for the instructions that all of them have."""
+    """So a cluster with different processors can use only the instructions that all of them support."""
     command = [sys.executable, "-c", PRODUCTS]
     found = subprocess.run(command, env={**os.environ, **target}, capture_output=True, text=True, check=False)
     assert (found.stdout.strip(), found.stderr) == (kernel, "")

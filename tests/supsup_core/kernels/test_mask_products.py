@@ -1,4 +1,4 @@
-"""Every kernel for products of packed masks, against matrix products in float64."""
+"""Every kernel for products of packed masks, compared with matrix products in float64."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ KERNELS = [products_by_planes, products_by_lookup] + ([products_by_permutation] 
     st.integers(0, 2**31),
 )
 def test_every_kernel_gives_the_products_of_packed_masks(num_masks: int, count: int, size: int, seed: int) -> None:
-    """Sizes that fill runs, words and groups of masks, and sizes that do not."""
+    """Sizes include multiples of the kernels' block sizes and other sizes."""
     drawn = np.random.default_rng(seed)
     masks = drawn.random((num_masks, size)) < 0.4
     rows = np.stack([codec.pack(mask) for mask in masks])
@@ -32,7 +32,7 @@ def test_every_kernel_gives_the_products_of_packed_masks(num_masks: int, count: 
     some = [(kernel(rows, vectors[:LANES]), exact[:LANES]) for kernel in KERNELS]
     lengths = vectors.double().norm(dim=1, keepdim=True)
     for products, wanted in [(together, exact), (alone, exact), *some]:
-        assert products.shape == wanted.shape  # each kernel adds in its own order, so an error is relative
+        assert products.shape == wanted.shape  # summation order differs between kernels, so the error is
         assert (
             (products - wanted).abs() <= 1.5e-6 * lengths[: len(wanted)]
-        ).all()  # to the vector's length, not to the product
+        ).all()  # relative to the norm of the vector, not to the product

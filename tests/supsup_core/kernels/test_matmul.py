@@ -1,4 +1,4 @@
-"""Matrix products against torch's, in both precisions, with and without autograd."""
+"""Matrix products, compared with torch's, in both precisions, with and without autograd."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("faster", [True, False])
-def test_products_and_their_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+def test_products_and_their_gradients_equal_those_of_autograd(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     monkeypatch.setattr(onednn, "is_faster", lambda: faster)
     x, weight, delta = drawn(16, 30).requires_grad_(), drawn(12, 30).requires_grad_(), drawn(16, 12)
     wanted = torch.autograd.grad(torch.nn.functional.linear(x, weight), (x, weight), delta)
@@ -22,7 +22,7 @@ def test_products_and_their_gradients_are_those_of_autograd(monkeypatch: pytest.
         torch.testing.assert_close(weight_gradient(delta, x), wanted[1])
 
 
-def test_autograd_follows_a_product_that_needs_a_gradient() -> None:
+def test_autograd_can_differentiate_a_product_that_requires_a_gradient() -> None:
     x, weight = drawn(4, 6), drawn(3, 6).requires_grad_()
     (found,) = torch.autograd.grad(linear(x, weight).sum(), weight)
     torch.testing.assert_close(found, x.sum(0).expand(3, 6))
@@ -30,7 +30,7 @@ def test_autograd_follows_a_product_that_needs_a_gradient() -> None:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_rounds_operands_and_result(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    """A processor without instructions for bfloat16 gives nearly the same by products in float32."""
+    """A processor without bfloat16 instructions computes in float32 and gives nearly the same result."""
     if native and not onednn.multiplies_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16")
     monkeypatch.setattr(onednn, "multiplies_bfloat16", lambda: native)

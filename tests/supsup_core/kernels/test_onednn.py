@@ -1,4 +1,4 @@
-"""What kernels.onednn relies on in torch: fails when a version of torch changes it."""
+"""Checks the private behaviour of torch that `kernels.onednn` relies on. A new version of torch may break it."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_operands_may_be_transposed_and_the_product_is_contiguous() -> None:
 
 
 @pytest.mark.skipif(not onednn.is_faster(), reason="this processor does not use the kernel")
-def test_the_product_has_the_bits_of_the_public_way_to_the_kernel() -> None:
+def test_the_private_operator_gives_the_same_bits_as_the_public_one() -> None:
     x, weight = operands(128, 784, 300)
     public = torch.nn.functional.linear(x.to_mkldnn(), weight.to_mkldnn()).to_dense()
     assert torch.equal(onednn.linear(x, weight), public)
@@ -44,7 +44,7 @@ def test_the_same_product_twice_has_the_same_bits() -> None:
     assert torch.equal(onednn.linear(x, weight), onednn.linear(x.clone(), weight.clone()))
 
 
-def test_the_check_for_bfloat16_tells_what_the_kernel_takes() -> None:
+def test_the_check_for_bfloat16_agrees_with_the_kernel() -> None:
     x, weight = (tensor.bfloat16() for tensor in operands(16, 32, 8))
     if onednn.multiplies_bfloat16():
         exact = x.double() @ weight.double().t()

@@ -1,12 +1,12 @@
-"""The compiled step of RMSprop against torch's operations."""
+"""The compiled RMSprop step, compared with torch's operations."""
 
 import torch
 
 from supsup_core.training.optimizers import RMSprop
 
 
-def test_the_compiled_step_is_that_of_torchs_operations() -> None:
-    """Against float64, which torch's operations update, as on a GPU."""
+def test_the_compiled_step_equals_torchs_operations() -> None:
+    """The reference is float64, for which the optimiser uses torch's operations, as on a GPU."""
     generator = torch.Generator().manual_seed(0)
     compiled = torch.randn(3, 41, generator=generator)
     composed = compiled.double()

@@ -1,4 +1,4 @@
-"""Exact top-k against a sort, by the compiled loop and by torch."""
+"""Exact top-k by the compiled loop and by torch, compared with a sort."""
 
 import torch
 from hypothesis import given
@@ -8,7 +8,7 @@ from supsup_core.masks import top_k_mask
 
 
 def by_sorting(ranked: list[float], count: int) -> list[float]:
-    """The definition: the largest `count`, ties to the lowest index."""
+    """Returns the top-k mask by definition: 1 for the largest `count` values; of equal values, the first is kept."""
     kept = sorted(range(len(ranked)), key=lambda i: (-ranked[i], i))[:count]
     return [1.0 if i in kept else 0.0 for i in range(len(ranked))]
 

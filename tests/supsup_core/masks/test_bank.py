@@ -1,4 +1,4 @@
-"""The bank of masks against dense masks."""
+"""The bank of packed masks, compared with dense masks."""
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ def test_bank_agrees_with_dense_masks(num_masks: int, seed: int, data: st.DataOb
     torch.testing.assert_close(some, dense[subset].mean(0))
 
 
-def test_a_bank_after_a_replacement_equals_one_built_anew() -> None:
+def test_a_bank_after_a_replacement_equals_a_newly_built_bank() -> None:
     masks = np.random.default_rng(0).random((4, 56)) < 0.5
     bank, other = MaskBank(LAYERS), MaskBank(LAYERS)
     for mask in masks[:3]:

@@ -1,4 +1,4 @@
-"""Masks as bytes: round trips, lengths near the entropy, and damage that is noticed."""
+"""The mask codec: round trips, lengths near the entropy, and detection of damage."""
 
 import math
 import struct
@@ -16,7 +16,7 @@ from supsup_core.masks import codec
 
 @st.composite
 def layered(draw: st.DrawFn) -> list[npt.NDArray[np.bool_]]:
-    """The layers of a mask, with different densities; some keep all, some nothing."""
+    """Draws the layers of a mask with different densities. Some layers keep all weights, and some keep none."""
     sizes = draw(st.lists(st.integers(1, 3000), min_size=1, max_size=5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     return [rng.random(size) < draw(st.sampled_from([0, 0.001, 0.01, 0.1, 0.5, 1])) for size in sizes]
@@ -36,7 +36,8 @@ def test_codec_round_trip(layers: list[npt.NDArray[np.bool_]], told: bool) -> No
 
 @pytest.mark.parametrize("density", [0.5, 0.1, 0.05, 0.01])
 def test_a_blob_is_as_long_as_the_entropy_of_its_mask(density: float) -> None:
-    """A million weights in two layers, one ten times as dense: within one percent, header included."""
+    """The mask has a million weights in two layers, one ten times as dense as the other. The tolerance is one percent,
+    including the header."""
     rng = np.random.default_rng(0)
     layers = [rng.random(900_000) < density, rng.random(100_000) < min(0.5, 10 * density)]
     mask = np.concatenate(layers)
@@ -47,7 +48,7 @@ def test_a_blob_is_as_long_as_the_entropy_of_its_mask(density: float) -> None:
 
 
 def entropy_of(layers: list[npt.NDArray[np.bool_]]) -> float:
-    """The sum of -n (p log2 p + q log2 q) / 8."""
+    """Returns the entropy in bytes: the sum over layers of -n (p log2 p + q log2 q) / 8."""
     found = 0.0
     for layer in layers:
         p = float(layer.mean())
@@ -57,7 +58,7 @@ def entropy_of(layers: list[npt.NDArray[np.bool_]]) -> float:
 
 @given(st.integers(0, 2000), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), max_size=4), st.binary())
 def test_a_forged_blob_is_refused(size: int, parts: list[tuple[int, int]], words: bytes) -> None:
-    """The payload's checksum is right, so only the decoder and the mask's checksum can refuse it."""
+    """The payload's checksum is correct, so only the decoder and the mask's checksum can detect the forgery."""
     table = b"".join(struct.pack("<II", *part) for part in parts)
     payload = struct.pack("<I", len(parts)) + table + words
     header = struct.pack("<4sHHQII", b"SMSK", 1, 1, size, 1234567, zlib.crc32(payload))
@@ -66,7 +67,7 @@ def test_a_forged_blob_is_refused(size: int, parts: list[tuple[int, int]], words
 
 
 @pytest.mark.parametrize("step", [3, 70])  # packed, and coded
-def test_every_flipped_byte_and_every_truncation_of_a_blob_is_noticed(step: int) -> None:
+def test_every_flipped_byte_and_every_truncation_of_a_blob_is_detected(step: int) -> None:
     blob = codec.encode(codec.pack(np.arange(700) % step == 0), 700)
     assert (len(blob) < 24 + 88) == (step == 70)
     for at in range(len(blob)):

@@ -1,4 +1,4 @@
-"""From scores to masks, and from a mask's gradient to the scores'."""
+"""Edge-popup: masks from scores, and the straight-through gradient of the scores."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_top_k_keeps_exactly_the_density(density: float, size: int, kept: int) -
         assert int(TopK(density, rank_abs).mask(scores, torch.empty(size)).sum()) == kept
 
 
-def test_ranks_by_size_and_by_value_have_their_masks_and_gradients() -> None:
+def test_ranking_by_size_and_by_value_gives_the_right_masks_and_gradients() -> None:
     scores = torch.tensor([-3.0, 2.0, 1.0, -0.5])
     by_abs, by_raw = TopK(0.5, True), TopK(0.5, False)
     assert by_abs.mask(scores, torch.empty(4)).tolist() == [1, 1, 0, 0]

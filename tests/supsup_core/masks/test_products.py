@@ -1,4 +1,4 @@
-"""Products of packed masks: the same from every kernel, in chunks, and on any device."""
+"""Products of packed masks are equal in chunks and by matrix products, as used on other devices."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A small problem for all tests of methods."""
+"""A fixture with a small problem for the tests of methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that learn permutations of the digits."""
+"""Functions that train methods on permutations of the digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of every method."""
+"""The contract of methods, tested on every registered method."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 def fitting(method: Method, problem: Problem) -> Problem:
-    """The problem, with a net with gates for a method that masks gates."""
+    """Returns the problem. For a method that masks gates, the problem gets a net with gates."""
     return replace(problem, net=NETS["hopfield_mlp"](num_outputs=20, width=256)) if method.recall_images else problem
 
 
@@ -47,7 +47,8 @@ def test_learning_is_a_pure_function(method: Method, small_problem: Problem, dig
 
 
 def test_an_interrupted_task_resumes_to_the_same_bits(method: Method, small_problem: Problem, digits: Dataset) -> None:
-    """The second task, which may build on the first. A checkpoint of another program version is skipped."""
+    """The test interrupts the second task, which may depend on the first. A checkpoint of another program version is
+    skipped."""
     problem = fitting(method, small_problem)
     states = learn(method, problem, digits, 1)
     parents = [states[parent] for parent in method.dependence.parents(1)]
@@ -65,10 +66,10 @@ def test_an_interrupted_task_resumes_to_the_same_bits(method: Method, small_prob
     assert len(keep.states) == 3 + (problem.recipe.num_batches - 14 - 1) // 7
 
 
-def test_tasks_learned_together_are_those_learned_alone(
+def test_tasks_learned_together_equal_tasks_learned_alone(
     method: Method, small_problem: Problem, digits: Dataset
 ) -> None:
-    """Bits may differ where a score is at its threshold. Methods that cannot learn together say so."""
+    """Mask bits may differ for scores near the threshold. Methods that cannot learn tasks together raise an error."""
     problem = replace(fitting(method, small_problem), recipe=TrainingRecipe(num_batches=5, learning_rate=1e-3))
     tasks = [BENCHMARKS["permuted"](base="digits").task(index, digits, problem.seed) for index in (4, 1, 2)]
     if not method.stacks:
@@ -116,8 +117,8 @@ def test_training_reaches_a_good_accuracy_on_digits(method: Method, digits: Data
     assert accuracy(method.learner(problem, states), last, 1) > 0.6
 
 
-def test_the_stated_dependence_is_the_actual_one(method: Method, small_problem: Problem, digits: Dataset) -> None:
-    """An independent task is answered the same whatever else was learned."""
+def test_the_declared_dependence_of_tasks_is_correct(method: Method, small_problem: Problem, digits: Dataset) -> None:
+    """The answers for an independent task do not depend on the other tasks that were learned."""
     small_problem = fitting(method, small_problem)
     states = learn(method, small_problem, digits, 3)
     x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(50))
@@ -130,10 +131,10 @@ def test_the_stated_dependence_is_the_actual_one(method: Method, small_problem: 
         assert any(name.startswith(SHARED) for name in states[0])
 
 
-def test_alpha_gradients_are_those_of_the_superposed_weights(
+def test_alpha_gradients_equal_autograd_through_the_superposed_weights(
     method: Method, small_problem: Problem, digits: Dataset
 ) -> None:
-    """d objective / d alpha against autograd through the superposed weights of single masks."""
+    """The test compares d objective / d alpha with autograd through the weighted sum of the single masks' weights."""
     small_problem = fitting(method, small_problem)
     learner = method.learner(small_problem, learn(method, small_problem, digits, 3))
     x, _ = BENCHMARKS["permuted"](base="digits").task(1, digits, small_problem.seed).test_batch(torch.arange(8))
@@ -153,7 +154,7 @@ def test_alpha_gradients_are_those_of_the_superposed_weights(
         torch.testing.assert_close(found, wanted[None], rtol=1e-3, atol=1e-5)
 
 
-def test_its_scenarios_exist(method: Method) -> None:
+def test_the_scenarios_of_a_method_exist(method: Method) -> None:
     assert method.scenarios
     assert method.scenarios <= set(SCENARIOS.names())
 

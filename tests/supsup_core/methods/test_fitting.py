@@ -1,4 +1,4 @@
-"""Initial weights, and gates in training."""
+"""Initial weights of trained nets, and gates during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supsup_core.training.loop import TrainingRecipe
 from tests.supsup_core.methods.learning import learned
 
 
-def test_mlps_start_from_signed_constants_of_their_own_draw(problem: Problem) -> None:
+def test_trained_mlps_start_from_signed_constants_that_differ_from_the_frozen_weights(problem: Problem) -> None:
     weights = fresh_weights(problem)
     for found, frozen in zip(weights, problem.weights, strict=True):
         torch.testing.assert_close(found.abs(), frozen.abs() / 2**0.5)
@@ -27,7 +27,7 @@ def test_mlps_start_from_signed_constants_of_their_own_draw(problem: Problem) ->
 
 
 @pytest.mark.parametrize("name", ["upper_bound", "lower_bound", "separate_heads", "piggyback", "icarl"])
-def test_gates_stay_at_one_where_weights_are_trained(digits: Dataset, name: str) -> None:
+def test_gates_stay_at_one_if_weights_are_trained(digits: Dataset, name: str) -> None:
     net = NETS["hopfield_mlp"](num_outputs=20, width=32)
     problem = Problem(net, (64,), 10, TrainingRecipe(num_batches=3, learning_rate=1e-2), seed=0)
     states = learned(METHODS[name](), problem, digits, 2)

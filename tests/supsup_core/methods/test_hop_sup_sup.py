@@ -1,4 +1,4 @@
-"""HopSupSup: tasks recalled from the Hopfield network."""
+"""HopSupSup: masks of tasks, recovered from the Hopfield network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supsup_core.training.loop import TrainingRecipe
 
 @pytest.fixture(scope="module")
 def learned(digits: Dataset) -> tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]]:
-    """Five splits of the digits, with the base's labels."""
+    """A HopSupSup learner of five splits of the digits with the dataset's own labels, its problem and its states."""
     recipe = TrainingRecipe(optimizer="sgd", learning_rate=0.1, num_batches=60, batch_size=64)
     problem = Problem(NETS["hopfield_mlp"](num_outputs=10, width=512), (8, 8), 10, recipe, seed=0)
     method = METHODS["hop_sup_sup"](recovery_batch=32)
@@ -47,7 +47,7 @@ def test_tasks_are_recalled_from_the_memory(
         assert found.distances[0, index] > found.distances[-1, index] or nearest[-1] != index
         right += int((found.labels(x) == y).sum())
     assert sum(index == mask for index, mask in enumerate(nearest)) >= 4
-    assert right / 360 > 0.6  # by what was recalled itself, one task of five missed
+    assert right / 360 > 0.6  # with the recovered mask; one of five tasks may be wrong
     once, again = (learner.recovered(x[:64], objective) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once.pattern, again.pattern, strict=True))
     assert learner.distances(learner.patterns[3])[3] == 0
@@ -74,7 +74,7 @@ def test_the_recalled_mask_answers_for_the_other_images(
         assert counts.recovered == int(part.trace[0, -1, index] == 0) <= counts.right_task
 
 
-def test_a_task_takes_one_bit_a_unit(
+def test_a_task_is_stored_with_one_bit_for_each_unit(
     learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
 ) -> None:
     _, problem, states = learned
@@ -86,7 +86,7 @@ def test_a_task_takes_one_bit_a_unit(
         METHODS["hop_sup_sup"]().learner(other, states)
 
 
-def test_decisions_of_a_net_that_normalises_by_batch_are_independent(
+def test_inferences_with_batch_normalisation_do_not_influence_each_other(
     learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
 ) -> None:
     learner = learned[0]
@@ -113,7 +113,7 @@ def test_a_single_remaining_image_joins_the_last_group(
     assert found.sizes.tolist() == [task.num_test]
 
 
-def test_a_rest_too_small_for_a_recall_joins_the_last_group(
+def test_remaining_images_too_few_for_a_recovery_join_the_last_group(
     learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]], digits: Dataset
 ) -> None:
     task = BENCHMARKS["split"](base="digits", labels="base").task(0, digits, 0)
@@ -133,5 +133,5 @@ def test_invalid_settings_are_refused() -> None:
         few = Inference(**{"rule": "hopfield", "images_per_decision": 64, "decision_group": 128, key: least - 1})
         with pytest.raises(InputError, match=rf"inference\.{key}: .* set at least {least}"):
             check(SCENARIOS["GNs"], METHODS["hop_sup_sup"](), "hop_sup_sup", few, net, 10)
-    with pytest.raises(InputError, match="one has no variance"):
+    with pytest.raises(InputError, match="cannot process a single image"):
         check(SCENARIOS["GNs"], METHODS["hop_sup_sup"](), "hop_sup_sup", Inference(rule="exhaustive"), net, 10)

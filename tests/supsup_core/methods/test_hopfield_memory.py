@@ -1,4 +1,4 @@
-"""The Hopfield network: Storkey's rule, and recovery by descent."""
+"""The Hopfield network: Storkey's learning rule, and recovery by gradient descent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def patterns(count: int, size: int, seed: int = 0) -> Tensor:
     return sign(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)))
 
 
-def test_storkeys_rule_is_the_published_sum() -> None:
+def test_storkeys_rule_equals_the_published_formula() -> None:
     size = 7
     memory = torch.zeros(size, size)
     wanted = torch.zeros(size, size)
@@ -36,7 +36,7 @@ def test_storkeys_rule_is_the_published_sum() -> None:
     assert not memory.diagonal().any()
 
 
-def test_stored_patterns_are_low_in_energy_and_attract() -> None:
+def test_stored_patterns_have_low_energy_and_are_attractors() -> None:
     stored = patterns(6, 200)
     memory = torch.zeros(200, 200)
     for z in stored:
@@ -58,8 +58,8 @@ def remembered(stored: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("descent", ["memory", "paper"])
-def test_the_descent_ends_at_the_pattern_that_the_images_point_to(descent: Literal["memory", "paper"]) -> None:
-    """The objective prefers one stored pattern in half of its units; the memory completes it."""
+def test_the_descent_ends_at_the_pattern_that_the_objective_prefers(descent: Literal["memory", "paper"]) -> None:
+    """The objective prefers one stored pattern, but only in half of its units. The Hopfield network completes it."""
     stored = patterns(4, 300)
     memory = remembered(stored)
     for z in stored:
@@ -77,7 +77,7 @@ def test_the_descent_ends_at_the_pattern_that_the_images_point_to(descent: Liter
 
 
 def test_the_memory_descent_stays_in_the_span_of_the_stored_patterns() -> None:
-    """The gradient of an objective in directions outside the span of the patterns has no effect."""
+    """The part of the objective's gradient outside the span of the patterns has no effect."""
     stored = patterns(4, 400)
     elsewhere = patterns(1, 400, seed=1)[0]
 
@@ -95,7 +95,7 @@ def test_the_memory_descent_stays_in_the_span_of_the_stored_patterns() -> None:
 
 
 def test_further_tries_find_other_patterns_and_the_best_is_returned() -> None:
-    """The gradient leads to one pattern, and the objective is smallest at another."""
+    """The gradient leads to one pattern, but the objective is smallest at another pattern."""
     stored = patterns(5, 400)
 
     def deceiving(found: Sequence[Tensor], images: Tensor) -> Tensor:
@@ -112,5 +112,5 @@ def test_further_tries_find_other_patterns_and_the_best_is_returned() -> None:
 
 
 def test_a_recovery_without_a_batch_of_images_is_refused() -> None:
-    with pytest.raises(InputError, match="batches of 64 images and there are 63"):
+    with pytest.raises(InputError, match="needs at least 64 images, but the group has 63"):
         Recovery().recover([], [], 1, lambda z, x: torch.zeros(()), torch.ones(63, 1))

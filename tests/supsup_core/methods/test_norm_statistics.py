@@ -20,7 +20,7 @@ from supsup_core.training.loop import TrainingRecipe
 
 @pytest.fixture(scope="module")
 def photographs() -> Dataset:
-    """Four classes of 3 x 8 x 8 noise, each brighter in a different corner."""
+    """A dataset of 3 x 8 x 8 noise images in four classes. Each class is brighter in a different corner."""
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> Images:
@@ -51,7 +51,7 @@ def learned(method: Method, problem: Problem, photographs: Dataset) -> list[dict
 
 @pytest.mark.parametrize("name", [name for name in METHODS.names() if name not in ("psp", "hop_sup_sup")])
 def test_every_method_stores_the_statistics_of_each_task(name: str, problem: Problem, photographs: Dataset) -> None:
-    """The method learns, and answers an image alone as it does in a batch."""
+    """The answer for an image is the same alone and in a batch."""
     method = METHODS[name](**({"mask_learning_rate": 1e-2} if name == "piggyback" else {}))
     states = learned(method, problem, photographs)
     learner = method.learner(problem, states)
@@ -63,13 +63,13 @@ def test_every_method_stores_the_statistics_of_each_task(name: str, problem: Pro
     for state in states:
         kept = {key for key in state if "norm." in key}
         assert len(kept) == 2 * len(problem.net.norm_widths())
-    if name != "icarl":  # which keeps the last task's alone
+    if name != "icarl":  # iCaRL stores only the statistics of the last task
         spoilt = {key: tensor for key, tensor in states[1].items() if key != "norm.3"}
         with pytest.raises(CorruptError, match="no statistics that fit"):
             method.learner(problem, [states[0], spoilt])
 
 
-def test_statistics_are_stored_as_float16_where_that_is_exact_enough(problem: Problem, photographs: Dataset) -> None:
+def test_statistics_are_stored_as_float16_if_that_is_exact_enough(problem: Problem, photographs: Dataset) -> None:
     task = SplitTask(photographs, [0, 1], keep_labels=False)
     weights = problem.weights
     small = measure_norms(problem, 0, task, weights)
@@ -104,7 +104,7 @@ def test_tasks_are_inferred_with_batch_normalisation(rule: str, problem: Problem
     [
         ("GNu", Inference(strict_images=0), "images_per_decision: batch normalisation"),
         ("GNu", Inference(images_per_decision=8), "strict_images: batch normalisation"),
-        ("NNs", Inference(rule="exhaustive"), "no way yet to keep"),
+        ("NNs", Inference(rule="exhaustive"), "does not support nets with batch normalisation"),
     ],
 )
 def test_a_superposition_refuses_single_images_with_the_reason(name: str, inference: Inference, words: str) -> None:

@@ -1,4 +1,4 @@
-"""SupSup: densities by layer, stacked tasks, and transfer from earlier tasks."""
+"""SupSup: the density of each layer, stacked tasks, and transfer from earlier tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kept_by_layer(state: Mapping[str, Tensor], problem: Problem) -> list[int]:
     return [int(part.sum()) for part in torch.split(flat, [layer.size for layer in problem.layers])]
 
 
-def test_a_budget_gives_small_layers_a_larger_share(small_problem: Problem, digits: Dataset) -> None:
+def test_an_erdos_renyi_budget_gives_small_layers_a_higher_density(small_problem: Problem, digits: Dataset) -> None:
     method = METHODS["supsup"](mask="top_k", erdos_renyi=4.0)
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
     found = kept_by_layer(method.learn(small_problem, 0, task, []).state, small_problem)
@@ -47,7 +47,7 @@ def test_a_budget_gives_small_layers_a_larger_share(small_problem: Problem, digi
         {"mask": "top_k", "erdos_renyi": 2.0, "density": 0.1},
     ],
 )
-def test_invalid_budgets_are_refused(fields: dict[str, object]) -> None:
+def test_invalid_erdos_renyi_budgets_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InputError, match="erdos_renyi"):
         METHODS["supsup"](**fields)
 
@@ -68,7 +68,7 @@ def learned(method: Method, problem: Problem, digits: Dataset, tasks: list[int])
 def test_stacked_tasks_have_exact_densities_and_resume_after_a_crash(
     fields: dict[str, object], small_problem: Problem, digits: Dataset
 ) -> None:
-    """Four tasks, interrupted while a checkpoint is saved; the resume from the previous one gives the same bits."""
+    """Four tasks are interrupted while a checkpoint is saved. Resuming from the previous one gives the same bits."""
     method = METHODS["supsup"](**fields)
     tasks = [BENCHMARKS["permuted"](base="digits").task(index, digits, 0) for index in range(4)]
     wanted = method.learn_together(small_problem, range(4), tasks)
@@ -89,10 +89,10 @@ def test_stacked_tasks_have_exact_densities_and_resume_after_a_crash(
 
 @pytest.mark.parametrize("transfer", ["masks", "scores"])
 @pytest.mark.parametrize("fields", VARIANTS)
-def test_transfer_helps_a_task_that_is_like_the_earlier_ones(
+def test_transfer_helps_a_task_that_is_similar_to_the_earlier_ones(
     digits: Dataset, fields: dict[str, object], transfer: str
 ) -> None:
-    """The same task three times, then a short fourth training: more accurate than from a fresh start."""
+    """After three trainings of the same task, a short fourth training with transfer is more accurate than without."""
     long, short = TrainingRecipe(num_batches=150, learning_rate=1e-3), TrainingRecipe(num_batches=4, learning_rate=1e-3)
     problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, long, seed=0)
     brief = replace(problem, recipe=short)
@@ -123,7 +123,7 @@ def test_transfer_keeps_exact_densities_and_stores_the_sum_of_the_masks(
 
 
 @pytest.mark.parametrize("by_size", [True, False])
-def test_sort_like_keeps_the_values_and_takes_the_order_of_the_mean(by_size: bool) -> None:
+def test_sort_like_keeps_the_values_and_sorts_them_like_the_mean(by_size: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(6, 50, generator=generator)
     mean = torch.randint(0, 4, (6, 50), generator=generator) / 3

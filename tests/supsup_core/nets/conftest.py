@@ -1,4 +1,4 @@
-"""Every registered net, and images for it."""
+"""Fixtures with every registered net and the shape of its images."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def net(request: pytest.FixtureRequest) -> Net:
 
 @pytest.fixture
 def shape(net: Net) -> tuple[int, ...]:
-    """The shape of small images that the net takes."""
+    """The shape of small images for the net."""
     try:
         net.layers((36,))
     except InputError:

@@ -1,4 +1,4 @@
-"""The contract of every net."""
+"""The contract of nets, tested on every registered net."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_gradients_in_bfloat16_are_close_to_those_in_float32(net: Net, shape: tu
     torch.testing.assert_close(loss, exact, rtol=0.03, atol=0)
     whole_flat, rounded_flat = (torch.cat([g.flatten().float() for g in found]) for found in (whole, rounded))
     assert not torch.equal(whole_flat, rounded_flat)
-    if not net.norm_widths():  # normalisation over a small batch makes much of little
+    if not net.norm_widths():  # normalisation over a small batch amplifies rounding errors
         assert torch.cosine_similarity(whole_flat, rounded_flat, 0) > 0.999
 
 
@@ -40,5 +40,5 @@ def test_layer_sizes_of_the_papers_nets() -> None:
 
     assert size("lenet_300_100", 100, 784) == 784 * 300 + 300 * 100 + 100 * 100
     assert size("fc_1024_1024", 100, 784) == 784 * 1024 + 1024 * 1024 + 1024 * 100
-    # torchvision's 25,557,032 without 53,120 of batch normalisation and 1,000 biases
+    # torchvision's ResNet-50 has 25,557,032 parameters, of which 53,120 are batch normalisation and 1,000 are biases.
     assert size("resnet50", 1000, 3, 224, 224) == 25_557_032 - 53_120 - 1_000

@@ -1,4 +1,4 @@
-"""The gradients of every net are those of autograd."""
+"""The gradients of every net, compared with autograd."""
 
 import pytest
 import torch
@@ -7,10 +7,10 @@ from supsup_core.inference import OBJECTIVES
 from supsup_core.nets import Autograd, Net, draw_weights
 
 
-def test_loss_gradients_are_those_of_autograd(net: Net, shape: tuple[int, ...]) -> None:
+def test_loss_gradients_equal_those_of_autograd(net: Net, shape: tuple[int, ...]) -> None:
     if isinstance(net.gradients, Autograd):
         return  # the reference itself
-    # Normalisation over a small batch is ill-conditioned: there only double precision tells right from wrong.
+    # Normalisation over a small batch is ill-conditioned, so it needs double precision to detect a wrong gradient.
     precision = torch.float64 if net.norm_widths() else torch.float32
     weights = [weight.to(precision) for weight in draw_weights(net.layers(shape), 0)]
     generator = torch.Generator().manual_seed(0)
@@ -25,7 +25,7 @@ def test_loss_gradients_are_those_of_autograd(net: Net, shape: tuple[int, ...]) 
 
 
 def test_stacked_tasks_have_the_gradients_of_single_tasks(net: Net, shape: tuple[int, ...]) -> None:
-    """Three tasks with their own masks and images, in float64, since small batches are ill-conditioned."""
+    """The three tasks have different masks and images. Small batches are ill-conditioned, so the test uses float64."""
     generator = torch.Generator().manual_seed(0)
     weights = draw_weights(net.layers(shape), 0)
     masked = [w.double() * (torch.rand(3, *w.shape, generator=generator) < 0.5) for w in weights]
@@ -40,10 +40,10 @@ def test_stacked_tasks_have_the_gradients_of_single_tasks(net: Net, shape: tuple
             torch.testing.assert_close(found[task], wanted, rtol=1e-6, atol=1e-9 * float(wanted.abs().max()))
 
 
-def test_rotated_gradients_are_those_of_rotated_weights(net: Net, shape: tuple[int, ...]) -> None:
+def test_rotated_gradients_equal_those_of_rotated_weights(net: Net, shape: tuple[int, ...]) -> None:
     layers = net.layers(shape)
     if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
-        return  # what turns inputs says so (PSP)
+        return  # PSP refuses these nets with an error
     generator = torch.Generator().manual_seed(2)
     weights = [w.double() for w in draw_weights(layers, 0)]
     widths = [layer.shape[1] for layer in layers]
@@ -59,7 +59,7 @@ def test_rotated_gradients_are_those_of_rotated_weights(net: Net, shape: tuple[i
 
 
 @pytest.mark.parametrize("objective", ["entropy", "superfluous", "max_logit", "energy"])
-def test_decision_gradients_are_those_of_autograd_for_each_decision_alone(
+def test_decision_gradients_equal_those_of_autograd_for_each_decision_alone(
     net: Net, shape: tuple[int, ...], objective: str
 ) -> None:
     if isinstance(net.gradients, Autograd):

@@ -1,4 +1,4 @@
-"""Residual networks against plain torch modules."""
+"""Residual networks, compared with plain torch modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supsup_core.nets import NETS, draw_weights
 
 
 class Basic(nn.Module):
-    """A basic block of torch modules."""
+    """A basic residual block, made of torch modules."""
 
     def __init__(self, into: int, width: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Basic(nn.Module):
 
 
 class Gem(nn.Module):
-    """GEM's ResNet-18 of torch modules."""
+    """The ResNet-18 of GEM, made of torch modules."""
 
     def __init__(self, width: int, num_outputs: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Gem(nn.Module):
 
 
 def filled(module: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
-    """The module with our weights, which are in the order of its parameters."""
+    """Copies the weights into the module's parameters, which have the same order, and returns the module."""
     with torch.no_grad():
         for parameter, weight in zip(module.parameters(), weights, strict=True):
             parameter.copy_(weight)
@@ -84,7 +84,7 @@ def test_gem_resnet18_equals_torch_modules_in_training_and_with_stored_statistic
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck block of torch modules."""
+    """A bottleneck residual block, made of torch modules."""
 
     def __init__(self, into: int, width: int, stride: int) -> None:
         super().__init__()
@@ -126,5 +126,5 @@ def test_resnet50_equals_torch_modules() -> None:
 
 
 def test_a_residual_network_refuses_flat_images() -> None:
-    with pytest.raises(InputError, match="needs images of channels, height and width"):
+    with pytest.raises(InputError, match="needs images of shape \\(channels, height, width\\)"):
         NETS["gem_resnet18"]().layers((784,))

@@ -1,4 +1,4 @@
-"""The constants of the frozen weights."""
+"""The frozen weights: signed Kaiming constants."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from supsup_core.nets import Net, draw_weights, weights_sha256
 
 
-def test_weights_are_signed_kaiming_constants_of_the_seed(net: Net, shape: tuple[int, ...]) -> None:
+def test_weights_are_signed_kaiming_constants_determined_by_the_seed(net: Net, shape: tuple[int, ...]) -> None:
     layers = net.layers(shape)
     weights = draw_weights(layers, 1)
     for layer, weight in zip(layers, weights, strict=True):

@@ -1,4 +1,4 @@
-"""Allocation tests: formulas, calibration, and several outliers."""
+"""Allocation tests: formulas, false alarm rates, and several outliers at once."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ NAMES = ALLOCATION_TESTS.names()
 
 
 def slopes(k: int, untrained: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
-    """Slopes without an outlier: k learned masks, shifted against the untrained ones as training shifts them."""
+    """Returns random slopes without an outlier. k: learned masks; untrained: untrained masks; shift: the difference
+    between the means of both groups, which training causes."""
     drawn = np.random.default_rng(seed)
     return np.concatenate(
         [0.2 + shift + 0.01 * drawn.standard_normal(k), 0.2 + 0.01 * drawn.standard_normal(untrained)]
@@ -22,7 +23,7 @@ def slopes(k: int, untrained: int, seed: int = 0, shift: float = 0.0) -> np.ndar
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 2, 5, 20, 100, 1000])
-def test_data_is_known_when_one_mask_is_far_steeper_than_the_others(name: str, k: int) -> None:
+def test_data_is_known_if_one_mask_has_a_far_larger_slope_than_the_others(name: str, k: int) -> None:
     test = ALLOCATION_TESTS[name]()
     found = slopes(k, test.num_untrained(k))
     assert not test.judge(found, k, 2500).known
@@ -34,7 +35,7 @@ def test_data_is_known_when_one_mask_is_far_steeper_than_the_others(name: str, k
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_data_is_new_when_an_untrained_mask_is_steepest(name: str, k: int) -> None:
+def test_data_is_new_if_an_untrained_mask_has_the_largest_slope(name: str, k: int) -> None:
     test = ALLOCATION_TESTS[name]()
     found = slopes(k, test.num_untrained(k))
     assert len(found) > k
@@ -43,7 +44,7 @@ def test_data_is_new_when_an_untrained_mask_is_steepest(name: str, k: int) -> No
 
 
 @given(st.floats(0.01, 1), st.integers(1, 40), st.integers(0, 1000))
-def test_ratio_is_the_papers_formula(epsilon: float, k: int, seed: int) -> None:
+def test_the_ratio_test_equals_the_papers_formula(epsilon: float, k: int, seed: int) -> None:
     test = ALLOCATION_TESTS["ratio"](epsilon=epsilon)
     found = 10 * slopes(k, test.num_untrained(k), seed)
     v = np.exp(found) / np.exp(found).sum()
@@ -55,17 +56,17 @@ def test_ratio_is_the_papers_formula(epsilon: float, k: int, seed: int) -> None:
 
 @pytest.mark.parametrize("k", [2, 4, 8, 16, 40, 200])
 def test_the_false_alarm_rate_is_not_exceeded(k: int) -> None:
-    """4000 decisions on null slopes at a rate of 5 %, with a shift as training causes it."""
+    """4000 decisions on slopes without an outlier, at a false alarm rate of 5 %, with a shift as training causes it."""
     alarms = 0
     for seed in range(4000):
         found = slopes(k, max(0, 32 - k), seed, shift=0.05)
         alarms += bool(find_outliers(found, k, 0.05).masks)
     assert alarms <= stats.binom.ppf(0.999, 4000, 0.05 if k > 8 else 0.06)
-    assert alarms >= 40  # a test that never raises an alarm is not calibrated
+    assert alarms >= 40  # too few alarms would also mean a wrong calibration
 
 
-def test_the_threshold_follows_from_k_and_the_rate_alone() -> None:
-    """One outlier among k: Student's t at rate / k, in leave-one-out form, which is Grubbs' test."""
+def test_the_threshold_depends_only_on_k_and_the_rate() -> None:
+    """With one outlier among k slopes, the test is Grubbs' test: Student's t at rate / k, in leave-one-out form."""
     k = 50
     found = slopes(k, 0)
     found[7] += 0.2
@@ -81,7 +82,7 @@ def test_the_threshold_follows_from_k_and_the_rate_alone() -> None:
 
 @pytest.mark.parametrize("ahead", [2, 4, 8])
 def test_outliers_do_not_hide_each_other(ahead: int) -> None:
-    """Duplicates and similar tasks: in Grubbs' test the second outlier would mask the first."""
+    """Duplicates and similar tasks cause several outliers. In Grubbs' test, the second outlier would hide the first."""
     k = 40
     found = slopes(k, 0)
     for place in range(ahead):

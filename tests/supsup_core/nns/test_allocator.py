@@ -28,7 +28,7 @@ def allocator(capacity: int = 10, policy: str = "skip", test: str = "outlier") -
 
 
 def decide(tried: Allocator, *wins: int | tuple[int, ...] | None) -> list[Decision]:
-    """One round in which, for each stream, the live masks at the given places are outliers (None: none is)."""
+    """Decides one round. wins: for each stream, the index or indices of the live masks with outlier slopes, or None."""
     k = len(tried.live)
     rows = []
     for stream, win in enumerate(wins):
@@ -49,7 +49,7 @@ def outcomes(decisions: list[Decision]) -> list[tuple[str, int | None]]:
     return [(decision.outcome, decision.mask) for decision in decisions]
 
 
-def test_new_data_gets_new_masks_and_known_data_its_own() -> None:
+def test_new_data_gets_a_new_mask_and_known_data_trains_its_old_mask() -> None:
     tried = allocator()
     assert outcomes(decide(tried, None)) == [("allocate", 0)]
     assert outcomes(decide(tried, None)) == [("allocate", 1)]
@@ -74,7 +74,7 @@ def test_the_superposition_is_the_mean_of_learned_and_untrained_masks() -> None:
     np.testing.assert_allclose(tried.slopes(vectors), (vectors @ dense.t()).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_round_decides_by_the_masks_from_before_it_and_counts_its_allocations() -> None:
+def test_a_round_decides_with_the_masks_before_the_round_and_counts_its_allocations() -> None:
     tried = allocator(capacity=3)
     assert outcomes(decide(tried, None, None)) == [("allocate", 0), ("allocate", 1)]
     found = decide(tried, None, 1, None, 1)
@@ -83,7 +83,7 @@ def test_a_round_decides_by_the_masks_from_before_it_and_counts_its_allocations(
     assert tried.live == [0, 1, 2]
 
 
-def test_reuse_trains_the_steepest_mask() -> None:
+def test_reuse_trains_the_mask_with_the_largest_slope() -> None:
     tried = allocator(capacity=2, policy="reuse")
     decide(tried, None, None)
     (decision,) = decide(tried, None)
@@ -101,17 +101,17 @@ def test_reclaim_frees_the_less_trained_of_two_outliers() -> None:
     assert tried.live[9] == 12
     assert len(tried.live) == 12
     (decision,) = decide(tried, None)
-    assert decision.outcome == "reuse"  # nothing redundant is left
+    assert decision.outcome == "reuse"  # no duplicate mask is left
     assert outcomes(decide(tried, 9)) == [("train", 12)]
 
 
-def test_reclaim_frees_no_mask_that_the_round_trains_and_none_for_known_data() -> None:
+def test_reclaim_frees_no_mask_that_the_round_trains_and_no_mask_for_known_data() -> None:
     tried = allocator(capacity=12, policy="reclaim")
     for _ in range(12):
         decide(tried, None)
     for _ in range(2):
         decide(tried, (4, 9))
-    known, new = decide(tried, 9, None)  # 9 is the less trained, but it is at work
+    known, new = decide(tried, 9, None)  # mask 9 is the less trained duplicate, but this round trains it
     assert (known.outcome, known.mask) == ("train", 9)
     assert (new.outcome, new.mask, new.freed) == ("reuse", new.best, None)
     assert tried.live == list(range(12))
@@ -133,7 +133,7 @@ def test_reclaim_frees_no_mask_that_a_later_stream_of_the_round_may_choose() -> 
     st.integers(2, 6),
     st.lists(st.lists(st.none() | st.integers(0, 5), min_size=1, max_size=2), max_size=25),
 )
-def test_the_budget_is_never_exceeded_and_decisions_replay_to_the_same_counts(
+def test_the_budget_is_never_exceeded_and_a_replay_of_decisions_gives_the_same_counts(
     policy: str, capacity: int, rounds: list[list[int | None]]
 ) -> None:
     tried = allocator(capacity, policy)

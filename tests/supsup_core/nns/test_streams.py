@@ -11,7 +11,7 @@ from supsup_core.errors import InputError
 from supsup_core.nns.streams import Schedule, Segment, Stream
 
 
-def test_in_blocks_each_task_arrives_once_and_whole() -> None:
+def test_in_blocks_all_segments_of_a_task_arrive_in_one_sequence() -> None:
     (only,) = Stream(segment_batches=10).sequences(3, 30, seed=5)
     assert only == [Segment(task, index) for task in range(3) for index in range(3)]
     first, second = Stream(segment_batches=10, num_streams=2).sequences(5, 20, seed=5)
@@ -49,7 +49,7 @@ def test_recurring_tasks_come_back() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 4))
-def test_a_schedule_counts_the_segments_of_its_rounds(num_tasks: int, num_streams: int) -> None:
+def test_a_schedule_knows_the_number_of_segments_in_its_rounds(num_tasks: int, num_streams: int) -> None:
     sequences = Stream(segment_batches=10, num_streams=num_streams).sequences(num_tasks, 30, seed=0)
     schedule = Schedule(sequences, 3)
     done: list[Segment] = []
@@ -68,7 +68,7 @@ def test_a_schedule_counts_the_segments_of_its_rounds(num_tasks: int, num_stream
     [
         ({"segment_batches": 30}, 100, "does not divide training.num_batches=100"),
         ({"segment_batches": 200}, 100, "does not divide"),
-        ({"order": "recurring", "visits": 5}, 300, "cannot come 5 times; set at most 3"),
+        ({"order": "recurring", "visits": 5}, 300, "cannot be visited 5 times; set at most 3"),
     ],
 )
 def test_segments_that_do_not_divide_a_task_are_refused(

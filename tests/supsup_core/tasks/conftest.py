@@ -1,4 +1,4 @@
-"""Every registered benchmark, for the tests of all tasks."""
+"""A fixture with every registered benchmark."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from supsup_core.tasks import BENCHMARKS, Benchmark
 
 @pytest.fixture(params=BENCHMARKS.names())
 def benchmark(request: pytest.FixtureRequest) -> Benchmark:
-    """Every registered benchmark over the digits."""
+    """Every registered benchmark, with the digits as its dataset."""
     return BENCHMARKS[request.param](base="digits", num_tasks=4)

@@ -1,4 +1,4 @@
-"""The first training images of some tasks, to compare tasks."""
+"""Reads the first training images of tasks, so that tests can compare tasks."""
 
 import torch
 

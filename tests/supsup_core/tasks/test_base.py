@@ -1,4 +1,4 @@
-"""The contract of every benchmark."""
+"""The contract of benchmarks, tested on every registered benchmark."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_tasks_are_pure_functions_and_have_the_stated_shape(benchmark: Benchmark
     assert len(task.all_test()[1]) == task.num_test
 
 
-def test_tasks_differ(benchmark: Benchmark, digits: Dataset) -> None:
+def test_tasks_of_a_benchmark_differ_from_each_other(benchmark: Benchmark, digits: Dataset) -> None:
     assert len(seen(benchmark, digits, 1)) == 4
 
 
@@ -30,6 +30,6 @@ def test_the_number_of_tasks_is_not_part_of_a_tasks_identity(benchmark: Benchmar
     assert longer.identity() == benchmark.identity()
 
 
-def test_no_tasks_is_refused() -> None:
+def test_a_benchmark_without_tasks_is_refused() -> None:
     with pytest.raises(InputError, match="num_tasks: must be at least 1"):
         BENCHMARKS["permuted"](num_tasks=0)

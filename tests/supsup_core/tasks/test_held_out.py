@@ -9,7 +9,7 @@ from supsup_core.errors import InputError
 from supsup_core.tasks import held_out
 
 
-def test_held_out_images_are_training_images_and_leave_both_parts_every_class(digits: Dataset) -> None:
+def test_held_out_images_come_from_the_training_images_and_both_parts_have_every_class(digits: Dataset) -> None:
     base = BASES["held_out"](of="digits", share=0.2, seed=3)
     found = base.load(None)
     assert base.shape == (8, 8)
@@ -22,7 +22,7 @@ def test_held_out_images_are_training_images_and_leave_both_parts_every_class(di
         for image, label in zip(*digits.train.gather(torch.arange(len(rows))), strict=True)
     }
     assert all(labels[image.numpy().tobytes()] == label for part in parts for image, label in zip(*part, strict=True))
-    assert found.train.pixels is found.test.pixels  # nothing is copied
+    assert found.train.pixels is found.test.pixels  # both parts share one pixel array
     assert base.resident_images == BASES["digits"]().resident_images
     assert len(found.train.labels) + len(found.test.labels) == len(digits.train.labels)
     share = found.test.labels.bincount() / digits.train.labels.bincount()
@@ -34,8 +34,8 @@ def test_held_out_images_are_training_images_and_leave_both_parts_every_class(di
     assert len({base, again, other}) == len({base.checksum(), again.checksum(), other.checksum()}) == 2
 
 
-def test_images_are_held_out_of_part_of_a_pixel_array() -> None:
-    """A user's base may have more pixels than images."""
+def test_images_are_held_out_correctly_if_the_pixel_array_contains_more_images() -> None:
+    """In a user's dataset, the pixel array may contain more images than the training set uses."""
     shown = Images(torch.arange(10, dtype=torch.uint8)[:, None], torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]))
     pixels, labels = held_out._part(shown, torch.tensor([True, False, True])).gather(torch.tensor([0, 1]))
     assert pixels.flatten().tolist() == labels.tolist() == [7, 9]

@@ -1,4 +1,4 @@
-"""Random tensors."""
+"""Makes random tensors for tests."""
 
 import torch
 from torch import Tensor

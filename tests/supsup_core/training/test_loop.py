@@ -1,4 +1,4 @@
-"""The training loop: its arithmetic, its accuracy on digits, and its exact bits."""
+"""The training loop: its update rule, its accuracy on the digits, and the exact bits of its result."""
 
 import hashlib
 from dataclasses import replace
@@ -21,8 +21,8 @@ from supsup_core.training.parametrizations import Scored
 
 
 @pytest.mark.parametrize("rule", ["threshold", "top_k"])
-def test_a_step_is_edge_popup_with_torchs_rmsprop(rule: str) -> None:
-    """Against autograd through W * mask and torch.optim.RMSprop, 25 steps."""
+def test_a_step_equals_edge_popup_with_torchs_rmsprop(rule: str) -> None:
+    """The reference is 25 steps of autograd through W * mask with torch.optim.RMSprop."""
     net = NETS["lenet_300_100"](num_outputs=12)
     layers = net.layers((30,))
     weights = draw_weights(layers, 0)
@@ -68,10 +68,11 @@ def test_training_reaches_a_good_accuracy_on_digits(
 GOLDEN = "5fe028e36763141a"
 
 
-def test_golden_bits(digits: Dataset, small_problem: Problem) -> None:
-    """The bits of a trained mask. If they change on purpose, raise RECIPE_VERSION with them.
+def test_the_bits_of_a_trained_mask_equal_golden_values(digits: Dataset, small_problem: Problem) -> None:
+    """If a change of the code changes these bits on purpose, raise RECIPE_VERSION.
 
-    Five batches: enough that any change of recipe shows, too few for a processor's rounding to flip a bit.
+    Five batches are enough to show any change of the recipe, and too few for rounding differences between processors to
+    flip a bit.
     """
     small_problem = replace(small_problem, recipe=TrainingRecipe(num_batches=5, learning_rate=1e-3))
     task = BENCHMARKS["permuted"](base="digits").task(2, digits, small_problem.seed)

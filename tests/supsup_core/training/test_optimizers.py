@@ -1,4 +1,4 @@
-"""Optimisers: their steps are those of torch.optim."""
+"""Optimisers: their steps equal those of torch.optim."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_an_optimiser_equals_torchs_across_a_resume(case: str) -> None:
     kind = OPTIMIZERS[case.split()[0]]
     ours, peer = kind(parameters, momentum), make(peers)
     for number in range(30):
-        if number == 15:  # as a resume does
+        if number == 15:  # as after a resume
             kept = {key: tensor.clone() for key, tensor in ours.state.items()}
             ours = kind(parameters, momentum)
             for key, tensor in ours.state.items():

@@ -1,4 +1,4 @@
-"""Parametrizations: their gradients are those of autograd."""
+"""Parametrizations: their gradients equal those of autograd."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ CASES: dict[str, Callable[[], tuple[Parametrization, Callable[..., Tensor]]]] = 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_weight_and_gradients_are_those_of_the_formula(name: str) -> None:
+def test_weight_and_gradients_follow_the_formula(name: str) -> None:
     layer, formula = CASES[name]()
     leaves = [tensor.clone().requires_grad_() for tensor in layer.tensors]
     wanted = formula(*leaves)

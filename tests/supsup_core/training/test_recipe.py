@@ -1,4 +1,4 @@
-"""Recipes: weight decay, schedules, and values that are refused."""
+"""Training recipes: weight decay, schedules, and values that are refused."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from tests.supsup_core.training.tensors import drawn
 
 
 @pytest.mark.parametrize("warmup", [0, 5])
-def test_weight_decay_and_schedule_are_those_of_torch_across_a_resume(warmup: int) -> None:
-    """Against torch.optim with weight_decay and its schedulers, and across a resume."""
+def test_weight_decay_and_schedule_equal_those_of_torch_across_a_resume(warmup: int) -> None:
+    """The reference is torch.optim with weight_decay and torch's schedulers."""
     recipe = TrainingRecipe(
         optimizer="adam", learning_rate=0.01, num_batches=20, weight_decay=0.1, schedule="cosine", warmup_batches=warmup
     )

@@ -18,7 +18,7 @@ from orchestrator.sweeps.training_groups import share_workers
 
 @click.group()
 def cluster() -> None:
-    """Check the file that `ray up` starts a Ray cluster from."""
+    """Check the file from which `ray up` starts a Ray cluster."""
 
 
 @cluster.command(epilog=example("supsup cluster check ray_cluster.yaml sweeps/fig04_split_imagenet.yaml"))
@@ -26,11 +26,11 @@ def cluster() -> None:
 @click.argument("sweep_file", metavar="[SWEEP_FILE]", type=click.Path(path_type=Path), required=False)
 @OVERRIDES
 def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> int:
-    """Check the file of a cluster, and whether a sweep fits there.
+    """Check a Ray cluster file, and whether a sweep fits in the cluster.
 
-    Needs no connection. FILE is checked for what Ray would refuse, for keys that the cloud would refuse, for secrets,
-    for open ports, and for spot machines without others. With SWEEP_FILE, also checks that the cluster has room for the
-    workers of a training group.
+    Needs no network connection. The command looks in FILE for settings that Ray or AWS would refuse, for secrets, for
+    access without a token, and for spot machines without an on-demand worker. With SWEEP_FILE, it also checks that the
+    workers of a training group fit in the cluster.
     """
     found = read_cluster_file(file)
     sweep = open_sweep(sweep_file, overrides) if sweep_file is not None else None
@@ -41,34 +41,38 @@ def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> in
         print(f"{as_typed(file)}: {problem}", file=sys.stderr)
     if problems:
         return ExitCode.BAD_INPUT
-    print(f"{as_typed(file)}: sound; at most {found.max_workers} nodes beside the head")
+    print(f"{as_typed(file)}: valid; at most {found.max_workers} worker nodes")
     return ExitCode.DONE
 
 
 def _describe(kind: NodeType) -> str:
+    """Returns a node type in one line: its name, the CPUs and GPUs of a node, and the number of nodes."""
     holds = " and ".join(f"{amount:g} {name}" for name, amount in (("CPU", kind.cpus), ("GPU", kind.gpus)) if amount)
-    what = f"{kind.name}: {holds or 'no resources of its own'}"
+    what = f"{kind.name}: {holds or 'no CPUs or GPUs given'}"
     if kind.is_head:
-        return f"{what}; the head"
-    return f"{what}; {kind.least} to {kind.most} of them{', spot' if kind.is_spot else ''}"
+        return f"{what}; the head node"
+    return f"{what}; {kind.least} to {kind.most} nodes{', spot' if kind.is_spot else ''}"
 
 
 def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
-    """Why a cluster has no room for the workers of a sweep. Prints how they fit where it has."""
+    """Returns the problems, if the workers of one training group of a sweep do not fit in a cluster.
+
+    If they fit, prints how many training groups run at the same time, and returns an empty list.
+    """
     resources = sweep.config.resources
     each = f"workers of {resources.threads} CPU" + (" and a GPU each" if resources.device == "cuda" else "")
     room = found.num_workers(resources)
     if room is None:
-        return ["available_node_types: give each type its resources (CPU, GPU), so that the sweep can be checked"]
+        return ["available_node_types: a type does not give its CPUs or GPUs; add CPU and GPU to its `resources`"]
     if room < resources.num_workers:
         return [
-            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each} for a training group, and there is "
-            f"room for {room}; raise it, or set resources.num_workers={max(room, 1)}"
+            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each} for a training group, but there is "
+            f"room for {room}; raise max_workers, or set resources.num_workers={max(room, 1)}"
         ]
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
     at_once = sum(used <= room for used in itertools.accumulate(shares))
     sizes = " or ".join(map(str, sorted(set(shares))))
     print(f"  {sweep.config.name}: {len(shares)} training groups of {sizes} {each}: {at_once} at once")
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
-        print("  its GPUs would idle, because resources.device is cpu; add resources.device=cuda")
+        print("  the cluster's GPUs would be idle, because resources.device is cpu; set resources.device=cuda")
     return []

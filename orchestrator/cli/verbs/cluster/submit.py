@@ -16,18 +16,19 @@ from orchestrator.cluster import ray_jobs
 @OVERRIDES
 @click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", default="http://127.0.0.1:8265", show_default=True, metavar="URL",
-    help="The dashboard of the cluster's head, forwarded by `ray dashboard ray_cluster.yaml` or `ssh -L`.",
+    help="The URL of the cluster's dashboard, forwarded by `ray dashboard ray_cluster.yaml` or `ssh -L`.",
 )  # fmt: skip
 @WORKERS
-@click.option("--detach", is_flag=True, help="Return at once, without following the log of the job.")
+@click.option("--detach", is_flag=True, help="Return after the submission, without printing the job's log.")
 @click.option(
     "--python", default=sys.executable, metavar="PATH",
-    help="The Python on the head in which supsup is installed (default: at the path of the one here).",
+    help="The Python on the head node in which supsup is installed (default: the path of this Python).",
 )  # fmt: skip
 def submit(file: Path, overrides: tuple[str, ...], address: str, workers: int | None, detach: bool, python: str) -> int:
-    """Run a sweep file as a job of a Ray cluster.
+    """Run a sweep file as a job on a Ray cluster.
 
-    The working directory is sent along, and the log of the job is followed. Submitting the same sweep and files twice
-    gives one job. A job that failed or was stopped is submitted again, and continues where it was.
+    Ray copies the working directory to the cluster, and the command prints the job's log until the job ends. If the
+    same sweep and files are submitted twice, only one job runs. A job that failed or was stopped is submitted again and
+    resumes the sweep.
     """
     return ray_jobs.submit(file, overrides, address, python, workers, detach)

@@ -15,7 +15,7 @@ from orchestrator.sweeps.run_lookup import FoundRun, all_runs, choose_run
 from supsup_core.errors import InputError
 
 _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
-"""A metric with one of these in its name is a share, and is printed in percent."""
+"""Parts of metric names. A metric whose name contains one of them is a share between 0 and 1, printed in percent."""
 
 
 @click.command(epilog=example("supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'"))
@@ -23,17 +23,17 @@ _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
 def compare(words: Words) -> int:
     """Show runs side by side: their settings and their metrics.
 
-    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Only settings that
-    differ are shown. The metrics are those after the largest number of tasks that all of the runs have learned.
+    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. Only settings
+    that differ are shown. The metrics are those of the last evaluation point that all of these runs have reached.
     """
     runs = all_runs(words.output)
     chosen = [choose_run(name, runs) for name in words.names]
     if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < max(2, len(chosen)):
-        raise InputError("command line: name two different runs, by words of their names as `supsup plan` prints them")
+        raise InputError("command line: name two different runs, each by words of the name that `supsup plan` prints")
     common = set.intersection(*(set(run.points) for run in chosen))
     if not common:
         points = "; ".join(f"{run.name} has {sorted(run.points) or 'none'}" for run in chosen)
-        raise InputError(f"these runs share no evaluation point: {points}")
+        raise InputError(f"these runs have no evaluation point in common: {points}")
     n = max(common)
     letters = [chr(ord("A") + number) for number in range(len(chosen))]
     for letter, run in zip(letters, chosen, strict=True):
@@ -46,7 +46,7 @@ def compare(words: Words) -> int:
 
 
 def _differing_settings(chosen: Sequence[FoundRun]) -> list[list[str]]:
-    """A row for each key in which the runs differ: the key, and its value in each run."""
+    """Returns a row for each key whose values differ between the runs: the key, then its value in each run."""
     nodes = [flatten(run.run.experiment.node) | {"seed": run.run.experiment.seed} for run in chosen]
     rows = []
     for key in sorted(set().union(*nodes)):
@@ -57,6 +57,7 @@ def _differing_settings(chosen: Sequence[FoundRun]) -> list[list[str]]:
 
 
 def _cell(metric: str, value: float | None) -> str:
+    """Returns the value of a metric as text: a share in percent, or a dash for None."""
     if value is None:
         return "–"
     return f"{100 * value:.2f} %" if any(part in metric for part in _SHARES) else f"{value:g}"

@@ -28,7 +28,7 @@ from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.metrics import AllocationTally
 
 _REPLAYED = ("allocation.", "budget.num_masks")
-"""The keys that a replay may change. A decision follows from them and from the recorded slopes."""
+"""The keys that a replay may change. The allocation test computes its verdict from them and the recorded slopes."""
 
 _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
@@ -39,21 +39,23 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--replay", "changes", multiple=True, metavar="key=value",
-    help="List instead the decisions that another allocation.* or budget.num_masks would change. Further key=value "
+    help="List only the decisions that other values of allocation.* or budget.num_masks would change. More key=value "
     "words may follow.",
 )  # fmt: skip
 def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
-    """List the decisions of NNs runs about every segment.
+    """List the decisions of NNs runs, one for each segment.
 
-    NNs is the scenario in which no task identity is given. A decision says which mask already knows the data of a
-    segment, or that the data is new. SWEEP is the name of a
-    sweep or its beginning (default: the newest sweep of the output).
+    NNs is the scenario in which no task identity is given. A segment is a sequence of training batches, and a decision
+    chooses the mask that trains on it: the mask that knows the data, or a new mask. SWEEP is the name of a sweep or its
+    beginning (default: the newest sweep of the output).
 
-    With --replay, the recorded slopes are judged again by another allocation test. Nothing is trained.
+    With --replay, another allocation test is applied to the recorded slopes. Nothing is trained.
     """
     if words.overrides and not changes:
         key = words.overrides[0].partition("=")[0]
-        raise click.UsageError(f"{key}: not an option here; there are: output=…, and with --replay also keys of a test")
+        raise click.UsageError(
+            f"{key}: not an option of this command; there are: output=…, and keys of the allocation test after --replay"
+        )
     if changes:
         _replay(words, [*changes, *words.overrides], as_csv)
     else:
@@ -63,7 +65,7 @@ def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
 
 @dataclass(frozen=True)
 class _NNsGroup:
-    """A training group of scenario NNs, its state, and where its ledger is."""
+    """A training group of scenario NNs, with its state and its folder."""
 
     group: Group
     state: GroupState
@@ -71,16 +73,16 @@ class _NNsGroup:
 
 
 def _nns_groups(sweep: Sweep) -> list[_NNsGroup]:
-    """The NNs groups of a sweep. InputError when there is none."""
+    """Returns the training groups of a sweep that have scenario NNs. Raises InputError if there is none."""
     folders = [(group, sweep.folder.group(group.group_id)) for group in sweep.plan()]
     found = [_NNsGroup(g, read_state(folder), folder) for g, folder in folders if g.experiment.allocation is not None]
     if not found:
-        raise InputError(f"{sweep.sweep_id}: has no run of scenario NNs, and only those decide about masks")
+        raise InputError(f"{sweep.sweep_id}: has no run of scenario NNs, and only NNs runs record decisions")
     return found
 
 
 def _list(words: Words, as_csv: bool) -> None:
-    """Print every committed decision of a sweep: a table, or CSV."""
+    """Prints every committed decision of a sweep, as a table or as CSV."""
     found = _nns_groups(find_sweep(words.output, words.name))
     table = decisions_table([one.group for one in found], {one.group.group_id: one.state for one in found})
     if as_csv:
@@ -98,8 +100,12 @@ def _list(words: Words, as_csv: bool) -> None:
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A decision that was judged again. `right`: the steepest mask belongs to the segment's task. `comparable`: both
-    tests use the same number of untrained masks."""
+    """A recorded decision and the verdict of another test on the same slopes.
+
+    `row`: the printed columns. `comparable`: the other test needs as many untrained masks as the run's superposition
+    had. `was_known`, `now_known`: whether each test judges the data to be known. `right`: the learned mask with the
+    largest slope belongs to the segment's task.
+    """
 
     row: Node
     comparable: bool
@@ -109,12 +115,12 @@ class _Replayed:
 
     @property
     def changed(self) -> bool:
-        """Whether the other test decides otherwise."""
+        """Whether the two verdicts are comparable and differ."""
         return self.comparable and self.was_known != self.now_known
 
 
 def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
-    """Print which recorded decisions another test or threshold would change."""
+    """Prints the recorded decisions that another allocation test, or other values of its keys, would change."""
     changes = _parse_changes(overrides)
     groups = _nns_groups(find_sweep(words.output, words.name))
     replayed: list[_Replayed] = []
@@ -127,7 +133,7 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
             continue
         replayed += _judge_again(one, other)
     if len(refused) == len(groups):
-        raise min(refused, key=lambda error: "unknown key" in str(error))  # some run knows the key: its value is wrong
+        raise min(refused, key=lambda error: "unknown key" in str(error))  # a wrong value before an unknown key
     table = pd.DataFrame([one.row for one in replayed if one.changed])
     if as_csv:
         table.to_csv(sys.stdout, index=False)
@@ -137,22 +143,30 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
     _print_counts(replayed)
     if refused:
         print(f"{len(refused)} of {len(groups)} runs were left out: their allocation test has no such key.")
-    print("Each decision is judged by itself. To see what follows from a changed one, use `supsup fork`.")
+    print(
+        "Each decision is judged separately. To see the effect of a changed decision on the rest of the run, use "
+        "`supsup fork`."
+    )
 
 
 def _parse_changes(overrides: Sequence[str]) -> Node:
-    """Overrides as values by key. InputError for a key that a replay cannot change."""
+    """Returns the values of overrides by key. Raises InputError for a key that a replay cannot change."""
     changes = parse_overrides(overrides)
     for key in changes:
         if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
             raise InputError(
-                f"command line: {key}: a replay judges the recorded slopes again, so only the test (allocation.name "
-                f"and its own keys) and budget.num_masks can change; for the rest, `supsup fork` with {key}=…"
+                f"command line: {key}: a replay reuses the recorded slopes, so it can change only the allocation test "
+                f"(allocation.name and its keys) and budget.num_masks; to change {key}, use `supsup fork` with "
+                f"{key}=…"
             )
     return changes
 
 
 def _judge_again(one: _NNsGroup, other: Allocation) -> Iterator[_Replayed]:
+    """Yields the recorded decisions of a group, each with the verdict of the test in `other` on the same slopes.
+
+    Decisions that were taken before any mask existed have no slopes, and are left out.
+    """
     recorded = _allocation(one.group, {})
     tally = AllocationTally()
     with LedgerReader(one.folder.ledger) as reader:
@@ -175,7 +189,7 @@ def _judge_again(one: _NNsGroup, other: Allocation) -> Iterator[_Replayed]:
 
 
 def _cells(group: Group, event: SegmentDecided) -> Node:
-    """The first columns of a replayed decision: its run, and the decision as recorded."""
+    """Returns the first columns of a replayed decision: the run, and the decision as recorded."""
     return {
         "run": group.runs[0].label, "seed": group.experiment.seed,
         "round": event.round, "stream": event.stream, "task": event.task, "segment": event.segment,
@@ -191,18 +205,22 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     wastes = sum(not one.now_known and one.right for one in changed)
     print(
         f"{len(changed)} of {num_comparable} decisions would have changed: {len(to_known)} from new to known "
-        f"({forgets} to the mask of another task), {len(changed) - len(to_known)} from known to new "
-        f"({wastes} of them would duplicate a mask)."
+        f"({forgets} of them would train the mask of another task), {len(changed) - len(to_known)} from known to new "
+        f"({wastes} of them would allocate a duplicate)."
     )
     if num_comparable < len(replayed):
         print(
-            f"{len(replayed) - num_comparable} decisions cannot be judged again: the test needs another number of "
-            "untrained masks than were in the superposition."
+            f"{len(replayed) - num_comparable} decisions were left out: this test needs a different number of "
+            "untrained masks in the superposition than the run had."
         )
 
 
 def _allocation(group: Group, changes: Node) -> Allocation:
-    """The allocation of a group with some keys changed. Another test starts from its own defaults."""
+    """Returns the allocation of a group with some keys changed.
+
+    changes: values by dotted key. If they select another test, its other keys get their defaults. Raises InputError if
+    a key or value is wrong.
+    """
     node = dict(group.experiment.node)
     name = changes.get("allocation.name", node["allocation"]["name"])
     if name != node["allocation"]["name"]:
@@ -219,6 +237,6 @@ def _allocation(group: Group, changes: Node) -> Allocation:
 
 
 def _as_text(table: pd.DataFrame) -> str:
-    """A table for a terminal."""
+    """Returns a table as text for a terminal, without the columns `time` and `latency`."""
     shown = table.drop(columns=[name for name in ("time", "latency") if name in table])
     return str(shown.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3f}"))

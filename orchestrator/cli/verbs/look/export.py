@@ -25,13 +25,13 @@ from supsup_core.errors import InputError
 def export(words: Words) -> int:
     """Log a finished run as an MLflow model.
 
-    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. The model takes images
-    and returns the label and the mask of each. The command prints the Python lines that load it.
+    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. The model takes
+    images, and returns a label and a mask for each image. The command prints the Python lines that load the model.
     """
     found = find_run(words.names[0], words.output)
     sweep = found.sweep
     if holder_of(sweep.folder.path) is not None:
-        raise InputError(f"{sweep.sweep_id}: is running; export the run when the sweep has ended")
+        raise InputError(f"{sweep.sweep_id}: is still running; export the run when the sweep has ended")
     loaded = load_run(sweep, found.group, found.run)
     task = loaded.experiment.benchmark.task(loaded.tasks[0], loaded.dataset, loaded.experiment.seed)
     example = task.test_batch(torch.arange(min(4, task.num_test)))[0].numpy()
@@ -49,5 +49,5 @@ def export(words: Words) -> int:
     print(f"{found.name}: logged as an MLflow model; load and call it in Python:\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
-    print(f"  model.predict(images{given})    # float32, {shape}: the label and the mask of each image")
+    print(f"  model.predict(images{given})    # float32, {shape}: returns the label and the mask of each image")
     return ExitCode.DONE

@@ -27,10 +27,10 @@ from orchestrator.sweeps.training_groups import Group, share_workers
 @OVERRIDES
 @JSON
 def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
-    """Show a sweep file's runs, and their time, disk and memory.
+    """Show a sweep file's runs, and estimate time, disk and memory.
 
-    Starts and writes nothing. Work that is already done in the output is counted and not estimated. The first plan of a
-    kind times a few training batches on this machine.
+    Starts no run and does not change the output. The estimate covers the work that is not done yet. If a network and
+    method are new to this machine, the command times a few training batches.
     """
     sweep = open_sweep(file, overrides)
     forecasts = _forecasts(sweep, sweep.plan())
@@ -50,7 +50,7 @@ def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
 
 @dataclass(frozen=True)
 class _Forecast:
-    """One training group in a plan: its size, what is done, and the cost of the rest."""
+    """One training group in a plan: its size, the work that is done, and the cost of the remaining work."""
 
     group_id: str
     seed: int
@@ -63,6 +63,7 @@ class _Forecast:
 
 
 def _forecasts(sweep: Sweep, groups: Sequence[Group]) -> list[_Forecast]:
+    """Returns the forecast of each group. The unfinished groups share the sweep's workers."""
     known = read_states(sweep.folder, sweep.planned)
     stored = set(replace(sweep, patience=ASKING_SECONDS).store)
     states = {group.group_id: known.get(group.group_id, GroupState()) for group in groups}
@@ -76,6 +77,7 @@ def _forecasts(sweep: Sweep, groups: Sequence[Group]) -> list[_Forecast]:
 
 
 def _forecast(group: Group, state: GroupState, done: GroupSize, num_workers: int) -> _Forecast:
+    """Returns the forecast of a group. done: its finished work. num_workers: the workers that the group gets."""
     size = group.size
     left = GroupSize(size.shards - done.shards, size.evaluations - done.evaluations)
     return _Forecast(
@@ -91,7 +93,7 @@ def _forecast(group: Group, state: GroupState, done: GroupSize, num_workers: int
 
 
 def _done(group: Group, state: GroupState, stored: Set[str]) -> GroupSize:
-    """The shards and evaluations of a group that are done. stored: the keys of all artifacts in the store."""
+    """Returns how many shards and evaluations of a group are done. stored: the keys of all artifacts in the store."""
     if group.experiment.allocation is not None:
         return GroupSize(state.done_shards(), state.done_evaluations())
     shards = sum(shard.key in stored for shard in group.shards)

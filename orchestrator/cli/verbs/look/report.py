@@ -21,8 +21,8 @@ def report(words: Words) -> int:
     """Write the tables, figures and HTML page of a sweep.
 
     SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). Tables are CSV and
-    Markdown. The files are also attached to the sweep's MLflow run. A sweep writes its report when it ends; this
-    command also works earlier, with the results so far.
+    Markdown. The files are also attached to the sweep's MLflow run. Every sweep writes its report when it ends. Before
+    that, this command writes a report of the results so far.
     """
     sweep = find_sweep(words.output, words.name)
     groups = sweep.plan()
@@ -33,7 +33,7 @@ def report(words: Words) -> int:
         raise SupSupError(written.trouble)
     print(f"\nreport: {written.folder}")
     if holder_of(sweep.folder.path) is not None:
-        print("the sweep is running; its own process attaches the report to MLflow when it ends")
+        print("the sweep is still running; it attaches its report to MLflow when it ends")
         return ExitCode.DONE
     with updated_tracker(sweep, groups) as tracker:
         conclude(tracker, groups, states, written.files)

@@ -23,12 +23,13 @@ from orchestrator.sweeps.sweep_transfer import fetch
 @words("[SWEEP] [output=DIR] [storage=URL]", "output", "storage")
 @JSON
 def status(words: Words, as_json: bool) -> int:
-    """Show what is done, running and failed, and the time left.
+    """Show what is done, running or failed, and the time left.
 
-    SWEEP is the name of a sweep or its beginning (default: all sweeps of the output). Only ledgers are read, so the
-    command may be used while the sweep runs.
+    SWEEP is the name of a sweep or its beginning (default: all sweeps of the output). The command only reads, so it can
+    be used while the sweep runs.
 
-    With storage=URL, shows the sweeps in a storage, wherever they run, from the newest snapshots of their ledgers.
+    With storage=URL, shows the sweeps in a storage, on whichever machine they run. Their state is that of the newest
+    snapshots of their ledgers.
     """
     if words.storage is None:
         _show(words.output, words.name, as_json)
@@ -39,13 +40,14 @@ def status(words: Words, as_json: bool) -> int:
         _show(output, names[0] if len(names) == 1 or words.name is not None else None, as_json)
     if not as_json:
         print(
-            f"from the newest snapshots in {words.storage}; a sweep that is running elsewhere is shown as interrupted"
+            f"read from the newest snapshots in {words.storage}; a sweep that runs on another machine is shown as "
+            "interrupted"
         )
     return ExitCode.DONE
 
 
 def _show(output: OutputFolder, wanted: str | None, as_json: bool) -> None:
-    """Print the status of one sweep of an output; None: of all."""
+    """Prints the status of the sweep that `wanted` names, or of all sweeps of the output if `wanted` is None."""
     records = [find_record(output, wanted)] if wanted else all_records(output) or [find_record(output, None)]
     found = [_status_of(record) for record in records]
     if as_json:
@@ -75,7 +77,7 @@ def _print_group(group: GroupStatus) -> None:
         f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
     )
     for lost in group.lost:
-        print(f"    made again: {lost}")
+        print(f"    recomputed: {lost}")
     for stalled in group.stalled:
         print(f"    STALLED {stalled}")
     for task in group.cancelled:

@@ -22,32 +22,33 @@ from supsup_core.errors import InputError
 @click.command(epilog=example("supsup sweeps sweeps"))
 @click.argument("folder", type=click.Path(path_type=Path), default="sweeps")
 def sweeps(folder: Path) -> int:
-    """List the sweep files of a folder, and what each costs here.
+    """List the sweep files of a folder, and estimate their cost.
 
-    FOLDER is `sweeps` by default. The cost is shown for each scale of a file: `smoke` takes seconds, `cpu` takes hours
-    on two cores, and `paper` is the file as it stands. Starts no sweep; times a few training batches of every method.
+    FOLDER is `sweeps` by default. The cost on this machine is shown for each scale of a file: `smoke` takes seconds,
+    `cpu` takes hours at most on two cores, and `paper` is the file without a scale. The command starts no sweep. It
+    times a few training batches of every new method and network.
     """
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise InputError(f"{folder}: no sweep files (*.yaml) here; name a folder that has some")
+        raise InputError(f"{folder}: contains no sweep files (*.yaml); name a folder that does")
     for file in files:
         try:
             scales = [*scales_of(file), PAPER]
         except InputError as error:
-            print(f"{file.stem}: not a sweep: {error}")
+            print(f"{file.stem}: not a valid sweep file: {error}")
             continue
         print(f"{file.stem}: {_first_sentence(file)}", flush=True)
         for scale in scales:
             try:
                 print(f"  {scale:6} {_cost(file, scale)}", flush=True)
             except InputError as error:
-                print(f"  {scale:6} not here: {str(error).removeprefix(f'{file.absolute()}: ')}")
+                print(f"  {scale:6} cannot run on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
     print("\nrun one: supsup sweep FILE scale=smoke")
     return ExitCode.DONE
 
 
 def _cost(file: Path, scale: str) -> str:
-    """What a sweep file costs at a scale, in words."""
+    """Returns the estimated cost of a sweep file at a scale, as text. Raises InputError if it cannot be planned."""
     sweep = open_sweep(file, [f"scale={scale}"])
     groups = sweep.plan()
     shares = share_workers(groups, sweep.config.resources.num_workers)
@@ -61,6 +62,6 @@ def _cost(file: Path, scale: str) -> str:
 
 
 def _first_sentence(file: Path) -> str:
-    """The first sentence of the comment at the beginning of a sweep file."""
+    """Returns the first sentence of the comment at the beginning of a sweep file, without its full stop."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
     return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".")

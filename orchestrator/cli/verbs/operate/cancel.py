@@ -23,13 +23,13 @@ from supsup_core.errors import InputError
 
 @click.command(epilog=example("supsup cancel 'quickstart GNu entropy seed=1'"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
-@tasks_option("Cancel only task N, and what builds on it.")
+@tasks_option("Cancel only task N (repeatable). Tasks that build on it are not trained either.")
 def cancel(words: Words, tasks: tuple[int, ...]) -> int:
-    """Give up a run, or some of its tasks, while others continue.
+    """Cancel a run, or some of its tasks, while others continue.
 
-    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Its training group
-    begins nothing more, and `supsup resume` leaves it alone. With --task, only these tasks are given up, such as one
-    that stalls, and evaluations that need them. `supsup retry` undoes both.
+    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. The run's
+    training group, with all its runs, starts no new work, and `supsup resume` does not restart it. With --task, only
+    these tasks, such as a stalled task, and the evaluations that need them are cancelled. `supsup retry` undoes both.
     """
     refresh(words.output)
     found = find_run(words.names[0], words.output)
@@ -51,7 +51,10 @@ def cancel(words: Words, tasks: tuple[int, ...]) -> int:
 
 
 def _read_unfinished(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> GroupState:
-    """The state of a run's training group. InputError where it, or one of the tasks with these keys, is done."""
+    """Returns the state of a run's training group. keys: the content keys of the tasks to cancel, by task.
+
+    Raises InputError if the group has ended, or if one of the tasks is trained.
+    """
     state = read_state(folder)
     if state.stopped is not None or state.status == "done":
         raise InputError(f"{found.name}: has ended already; there is nothing to cancel")
@@ -61,17 +64,20 @@ def _read_unfinished(found: FoundRun, folder: GroupFolder, keys: Mapping[int, st
 
 
 def _request(folder: GroupFolder, tasks: Sequence[int]) -> str:
-    """Ask the running sweep to cancel a training group, or some of its tasks. Returns what it does, in words."""
+    """Requests, by a control file, that the running sweep cancels a training group or some of its tasks.
+
+    Returns the end of the message that tells the user what will happen.
+    """
     if tasks:
         CancelFile(folder.cancel_file).add(tasks)
-        return "cancellation requested; the running sweep abandons it"
+        return "cancellation requested from the running sweep"
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.stop_file.touch()
-    return "cancellation requested; it ends after the work under way"
+    return "cancellation requested; the running sweep stops this run after the work in progress"
 
 
 def _record(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> None:
-    """Record the cancellation in the ledger of a training group that nobody runs."""
+    """Records the cancellation in the ledger of a training group that no process is running."""
     state = _read_unfinished(found, folder, keys)
     writer = open_ledger(folder.ledger).writer
     if keys:

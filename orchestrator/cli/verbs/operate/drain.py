@@ -13,19 +13,19 @@ from orchestrator.cli.exit_codes import ExitCode
 @words("[SWEEP or JOB] [output=DIR]", "output")
 @JOB_ADDRESS
 def drain(words: Words, address: str | None) -> int:
-    """End a running sweep or job after the work under way.
+    """Stop a running sweep or job after the work in progress.
 
-    Tasks that are being trained are finished and no others begin. The command returns at once. `supsup resume`
-    continues the sweep. For a submitted job, add --address.
+    The sweep finishes the tasks that are in training (in scenario NNs, the current round), and starts no others. The
+    command does not wait for this. `supsup resume` continues the sweep. For a submitted job, add --address.
     """
     if address:
-        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep here does not need
+        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
 
         return ray_jobs.drain(words.job, address)
     record, _ = find_running(words)
     record.folder.pause_file.touch()
     print(
-        f"{record.sweep_id}: ends what is under way, and then itself; watch it with `{record.command('status')}`, "
-        f"go on with `{record.command('resume')}`"
+        f"{record.sweep_id}: stops when the work in progress is committed; watch it with "
+        f"`{record.command('status')}`, continue it with `{record.command('resume')}`"
     )
     return ExitCode.DONE

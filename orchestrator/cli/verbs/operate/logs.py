@@ -18,10 +18,10 @@ def logs(words: Words, address: str | None) -> int:
     """Show the log of a sweep or job, and follow it while it runs.
 
     SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). The file supsup.log in the
-    sweep's folder holds the same log as JSON, one event a line. For a submitted job, add --address.
+    sweep's folder holds the same log, with one JSON object per line. For a submitted job, add --address.
     """
     if address:
-        from orchestrator.cluster import ray_jobs  # loads torch, which the log of a sweep here does not need
+        from orchestrator.cluster import ray_jobs  # loads torch, which the log of a sweep on this machine does not need
 
         return ray_jobs.logs(words.job, address)
     record = find_record(words.output, words.name)

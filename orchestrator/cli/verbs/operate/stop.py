@@ -17,7 +17,7 @@ from orchestrator.sweeps.sweep_record import SweepRecord
 from supsup_core.errors import InputError, SupSupError
 
 STOP_SECONDS = 120.0
-"""How long a sweep that is stopped may take to commit and end."""
+"""The most seconds that a sweep may take to commit its finished work and end after the interrupt."""
 
 
 @click.command(epilog=example("supsup stop fig04_split_imagenet --address http://127.0.0.1:8265"))
@@ -26,11 +26,11 @@ STOP_SECONDS = 120.0
 def stop(words: Words, address: str | None) -> int:
     """Stop a running sweep or job now; finished work is committed.
 
-    Interrupts the process of the sweep, as Ctrl-C does, and waits until it has ended. `supsup resume` continues the
+    Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. `supsup resume` continues the
     sweep. For a submitted job, add --address.
     """
     if address:
-        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep here does not need
+        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
 
         return ray_jobs.stop(words.job, address)
     record, process = find_running(words)
@@ -39,24 +39,26 @@ def stop(words: Words, address: str | None) -> int:
     while holder_of(record.folder.path) is not None:
         if time.monotonic() > deadline:
             raise SupSupError(
-                f"{record.sweep_id}: process {process} has not ended within {STOP_SECONDS:.0f} s; "
-                f"look what it does with `{record.command('logs')}`"
+                f"{record.sweep_id}: process {process} is still running after {STOP_SECONDS:.0f} s; "
+                f"see what it is doing with `{record.command('logs')}`"
             )
         time.sleep(0.2)
-    print(f"{record.sweep_id}: stopped; what was done is committed. Go on with: {record.command('resume')}")
+    print(f"{record.sweep_id}: stopped; finished work is committed. Go on with: {record.command('resume')}")
     return ExitCode.DONE
 
 
 def _interrupt(record: SweepRecord, process: int) -> None:
-    """Send SIGINT to the process of a sweep. InputError where it runs on another machine, or is another user's."""
+    """Sends SIGINT to the process of a sweep. Raises InputError if it runs on another machine or as another user."""
     if process <= 0 or host_of(record.folder.path) != socket.gethostname():
         raise InputError(
-            f"{record.sweep_id}: is run by a process of {host_of(record.folder.path) or 'another machine'}; stop it "
-            f"there, or end it after the work under way: {record.command('drain')}"
+            f"{record.sweep_id}: runs on {host_of(record.folder.path) or 'another machine'}; stop it there, or let it "
+            f"stop after the work in progress with: {record.command('drain')}"
         )
     try:
         os.kill(process, signal.SIGINT)
     except ProcessLookupError:
         pass  # it has just ended
     except PermissionError as error:
-        raise InputError(f"{record.sweep_id}: process {process} belongs to another user, who can stop it") from error
+        raise InputError(
+            f"{record.sweep_id}: process {process} belongs to another user; only that user can stop it"
+        ) from error

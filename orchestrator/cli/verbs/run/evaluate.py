@@ -23,9 +23,10 @@ from supsup_core.errors import InputError
 @words("SWEEP inference.KEY=VALUE... [output=DIR]", "output", least=1, has_overrides=True)
 @cluster_options
 def evaluate(words: Words, cluster: str | None) -> int:
-    """Evaluate a sweep's trained masks with another inference.
+    """Evaluate a sweep's trained masks with other inference settings.
 
-    Trains nothing. The results are new runs of the sweep, and the sweep's report shows them beside the others.
+    The command trains nothing. The results are new runs of the sweep, and the sweep's report shows them beside the
+    other runs.
     """
     sweep = open_record(fetch_newest(None, words.output, words.name)).with_inference(words.overrides)
     groups = sweep.plan()
@@ -37,7 +38,7 @@ def evaluate(words: Words, cluster: str | None) -> int:
 
 
 def _count_missing(sweep: Sweep, groups: Sequence[Group]) -> int:
-    """How many shards of groups that were not given up are still to be trained."""
+    """Returns how many shards are not trained yet. Groups that a search or the user has stopped do not count."""
     states = read_states(sweep.folder, sweep.planned)
     stored = set(replace(sweep, patience=ASKING_SECONDS).store)
     missing = 0

@@ -15,17 +15,19 @@ from orchestrator.sweeps.sweep_transfer import fetch_newest
 @words("SWEEP key=value... [output=DIR]", "output", least=1, has_overrides=True)
 @click.option(
     "--at-task", type=click.IntRange(min=1), metavar="N",
-    help="Start from the state after N tasks (default: the last committed state).",
+    help="Start from the state after N learned tasks (default: the last committed state).",
 )  # fmt: skip
-@click.option("--run", "run_name", metavar="RUN", help="The run to start from: a part of its name, or its group.")
+@click.option(
+    "--run", "run_name", metavar="RUN", help="The run to start from: a part of its name, or its training group's id."
+)
 @cluster_options
 @WORKERS
 def fork(words: Words, at_task: int | None, run_name: str | None, cluster: str | None, workers: int | None) -> int:
-    """Start a new NNs sweep from a committed state of another.
+    """Start a new NNs sweep from a committed state of another sweep.
 
     NNs is the scenario in which no task identity is given. These keys can change: allocation.*, budget.*, evaluation.*,
-    inference.* and benchmark.num_tasks. A larger benchmark.num_tasks extends a finished run. The trained masks are
-    linked, not copied.
+    inference.* and benchmark.num_tasks. A larger benchmark.num_tasks extends a finished run. The files of trained masks
+    are hard-linked if the file system allows it, and copied otherwise.
     """
     origin = open_record(fetch_newest(None, words.output, words.name))
     return run(with_workers(fork_sweep(origin, words.overrides, Start(at_task, run_name)), workers), cluster)

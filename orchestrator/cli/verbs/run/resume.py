@@ -17,11 +17,12 @@ from orchestrator.sweeps.sweep_transfer import fetch_newest
 @cluster_options
 @WORKERS
 def resume(words: Words, cluster: str | None, workers: int | None) -> int:
-    """Continue a sweep from what is on disk or in its storage.
+    """Continue a sweep from its output or its storage.
 
     SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output).
 
-    With storage=URL, newer states are fetched from there first. So the output may be a new folder on another machine.
+    With storage=URL, newer ledgers are downloaded from the storage first. The output can therefore be a new folder on
+    another machine.
     """
     found = open_record(fetch_newest(words.storage, words.output, words.name))
     if words.data is not None:

@@ -19,28 +19,32 @@ from orchestrator.sweeps.sweep_transfer import refresh
 
 @click.command(epilog=example("supsup retry 'quickstart GNu entropy seed=1' --task 7"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
-@tasks_option("Retry only task N. A task that is already trained is trained again.")
+@tasks_option("Retry only task N (repeatable). A task that is already trained is trained again.")
 @cluster_options
 def retry(words: Words, tasks: tuple[int, ...], cluster: str | None) -> int:
     """Retry a run that failed or was cancelled, or some of its tasks.
 
-    RUN is words of the names of its sweep and itself, as `supsup plan` prints them, or its id. Runs of the same
-    training group are retried with it, and then what is left of the sweep is run.
+    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. The other runs
+    of its training group are retried too, and then the remaining work of the sweep is done.
 
-    A task that is trained again gives the same mask. If it does not, the machine is at fault.
+    A task that is trained again on a CPU gives the same mask, and on a GPU if resources.deterministic is true. A
+    different mask then points to faulty hardware.
     """
     refresh(words.output)
     found = find_run(words.names[0], words.output)
     print_sharing_runs(found)
     keys = shard_keys(found, tasks)
-    refuse_impossible(found.sweep, cluster)  # before anything is set aside
+    refuse_impossible(found.sweep, cluster)  # before any artifact is moved aside
     with owned(found.sweep.folder.path):
         _request_retry(found, keys)
     return run(found.sweep, cluster)
 
 
 def _request_retry(found: FoundRun, keys: Mapping[int, str]) -> None:
-    """Withdraw the cancellation of a training group, or of the tasks with these keys, and set their artifacts aside."""
+    """Withdraws the cancellation of a training group or of some tasks, and moves the artifacts of these tasks aside.
+
+    keys: the content keys of the tasks, by task; empty for the whole group.
+    """
     folder = found.sweep.folder.group(found.group.group_id)
     folder.stop_file.unlink(missing_ok=True)
     CancelFile(folder.cancel_file).remove(keys)
@@ -50,5 +54,5 @@ def _request_retry(found: FoundRun, keys: Mapping[int, str]) -> None:
     for task, key in keys.items():
         if store.has(key):
             aside = store.quarantine(key)
-            writer.append(ArtifactLost(key, str(aside), "asked to be trained again", task))
+            writer.append(ArtifactLost(key, str(aside), "the user requested a retry", task))
     writer.close()

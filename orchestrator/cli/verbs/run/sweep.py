@@ -23,9 +23,9 @@ def sweep(file: Path, overrides: tuple[str, ...], cluster: str | None, workers: 
     If the sweep was interrupted, the same command continues it. Tasks that are already trained in the output are not
     trained again.
 
-    Every key of FILE can be set as key=value. `output=DIR` is the folder for everything (default: runs). `data=DIR` is
-    the folder of the datasets (default: SUPSUP_DATA, then the user's cache). `storage=URL` also keeps everything in an
-    object store or another folder.
+    Every key of FILE can be set as key=value. `output=DIR` is the folder of all results (default: runs). `data=DIR` is
+    the folder of the datasets (default: SUPSUP_DATA, then the user's cache). With `storage=URL`, all results are also
+    stored in an object store or another folder.
     """
     asked = open_sweep(file, overrides)
     if fetch_if_stored(asked):

@@ -15,14 +15,15 @@ from orchestrator.sweeps.sweep_transfer import fetch as fetch_sweeps
 @click.command(epilog=example("supsup fetch fig09_permuted_2500 storage=s3://bucket/runs output=here"))
 @words("[SWEEP] storage=URL [output=DIR]", "storage", "output")
 def fetch(words: Words) -> int:
-    """Bring sweeps from a storage to an output on this machine.
+    """Download sweeps from a storage to an output on this machine.
 
-    SWEEP is the name of a sweep or its beginning (default: all sweeps of the storage). Then `supsup report`, `compare`
-    and `decisions` work here. Only ledgers are fetched at once. Trained masks follow when a command needs them.
+    SWEEP is the name of a sweep or its beginning (default: all sweeps of the storage). Afterwards, `supsup report`,
+    `compare` and `decisions` work on this machine. The command downloads only ledgers. Trained masks are downloaded
+    when a later command needs them.
     """
     check_output(words.output)
     if words.storage is None:
-        raise click.UsageError("storage=URL is missing: the storage to fetch from")
+        raise click.UsageError("storage=URL is missing; give the URL of the storage to fetch from")
     for name in fetch_sweeps(Storage(words.storage, ASKING_SECONDS), words.output, words.name):
         print(f"{name}: fetched to {as_typed(words.output.path)}")
     return ExitCode.DONE

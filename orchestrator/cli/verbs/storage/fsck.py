@@ -19,18 +19,18 @@ from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import open_record
 
 _PROGRESS_SECONDS = 2.0
-"""How often progress is printed."""
+"""The seconds between two lines of progress."""
 
 
 @click.command(epilog=example("supsup fsck output=runs --repair"))
 @words("[output=DIR]", "output", most=0)
-@click.option("--repair", is_flag=True, help="Set damaged files aside, and run the sweeps that make them again.")
+@click.option("--repair", is_flag=True, help="Move damaged files aside, and run the sweeps that recompute them.")
 @cluster_options
 def fsck(words: Words, repair: bool, cluster: str | None) -> int:
-    """Verify all files of an output, and repair damaged ones.
+    """Verify the ledgers and artifacts of an output, or repair them.
 
-    Every ledger and every artifact is read and compared with its checksum. Exit code 0 means that all files are sound,
-    or were repaired; 1 means that something is damaged.
+    Reads every ledger and every artifact, and compares them with their checksums. Exit code 0 means that all files are
+    intact or were repaired. Exit code 1 means that a file is damaged or missing.
     """
     output = words.output
     check_is_output(output)
@@ -41,13 +41,13 @@ def fsck(words: Words, repair: bool, cluster: str | None) -> int:
     if not found:
         return ExitCode.DONE
     if not repair:
-        print("to set damaged files aside and make them again, add --repair")
+        print("to move damaged files aside and recompute them, add --repair")
         return ExitCode.FAILED
     return _repair(output, found, cluster)
 
 
 def _verify(output: OutputFolder) -> list[Damage]:
-    """All damage in an output. Prints it."""
+    """Verifies an output. Prints each damaged or missing file with a remedy, and returns all of them."""
     progress = _Progress()
     found = damages(output, progress)
     for damage in found:
@@ -57,11 +57,11 @@ def _verify(output: OutputFolder) -> list[Damage]:
 
 
 def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) -> ExitCode:
-    """Set damaged files aside, run the sweeps that make them again, and verify the output once more."""
+    """Moves damaged files aside, runs the sweeps that recompute them, and verifies the output again."""
     for damage in found:
         _set_aside(damage, found)
     for record in {record.sweep_id: record for damage in found for record in damage.sweeps}.values():
-        print(f"\n{record.sweep_id}: making damaged files again")
+        print(f"\n{record.sweep_id}: recomputing damaged files")
         if run(open_record(record), cluster) is ExitCode.INTERRUPTED:
             return ExitCode.INTERRUPTED
     print()
@@ -69,8 +69,12 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
 
 
 def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
-    """Rename a damaged file. A ledger only where its snapshot is sound, which then replaces it: without a snapshot, the
-    sweep itself keeps the rows that are sound."""
+    """Moves a damaged file aside and prints its new path.
+
+    A damaged ledger is moved only if its snapshot is intact, which then replaces it. Without an intact snapshot, the
+    ledger stays. The next run of the sweep then keeps the ledger's rows if they are readable, and otherwise starts an
+    empty ledger. found: all damage of the output.
+    """
     aside = None
     ledger = GroupFolder(damage.path.parent).ledger
     if damage.store is not None:
@@ -82,21 +86,24 @@ def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
     elif damage.path == snapshot_path(ledger):
         aside = set_aside(damage.path)
     if aside is not None:
-        print(f"set aside: {as_typed(aside)}")
+        print(f"moved aside: {as_typed(aside)}")
 
 
 def _remedy(damage: Damage) -> str:
-    """What makes a damaged file good again, in words."""
+    """Returns the remedy for a damaged file, as the end of a message."""
     if damage.sweeps:
         names = ", ".join(record.sweep_id for record in damage.sweeps)
-        return f"{names} makes it again when it is run (`supsup resume`)"
+        return f"run `supsup resume` for {names} to restore it"
     if damage.store is not None:
-        return "nothing depends on it: what counts is in a ledger, or is evaluated again"
+        return "no action is needed: no trained task depends on it, and a missing evaluation is computed again"
     return "no trained task is lost"
 
 
 class _Progress:
-    """Prints to standard error how many files are verified, every few seconds."""
+    """Prints the number of verified files to standard error, at most every _PROGRESS_SECONDS seconds.
+
+    `total`: the number of files to verify.
+    """
 
     def __init__(self) -> None:
         self.total = 0

@@ -14,17 +14,17 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results.output_inventory import Leftover, leftovers
 
 _SHOWN = 3
-"""How many files of each kind are listed."""
+"""The number of files of each kind that are listed."""
 
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
 @words("[output=DIR]", "output", most=0)
 @click.option("--delete", is_flag=True, help="Delete the files. Without this option nothing is deleted.")
 def gc(words: Words, delete: bool) -> int:
-    """List, or delete, files that no sweep of an output needs.
+    """List or delete the files that no sweep of an output needs.
 
-    These are results of sweeps whose folders were deleted, checkpoints of tasks that have been trained since, corrupt
-    files that were set aside, and leftovers of interrupted writes.
+    These files are results of sweeps whose folders were deleted, checkpoints of tasks that have been trained since,
+    corrupt files that were moved aside, temporary files of interrupted writes, and lock files of claims.
     """
     output = words.output
     check_is_output(output)
@@ -40,18 +40,18 @@ def gc(words: Words, delete: bool) -> int:
         if not delete:
             _list(items)
     if not found:
-        print("nothing to delete: every file here is needed")
+        print("nothing to delete: the sweeps need every file of this output")
     elif delete:
         for item in found:
             item.remove()
         print(f"deleted {_size(found)}")
     else:
-        print(f"in all {_size(found)}; nothing was deleted: to delete them, add --delete")
+        print(f"{_size(found)} in total; nothing was deleted. To delete these files, add --delete")
     return ExitCode.DONE
 
 
 def _list(items: Sequence[Leftover]) -> None:
-    """Print the names of the first files."""
+    """Prints the names of the first files, and the number of the others."""
     for item in items[:_SHOWN]:
         print(f"  {item.name}")
     if len(items) > _SHOWN:

@@ -1,4 +1,4 @@
-"""What all baselines have in common: storage, and fields that are refused."""
+"""Properties of all baselines: stored sizes, and invalid fields that are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_only_the_first_task_stores_the_shared_weights(
 ) -> None:
     sizes = [sum(t.nbytes for t in state.values()) for state in learned(METHODS[name](**fields), problem, digits, 3)]
     assert sizes[0] > 10 * sizes[1]
-    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)  # a coded mask's length is its entropy
+    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)  # the length of an encoded mask depends on its entropy
 
 
 def test_a_missing_tensor_of_a_state_is_named(problem: Problem, digits: Dataset) -> None:
@@ -33,7 +33,7 @@ def test_a_missing_tensor_of_a_state_is_named(problem: Problem, digits: Dataset)
     ("name", "fields", "words"),
     [
         ("batch_e", {"weight_learning_rate": 0.0}, "weight_learning_rate"),
-        ("separate_heads", {"trunk": "random", "trunk_learning_rate": 0.1}, "leave it out"),
+        ("separate_heads", {"trunk": "random", "trunk_learning_rate": 0.1}, "has no effect"),
         ("separate_heads", {"trunk_learning_rate": -1.0}, "must be positive"),
         ("ewc", {"strength": -1.0}, "strength"),
         ("ewc", {"decay": 0.0}, "decay"),

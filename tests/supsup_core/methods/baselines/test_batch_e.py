@@ -15,8 +15,8 @@ from tests.supsup_core.methods.learning import TASKS, learned
 
 
 @pytest.mark.parametrize(("rule", "share"), [("one_shot", 0.4), ("exhaustive", 0.8)])
-def test_batch_e_finds_the_task_by_its_rank_one_masks(digits: Dataset, rule: str, share: float) -> None:
-    """Better than chance, a quarter; far better where each mask is tried."""
+def test_batch_e_infers_the_task_with_its_rank_one_masks(digits: Dataset, rule: str, share: float) -> None:
+    """Task inference is better than chance (a quarter), and much better if each mask is tried."""
     recipe = TrainingRecipe(optimizer="adam", num_batches=300, learning_rate=1e-2)
     problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, recipe, seed=0)
     method = METHODS["batch_e"](weight_learning_rate=1e-3)

@@ -24,10 +24,10 @@ def test_ewc_and_psp_are_between_lower_and_upper_bound(problem: Problem, digits:
         for name in ("lower_bound", "ewc", "psp", "upper_bound")
     )
     assert lower + 0.02 < ewc < upper
-    assert lower + 0.02 < psp < upper + 0.02  # its net has trained on four tasks, which may help as well as harm
+    assert lower + 0.02 < psp < upper + 0.02  # training on earlier tasks may help or harm
 
 
-def test_a_lower_bound_with_a_shared_head_answers_all_tasks_alike(problem: Problem, digits: Dataset) -> None:
+def test_a_lower_bound_with_a_shared_head_answers_all_tasks_equally(problem: Problem, digits: Dataset) -> None:
     method = METHODS["lower_bound"](head="shared")
     states = learned(method, problem, digits, 2)
     learner = method.learner(problem, states)

@@ -14,7 +14,7 @@ from supsup_core.tasks import BENCHMARKS
 from tests.supsup_core.methods.learning import learned
 
 
-def test_ewc_without_strength_is_the_lower_bound(problem: Problem, digits: Dataset) -> None:
+def test_ewc_with_strength_zero_equals_the_lower_bound(problem: Problem, digits: Dataset) -> None:
     free, lower = (
         learned(method, problem, digits, 2)[1] for method in (METHODS["ewc"](strength=0.0), METHODS["lower_bound"]())
     )
@@ -23,7 +23,7 @@ def test_ewc_without_strength_is_the_lower_bound(problem: Problem, digits: Datas
 
 
 def test_fisher_is_the_mean_square_of_single_gradients(problem: Problem, digits: Dataset) -> None:
-    """Against the exact expectation over labels, by autograd for every eighth image."""
+    """The reference is the exact expectation over labels, by autograd on every eighth image."""
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
     weights = fresh_weights(problem)
     found = fisher(problem, weights, [], task, 0, task.num_train)

@@ -30,7 +30,7 @@ def test_herding_keeps_the_running_mean_near_the_mean() -> None:
     assert sorted(herd(rows, 99).tolist()) == list(range(60))
 
 
-def test_icarl_stores_its_budget_and_classifies_all_classes(digits: Dataset) -> None:
+def test_icarl_stores_as_many_exemplars_as_its_budget_and_classifies_all_classes(digits: Dataset) -> None:
     recipe = TrainingRecipe(num_batches=300, learning_rate=1e-3)
     problem = Problem(NETS["lenet_300_100"](num_outputs=10), (64,), 10, recipe, seed=0)
     method = METHODS["icarl"](num_exemplars=200)
@@ -48,14 +48,14 @@ def test_icarl_stores_its_budget_and_classifies_all_classes(digits: Dataset) -> 
     assert right / (3 * 360) > 0.5
     with pytest.raises(InputError, match="num_exemplars"):
         METHODS["icarl"](num_exemplars=15).learn(problem, 1, benchmark.task(1, digits, 0), states[:1])
-    with pytest.raises(InputError, match="too few for one of each of 20 classes"):
+    with pytest.raises(InputError, match="fewer than the 20 classes"):
         METHODS["icarl"](num_exemplars=15).check(problem.layers, 10, 2)
     kept = BENCHMARKS["split"](base="digits", labels="base").task(1, digits, 0)
     with pytest.raises(InputError, match="labels=own"):
         method.learn(problem, 0, kept, [])
 
 
-def test_icarl_stores_plain_images_and_augments_them_in_rehearsal(digits: Dataset) -> None:
+def test_icarl_stores_images_without_augmentation_and_augments_them_in_rehearsal(digits: Dataset) -> None:
     class Mirrored(Task, Augments):
         """The digits, whose augmentation mirrors every training image."""
 

@@ -39,7 +39,7 @@ def test_piggyback_on_a_backbone_from_a_file(problem: Problem, digits: Dataset, 
     with pytest.raises(InputError, match="has changed since the sweep was planned"):
         METHODS["piggyback"](backbone=str(path), backbone_sha256=method.backbone_sha256)
     for tensors, words in (
-        ({"fc1": weights["fc1"]}, "has no fc2"),
+        ({"fc1": weights["fc1"]}, "has no tensor fc2"),
         ({**weights, "fc2": weights["fc1"]}, "fc2 has shape"),
     ):
         safetensors.torch.save_file({name: w.clone() for name, w in tensors.items()}, path)
