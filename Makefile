@@ -1,19 +1,19 @@
-# The two commands a new user needs are `make run` and `make test`; both set up everything else.
+# A new user needs only `make run` and `make test`. Both commands first create .venv and install all packages.
 PYTHON ?= python3
 BIN := .venv/bin
-# Most of a test with Ray is waiting: three at a time on two cores.
+# Tests with Ray mostly wait, so three pytest workers are efficient on two cores.
 PYTEST := $(BIN)/pytest --dist worksteal
 READY := .venv/.ready
 
 .PHONY: run test check audit bench server docs clean
 
-run: $(READY)  ## the quickstart sweep: permuted digits, about a minute
+run: $(READY)  ## run the quickstart sweep: permuted digits, about a minute
 	$(BIN)/supsup sweep sweeps/quickstart.yaml
 
-test: check  ## all that CI runs
+test: check  ## run everything that CI runs
 	$(PYTEST) -n 3 tests --ignore=tests/supsup_core
 
-check: $(READY)  ## the fast part: style, types, layers, the science's tests
+check: $(READY)  ## run the fast checks: style, types, imports between packages, tests of supsup_core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -23,19 +23,19 @@ check: $(READY)  ## the fast part: style, types, layers, the science's tests
 	if [ $$reached = yes ]; then $(MAKE) --no-print-directory audit; else echo "no audit: PyPI cannot be reached"; fi
 	$(PYTEST) -n 2 tests/supsup_core
 
-audit: $(READY)  ## known vulnerabilities of all that is pinned
+audit: $(READY)  ## list known vulnerabilities of the pinned packages
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
-bench: $(READY)  ## speed and memory against peers, in minutes; `.venv/bin/python -m bench --help` for the long ones
+bench: $(READY)  ## compare speed and memory with peers; takes minutes
 	$(BIN)/python -m bench
 
-server: $(READY)  ## MLflow for many, over PostgreSQL and with passwords, in server/
+server: $(READY)  ## run an MLflow server for a team, with PostgreSQL and passwords, in server/
 	$(BIN)/supsup server
 
-docs: $(READY)  ## the documentation as pages, in site/
+docs: $(READY)  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-clean:  ## everything that can be made again; not runs/
+clean:  ## delete everything that other targets create again; keeps runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
