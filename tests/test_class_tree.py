@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,9 @@ def classes_of(package: str) -> list[type]:
     for module_info in pkgutil.walk_packages(root.__path__, f"{package}."):
         if module_info.name.endswith("__main__"):
             continue
-        module = importlib.import_module(module_info.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow warns when `served_model` is imported
+            module = importlib.import_module(module_info.name)
         for value in vars(module).values():
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 found[f"{value.__module__}.{value.__qualname__}"] = value
