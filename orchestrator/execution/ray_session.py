@@ -48,7 +48,7 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             raise
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
-            "look with `ray status --address` and at RAY_AUTH_TOKEN_PATH, or leave the address out"
+            "check it with `ray status --address` and check RAY_AUTH_TOKEN_PATH, or remove the address"
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # ray.init has replaced the handlers
@@ -77,9 +77,9 @@ def keep_token_private() -> None:
     except FileExistsError:
         if not path.is_file():
             raise InputError(
-                f"{path.parent}: is no folder; Ray's token is kept there, or where RAY_AUTH_TOKEN_PATH says"
+                f"{path.parent}: is not a folder, and Ray stores its token in it; set RAY_AUTH_TOKEN_PATH"
             ) from None
     except OSError as error:
         raise InputError(
-            f"{path}: Ray's token cannot be kept there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to a file of yours"
+            f"{path}: Ray's token cannot be written there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to another file"
         ) from error

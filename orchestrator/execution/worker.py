@@ -179,7 +179,7 @@ class Worker:
         if inference_id is not None:
             same = same and content_key(inference_identity(experiment)) == inference_id
         if not same:
-            raise SupSupError("the source of your modules has changed since the sweep started; start it again")
+            raise SupSupError("the source of your modules has changed since the sweep started; start the sweep again")
 
     def _train(self, job: TrainJob, checkpoint: StoredCheckpoint) -> list[Artifact]:
         experiment, problem, dataset = self._context(job.experiment, job.seed)
@@ -254,8 +254,8 @@ def _check_shape(experiment: Experiment, task: Task) -> None:
     shape = tuple(task.test_batch(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
     if shape != tuple(experiment.benchmark.input_shape):
         raise InputError(
-            f"benchmark: {type(experiment.benchmark).__name__} gives images of shape {shape}, and its input_shape is "
-            f"{tuple(experiment.benchmark.input_shape)}; make them agree"
+            f"benchmark: {type(experiment.benchmark).__name__} returns images of shape {shape}, but its input_shape is "
+            f"{tuple(experiment.benchmark.input_shape)}; make the two equal"
         )
 
 

@@ -45,14 +45,16 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     Raises InputError if the overrides change what was learned so far, or if no run of `origin` can be forked.
     """
     if not overrides:
-        raise InputError(
-            "command line: say what the fork is to change, such as allocation.epsilon=0.2 or benchmark.num_tasks=200"
-        )
+        raise InputError("command line: name the keys that the fork changes, such as allocation.epsilon=0.2")
     if origin.config.search is not None:
-        raise InputError(f"{origin.sweep_id}: a search has no forks; sweep its best.yaml, and fork that")
+        raise InputError(
+            f"{origin.sweep_id}: is a search, which cannot be forked; run its best.yaml as a sweep, and fork that"
+        )
     parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
     if not parents:
-        raise InputError(f"{origin.sweep_id}: no run of scenario NNs in it; others need no fork, only another sweep")
+        raise InputError(
+            f"{origin.sweep_id}: has no run of scenario NNs to fork; for other scenarios, start a new sweep"
+        )
     named = [parent for parent in parents.values() if start.run is not None and _is_named(parent, start.run)]
     if len({str(parent.runs[0].varied) for parent in named}) == 1:
         overrides = [*_as_in(named, parse_overrides(overrides)), *overrides]
@@ -61,15 +63,15 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     groups = made.plan()
     pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     if not pairs:
-        raise InputError(f"{origin.sweep_id}: no run of scenario NNs is left in the fork")
+        raise InputError(f"{origin.sweep_id}: the fork would contain no run of scenario NNs")
     states = {parent.group_id: read_state(origin.folder.group(parent.group_id)) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
     if not 0 < at <= done:
-        raise InputError(f"--at-task: {origin.sweep_id} has committed {done} tasks' worth of data, not {at}")
+        raise InputError(f"--at-task: {origin.sweep_id} has trained on the data of {done} tasks, fewer than {at}")
     made = replace(made, origin=ForkOrigin(origin.sweep_id, at, "+".join(sorted(states))))
     if made.folder.sweep_file.exists():
-        raise InputError(f"{made.sweep_id}: this fork is there already; go on with `{made.command('resume')}`")
+        raise InputError(f"{made.sweep_id}: this fork exists already; continue it with `{made.command('resume')}`")
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
     for group, parent, history in prepared:
         _write(origin, parent, made, group, at, history)
@@ -106,7 +108,7 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
     chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
     if len(chosen) != 1:
         names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
-        raise InputError(f"{group.runs[0].name}: a fork starts from one run; name it with --run; there are: {names}")
+        raise InputError(f"{group.runs[0].name}: a fork continues one run; choose it with --run from: {names}")
     return chosen[0]
 
 
@@ -153,8 +155,8 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> _Histor
     events += [row.event for n, row in state.met.items() if n <= whole_tasks]
     if len(tally.owners) > allocation.capacity:
         raise InputError(
-            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, more than "
-            f"{allocation.capacity}; fork at fewer tasks, or with a larger budget"
+            f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, but this "
+            f"budget allows {allocation.capacity}; fork at fewer tasks, or raise the budget"
         )
     return _History(rounds, events, {mask: lineages.latest(mask) for mask in tally.owners})
 
@@ -166,22 +168,22 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
     assert theirs.allocation is not None
     if mask_id(mine) != mask_id(theirs):
         raise InputError(
-            f"{group.runs[0].name}: a fork cannot change how its masks were trained; for that, start another sweep"
+            f"{group.runs[0].name}: a fork cannot change the training of its masks; start a new sweep for that"
         )
     if at > mine.num_tasks:
-        raise InputError(f"benchmark.num_tasks: a fork at {at} tasks cannot be one of {mine.num_tasks} tasks")
+        raise InputError(f"benchmark.num_tasks: {mine.num_tasks} is below the {at} tasks that the fork starts with")
     if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
-        raise InputError("stream.segment_batches: a fork's segments must be as long as its origin's")
+        raise InputError("stream.segment_batches: a fork must have the segment length of the run that it continues")
     schedule, origin = mine.allocation.schedule, theirs.allocation.schedule
     rounds = schedule.rounds_until(at)
     for old, new in zip(origin.sequences, schedule.sequences, strict=False):
         if old[:rounds] != new[:rounds]:
             raise InputError(
-                f"{group.runs[0].name}: the fork's data would have come in another order; stream.* cannot change, nor "
-                "benchmark.num_tasks where stream.order=recurring mixes all tasks"
+                f"{group.runs[0].name}: this would change the order of the data that the masks were trained on; a "
+                "fork cannot change stream.*, nor benchmark.num_tasks with stream.order=recurring"
             )
     if len(origin.sequences) != len(schedule.sequences):
-        raise InputError("stream.num_streams: a fork has the streams of its origin")
+        raise InputError("stream.num_streams: a fork must have as many streams as the run that it continues")
     return schedule
 
 

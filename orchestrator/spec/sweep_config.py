@@ -86,7 +86,8 @@ class SweepConfig:
 
     How to run:
     - imports: the user's modules, which register classes (see user_modules.load).
-    - commit_every: the most seconds of training between two commits in NNs, and between two checkpoints of a task.
+    - commit_every: in NNs, the most seconds of training between two commits; otherwise, the least seconds between two
+      checkpoints of a task.
     - output: the output folder. data: the folder of the datasets; None means SUPSUP_DATA or the user's cache.
     - tracking: the address of an MLflow server; None means a store in the output.
     - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With it, any

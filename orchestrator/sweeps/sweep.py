@@ -217,14 +217,16 @@ class Sweep:
         changes = parse_overrides(overrides)
         if self.config.search is not None:
             raise InputError(
-                f"{self.sweep_id}: a search is judged by one inference; sweep its best.yaml, and evaluate that"
+                f"{self.sweep_id}: is a search, whose trials share one inference; "
+                "run its best.yaml as a sweep, and evaluate it"
             )
         if not changes:
-            raise InputError("command line: name the inference to try, such as inference.objective=energy")
+            raise InputError("command line: name the inference keys to change, such as inference.objective=energy")
         for key in changes:
             if not key.startswith("inference."):
                 raise InputError(
-                    f"command line: {key}: evaluate changes inference only; to change it, sweep with {key}=…"
+                    f"command line: {key}: evaluate can change only inference.*; "
+                    f"to change this key, run `sweep` with {key}=…"
                 )
         if changes in self.extra_inferences:
             return self
@@ -258,7 +260,7 @@ def open_record(record: SweepRecord) -> Sweep:
     try:
         bases = {base_from(asked): base_from(found) for asked, found in record.bases}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
+        raise InputError(f"{file}: damaged ({error}); start the sweep again from its sweep file") from error
     config = replace(config, output=str(record.folder.output.path), storage=record.storage)
     return Sweep(config, record.file, record.extra_inferences, record.planned, record.origin, bases)
 

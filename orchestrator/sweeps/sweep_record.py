@@ -96,7 +96,7 @@ def read_record(folder: SweepFolder) -> SweepRecord:
         )
         float(record.config["resources"]["cache_gb"])
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-        raise InputError(f"{file}: damaged ({error}); start the sweep again from its file") from error
+        raise InputError(f"{file}: damaged ({error}); start the sweep again from its sweep file") from error
     return record
 
 
@@ -179,7 +179,7 @@ def mark_output(output: OutputFolder, storage: str | None) -> None:
     before, storage = storage_of(output), storage.rstrip("/") if storage else None
     if before is not None and before != storage:
         raise InputError(
-            f"storage: {output.path} keeps its artifacts in {before}, not in {storage or 'itself alone'}; "
+            f"storage: {output.path} already uses the storage {before}, not {storage or 'none'}; "
             "set output=DIR to another folder"
         )
     if before != storage or not output.marker.exists():

@@ -108,7 +108,7 @@ def take_over(sweep: Sweep) -> None:
     for group in sweep.folder.groups():
         uploaded += sweep.masks(group.group_id).upload()
     if uploaded:
-        log.info("%d artifacts were only here, and are in %s now", uploaded, storage.url)
+        log.info("uploaded %d artifacts that were missing in %s", uploaded, storage.url)
     for group in sweep.folder.groups():
         _take_over_group(storage, group)
 
@@ -118,7 +118,7 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
-            log.warning("%s: a process elsewhere has stored a newer state; fetching it", group.ledger)
+            log.warning("%s: another process has stored a newer state; fetching it", group.ledger)
             _restore(snapshots, group.ledger)
         if not group.ledger.exists():
             return

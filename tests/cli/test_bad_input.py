@@ -283,8 +283,8 @@ def test_options_that_a_search_does_not_support_are_refused(supsup: Command, swe
     refused(supsup("sweep", file, "--local"), "--local: a search needs Ray Tune")
     sweep = open_sweep(file, [])
     sweep.save(sweep.plan())
-    refused(supsup("evaluate", "small", "inference.rule=binary"), "judged by one inference", "best.yaml")
-    refused(supsup("fork", "small", "benchmark.num_tasks=4"), "a search has no forks", "best.yaml")
+    refused(supsup("evaluate", "small", "inference.rule=binary"), "trials share one inference", "best.yaml")
+    refused(supsup("fork", "small", "benchmark.num_tasks=4"), "is a search, which cannot be forked", "best.yaml")
 
 
 def test_damaged_output_is_named_and_resume_repairs_it(
@@ -302,7 +302,7 @@ def test_damaged_output_is_named_and_resume_repairs_it(
     with ledger.open("r+b") as file:
         file.write(content)
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
-        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "sets it aside")
+        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "moves the ledger aside")
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     assert "recomputed" in found.out
@@ -310,4 +310,4 @@ def test_damaged_output_is_named_and_resume_repairs_it(
     (sweep,) = tmp_path.glob("runs/sweeps/*/sweep.json")
     sweep.write_text(sweep.read_text()[:100])
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["resume"]):
-        refused(supsup(*command), "sweep.json: damaged", "start the sweep again from its file")
+        refused(supsup(*command), "sweep.json: damaged", "start the sweep again from its sweep file")

@@ -218,4 +218,4 @@ def test_images_whose_shape_differs_from_the_benchmarks_input_shape_are_refused(
     monkeypatch.setattr(Permuted, "task", cropped)
     reply = Worker(group, 0).run(first_job(group))
     assert isinstance(reply, Failed)
-    assert "Permuted gives images of shape (56,), and its input_shape is (64,)" in reply.error
+    assert "Permuted returns images of shape (56,), but its input_shape is (64,)" in reply.error

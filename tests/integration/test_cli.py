@@ -163,7 +163,7 @@ def test_evaluate_trains_nothing_and_adds_permanent_runs(supsup: Command, sweep_
     assert "GNu binary energy" in again.out
     refused = supsup("evaluate", "small", "training.num_batches=4", "--local")
     assert refused.code == 2
-    assert "changes inference only" in refused.err
+    assert "evaluate can change only inference.*" in refused.err
     longer = supsup("evaluate", "small", "inference.rule=bynary", "--local")
     assert longer.code == 2
     assert "did you mean 'binary'" in longer.err

@@ -139,7 +139,7 @@ def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     node.write_text(node.read_text()[:-20])
     found = supsup("fsck")
     assert found.code == 1
-    assert "start the sweep again from its file" in found.out
+    assert "start the sweep again from its sweep file" in found.out
     refused = supsup("gc", "--delete")
     assert refused.code == 2
     assert "damaged" in refused.err
@@ -147,7 +147,7 @@ def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     node.unlink()
     found = supsup("fsck")
     assert found.code == 1
-    assert "start the sweep again from its file" in found.out
+    assert "start the sweep again from its sweep file" in found.out
     assert supsup("gc", "--delete").code == 2
     assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
 

@@ -115,14 +115,17 @@ def test_a_fork_has_the_decisions_of_its_origin_up_to_the_fork_point(
 
 
 REFUSED: list[tuple[list[str], list[str]]] = [
-    ([], ["say what the fork is to change"]),
-    (["training.learning_rate=1e-3"], ["cannot change how its masks were trained"]),
+    ([], ["name the keys that the fork changes"]),
+    (["training.learning_rate=1e-3"], ["cannot change the training of its masks"]),
     (["stream.order=recurring", "stream.visits=3"], ["stream.* cannot change"]),
     (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["has committed 4 tasks", "not 9"]),
     (["budget.num_masks=1"], ["budget.num_masks", "more than 1"]),
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
-    (["--at-task", "1", "stream.segment_batches=60"], ["stream.segment_batches", "as long as its origin"]),
-    (["benchmark.num_tasks=2"], ["a fork at 4 tasks cannot be one of 2 tasks"]),
+    (
+        ["--at-task", "1", "stream.segment_batches=60"],
+        ["stream.segment_batches", "must have the segment length of the run"],
+    ),
+    (["benchmark.num_tasks=2"], ["2 is below the 4 tasks that the fork starts with"]),
 ]
 
 

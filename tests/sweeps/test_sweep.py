@@ -105,7 +105,10 @@ def test_a_sweep_opened_again_from_its_file_keeps_the_inferences_that_evaluate_a
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [([], "name the inference to try"), (["training.num_batches=4"], "training.num_batches: evaluate changes infer")],
+    [
+        ([], "name the inference keys to change"),
+        (["training.num_batches=4"], "training.num_batches: evaluate changes infer"),
+    ],
 )
 def test_only_an_inference_can_be_added(sweep_file: Callable[..., Path], overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -111,7 +111,7 @@ def test_a_record_with_missing_or_wrong_fields_is_refused(
     sweep = save("small")
     node = json.loads(sweep.folder.sweep_file.read_text())
     sweep.folder.sweep_file.write_text(json.dumps({**node, **change}))
-    with pytest.raises(InputError, match=r"sweep.json: damaged .*; start the sweep again from its file"):
+    with pytest.raises(InputError, match=r"sweep.json: damaged .*; start the sweep again from its sweep file"):
         read_record(sweep.folder)
 
 
@@ -134,7 +134,7 @@ def test_the_storage_and_the_id_of_an_output_are_stored(output: OutputFolder) ->
     mark_output(output, "file:///stored")
     assert (storage_of(output), output_id_of(output)) == ("file:///stored", first)
     for other in ("file:///another", None):
-        with pytest.raises(InputError, match="keeps its artifacts in file:///stored"):
+        with pytest.raises(InputError, match="already uses the storage file:///stored"):
             mark_output(output, other)
     elsewhere = OutputFolder(output.path.with_name("elsewhere"))
     mark_output(elsewhere, "file:///stored")
