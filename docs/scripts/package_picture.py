@@ -3,7 +3,7 @@
     python docs/scripts/package_picture.py            # writes the picture
     python docs/scripts/package_picture.py --check    # exits 1 when the committed picture is not current
 
-Rows are the floors of the import-linter contracts in pyproject.toml. Arrows come from the real import graph (grimp). An
+Rows are the layers of the import-linter contracts in pyproject.toml. Arrows come from the real import graph (grimp). An
 arrow that a chain of others implies is left out (transitive reduction). The output depends on nothing else.
 """
 
@@ -62,22 +62,22 @@ Edges = set[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One top package: its floors from the top down, each a list of packages, and the imports between these."""
+    """One top package: its layers from the top down, each a list of packages, and the imports between these."""
 
     name: str
-    floors: list[list[str]]
+    layers: list[list[str]]
     edges: Edges
     left: float
 
     def centre(self, package: str) -> tuple[float, float]:
         """The middle of a package's box, in pixels."""
-        row = next(number for number, floor in enumerate(self.floors) if package in floor)
+        row = next(number for number, layer in enumerate(self.layers) if package in layer)
         column = PLACES.get(package, (0, ""))[0]
         return self.left + column * COLUMN + WIDTH / 2, TITLE + row * ROW + ROW / 2
 
 
-def read_floors(top: str) -> list[list[str]]:
-    """The floors of the layers contract of a top package, from the top down."""
+def read_layers(top: str) -> list[list[str]]:
+    """The layers of the layers contract of a top package, from the top down."""
     contracts = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(c["layers"] for c in contracts if c["type"] == "layers" and c["containers"] == [top])
     return [[f"{top}.{name.strip()}" for name in layer.split("|")] for layer in layers]
@@ -121,7 +121,7 @@ def check_directions(panels: Mapping[str, Panel], edges: Edges) -> None:
         if tops == ("supsup_core", "orchestrator"):
             raise ValueError(f"{source} imports {target}: the science must not know the platform")
         if tops[0] == tops[1] and panels[tops[0]].centre(source)[1] >= panels[tops[0]].centre(target)[1]:
-            raise ValueError(f"{source} imports {target}, which is not on a floor below it; see `lint-imports`")
+            raise ValueError(f"{source} imports {target}, which is not on a layer below it; see `lint-imports`")
 
 
 def draw() -> str:
@@ -131,12 +131,12 @@ def draw() -> str:
     left: float = LEFT
     for top in PANELS:
         own = {(a, b) for a, b in edges if a.startswith(f"{top}.") and b.startswith(f"{top}.")}
-        panels[top] = Panel(top, read_floors(top), own, left)
-        columns = 1 + max(PLACES.get(package, (0, ""))[0] for floor in panels[top].floors for package in floor)
+        panels[top] = Panel(top, read_layers(top), own, left)
+        columns = 1 + max(PLACES.get(package, (0, ""))[0] for layer in panels[top].layers for package in layer)
         left += columns * COLUMN + 3 * LEFT
     check_directions(panels, edges)
     width = left - 3 * LEFT
-    height = TITLE + ROW * max(len(panel.floors) for panel in panels.values()) + 30
+    height = TITLE + ROW * max(len(panel.layers) for panel in panels.values()) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" width="{width:g}" height="{height}" '
         'font-family="Helvetica, Arial, sans-serif" role="img">',
@@ -161,9 +161,9 @@ def draw() -> str:
 
 def draw_panel(panel: Panel) -> list[str]:
     """The rows, arrows and boxes of a panel."""
-    columns = 1 + max(PLACES.get(package, (0, ""))[0] for floor in panel.floors for package in floor)
+    columns = 1 + max(PLACES.get(package, (0, ""))[0] for layer in panel.layers for package in layer)
     parts = [text(panel.left, 25, PANELS[panel.name], 15, "#111111", anchor="start", bold=True)]
-    for row in range(len(panel.floors)):
+    for row in range(len(panel.layers)):
         fill = "#f3f5f9" if row % 2 else "#fafbfd"
         parts.append(
             f'<rect x="{panel.left - 6:g}" y="{TITLE + row * ROW}" width="{columns * COLUMN:g}" height="{ROW}" '
@@ -174,8 +174,8 @@ def draw_panel(panel: Panel) -> list[str]:
         y1, y2 = y1 + HEIGHT / 2, y2 - HEIGHT / 2
         bend = min(12.0, (y2 - y1) / 3)
         parts.append(arrow(f"M{x1:g} {y1:g} C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"))
-    for floor in panel.floors:
-        for package in floor:
+    for layer in panel.layers:
+        for package in layer:
             x, y = panel.centre(package)
             parts += [
                 f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="5" '

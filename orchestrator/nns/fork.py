@@ -45,7 +45,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     Raises InputError if the overrides change what was learned so far, or if no run of `origin` can be forked.
     """
     if not overrides:
-        raise InputError("command line: name the keys that the fork changes, such as allocation.epsilon=0.2")
+        raise InputError("command line: give the keys that the fork changes, and their values, such as allocation.epsilon=0.2")
     if origin.config.search is not None:
         raise InputError(
             f"{origin.sweep_id}: is a search, which cannot be forked; run its best.yaml as a sweep, and fork that"

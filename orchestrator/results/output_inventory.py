@@ -32,7 +32,7 @@ another machine whose snapshot does not reference it yet."""
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing references any more. `why`: the reason, for messages. `remove`: deletes the file."""
+    """A file that nothing references any more. `why`: why no file references it, for messages. `remove`: deletes the file."""
 
     name: str
     why: str
@@ -206,7 +206,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
             with LedgerReader(file) as reader:
                 rows = reader.verify()
             if not rows:
-                raise CorruptError(f"{file}: missing, or without rows")
+                raise CorruptError(f"{file}: the ledger is missing, or has no rows")
             state = GroupState().apply(rows)
         except SupSupError as error:
             found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))

@@ -67,7 +67,7 @@ class AllocationTally:
         return self._owners
 
     def purity(self) -> float:
-        """The share of trained segments whose task is the most frequent task of their mask; 1 if there are no masks."""
+        """The share of segments whose task was most often trained on the same mask; 1 if there are no masks."""
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
 

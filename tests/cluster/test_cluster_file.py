@@ -105,9 +105,9 @@ def test_a_sweep_is_checked_against_the_capacity_of_the_cluster(
     asked = ["resources.device=cuda", "resources.num_workers=4"]
     found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=4")
     assert found.code == 0
-    assert "3 training groups of 4 workers of 1 CPU and a GPU each: 2 at once" in found.out
+    assert "3 training groups with 4 workers of 1 CPU and a GPU each; 2 of them run at once" in found.out
     found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=2")
-    assert "3 training groups of 2 workers of 1 CPU and a GPU each: 3 at once" in found.out
+    assert "3 training groups with 2 workers of 1 CPU and a GPU each; 3 of them run at once" in found.out
     found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=9")
     assert found.code == 2
     assert "there is room for 8" in found.err

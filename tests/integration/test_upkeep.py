@@ -26,9 +26,12 @@ NNS: dict[str, Any] = {
 
 
 def everything(output: Path) -> dict[Path, bytes]:
-    """Returns the content of every file that gc could delete."""
+    """Returns the content of every file that gc could delete. Leaves out `-shm` files, which SQLite changes on reads."""
     return {
-        path: path.read_bytes() for part in ("store", "sweeps") for path in (output / part).rglob("*") if path.is_file()
+        path: path.read_bytes()
+        for part in ("store", "sweeps")
+        for path in (output / part).rglob("*")
+        if path.is_file() and not path.name.endswith("-shm")
     }
 
 

@@ -134,7 +134,7 @@ def test_an_error_in_training_leaves_no_half_trained_mask(make: Callable[..., Ma
         raise RuntimeError("an error for this test")
 
     set_failpoint("segment_begins", fail)
-    with pytest.raises(RuntimeError, match="as the test"):
+    with pytest.raises(RuntimeError, match="for this test"):
         trainer.advance(version(lineages, 0, 2))
     set_failpoint("segment_begins", None)
     found = trainer.advance(version(lineages, 0, 2))

@@ -54,7 +54,7 @@ def test_a_commit_that_fails_writes_none_of_its_rows(tmp_path: Path) -> None:
     writer.append(JobRetried("a", ""))
     set_failpoint("in_commit", fail)
     try:
-        with pytest.raises(RuntimeError, match="as the test"):
+        with pytest.raises(RuntimeError, match="for this test"):
             writer.commit([Entry(JobRetried("b", "")), Entry(JobRetried("c", ""))])
     finally:
         set_failpoint("in_commit", None)

@@ -260,7 +260,7 @@ def test_a_sweep_that_was_never_uploaded_is_found_in_its_output(stored: Sweep, s
 def test_an_output_of_one_storage_is_not_updated_from_another(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     copy = Storage(f"file://{tmp_path / 'copy'}", 1.0)
     shutil.copytree(tmp_path / "stored", tmp_path / "copy")
-    with pytest.raises(InputError, match=f"in {storage.url}, not in {copy.url}"):
+    with pytest.raises(InputError, match=f"{storage.url}, not {copy.url}"):
         fetch_newest(copy.url, stored.output, "small")
 
 

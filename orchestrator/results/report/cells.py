@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def final_cells(final: pd.DataFrame) -> TextTable:
-    """Returns the result of `final_table` as text. A value with its interval becomes, for example, `93.67 ± 0.12`."""
+    """Formats each cell of a `final_table` as text. A value with its interval becomes, for example, `93.67 ± 0.12`."""
     headings = [column for column in final.columns if not column.endswith(" ±")]
     rows = []
     for record in final.to_dict("records"):
@@ -31,7 +31,7 @@ def final_cells(final: pd.DataFrame) -> TextTable:
 
 
 def published_cells(published: pd.DataFrame) -> TextTable:
-    """Returns the result of `published_table` as text."""
+    """Formats each cell of a `published_table` as text."""
     rows = []
     for record in published.to_dict("split")["data"]:
         run, tasks, seeds, theirs, ours, difference, low, high, tolerance, verdict, source = record
@@ -43,7 +43,7 @@ def published_cells(published: pd.DataFrame) -> TextTable:
 
 
 def paired_cells(paired: pd.DataFrame) -> TextTable:
-    """Returns the result of `paired_table` as text."""
+    """Formats each cell of a `paired_table` as text."""
     rows = [
         [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
         for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]

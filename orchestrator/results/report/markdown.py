@@ -10,8 +10,8 @@ _EXPLANATION = """\
 Mean over seeds ± half the 95 % interval: Student's t over seeds; with one seed, Wilson's interval of the images sampled
 for the strict protocol. *accuracy*: the paper's protocol, one decision for each group of test images. *strict*: one
 decision for each sampled image. NNs: a *duplicate* is a mask allocated for a task that already had one. A *wrong reuse*
-is a segment trained on another task's mask. *purity* is the share of segments that belong to the most frequent task of
-their mask."""
+is a segment trained on another task's mask. *purity* is the share of segments whose task is the one that was most often
+trained on the same mask."""
 
 
 def to_markdown(

@@ -72,7 +72,7 @@ def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
     at_once = sum(used <= room for used in itertools.accumulate(shares))
     sizes = " or ".join(map(str, sorted(set(shares))))
-    print(f"  {sweep.config.name}: {len(shares)} training groups of {sizes} {each}: {at_once} at once")
+    print(f"  {sweep.config.name}: {len(shares)} training groups with {sizes} {each}; {at_once} of them run at once")
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
         print("  the cluster's GPUs would be idle, because resources.device is cpu; set resources.device=cuda")
     return []
