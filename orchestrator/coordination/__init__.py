@@ -1,1 +1,1 @@
-"""The messages between coordinators and workers, and the coordinator for scenarios with given task identities."""
+"""The messages between coordinators and workers, and the coordinator for all scenarios except NNs."""

@@ -12,10 +12,10 @@ from orchestrator.base.output_folder import GroupFolder
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests that the user or a search can make to a running group.
+    """The requests of the user or of a search to a running training group.
 
-    Each field is a function that returns the current request: whether to pause the sweep, whether to stop the group,
-    and the numbers of the tasks to cancel.
+    Each field is a function that reads the current request. `pause`: returns whether to pause the sweep. `stop`:
+    returns whether to stop the group. `cancel`: returns the numbers of the tasks to cancel.
     """
 
     pause: Callable[[], bool] = lambda: False
@@ -24,29 +24,32 @@ class Requests:
 
     @classmethod
     def from_files(cls, folder: GroupFolder) -> Requests:
-        """Returns requests that are read from the control files of a training group."""
+        """Returns requests whose functions read the control files of a training group at each call."""
         return cls(folder.sweep.pause_file.exists, folder.stop_file.exists, CancelFile(folder.cancel_file).read)
 
 
 @dataclass(frozen=True)
 class CancelFile:
-    """The file that lists the tasks that a group must cancel, with one task number per line."""
+    """The file that lists the tasks that a group must cancel, with one task number per line.
+
+    The file does not exist if no task must be cancelled.
+    """
 
     path: Path
 
     def read(self) -> Set[int]:
-        """Returns the numbers of the tasks in the file."""
+        """Returns the task numbers in the file, or an empty set if the file does not exist. Ignores all other lines."""
         try:
             return {int(line) for line in self.path.read_text().splitlines() if line.isdecimal()}
         except FileNotFoundError:
             return frozenset()
 
     def add(self, tasks: Iterable[int]) -> None:
-        """Adds tasks to the file."""
+        """Adds task numbers to the file, and creates the file if necessary."""
         self._write(self.read() | set(tasks))
 
     def remove(self, tasks: Iterable[int]) -> None:
-        """Removes these tasks from the file, or all tasks if `tasks` is empty."""
+        """Removes these task numbers from the file, or all numbers if `tasks` is empty."""
         named = set(tasks)
         self._write(self.read() - named if named else frozenset())
 
@@ -59,4 +62,4 @@ class CancelFile:
 
 
 NO_REQUESTS = Requests()
-"""Requests for groups that nobody can pause, stop or cancel."""
+"""Requests that never pause, stop or cancel anything."""

@@ -12,7 +12,11 @@ from orchestrator.records.group_state import LaunchStatus
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a group. `accuracy`: mean of the accuracies known so far, in [0, 1]; 0 if none is known."""
+    """The progress of a training group.
+
+    `accuracy`: in [0, 1]; 0 if no accuracy is known yet. In scenario NNs, this is the accuracy at the last completed
+    evaluation point. In other scenarios, it is the mean over all trained tasks whose artifact holds an accuracy.
+    """
 
     shards_done: int
     evaluations_done: int
@@ -21,7 +25,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class StalledJob:
-    """A job that takes far longer than others of its kind. `usual_seconds`: None if no such job is done yet."""
+    """A running job that takes far longer than usual.
+
+    `seconds`: the time that the job has taken so far. `usual_seconds`: the moving average of the times of completed
+    jobs of the same kind; None if no job of this kind is completed.
+    """
 
     key: str
     kind: JobKind
@@ -33,47 +41,49 @@ class StalledJob:
 class Coordinator(ABC):
     """Assigns the jobs of one training group to workers and commits their replies.
 
-    A coordinator is the only writer of its group's ledger. All its state is in the ledger or computed from the ledger,
-    so that its process can be killed at any time and restarted. Calls are idempotent.
+    A coordinator is the only writer of its group's ledger. The coordinator's process can be killed and restarted at any
+    time, because a new coordinator restores the state from the ledger and the artifacts. `pause`, `stop` and `cancel`
+    may be called repeatedly with the same request.
     """
 
     @abstractmethod
     def next_jobs(self, idle: Collection[int], exclude: Collection[str]) -> list[Assignment]:
         """Returns jobs that can start now, at most one for each idle worker.
 
-        idle: numbers of the idle workers. exclude: keys of jobs that are in flight or postponed.
+        idle: numbers of the idle workers. exclude: keys of jobs that are in flight or postponed, and are not returned.
         """
 
     @abstractmethod
     def report(self, reply: Reply) -> None:
-        """Applies a worker's reply. Reporting the same reply again changes nothing."""
+        """Applies a worker's reply to the group. Reporting the same `Done` reply again changes nothing."""
 
     @abstractmethod
     def finished(self) -> bool:
-        """Returns whether no job is left to assign, because all is done, a job has failed, or the group is paused."""
+        """Returns whether no job is left to assign: all jobs are done, a job has failed, or the group is paused or
+        stopped. Jobs may still be in flight."""
 
     @abstractmethod
     def pause(self) -> None:
-        """Pauses the group at a point where no finished training is lost. No further jobs are assigned after that."""
+        """Pauses the group: assigns no further jobs, except the jobs that NNs needs to commit the finished training."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stops the group permanently, as a search does with a trial that is worse than others.
+        """Stops the group, for example because a search has found its trial worse than other trials.
 
         A resume does not continue a stopped group. Has no effect on a group that has finished or was stopped before.
         """
 
     @abstractmethod
     def cancel(self, tasks: Sequence[int]) -> list[str]:
-        """Cancels tasks, except those that are trained already. Work that does not need the cancelled tasks continues.
+        """Cancels tasks, except tasks that are already trained. Jobs that do not need a cancelled task continue.
 
-        Returns the keys of the jobs that train any of the cancelled tasks. Does nothing in scenario NNs, because no
-        task identities are given there.
+        tasks: task numbers. Returns the keys of the jobs that train any of the cancelled tasks. In scenario NNs, does
+        nothing and returns an empty list, because NNs gives no task identities.
         """
 
     @abstractmethod
     def note_stalled(self, stalled: StalledJob) -> None:
-        """Records that a job has stalled."""
+        """Records in the ledger that a job has stalled."""
 
     @abstractmethod
     def progress(self) -> Progress:
@@ -81,13 +91,16 @@ class Coordinator(ABC):
 
     @abstractmethod
     def judged(self) -> list[tuple[int, float]]:
-        """Returns (tasks learned, accuracy) at each completed evaluation point of the group's first run, in order of
-        time. A search compares its trials by these values."""
+        """Returns (tasks learned, accuracy in [0, 1]) of each completed evaluation point of the group's first run, in
+        the order of completion. A search compares its trials by these values."""
 
     @abstractmethod
     def end(self) -> LaunchStatus:
-        """Records how the launch ended, closes the ledger, and returns the status. No job may be in flight."""
+        """Closes the ledger, and returns how the launch ended. No job may be in flight.
+
+        The ledger records every status except `interrupted`.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Closes the ledger without recording an end of the launch."""
+        """Closes the ledger without recording how the launch ended."""

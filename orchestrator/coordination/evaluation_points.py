@@ -1,4 +1,4 @@
-"""Records the metrics of evaluation points as soon as all their evaluations are done."""
+"""Records the metrics of each evaluation point in the ledger when all evaluations of the point are done."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from orchestrator.records.rows import PointCompleted
 from supsup_core.evaluation.point_metrics import point_metrics
 
 Points: TypeAlias = Mapping[int, Sequence[str]]
-"""The evaluation points of a run whose evaluations are known so far: number of tasks learned to evaluation keys."""
+"""Maps each evaluation point that a run has reached (a number of tasks learned) to the keys of its evaluations."""
 
 
 @final
 class DonePrefix:
-    """Counts how many keys at the start of a sequence are done, up to the first that is not.
+    """Counts the keys at the start of a sequence that are done, up to the first key that is not done.
 
-    Each call of `length` continues where the last call ended, so that long sequences are scanned only once.
+    Each call of `length` continues where the last call ended. A long sequence is therefore scanned only once.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class DonePrefix:
 
 @final
 class EvaluationPoints:
-    """Records the metrics of each evaluation point once all its evaluations are done."""
+    """Records the metrics of each evaluation point of a group once all evaluations of the point are done."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class EvaluationPoints:
         points_of: Callable[[PlannedRun], Points],
         metrics_of: Callable[[int, Sequence[str]], dict[str, float]],
     ) -> None:
-        """points_of: returns the evaluation points of a run that are known so far.
+        """points_of: returns the evaluation points that a run has reached so far.
 
-        metrics_of: returns further metrics of a point, given the number of tasks learned and the keys of the
-        evaluations. They include at least `num_bytes`, the size of the learner's stored tensors.
+        metrics_of: returns metrics of a point in addition to `point_metrics`, given the number of tasks learned and the
+        keys of the evaluations. They must contain `num_bytes`, the size of the learner's stored tensors in bytes.
         """
         self._journal = journal
         self._points_of = points_of
@@ -60,7 +60,10 @@ class EvaluationPoints:
         self._done: dict[tuple[str, int], DonePrefix] = {}
 
     def record_complete(self) -> None:
-        """Records the metrics of every point that has become complete, in order of tasks learned."""
+        """Records the metrics of every completed point that is not recorded yet, in order of tasks learned.
+
+        A point is recorded only after all smaller points of its run.
+        """
         state = self._journal.state
         for run in self._journal.group.runs:
             points = dict(sorted(self._points_of(run).items()))

@@ -1,4 +1,4 @@
-"""The journal of a training group, used by every coordinator: it writes the ledger, its state and its snapshots."""
+"""The journal of a training group: it writes the group's ledger and snapshots, and updates the group's state."""
 
 from __future__ import annotations
 
@@ -30,32 +30,34 @@ from orchestrator.records.rows import (
 from supsup_core.errors import CorruptError
 
 MAX_RETRIES = 3
-"""How many workers may die during a job before the job fails. Workers that die with their node do not count."""
+"""A job fails when more than this number of workers died during it. Workers that died with their node do not count."""
 
 SNAPSHOT_SECONDS = 60.0
-"""The least seconds between two snapshots if there is no storage. The interval is longer if snapshots are slow."""
+"""The shortest time between two snapshots without a storage, in seconds. The time is longer if snapshots are slow."""
 
 _SNAPSHOT_SHARE = 100
-"""Snapshots take at most 1/_SNAPSHOT_SHARE of the time."""
+"""Taking snapshots uses at most 1/_SNAPSHOT_SHARE of the coordinator's time."""
 
 
 @final
 class GroupJournal:
-    """Writes a group's ledger and keeps its state up to date.
+    """Writes a group's ledger and snapshots, and keeps the group's `state` up to date.
 
-    `is_fenced`: another process has taken over the group, so that no more jobs may be assigned.
+    `store`: trained tasks and evaluations. `masks`: the group's mask versions, in scenario NNs. `is_fenced`: whether
+    another process has taken over the group. If so, no more jobs may be assigned.
     """
 
     def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:
-        """remedy: returns a text about how a corrupt ledger was repaired, given whether a snapshot replaced it.
+        """Opens the ledger, restores the state, and records the plan unless this launch has already recorded it.
 
-        Raises BehindError if the storage holds a newer snapshot than the local ledger.
+        remedy: returns a message that says how a corrupt ledger was repaired. The argument of `remedy` is whether a
+        snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the local ledger.
         """
         self.group = settings.group
         self.store, self.masks = settings.open_store(), settings.open_masks()
         self.is_fenced = False
         self.dropped: list[str] = []
-        """Keys of the mask versions that were deleted from the output since the last snapshot."""
+        """Keys of the mask versions that were deleted from the output since the last upload of a snapshot began."""
         self._settings = settings
         self._uploader, epoch = self._prepare_uploads()
         path = settings.folder.ledger
@@ -69,12 +71,13 @@ class GroupJournal:
         if aside is not None:
             self.record(ArtifactLost("", str(aside), remedy(bool(rows))))
         if self._uploader is not None:
-            self.take_snapshot_if_due(now=True)  # fences a process elsewhere that still runs this sweep
+            self.take_snapshot_if_due(now=True)  # fences off a process that still runs this sweep on another machine
 
     def _prepare_uploads(self) -> tuple[SnapshotUploader | None, int]:
-        """Returns the uploader of snapshots and the highest epoch of the stored snapshots.
+        """Returns the uploader of snapshots, and the highest epoch among the snapshots in the storage.
 
-        Returns (None, 0) without a storage. Raises BehindError if the storage holds a newer snapshot.
+        Returns (None, 0) without a storage. Raises BehindError if the storage holds a newer snapshot than the local
+        ledger.
         """
         if self._settings.storage is None:
             return None, 0
@@ -82,8 +85,8 @@ class GroupJournal:
         stored = Snapshots(Storage(url))
         if stored.are_ahead_of(path, self._settings.storage.output_id):
             raise BehindError(
-                f"{path}: another process has taken over this training group, and its snapshot in the storage is "
-                "newer; `supsup resume` fetches it first"
+                f"{path}: another process has taken over this training group, and has stored a newer ledger in the "
+                "storage; run `supsup resume`, which fetches the newer ledger first"
             )
         uploader = SnapshotUploader(Snapshots(Storage(url, UPLOAD_SECONDS)), self.masks)
         return uploader, max((snapshot.epoch for snapshot in stored.ids()), default=0)
@@ -93,14 +96,14 @@ class GroupJournal:
         self.commit([Entry(event)])
 
     def commit(self, entries: Iterable[Entry]) -> None:
-        """Commits events in one transaction and applies them to the state.
+        """Commits events to the ledger in one transaction, and applies them to the state.
 
-        Raises FencedError if another writer has taken over.
+        Raises FencedError if another writer has taken over the ledger.
         """
         self.state.apply(self._writer.commit(entries))
 
     def record_results(self, results: Sequence[Result]) -> None:
-        """Records the results that are not in the ledger yet, so that each shard or evaluation counts once."""
+        """Records results, and ignores results of shards and evaluations that the ledger already holds."""
         for result in results:
             if result.key not in self.state.trained and result.key not in self.state.evaluated:
                 self.record(result)
@@ -110,31 +113,31 @@ class GroupJournal:
         self.record(JobFailed(reply.key, what, reply.error, reply.traceback))
 
     def record_death(self, reply: Lost, what: str) -> None:
-        """Records that a worker died during a job, and that the job failed if more than MAX_RETRIES workers died.
+        """Records that a worker died during a job.
 
-        what: the job in words.
+        Also records that the job failed, if more than MAX_RETRIES workers have died during it. what: the job in words.
         """
         self.record(JobRetried(reply.key, reply.reason, reply.node_lost))
         deaths = self.state.retried[reply.key]
         if deaths > MAX_RETRIES:
-            self.record(JobFailed(reply.key, what, f"its worker died {deaths} times: {reply.reason}", ""))
+            self.record(JobFailed(reply.key, what, f"{deaths} workers died during this job: {reply.reason}", ""))
 
     def record_stalled(self, stalled: StalledJob, what: str) -> None:
         """Records that a job has stalled. what: the job in words."""
         self.record(JobStalled(stalled.key, what, stalled.worker, stalled.seconds, stalled.usual_seconds))
 
     def record_stop(self, diverged: str | None = None) -> None:
-        """Records that the group is stopped, unless recorded already. diverged: the error, if a trial's loss became
-        NaN."""
+        """Records that the group is stopped, unless the ledger already says so. diverged: the error, if the training
+        loss became NaN or infinite."""
         if self.state.stopped is None:
             last = max((num_learned for _, num_learned in self.state.points), default=0)
             self.record(GroupStopped(last, diverged))
 
     def set_aside(self, store: ArtifactStore, key: str) -> Path | None:
-        """Quarantines an artifact that was reported missing or corrupt. Returns its path in quarantine.
+        """Quarantines an artifact that was reported missing or corrupt. Returns the new path of its file.
 
-        Returns its normal path if the artifact is missing, and None if it is intact because another process has stored
-        it again.
+        Returns the normal path if the artifact is missing. Returns None if the artifact is intact, because another
+        process has stored it again.
         """
         if not store.has(key):
             return store.path(key)
@@ -146,10 +149,10 @@ class GroupJournal:
         return store.path(key)
 
     def take_snapshot_if_due(self, now: bool = False) -> None:
-        """Takes a snapshot of the ledger if the last one is old enough, or if `now` is true.
+        """Takes a snapshot of the ledger if the last snapshot is old enough, or if `now` is true.
 
-        With a storage, the snapshot is uploaded in the background; none is taken during an upload. If another process
-        has taken over, this sets `is_fenced` and writes the sweep's pause file instead.
+        With a storage, uploads the snapshot in the background, and takes no snapshot while an upload is in progress. If
+        another process has taken over the group, sets `is_fenced` and writes the sweep's pause file instead.
         """
         try:
             busy = self._uploader is not None and self._uploader.busy
@@ -171,21 +174,25 @@ class GroupJournal:
         self._last_snapshot = time.monotonic()
 
     def take_snapshot_after_reply(self) -> None:
-        """Takes a snapshot if one is due and there is a storage. Does nothing without a storage.
+        """Takes a snapshot if a snapshot is due. Does nothing without a storage.
 
-        Without a storage, only scenario NNs takes snapshots, after its commits.
+        Without a storage, only the coordinator of scenario NNs takes snapshots, after its commits.
         """
         if self._uploader is not None:
             self.take_snapshot_if_due()
 
     def judged(self) -> list[tuple[int, float]]:
-        """Returns (tasks learned, accuracy) at each completed point of the group's first run, in order of time."""
+        """Returns (tasks learned, accuracy) of each completed evaluation point of the group's first run, in the order
+        of completion."""
         first = self.group.runs[0].run_id
         events = [row.event for (run_id, _), row in self.state.points.items() if run_id == first]
         return [(event.num_learned, event.metrics["accuracy"]) for event in events]
 
     def end(self, paused: bool) -> LaunchStatus:
-        """Records how the launch ended, takes a last snapshot, closes the ledger, and returns the status."""
+        """Closes the ledger, and returns how the launch ended. paused: whether the group was paused.
+
+        Records this status first, unless it is `interrupted`. With a storage, also uploads a last snapshot.
+        """
         status: LaunchStatus
         if self.state.failed:
             status = "failed"
@@ -202,7 +209,7 @@ class GroupJournal:
         return status
 
     def close(self) -> None:
-        """Waits for the upload in progress and closes the ledger."""
+        """Waits for the snapshot upload in progress, at most CLOSING_SECONDS, and closes the ledger."""
         if self._uploader is not None:
             self._uploader.close()
         self._writer.close()

@@ -9,7 +9,7 @@ from orchestrator.base.plain_values import Node
 from orchestrator.records.planned_group import Shard
 from orchestrator.records.rows import ShardTrained, TaskEvaluated
 
-if TYPE_CHECKING:  # numpy is needed for type names only, and TaskCoordinator does not load it
+if TYPE_CHECKING:  # only type annotations use numpy, so the process of a TaskCoordinator does not load it
     import numpy as np
     import numpy.typing as npt
 
@@ -19,9 +19,9 @@ JobKind: TypeAlias = Literal["train", "evaluate", "decide", "advance", "save", "
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train one or more shards. Several shards are trained together, with their tensors stacked.
+    """Train one shard, or several shards together as a stack.
 
-    `key`: the shard's own key if there is only one shard (see shard_batches.job_key).
+    `key`: for one shard, the shard's own key; for a stack, a hash of the shards' keys (shard_batches.job_key).
     """
 
     kind: ClassVar[JobKind] = "train"
@@ -34,10 +34,10 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Evaluate one task after `num_learned` tasks.
+    """Evaluate one task with a learner that has learned `num_learned` tasks.
 
-    `right`: the numbers of the masks that belong to the task. `masks`: in scenario NNs, the keys of the mask versions
-    to evaluate. In other scenarios None, which means the first `num_learned` shards of the group.
+    `masks`: in scenario NNs, the keys of the learner's mask versions. In other scenarios, None: the learner then
+    consists of the group's first `num_learned` shards. `right`: the positions of the task's own masks in the learner.
     """
 
     kind: ClassVar[JobKind] = "evaluate"
@@ -54,10 +54,11 @@ class EvaluateJob:
 
 @dataclass(frozen=True)
 class MaskVersion:
-    """The instructions to compute one version of a mask.
+    """The instructions to compute one version of a mask: start from `base`, and train on `segments` in order.
 
-    `base`: the key of an earlier stored version; None for a new mask. `segments`: (task, index) of each segment to
-    train on after the base. `keys`: the key of the version after each segment; the last one equals `key`.
+    `base`: the key of a stored version; None means the untrained mask. `segments`: (task, index) of each segment.
+    `keys`: the key of the version after each segment. The last of `keys` is `key`. If `segments` is empty, `base` is
+    `key`.
     """
 
     mask: int
@@ -69,9 +70,10 @@ class MaskVersion:
 
 @dataclass(frozen=True, eq=False)
 class DecideJob:
-    """Scenario NNs: compute the DecisionVector of a segment's first images.
+    """Scenario NNs: compute the DecisionVector on the first images of a segment.
 
-    `superposition`: the superposition of all masks, shape (n,) for n weights.
+    `superposition`: the mean of all masks in the superposition, shape (n,) for n weights. `task`, `segment`: the
+    segment's task, and the segment's index within the task.
     """
 
     kind: ClassVar[JobKind] = "decide"
@@ -124,7 +126,7 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecisionVector:
-    """The product -d objective / dW * W at the superposition, shape (n,). `seconds`: time to compute it."""
+    """The vector -d objective / dW * W at the superposition, shape (n,). `seconds`: the time to compute the vector."""
 
     vector: npt.NDArray[np.float32]
     seconds: float
@@ -132,8 +134,8 @@ class DecisionVector:
 
 @dataclass(frozen=True)
 class AdvancedMask:
-    """A trained mask. `mask`: encoded by supsup_core.masks.codec. `loss`: mean over the last segment. `seconds`: of
-    training."""
+    """A trained mask. `mask`: the bits as encoded by supsup_core.masks.codec. `loss`: the mean training loss over the
+    last segment. `seconds`: the training time of this job."""
 
     mask: bytes
     loss: float
@@ -142,7 +144,7 @@ class AdvancedMask:
 
 @dataclass(frozen=True)
 class SavedMasks:
-    """The size of the mask versions written to disk, and the seconds that writing took."""
+    """The mask versions of a SaveJob are on disk. `num_bytes`: the bytes written. `seconds`: the time of the job."""
 
     num_bytes: int
     seconds: float
@@ -150,20 +152,21 @@ class SavedMasks:
 
 @dataclass(frozen=True)
 class RebuiltMask:
-    """The key of a mask version that was retrained and is on disk again."""
+    """A missing mask version was retrained and is on disk again. `version`: its key."""
 
     version: str
 
 
 Result: TypeAlias = ShardTrained | TaskEvaluated
-"""A stored result, in the form that the ledger records."""
+"""The ledger event of a stored artifact: a trained task or an evaluation."""
 
 Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedMasks | RebuiltMask
 
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done. `evicted`: in scenario NNs, keys of the mask versions that the worker wrote to free memory."""
+    """The job is done. `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free
+    memory."""
 
     key: str
     product: Product
@@ -172,14 +175,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Busy:
-    """Another process has claimed the same result and is computing it."""
+    """Another process has claimed a result of this job and is computing it."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Corrupt:
-    """An artifact that the job needs is missing or corrupt. `artifact`: its key."""
+    """An artifact that the job needs is missing or corrupt. `artifact`: the artifact's key."""
 
     key: str
     artifact: str
@@ -188,7 +191,8 @@ class Corrupt:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job raised an exception. `kind`: the job's kind. `diverged`: the training loss became NaN or infinite."""
+    """The job raised an exception. `error`: the exception's type and message. `diverged`: whether the training loss
+    became NaN or infinite. `out_of_memory`: whether the job did not fit into the memory of the CPU or GPU."""
 
     key: str
     kind: JobKind
@@ -200,8 +204,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker died during the job. `kind`: the job's kind. `node_lost`: the worker's whole node died.
-    `out_of_memory`: Ray killed the worker to free memory."""
+    """The worker died during the job. `node_lost`: whether the worker's whole node died. `out_of_memory`: whether Ray
+    killed the worker to free memory."""
 
     key: str
     kind: JobKind

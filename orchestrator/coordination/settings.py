@@ -16,10 +16,10 @@ from orchestrator.records.rows import LaunchEnvironment
 class StorageSettings:
     """The locations of a group's files in the sweep's storage.
 
-    `store`, `masks`, `group`: URLs of the folders of the output's artifacts, the group's mask versions and the group's
-    snapshots. `output_id`: the id of the output, which is a cache of the storage. `cache_bytes`: the most bytes of
-    artifacts that each folder of the output keeps. `snapshot_every`: the shortest time between two snapshots, in
-    seconds.
+    `store`, `masks`, `group`: the URLs of three folders, which hold the artifacts of all sweeps, the group's mask
+    versions, and the group's snapshots. `output_id`: the id of the output, which is a cache of the storage.
+    `cache_bytes`: the largest size in bytes of each artifact folder in the output; None means no limit.
+    `snapshot_every`: the shortest time between two snapshots, in seconds.
     """
 
     store: str
@@ -34,9 +34,10 @@ class StorageSettings:
 class GroupSettings:
     """The settings of one training group, for its coordinator and its workers.
 
-    `is_trial`: the group is a trial of a search. `continues_launch`: the launching process has already recorded the
-    plan and verified the artifacts. `imports`: the user's modules, relative to `imports_folder`. `commit_every`: in
-    seconds. `device` to `tasks_at_once`: as in a sweep file's `resources`.
+    `is_trial`: whether the group is a trial of a search. `imports`: the files of the user's modules, relative to
+    `imports_folder`. `device` to `tasks_at_once`: as in a sweep file's `resources`. `commit_every`, in seconds: the
+    longest time between two commits in scenario NNs, and the shortest time between two checkpoints otherwise.
+    `continues_launch`: whether the launching process has already recorded the plan and verified the artifacts.
     """
 
     group: PlannedGroup
@@ -58,7 +59,7 @@ class GroupSettings:
 
     @property
     def num_workers(self) -> int:
-        """The most workers that the group may use at once."""
+        """The largest number of workers that the group may use at once."""
         return self.environment.num_workers
 
     def open_store(self) -> ArtifactStore:

@@ -1,4 +1,7 @@
-"""Groups shards into batches. The shards of a batch are trained together, as one job."""
+"""Divides the shards of a training group into stacks. One job trains all shards of a stack together.
+
+The code of this module calls a stack a batch.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ def job_key(batch: Sequence[Shard]) -> str:
 
 @final
 class ShardBatches:
-    """The shards of a group, divided into batches of `at_once` tasks.
+    """The shards of a group, divided into stacks of `at_once` shards.
 
-    The full list of tasks is divided, so that the batches are the same after a crash. Batches that did not fit into
-    memory are halved. Cancelled shards are then removed.
+    The full list of shards is divided, including trained shards. The stacks are therefore the same after a crash.
+    Stacks that did not fit into memory are halved, and then cancelled shards are removed.
     """
 
     def __init__(self, shards: Sequence[Shard], at_once: int) -> None:
@@ -31,7 +34,7 @@ class ShardBatches:
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
-        """Computes the batches again. split: keys of jobs that did not fit into memory. cancelled: keys of shards."""
+        """Computes the stacks again. split: keys of jobs that did not fit into memory. cancelled: keys of shards."""
         self._batches, self._starts = [], []
         for start in range(0, len(self._shards), self._at_once):
             first = start
@@ -42,12 +45,12 @@ class ShardBatches:
                 first += len(part)
 
     def starting_at(self, place: int) -> Iterator[Sequence[Shard]]:
-        """Yields the batches in order, starting with the batch that contains shard number `place`."""
+        """Yields the stacks in order, starting with the stack that contains shard number `place`."""
         first = bisect.bisect_right(self._starts, place) - 1
         yield from self._batches[max(0, first) :]
 
     def find(self, key: str) -> Sequence[Shard] | None:
-        """Returns the batch whose job has this key, or None if there is none."""
+        """Returns the stack whose job has this key, or None if no job has this key."""
         return next((batch for batch in self._batches if job_key(batch) == key), None)
 
     def jobs_with(self, shards: Collection[str]) -> set[str]:
@@ -56,7 +59,8 @@ class ShardBatches:
 
 
 def _halved(batch: Sequence[Shard], split: Container[str]) -> Iterator[Sequence[Shard]]:
-    """Yields the batch itself, or its halves if its job key is in `split`. Halves are split in the same way."""
+    """Yields the stack itself, or its two halves if the stack's job key is in `split`. Halves are split in the same
+    way."""
     if len(batch) > 1 and job_key(batch) in split:
         middle = len(batch) // 2
         yield from _halved(batch[:middle], split)

@@ -1,4 +1,4 @@
-"""Checkpoints of a task in training, from which an interrupted training resumes."""
+"""Stores checkpoints of a task in training. An interrupted training resumes from its newest intact checkpoint."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GENERATIONS = 2
-"""How many checkpoints of a task are kept. If the newest is corrupt, the one before it is used."""
+"""The number of checkpoints that are kept of a task. If the newest is corrupt, training resumes from the previous."""
 
 COST_SHARE = 50
-"""Saving checkpoints takes at most 1/COST_SHARE of the time. Large nets are therefore saved less often."""
+"""Saving checkpoints takes at most 1/COST_SHARE of the training time. Large nets are therefore saved less often."""
 
 
 @final
 class StoredCheckpoint(Checkpoint):
     """Stores the checkpoints of one job's training as artifacts, in the store's subfolder `unfinished`.
 
-    `resumed_at`: batches that were done before training resumed from a checkpoint. `seconds_before`: the seconds that
-    these batches took.
+    `resumed_at`: the number of batches in the checkpoint from which training resumed; 0 if training did not resume.
+    `seconds_before`: the training time of these batches in seconds.
     """
 
     def __init__(self, store: ArtifactStore, key: str, every: float = 0.0) -> None:
-        """store: the store of the job's results. key: the job's key. every: least seconds between checkpoints."""
+        """store: the store of the job's results. key: the job's key. every: the shortest time between two checkpoints,
+        in seconds."""
         self.resumed_at = 0
         self.seconds_before = 0.0
         self._checkpoints = store.unfinished
@@ -48,7 +49,7 @@ class StoredCheckpoint(Checkpoint):
             try:
                 found = self._checkpoints.get(key)
             except (CorruptError, FileNotFoundError):
-                self._checkpoints.delete(key)  # training from an earlier checkpoint reaches the same state
+                self._checkpoints.delete(key)  # training resumed from an earlier checkpoint gives the same bits
                 continue
             assert isinstance(found.facts, UnfinishedFacts)
             self.resumed_at, self.seconds_before = found.facts.batches, found.facts.seconds
@@ -69,6 +70,6 @@ class StoredCheckpoint(Checkpoint):
         self._wait = max(self._every, COST_SHARE * (self._last - started))
 
     def clear(self) -> None:
-        """Deletes all checkpoints of the job. Call this once the trained task is stored."""
+        """Deletes all checkpoints of the job. Call this method after the trained task is stored."""
         for key in self._keys():
             self._checkpoints.delete(key)

@@ -1,4 +1,4 @@
-"""The coordinator for scenarios that give task identities in training. The plan lists all shards and evaluations."""
+"""The coordinator for all scenarios except NNs. The group's plan lists all shards and evaluations in advance."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from supsup_core.errors import CorruptError
 
 @final
 class TaskCoordinator(Coordinator):
-    """Has tasks trained in order, each after its parents, and has them evaluated.
+    """Assigns the training of tasks in order, each task after its parents, and the evaluations of trained tasks.
 
-    Evaluations whose tasks are trained usually come before further training, so that a long run reports its accuracy
-    while it runs. Exception: if each task builds on earlier ones and there are several workers, training comes first.
-    A search never makes this exception, because it compares its trials by the evaluations.
+    Evaluations usually have priority over training, so that a long run reports accuracies early. Training has priority
+    if tasks depend on other tasks and the group has several workers. In a search, evaluations always have priority,
+    because the search compares its trials by them.
     """
 
     def __init__(self, settings: GroupSettings) -> None:
@@ -68,9 +68,10 @@ class TaskCoordinator(Coordinator):
         return self._is_paused or self._journal.is_fenced
 
     def _verify_artifacts(self) -> None:
-        """Verifies all existing artifacts of this group. Records those that were found, are missing or are corrupt.
+        """Verifies the artifacts of the group's shards and evaluations.
 
-        Evaluations in the ledger are skipped, because the ledger holds their counts.
+        Records intact artifacts that the ledger does not list yet, and lists missing and corrupt artifacts as lost.
+        Skips evaluations that are in the ledger, because the ledger holds their counts.
         """
         store = self._journal.store
         for key in [*self._keys, *self._group.evaluations_by_key]:
@@ -89,7 +90,10 @@ class TaskCoordinator(Coordinator):
                 self._journal.record_results([result])
 
     def _lose(self, key: str, reason: str) -> None:
-        """Quarantines a missing or corrupt artifact and records its loss, so that its task is trained again."""
+        """Records a missing or corrupt artifact as lost, so that it is computed again. Quarantines a corrupt artifact.
+
+        Does nothing if the artifact is intact. reason: a message that says what is wrong with the artifact.
+        """
         aside = self._journal.set_aside(self._journal.store, key)
         self._trained.reset()
         if aside is not None:
@@ -104,7 +108,7 @@ class TaskCoordinator(Coordinator):
         return [Assignment(worker, job) for worker, job in zip(sorted(idle, reverse=True), jobs, strict=False)]
 
     def _ready(self, count: int, exclude: Collection[str]) -> list[Job]:
-        """Returns at most `count` jobs that can start now. exclude: keys of jobs to leave out."""
+        """Returns at most `count` jobs that can start now. exclude: keys of jobs that are not returned."""
         kinds: list[Iterator[Job]] = [self._train_jobs(exclude), self._evaluate_jobs(exclude)]
         if self._evaluations_first:
             kinds.reverse()
@@ -167,7 +171,10 @@ class TaskCoordinator(Coordinator):
                 self._journal.record_death(reply, self._describe(reply.key))
 
     def _split(self, key: str, reason: str) -> bool:
-        """Splits a job that did not fit into memory into two halves. Returns False if the job trains only one task."""
+        """Splits a job that did not fit into memory into two jobs, each with half of the tasks.
+
+        Returns False if the job cannot be split, because it trains only one task or is an evaluation.
+        """
         batch = self._batches.find(key)
         if batch is None or len(batch) == 1:
             return False
@@ -192,7 +199,7 @@ class TaskCoordinator(Coordinator):
             for shard in self._group.shards
             if shard.task in tasks and shard.key not in self._state.trained
         }
-        # a task cancelled before this process started may still be in flight under its own key
+        # a task that an earlier process cancelled is in no stack, but a worker may still train it under its own key
         jobs = self._batches.jobs_with(cancelled) | cancelled.keys()
         for key, task in cancelled.items():
             if key not in self._state.cancelled:
@@ -210,7 +217,7 @@ class TaskCoordinator(Coordinator):
             return f"evaluation of task {self._task_of(key)}"
         batch = self._batches.find(key)
         if batch is None:
-            return "tasks of which some are cancelled"
+            return "a stack with cancelled tasks"
         first, last = batch[0].task, batch[-1].task
         return f"task {first}" if len(batch) == 1 else f"tasks {first} to {last}"
 
@@ -253,14 +260,14 @@ class TaskCoordinator(Coordinator):
 
 def _ledger_remedy(restored: bool) -> str:
     if restored:
-        return "corrupt ledger set aside; its last snapshot took its place"
-    return "corrupt ledger set aside and rebuilt from the store"
+        return "the ledger was missing, or was corrupt and was renamed to this file; the last snapshot replaced it"
+    return "the ledger was corrupt and was renamed to this file; a new ledger was built from the store"
 
 
 def result_of(artifact: Artifact) -> Result:
-    """Returns the ledger event for a trained task or an evaluation that was found in the store.
+    """Returns the ledger event for a trained task or an evaluation that is in the store.
 
-    Raises CorruptError if the artifact is neither.
+    Raises CorruptError if the artifact is neither of the two.
     """
     match artifact.facts:
         case TrainedFacts() as facts:

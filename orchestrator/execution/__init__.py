@@ -1,1 +1,1 @@
-"""Runs training groups: launches them as Ray Tune trials or in this process, and gives jobs to workers."""
+"""Runs training groups as Ray Tune trials or in this process, and gives their jobs to workers."""

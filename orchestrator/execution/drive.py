@@ -1,4 +1,4 @@
-"""Runs one training group to its end: passes jobs from its coordinator to its workers, and replies back."""
+"""Runs one training group to its end: passes jobs from its coordinator to its workers, and their replies back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.execution.worker_pool import WorkerPool
 from orchestrator.records.group_state import LaunchStatus
 
 BUSY_SECONDS = 2.0
-"""How long a job that another sweep has claimed is postponed, and the longest wait for replies, in seconds."""
+"""Seconds for which a job is postponed if another process computes its result. Also the longest wait for replies."""
 
 PROGRESS_SECONDS = 1.0
 """The minimum number of seconds between two progress reports."""
@@ -27,11 +27,11 @@ def drive(
     requests: Requests = NO_REQUESTS,
     every: float = PROGRESS_SECONDS,
 ) -> LaunchStatus:
-    """Run the group to its end, and return how it ended. Committed work survives if this process is killed.
+    """Runs the group to its end, and returns how the group ended. Committed work survives if this process is killed.
 
-    on_progress: called at most once per `every` seconds, and when the group is finished. requests: on a request to
-    pause or stop, the group finishes at its next commit, so no training is lost. The training of a cancelled task is
-    abandoned.
+    on_progress: called at most once per `every` seconds, and once when the group is finished. requests: after a request
+    to pause or stop, the group ends when all finished training is committed. After a request to cancel tasks, the jobs
+    that train them are abandoned.
     """
     loop = _Loop(coordinator, pool)
     progress_due = 0.0
@@ -53,8 +53,7 @@ def drive(
 
 @final
 class _Loop:
-    """Passes jobs and replies between a coordinator and its workers. `in_flight`: maps a worker to the key of its
-    job."""
+    """Passes jobs and replies between a coordinator and its workers. `in_flight`: keys of jobs by worker number."""
 
     def __init__(self, coordinator: Coordinator, pool: WorkerPool) -> None:
         self.in_flight: dict[int, str] = {}
@@ -66,7 +65,7 @@ class _Loop:
         self._watch = StallWatch()
 
     def obey(self, requests: Requests) -> None:
-        """Pass requests on to the coordinator. Abandons the jobs of cancelled tasks."""
+        """Passes requests on to the coordinator, and abandons the jobs that train cancelled tasks."""
         if requests.pause():
             self._coordinator.pause()
         if requests.stop():
@@ -78,7 +77,7 @@ class _Loop:
                 self._pool.abandon(worker)
 
     def hand_out(self, now: float) -> None:
-        """Give jobs to idle workers. now: seconds of the monotonic clock."""
+        """Gives jobs to idle workers. now: the current time of the monotonic clock, in seconds."""
         self._postponed = {key: until for key, until in self._postponed.items() if until > now}
         free = sorted(self._idle - self._pool.absent())
         if not free:
@@ -90,7 +89,7 @@ class _Loop:
             self._pool.submit(worker, job)
 
     def collect(self) -> None:
-        """Wait for replies, and report them and newly stalled jobs to the coordinator."""
+        """Waits for replies. Reports them and newly stalled jobs to the coordinator. Postpones Busy jobs."""
         for worker, reply in self._pool.wait(BUSY_SECONDS):
             del self.in_flight[worker]
             self._idle.add(worker)

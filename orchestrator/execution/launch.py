@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
 _MAX_TRIAL_DEATHS = 20
-"""How many times a trial's process may die in one launch before Ray Tune gives the trial up."""
+"""The most times that Ray Tune restarts a trial in one launch after the trial's process has died."""
 
 
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
     """Returns the settings of a group's coordinator and workers.
 
-    environment: the environment of the process that launches the sweep.
+    environment: the machine and software of the launching process. num_workers: the most workers of the group.
     """
     config = sweep.config
     return GroupSettings(
@@ -60,7 +60,7 @@ def settings_of(sweep: Sweep, group: Group, environment: Environment, num_worker
 
 
 def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
-    """Returns the URLs of a group's files in the sweep's storage, or None if the sweep has no storage."""
+    """Returns the storage settings of a group's coordinator and workers, or None if the sweep has no storage."""
     if sweep.storage is None:
         return None
     folder = sweep.folder.group(group.group_id)
@@ -79,18 +79,18 @@ _MOST_AT_ONCE = 32
 tasks and 0.82 ms for 64."""
 
 _STACK_BYTES = 256 << 20
-"""The maximum memory of tasks trained together. Only small nets gain from it; one task of a large net fills a GPU."""
+"""The most bytes of memory for tasks trained together. Large nets need no stack: one task keeps the GPU busy."""
 
 _TASK_BYTES = 16
-"""Bytes per weight and task during training: score, mean square, effective weight and gradient, float32 each."""
+"""Bytes per weight and task in training: 4 each for the score, its mean square, the masked weight and the gradient."""
 
 
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
-    """Returns how many tasks a worker trains together: `resources.tasks_at_once` if set, else an efficient number.
+    """Returns how many tasks a worker trains together as one stack.
 
-    On a CPU this is 1, because one step of even a small net keeps a core busy (docs/results/speed.md). On a GPU it is
-    the largest number of tasks whose common step takes about as long as the step of one task. It is always 1 if the
-    method cannot train several tasks together.
+    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if it is set. By default, a
+    CPU trains one task at a time, because a step of even a small net keeps a core busy (docs/results/speed.md). A GPU
+    trains all tasks of the worker together, but at most _MOST_AT_ONCE and no more than fit into _STACK_BYTES.
     """
     experiment = group.experiment
     if not experiment.method.stacks:
@@ -107,12 +107,12 @@ def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
 def take_stock(
     sweep: Sweep, groups: Sequence[Group], environment: Environment, cluster: str | None
 ) -> dict[str, GroupSettings]:
-    """Record the plan of every group, and verify every artifact that exists. Called once per launch.
+    """Records the plan of every group in its ledger, and verifies the artifacts that the group needs.
 
-    Returns the settings of each group that has work left, by group id. If any trial of a search has work left, returns
-    the settings of all its trials, because ASHA compares each trial with the others.
+    Called once per launch. Returns the settings of each group that has work left, by group id. If any trial of a search
+    has work left, returns the settings of all its trials, because ASHA compares each trial with the others.
 
-    cluster: the address of a Ray cluster, `local`, or None for this process.
+    cluster: the address of a Ray cluster, `local` for a new one on this machine, or None to run without Ray.
     """
     most = 1 if cluster is None else sweep.config.resources.num_workers
     unfinished = [group for group in groups if not _is_finished(settings_of(sweep, group, environment, most))]
@@ -126,7 +126,7 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Returns whether a group has no work left. Records the end of such a group in its ledger."""
+    """Records a group's plan, and returns whether the group has no work left. If so, also records its end."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
@@ -141,11 +141,11 @@ def launch(
     cluster: str | None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run groups until each is done, stopped or failed; their ledgers record how each group ended.
+    """Runs groups until each is done, stopped, failed or paused. Each group's ledger records its end, but not a pause.
 
-    cluster: the address of a Ray cluster, `local`, or None for this process. interrupted: returns whether
-    KeyboardInterrupt was raised in this process. Raises SupSupError on an error that stops all groups, such as a full
-    disk.
+    cluster: the address of a Ray cluster, `local` for a new one on this machine, or None to run without Ray.
+    interrupted: returns whether KeyboardInterrupt was raised in this process. Raises SupSupError on an error that stops
+    all groups, such as a full disk.
     """
     if cluster is None:
         for settings in unfinished.values():
@@ -156,7 +156,7 @@ def launch(
 
 
 def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str) -> None:
-    """Run each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger."""
+    """Runs each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger."""
     from orchestrator.execution import ray_session
 
     ray_session.configure_ray()
@@ -167,13 +167,13 @@ def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str
 
 
 def _load_ahead() -> None:
-    """Import the modules that are needed after Ray has started. Runs while this process waits for Ray's start."""
-    with contextlib.suppress(Exception):  # run_on_ray() meets the same error, and raises it
+    """Imports the modules that are needed after Ray has started. Runs in a thread while the main thread starts Ray."""
+    with contextlib.suppress(Exception):  # the import in _tune() raises the same error
         importlib.import_module("orchestrator.execution.tune_trial")
 
 
 def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> ResultGrid:
-    """Run the trials with Ray Tune, and return Ray Tune's results. scratch: a folder for Ray Tune's own files."""
+    """Runs the trials with Ray Tune, and returns Ray Tune's results. scratch: a folder for Ray Tune's own files."""
     from ray import tune
 
     from orchestrator.execution.tune_trial import drive_trial
@@ -212,8 +212,8 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
     """Returns the placement group of a trial: one bundle for the trial's process and one for each worker.
 
-    The trial's process writes the ledger, so its bundle must be on the node of this process. Workers may be on any
-    node.
+    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so its bundle
+    must be on the node of this process. Workers may be on any node.
     """
     import ray
     from ray import tune
@@ -225,7 +225,7 @@ def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
 
 
 def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
-    """Raise the first error that a trial reported or raised. Does nothing if there is none."""
+    """Raises the first error that a trial reported or raised. Does nothing if no trial had an error."""
     from orchestrator.execution.tune_trial import ERROR
 
     for result in results:
@@ -241,9 +241,10 @@ def _raise_first_error(sweep: Sweep, results: ResultGrid) -> None:
 
 
 def prepare_data(groups: Sequence[Group], root: Path | None) -> None:
-    """Verify each dataset of the groups once, before training starts. root: the folder of datasets.
+    """Verifies each dataset of the groups once, before training starts.
 
-    Raises InputError if a dataset is missing, and CorruptError if a dataset is damaged.
+    root: the folder of the datasets; None means the user's cache. Raises InputError if a dataset is missing, and
+    CorruptError if a dataset is damaged.
     """
     for source in {group.experiment.benchmark.source() for group in groups}:
         source.verify(root)

@@ -1,4 +1,4 @@
-"""Opens the coordinator that fits a training group's scenario."""
+"""Opens the coordinator of a training group. The group's scenario determines the coordinator's class."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from supsup_core.scenarios import SCENARIOS
 
 
 def open_coordinator(settings: GroupSettings) -> Coordinator:
-    """Returns the coordinator of a group: `NNsCoordinator` for scenario NNs (no task identity is given), otherwise
+    """Returns the coordinator of a group: an `NNsCoordinator` for scenario NNs (no task identity is given), otherwise a
     `TaskCoordinator`.
 
-    Imports the user's modules, which may load torch, only if a run's scenario is defined by the user.
+    Imports the user's modules only if the user defined the scenario of a run, because these modules may load torch.
     """
     if {str(run.experiment["scenario"]) for run in settings.group.runs} - set(SCENARIOS.names()):
         user_modules.load(settings.imports, settings.imports_folder)
     if settings.group.is_nns:
-        from orchestrator.nns.coordinator import NNsCoordinator  # this import loads torch; TaskCoordinator does not
+        from orchestrator.nns.coordinator import NNsCoordinator  # loads torch, which TaskCoordinator does not need
 
         return NNsCoordinator(settings)
     return TaskCoordinator(settings)

@@ -1,4 +1,4 @@
-"""Ray actors that run workers, and the pool that gives them jobs. Ray Tune is not imported: workers do not need it."""
+"""Runs workers as Ray actors, in a pool. Workers import this module, so it does not import Ray Tune."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:  # only the workers' processes load torch
     from orchestrator.execution.worker import Worker
 
 START_SECONDS = 30.0
-"""How long a worker may take to start in the trial's placement group before a second actor is started elsewhere."""
+"""Seconds that a worker may take to start in the trial's placement group. Then a second actor is started elsewhere."""
 
 REPLY_SECONDS = 120.0
-"""The time limit for fetching a reply that is ready."""
+"""The time limit in seconds for fetching a reply that is ready."""
 
 
 class WorkerActor:
-    """Runs one worker in its own process."""
+    """The class of the Ray actors. Each actor runs one worker in a separate process."""
 
     def __init__(self, settings: GroupSettings, number: int) -> None:
         self._settings = settings
         self._number = number
         self._worker: Worker | None = None
-        with contextlib.suppress(Exception):  # run() raises the same error again and returns it as the reply
+        with contextlib.suppress(Exception):  # run() tries again, and returns the error as a Failed reply
             self._prepare()
 
     def _prepare(self) -> Worker:
@@ -46,7 +46,7 @@ class WorkerActor:
         return self._worker
 
     def run(self, job: Job) -> Reply:
-        """Do one job. Returns a Failed reply if the worker cannot be prepared."""
+        """Does one job and returns the reply. Returns a Failed reply if the worker cannot be prepared."""
         try:
             worker = self._prepare()
         except Exception as error:  # noqa: BLE001 - a user's module may raise anything on import
@@ -60,7 +60,7 @@ _RemoteWorker: Any = ray.remote(max_restarts=0)(WorkerActor)
 
 
 class _Starting(NamedTuple):
-    """An actor, and a Ray object reference that becomes ready when the actor has started."""
+    """A starting actor, and a Ray object reference that becomes ready when the actor has started."""
 
     actor: Any
     ready: Any
@@ -75,13 +75,13 @@ class _InFlight(NamedTuple):
 class ActorPool(WorkerPool):
     """A pool of worker actors in the placement group of the trial that creates the pool.
 
-    When nodes are lost, Ray reschedules a placement group as a whole or not at all. So if a worker's actor has not
-    started within START_SECONDS, a second actor for that worker is started anywhere in the cluster. The actor that
-    starts first is used, and the other one is killed.
+    When nodes are lost, Ray reschedules a placement group as a whole or not at all. Therefore, if a worker's actor has
+    not started within START_SECONDS, the pool starts a second actor for this worker anywhere in the cluster. The pool
+    uses the actor that starts first, and kills the other one.
     """
 
     def __init__(self, settings: GroupSettings, resources: Mapping[str, float], actor_class: Any = None) -> None:
-        """resources: the CPUs and GPUs of each worker. actor_class: a remote class that replaces WorkerActor."""
+        """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class to use for WorkerActor."""
         self.num_workers = settings.num_workers
         self._settings = settings
         self._actor_class = actor_class or _RemoteWorker
@@ -132,16 +132,16 @@ class ActorPool(WorkerPool):
     def _collect(self, reference: Any) -> WorkerReply | None:
         """Returns the reply of a job whose reference is ready, or None if Ray cannot reach the actor at the moment.
 
-        Kills and restarts an actor that died or lost its reply; the reply is then Lost.
+        If the actor died or its reply was lost, returns a Lost reply and replaces the actor by a new one.
         """
         worker, job = self._in_flight.pop(reference)
         try:
             reply = ray.get(reference, timeout=REPLY_SECONDS)
-            if reply is not True:  # only __ray_ready__ returns True
+            if reply is not True:  # True is the reply of __ray_ready__, called below
                 return WorkerReply(worker, reply)
-            lost = Lost(job.key, job.kind, "the worker could not be reached for a while")
+            lost = Lost(job.key, job.kind, "Ray could not reach the worker for a while")
         except ActorUnavailableError:
-            # The next call of the actor waits until Ray knows whether the actor is alive.
+            # This call returns True if the actor is alive. If the actor died, it raises RayActorError.
             self._in_flight[self._actors[worker].__ray_ready__.remote()] = _InFlight(worker, job)
             return None
         except (RayActorError, OutOfMemoryError) as error:

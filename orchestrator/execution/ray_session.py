@@ -17,8 +17,8 @@ from supsup_core.errors import InputError
 
 
 def configure_ray() -> None:
-    """Set environment variables that Ray and Ray Tune read on import. The user's values take precedence, except that
-    Ray Tune's SIGINT handler is always disabled."""
+    """Sets environment variables that configure Ray and Ray Tune. Call this before Ray starts. The user's values take
+    precedence, except that Ray Tune's SIGINT handler is always disabled."""
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -27,17 +27,17 @@ def configure_ray() -> None:
 
 @contextlib.contextmanager
 def connected(cluster: str, resources: Resources) -> Iterator[None]:
-    """Connect to a Ray cluster, and disconnect when the `with` block ends.
+    """Connects to a Ray cluster, and disconnects when the `with` block ends.
 
-    cluster: the address of a running cluster, or `local`. For `local`, a cluster with room for all workers is started
-    and shut down again at the end of the block.
+    cluster: the address of a running cluster, or `local`. For `local`, a cluster with enough CPUs for the workers of a
+    training group is started on this machine, and shut down at the end of the block.
 
-    Raises InputError if there is no cluster at the address, or if the cluster refuses the token.
+    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the token.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own: dict[str, object] = {}
     if cluster == "local":
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # Ray would start workers that no actor uses
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
         num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
         own = {"num_cpus": num_cpus, "include_dashboard": False}
         keep_token_private()
@@ -48,7 +48,8 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             raise
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
-            "check it with `ray status --address` and check RAY_AUTH_TOKEN_PATH, or remove the address"
+            "check the address with `ray status --address ADDRESS`, check the token file in RAY_AUTH_TOKEN_PATH, "
+            "or remove --address"
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # ray.init has replaced the handlers
@@ -59,9 +60,10 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
 
 
 def keep_token_private() -> None:
-    """Make Ray's authentication token readable only by this user. Creates the token if it does not exist.
+    """Makes the file of Ray's authentication token readable only by this user. Creates the file if it does not exist.
 
-    Ray itself would create a token file that every user can read. Raises InputError if the file cannot be written.
+    Without this function, Ray creates a token file that every user can read. Does nothing if RAY_AUTH_MODE disables
+    tokens or RAY_AUTH_TOKEN contains the token. Raises InputError if the file cannot be written.
     """
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
         return
@@ -77,9 +79,10 @@ def keep_token_private() -> None:
     except FileExistsError:
         if not path.is_file():
             raise InputError(
-                f"{path.parent}: is not a folder, and Ray stores its token in it; set RAY_AUTH_TOKEN_PATH"
+                f"{path.parent}: is not a folder, but Ray's token must be stored there; "
+                "set RAY_AUTH_TOKEN_PATH to another file"
             ) from None
     except OSError as error:
         raise InputError(
-            f"{path}: Ray's token cannot be written there ({error.strerror}); set RAY_AUTH_TOKEN_PATH to another file"
+            f"{path}: Ray's token cannot be written ({error.strerror}); set RAY_AUTH_TOKEN_PATH to another file"
         ) from error

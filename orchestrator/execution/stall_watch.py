@@ -10,13 +10,13 @@ from orchestrator.coordination.coordinator import StalledJob
 from orchestrator.coordination.messages import Job, JobKind
 
 STALLED_SECONDS = 60.0
-"""A job is reported as stalled only after it has taken at least this long."""
+"""A job is reported as stalled only after it has run for at least this many seconds."""
 
 STALLED_TIMES = 20
-"""A job is reported as stalled once it has taken this many times the usual time of its kind."""
+"""A job is reported as stalled only after it has run this many times as long as usual for its kind of job."""
 
 STALLED_UNKNOWN_SECONDS = 3600.0
-"""How long a job may take, before it is reported as stalled, while no job of its kind is done."""
+"""As long as no job of a kind is done, jobs of this kind are reported as stalled after this many seconds."""
 
 
 class _Running(NamedTuple):
@@ -27,23 +27,23 @@ class _Running(NamedTuple):
 
 @final
 class StallWatch:
-    """Times the jobs of a group. The usual time of each kind of job is an exponential moving average."""
+    """Measures the time of a group's jobs. The usual time of each kind of job is an exponential moving average."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: returns the seconds of a monotonic clock."""
+        """clock: returns the time of a monotonic clock, in seconds."""
         self._clock = clock
         self._running: dict[int, _Running] = {}
         self._usual: dict[JobKind, float] = {}
         self._reported: set[int] = set()
 
     def begin(self, worker: int, job: Job) -> None:
-        """Record that a worker begins a job."""
+        """Records that a worker begins a job."""
         self._running[worker] = _Running(job.kind, job.key, self._clock())
         self._reported.discard(worker)
 
     def end(self, worker: int, done: bool) -> None:
-        """Record that a worker's job has ended. done: whether it was successful; only then its time enters the
-        average."""
+        """Records that a worker's job has ended. done: whether the job succeeded. The average contains only the times
+        of successful jobs."""
         job = self._running.pop(worker)
         if done:
             took = self._clock() - job.started

@@ -1,4 +1,4 @@
-"""The Ray Tune trial that runs one training group. The group's coordinator is in the trial's process."""
+"""Runs one training group as a Ray Tune trial. The group's coordinator runs in the trial's process."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from orchestrator.execution.ray_actors import ActorPool
 from supsup_core.errors import SupSupError
 
 TASKS, ACCURACY = "tasks", "accuracy"
-"""The metrics that a search's trial reports: the number of tasks learned, and the average validation accuracy on
-them."""
+"""Names of the metrics that a search's trial reports: the number of tasks learned, and the mean accuracy on held-out
+images of these tasks."""
 
 ERROR = "supsup_error"
-"""The metric under which a trial reports an error that a retry would not fix."""
+"""Name of the metric in which a trial reports an error that a retry would not fix."""
 
 
 def drive_trial(
     config: Mapping[str, str], settings: Mapping[str, GroupSettings], resources: Mapping[str, float]
 ) -> None:
-    """Run the training group that `config["group"]` names, as a Ray Tune trial.
+    """Runs the training group with the id `config["group"]`, as a Ray Tune trial.
 
-    resources: the CPUs and GPUs of each worker. The coordinator runs in the trial's process. If the process dies, Ray
-    Tune starts the trial again, and the coordinator restores its state from the ledger. A SupSupError is reported as
-    the metric `ERROR`, because Ray Tune would retry a trial that raises.
+    settings: the settings of each group, by group id. resources: the CPUs and GPUs of each worker. If the trial's
+    process dies, Ray Tune starts the trial again, and the coordinator restores its state from the ledger. A SupSupError
+    is reported as the metric `ERROR`, because Ray Tune would retry the trial if this function raised the error.
     """
     mine = settings[config["group"]]
     try:
@@ -44,7 +44,7 @@ def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: M
         drive(coordinator, ActorPool(settings, resources), _report_progress, requests)
         return
     report = _judgement_reporter(coordinator)
-    report()  # report the results of earlier launches first, because ASHA compares the other trials with them
+    report()  # first report the results of earlier launches, because ASHA compares the other trials with them
     if coordinator.finished():
         coordinator.end()
         return
@@ -62,7 +62,7 @@ def _report_progress(progress: Progress) -> None:
 
 
 def _judgement_reporter(coordinator: Coordinator) -> Callable[[], None]:
-    """Returns a function that reports each new evaluation point of a search's trial to the scheduler, once."""
+    """Returns a function that reports to ASHA those evaluation points of a trial that it has not reported yet."""
     reported = 0
 
     def report() -> None:

@@ -1,4 +1,4 @@
-"""The worker of a training group. It owns one device and does one job at a time."""
+"""The worker of a training group. A worker has one device and does one job at a time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from supsup_core.tasks import Task
 
 
 class _Context(NamedTuple):
-    """An experiment, with its tensors and its dataset in memory."""
+    """An experiment, its problem with tensors on the worker's device, and its dataset in memory."""
 
     experiment: Experiment
     problem: Problem
@@ -71,11 +71,11 @@ class _CachedLearner(NamedTuple):
 
 @final
 class Worker:
-    """Trains and evaluates tasks. Writes only to the artifact stores. Its state in memory can always be recomputed."""
+    """Does jobs on one device. Writes only to the artifact stores. All state in memory can be recomputed."""
 
     def __init__(self, settings: GroupSettings, number: int) -> None:
-        """number: the worker's number in its group. Raises InputError if one of the user's modules cannot be
-        imported."""
+        """number: the worker's number in its group. Sets torch's threads and algorithms for the whole process. Raises
+        InputError if one of the user's modules cannot be imported."""
         self._settings = settings
         self._number = number
         self._store, self._masks = settings.open_store(), settings.open_masks()
@@ -87,11 +87,11 @@ class Worker:
         self._learner: _CachedLearner | None = None
 
     def prepare(self) -> None:
-        """Load the experiment and dataset of the group before the first job arrives."""
+        """Loads the experiment and dataset of the group, so that the first job does not wait for them."""
         self._group_context()
 
     def run(self, job: Job) -> Reply:
-        """Do one job and return the reply. An exception in the job becomes a Corrupt or Failed reply."""
+        """Does one job and returns the reply. If the job raises an exception, the reply is Corrupt or Failed."""
         try:
             failpoints.reach("job_begins", job)
             reply = self._train_or_evaluate(job) if isinstance(job, TrainJob | EvaluateJob) else self._do_segment(job)
@@ -99,14 +99,14 @@ class Worker:
             return reply
         except CorruptArtifactError as error:
             return Corrupt(job.key, error.key, str(error))
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the ledger records it
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
             failed = failed_reply(job, error)
         if failed.out_of_memory and torch.cuda.is_available():
-            torch.cuda.empty_cache()  # after the except block, because its traceback kept the allocated tensors alive
+            torch.cuda.empty_cache()  # after the except block, in which the traceback keeps the tensors alive
         return failed
 
     def _do_segment(self, job: DecideJob | AdvanceJob | SaveJob | RebuildJob) -> Done:
-        """Do one job of an NNs round. Apart from the measured seconds, the product depends only on the job."""
+        """Does one job of scenario NNs. Decision vectors and masks depend only on the job, not on the worker."""
         if self._trainer is None:
             limit = self._settings.state_mb * 1_000_000
             self._trainer = MaskTrainer(*self._group_context(), self._masks, limit)
@@ -127,9 +127,10 @@ class Worker:
         return Done(job.key, product, self._trainer.take_evicted())
 
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
-        """Compute the artifacts of a job that are not stored yet, and return the results of all its artifacts.
+        """Returns the results of a job's artifacts. Computes and stores all of them if any artifact is not stored yet.
 
-        Returns Busy if another worker has claimed one of the artifacts.
+        Returns Busy if another process has claimed one of the artifacts. Raises CorruptArtifactError if a stored
+        artifact is corrupt.
         """
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()
@@ -148,7 +149,7 @@ class Worker:
             return Done(job.key, tuple(results.values()))
 
     def _made(self, artifact: Artifact, started_ms: int, seconds: float, resumed_at: int) -> Result:
-        """Returns the result that the ledger records for an artifact that this worker made."""
+        """Returns the result of an artifact that this worker computed, in the form that the ledger records."""
         return replace(
             result_of(artifact), worker=self._number, started_ms=started_ms, seconds=seconds, resumed_at=resumed_at
         )
@@ -157,9 +158,10 @@ class Worker:
         return self._context(self._settings.group.experiment, self._settings.group.seed)
 
     def _context(self, node: Node, seed: int, inference_id: str | None = None) -> _Context:
-        """Returns an experiment with its data, which is loaded at the first call and then cached.
+        """Returns an experiment with its tensors and its dataset. Loads them at the first call, and then caches them.
 
-        Raises SupSupError if the source of the user's modules has changed since the sweep started.
+        node: the experiment's settings. inference_id: for an evaluation, the content key of the inference settings;
+        otherwise None. Raises SupSupError if the source of the user's modules has changed since the sweep started.
         """
         name = canonical([node, seed])
         if name not in self._contexts:
@@ -174,7 +176,7 @@ class Worker:
         return self._contexts[name]
 
     def _check_source(self, experiment: Experiment, inference_id: str | None) -> None:
-        """Raise SupSupError if the user's modules differ from those that the content keys were computed from."""
+        """Raises SupSupError if the source of the user's modules has changed since the content keys were computed."""
         same = training_id(experiment) == self._settings.group.group_id
         if inference_id is not None:
             same = same and content_key(inference_identity(experiment)) == inference_id
@@ -195,7 +197,7 @@ class Worker:
         return [self._put(job, shard.key, shard.task, task, one) for shard, task, one in trained]
 
     def _put(self, job: TrainJob, key: str, number: int, task: Task, learned: Learned) -> Artifact:
-        """Store one learned task under `key`, and return its artifact. number: the number of the task."""
+        """Stores one learned task under `key`, and returns the artifact. number: the number of the task."""
         experiment, problem, _ = self._context(job.experiment, job.seed)
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
@@ -213,7 +215,7 @@ class Worker:
             threads=self._settings.threads,
             tf32=self._settings.tf32,
             tasks_at_once=len(job.shards),
-            torch=str(torch.__version__),  # torch.__version__ is a TorchVersion; unpickling that would load torch
+            torch=str(torch.__version__),  # a plain str, because unpickling a TorchVersion loads torch
             python=platform.python_version(),
         )
         tensors = {f"{LEARNED}{name}": tensor.cpu() for name, tensor in learned.state.items()}
@@ -236,11 +238,11 @@ class Worker:
         return self._store.put(job.key, tensors, facts)
 
     def _learner_of(self, job: EvaluateJob, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
-        """Returns the learner that a job evaluates, and the bytes of its stored tensors."""
+        """Returns the learner that a job evaluates, and the size of its stored tensors in bytes. Caches one learner."""
         keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
         cached = self._learner
         if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:
-            self._learner = None  # two learners at once would take twice the memory
+            self._learner = None  # frees the old learner first, because two would need twice the memory
             are_masks = experiment.allocation is not None
             states = states_of(keys, self._masks if are_masks else self._store, are_masks)
             num_bytes = sum(tensor.nbytes for state in states for tensor in state.values())
@@ -250,7 +252,7 @@ class Worker:
 
 
 def _check_shape(experiment: Experiment, task: Task) -> None:
-    """Raise InputError if the shape of a task's images differs from the benchmark's `input_shape`."""
+    """Raises InputError if the shape of a task's images differs from the benchmark's `input_shape`."""
     shape = tuple(task.test_batch(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
     if shape != tuple(experiment.benchmark.input_shape):
         raise InputError(
@@ -260,7 +262,7 @@ def _check_shape(experiment: Experiment, task: Task) -> None:
 
 
 def failed_reply(job: Job, error: Exception) -> Failed:
-    """Returns the reply for a job that raised `error`. Call it inside the except block, as it formats the traceback."""
+    """Returns the reply to a job that raised `error`. Call this inside the except block, where the traceback exists."""
     return Failed(
         job.key,
         job.kind,

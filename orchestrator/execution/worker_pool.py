@@ -1,4 +1,4 @@
-"""The interface of a pool of workers that do one job each at a time, and a pool of one worker in this process."""
+"""The interface of a pool of workers, and a pool of one worker in this process. Each worker does one job at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from orchestrator.coordination.messages import Job, Reply
 
-if TYPE_CHECKING:  # on Ray, workers are in other processes, so the trial's process need not load torch
+if TYPE_CHECKING:  # loads torch, which a trial on Ray does not need, because its workers are other processes
     from orchestrator.execution.worker import Worker
 
 
@@ -20,33 +20,33 @@ class WorkerReply(NamedTuple):
 
 
 class WorkerPool(ABC):
-    """Workers 0..num_workers-1, each with at most one job."""
+    """A pool of the workers 0 to num_workers-1. Each worker has at most one job at a time."""
 
     num_workers: int
 
     @abstractmethod
     def absent(self) -> set[int]:
-        """Returns the workers that cannot accept a job yet because they are starting or wait for free resources."""
+        """Returns the workers that cannot accept a job yet, because they are starting or waiting for free resources."""
 
     @abstractmethod
     def submit(self, worker: int, job: Job) -> None:
-        """Give an idle worker a job."""
+        """Gives a job to an idle worker."""
 
     @abstractmethod
     def abandon(self, worker: int) -> None:
-        """End a worker's job with the reply Lost if that is possible. Otherwise the job continues normally."""
+        """Ends a worker's job early, with the reply Lost. A pool that cannot end a job lets the job continue."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[WorkerReply]:
-        """Wait for a reply or until an absent worker has started, for at most `timeout` seconds. Returns the replies.
+        """Waits until a worker has replied or an absent worker has started. Returns the replies, possibly none.
 
-        A worker that died is replaced, and the reply of its job is Lost.
+        timeout: the longest wait, in seconds. A worker that died is replaced, and the reply to its job is Lost.
         """
 
 
 @final
 class LocalPool(WorkerPool):
-    """A pool of one worker that runs in this process, for `--local`. It runs the same worker code without Ray."""
+    """A pool of one worker in this process, without Ray, for `--local`. `wait` does the job and ignores its timeout."""
 
     def __init__(self, worker: Worker, interrupted: Callable[[], bool]) -> None:
         """interrupted: returns whether KeyboardInterrupt was raised in this process."""
@@ -62,10 +62,10 @@ class LocalPool(WorkerPool):
         self._job = job
 
     def abandon(self, worker: int) -> None:
-        return  # the job runs within `wait`
+        return  # nothing can end the job, because it runs in `wait`
 
     def wait(self, timeout: float) -> list[WorkerReply]:
-        assert self._job is not None, "wait() follows submit()"
+        assert self._job is not None, "call submit() before wait()"
         job, self._job = self._job, None
         reply = self._worker.run(job)
         if self._interrupted():  # a library may have caught the KeyboardInterrupt, or the job failed because of it

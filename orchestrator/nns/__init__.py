@@ -1,1 +1,1 @@
-"""Scenario NNs (task not given in training, not given at inference, shared labels): rounds of mask decisions."""
+"""Scenario NNs (the task is never given, labels are shared): the coordinator, its rounds, and the training of masks."""

@@ -1,4 +1,4 @@
-"""The allocation metrics of an NNs run. They use the true task identities, which the learner never sees."""
+"""Computes the allocation metrics of an NNs run from the true task identities, which the learner never sees."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class _Recent(NamedTuple):
 
 @final
 class AllocationRecord:
-    """Counts decisions by outcome, and keeps the margins and times of the last `segments_per_task` segments.
+    """Tallies all decisions of a run, and keeps the margins and times of the last `segments_per_task` decisions.
 
-    `training_seconds`: the time spent on training since the last commit.
+    `training_seconds`: the training time since the last commit.
     """
 
     def __init__(self, segments_per_task: int) -> None:
@@ -32,25 +32,28 @@ class AllocationRecord:
 
     @property
     def owners(self) -> Mapping[int, int]:
-        """Returns a mapping from each live mask to the task it was allocated for."""
+        """Maps each mask in use to the task that the mask was allocated for."""
         return self._tally.owners
 
     def replay(self, decisions: Iterable[Row[SegmentDecided]]) -> None:
-        """Add the decisions that the ledger holds."""
+        """Adds the decisions that the ledger holds, in order."""
         for row in decisions:
             event = row.event
             self._tally.add(event.task, event.mask, event.freed)
             self._recent.append(_Recent(event.margin, event.latency, event.seconds))
 
     def add_round(self, ended: Round) -> None:
-        """Add the decisions of a round that has ended."""
+        """Adds the decisions and training times of a round that has ended."""
         for entry in ended.decided:
             self._tally.add(entry.segment.task, entry.decision.mask, entry.decision.freed)
             self._recent.append(_Recent(entry.decision.margin, ended.latency, entry.seconds))
             self.training_seconds += entry.seconds
 
     def tasks_met(self, n: int) -> TasksMet:
-        """Returns the ledger event with the allocation metrics after n tasks' worth of data."""
+        """Returns the ledger event with the allocation metrics after the data of n tasks.
+
+        The margin, latency and seconds cover only the last `segments_per_task` decisions.
+        """
         margins, latencies, seconds = zip(*self._recent, strict=True)
         metrics = {**self._tally.metrics(), "margin": float(fmean(margins))}
         return TasksMet(n, metrics, latency=fmean(latencies), seconds=sum(seconds))

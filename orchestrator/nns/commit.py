@@ -1,4 +1,4 @@
-"""Commits of an NNs run. Workers write each changed mask to disk as a version; then the ledger's rows are committed."""
+"""Commits of an NNs run. Workers first write the changed masks to disk; then the coordinator writes the ledger rows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 
 @final
 class Saving:
-    """The first half of a commit. Each changed mask is written to disk by the worker that holds it in memory."""
+    """The first half of a commit, in which workers write the changed masks to disk.
+
+    `due`: the evaluation points that the commit completes. `started`: when the commit began, as a value of
+    time.perf_counter. `num_bytes`: the bytes written so far.
+    """
 
     def __init__(
         self, num_rounds: int, due: Sequence[int], changed: Iterable[int], holders: Mapping[int, int],
         lineages: Lineages,
     ) -> None:  # fmt: skip
         """num_rounds: the number of rounds that have ended. due: the evaluation points that the commit completes.
-        changed: the numbers of the changed masks. holders: maps a mask to the worker that holds it in memory; a mask
-        that no worker holds is absent."""
+        changed: the numbers of the changed masks. holders: maps each mask that a worker holds in memory to this
+        worker. The caller may change `holders` later."""
         self.due = list(due)
         self.started = time.perf_counter()
         self.num_bytes = 0
@@ -46,7 +50,7 @@ class Saving:
         return not self._waiting
 
     def jobs(self, stored: Collection[str]) -> Iterator[Preference]:
-        """Yields the save jobs that are not done yet. If a worker holds a job's masks, only that worker may do the job.
+        """Yields the save jobs that are not done yet. If a worker holds a job's masks, only this worker may do the job.
 
         stored: the keys of the mask versions on disk.
         """
@@ -56,7 +60,7 @@ class Saving:
             yield Preference(SaveJob(key, versions), holder, only=holder is not None)
 
     def add_saved(self, key: str, product: SavedMasks) -> bool:
-        """Record that the save job `key` is done. Returns False if the commit does not wait for this job."""
+        """Records that the save job `key` is done. Returns False if the commit does not wait for this job."""
         if self._waiting.pop(key, None) is None:
             return False
         self.num_bytes += product.num_bytes
@@ -67,13 +71,14 @@ class Saving:
 class Commits:
     """Collects the ledger rows and changed masks of the next commit, and decides when to commit them.
 
-    `dirty`: the masks that changed since the last commit, in order. `saving`: the commit in progress, or None.
-    `is_settling`: True shortly before a commit. Workers then do not train changed masks ahead of the decisions.
+    `dirty`: the numbers of the masks that changed since the last commit, in order. `saving`: the commit in progress, or
+    None. `is_settling`: whether a commit is in progress or expected soon. Look-ahead training then leaves out the
+    masks in `dirty`.
     """
 
     def __init__(self, journal: GroupJournal, lineages: Lineages, every: float, settles: bool) -> None:
-        """every: the maximum number of seconds between two commits. settles: whether workers train masks ahead of the
-        decisions, so that a commit should wait for a moment when no changed mask is ahead."""
+        """every: the longest time between two commits, in seconds. settles: whether look-ahead training of changed
+        masks stops some time before a commit (see `is_due`)."""
         self.dirty: dict[int, None] = {}
         self.saving: Saving | None = None
         self.is_settling = False
@@ -87,22 +92,23 @@ class Commits:
 
     @property
     def has_entries(self) -> bool:
-        """Whether any row is waiting to be committed."""
+        """Whether any row is waiting for the next commit."""
         return bool(self._entries)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Add rows to the next commit."""
+        """Adds rows to the next commit."""
         self._entries += entries
 
     def is_due(self, round_started: float, is_beyond: Callable[[Collection[int]], bool]) -> bool:
-        """Returns whether to commit now, because another round would probably end after the commit interval.
+        """Returns whether to commit now, because the next round would probably end after the commit interval.
 
-        A worker may have trained a changed mask ahead of the decisions. Such a mask would have to be retrained to be
-        written as it was decided. So with `settles`, no changed mask is trained ahead any more once half the interval
-        has passed, and a commit is due as soon as no changed mask is ahead.
+        Look-ahead training may have trained a changed mask beyond its last decided segment. A commit must then retrain
+        this mask from an earlier version. With `settles`, the look-ahead training of changed masks therefore stops
+        after half of the interval. From then on, a commit is due as soon as no changed mask is beyond its last decided
+        segment.
 
         round_started: when the last round began, in seconds of the monotonic clock. is_beyond: returns whether a
-        worker has trained, or trains, any of the given masks ahead of the decisions.
+        worker has trained, or is training, any of the given masks beyond its last decided segment.
         """
         now = time.monotonic()
         elapsed = now + (now - round_started) - self._last
@@ -112,9 +118,9 @@ class Commits:
         return self.is_settling and not is_beyond(self.dirty)
 
     def begin(self, num_rounds: int, due: Sequence[int], holders: Mapping[int, int]) -> Saving:
-        """Begin a commit. Returns the `Saving` that writes the changed masks to disk.
+        """Begins a commit. Returns the `Saving` with the jobs that write the changed masks to disk.
 
-        num_rounds, due and holders are the arguments of `Saving`.
+        num_rounds, due and holders are arguments of `Saving`.
         """
         self.is_settling = True
         self.saving = Saving(num_rounds, due, self.dirty, holders, self._lineages)
@@ -123,10 +129,10 @@ class Commits:
     def write(
         self, num_rounds: int, changed: Mapping[int, str], due: Iterable[EvaluationDue], training_seconds: float
     ) -> None:
-        """Commit the rows to the ledger, once all changed masks are on disk.
+        """Writes all waiting rows to the ledger in one transaction. Call this method when `saving` is over.
 
-        changed: maps each changed mask to the key of the version written. due: the events of the evaluation points
-        that the commit completes. training_seconds: the time spent on training since the last commit.
+        changed: maps each changed mask to the key of the version on disk. due: the events of the evaluation points
+        that the commit completes. training_seconds: the training time since the last commit.
         """
         assert self.saving is not None
         failpoints.reach("committing", num_rounds)
@@ -138,8 +144,8 @@ class Commits:
         self._entries = []
 
     def end(self, started: float) -> None:
-        """End the commit. started: the time.perf_counter value just before the rows were written. The next commit's row
-        reports the seconds since then."""
+        """Ends the commit. started: the value of time.perf_counter just before `write`. The row of the next commit
+        includes the time from `started` to now in its `seconds`."""
         self.saving = None
         self.dirty = {}
         self.is_settling = False

@@ -1,8 +1,8 @@
-"""The coordinator of NNs: rounds of decisions and training in which no task identity is given to the learner.
+"""The coordinator of scenario NNs, in which the learner is never given a task identity.
 
-A round handles one segment of every stream. Workers compute each stream's gradient vector at the superposition of all
-masks. The coordinator then decides for all streams in order, and workers train the chosen masks (`round_loop`). The
-results do not depend on which worker does which job, or when.
+A round handles one segment of every stream. Workers compute a decision vector for each stream at the superposition of
+all masks. The coordinator then makes the decisions for all streams in order, and workers train the chosen masks
+(`round_loop`). The results do not depend on which worker does which job, or when.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from orchestrator.spec.experiment import build_experiment
 class NNsCoordinator(Coordinator):
     """Runs the rounds of one NNs training group, and its evaluations.
 
-    With more workers than streams, the extra workers evaluate while rounds go on. Otherwise waiting evaluations are
-    assigned before the round's jobs.
+    With more workers than streams, evaluations run in parallel with the rounds, on the workers with numbers
+    `num_streams` and above. Otherwise, and after the last round, evaluations are assigned before all other jobs.
     """
 
     def __init__(self, settings: GroupSettings) -> None:
@@ -118,7 +118,7 @@ class NNsCoordinator(Coordinator):
 
     def _apply_trouble(self, reply: Reply, worker: int | None) -> None:
         if isinstance(reply, Lost) and worker is not None:
-            self._loop.forget_worker(worker)  # the lost worker may never be replaced
+            self._loop.forget_worker(worker)  # the worker's masks are lost; no job may wait for this worker
         if isinstance(reply, Failed | Lost) and reply.kind == "advance" and not self._loop.waits_for(reply.key):
             self._loop.bar(reply.key)
             return
@@ -133,7 +133,7 @@ class NNsCoordinator(Coordinator):
                 self._journal.record_death(reply, self._describe(reply.key, reply.kind))
 
     def _describe(self, key: str, kind: JobKind) -> str:
-        """Returns a description of the job for messages."""
+        """Returns a description of the job in words, for messages."""
         words = "training" if kind == "advance" else kind
         return self._evaluations.describe(key) or f"{self._loop.describe()} ({words})"
 
@@ -178,5 +178,8 @@ class NNsCoordinator(Coordinator):
 
 def _ledger_remedy(restored: bool) -> str:
     if restored:
-        return "corrupt ledger set aside; its last snapshot took its place, and what came since is done again"
-    return "corrupt ledger set aside, without a snapshot: the run starts again"
+        return (
+            "the ledger was missing, or was corrupt and was renamed to this file; the last snapshot replaced it, and "
+            "the rounds since then are repeated"
+        )
+    return "the ledger was corrupt and was renamed to this file; no snapshot is intact, so the run starts again"

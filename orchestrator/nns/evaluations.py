@@ -1,4 +1,4 @@
-"""The evaluations of NNs. Each evaluation point evaluates all tasks met so far with the mask versions of that time."""
+"""The evaluations of an NNs run. Each evaluation point evaluates all tasks met so far, with the masks of that time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orchestrator.records.planned_group import PlannedGroup, PlannedRun
 
 @final
 class NNsEvaluations:
-    """The queue of one training group's waiting evaluations, and the mask versions that they need.
+    """The queue of waiting evaluations of one training group, and the mask versions that these evaluations need.
 
-    `points`: the evaluation points in ascending order; each is a number of tasks met.
+    `points`: the evaluation points of all runs of the group, as numbers of tasks met, in ascending order.
     """
 
     def __init__(self, group: PlannedGroup, state: GroupState) -> None:
-        """state: the state of the group's ledger; it is updated as the ledger grows."""
+        """state: the state of the group. The journal updates this object with every row that it commits."""
         self._group = group
         self._state = state
         self._queue: deque[EvaluateJob] = deque()
@@ -34,9 +34,10 @@ class NNsEvaluations:
         return bool(self._queue)
 
     def queue(self, n: int, stored: Set[str]) -> list[str]:
-        """Queue the evaluations of point n that are not done yet.
+        """Queues the evaluations of evaluation point n that are not done yet.
 
-        Returns the keys of the mask versions that these evaluations need and that are not in `stored`.
+        stored: the keys of the mask versions on disk. Returns the keys of the versions that must be rebuilt, because
+        these evaluations need them and `stored` does not contain them.
         """
         wanted = [
             job
@@ -57,7 +58,7 @@ class NNsEvaluations:
 
     def _keys_of(self, run: PlannedRun, n: int) -> Sequence[str]:
         point = (run.inference_id, n)
-        if point not in self._keys:  # cached: the masks and tasks due at a point never change
+        if point not in self._keys:  # the keys can be cached, because the masks and tasks of a point never change
             due = self._state.due[n]
             tested = content_key({"inference_id": run.inference_id, "num_learned": n, "masks": due.keys})
             self._keys[point] = [
@@ -67,13 +68,13 @@ class NNsEvaluations:
         return self._keys[point]
 
     def points_of(self, run: PlannedRun) -> Points:
-        """Returns a mapping from each evaluation point that the run has reached to the keys of its evaluations."""
+        """Maps each evaluation point that the run has reached to the keys of the point's evaluations."""
         return {n: self._keys_of(run, n) for n in sorted(self._state.due) if n in run.points}
 
     def assign(self, idle: set[int], exclude: Collection[str]) -> list[Assignment]:
-        """Assign waiting evaluations to idle workers, one each. Removes these workers from `idle`.
+        """Assigns waiting evaluations to idle workers, one to each worker. Removes these workers from `idle`.
 
-        exclude: the keys of jobs not to assign.
+        exclude: the keys of jobs that are not assigned.
         """
         assignments: list[Assignment] = []
         for job in self._queue:
@@ -86,20 +87,20 @@ class NNsEvaluations:
         return assignments
 
     def needed_versions(self) -> set[str]:
-        """Returns the keys of the mask versions of all waiting evaluations and of the group's last evaluation point.
+        """Returns the keys of the mask versions of all waiting evaluations and of each run's last evaluation point.
 
-        The last point's versions are kept because a run is loaded and exported as it was at its last evaluation point,
-        although its masks may train further afterwards.
+        The versions of the last point are kept, because loading or exporting a run reads them. The masks themselves may
+        be trained further after this point.
         """
         last = {max(run.points) for run in self._group.runs}
         points = {job.num_learned for job in self._queue} | (last & set(self._state.due))
         return {key for n in points for key in self._state.due[n].keys}
 
     def remove(self, key: str) -> set[str]:
-        """Remove an evaluation that is done from the queue.
+        """Removes an evaluation that is done from the queue.
 
-        Returns the keys of the mask versions that were rebuilt only for evaluations, if the queue is now empty.
-        Returns an empty set otherwise.
+        If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations.
+        Otherwise, returns an empty set.
         """
         self._queue = deque(job for job in self._queue if job.key != key)
         if self._queue:
@@ -108,7 +109,7 @@ class NNsEvaluations:
         return spare
 
     def describe(self, key: str) -> str | None:
-        """Returns a description of the waiting evaluation for messages, or None if no waiting evaluation has this
-        key."""
+        """Returns a description of the waiting evaluation `key` in words, for messages. Returns None if no waiting
+        evaluation has this key."""
         tasks = [job.task for job in self._queue if job.key == key]
         return f"evaluation of task {tasks[0]}" if tasks else None

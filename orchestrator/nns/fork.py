@@ -1,7 +1,7 @@
-"""Forking NNs runs. A fork is a new run that starts from another run's committed state after some number of tasks.
+"""Forks NNs runs. A fork is a new sweep whose runs start from the committed state of an existing sweep, its origin.
 
-A fork has its own sweep, ledgers and files. Mask versions that the origin still stores are hard-linked or copied. The
-other versions are rebuilt from their segments, bit for bit, before the fork's first round.
+A fork has its own ledgers and files. Mask versions that the origin still stores are hard-linked or copied. Before the
+fork's first round, workers rebuild all other mask versions from their segments, with the same bits.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from supsup_core.nns.streams import Schedule, Segment
 
 @dataclass(frozen=True)
 class Start:
-    """The point of the origin from which a fork starts.
+    """The state of the origin from which a fork starts.
 
-    `at_task`: the number of tasks learned before the fork; None means all committed tasks. `run`: the beginning of a
-    training group's id or a part of a run's name; None means the only run that fits.
+    `at_task`: the number of tasks whose data was learned before the fork; None means all committed tasks. `run`: the
+    beginning of a training group's id, or a part of a run's name; None means the only run that fits.
     """
 
     at_task: int | None = None
@@ -40,9 +40,10 @@ class Start:
 
 
 def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
-    """Write a new sweep to disk that continues `origin` with the given overrides, and return the new sweep.
+    """Writes a new sweep to disk that continues `origin` with the given overrides. Returns the new sweep.
 
-    Raises InputError if the overrides change what was learned so far, or if no run of `origin` can be forked.
+    Raises InputError if the overrides would have changed what `origin` learned before the fork, or if no run of
+    `origin` can be forked.
     """
     if not overrides:
         raise InputError("command line: give the keys that the fork changes, and their values, such as allocation.epsilon=0.2")
@@ -80,7 +81,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
 
 
 def _name(group: Group) -> tuple[Any, ...]:
-    """Returns the seed of a group and the values that the grid varies; a group and its fork share both."""
+    """Returns the seed of a group, and its value of each key that the sweep varies. `_parent` compares them."""
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 
@@ -90,9 +91,10 @@ def _is_named(parent: Group, wanted: str) -> bool:
 
 
 def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
-    """Returns overrides that restrict a sweep to the given groups: to their seeds and their values on each grid axis.
+    """Returns overrides that restrict a sweep to the given groups: to their seeds, variant and grid values.
 
-    parents: groups that differ in their seeds alone. changes: the user's overrides; keys that they set are left out.
+    parents: groups that differ only in their seeds. changes: the user's overrides. The result leaves out every key that
+    the user overrides.
     """
     fixed: Node = {"seeds": [parent.experiment.seed for parent in parents]}
     for axis, value in parents[0].runs[0].varied.items():
@@ -102,7 +104,10 @@ def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
 
 
 def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | None) -> Group:
-    """Returns the origin's group from which a fork's group starts. Raises InputError unless exactly one group fits."""
+    """Returns the origin's group that the fork's group `group` continues.
+
+    parents: the origin's groups by `_name`. wanted: see `Start.run`. Raises InputError unless exactly one group fits.
+    """
     seed, varied = _name(group)
     fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
     chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
@@ -116,8 +121,8 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
 class _History:
     """The state with which a fork starts.
 
-    `rounds`: the number of rounds taken over from the origin. `events`: the ledger events of these rounds, without
-    attachments. `current`: maps each live mask to the key of its version.
+    `rounds`: the number of rounds that the fork copies from the origin. `events`: the ledger events of these rounds,
+    without attachments. `current`: maps each mask in use to the key of its version.
     """
 
     rounds: int
@@ -126,9 +131,10 @@ class _History:
 
 
 def _history(group: Group, parent: Group, state: GroupState, at: int) -> _History:
-    """Returns the history of the origin's first `at` tasks, to become the fork's history.
+    """Returns the origin's history up to the data of `at` tasks, as the start of the fork's ledger.
 
-    Raises InputError if the fork's settings would have led to a different history.
+    group, parent: the fork's group and the group that it continues. state: the state of `parent`. Raises InputError if
+    the fork's settings would have led to a different history, or if the fork's budget has too few masks.
     """
     schedule = _check_compatible(group, parent, at)
     allocation = group.experiment.allocation
@@ -162,7 +168,8 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> _Histor
 
 
 def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
-    """Returns the fork's schedule. Raises InputError if the fork would learn the first `at` tasks differently."""
+    """Returns the fork's schedule. Raises InputError if the fork's settings do not fit what the origin learned from the
+    data of the first `at` tasks."""
     mine, theirs = group.experiment, parent.experiment
     assert mine.allocation is not None
     assert theirs.allocation is not None
@@ -188,14 +195,14 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
 
 
 def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, history: _History) -> None:
-    """Write the masks of one group of a fork, and then its ledger in one commit."""
+    """Writes the masks of one group of a fork to disk, and then the group's ledger in one commit."""
     source, target = origin.folder.group(parent.group_id), made.folder.group(group.group_id)
     theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
     due = [event for event in history.events if isinstance(event, EvaluationDue)]
     for key in sorted(set(history.current.values()).union(*(event.keys for event in due))):
         mine.adopt(theirs, key)
     for path in target.ledger_files:
-        path.unlink()  # left by a fork that was interrupted before its sweep file was written
+        path.unlink()  # an earlier fork was interrupted before it wrote its sweep file
     with LedgerReader(source.ledger) as reader:
         decisions = iter([row.seq for row in reader.rows() if isinstance(row.event, SegmentDecided)])
         entries = [

@@ -1,13 +1,14 @@
-"""Speculative execution in NNs: idle workers train masks on segments whose decisions have not been made yet.
+"""Look-ahead training in NNs (speculative execution): idle workers train masks for decisions that are not made yet.
 
-Each decision needs the masks that the previous round has trained, so one stream alone keeps only one worker busy.
-But a mask's scores depend only on its number and its segments (see `mask_versions`), and decisions can be predicted: a
-task that has a mask keeps the mask, and a new task gets the next mask number. If a decision later asks for the version
-that was trained on a prediction (the content keys match), that version is used. Otherwise the version is discarded, and
-only idle time was spent on it.
+Each decision needs the masks that the previous round has trained. Without look-ahead training, one stream therefore
+keeps only one worker busy. Two facts make look-ahead training possible. First, a mask's scores depend only on the
+mask's number and segments (see `mask_versions`). Second, most decisions can be predicted: a task that has a mask keeps
+this mask, and a new task gets the next mask number. If a later decision needs a version that was trained on a
+prediction (the content keys are equal), the coordinator uses this version. Otherwise the version is discarded, and
+only idle time is wasted.
 
-Decisions never use predictions. Predictions use the true task numbers of the simulated stream. These numbers affect
-only how well idle workers are used, never the results.
+Decisions never use predictions. Predictions use the true task numbers of the simulated stream. The task numbers affect
+only how busy the workers are, never the results.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from supsup_core.nns.streams import Schedule, Segment
 class Prediction:
     """The prediction that round `round` trains mask `mask` on one more segment.
 
-    `key`: the mask version after that segment. `length`: the number of segments in that version. `since`: the round of
-    the first predicted segment of a new mask; -1 for a mask that already exists.
+    `key`: the key of the mask version after this segment. `length`: the number of segments in this version. `since`:
+    for a new mask, the round of the mask's first segment; for a mask that already exists, -1.
     """
 
     round: int
@@ -41,7 +42,8 @@ class Prediction:
 
 
 class TrainedAhead(NamedTuple):
-    """A mask version that was trained on a prediction. `worker`: the worker that holds it; None if that worker died."""
+    """A mask version that was trained on a prediction. `worker`: the worker that trained the version and holds the mask
+    in memory; None if this worker died."""
 
     key: str
     product: AdvancedMask
@@ -49,7 +51,8 @@ class TrainedAhead(NamedTuple):
 
 
 class AheadJob(NamedTuple):
-    """A job that trains `mask` on a prediction. `holder`: the worker that holds the mask from an earlier prediction."""
+    """A job that trains `mask` on a prediction. `holder`: the worker that holds the mask in memory after training it on
+    an earlier prediction; None if no worker does."""
 
     job: AdvanceJob
     mask: int
@@ -58,14 +61,15 @@ class AheadJob(NamedTuple):
 
 @final
 class Lookahead:
-    """Predicts which mask later segments will train, and keeps the mask versions trained ahead of these decisions."""
+    """Predicts which masks will be trained on later segments, and keeps the mask versions trained on predictions."""
 
     def __init__(
         self, schedule: Schedule, allocator: Allocator, lineages: Lineages, points: Sequence[int], num_workers: int,
         limit: int,
     ) -> None:  # fmt: skip
-        """points: the numbers of rounds after which all masks are written to disk, for evaluations. limit: the maximum
-        bytes of trained masks that wait to be used. The allocator and the lineages are only read."""
+        """points: the numbers of rounds after which an evaluation point follows. limit: `jobs` yields no further jobs
+        while the kept masks take more than this number of bytes. Predictions change neither the allocator's decisions
+        nor the lineages of decided segments."""
         self._schedule = schedule
         self._allocator = allocator
         self._lineages = lineages
@@ -77,7 +81,7 @@ class Lookahead:
         self._reset()
 
     def _reset(self) -> None:
-        """Discard all predictions and start predicting again from the decisions made so far."""
+        """Discards all predictions and kept versions. Predictions start again from the decisions made so far."""
         self._predictions: deque[Prediction] = deque()
         self._trained: dict[str, TrainedAhead] = {}
         self._barred: set[str] = set()
@@ -87,21 +91,21 @@ class Lookahead:
         self._num_predicted = self._num_decided
 
     def add_decision(self, segment: Segment, decision: Decision) -> None:
-        """Record a decision. Decisions must be added in the order of the run."""
+        """Records a decision. Decisions must be added in the order in which the run made them."""
         if decision.freed is not None:
             self._masks_of = {task: mask for task, mask in self._masks_of.items() if mask != decision.freed}
         if decision.mask is not None:
             self._masks_of[segment.task] = decision.mask
 
     def start(self, num_rounds: int) -> None:
-        """Start predicting after the first `num_rounds` rounds, whose decisions have been added."""
+        """Starts the predictions after the first `num_rounds` rounds. Add the decisions of these rounds first."""
         self._num_decided = num_rounds
         self._reset()
 
     def follow_round(self, decided: Sequence[DecidedSegment]) -> list[TrainedAhead]:
-        """Record the decisions of the next round. Discards all predictions if one of that round was wrong.
+        """Records the decisions of the next round. Discards all predictions if a prediction for this round was wrong.
 
-        Returns the versions that these decisions ask for and that are already trained.
+        Returns the versions that these decisions need and that are already trained.
         """
         right = True
         found = []
@@ -121,21 +125,21 @@ class Lookahead:
         return found
 
     def keep(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Keep a mask version that was trained on a prediction, if the prediction has not been discarded."""
+        """Keeps a mask version that `worker` trained on a prediction, unless the prediction has been discarded."""
         for prediction in self._predictions:
             if prediction.key == key and key not in self._trained:
                 self._trained[key] = TrainedAhead(key, product, worker)
                 self._holders[prediction.mask] = worker
 
     def forget_worker(self, worker: int) -> None:
-        """Record that a worker died, so that it no longer holds any mask in memory."""
+        """Records that a worker died and no longer holds any mask in memory."""
         self._holders = {mask: holder for mask, holder in self._holders.items() if holder != worker}
         for key, trained in self._trained.items():
             if trained.worker == worker:
                 self._trained[key] = trained._replace(worker=None)
 
     def bar(self, key: str) -> None:
-        """Exclude a version whose training failed from speculative training until all predictions are discarded."""
+        """Excludes a version whose training failed from look-ahead training, until all predictions are discarded."""
         self._barred.add(key)
 
     def keys(self) -> set[str]:
@@ -143,7 +147,7 @@ class Lookahead:
         return {prediction.key for prediction in self._predictions}
 
     def is_beyond(self, masks: Collection[int], in_flight: Collection[str]) -> bool:
-        """Returns whether a worker has trained, or trains, any of these masks ahead of the decisions.
+        """Returns whether a worker has trained, or is training, any of these masks beyond its last decided segment.
 
         in_flight: the keys of the jobs that workers are doing.
         """
@@ -155,10 +159,10 @@ class Lookahead:
     def jobs(
         self, stored: Collection[str], exclude: Collection[str], waiting: Collection[int], num_rounds: int
     ) -> Iterator[AheadJob]:
-        """Yields the speculative jobs that can start now, in the order of their rounds.
+        """Yields the look-ahead jobs that can start now, in the order of their rounds.
 
-        stored: the keys of the versions on disk. exclude: the keys of jobs in flight or postponed. waiting: masks that
-        must not be trained ahead now. num_rounds: the number of rounds that have ended.
+        stored: the keys of the versions on disk. exclude: the keys of jobs in flight or postponed. waiting: the numbers
+        of masks that get no look-ahead job now. num_rounds: the number of rounds that have ended.
         """
         if sum(len(trained.product.mask) for trained in self._trained.values()) > self._limit:
             return
@@ -175,15 +179,15 @@ class Lookahead:
             yield AheadJob(AdvanceJob(prediction.key, version), prediction.mask, self._holders.get(prediction.mask))
 
     def _is_too_early(self, prediction: Prediction, num_rounds: int) -> bool:
-        """Returns whether an evaluation point comes before the predicted segment.
+        """Returns whether an evaluation point that includes the mask comes before the predicted segment.
 
-        The mask must then first be written to disk as it is without that segment.
+        If so, the mask must first be written to disk without this segment.
         """
         place = bisect_right(self._points, max(prediction.since, num_rounds))
         return place < len(self._points) and self._points[place] <= prediction.round
 
     def _predict(self) -> None:
-        """Extend the predictions as many rounds ahead as the workers could train."""
+        """Predicts up to `_reach` rounds beyond the last decided round. Stops at a new task that exceeds the budget."""
         num_live = len(self._allocator.live)
         last = min(self._num_decided + self._reach, self._schedule.num_rounds)
         while self._num_predicted < last:
@@ -192,7 +196,7 @@ class Lookahead:
                 if mask is None:
                     new = [mask for mask in self._branches if mask >= self._allocator.num_allocated]
                     if num_live + len(new) >= self._allocator.capacity:
-                        # the policy that applies when no mask is left in the budget is not predicted
+                        # budget.on_exhausted applies from here on, and predictions do not imitate this policy
                         self._num_predicted = self._schedule.num_rounds
                         return
                     mask = self._allocator.num_allocated + len(new)

@@ -10,8 +10,8 @@ from orchestrator.coordination.messages import Assignment, Job
 
 
 class Preference(NamedTuple):
-    """A job and the worker that should do it. `worker`: None means any worker. `only`: no other worker may do the
-    job, so the job waits while that worker is busy."""
+    """A job and the worker that should do it. `worker`: None means any worker. `only`: whether the job must wait for
+    this worker instead of going to another worker."""
 
     job: Job
     worker: int | None
@@ -21,10 +21,10 @@ class Preference(NamedTuple):
 @final
 @dataclass
 class MaskHolders:
-    """Tracks masks and jobs by worker.
+    """Tracks which worker holds each mask, and which worker does each job.
 
-    `worker_of`: maps each mask to the worker that holds the mask in memory. `assigned`: maps the key of each job in
-    flight to its worker.
+    `worker_of`: maps each mask in the memory of a worker to this worker. `assigned`: maps the key of each job in flight
+    to the worker that does the job.
     """
 
     worker_of: dict[int, int]
@@ -32,13 +32,13 @@ class MaskHolders:
 
     @classmethod
     def empty(cls) -> MaskHolders:
-        """Returns an instance in which no worker holds a mask or has a job."""
+        """Returns an instance in which no worker holds a mask and no job is in flight."""
         return cls({}, {})
 
     def assign(self, preferences: Iterator[Preference], idle: set[int], exclude: Collection[str]) -> list[Assignment]:
-        """Assign jobs to idle workers, in the order of `preferences`. Removes these workers from `idle`.
+        """Assigns jobs to idle workers, in the order of `preferences`. Removes these workers from `idle`.
 
-        exclude: the keys of jobs not to assign.
+        exclude: the keys of jobs that are not assigned.
         """
         assignments: list[Assignment] = []
         while idle and (preference := next(preferences, None)) is not None:
@@ -52,11 +52,11 @@ class MaskHolders:
         return assignments
 
     def release(self, key: str) -> int | None:
-        """Record that a job is no longer in flight. Returns the worker that did the job, or None for an unknown
-        job."""
+        """Records that a job is no longer in flight. Returns the worker that did the job, or None if the job was not
+        in flight."""
         return self.assigned.pop(key, None)
 
     def forget_worker(self, worker: int) -> None:
-        """Record that a worker died, so that it no longer holds any mask in memory."""
+        """Records that a worker died and no longer holds any mask in memory."""
         for mask in [mask for mask, holder in self.worker_of.items() if holder == worker]:
             del self.worker_of[mask]

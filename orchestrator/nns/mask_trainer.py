@@ -1,4 +1,4 @@
-"""The work of an NNs worker: it computes the gradient vectors for decisions, and trains masks segment by segment."""
+"""The work of a worker in scenario NNs: computing decision vectors, and training masks segment by segment."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from supsup_core.tasks import Task
 from supsup_core.training.loop import batch_order
 
 _NUM_CACHED_ORDERS = 8
-"""The number of tasks whose batch orders are cached. A batch order takes about 1 MB per thousand batches."""
+"""The size of the LRU cache of batch orders, in tasks. A batch order takes about 1 MB per thousand batches."""
 
 
 @dataclass
 class _CachedMask:
-    """A mask in memory, at version `key`.
+    """A mask in memory. `key`: the key of its current version, or "" for an untrained mask.
 
-    `num_bytes`: the memory the mask takes. `saved`: whether this version is on disk. `loss`: the last loss of the
-    mask's last segment.
+    `num_bytes`: the memory that the mask takes. `saved`: whether the current version is on disk. `loss`: the mean
+    training loss over the mask's last segment.
     """
 
     key: str
@@ -44,8 +44,8 @@ class _CachedMask:
 
 @dataclass(frozen=True)
 class SegmentTraining:
-    """A segment that a mask is about to train on; passed to failpoints. `order`: image indices
-    (batches, batch_size)."""
+    """A mask and the segment that it is trained on next, as an argument for failpoints. `order`: the image indices of
+    the segment, (segment_batches, batch_size)."""
 
     trainee: Trainee
     task: Task
@@ -54,9 +54,12 @@ class SegmentTraining:
 
 @final
 class MaskTrainer:
-    """Trains the masks of one experiment. Keeps masks in an LRU cache of `limit` bytes; evicted masks go to disk.
+    """Trains the masks of one experiment. Keeps masks in an LRU cache of `limit` bytes, but always at least one mask.
+    Writes evicted masks to disk.
 
-    Any version can be rebuilt from stored versions and its segments, so a crash loses only time.
+    A crash loses only time, because any version can be retrained from an earlier stored version, or from the start.
+    Methods that train raise CorruptArtifactError if the version to start from is missing or corrupt, and DivergedError
+    if the loss becomes NaN or infinite.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class MaskTrainer:
         self._tasks: OrderedDict[int, tuple[Task, Tensor]] = OrderedDict()
 
     def _segment(self, task: int, index: int) -> tuple[Task, Tensor]:
-        """Returns a task and the image indices of one segment's batches (segment_batches, batch_size)."""
+        """Returns a task, and the image indices of segment `index` of this task, (segment_batches, batch_size)."""
         if task not in self._tasks:
             made = self._experiment.benchmark.task(task, self._dataset, self._experiment.seed)
             self._tasks[task] = (made, batch_order(self._problem.recipe, made, self._problem.order_seed(task)))
@@ -86,9 +89,10 @@ class MaskTrainer:
         return found, order[index * length : (index + 1) * length]
 
     def decision_vector(self, superposition: Tensor, task: int, index: int) -> DecisionVector:
-        """Returns -d objective / dW * W, flattened to (n,), on the first images of a segment.
+        """Returns -d objective / dW * W, flattened to (n,), on the first `images_per_decision` images of a segment.
 
-        superposition: the superposition of masks (n,) at which the gradient is taken. task, index: the segment.
+        superposition: the mean of all masks, (n,). The gradient is computed at the weights times this mean. task,
+        index: the segment's task, and the segment's index within the task.
         """
         started = time.perf_counter()
         problem, test = self._problem, self._allocation.test
@@ -103,14 +107,14 @@ class MaskTrainer:
         return DecisionVector(vector.numpy(), time.perf_counter() - started)
 
     def advance(self, version: MaskVersion) -> AdvancedMask:
-        """Train one mask until it reaches the given mask version. Returns the mask, its loss and the seconds taken."""
+        """Trains one mask up to the given version. Returns the mask, its loss, and the training time in seconds."""
         cached, seconds = self._bring(version)
         return AdvancedMask(cached.trainee.learned()["mask"].numpy().tobytes(), cached.loss, seconds)
 
     def save(self, version: MaskVersion) -> int:
-        """Write a mask version to disk, after training the mask up to it if necessary.
+        """Writes a mask version to disk. If necessary, first trains the mask up to this version.
 
-        Returns the number of bytes written; 0 if the version was on disk already.
+        Returns the number of bytes written, or 0 if the version was already on disk.
         """
         if self._versions.has(version.key):
             cached = self._cache.get(version.mask)
@@ -121,9 +125,12 @@ class MaskTrainer:
         return self._write(cached)
 
     def _bring(self, version: MaskVersion) -> tuple[_CachedMask, float]:
-        """Bring a mask in memory to the given version. Returns the mask and the seconds of training that this took."""
+        """Brings the mask in memory to the given version, by loading and training if necessary.
+
+        Returns the mask, and the training time in seconds.
+        """
         keys = version.keys
-        cached = self._cache.pop(version.mask, None)  # an exception below leaves no half-trained mask in the cache
+        cached = self._cache.pop(version.mask, None)  # after an exception, the cache holds no half-trained mask
         if cached is not None and cached.key in (version.key, version.base, *keys):
             start = keys.index(cached.key) + 1 if cached.key in keys else 0
         else:
@@ -140,9 +147,9 @@ class MaskTrainer:
         return cached, seconds
 
     def _load_latest(self, version: MaskVersion) -> tuple[_CachedMask, int]:
-        """Load the latest stored version from which the given version can be trained.
+        """Loads the latest stored version from which the given version can be trained.
 
-        Returns the mask, and the number of the version's segments that the mask has already seen.
+        Returns the mask, and the number of `version.segments` on which the loaded mask is already trained.
         """
         keys = version.keys
         for done in range(len(keys), 0, -1):
@@ -154,7 +161,7 @@ class MaskTrainer:
         return self._load(version.mask, version.base), 0
 
     def _load(self, number: int, base: str | None) -> _CachedMask:
-        """Returns mask `number` as stored under the key `base`, or an untrained mask if `base` is None."""
+        """Returns mask `number` at the stored version with the key `base`. If `base` is None, the mask is untrained."""
         trainee = self._experiment.method.begin(self._problem, number)
         loss = 0.0
         if base is not None:
@@ -175,7 +182,7 @@ class MaskTrainer:
                 self._evicted.append(evicted.key)
 
     def take_evicted(self) -> tuple[str, ...]:
-        """Returns the keys of the versions that were evicted to disk since the last call."""
+        """Returns the keys of the versions that were evicted and written to disk since the last call."""
         found, self._evicted = tuple(self._evicted), []
         return found
 

@@ -1,8 +1,8 @@
-"""The lineage of each mask of an NNs run: the segments it was trained on, and the mask version after each of them.
+"""The lineages of the masks of an NNs run: each mask's segments, and the key of the mask version after each segment.
 
-A mask's scores and optimiser state are a pure function of its number and of the segments it was trained on, in order.
-So every mask version has a content key. A lost version can be rebuilt from any earlier one, and a version that is
-already stored under its key is not trained again.
+A mask's scores and optimiser state are a pure function of the mask's number and its segments, in order. Every mask
+version therefore has a content key. A lost version can be rebuilt from any earlier version. A version that is stored
+under its key is not trained again.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from supsup_core.nns.streams import Segment
 @final
 @dataclass
 class Lineage:
-    """The versions of one mask. `keys[i]` is the key of the version after the mask's first i segments."""
+    """The lineage of mask `number`. `segments`: the segments that the mask was trained on, in order. `keys[i]`: the key
+    of the version after the first i segments."""
 
     number: int
     keys: list[str]
     segments: list[Segment] = field(default_factory=list)
 
     def extend(self, segment: Segment) -> str:
-        """Add the segment that the mask trains on next. Returns the key of the version after that segment."""
+        """Adds the next segment of the mask. Returns the key of the version after this segment."""
         key = content_key({"parent": self.keys[-1], "segment": [segment.task, segment.index]})
         self.segments.append(segment)
         self.keys.append(key)
         return key
 
     def version(self, stored: Collection[str], length: int | None = None) -> MaskVersion:
-        """Returns how to build the version after `length` segments (None: all) from the latest stored version.
+        """Returns the instructions to build the version after `length` segments from the latest stored version.
 
-        stored: the keys of the versions on disk.
+        stored: the keys of the versions on disk. length: None means all segments.
         """
         end = len(self.segments) if length is None else length
         start = next((i for i in range(end, 0, -1) if self.keys[i] in stored), 0)
@@ -51,7 +52,7 @@ class Lineage:
         )
 
     def branch(self) -> Lineage:
-        """Returns a copy that can be extended independently."""
+        """Returns a copy. Extending the copy does not change this lineage."""
         return Lineage(self.number, list(self.keys), list(self.segments))
 
 
@@ -60,7 +61,7 @@ class Lineages:
     """The lineages of all masks of a run."""
 
     def __init__(self, identity: str, segment_batches: int) -> None:
-        """identity: training_groups.mask_id; with a mask's number and segments, it determines the mask's training."""
+        """identity: `training_groups.mask_id`, a hash of all settings that determine how masks are trained."""
         self._identity = identity
         self._segment_batches = segment_batches
         self._masks: dict[int, Lineage] = {}
@@ -73,31 +74,31 @@ class Lineages:
         return cls(mask_id(experiment), experiment.allocation.stream.segment_batches)
 
     def __getitem__(self, number: int) -> Lineage:
-        """Returns the lineage of a mask. Creates an empty lineage for a new mask."""
+        """Returns the lineage of mask `number`. Creates an empty lineage for a new mask."""
         if number not in self._masks:
             fresh = content_key({"masks": self._identity, "segment_batches": self._segment_batches, "mask": number})
             self._masks[number] = Lineage(number, [fresh])
         return self._masks[number]
 
     def extend(self, number: int, segment: Segment) -> str:
-        """Add the segment that mask `number` trains on next. Returns the key of the version after that segment."""
+        """Adds the next segment of mask `number`. Returns the key of the version after this segment."""
         lineage = self[number]
         key = lineage.extend(segment)
         self._places[key] = (number, len(lineage.segments))
         return key
 
     def latest(self, number: int) -> str:
-        """Returns the key of a mask's latest version."""
+        """Returns the key of the latest version of mask `number`."""
         return self[number].keys[-1]
 
     def knows(self, key: str) -> bool:
-        """Returns whether `key` is the key of a version of any mask."""
+        """Returns whether `key` is the key of a version of any mask, after at least one segment."""
         return key in self._places
 
     def find(self, key: str, stored: Collection[str]) -> MaskVersion:
-        """Returns how to build the version with this key from the latest stored version.
+        """Returns the instructions to build the version `key` from a stored version of the same mask.
 
-        Raises KeyError if no mask has a version with this key.
+        stored: the keys of the versions on disk. Raises KeyError if no mask has a version with this key.
         """
         number, length = self._places[key]
         return self[number].version(stored, length)
@@ -106,10 +107,10 @@ class Lineages:
 def evaluation_due(
     n: int, tasks: Sequence[int], current: Mapping[int, str], owners: Mapping[int, int]
 ) -> EvaluationDue:
-    """Returns the ledger event that lists what evaluation point n evaluates: all live masks on all tasks met.
+    """Returns the ledger event of evaluation point n, which evaluates all masks in use on all tasks met.
 
-    The event also holds which masks belong to each task. current: maps each live mask to the key of its version.
-    owners: maps each live mask to its task.
+    The event also says which masks belong to each task. tasks: the numbers of the tasks met. current: maps each mask in
+    use to the key of its version. owners: maps each mask in use to the task that the mask was allocated for.
     """
     numbers = sorted(current)
     right = [tuple(place for place, number in enumerate(numbers) if owners[number] == task) for task in tasks]

@@ -1,7 +1,7 @@
-"""One round of NNs: it decides for one segment of every stream, in order, and then trains the chosen masks.
+"""One round of NNs: the decision for the next segment of every stream, and the training of the chosen masks.
 
-The results do not depend on which worker does which job, or when. The round decides only after every stream's vector
-has arrived, and all decisions of a round use the masks as they were before the round.
+The results do not depend on which worker does which job, or when. A round decides only after the decision vectors of
+all streams have arrived. All decisions of a round use the masks from before the round.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from supsup_core.nns.streams import Segment
 
 @dataclass
 class DecidedSegment:
-    """One segment of the round, its decision, and the result of its training.
+    """One segment of the round, the decision for it, and the result of its training.
 
-    `slopes`: the slopes that the decision was based on. `key`: the mask version after this segment; None if no mask is
-    trained. `length`: the number of segments in that version. `loss`, `seconds`: the loss and the time of the training,
-    set when `done` is True.
+    `slopes`: the slopes on which the decision is based, (k + untrained,). `key`: the key of the mask version after this
+    segment; None if no mask is trained. `length`: the number of segments in this version. `loss`, `seconds`: the mean
+    loss and the time of the training. `done`: whether the training is done; True if no mask is trained.
     """
 
     stream: int
@@ -46,7 +46,7 @@ class DecidedSegment:
 
 
 class RoundJob(NamedTuple):
-    """A job that a round waits for, the job's stream, and the mask that the job trains (None for a decision job)."""
+    """A job that a round waits for, the job's stream, and the mask that the job trains (None for a DecideJob)."""
 
     job: DecideJob | AdvanceJob
     stream: int
@@ -55,19 +55,19 @@ class RoundJob(NamedTuple):
 
 @final
 class Round:
-    """The work of one round, from its segments to trained masks.
+    """The work of one round, from the streams' segments to the trained masks.
 
-    `decided`: the decided segments in order of streams; empty until every stream's vector has arrived. `latency`: the
-    seconds that deciding took (computing the mean mask, the slowest vector, and the product with all masks).
-    `started`: when the round began, in seconds of the monotonic clock.
+    `decided`: the decided segments in order of streams; empty until all decision vectors have arrived. `latency`: the
+    seconds that the decisions took: the superposition, the slowest decision vector, the slopes and the decisions
+    themselves. `started`: when the round began, in seconds of the monotonic clock.
     """
 
     def __init__(
         self, number: int, segments: Sequence[tuple[int, Segment]], allocator: Allocator, lineages: Lineages
     ) -> None:
-        """segments: pairs of a stream's number and its next segment, for each stream that has a segment left.
+        """segments: the number and the next segment of each stream that has a segment left.
 
-        Decides at once if no mask exists yet. Deciding extends the lineages of the chosen masks.
+        Decides immediately if no mask is in use yet. Each decision extends the lineage of the chosen mask.
         """
         self.number = number
         self.started = time.monotonic()
@@ -123,7 +123,7 @@ class Round:
         for entry in self.decided:
             mask = entry.decision.mask
             if entry.done or entry.key is None or mask is None or mask in waiting:
-                continue  # if two streams chose the same mask, their segments are trained one after the other
+                continue  # segments of the same mask are trained one after another
             waiting.add(mask)
             version = self._lineages[mask].version(stored, entry.length)
             yield RoundJob(AdvanceJob(entry.key, version), entry.stream, mask)
@@ -132,17 +132,18 @@ class Round:
         return f"decide-{self.number}-{stream}"
 
     def waits_for(self, key: str) -> bool:
-        """Returns whether a decision of the round asks for the mask version with this key."""
+        """Returns whether a decision of the round needs the mask version with this key."""
         return any(entry.key == key for entry in self.decided)
 
     def masks_in_training(self) -> set[int]:
-        """Returns the masks that the round's decisions have chosen and whose training is not done."""
+        """Returns the numbers of the masks that this round has chosen and whose training is not done."""
         return {entry.decision.mask for entry in self.decided if entry.decision.mask is not None and not entry.done}
 
     def add_vector(self, key: str, product: DecisionVector) -> bool:
-        """Add a stream's vector, and decide once all vectors have arrived. Returns whether this call decided the round.
+        """Adds the decision vector of a stream. Makes the decisions if all vectors have arrived.
 
-        Ignores a vector that the round does not wait for.
+        key: the key of the DecideJob. Ignores a vector that the round does not wait for. Returns whether this call made
+        the decisions.
         """
         if self.decided:
             return False
@@ -155,7 +156,10 @@ class Round:
         return bool(self.decided)
 
     def add_mask(self, key: str, product: AdvancedMask) -> int | None:
-        """Add a trained mask. Returns the mask's number, or None if the round does not wait for this version."""
+        """Adds a trained mask version. Returns the mask's number, or None if the round does not wait for this version.
+
+        The allocator gets the mask's bits, unless a version after a later segment of this round has already arrived.
+        """
         for index, entry in enumerate(self.decided):
             mask = entry.decision.mask
             if entry.key == key and not entry.done and mask is not None:
@@ -167,7 +171,7 @@ class Round:
         return None
 
     def entries(self, first: int) -> Iterator[Entry]:
-        """Yields one ledger entry per decision. first: the ordinal of the round's first segment in the run."""
+        """Yields the ledger entry of each decision. first: the number of segments in all earlier rounds of the run."""
         for ordinal, entry in enumerate(self.decided, start=first):
             decision = entry.decision
             event = SegmentDecided(

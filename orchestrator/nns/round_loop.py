@@ -1,7 +1,8 @@
-"""The loop of rounds of an NNs run: open a round, decide, train, end the round, commit, open the next.
+"""The loop of an NNs run: open a round, decide, train, end the round, commit if a commit is due, open the next round.
 
-A commit always covers whole rounds. Workers first write the changed masks to disk as versions; then the ledger's rows
-are committed in one transaction. Idle workers train masks of later rounds ahead (`lookahead`).
+A commit always covers whole rounds. Workers first write the changed masks to disk as mask versions. Then the
+coordinator writes the ledger rows in one transaction. Idle workers do look-ahead training for later rounds
+(`lookahead`).
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from supsup_core.nns.streams import Segment
 class Phase(Enum):
     """The phase of the loop."""
 
-    RECOVER = "recover"  # the group's live masks are being loaded, and missing versions rebuilt
-    ROUND = "round"
-    SAVE = "save"
-    OVER = "over"  # no round is left, or the group is paused
+    RECOVER = "recover"  # loads the masks in use, and waits until missing versions are rebuilt
+    ROUND = "round"  # waits for the decision vectors or trained masks of the current round
+    SAVE = "save"  # waits until the changed masks are on disk
+    OVER = "over"  # no round is left, or the group is paused or stopped
 
 
 @final
 class RoundLoop:
-    """Runs the rounds of one NNs training group. `holders`: the masks and jobs of each worker. `phase`: the current
-    phase."""
+    """Runs the rounds of one NNs training group. `holders`: which worker holds which masks and jobs. `phase`: what the
+    loop waits for now."""
 
     def __init__(
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
         paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """paused: returns whether no further round may be opened."""
+        """paused: returns whether the group is paused or stopped. The loop then opens no further round."""
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER
@@ -82,7 +83,7 @@ class RoundLoop:
         return bool(self._files.missing)
 
     def _replay(self) -> None:
-        """Apply the decisions that the ledger holds."""
+        """Applies the decisions that the ledger holds."""
         decisions = [decision_of(row.event) for row in self._state.decisions]
         self._allocator.replay(decisions)
         self._record.replay(self._state.decisions)
@@ -94,12 +95,15 @@ class RoundLoop:
         self._lookahead.start(self._num_rounds)
 
     def recover(self) -> None:
-        """Read every live mask from disk. Open the next round if no mask is missing."""
+        """Reads every mask in use from disk. Opens the next round if no mask version is missing.
+
+        Otherwise, `add_rebuilt` calls this method again after the last missing version is rebuilt.
+        """
         bits: dict[int, codec.Bits] = {}
         written = {key for row in self._state.commits for key in row.event.versions.values()}
         for number, key in self._files.current.items():
             if key not in written and key not in self._files.stored:
-                self._files.mark_lost(key, needed=True)  # a fork's version that its origin had already deleted
+                self._files.mark_lost(key, needed=True)  # this run is a fork, and its origin had deleted the version
                 continue
             try:
                 bits[number] = codec.decode(read_mask(self._journal.masks, key).numpy().tobytes())[0]
@@ -122,14 +126,17 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Use the mask versions trained ahead that the decisions of round `now` ask for."""
+        """Adds to round `now` the versions from look-ahead training that its decisions need. Ends the round if over."""
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
             self._end_round(now)
 
     def _add_mask(self, now: Round, key: str, product: AdvancedMask, worker: int | None) -> bool:
-        """Add a trained mask to round `now`. Returns False if the round does not wait for this version."""
+        """Adds a trained mask to round `now`. Returns False if the round does not wait for this version.
+
+        worker: the worker that holds the mask in memory, or None.
+        """
         mask = now.add_mask(key, product)
         if mask is None:
             return False
@@ -165,7 +172,7 @@ class RoundLoop:
         return self._lookahead.is_beyond(masks, self.holders.assigned)
 
     def _begin_commit(self, due: Sequence[int]) -> None:
-        """Have every changed mask written to disk. The rows are committed after the last one."""
+        """Begins a commit: workers write every changed mask to disk, and then `_commit` writes the rows."""
         self.phase = Phase.SAVE
         if self._commits.begin(self._num_rounds, due, self.holders.worker_of).over:
             self._commit(due)
@@ -192,17 +199,18 @@ class RoundLoop:
         self._open_round()
 
     def _delete_unused(self, current: Mapping[int, str]) -> None:
-        """Make `current` the current versions, and delete the versions that nothing references any more."""
+        """Makes `current` the current versions, and deletes versions that nothing references any more."""
         used = self._evaluations.needed_versions() | self._lookahead.keys()
         self._journal.dropped += self._files.advance(current, used)
 
     def _queue_evaluations(self, n: int) -> None:
-        """Queue the evaluations of point n that are not done yet. Marks their deleted mask versions to be rebuilt."""
+        """Queues the evaluations of evaluation point n that are not done yet. Schedules the rebuild of the mask
+        versions that these evaluations need and that are not on disk."""
         for key in self._evaluations.queue(n, self._files.stored):
             self._files.mark_lost(key, needed=True)
 
     def round_jobs(self) -> Iterator[Preference]:
-        """Yields the jobs that the current phase waits for."""
+        """Yields the jobs that the current phase waits for, and the jobs that rebuild missing versions."""
         if not self._paused() or self.phase is Phase.SAVE or self._is_training():
             for job in self._files.rebuild_jobs():
                 yield Preference(job, None, only=False)
@@ -215,8 +223,8 @@ class RoundLoop:
             yield from self._commits.saving.jobs(self._files.stored)
 
     def jobs_ahead(self, exclude: Collection[str]) -> Iterator[Preference]:
-        """Yields the jobs of later rounds that idle workers could train ahead. exclude: the keys of jobs to leave
-        out."""
+        """Yields look-ahead jobs, which train masks for later rounds. exclude: the keys of jobs in flight or
+        postponed."""
         if self._paused() or self.phase not in (Phase.ROUND, Phase.SAVE):
             return
         waiting = set(self._commits.dirty) if self._commits.is_settling else set()
@@ -228,12 +236,12 @@ class RoundLoop:
             yield Preference(ahead.job, best, only)
 
     def add_vector(self, key: str, product: DecisionVector) -> None:
-        """Add the vector of one stream. The round decides when its last vector arrives."""
+        """Adds the decision vector of one stream. The last vector of a round makes the round decide."""
         if self._round is not None and self._round.add_vector(key, product):
             self._use_trained_ahead(self._round)
 
     def add_mask(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Add a trained mask to the current round if the round waits for it; otherwise keep it as trained ahead."""
+        """Adds a trained mask to the current round. If the round does not wait for it, keeps it for a later round."""
         now = self._round
         if now is not None and self._add_mask(now, key, product, worker):
             if now.over:
@@ -242,29 +250,30 @@ class RoundLoop:
             self._lookahead.keep(key, product, worker)
 
     def add_saved(self, key: str, product: SavedMasks) -> None:
-        """Record that the save job `key` is done. Commits when all save jobs are done."""
+        """Records that the save job `key` is done. Writes the rows of the commit if all save jobs are done."""
         saving = self._commits.saving
         if saving is not None and saving.add_saved(key, product) and saving.over:
             self._commit(saving.due)
 
     def add_rebuilt(self, version: str) -> None:
-        """Record that a version was rebuilt. During recovery, the last rebuilt version opens the next round."""
+        """Records that a version was rebuilt. In phase RECOVER, continues the recovery if no version is missing now."""
         self._files.mark_rebuilt(version)
         if self.phase is Phase.RECOVER and not self._files.missing:
             self.recover()
 
     def add_evicted(self, keys: Collection[str]) -> None:
-        """Record versions that a worker wrote to disk only to free memory."""
+        """Records versions that a worker wrote to disk only to free memory. keys: the keys of these versions."""
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Mark versions that were rebuilt only for evaluations as deletable. Delete them now if no commit follows."""
+        """Marks `versions`, which were rebuilt for evaluations, as deletable. Deletes them now if no commit follows."""
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)
 
     def lose(self, key: str, reason: str) -> None:
-        """Set a missing or corrupt artifact aside, and record its loss. A mask version still needed is rebuilt."""
+        """Records a missing or corrupt artifact as lost, and quarantines it if it is corrupt. If it is a mask version
+        in a lineage, schedules its rebuild. Does nothing if the artifact is intact."""
         decided = self._lineages.knows(key)
         is_version = decided or key in self._files.stored
         aside = self._journal.set_aside(self._journal.masks if is_version else self._journal.store, key)
@@ -274,20 +283,20 @@ class RoundLoop:
         self._journal.record(ArtifactLost(key, str(aside), reason))
 
     def forget_worker(self, worker: int) -> None:
-        """Record that a worker died, so that it no longer holds any mask in memory."""
+        """Records that a worker died and no longer holds any mask in memory."""
         self.holders.forget_worker(worker)
         self._lookahead.forget_worker(worker)
 
     def bar(self, key: str) -> None:
-        """Stop training a version ahead after that failed. Failures count only once a decision asks for the version."""
+        """Excludes a version from look-ahead training, because its training failed or its worker died."""
         self._lookahead.bar(key)
 
     def waits_for(self, key: str) -> bool:
-        """Returns whether a decision of the current round asks for the mask version with this key."""
+        """Returns whether a decision of the current round needs the mask version with this key."""
         return self._round is not None and self._round.waits_for(key)
 
     def describe(self) -> str:
-        """Returns a description of the current round for messages."""
+        """Returns a description of the current round in words, for messages."""
         return f"round {self._num_rounds}"
 
     def _is_training(self) -> bool:
@@ -299,9 +308,11 @@ class RoundLoop:
         return self._round is not None and any(self._round.waits_for(key) for key in self.holders.assigned)
 
     def pause(self) -> None:
-        """Pause the group: open no further round, and commit all rows that are not committed yet.
+        """Pauses the group: opens no further round, and commits all rows that are not committed yet.
 
-        If workers are training masks for the current round, the round is finished first.
+        A commit in progress is finished first. The current round is finished if its decisions are made and one of two
+        conditions holds: a worker is training for the round, or earlier rounds are not committed. Otherwise the round
+        is discarded.
         """
         if self.phase is Phase.SAVE:
             return
@@ -315,7 +326,7 @@ class RoundLoop:
 
 
 def _make_allocator(experiment: Experiment) -> Allocator:
-    """Returns the allocator of an experiment. It draws untrained masks as the experiment's method does."""
+    """Returns the allocator of an experiment. The experiment's method draws the allocator's untrained masks."""
     allocation, problem = experiment.allocation, experiment.problem("cpu")
     assert allocation is not None
 

@@ -1,4 +1,4 @@
-"""Tracks the mask versions of an NNs run on disk: stored versions, deletable ones, and missing ones to be rebuilt."""
+"""Tracks which mask versions of an NNs run are on disk, which may be deleted, and which must be rebuilt."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.records.artifact_store import ArtifactStore
 class VersionFiles:
     """Tracks the mask versions on disk from commit to commit.
 
-    `stored`: the keys of the versions on disk. `current`: maps each live mask to its version at the last commit.
-    `missing`: the keys of the versions to be rebuilt, in order.
+    `stored`: the keys of the versions on disk. `current`: maps each mask in use to the key of its version at the last
+    commit. `missing`: the keys of the versions that must be rebuilt, in order.
     """
 
     def __init__(self, store: ArtifactStore, lineages: Lineages, live: Iterable[int]) -> None:
-        """live: the numbers of the live masks. The last version of each mask's lineage is the committed one."""
+        """live: the numbers of the masks in use. `lineages` must end at the last commit."""
         self._store = store
         self._lineages = lineages
         self.stored = set(store)
@@ -28,22 +28,22 @@ class VersionFiles:
         self._deletable = self.stored - set(self.current.values())
 
     def add(self, keys: Iterable[str]) -> None:
-        """Record versions that a commit has written to disk."""
+        """Records versions that a commit has written to disk. keys: the keys of these versions."""
         self.stored.update(keys)
 
     def add_evicted(self, keys: Iterable[str]) -> None:
-        """Record versions that a worker wrote to free memory. Later commits delete the versions that they do not
-        need."""
+        """Records versions that a worker wrote to disk to free memory. A later commit deletes those that nothing
+        references."""
         added = set(keys)
         self.stored |= added
         self._deletable |= added
 
     def mark_deletable(self, keys: Set[str]) -> None:
-        """Mark versions that nothing references any more, so that the next commit deletes them."""
+        """Marks versions that the next commit may delete, except the current versions."""
         self._deletable |= keys - set(self.current.values())
 
     def mark_lost(self, key: str, needed: bool) -> None:
-        """Record that a version is not on disk. If `needed`, the version is added to those to be rebuilt."""
+        """Records that a version is not on disk. needed: whether the version must be rebuilt."""
         self.stored.discard(key)
         if needed:
             self.missing[key] = None
@@ -54,15 +54,15 @@ class VersionFiles:
             yield RebuildJob(f"rebuild-{key}", self._lineages.find(key, self.stored))
 
     def mark_rebuilt(self, key: str) -> None:
-        """Record that a missing version has been rebuilt and is on disk."""
+        """Records that a missing version has been rebuilt and is on disk."""
         self.missing.pop(key, None)
         self.stored.add(key)
 
     def advance(self, current: Mapping[int, str], used: Set[str]) -> set[str]:
-        """Make `current`, the versions of a new commit, the masks' current versions. Returns the deleted keys.
+        """Makes `current`, the versions of a new commit, the current versions. Returns the keys of deleted versions.
 
-        Versions that an earlier commit superseded are deleted unless they are `used`. Versions that this commit
-        supersedes are kept until the next commit, in case a version of this commit turns out to be corrupt.
+        Deletes the deletable versions, except those in `current` or `used`. Versions that this commit supersedes become
+        deletable at the next commit. If a version of this commit is corrupt, it is rebuilt from a superseded version.
         """
         needed = set(current.values())
         superseded = set(self.current.values()) - needed

@@ -1,2 +1,2 @@
-"""Sweeps: plans their runs and training groups, records them on disk, estimates their cost, and uploads them to and
-downloads them from a storage."""
+"""Plans the runs and training groups of sweeps, records sweeps on disk, estimates their cost, and transfers sweeps
+between an output and a storage."""

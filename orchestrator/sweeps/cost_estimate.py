@@ -32,28 +32,28 @@ from supsup_core.tasks import Task
 
 _PROBE_BATCHES = 12
 _PROBE_SECONDS = 3.0
-"""The most batches that a probe times, and about how many seconds these batches may take together."""
+"""The most batches that a probe times, and approximately the most seconds that these batches may take together."""
 
 _PROBE_FLOATS = 1 << 22
-"""About the most pixels in a timed batch. For larger batches, a part is timed and its time is scaled up."""
+"""Approximately the most pixels in a timed batch. A larger batch is timed in part, and the time is scaled up."""
 
 _NUM_NOISE = 2000
-"""The number of images of the noise task."""
+"""The minimum number of images of the noise task."""
 
 _PROCESS_BYTES = 450 << 20
-"""Measured memory of a worker without data: Python, torch and Ray."""
+"""Bytes of memory of a worker without data (Python, torch and Ray), as measured."""
 
 _NNS_STATE_BYTES = 8
-"""Bytes per weight that scenario NNs stores to train a mask further: the score and the optimiser's mean square."""
+"""Bytes per weight of the stored state from which NNs resumes a mask's training: score and optimiser's mean square."""
 
 _EVALUATION_BYTES = 4096
-"""Disk space of one evaluation."""
+"""Bytes on disk of one evaluation."""
 
 _GRADIENT_BYTES = 256 << 20
-"""Memory of the gradients that are needed to infer a task."""
+"""Bytes of memory of the gradients that are computed to infer a task."""
 
 _BYTES_PER_WEIGHT = 24
-"""Memory per weight of a task in training."""
+"""Bytes of memory per weight of a task in training."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Estimate:
     """The estimated cost of the remaining work.
 
     `seconds`: wall time with `num_workers` workers. `disk_bytes`: disk space of the results. `memory_bytes`: memory of
-    all workers together. `basis`: the basis of the estimated times, in words.
+    all workers together. `basis`: how the times were estimated, in words.
     """
 
     seconds: float
@@ -91,8 +91,9 @@ class _NoiseTask(Task):
 class TimingProbe:
     """The cost of one task of an experiment, measured by training on a few batches of noise.
 
-    `batch_seconds`: time of one training batch. `task_seconds`: time of a task apart from its batches. `own_bytes`,
-    `shared_bytes`: sizes of the task's own and the shared learned tensors (see Learned).
+    `batch_seconds`: time of one training batch. `task_seconds`: time of a task apart from its batches. `shared_bytes`:
+    size of the task's tensors that replace those of the previous task (see SHARED). `own_bytes`: size of its other
+    tensors.
     """
 
     batch_seconds: float
@@ -105,10 +106,10 @@ _PROBES: dict[str, TimingProbe] = {}
 
 
 def probe_of(experiment: Experiment) -> TimingProbe:
-    """Returns the timing probe of an experiment, which is measured if it is not cached.
+    """Returns the timing probe of an experiment. Measures the probe only if it is not cached.
 
-    Experiments share a probe if they differ only in seed, in length, or in data of the same shape. Probes are cached
-    in memory and in the user's cache folder.
+    Experiments share a probe if they differ only in seeds, in the number of batches, in the number of tasks (both more
+    than one), or in data of the same shape. Probes are cached in memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None}
@@ -131,7 +132,7 @@ def _read_probe(file: Path) -> TimingProbe | None:
 
 
 def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
-    """Writes a probe to the cache and returns it. Ignores errors: later plans then measure again."""
+    """Writes a probe to the cache and returns it. If writing fails, later plans measure the probe again."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(probe)).encode())
@@ -139,10 +140,11 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
 
 
 def _measure(experiment: Experiment) -> TimingProbe:
-    """Measures a probe by training the second task, or the first if there is only one.
+    """Measures a probe by training the second task, or the first task if the experiment has only one.
 
-    The second task is typical, because it builds on the first if the method makes tasks build on one another. The time
-    of a batch is computed from the difference between training on one batch and on many. Sets torch to one thread.
+    The second task is typical of later tasks: if the method's tasks build on earlier tasks, the second builds on the
+    first. The time of a batch is computed from the difference between training on one batch and on several. Sets torch
+    to one thread.
     """
     torch.set_num_threads(1)
     asked = experiment.training.batch_size
@@ -181,8 +183,8 @@ def _measure(experiment: Experiment) -> TimingProbe:
 def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers: int) -> Estimate:
     """Estimates the cost of the remaining work of one group.
 
-    left: the number of shards and evaluations still to do. The time of an evaluation is the mean of the measured ones,
-    or a tenth of a shard's time if none is measured yet.
+    left: the number of shards and evaluations still to do. num_workers: the workers that the group gets. The time of an
+    evaluation is the mean time of the group's earlier evaluations, or a tenth of a shard's time if there are none.
     """
     experiment = group.experiment
     probe = probe_of(experiment)
@@ -216,7 +218,7 @@ def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tup
 
 
 def _worker_bytes(group: Group, probe: TimingProbe, num_weights: int) -> int:
-    """Returns the bytes of memory of one worker: process, all masks, gradients, dataset, and a task in training."""
+    """Returns one worker's memory in bytes: the process, all masks, gradients, the dataset, and a task in training."""
     experiment = group.experiment
     masks = group.size.shards * probe.own_bytes + probe.shared_bytes + 4 * num_weights
     gradients = 0 if experiment.scenario.given_at_inference else _GRADIENT_BYTES

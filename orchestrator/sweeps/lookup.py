@@ -13,7 +13,7 @@ from supsup_core.errors import CorruptError
 
 
 def read_state(folder: GroupFolder) -> GroupState:
-    """Returns the state of a group, replayed from its ledger. Raises CorruptError if the ledger is damaged."""
+    """Returns the state of a group by replaying its ledger. Raises CorruptError if the ledger is damaged."""
     try:
         with LedgerReader(folder.ledger) as reader:
             return GroupState().apply(reader.rows())
@@ -23,9 +23,10 @@ def read_state(folder: GroupFolder) -> GroupState:
 
 
 def read_states(folder: SweepFolder, planned: Mapping[str, GroupSize]) -> dict[str, GroupState]:
-    """Returns the states of those groups of a sweep that have a ledger, by group id.
+    """Returns the states of a sweep's groups, by group id. Leaves out groups without a ledger.
 
-    planned: the groups of the last launch; other groups are left out. If empty, all groups on disk are read.
+    planned: the groups of the last launch; other groups are left out. If empty, all groups on disk are read. Raises
+    CorruptError if a ledger is damaged.
     """
     found = [group for group in folder.groups() if group.ledger.exists()]
     return {group.group_id: read_state(group) for group in found if not planned or group.group_id in planned}

@@ -1,4 +1,4 @@
-"""Finds runs of an output folder by words of their names."""
+"""Finds runs in an output folder by words from their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run of a sweep. `group`: its training group. `points`: metrics by name, at each number of tasks learned."""
+    """A run of a sweep. `points`: at each completed evaluation point (number of tasks learned), the metrics by name."""
 
     sweep: Sweep
     group: Group
@@ -31,18 +31,19 @@ class FoundRun:
 
 
 def all_runs(output: OutputFolder) -> list[FoundRun]:
-    """Returns every run of an output. Prints a line for each sweep that is damaged or cannot be planned, and skips it.
+    """Returns every run of an output. Skips sweeps whose record is damaged or that cannot be planned.
 
-    Raises InputError if the output has no runs.
+    Prints a line to standard error for each skipped sweep. Raises InputError if no run is left, and CorruptError if a
+    ledger is damaged.
     """
     found = []
-    for record in all_records(output, lambda error: print(f"supsup: left out: {error}", file=sys.stderr)):
+    for record in all_records(output, lambda error: print(f"supsup: a sweep is left out: {error}", file=sys.stderr)):
         try:
             sweep = open_record(record)
             states = read_states(sweep.folder, sweep.planned)
             groups = sweep.plan()
         except InputError as error:
-            print(f"supsup: {record.sweep_id} is left out: {error}", file=sys.stderr)
+            print(f"supsup: sweep {record.sweep_id} is left out: {error}", file=sys.stderr)
             continue
         for group in groups:
             state = states.get(group.group_id, GroupState())
@@ -50,21 +51,22 @@ def all_runs(output: OutputFolder) -> list[FoundRun]:
                 points = {n: row.event.metrics for (run_id, n), row in state.points.items() if run_id == run.run_id}
                 found.append(FoundRun(sweep, group, run, points))
     if not found:
-        raise InputError(f"{output.path}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
+        raise InputError(f"{output.path}: contains no sweep; start one with `supsup sweep FILE`, or set output=DIR")
     return found
 
 
 def find_run(words: str, output: OutputFolder) -> FoundRun:
-    """Returns the run of an output that `words` name (see choose_run)."""
+    """Returns the run of an output that `words` name. Raises InputError as `choose_run` does."""
     return choose_run(words, all_runs(output))
 
 
 def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
     """Returns the run that `words` name.
 
-    Tried in turn: (1) the run's full name, or the beginning of its id; (2) each word is a word of the run's name or
-    the beginning of its sweep's id; (3) each word is a part of the run's name. Raises InputError, which lists names,
-    if no run or more than one run fits.
+    The first of these rules that any run fits is used: (1) `words` is the run's name, with or without its sweep's id,
+    or the beginning of the run's id; (2) each word is a word of the run's name or the beginning of its sweep's id; (3)
+    each word is a part of the run's name with its sweep's id. Raises InputError, which lists names, if no run or more
+    than one run fits.
     """
     parts = words.split()
 

@@ -43,11 +43,12 @@ from supsup_core.tasks import BENCHMARKS
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep with its config.
+    """A sweep, as its config describes it.
 
-    `file`: the sweep file; `imports` are relative to its folder. `extra_inferences`, `planned`, `origin`, `patience`:
-    as in SweepRecord. `bases`: each dataset as configured, mapped to the dataset resolved from its files. Datasets are
-    resolved when the sweep is first planned; later plans do not read their files again.
+    `file`: the sweep file; `imports` are relative to its folder. `extra_inferences`, `planned`, `patience`: as in
+    SweepRecord. `origin`: None unless the sweep is a fork. `bases`: maps each dataset as configured to the dataset as
+    resolved, that is, with the facts read from its files. A dataset is resolved when the sweep is first planned. Later
+    plans do not read the dataset's files again.
     """
 
     config: SweepConfig
@@ -60,7 +61,7 @@ class Sweep:
 
     @property
     def sweep_id(self) -> str:
-        """The sweep's name and a hash of all settings that change results. Different settings give a different id."""
+        """The sweep's name and a hash of all settings that change results. Different settings give different ids."""
         node = asdict(self.config)
         science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
         if self.config.search is not None:
@@ -85,12 +86,12 @@ class Sweep:
 
     @property
     def storage(self) -> Storage | None:
-        """The storage that holds everything; the output folder is then a cache. None if the config sets none."""
+        """The storage that holds all results, or None if the config sets none. With it, the output is only a cache."""
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
     def cache_bytes(self) -> int:
-        """With a storage, the most bytes of artifacts that each folder of the output keeps."""
+        """The most bytes of artifacts that each artifact folder of the output keeps if the sweep has a storage."""
         return int(self.config.resources.cache_gb * 1e9)
 
     @property
@@ -105,7 +106,7 @@ class Sweep:
 
     @property
     def data_root(self) -> Path | None:
-        """The folder of the datasets: the config's `data`, else SUPSUP_DATA, else None for the user's cache."""
+        """The folder of datasets: the config's `data`, else SUPSUP_DATA, else None, which means the user's cache."""
         root = self.config.data or os.environ.get("SUPSUP_DATA")
         return Path(root).expanduser().absolute() if root else None
 
@@ -115,11 +116,11 @@ class Sweep:
         return self.file.parent
 
     def runs(self) -> list[Run]:
-        """Returns the runs of the sweep in order. For a search, returns its trials.
+        """Returns the runs of the sweep in order. For a search, returns one run for each trial.
 
-        Each combination of a variant, values of the grid, an inference (the config's own, or added by `evaluate`) and
-        a seed is one run. Raises InputError, which names the sweep file and the key, if a combination is not a valid
-        experiment.
+        Otherwise, each run is one combination of a variant, values of the grid, an inference and a seed. The inferences
+        are the config's inference and those that `evaluate` added. Raises InputError, which names the sweep file and
+        the key, if a combination is not a valid experiment.
         """
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
@@ -136,21 +137,22 @@ class Sweep:
         return runs
 
     def _variants(self) -> list[tuple[Node, Node]]:
-        """Returns a pair ({VARIANT: name}, changes) for each chosen variant; one pair ({}, {}) without variants."""
+        """Returns a pair ({VARIANT: name}, changes) for each chosen variant, or one pair ({}, {}) without variants."""
         variants = self.config.variants
         names = list(variants) if self.config.only is None else self.config.only
         return [({VARIANT: name}, variants[name]) for name in names] or [({}, {})]
 
     def _trials(self) -> list[Node]:
-        """Returns the configurations of a search."""
+        """Returns the configurations that a search tries, as values by dotted key."""
         assert self.config.search is not None
         with prefix_errors(f"{self.file}: search."):
             return self.config.search.trials()
 
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
-        """Returns the changes that a search makes to every trial.
+        """Returns the changes, as values by dotted key, that a search makes to the experiment of every trial.
 
-        Trials are evaluated on held-out training images, after the numbers of tasks in `Search.rungs`.
+        With these changes, trials are evaluated on held-out training images, and at the numbers of tasks that
+        `Search.rungs` returns.
         """
         with prefix_errors(f"{self.file}: "):
             benchmark = build_component(BENCHMARKS, experiment, "benchmark")
@@ -160,7 +162,7 @@ class Sweep:
         }
 
     def _resolved(self, base: Base) -> Base:
-        """Returns a dataset resolved from its files. The files are read only the first time."""
+        """Returns a dataset with the facts that are read from its files. Reads the files only the first time."""
         if base not in self.bases:
             self.bases[base] = base.resolved(self.data_root)
         return self.bases[base]
@@ -170,20 +172,20 @@ class Sweep:
         for key, value in {**changes, **varied}.items():
             if key != VARIANT:
                 OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
-        plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # of a DictConfig, a dict
+        plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # a DictConfig gives a dict
         where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
         with prefix_errors(f"{self.file}: {where}"):
             return [Run(build_experiment(plain, seed, self._resolved), varied) for seed in self.config.seeds]
 
     def plan(self) -> list[Group]:
-        """Imports the user's modules and returns the sweep's training groups."""
+        """Imports the user's modules, and returns the sweep's training groups. Raises InputError as `runs` does."""
         user_modules.load(self.config.imports, self.imports_folder)
         return make_plan(self.runs())
 
     def save(self, groups: Sequence[Group]) -> None:
-        """Writes the sweep's record (`sweep.json`) and the output's marker; also uploads the record to the storage.
+        """Writes the sweep's record (`sweep.json`) and the output's marker. Uploads the record to the storage, if any.
 
-        Raises InputError if the output cannot be written.
+        groups: the sweep's plan, whose sizes are recorded. Raises InputError if the output cannot be written.
         """
         check_output(self.output)
         origin = self.origin
@@ -204,7 +206,7 @@ class Sweep:
             write_atomically(self.folder.sweep_file, content)
         except OSError as error:
             raise InputError(
-                f"output: {self.output.path} cannot be written ({error.strerror}); set output=DIR to a folder of yours"
+                f"output: {self.output.path} cannot be written ({error.strerror}); set output=DIR to another folder"
             ) from error
         if self.storage is not None:
             (self.storage / self.folder.stored_name).write(self.folder.sweep_file.name, content)
@@ -212,13 +214,14 @@ class Sweep:
     def with_inference(self, overrides: Sequence[str]) -> Sweep:
         """Returns this sweep with one more inference, given as overrides such as `inference.objective=energy`.
 
-        Raises InputError if an override changes a key outside `inference`, or if the sweep is a search.
+        Returns the sweep unchanged if it has this inference already. Raises InputError if no override is given, if an
+        override changes a key outside `inference`, or if the sweep is a search.
         """
         changes = parse_overrides(overrides)
         if self.config.search is not None:
             raise InputError(
                 f"{self.sweep_id}: is a search, whose trials share one inference; "
-                "run its best.yaml as a sweep, and evaluate it"
+                "run its best.yaml as a sweep, and evaluate that sweep"
             )
         if not changes:
             raise InputError("command line: name the inference keys to change, such as inference.objective=energy")
@@ -236,8 +239,8 @@ class Sweep:
 def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     """Returns the sweep that a sweep file and overrides describe.
 
-    If the sweep is recorded on disk, the inferences that `evaluate` added and the resolved datasets are taken from its
-    record.
+    If the sweep has a record on disk, the inferences that `evaluate` added and the resolved datasets are taken from the
+    record. Raises InputError if the config or the record is not valid.
     """
     config = read_sweep(file, overrides)
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
@@ -266,5 +269,5 @@ def open_record(record: SweepRecord) -> Sweep:
 
 
 def find_sweep(output: OutputFolder, wanted: str | None) -> Sweep:
-    """Returns the sweep of an output whose name `wanted` is, or begins. Without `wanted`, returns the newest sweep."""
+    """Returns the sweep that `wanted` names in full or in part, or the newest if `wanted` is None (see find_record)."""
     return open_record(find_record(output, wanted))

@@ -1,7 +1,7 @@
-"""Reads the record of a sweep, `sweep.json`, without loading torch.
+"""Reads the record of a sweep (`sweep.json`) and the marker of an output, without loading torch.
 
-Commands that only need ledgers and folders (status, logs, stop, gc, …) use a SweepRecord. The class `Sweep` adds the
-sweep's runs and training groups.
+Commands that only need ledgers and folders (status, logs, stop, gc, …) use a SweepRecord. The class `Sweep` also has
+the sweep's runs and training groups.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from orchestrator.records.planned_group import GroupSize
 from supsup_core.errors import InputError
 
 FORMAT = 3
-"""The version of all file formats in an output folder. The program refuses a folder of another version."""
+"""The version of all file formats in an output folder. The program refuses an output folder of another version."""
 
 
 @dataclass(frozen=True)
 class ForkOrigin:
-    """The origin of a fork. `sweep_id`: the original sweep. `at_task`: the number of tasks it had learned. `groups`:
-    the ids of its training groups."""
+    """The origin of a fork. `sweep_id`: the original sweep. `at_task`: the number of tasks learned before the fork.
+    `groups`: the ids of the training groups that the fork continues, joined by `+`."""
 
     sweep_id: str
     at_task: int
@@ -38,13 +38,13 @@ class ForkOrigin:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep that is on disk.
+    """The record of a sweep on disk.
 
-    `config`: its SweepConfig as plain values. `file`: the sweep file it was read from. `extra_inferences`: the
-    inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`: the size of each
-    training group at the last launch. `bases`: each dataset as configured, and as resolved from its files.
-    `storage`: the URL of the storage that holds everything; the output folder is then a cache. `patience`: the
-    seconds for which a storage that does not answer is retried.
+    `config`: the SweepConfig as plain values. `file`: the sweep file that the config was read from.
+    `extra_inferences`: the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`:
+    the size of each training group at the last launch. `origin`: None unless the sweep is a fork. `bases`: each dataset
+    as configured, and as resolved from its files. `storage`: the URL of the storage that holds all results, or None.
+    `patience`: for how many seconds a request is retried while the storage does not answer.
     """
 
     folder: SweepFolder
@@ -74,12 +74,12 @@ class SweepRecord:
 
     @property
     def cache_bytes(self) -> int:
-        """With a storage, the most bytes of artifacts that each folder of the output keeps."""
+        """The most bytes of artifacts that each artifact folder of the output keeps if the sweep has a storage."""
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
 def read_record(folder: SweepFolder) -> SweepRecord:
-    """Reads the record of the sweep in a folder. Raises InputError if its `sweep.json` is damaged."""
+    """Returns the record of the sweep in a folder. Raises InputError if `sweep.json` is damaged or missing."""
     file = folder.sweep_file
     try:
         node = json.loads(file.read_text())
@@ -101,14 +101,15 @@ def read_record(folder: SweepFolder) -> SweepRecord:
 
 
 def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
-    """Returns the sweep of an output whose name `wanted` is, or begins. Without `wanted`, returns the newest sweep.
+    """Returns the record of the sweep that `wanted` names in full or in part (see matching_names).
 
-    Raises InputError, which lists the existing sweeps, if no sweep or more than one sweep fits.
+    If `wanted` is None, returns the newest sweep: the one whose `sweep.json` was written last. Raises InputError, which
+    lists the existing sweeps, if no sweep or more than one sweep fits.
     """
     check_output(output)
     folders = {folder.sweep_id: folder for folder in output.sweeps()}
     if not folders:
-        raise InputError(f"{output.path}: no sweep here; start one with `supsup sweep FILE`, or set output=DIR")
+        raise InputError(f"{output.path}: contains no sweep; start one with `supsup sweep FILE`, or set output=DIR")
     if wanted is None:
         return read_record(max(folders.values(), key=lambda folder: folder.sweep_file.stat().st_mtime))
     fitting = matching_names(wanted, list(folders))
@@ -119,7 +120,7 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
 
 
 def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | None = None) -> list[SweepRecord]:
-    """Returns all sweeps of an output, sorted by id.
+    """Returns the records of all sweeps of an output, sorted by sweep id.
 
     on_damage: called with the error of each sweep whose `sweep.json` is damaged. Raises InputError for a damaged sweep
     if `on_damage` is None or if no sweep is intact.
@@ -140,7 +141,7 @@ def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | 
 
 
 def check_output(output: OutputFolder) -> None:
-    """Raises InputError if the output was written in a format that this version of the program cannot read."""
+    """Raises InputError if this version of the program cannot read the output's format, or if the marker is damaged."""
     if not output.marker.exists():
         return
     try:
@@ -157,11 +158,11 @@ def check_output(output: OutputFolder) -> None:
 
 
 def storage_of(output: OutputFolder) -> str | None:
-    """Returns the URL of the storage that an output is a cache of. Returns None if it has no storage."""
+    """Returns the URL of an output's storage. Returns None if the output has no storage or if the marker is damaged."""
     try:
         found = json.loads(output.marker.read_text()).get("storage")
     except (OSError, ValueError, AttributeError):
-        return None  # check_output reports a damaged marker
+        return None  # check_output raises an error for a damaged marker
     return str(found) if found else None
 
 
@@ -171,9 +172,9 @@ def output_id_of(output: OutputFolder) -> str:
 
 
 def mark_output(output: OutputFolder, storage: str | None) -> None:
-    """Marks a folder as an output of this version and records its storage.
+    """Writes the marker of an output, which records the format and the URL of the storage, if any.
 
-    Raises InputError if the folder is the output of an incompatible version or has another storage.
+    Raises InputError if an incompatible version wrote the output, or if the output already uses another storage.
     """
     check_output(output)
     before, storage = storage_of(output), storage.rstrip("/") if storage else None

@@ -1,4 +1,4 @@
-"""Downloads sweeps from a storage to a local output, and uploads them to it."""
+"""Downloads sweeps from a storage to a local output, and uploads sweeps to the storage."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from orchestrator.sweeps.sweep_record import (
 )
 from supsup_core.errors import InputError
 
-if TYPE_CHECKING:  # fetching does not need torch, which this import would load
+if TYPE_CHECKING:  # loads torch, which downloads do not need
     from orchestrator.sweeps.sweep import Sweep
 
 log = logging.getLogger("supsup")
 
 _TAKE_OVER_TRIES = 5
-"""How often this process fetches newer snapshots of a process elsewhere before it gives up."""
+"""How many times this process tries to take over a group while another process stores newer snapshots of it."""
 
 
 def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
-    """Downloads sweeps from a storage to a local output, unless the output has the same state or a newer one.
+    """Downloads sweeps from a storage to a local output. Skips sweeps of which the storage has no newer state.
 
-    wanted: a sweep's name or the beginning of it; None for all sweeps. Returns the ids of the matching sweeps.
-    Artifacts are not downloaded; the store reads them from the storage when they are needed. A local ledger with rows
-    that the newer one lacks is renamed and kept. Raises InputError if the storage has no such sweep, or if a local
-    process is running an older state of one.
+    wanted: a sweep's name or the beginning of its id; None for all sweeps. Returns the ids of the matching sweeps.
+    Artifacts are not downloaded; the store reads each one from the storage when it is needed. If a local ledger has
+    rows that the downloaded ledger lacks, the local ledger is renamed and kept. Raises InputError if the storage has no
+    matching sweep, if the output uses another storage, or if a local process is running a sweep to be downloaded.
     """
     files = storage.files(STORED_SWEEPS)
     known = stored_sweep_ids(files)
     if not known:
-        raise InputError(f"storage: {storage.url}: no sweep there; start one with `supsup sweep FILE storage=…`")
+        raise InputError(f"storage: {storage.url}: contains no sweep; start one with `supsup sweep FILE storage=…`")
     names = known if wanted is None else matching_names(wanted, known)
     if not names:
         raise InputError(f"{wanted}: no such sweep in {storage.url}; there are: {', '.join(known)}")
@@ -56,7 +56,7 @@ def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[st
 
 
 def _fetch_sweep(storage: Storage, folder: SweepFolder, files: Iterable[str]) -> None:
-    """Downloads one sweep, if the storage has a newer state. files: the names of all files of sweeps in the storage."""
+    """Downloads one sweep, if the storage has a newer state. files: the names of the storage's files below `sweeps`."""
     inside = [file.split("/") for file in files if file.startswith(f"{folder.stored_name}/groups/")]
     groups = [folder.group(name) for name in sorted({parts[3] for parts in inside if snapshot_ids(parts[4:5])})]
     behind = [group for group in groups if _is_behind(storage, group)]
@@ -79,9 +79,9 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Replaces a ledger by the newest intact snapshot. A ledger with rows that the snapshot lacks is renamed and kept.
+    """Replaces a ledger by the newest intact snapshot. Changes nothing if no snapshot is intact.
 
-    Changes nothing if no snapshot is intact.
+    If the ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
@@ -97,8 +97,9 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
 def take_over(sweep: Sweep) -> None:
     """Prepares a launch with a storage: checks the storage, uploads missing artifacts, and becomes the only writer.
 
-    A process elsewhere that still runs the sweep is fenced: its next snapshot is refused, and the process stops. Its
-    newest snapshots are fetched first. Raises FencedError if it keeps storing newer snapshots.
+    If another process still runs the sweep, this function downloads the newest snapshots of that process and then
+    fences the process: its next snapshot is refused, and the process stops. Raises FencedError if the process keeps
+    storing newer snapshots, and InputError if the storage cannot be written.
     """
     storage = sweep.storage
     assert storage is not None
@@ -114,11 +115,11 @@ def take_over(sweep: Sweep) -> None:
 
 
 def _take_over_group(storage: Storage, group: GroupFolder) -> None:
-    """Fences other writers of a group: raises its ledger's epoch above all stored ones and uploads a snapshot."""
+    """Fences a group's other writers: raises the ledger's epoch above all snapshots' epochs, and uploads a snapshot."""
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
-            log.warning("%s: another process has stored a newer state; fetching it", group.ledger)
+            log.warning("%s: another process has stored a newer state of this ledger; downloading it", group.ledger)
             _restore(snapshots, group.ledger)
         if not group.ledger.exists():
             return
@@ -136,7 +137,8 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
 def publish(sweep: Sweep, report: Iterable[Path]) -> None:
     """Uploads snapshots of the sweep's ledgers, and the files of its report.
 
-    Raises StorageError if an upload fails, and FencedError if another process has taken over the sweep.
+    report: the paths of the report's files. Raises StorageError if an upload fails, and FencedError if another process
+    has taken over the sweep.
     """
     storage = sweep.storage
     assert storage is not None
@@ -149,10 +151,11 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
 
 
 def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> SweepRecord:
-    """Updates a sweep of an output from its storage, and returns its record.
+    """Downloads the newest state of a sweep from a storage, and returns the sweep's record.
 
-    url: the storage; None for the output's own storage, if any. wanted: the sweep's name or the beginning of it; None
-    for the newest sweep. Raises InputError if there is no such sweep, or if the output's own storage is another.
+    url: the storage; None means the storage that the output uses. If the output uses none, nothing is downloaded.
+    wanted: the sweep's name or the beginning of its id; None for the newest sweep. Raises InputError if no sweep
+    matches, or if the output uses another storage.
     """
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")
@@ -166,7 +169,7 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     except InputError:
         if url != own or not has_sweeps:
             raise
-        return find_record(output, wanted)  # the sweep was never uploaded
+        return find_record(output, wanted)  # for example, the sweep was never uploaded
     return find_record(output, names[0] if len(names) == 1 else wanted)
 
 
@@ -182,7 +185,7 @@ def _is_sweep_file(name: str) -> bool:
 
 
 def refresh(output: OutputFolder, name: str | None = None) -> None:
-    """Updates the sweep `name`, or all sweeps of an output, from the output's storage. No effect without a storage."""
+    """Downloads newer states of the sweep `name`, or of all sweeps of an output. Does nothing without a storage."""
     url = storage_of(output)
     if url is None:
         return
@@ -201,7 +204,7 @@ def is_stored(sweep: Sweep) -> bool:
 
 
 def fetch_if_stored(sweep: Sweep) -> bool:
-    """Downloads the sweep from its storage, if the storage contains it. Returns whether it does."""
+    """Downloads the sweep if its storage contains it. Returns whether the storage contains the sweep."""
     if not is_stored(sweep):
         return False
     assert sweep.config.storage is not None

@@ -1,4 +1,4 @@
-"""Plans training groups: which tasks must be trained for the runs of a sweep, and which evaluations must be done."""
+"""Plans training groups: which tasks must be trained, and which evaluations must be done, for the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIANT = "variant"
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment with one seed. `varied`: the run's variant, and its values of the keys that the grid varies."""
+    """One experiment with one seed. `varied`: the name of the run's variant, and its values of the keys that vary."""
 
     experiment: Experiment
     varied: Node
@@ -53,7 +53,8 @@ class Run:
     def run_id(self) -> str:
         """The content key of everything that determines the run's results.
 
-        It includes EVALUATION_VERSION and, in scenario NNs, NNS_VERSION. They change if the code's results change.
+        The key includes EVALUATION_VERSION and, in scenario NNs, NNS_VERSION. Developers raise these numbers when a
+        change of the code alters results.
         """
         experiment = self.experiment
         return content_key(
@@ -72,9 +73,9 @@ class Run:
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]`: for run r, the keys of its evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `shards`,
-    `evaluations` and the lists of keys are empty, because decisions during training determine the masks. `size` then
-    counts the data of one task as one shard.
+    `points[r][n]`: the keys of run r's evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `shards`,
+    `evaluations` and these keys are empty, because decisions during training determine the masks. `size` then counts
+    the data of one task as one shard.
     """
 
     group_id: str
@@ -85,13 +86,13 @@ class Group:
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment that the shards are trained for: that of the run with the most tasks. All runs of the group
-        have the same training settings."""
+        """The experiment of the run with the most tasks. Its shards include those of the other runs, because all runs
+        of the group have the same training settings."""
         return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
 
     @property
     def width(self) -> int | None:
-        """How many tasks can be trained at the same time. None in scenario NNs, where idle workers train ahead."""
+        """How many tasks can be trained at the same time. None in NNs: there, idle workers do look-ahead training."""
         if self.experiment.allocation is not None:
             return None
         return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
@@ -140,19 +141,20 @@ class Group:
 
 
 def training_id(experiment: Experiment) -> str:
-    """Returns the id of the training group of an experiment: a content key of all its training settings."""
+    """Returns the id of an experiment's training group: the content key of all settings that affect training."""
     return content_key(experiment.training_identity(), 12)
 
 
 def mask_id(experiment: Experiment) -> str:
-    """Returns a content key of everything that determines how masks are trained, except each mask's data."""
+    """Returns a content key of everything that determines a trained mask, except its task and that task's parents."""
     return content_key({"recipe_version": RECIPE_VERSION, **experiment.mask_identity()})
 
 
 def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
     """Returns the shards of tasks 0..num_tasks-1.
 
-    A task's key hashes its parents' keys, so it depends on all tasks that the task builds on.
+    A shard's key is a hash that includes the keys of the shard's parents. The key therefore depends on all tasks that
+    the shard's task builds on.
     """
     identity = mask_id(experiment)
     shards: list[Shard] = []
@@ -164,7 +166,7 @@ def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
 
 
 def make_plan(runs: Sequence[Run]) -> list[Group]:
-    """Returns the training groups of these runs, in order of first appearance. Equal runs are deduplicated."""
+    """Returns the training groups of these runs, in order of their first runs. Runs with equal ids are deduplicated."""
     grouped: dict[str, dict[str, Run]] = {}
     for run in runs:
         group_id = training_id(run.experiment)
@@ -175,8 +177,9 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
 def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
     """Returns how many workers each group gets, by group id. most: the most workers that the sweep allows per group.
 
-    A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run side by side.
-    The remaining workers are divided among these groups and do evaluations.
+    A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run at the same time.
+    Such a group gets one worker for each task that it can train at once, but at least an equal share of `most`. Workers
+    that cannot train do evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)
@@ -212,13 +215,13 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
 def _is_final(experiment: Experiment) -> bool:
     """Returns whether a learned task never changes later.
 
-    If so, and if inference gives the task, one evaluation of the task is valid at all evaluation points.
+    If so, and if the task is given at inference, one evaluation of the task is valid at all evaluation points.
     """
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 
 
 def inference_identity(experiment: Experiment) -> Node:
-    """Returns everything that determines an evaluation, except the masks and the task; part of content keys."""
+    """Returns everything that determines an evaluation, except the masks and the task. Content keys contain it."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,

@@ -241,7 +241,7 @@ def test_output_of_another_version_is_refused(
 def test_output_without_sweeps_says_how_to_begin(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
 ) -> None:
-    refused(supsup(*command_line(verb, sweep_file())), f"{tmp_path}/runs: no sweep here", "supsup sweep FILE")
+    refused(supsup(*command_line(verb, sweep_file())), f"{tmp_path}/runs: contains no sweep", "supsup sweep FILE")
     assert not (tmp_path / "runs").exists()
 
 

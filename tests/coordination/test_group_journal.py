@@ -94,7 +94,7 @@ def test_a_job_fails_after_too_many_deaths_of_its_workers(group: GroupSettings) 
         journal.record_death(Lost("a", "train", "its node died", node_lost=True), "task 0")
     assert not journal.state.failed
     journal.record_death(Lost("a", "train", "killed"), "task 0")
-    assert journal.state.failed["a"].event.error == f"its worker died {MAX_RETRIES + 1} times: killed"
+    assert journal.state.failed["a"].event.error == f"{MAX_RETRIES + 1} workers died during this job: killed"
     assert journal.state.failed["a"].event.what == "task 0"
     journal.close()
 
@@ -179,7 +179,7 @@ def test_a_ledger_older_than_its_stored_snapshot_is_not_written_to(stored: Group
     writer.append(JobRetried("a", ""))
     writer.close()
     snapshots_of(stored).put(SnapshotId(5, "bbbbbbbb"), read_copy(elsewhere))
-    with pytest.raises(BehindError, match="`supsup resume` fetches it first"):
+    with pytest.raises(BehindError, match="run `supsup resume`, which fetches the newer ledger first"):
         opened(stored)
     assert issubclass(BehindError, FencedError)
     assert not stored.folder.ledger.exists()

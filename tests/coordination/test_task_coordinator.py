@@ -159,7 +159,7 @@ def test_a_corrupt_ledger_is_replaced_by_its_snapshot_and_this_is_reported(group
     group.folder.ledger.write_bytes(b"no ledger")
     pool = run(group)
     assert done(pool) == []
-    assert "its last snapshot took its place" in state_of(group).lost[0].event.reason
+    assert "the last snapshot replaced it" in state_of(group).lost[0].event.reason
 
 
 def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: GroupSettings) -> None:
@@ -173,7 +173,7 @@ def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: Gr
     state = state_of(group)
     assert pool.done == []
     assert science(state) == wanted
-    assert "set aside" in state.lost[0].event.reason
+    assert "was renamed to this file" in state.lost[0].event.reason
     assert Path(state.lost[0].event.file).exists()
 
 
@@ -215,7 +215,7 @@ def test_an_artifact_that_becomes_corrupt_during_an_evaluation_is_recomputed(gro
 def test_a_job_fails_if_its_workers_die_repeatedly(group: GroupSettings) -> None:
     assert run_with(group, ScriptedPool(group, iter(["lost"] * 100))) == "failed"
     (failure, *_) = state_of(group).failed.values()
-    assert f"died {MAX_RETRIES + 1} times" in failure.event.error
+    assert f"{MAX_RETRIES + 1} workers died during this job" in failure.event.error
     assert run(group).done
     assert state_of(group).status == "done"
 

@@ -68,7 +68,7 @@ def test_a_run_has_its_evaluation_points(
     sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="no sweep here"):
+    with pytest.raises(InputError, match="contains no sweep"):
         find_run("GG", OutputFolder(tmp_path / "runs"))
     run_sweep(open_sweep(sweep_file(grid={"scenario": ["GG", "GNu"]}), []))
     found = find_run("GG", OutputFolder(tmp_path / "runs"))

@@ -118,7 +118,7 @@ def test_only_an_inference_can_be_added(sweep_file: Callable[..., Path], overrid
 def test_an_output_that_cannot_be_written_is_named(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file in the way")
     sweep = open_sweep(sweep_file(), [f"output={tmp_path / 'runs'}"])
-    with pytest.raises(InputError, match=r"runs cannot be written .*; set output=DIR to a folder of yours"):
+    with pytest.raises(InputError, match=r"runs cannot be written .*; set output=DIR to another folder"):
         sweep.save(sweep.plan())
 
 

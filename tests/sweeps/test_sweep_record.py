@@ -75,7 +75,7 @@ def test_reading_a_record_imports_no_heavy_library(save: Callable[[str], Sweep],
 def test_a_sweep_is_found_by_a_prefix_of_its_name_and_without_a_name_the_newest_is_found(
     save: Callable[[str], Sweep], output: OutputFolder
 ) -> None:
-    with pytest.raises(InputError, match="no sweep here; start one with `supsup sweep FILE`"):
+    with pytest.raises(InputError, match="contains no sweep; start one with `supsup sweep FILE`"):
         find_record(output, None)
     first, second = save("small"), save("smaller")
     assert find_record(output, None).sweep_id == second.sweep_id

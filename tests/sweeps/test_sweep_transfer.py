@@ -103,7 +103,7 @@ def test_a_prefix_names_a_sweep_and_a_missing_sweep_is_refused(stored: Sweep, st
     with pytest.raises(InputError, match=rf"large: no such sweep in {storage.url}; there are: {stored.sweep_id}"):
         fetch(storage, OutputFolder(tmp_path / "third"), "large")
     assert not (tmp_path / "third").exists()
-    with pytest.raises(InputError, match="no sweep there"):
+    with pytest.raises(InputError, match="contains no sweep"):
         fetch(Storage(f"file://{tmp_path / 'nothing'}", 1.0), OutputFolder(tmp_path / "third"), None)
 
 
