@@ -21,7 +21,7 @@ JobKind: TypeAlias = Literal["train", "evaluate", "decide", "advance", "save", "
 class TrainJob:
     """Train one shard, or several shards together as a stack.
 
-    `key`: for one shard, the shard's own key; for a stack, a hash of the shards' keys (shard_batches.job_key).
+    `key`: for one shard, the shard's own key; for a stack, a hash of the shards' keys (shard_stacks.job_key).
     """
 
     kind: ClassVar[JobKind] = "train"

@@ -23,7 +23,7 @@ from orchestrator.coordination.messages import (
     TrainJob,
 )
 from orchestrator.coordination.settings import GroupSettings
-from orchestrator.coordination.shard_batches import ShardBatches, job_key
+from orchestrator.coordination.shard_stacks import ShardStacks, job_key
 from orchestrator.coordination.task_checkpoint import StoredCheckpoint
 from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
@@ -51,8 +51,8 @@ class TaskCoordinator(Coordinator):
         self._evaluations_first = settings.is_trial or settings.num_workers == 1 or not waiting
         self._is_paused = self._state.stopped is not None
         self._abandoned: set[str] = set()
-        self._batches = ShardBatches(self._group.shards, settings.tasks_at_once)
-        self._cut_batches()
+        self._stacks = ShardStacks(self._group.shards, settings.tasks_at_once)
+        self._cut_stacks()
         self._trained = DonePrefix(self._keys)
         self._points = EvaluationPoints(self._journal, self._points_of, self._metrics_of)
         if not settings.continues_launch:
@@ -60,8 +60,8 @@ class TaskCoordinator(Coordinator):
         self._points.record_complete()
         self._evaluation_queue = deque(self._group.evaluations)
 
-    def _cut_batches(self) -> None:
-        self._batches.cut(self._state.split, self._state.cancelled)
+    def _cut_stacks(self) -> None:
+        self._stacks.cut(self._state.split, self._state.cancelled)
 
     @property
     def _paused(self) -> bool:
@@ -115,12 +115,12 @@ class TaskCoordinator(Coordinator):
         return list(itertools.islice(itertools.chain(*kinds), count))
 
     def _train_jobs(self, exclude: Collection[str]) -> Iterator[TrainJob]:
-        for batch in self._batches.starting_at(self._num_trained_prefix()):
-            done = all(shard.key in self._state.trained for shard in batch)
-            ready = all(parent in self._state.trained for shard in batch for parent in shard.parents)
-            key = job_key(batch)
+        for stack in self._stacks.starting_at(self._num_trained_prefix()):
+            done = all(shard.key in self._state.trained for shard in stack)
+            ready = all(parent in self._state.trained for shard in stack for parent in shard.parents)
+            key = job_key(stack)
             if not done and ready and key not in exclude:
-                yield TrainJob(key, tuple(batch), self._group.experiment, self._group.seed)
+                yield TrainJob(key, tuple(stack), self._group.experiment, self._group.seed)
 
     def _evaluate_jobs(self, exclude: Collection[str]) -> Iterator[EvaluateJob]:
         prefix = self._num_trained_prefix()
@@ -175,11 +175,11 @@ class TaskCoordinator(Coordinator):
 
         Returns False if the job cannot be split, because it trains only one task or is an evaluation.
         """
-        batch = self._batches.find(key)
-        if batch is None or len(batch) == 1:
+        stack = self._stacks.find(key)
+        if stack is None or len(stack) == 1:
             return False
         self._journal.record(JobSplit(key, reason.splitlines()[0]))
-        self._cut_batches()
+        self._cut_stacks()
         return True
 
     def _give_up(self, diverged: str | None = None) -> None:
@@ -200,12 +200,12 @@ class TaskCoordinator(Coordinator):
             if shard.task in tasks and shard.key not in self._state.trained
         }
         # a task that an earlier process cancelled is in no stack, but a worker may still train it under its own key
-        jobs = self._batches.jobs_with(cancelled) | cancelled.keys()
+        jobs = self._stacks.jobs_with(cancelled) | cancelled.keys()
         for key, task in cancelled.items():
             if key not in self._state.cancelled:
                 self._journal.record(TaskCancelled(key, task))
         self._abandoned.update(jobs)
-        self._cut_batches()
+        self._cut_stacks()
         return sorted(jobs)
 
     def note_stalled(self, stalled: StalledJob) -> None:
@@ -215,11 +215,11 @@ class TaskCoordinator(Coordinator):
         """Returns a description of a job in words, for messages."""
         if key in self._group.evaluations_by_key:
             return f"evaluation of task {self._task_of(key)}"
-        batch = self._batches.find(key)
-        if batch is None:
+        stack = self._stacks.find(key)
+        if stack is None:
             return "a stack with cancelled tasks"
-        first, last = batch[0].task, batch[-1].task
-        return f"task {first}" if len(batch) == 1 else f"tasks {first} to {last}"
+        first, last = stack[0].task, stack[-1].task
+        return f"task {first}" if len(stack) == 1 else f"tasks {first} to {last}"
 
     def _task_of(self, key: str) -> int | None:
         found: Shard | Evaluation | None = self._group.shards_by_key.get(key) or self._group.evaluations_by_key.get(key)

@@ -46,7 +46,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     `origin` can be forked.
     """
     if not overrides:
-        raise InputError("command line: give the keys that the fork changes, and their values, such as allocation.epsilon=0.2")
+        raise InputError("command line: give the keys that the fork changes, such as allocation.epsilon=0.2")
     if origin.config.search is not None:
         raise InputError(
             f"{origin.sweep_id}: is a search, which cannot be forked; run its best.yaml as a sweep, and fork that"
@@ -68,8 +68,12 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     states = {parent.group_id: read_state(origin.folder.group(parent.group_id)) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
+    if not done:
+        raise InputError(f"{origin.sweep_id}: has not committed the data of a task yet; fork it later")
     if not 0 < at <= done:
-        raise InputError(f"--at-task: {origin.sweep_id} has trained on the data of {done} tasks, fewer than {at}")
+        raise InputError(
+            f"--at-task: {origin.sweep_id} has trained on the data of {done} tasks; give 1 to {done}, not {at}"
+        )
     made = replace(made, origin=ForkOrigin(origin.sweep_id, at, "+".join(sorted(states))))
     if made.folder.sweep_file.exists():
         raise InputError(f"{made.sweep_id}: this fork exists already; continue it with `{made.command('resume')}`")

@@ -32,7 +32,7 @@ another machine whose snapshot does not reference it yet."""
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing references any more. `why`: why no file references it, for messages. `remove`: deletes the file."""
+    """A file that nothing references any more. `why`: the cause, in words. `remove`: deletes the file."""
 
     name: str
     why: str

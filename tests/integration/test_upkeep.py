@@ -26,7 +26,7 @@ NNS: dict[str, Any] = {
 
 
 def everything(output: Path) -> dict[Path, bytes]:
-    """Returns the content of every file that gc could delete. Leaves out `-shm` files, which SQLite changes on reads."""
+    """Returns the content of every file that gc could delete. Leaves out `-shm` files, which SQLite changes."""
     return {
         path: path.read_bytes()
         for part in ("store", "sweeps")

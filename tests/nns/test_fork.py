@@ -118,7 +118,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     ([], ["give the keys that the fork changes"]),
     (["training.learning_rate=1e-3"], ["cannot change the training of its masks"]),
     (["stream.order=recurring", "stream.visits=3"], ["cannot change stream.*"]),
-    (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["the data of 4 tasks", "fewer than 9"]),
+    (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["the data of 4 tasks", "not 9"]),
     (["budget.num_masks=1"], ["budget.num_masks", "allows 1"]),
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
     (

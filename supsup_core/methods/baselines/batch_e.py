@@ -74,7 +74,10 @@ class _RankOneMasks:
 
 @final
 class BatchELearner(SuperposingLearner):
-    """Predicts labels with shared weights that are multiplied by a matrix of rank one for each task. They can be superposed in the way of binary masks."""
+    """Predicts labels with shared weights, multiplied by each task's matrix of rank one.
+
+    The matrices can be superposed like binary masks.
+    """
 
     def __init__(self, problem: Problem, base: Sequence[Tensor], states: States) -> None:
         masks = _RankOneMasks(problem, base, states)
