@@ -10,6 +10,7 @@
           ledger.sqlite, ledger.previous.sqlite, stop, cancel
           masks/                    an ArtifactFolder: mask versions of a group in scenario NNs
       mlflow/                       an MLflowFolder
+      trash/TIME/                   what `supsup gc --delete` deleted at a time, in the same layout
 
 A storage (an object store or a folder by URL) has the same layout, with ledger snapshots in place of the ledgers.
 """
@@ -19,6 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+LOCK_FILES = ("lock", "holder")
+"""The names of the files of a folder's lock: the lock itself, and the id of the process that holds it."""
 
 _LEDGER, _SNAPSHOT = "ledger.sqlite", "ledger.previous.sqlite"
 _ARTIFACTS = "??/*.safetensors"
@@ -82,6 +86,11 @@ class GroupFolder:
     """The folder of one training group."""
 
     path: Path
+
+    @staticmethod
+    def of_ledger(ledger: Path) -> GroupFolder | None:
+        """Returns the folder of the group that a ledger belongs to, or None if the ledger lies in no output."""
+        return GroupFolder(ledger.parent) if ledger.parent.parent.name == "groups" else None
 
     @property
     def group_id(self) -> str:
@@ -241,6 +250,11 @@ class OutputFolder:
         return MLflowFolder(self.path / "mlflow")
 
     @property
+    def trash(self) -> Path:
+        """The folder to which `supsup gc --delete` moves files, each time to a subfolder named by the time."""
+        return self.path / "trash"
+
+    @property
     def exists(self) -> bool:
         """Whether the folder holds any sweep or artifact."""
         return (self.path / "sweeps").is_dir() or self.store.path.is_dir()
@@ -254,9 +268,13 @@ class OutputFolder:
         return [SweepFolder(path.parent) for path in sorted(self.path.glob("sweeps/*/sweep.json"))]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
-        """Returns the folders of sweeps that have a sweep file or training groups. `fsck` and `gc` check them all."""
-        found = {path.parent for name in ("sweep.json", "groups") for path in self.path.glob(f"sweeps/*/{name}")}
-        return [SweepFolder(path) for path in sorted(found)]
+        """Returns all folders in `sweeps` that contain more than a lock, sorted by name. Leaves out hidden folders.
+
+        `fsck` and `gc` check them all, including the folders of sweeps that lost their sweep file.
+        """
+        found = [path for path in self.path.glob("sweeps/*") if path.is_dir() and not path.name.startswith(".")]
+        is_used = {path: any(inner.name not in LOCK_FILES for inner in path.iterdir()) for path in found}
+        return [SweepFolder(path) for path in sorted(found) if is_used[path]]
 
     def hidden_files(self) -> Iterator[Path]:
         """Yields files whose names begin with a dot. They include temporary files of interrupted writes."""

@@ -104,9 +104,19 @@ def verify(key: str, blob: bytes, where: str) -> Header:
         digest = hashed.hexdigest()
         if digest.encode() != claimed:
             raise CorruptError(f"{where}: its bytes do not match its SHA-256")
-        entry = json.loads(json.loads(head)["__metadata__"][_ENTRY])
-        if entry["key"] != key:
-            raise CorruptError(f"{where}: holds the artifact of another key, {entry['key']}")
+        entry = check_key(key, json.loads(head)["__metadata__"], where)
         return Header(entry["facts"], digest)
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise CorruptError(f"{where}: not a readable artifact ({error})") from error
+
+
+def check_key(key: str, metadata: Mapping[str, str], where: str) -> dict[str, object]:
+    """Returns the entry of an artifact in the metadata of a safetensors file.
+
+    where: the file's name, for error messages. Raises CorruptError if the artifact has another key than `key`, and
+    ValueError, KeyError or TypeError if the metadata has no readable entry.
+    """
+    entry: dict[str, object] = json.loads(metadata[_ENTRY])
+    if entry["key"] != key:
+        raise CorruptError(f"{where}: holds the artifact of another key, {entry['key']}")
+    return entry

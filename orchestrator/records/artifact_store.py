@@ -16,7 +16,16 @@ from filelock import FileLock, Timeout
 from orchestrator.base import failpoints
 from orchestrator.base.files import write_atomically
 from orchestrator.base.output_folder import ArtifactFolder
-from orchestrator.records.artifact_format import KEY, Artifact, CorruptArtifactError, Header, decode, encode, verify
+from orchestrator.records.artifact_format import (
+    KEY,
+    Artifact,
+    CorruptArtifactError,
+    Header,
+    check_key,
+    decode,
+    encode,
+    verify,
+)
 from orchestrator.records.facts import Facts
 from orchestrator.records.object_storage import Storage, StoredFile
 from supsup_core.errors import CorruptError
@@ -222,7 +231,7 @@ class ArtifactStore:
         """Returns one tensor of an artifact, without reading or verifying the rest of the file.
 
         Use it only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the tensor cannot
-        be read, and FileNotFoundError if the artifact does not exist.
+        be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact does not exist.
         """
         path = self.path(key)
         if not path.exists():
@@ -231,11 +240,14 @@ class ArtifactStore:
             return self.get(key).tensors[name]
         try:
             with safetensors.safe_open(path, "pt") as file:
+                check_key(key, file.metadata(), str(path))
                 found: Tensor = file.get_tensor(name)
                 return found
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, CorruptError) as error:
             if self.storage is not None:
                 return self.get(key).tensors[name]
+            if isinstance(error, CorruptError):
+                raise
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
 
     def delete(self, key: str) -> None:

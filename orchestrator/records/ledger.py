@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from orchestrator.base import failpoints
 from orchestrator.base.files import replace_durably, write_atomically
+from orchestrator.base.output_folder import GroupFolder
 from orchestrator.records.ledger_file import (
     DAMAGE,
     LOCK_SECONDS,
@@ -34,7 +35,7 @@ from orchestrator.records.ledger_file import (
     set_aside,
     snapshot_path,
 )
-from orchestrator.records.rows import AnyRow, Event, Row, event_to_node
+from orchestrator.records.rows import AnyRow, Event, GroupPlanned, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
 
 
@@ -133,9 +134,9 @@ class LedgerWriter:
         replace_durably(partial, target)
 
     def rows(self) -> list[AnyRow]:
-        """Returns all rows. Raises CorruptError if a row is damaged."""
+        """Returns all rows. Raises CorruptError if a row is damaged, or if the ledger belongs to another group."""
         try:
-            return select_rows(self._db, 0)
+            return _of_group(self._path, select_rows(self._db, 0))
         except DAMAGE as error:
             raise explain(self._path, error) from error
 
@@ -152,7 +153,10 @@ class LedgerReader:
         self._db: sqlite3.Connection | None = None
 
     def rows(self, after: int = 0) -> list[AnyRow]:
-        """Returns the committed rows with seq > `after`, in order. Raises CorruptError if the ledger is damaged."""
+        """Returns the committed rows with seq > `after`, in order.
+
+        Raises CorruptError if the ledger is damaged, or if it belongs to another training group.
+        """
         try:
             if self._db is None:
                 if not self._path.exists():
@@ -160,7 +164,7 @@ class LedgerReader:
                 self._db = connect_read_only(self._path, check_same_thread=False)
             if not after and not has_tables(self._db):
                 return []  # the writer is still creating the tables
-            return select_rows(self._db, after)
+            return _of_group(self._path, select_rows(self._db, after))
         except DAMAGE as error:
             if self._db is not None:
                 self._db.close()
@@ -201,6 +205,15 @@ class LedgerReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._db is not None:
             self._db.close()
+
+
+def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
+    """Returns the rows of a ledger. Raises CorruptError if they belong to another group than the ledger's folder."""
+    folder = GroupFolder.of_ledger(path)
+    planned = {row.event.group.group_id for row in rows if isinstance(row.event, GroupPlanned)}
+    if folder is not None and (others := planned - {folder.group_id}):
+        raise CorruptError(f"it belongs to the training group {others.pop()}")
+    return rows
 
 
 class OpenedLedger(NamedTuple):

@@ -152,6 +152,23 @@ class Storage:
         except FileNotFoundError:
             return
 
+    def move(self, name: str, target: str) -> None:
+        """Moves a file to another name in this folder. Does nothing if the file does not exist.
+
+        The file is copied before it is deleted, so it is never lost.
+        """
+
+        def once() -> None:
+            if self._is_local:
+                Path(self._at(target)).parent.mkdir(parents=True, exist_ok=True)
+            self._system.cp_file(self._at(name), self._at(target))
+
+        try:
+            self._patiently(f"moving {name}", once)
+        except FileNotFoundError:
+            return
+        self.delete(name)
+
     def files(self, below: str = "") -> dict[str, StoredFile]:
         """Returns all files by their names relative to this folder. below: lists only this subfolder."""
         folder = self._at(below) if below else self._folder

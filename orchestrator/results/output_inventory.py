@@ -1,19 +1,16 @@
-"""Finds the files of an output folder that nothing references any more (gc), and damaged or missing files (fsck)."""
+"""Finds the damaged and missing files of an output (`supsup fsck`), and what its sweeps reference."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.base.files import is_partial
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
-from orchestrator.base.wording import as_typed
 from orchestrator.nns.evaluations import NNsEvaluations
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
@@ -21,23 +18,8 @@ from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.ledger_file import snapshot_path
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import AnyRow, RoundsCommitted, SegmentDecided
-from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_record, storage_of
 from supsup_core.errors import CorruptError, InputError, SupSupError
-
-YOUNG_SECONDS = 86400.0
-"""The minimum age, in seconds, at which gc deletes artifacts of a storage. A younger artifact may belong to a sweep on
-another machine whose snapshot does not reference it yet."""
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """A file that nothing references any more. `why`: the cause, in words. `remove`: deletes the file."""
-
-    name: str
-    why: str
-    num_bytes: int
-    remove: Callable[[], None] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Damage:
     key: str = ""
 
 
-def _referenced_keys(state: GroupState) -> set[str]:
+def referenced_keys(state: GroupState) -> set[str]:
     """Returns the keys of all artifacts in the store that belong to a training group, even if they do not exist yet."""
     if state.plan is None:
         return set()
@@ -80,70 +62,15 @@ def _live_masks(state: GroupState) -> set[str]:
     return set(current.values())
 
 
-def leftovers(output: OutputFolder) -> list[Leftover]:
-    """Returns all files of an output that may be deleted, sorted by name.
-
-    These are artifacts and checkpoints that no sweep of the output references, files set aside as corrupt, claims, and
-    files left by interrupted writes. Mask versions are not included, because an NNs run deletes them itself. Raises
-    InputError or CorruptError if a sweep cannot be read, because its references are then unknown.
-    """
-    referenced: set[str] = set()
-    is_unfinished = False
-    for folder in output.all_sweep_folders():
-        read_record(folder)
-        for group in folder.groups():
-            state = read_state(group)
-            if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it starts
-                raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` repairs it")
-            referenced |= _referenced_keys(state)
-            is_unfinished |= state.status != "done"
-    files = [*_corrupt_files(output), *_interrupted_writes(output)]
-    files += [(path, "a claim on a task") for path in output.store.claim_files()]
-    found = [
-        Leftover(as_typed(path), why, path.stat().st_size, partial(path.unlink, missing_ok=True))
-        for path, why in files
-        if path.is_file()
-    ]
-    return sorted([*_unreferenced_artifacts(output, referenced, is_unfinished), *found], key=lambda item: item.name)
+def open_artifacts(output: OutputFolder) -> ArtifactStore:
+    """Opens the store of an output with its storage, if it has one."""
+    return open_store(output, stored_root(output))
 
 
-def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfinished: bool) -> list[Leftover]:
-    """Returns the artifacts and checkpoints that no sweep references, or that a trained task no longer needs.
-
-    referenced: the keys that sweeps reference. is_unfinished: whether any training group is not done.
-    """
-    store = _open_store(output)
-    checkpoints = store.unfinished
-    trained = set(store)
-    left = [(store, key, "no sweep references it") for key in trained if key not in referenced]
-    for key in checkpoints:
-        shard = key.partition("-")[0]
-        if shard in trained:
-            left.append((checkpoints, key, "its task has been trained"))
-        elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks does not have a shard's key
-            left.append((checkpoints, key, "no sweep references its task"))
-    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
-    return [
-        Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(its.delete, key))
-        for its, key, why in left
-        if key in sizes[its]
-    ]
-
-
-def _open_store(output: OutputFolder) -> ArtifactStore:
+def stored_root(output: OutputFolder) -> Storage | None:
+    """Returns the storage of an output, or None if it has none."""
     url = storage_of(output)
-    return open_store(output, Storage(url) if url else None)
-
-
-def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
-    paths = [*output.store.corrupt_files()]
-    for group in (group for folder in output.all_sweep_folders() for group in folder.groups()):
-        paths += [*group.masks.corrupt_files(), *group.corrupt_ledgers]
-    yield from ((path, "set aside as damaged") for path in paths)
-
-
-def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
-    yield from ((path, "a write that was interrupted") for path in output.hidden_files() if is_partial(path))
+    return Storage(url) if url else None
 
 
 def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
@@ -161,16 +88,16 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
         except InputError as error:
             found.append(Damage(folder.sweep_file, str(error).removeprefix(f"{folder.sweep_file}: ")))
             continue
-        for group in folder.groups():
+        for group in record.groups():
             state = _verified_ledger(record, group, found)
-            for key in _referenced_keys(state):
+            for key in referenced_keys(state):
                 owners.setdefault(key, []).append(record)
             trained |= set(state.trained)
             masks = record.masks(group.group_id)
             # a running sweep replaces and deletes mask versions, so none of its versions is required
             live = _live_masks(state) if holder_of(folder.path) is None else set()
             checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
-    store = _open_store(output)
+    store = open_artifacts(output)
     for key in {*store, *trained}:
         sweeps = tuple(owners.get(key, ())) if key in trained else ()
         checks.append(_Check(store, key, sweeps, key in trained))
@@ -200,7 +127,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
     state = GroupState()
     snapshot = snapshot_path(group.ledger)
     for file in (snapshot, group.ledger):
-        if file is not group.ledger and not file.exists():
+        if file is snapshot and not file.exists():
             continue
         try:
             with LedgerReader(file) as reader:

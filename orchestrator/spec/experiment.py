@@ -13,6 +13,7 @@ from supsup_core.datasets import Base
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference, check, check_objective
 from supsup_core.inference import OBJECTIVES
+from supsup_core.later_fields import identity_fields
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
 from supsup_core.nns.allocation_tests import ALLOCATION_TESTS, AllocationTest
@@ -25,16 +26,6 @@ from supsup_core.training.loop import TrainingRecipe
 from supsup_core.training.optimizers import OPTIMIZERS
 
 T = TypeVar("T")
-
-NNS_KEYS = ("stream", "allocation", "budget")
-"""Keys of the experiment that are used in scenario NNs only, in which no task identity is given in training."""
-
-COMPONENTS = ("benchmark", "net", "method", "allocation")
-"""Keys whose value contains the `name` of a registered class. A grid or variant that changes one of these
-keys replaces the whole value, because another class has other fields."""
-
-EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "inference", "evaluation", *NNS_KEYS)
-"""Keys of a sweep file that define what is computed. The other keys define repetitions, resources and outputs."""
 
 
 class DatasetError(InputError):
@@ -89,7 +80,7 @@ class Allocation:
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
             "version": NNS_VERSION,
-            "stream": asdict(self.stream),
+            "stream": identity_fields(self.stream),
             "num_segments": None if whole_prefix else sum(map(len, self.schedule.sequences)),
             "test": {
                 **_identity(ALLOCATION_TESTS, self.test),
@@ -144,7 +135,10 @@ class Experiment:
             "method": _identity(METHODS, self.method),
             "benchmark": {**_identity(BENCHMARKS, self.benchmark), "num_tasks": None, **self.benchmark.identity()},
             "dataset": {"checksum": source.checksum(), "source": source_digest(type(source.original()))},
-            "training": {**asdict(self.training), "source": source_digest(OPTIMIZERS[self.training.optimizer])},
+            "training": {
+                **identity_fields(self.training),
+                "source": source_digest(OPTIMIZERS[self.training.optimizer]),
+            },
             "seed": self.seed,
         }
 
@@ -152,7 +146,7 @@ class Experiment:
 def _identity(registry: Registry[type[Any]], component: object) -> Node:
     """Returns a component's registered name, its fields and, for a user's own class, the hash of its source."""
     cls = type(component)
-    return {"name": registry.name_of(cls), **_fields_of(component), "source": source_digest(cls)}
+    return {"name": registry.name_of(cls), **identity_fields(component), "source": source_digest(cls)}
 
 
 def _fields_of(component: object) -> Node:

@@ -14,10 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.base.plain_values import Node
 from orchestrator.records.object_storage import check_url
-from orchestrator.spec.experiment import EXPERIMENT_KEYS, EvaluationConfig
+from orchestrator.spec.experiment import EvaluationConfig
 from orchestrator.spec.overrides import apply_changes, overlap, parse_overrides
 from orchestrator.spec.search_space import Search
 from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, in_one_line, merge
+from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference
 from supsup_core.nns.allocator import Budget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,18 +11,20 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from orchestrator.base.files import write_atomically
-from orchestrator.base.keys import content_key
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.base.plain_values import Node
+from orchestrator.base.sealed_json import seal
 from orchestrator.base.wording import command
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.object_storage import PATIENCE_SECONDS, Storage
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.spec import user_modules
-from orchestrator.spec.experiment import COMPONENTS, EXPERIMENT_KEYS, build_component, build_experiment
+from orchestrator.spec.experiment import build_component, build_experiment
 from orchestrator.spec.overrides import parse_overrides
 from orchestrator.spec.search_space import Search
 from orchestrator.spec.sweep_config import SweepConfig, read_sweep, sweep_from_node
+from orchestrator.spec.sweep_identity import sweep_identity
+from orchestrator.spec.sweep_keys import COMPONENTS, EXPERIMENT_KEYS
 from orchestrator.sweeps.sweep_record import (
     FORMAT,
     ForkOrigin,
@@ -34,6 +35,7 @@ from orchestrator.sweeps.sweep_record import (
     open_store,
     read_record,
     storage_of,
+    sweep_id_of,
 )
 from orchestrator.sweeps.training_groups import VARIANT, Group, Run, make_plan
 from supsup_core.datasets import Base, base_from, base_node
@@ -62,13 +64,7 @@ class Sweep:
     @property
     def sweep_id(self) -> str:
         """The sweep's name and a hash of all settings that change results. Different settings give different ids."""
-        node = asdict(self.config)
-        science = {key: node[key] for key in (*EXPERIMENT_KEYS, "variants", "only", "grid", "seeds", "imports")}
-        if self.config.search is not None:
-            science["search"] = node["search"]
-        if self.origin is not None:
-            science["origin"] = [self.origin.sweep_id, self.origin.at_task, self.origin.groups]
-        return f"{self.config.name}-{content_key(science, 6)}"
+        return sweep_id_of(sweep_identity(self.config), self.origin)
 
     @property
     def output(self) -> OutputFolder:
@@ -202,7 +198,7 @@ class Sweep:
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             mark_output(self.output, self.config.storage)
-            content = json.dumps(node, indent=1).encode()
+            content = seal(node)
             write_atomically(self.folder.sweep_file, content)
         except OSError as error:
             raise InputError(

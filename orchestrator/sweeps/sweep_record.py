@@ -6,20 +6,23 @@ the sweep's runs and training groups.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.base.files import write_atomically
+from orchestrator.base.keys import content_key
 from orchestrator.base.name_lookup import matching_names
-from orchestrator.base.output_folder import STORED_STORE, OutputFolder, SweepFolder
+from orchestrator.base.output_folder import STORED_STORE, GroupFolder, OutputFolder, SweepFolder
 from orchestrator.base.plain_values import Node
-from orchestrator.base.wording import command
+from orchestrator.base.sealed_json import seal, unseal
+from orchestrator.base.wording import command, in_shell
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.object_storage import PATIENCE_SECONDS, Storage
 from orchestrator.records.planned_group import GroupSize
+from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS, REPETITION_KEYS
 from supsup_core.errors import InputError
 
 FORMAT = 3
@@ -62,6 +65,14 @@ class SweepRecord:
         """The sweep's name and a hash of all settings that change results."""
         return self.folder.sweep_id
 
+    def groups(self) -> list[GroupFolder]:
+        """Returns the folders of the sweep's training groups, sorted by id.
+
+        These are the groups of the last launch, even if their ledgers are missing, and the groups of earlier launches.
+        """
+        names = {group.group_id for group in self.folder.groups()} | self.planned.keys()
+        return [self.folder.group(name) for name in sorted(names)]
+
     def command(self, verb: str) -> str:
         """Returns a `supsup` command for this sweep that can be pasted into a shell in the current folder."""
         return command(verb, self.folder.path)
@@ -78,11 +89,32 @@ class SweepRecord:
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
+_RECORD_KEYS = ("format", "sweep_id", "config", "file", "extra_inferences", "origin", "bases", "planned")
+"""The keys of `sweep.json` in versions that wrote it without a checksum."""
+
+
+def sweep_id_of(config: Node, origin: ForkOrigin | None) -> str:
+    """Returns the id of a sweep: its name and a hash of all settings that change results.
+
+    config: as `sweep_identity` returns it. origin: None unless the sweep is a fork.
+    """
+    science = {key: config[key] for key in (*EXPERIMENT_KEYS, *REPETITION_KEYS)}
+    if config["search"] is not None:
+        science["search"] = config["search"]
+    if origin is not None:
+        science["origin"] = [origin.sweep_id, origin.at_task, origin.groups]
+    return f"{config['name']}-{content_key(science, 6)}"
+
+
 def read_record(folder: SweepFolder) -> SweepRecord:
-    """Returns the record of the sweep in a folder. Raises InputError if `sweep.json` is damaged or missing."""
+    """Returns the record of the sweep in a folder.
+
+    Raises InputError if `sweep.json` is damaged or missing, or if it belongs to a sweep with another id. The latter
+    means that the folder was renamed, or that the file was replaced.
+    """
     file = folder.sweep_file
     try:
-        node = json.loads(file.read_text())
+        node, is_sealed = unseal(file.read_bytes(), _RECORD_KEYS)
         origin = node["origin"]
         record = SweepRecord(
             folder=folder,
@@ -95,8 +127,16 @@ def read_record(folder: SweepFolder) -> SweepRecord:
             storage=storage_of(folder.output),
         )
         float(record.config["resources"]["cache_gb"])
+        if not is_sealed and sweep_id_of(record.config, record.origin) != node["sweep_id"]:
+            raise ValueError("its config does not match its sweep id")
+        sweep_id = str(node["sweep_id"])
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise InputError(f"{file}: damaged ({error}); start the sweep again from its sweep file") from error
+    if sweep_id != folder.sweep_id:
+        raise InputError(
+            f"{file}: belongs to the sweep {sweep_id}, not to {folder.sweep_id}; rename the folder back to {sweep_id}, "
+            "or delete the folder if it is a copy"
+        )
     return record
 
 
@@ -140,35 +180,85 @@ def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | 
     return found
 
 
+@dataclass(frozen=True)
+class _Marker:
+    """The content of an output's marker (`supsup-output.json`). `format`: see FORMAT. `storage`: the URL of the
+    output's storage, or None. `place`: a random id of this output, drawn once, if the output has a storage."""
+
+    format: int
+    storage: str | None = None
+    place: str | None = None
+
+
+def _read_marker(output: OutputFolder) -> _Marker | None:
+    """Returns the marker of an output, or None if the output has neither a marker nor a sweep.
+
+    Raises InputError if the marker is damaged, or if it is missing though the output has sweeps.
+    """
+    try:
+        node, _ = unseal(output.marker.read_bytes(), ("format", "storage", "place"))
+        if not isinstance(node["format"], int):
+            raise ValueError(f"format {node['format']!r}")
+        return _Marker(node["format"], node.get("storage") or None, node.get("place"))
+    except (FileNotFoundError, NotADirectoryError):
+        if not output.sweeps():
+            return None
+        raise InputError(
+            f"{output.marker}: missing, but the output contains sweeps; `{_repair_command(output)}` writes it again"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{output.marker}: damaged ({error}); `{_repair_command(output)}` writes it again") from error
+
+
+def restore_marker(output: OutputFolder) -> bool:
+    """Writes the marker of an output again if it is damaged or missing. Returns whether it was.
+
+    The records of the sweeps tell whether the output has a storage. Raises InputError if they contradict each other, or
+    if no record is intact.
+    """
+    try:
+        _read_marker(output)
+    except InputError as error:
+        storages = set()
+        for folder in output.sweeps():
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+                storages.add(unseal(folder.sweep_file.read_bytes(), _RECORD_KEYS)[0]["config"]["storage"])
+        if len(storages) != 1:
+            raise InputError(
+                f"{output.marker}: damaged or missing, and the sweeps of this output do not tell whether it has a "
+                "storage; copy the file from a backup"
+            ) from error
+        write_marker(output, storages.pop())
+        return True
+    return False
+
+
+def _repair_command(output: OutputFolder) -> str:
+    return f"supsup fsck output={in_shell(output.path)} --repair"
+
+
 def check_output(output: OutputFolder) -> None:
     """Raises InputError if this version of the program cannot read the output's format, or if the marker is damaged."""
-    if not output.marker.exists():
-        return
-    try:
-        found = json.loads(output.marker.read_text())["format"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    marker = _read_marker(output)
+    if marker is not None and marker.format != FORMAT:
         raise InputError(
-            f"{output.marker}: damaged ({error}); restore it, or set output=DIR to another folder"
-        ) from error
-    if found != FORMAT:
-        raise InputError(
-            f"{output.path}: made by an incompatible version of supsup (format {found}, this one writes {FORMAT}); "
-            "use that version, or set output=DIR to another folder"
+            f"{output.path}: made by an incompatible version of supsup (format {marker.format}, this one writes "
+            f"{FORMAT}); use that version, or set output=DIR to another folder"
         )
 
 
 def storage_of(output: OutputFolder) -> str | None:
-    """Returns the URL of an output's storage. Returns None if the output has no storage or if the marker is damaged."""
-    try:
-        found = json.loads(output.marker.read_text()).get("storage")
-    except (OSError, ValueError, AttributeError):
-        return None  # check_output raises an error for a damaged marker
-    return str(found) if found else None
+    """Returns the URL of an output's storage, or None if it has none. Raises InputError if the marker is damaged."""
+    marker = _read_marker(output)
+    return marker.storage if marker else None
 
 
 def output_id_of(output: OutputFolder) -> str:
     """Returns the random id of an output that has a storage. The id is drawn once, in `mark_output`."""
-    return str(json.loads(output.marker.read_text())["place"])
+    marker = _read_marker(output)
+    if marker is None or marker.place is None:
+        raise InputError(f"{output.marker}: names no storage; resume the sweep with storage=URL")
+    return marker.place
 
 
 def mark_output(output: OutputFolder, storage: str | None) -> None:
@@ -184,9 +274,14 @@ def mark_output(output: OutputFolder, storage: str | None) -> None:
             "set output=DIR to another folder"
         )
     if before != storage or not output.marker.exists():
-        output.path.mkdir(parents=True, exist_ok=True)
-        node = {"format": FORMAT} | ({"storage": storage, "place": secrets.token_hex(4)} if storage else {})
-        write_atomically(output.marker, json.dumps(node).encode())
+        write_marker(output, storage)
+
+
+def write_marker(output: OutputFolder, storage: str | None) -> None:
+    """Writes the marker of an output without any check. storage: the URL of the output's storage, or None."""
+    output.path.mkdir(parents=True, exist_ok=True)
+    node = {"format": FORMAT} | ({"storage": storage, "place": secrets.token_hex(4)} if storage else {})
+    write_atomically(output.marker, seal(node))
 
 
 def open_store(output: OutputFolder, storage: Storage | None, cache_bytes: int | None = None) -> ArtifactStore:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from orchestrator.base.keys import content_key
 from orchestrator.base.plain_values import Node
 from orchestrator.records.planned_group import Evaluation, GroupSize, PlannedGroup, PlannedRun, Shard
-from orchestrator.spec.experiment import NNS_KEYS, Experiment
+from orchestrator.spec.experiment import Experiment
+from orchestrator.spec.sweep_keys import NNS_KEYS
 from orchestrator.spec.user_modules import source_digest
 from supsup_core import RECIPE_VERSION
 from supsup_core.evaluation.protocol import EVALUATION_VERSION
 from supsup_core.inference import OBJECTIVES, RULES
+from supsup_core.later_fields import identity_fields
 from supsup_core.methods import Dependence
 
 VARIANT = "variant"
@@ -226,7 +228,7 @@ def inference_identity(experiment: Experiment) -> Node:
     return {
         "version": EVALUATION_VERSION,
         "given": experiment.scenario.given_at_inference,
-        "inference": asdict(inference),
+        "inference": identity_fields(inference),
         "rule_source": source_digest(RULES[inference.rule]),
         "objective_source": source_digest(OBJECTIVES[inference.objective]),
     }

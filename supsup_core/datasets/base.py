@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError, prefix_errors
+from supsup_core.later_fields import identity_fields
 from supsup_core.registry import Registry, nearest
 
 
@@ -181,4 +182,4 @@ def base_node(base: Base) -> Any:
     """
     name, values = BASES.name_of(type(base)), asdict(base)
     defaults = {field.name: field.default for field in dataclasses.fields(base)}
-    return name if values == defaults else {"name": name, **values}
+    return name if values == defaults else {"name": name, **identity_fields(base)}

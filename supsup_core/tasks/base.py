@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, final
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from supsup_core.datasets.base import Base, Dataset, Images, base_from, base_node
 from supsup_core.errors import InputError
+from supsup_core.later_fields import identity_fields
 from supsup_core.registry import ChecksFields, Registry
 
 
@@ -164,7 +165,7 @@ class Benchmark(ABC):
 
         `num_tasks` is excluded, since task 3 of 10 is the same as task 3 of 2500.
         """
-        return {key: value for key, value in asdict(self).items() if key != "num_tasks"}
+        return {key: value for key, value in identity_fields(self).items() if key != "num_tasks"}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

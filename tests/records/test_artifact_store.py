@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -55,6 +56,15 @@ def test_every_flipped_byte_is_detected_and_its_file_named(store: ArtifactStore)
         store.path(KEY).write_bytes(bad)
         with pytest.raises(CorruptError, match=KEY):
             store.get(KEY)
+
+
+def test_a_file_in_the_place_of_another_is_refused_by_every_way_to_read_it(store: ArtifactStore) -> None:
+    store.put(KEY, TENSORS, FACTS)
+    store.put(OTHER, TENSORS | WEIGHTS, FACTS)
+    os.replace(store.path(OTHER), store.path(KEY))
+    for read in (store.get, store.require, store.verify, lambda key: store.tensor(key, "weight")):
+        with pytest.raises(CorruptError, match=f"{KEY}.*holds the artifact of another key, {OTHER}"):
+            read(KEY)
 
 
 @pytest.mark.parametrize("length", [0, 7, 50, -1])

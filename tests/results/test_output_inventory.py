@@ -11,9 +11,11 @@ import pytest
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.ledger_file import snapshot_path
-from orchestrator.results.output_inventory import Damage, damages, leftovers
+from orchestrator.results.leftovers import Leftover, leftovers, needs
+from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import Sweep, open_sweep
-from supsup_core.errors import InputError
+from orchestrator.sweeps.sweep_record import restore_marker
+from supsup_core.errors import InputError, SupSupError
 from tests.local_runs import run_sweep
 
 
@@ -26,10 +28,14 @@ def sweep(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
     return found
 
 
+def unneeded(output: OutputFolder) -> list[Leftover]:
+    return leftovers(output, needs(output))
+
+
 def reasons(output: OutputFolder) -> dict[str, list[str]]:
     """Returns the names of the unreferenced files, by the reason why they are unreferenced."""
     found: dict[str, list[str]] = {}
-    for item in leftovers(output):
+    for item in unneeded(output):
         found.setdefault(item.why, []).append(Path(item.name).name)
     return found
 
@@ -46,7 +52,7 @@ def damage(path: Path) -> None:
 
 
 def test_every_file_of_a_finished_sweep_is_referenced_and_intact(sweep: Sweep) -> None:
-    assert leftovers(sweep.output) == []
+    assert unneeded(sweep.output) == []
     progress: list[tuple[int, int]] = []
     assert damages(sweep.output, lambda done, of: progress.append((done, of))) == []
     assert progress == [(number, 7) for number in range(1, 8)]
@@ -58,7 +64,7 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
     (group,) = sweep.plan()
     old = open_sweep(sweep.file, ["name=old", "training.num_batches=31"])
     run_sweep(old)
-    assert leftovers(output) == []
+    assert unneeded(output) == []
     shutil.rmtree(old.folder.path)
     corrupt = store.corrupt_file("0123456789abcdef")
     claim = store.claim_file("0123456789abcdef")
@@ -71,14 +77,14 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
     assert {why: len(names) for why, names in found.items()} == {
         "no sweep references it": 7,
         "set aside as damaged": 1,
-        "a claim on a task": 1,
+        "a lock file of a claim": 1,
         "its task has been trained": 1,
         "a write that was interrupted": 1,
     }
     assert found["its task has been trained"] == [checkpoint.name]
-    for item in leftovers(output):
-        item.remove()
-    assert leftovers(output) == []
+    for item in unneeded(output):
+        item.discard(output.trash / "today")
+    assert unneeded(output) == []
     assert found_damages(output) == []
 
 
@@ -89,7 +95,7 @@ def test_a_checkpoint_is_kept_until_its_task_is_trained(sweep: Sweep) -> None:
     checkpoint = output.store.unfinished.file(key)
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"x")
-    assert leftovers(output) == []
+    assert unneeded(output) == []
     run_sweep(sweep)
     assert reasons(output) == {"its task has been trained": [checkpoint.name]}
 
@@ -124,9 +130,77 @@ def test_a_damaged_ledger_is_found_and_missing_files_are_found_with_its_snapshot
     assert [record.sweep_id for record in found[ledger].sweeps] == [sweep.sweep_id]
 
 
-def test_while_a_sweep_cannot_be_read_no_file_counts_as_unreferenced(sweep: Sweep) -> None:
-    sweep.folder.sweep_file.write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        leftovers(sweep.output)
-    (found,) = [damage for damage in found_damages(sweep.output) if damage.path == sweep.folder.sweep_file]
-    assert found.reason.startswith("damaged")
+def swap(first: Path, second: Path) -> None:
+    """Exchanges two files."""
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+Spoil = Callable[[Sweep, Sweep], None]
+"""Spoils a file of the first sweep. The second sweep is another sweep of the same output."""
+
+SPOILED: dict[str, tuple[Spoil, str]] = {
+    "a bit of sweep.json": (lambda sweep, other: damage(sweep.folder.sweep_file), "damaged"),
+    "an empty sweep.json": (lambda sweep, other: sweep.folder.sweep_file.write_text("") and None, "damaged"),
+    "no sweep.json": (lambda sweep, other: sweep.folder.sweep_file.unlink(), "damaged"),
+    "another sweep's sweep.json": (
+        lambda sweep, other: swap(sweep.folder.sweep_file, other.folder.sweep_file),
+        "belongs to the sweep",
+    ),
+    "a renamed folder": (
+        lambda sweep, other: sweep.folder.path.rename(sweep.output.path / "sweeps" / "keep") and None,
+        "rename the folder back to small-",
+    ),
+    "a copied folder": (
+        lambda sweep, other: shutil.copytree(sweep.folder.path, sweep.output.path / "sweeps" / "copy") and None,
+        "delete the folder if it is a copy",
+    ),
+    "no ledger": (lambda sweep, other: the_ledger(sweep).unlink(), "the ledger is missing"),
+    "an empty ledger": (lambda sweep, other: the_ledger(sweep).write_bytes(b"") and None, "missing or holds no plan"),
+    "a damaged ledger": (lambda sweep, other: the_ledger(sweep).write_bytes(b"x" * 5000) and None, "ledger is damaged"),
+    "another group's ledger": (lambda sweep, other: swap(the_ledger(sweep), the_ledger(other)), "training group"),
+    "no group folder": (
+        lambda sweep, other: shutil.rmtree(the_ledger(sweep).parent),
+        "the ledger is missing",
+    ),
+    "no marker": (lambda sweep, other: sweep.output.marker.unlink(), "supsup-output.json: missing"),
+    "a bit of the marker": (lambda sweep, other: damage(sweep.output.marker), "supsup-output.json: damaged"),
+}
+
+
+def the_ledger(sweep: Sweep) -> Path:
+    """Returns the ledger of a sweep's only training group, without a -wal."""
+    (group,) = sweep.plan()
+    return sweep.folder.group(group.group_id).ledger
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_while_a_sweep_is_not_accounted_for_nothing_counts_as_a_leftover(sweep: Sweep, spoiled: str) -> None:
+    other = open_sweep(sweep.file, ["name=other", "training.num_batches=31"])
+    run_sweep(other)
+    spoil, words = SPOILED[spoiled]
+    spoil(sweep, other)
+    with pytest.raises(SupSupError, match=words):
+        unneeded(sweep.output)
+
+
+@pytest.mark.parametrize("spoiled", [name for name in SPOILED if "marker" not in name])
+def test_each_such_fault_is_found(sweep: Sweep, spoiled: str) -> None:
+    other = open_sweep(sweep.file, ["name=other", "training.num_batches=31"])
+    run_sweep(other)
+    spoil, _ = SPOILED[spoiled]
+    spoil(sweep, other)
+    assert found_damages(sweep.output)
+
+
+def test_a_marker_is_written_again_from_the_records_of_the_sweeps(sweep: Sweep) -> None:
+    before = sweep.output.marker.read_bytes()
+    assert not restore_marker(sweep.output)
+    damage(sweep.output.marker)
+    assert restore_marker(sweep.output)
+    assert sweep.output.marker.read_bytes() == before
+    damage(sweep.output.marker)
+    damage(sweep.folder.sweep_file)
+    with pytest.raises(InputError, match="do not tell whether it has a storage"):
+        restore_marker(sweep.output)

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.base.environment import describe
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
+from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.execution.launch import launch, take_stock
 from orchestrator.records.ledger import FencedError, LedgerWriter
 from orchestrator.records.ledger_file import read_epoch
@@ -251,9 +252,9 @@ def test_the_newest_sweep_of_a_storage_or_of_an_output_is_fetched(
 def test_a_sweep_that_was_never_uploaded_is_found_in_its_output(stored: Sweep, storage: Storage, file: Path) -> None:
     unstored = open_sweep(file, ["output=first", "name=unstored"])
     unstored.folder.path.mkdir(parents=True)
-    unstored.folder.sweep_file.write_text(
-        stored.folder.sweep_file.read_text().replace('"name": "small"', '"name": "unstored"')
-    )
+    node, _ = unseal(stored.folder.sweep_file.read_bytes())
+    node |= {"sweep_id": unstored.sweep_id, "config": node["config"] | {"name": "unstored"}}
+    unstored.folder.sweep_file.write_bytes(seal(node))
     assert fetch_newest(storage.url, stored.output, "unstored").config["name"] == "unstored"
 
 

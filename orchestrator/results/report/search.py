@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from orchestrator.base.plain_values import Node
 from orchestrator.records.group_state import ENDED, GroupState
 from orchestrator.results.text_table import TextTable
-from orchestrator.spec.experiment import COMPONENTS
 from orchestrator.spec.sweep_config import PAPER, defaults
+from orchestrator.spec.sweep_keys import COMPONENTS
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
 

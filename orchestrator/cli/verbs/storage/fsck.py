@@ -17,6 +17,7 @@ from orchestrator.cli.run_sweep import run
 from orchestrator.records.ledger_file import set_aside, snapshot_path
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import open_record
+from orchestrator.sweeps.sweep_record import restore_marker
 
 _PROGRESS_SECONDS = 2.0
 """The seconds between two lines of progress."""
@@ -33,6 +34,8 @@ def fsck(words: Words, repair: bool, cluster: str | None) -> int:
     intact or were repaired. Exit code 1 means that a file is damaged or missing.
     """
     output = words.output
+    if repair and restore_marker(output):
+        print(f"written again: {as_typed(output.marker)}")
     check_is_output(output)
     if repair:
         refuse_running(output, "fsck --repair")
@@ -96,7 +99,7 @@ def _remedy(damage: Damage) -> str:
         return f"run `supsup resume` for {names} to restore it"
     if damage.store is not None:
         return "no action is needed: no trained task depends on it, and a missing evaluation is computed again"
-    return "no trained task is lost"
+    return "until this is corrected, `supsup gc` deletes nothing, so no trained task is lost"
 
 
 class _Progress:
