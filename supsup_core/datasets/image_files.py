@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
 import json
+import logging
 import math
 import os
+import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -18,19 +20,27 @@ from typing import ClassVar, Self
 import numpy as np
 import PIL
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from supsup_core.datasets.base import Base, Dataset, Images, ReadsFiles
 from supsup_core.datasets.download import user_cache
 from supsup_core.errors import CorruptError, InputError
 from supsup_core.registry import ChecksFields
 
+log = logging.getLogger("supsup")
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """The accepted suffixes, all of compressed formats. In uncompressed formats, all images of one shape have the same file
 size, so a changed file would go unnoticed."""
 
-_DECODER = 1
+_DECODER = 2
 """The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
+
+_CONTENTS = "contents-"
+"""The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions hashed names and sizes."""
+
+_MOST_PIXELS = 40_000_000
+"""The largest number of pixels of a resized image. Of longer images, only the part around the centre is resized."""
 
 _FLUSH = 512
 """The number of images decoded between two calls of fsync."""
@@ -44,7 +54,7 @@ class ImageFile:
     """One compressed image: `size` bytes of a file or of an archive, starting at byte `offset`.
 
     `name`: the class and file name, unique within the training or test part. `label`: the class number. `changed`: the
-    modification time of the file or archive, in nanoseconds.
+    modification time of the file or archive, in nanoseconds. `inode`: the number of the file or archive on its disk.
     """
 
     path: Path
@@ -53,6 +63,7 @@ class ImageFile:
     size: int
     changed: int
     offset: int = 0
+    inode: int = 0
 
     def read(self) -> bytes:
         """The compressed bytes."""
@@ -66,8 +77,8 @@ class ImageFiles(Base, ReadsFiles):
     """An abstract base dataset of compressed images in `<root>/<folder>`. A subclass lists the files.
 
     Each image is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its centre.
-    `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of file names and sizes,
-    which the program fills in when a sweep is planned. If the files change later, `load` raises CorruptError.
+    `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of the files' names and
+    contents, which the program fills in when a sweep is planned. If the files change later, `load` raises CorruptError.
     """
 
     resident_images: ClassVar[int] = 0  # memory-mapped, so the system can evict them
@@ -119,10 +130,29 @@ class ImageFiles(Base, ReadsFiles):
         return replace(self, checksum_of_files=self._checksum_of(self._listing(root)))
 
     def _checksum_of(self, listings: Sequence[Sequence[ImageFile]]) -> str:
+        """Returns a hash of the names, labels and contents of all images, and of the decoder's version.
+
+        Contents are read only if a file's size, modification time or inode changed since they were last read.
+        """
+        cache = user_cache() / "manifests" / f"{self._hash_of(listings, _stamp)}.txt"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if re.fullmatch(f"{_CONTENTS}[0-9a-f]{{64}}", known := cache.read_text()):
+                return known
+        found = f"{_CONTENTS}{self._hash_of(listings, _content)}"
+        with contextlib.suppress(OSError):  # without the cache, the contents are read again for the next plan
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            partial = cache.with_suffix(f".{os.getpid()}")
+            partial.write_text(found)
+            os.replace(partial, cache)
+        return found
+
+    def _hash_of(self, listings: Sequence[Sequence[ImageFile]], describe: Callable[[ImageFile], str]) -> str:
+        """Returns a hash of the names and labels of all images, and of what `describe` returns for each image."""
         found = hashlib.sha256()
         for part, listing in zip(self.parts, listings, strict=True):
             for image in listing:
-                found.update(f"{part}/{image.name} {image.label} {image.size}\n".encode())
+                line = f"{part}/{image.name} {image.label} {describe(image)}\n"
+                found.update(line.encode("utf-8", "surrogateescape"))
         return found.hexdigest()
 
     def checksum(self) -> str:
@@ -132,7 +162,16 @@ class ImageFiles(Base, ReadsFiles):
 
     def load(self, root: Path | None) -> Dataset:
         listings = self._listing(root)
-        if self._checksum_of(listings) != self.checksum():
+        if self.checksum().startswith(_CONTENTS):
+            found = self._checksum_of(listings)
+        else:
+            found = self._hash_of(listings, lambda image: str(image.size))
+            log.warning(
+                "%s: this sweep was planned by an earlier version, whose keys cover only the names and sizes of the "
+                "images; it is continued with these keys, so a changed image of the same size is not noticed",
+                self.folder,
+            )
+        if found != self.checksum():
             raise CorruptError(
                 f"{self.folder}: its files have changed since the sweep was first planned; "
                 "restore them, or give the sweep another name"
@@ -142,7 +181,8 @@ class ImageFiles(Base, ReadsFiles):
 
     def _load_part(self, listing: Sequence[ImageFile], part: str) -> Images:
         times = hashlib.sha256(repr([image.changed for image in listing]).encode()).hexdigest()[:8]
-        home = user_cache() / "images" / f"{self.checksum()[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
+        source = self.checksum().removeprefix(_CONTENTS)
+        home = user_cache() / "images" / f"{source[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
         stem = f"{part.replace('/', '_')}-{times}"
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -158,6 +198,16 @@ class ImageFiles(Base, ReadsFiles):
         return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
 
 
+def _stamp(image: ImageFile) -> str:
+    """Returns a text that changes if an image's file may have changed."""
+    return f"{image.path} {image.offset} {image.size} {image.changed} {image.inode} {_DECODER}"
+
+
+def _content(image: ImageFile) -> str:
+    """Returns the SHA-256 of an image's compressed bytes, and the version of the decoder."""
+    return f"{hashlib.sha256(image.read()).hexdigest()} {_DECODER}"
+
+
 def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[ImageFile]:
     """Returns the images of `<home>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
@@ -167,24 +217,28 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
     home = home / part
     if not home.is_dir():
         raise InputError(f"{home}: no such folder; put images into {part}/<class>/ there")
-    classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir())
+    classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) != num_classes:
         raise InputError(f"{home}: {len(classes)} classes, but {says}")
     found = []
     for label, name in enumerate(classes):
         entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
-        images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        images = [entry for entry in visible if Path(entry.name).suffix.lower() in SUFFIXES]
         if not images:
             raise InputError(
                 f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); every class needs at least one"
             )
         for entry in images:
+            if not entry.is_file():
+                raise InputError(f"{entry.path}: is not a file, or is a link to a missing file; restore or remove it")
             facts = entry.stat()
-            found.append(ImageFile(Path(entry.path), f"{name}/{entry.name}", label, facts.st_size, facts.st_mtime_ns))
+            path, shown = Path(entry.path), f"{name}/{entry.name}"
+            found.append(ImageFile(path, shown, label, facts.st_size, facts.st_mtime_ns, inode=facts.st_ino))
     return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file (flock). Another process that locks the file waits."""
     with path.open("w") as file:
@@ -230,10 +284,13 @@ def _sha256(path: Path) -> str:
 
 
 def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The central square of an image, uint8 (3, side, side). Raises CorruptError if the file cannot be decoded."""
+    """The central square of an image, uint8 (3, side, side). Raises CorruptError if the file cannot be decoded.
+
+    The image is turned as its EXIF orientation says. 16-bit grey levels are scaled to 8 bits. Transparency is ignored.
+    """
     try:
         with Image.open(io.BytesIO(file.read())) as opened:
-            image = opened.convert("RGB")
+            image = ImageOps.exif_transpose(_in_8_bits(opened)).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
         raise CorruptError(
@@ -241,7 +298,24 @@ def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.
         ) from error
     scale = side / min(image.size)
     width, height = (max(side, round(extent * scale)) for extent in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    if width * height > _MOST_PIXELS:
+        across, down = image.width / width, image.height / height
+        centre = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return _pixels(image.resize((side, side), Image.Resampling.BILINEAR, box=centre))
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)), np.uint8).transpose(2, 0, 1)
+    return _pixels(image.crop((left, top, left + side, top + side)))
+
+
+def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Returns the pixels of an RGB image, uint8 (3, height, width)."""
+    return np.asarray(image, np.uint8).transpose(2, 0, 1)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Returns an image with 8 bits per channel. 16-bit grey levels are divided by 257, so that white stays white."""
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    return Image.fromarray(((levels.clip(0, 65535) + 128) // 257).astype(np.uint8))

@@ -99,19 +99,19 @@ def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
 
 def _train_images(path: Path) -> Iterator[ImageFile]:
     """Yields the images of the training archive, which contains an archive `<wnid>.tar` for each class."""
-    changed = path.stat().st_mtime_ns
+    facts = path.stat()
     classes = sorted(_members(path), key=lambda member: member.name)
     for label, inner in enumerate(classes):
         wnid = inner.name.removesuffix(".tar")
         images = sorted(_members(path, inner.offset_data), key=lambda member: member.name)
         for image in images:
             name = f"{wnid}/{Path(image.name).name}"
-            yield ImageFile(path, name, label, image.size, changed, image.offset_data)
+            yield ImageFile(path, name, label, image.size, facts.st_mtime_ns, image.offset_data, facts.st_ino)
 
 
 def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
     """Yields the images of the validation archive. wnid_of: the class of each image, in the order of the file names."""
-    changed = path.stat().st_mtime_ns
+    facts = path.stat()
     members = sorted(_members(path), key=lambda member: member.name)
     if len(members) != len(wnid_of):
         raise InputError(
@@ -123,7 +123,8 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
         if wnid not in label_of:
             raise InputError(f"{path}: class {wnid} has no training image; download the training archive again")
         name = f"{wnid}/{Path(member.name).name}"
-        found.append(ImageFile(path, name, label_of[wnid], member.size, changed, member.offset_data))
+        label = label_of[wnid]
+        found.append(ImageFile(path, name, label, member.size, facts.st_mtime_ns, member.offset_data, facts.st_ino))
     return iter(sorted(found, key=lambda image: (image.label, image.name)))
 
 
