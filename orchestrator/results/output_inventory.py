@@ -32,7 +32,7 @@ another machine whose snapshot does not reference it yet."""
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nothing references any more. `why`: the cause, in words. `remove`: deletes the file."""
+    """A file that may be deleted. `why`: why the file is not needed, in words. `remove`: deletes the file."""
 
     name: str
     why: str
@@ -56,7 +56,7 @@ class Damage:
 
 
 def _referenced_keys(state: GroupState) -> set[str]:
-    """Returns the keys of all artifacts in the store that belong to a training group, even if they do not exist yet."""
+    """Returns the keys of all trained tasks and evaluations of a group, including those that are not computed yet."""
     if state.plan is None:
         return set()
     group = state.group
@@ -68,7 +68,7 @@ def _referenced_keys(state: GroupState) -> set[str]:
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """Returns the key of each live mask's version at the last commit, in scenario NNs."""
+    """Returns, for scenario NNs, the keys of the mask versions of all masks in use at the last commit."""
     current: dict[int, str] = {}
     rows: list[AnyRow] = [*state.decisions, *state.commits]
     for row in sorted(rows, key=lambda row: row.seq):
@@ -83,9 +83,9 @@ def _live_masks(state: GroupState) -> set[str]:
 def leftovers(output: OutputFolder) -> list[Leftover]:
     """Returns all files of an output that may be deleted, sorted by name.
 
-    These are artifacts and checkpoints that no sweep of the output references, files set aside as corrupt, claims, and
+    These files are artifacts and checkpoints that are not needed, files set aside as corrupt, lock files of claims, and
     files left by interrupted writes. Mask versions are not included, because an NNs run deletes them itself. Raises
-    InputError or CorruptError if a sweep cannot be read, because its references are then unknown.
+    InputError or CorruptError if a sweep cannot be read, because the artifacts that it references are then unknown.
     """
     referenced: set[str] = set()
     is_unfinished = False
@@ -94,11 +94,11 @@ def leftovers(output: OutputFolder) -> list[Leftover]:
         for group in folder.groups():
             state = read_state(group)
             if not (state.plan or state.stopped or state.cancelled):  # a group may be cancelled before it starts
-                raise CorruptError(f"{group.ledger}: holds no plan; `supsup fsck --repair` repairs it")
+                raise CorruptError(f"{group.ledger}: the ledger holds no plan; `supsup fsck --repair` repairs it")
             referenced |= _referenced_keys(state)
             is_unfinished |= state.status != "done"
     files = [*_corrupt_files(output), *_interrupted_writes(output)]
-    files += [(path, "a claim on a task") for path in output.store.claim_files()]
+    files += [(path, "a lock file of a claim") for path in output.store.claim_files()]
     found = [
         Leftover(as_typed(path), why, path.stat().st_size, partial(path.unlink, missing_ok=True))
         for path, why in files
@@ -108,7 +108,7 @@ def leftovers(output: OutputFolder) -> list[Leftover]:
 
 
 def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfinished: bool) -> list[Leftover]:
-    """Returns the artifacts and checkpoints that no sweep references, or that a trained task no longer needs.
+    """Returns the artifacts and checkpoints that no sweep references, and the checkpoints of tasks that are trained.
 
     referenced: the keys that sweeps reference. is_unfinished: whether any training group is not done.
     """
@@ -120,7 +120,7 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_unfin
         shard = key.partition("-")[0]
         if shard in trained:
             left.append((checkpoints, key, "its task has been trained"))
-        elif shard not in referenced and not is_unfinished:  # a checkpoint of several tasks does not have a shard's key
+        elif shard not in referenced and not is_unfinished:  # the key of a stack's checkpoint is no shard's key
             left.append((checkpoints, key, "no sweep references its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
@@ -143,11 +143,13 @@ def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 
 
 def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
-    yield from ((path, "a write that was interrupted") for path in output.hidden_files() if is_partial(path))
+    yield from (
+        (path, "a temporary file of an interrupted write") for path in output.hidden_files() if is_partial(path)
+    )
 
 
 def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """Returns all missing or damaged files of an output, sorted by path. Reads every file and compares its checksum.
+    """Returns all missing or damaged files of an output, sorted by path. Reads every file and verifies its checksum.
 
     on_progress: called with the number of files verified so far and the total number of files.
     """
@@ -225,6 +227,6 @@ def _damage(check: _Check) -> Damage | None:
         return Damage(path, str(error).removeprefix(f"{path}: "), sweeps, store, key)
     except OSError as error:
         raise SupSupError(
-            f"{path}: cannot be read ({error.strerror or error}); correct that and run fsck again"
+            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run `supsup fsck` again"
         ) from error
     return None

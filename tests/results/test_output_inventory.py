@@ -71,9 +71,9 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
     assert {why: len(names) for why, names in found.items()} == {
         "no sweep references it": 7,
         "set aside as damaged": 1,
-        "a claim on a task": 1,
+        "a lock file of a claim": 1,
         "its task has been trained": 1,
-        "a write that was interrupted": 1,
+        "a temporary file of an interrupted write": 1,
     }
     assert found["its task has been trained"] == [checkpoint.name]
     for item in leftovers(output):
@@ -129,4 +129,4 @@ def test_while_a_sweep_cannot_be_read_no_file_counts_as_unreferenced(sweep: Swee
     with pytest.raises(InputError, match="damaged"):
         leftovers(sweep.output)
     (found,) = [damage for damage in found_damages(sweep.output) if damage.path == sweep.folder.sweep_file]
-    assert found.reason.startswith("damaged")
+    assert found.reason.startswith("is damaged")

@@ -14,16 +14,16 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results.output_inventory import Leftover, leftovers
 
 _SHOWN = 3
-"""The number of files of each kind that are listed."""
+"""The most files of each kind that are listed by name."""
 
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
 @words("[output=DIR]", "output", most=0)
-@click.option("--delete", is_flag=True, help="Delete the files. Without this option nothing is deleted.")
+@click.option("--delete", is_flag=True, help="Delete the files. Without this option, the command only lists the files.")
 def gc(words: Words, delete: bool) -> int:
     """List or delete the files that no sweep of an output needs.
 
-    These files are results of sweeps whose folders were deleted, checkpoints of tasks that have been trained since,
+    These files are results of sweeps whose folders were deleted, checkpoints of tasks whose training is complete,
     corrupt files that were moved aside, temporary files of interrupted writes, and lock files of claims.
     """
     output = words.output
@@ -40,18 +40,18 @@ def gc(words: Words, delete: bool) -> int:
         if not delete:
             _list(items)
     if not found:
-        print("nothing to delete: the sweeps need every file of this output")
+        print("there is nothing to delete: the sweeps need every file of this output")
     elif delete:
         for item in found:
             item.remove()
         print(f"deleted {_size(found)}")
     else:
-        print(f"{_size(found)} in total; nothing was deleted. To delete these files, add --delete")
+        print(f"{_size(found)} in total; no file was deleted. To delete these files, add --delete")
     return ExitCode.DONE
 
 
 def _list(items: Sequence[Leftover]) -> None:
-    """Prints the names of the first files, and the number of the others."""
+    """Prints the names of the first _SHOWN files, and the number of further files."""
     for item in items[:_SHOWN]:
         print(f"  {item.name}")
     if len(items) > _SHOWN:
