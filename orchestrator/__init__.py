@@ -1,6 +1,6 @@
-"""The platform: plans, runs, resumes and compares sweeps of the science in supsup_core.
+"""The platform: plans, runs, resumes and compares sweeps. The package supsup_core holds the methods and networks.
 
-For notebooks: `orchestrator.load_results(path)` and `orchestrator.plot_accuracy(results)`.
+Notebooks can use `orchestrator.load_results(path)` and `orchestrator.plot_accuracy(results)`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["load_results", "plot_accuracy"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first asked for, so that the command line stays quick."""
+    """Imports the names in `__all__` only when they are used, so that the command line starts quickly."""
     if name in __all__:
         from orchestrator.results import notebooks
 

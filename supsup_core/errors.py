@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 
 class SupSupError(Exception):
-    """The base of all errors that this project raises on purpose. The text of an error is one line for a user."""
+    """The base class of all errors that this project raises on purpose. The message is one line, written for users."""
 
 
 class InputError(SupSupError):
-    """A config value, a file or a dataset cannot be used. The text says what is wrong and names a remedy."""
+    """A config value, a file or a dataset cannot be used. The message says what is wrong and how to correct it."""
 
 
 class DivergedError(SupSupError):
-    """The training loss became NaN or infinite. The text says after how many batches, and what to lower."""
+    """The training loss became NaN or infinite. The message says after how many batches, and which key to lower."""
 
 
 class CorruptError(SupSupError):
@@ -24,7 +24,7 @@ class CorruptError(SupSupError):
 
 @contextlib.contextmanager
 def prefix_errors(prefix: str, kind: type[InputError] = InputError) -> Iterator[None]:
-    """Puts `prefix` before the text of any InputError that the `with` block raises, and raises it as a `kind`."""
+    """Re-raises any InputError of the `with` block as an error of class `kind` whose message begins with `prefix`."""
     try:
         yield
     except InputError as error:

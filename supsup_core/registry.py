@@ -14,22 +14,25 @@ T = TypeVar("T")
 
 
 class ChecksFields(ABC):
-    """Interface of a config class that checks its fields. Its base class calls `check_fields` after common checks."""
+    """Interface of a config class that checks its own fields.
+
+    A base class such as Benchmark first checks the fields that all its subclasses have, then calls `check_fields`.
+    """
 
     @abstractmethod
     def check_fields(self) -> None:
-        """Raise InputError for invalid values. The text begins with the field's name and names a remedy."""
+        """Raise InputError if a field is invalid. The message begins with the field's name and names a remedy."""
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """Returns the text `; did you mean X?` for the closest of `names`, or an empty text if none is close."""
+    """Returns the text ` (did you mean 'X'?)`, where X is the closest of `names`, or an empty text if none is close."""
     begun = [known for known in names if name and known.startswith(name)]
     close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _missing_parts(cls: type) -> str:
-    """The abstract methods that a class does not implement, and the class variables that it does not set, as text."""
+    """The abstract methods that `cls` does not implement and the ClassVars that it does not set, joined by commas."""
     variables = {
         name
         for base in cls.__mro__
@@ -40,9 +43,10 @@ def _missing_parts(cls: type) -> str:
 
 
 class Registry(Generic[T]):
-    """A mapping from a config name to an object of one kind.
+    """A mapping from names in a config to objects of one kind, for example to all methods.
 
-    Registering a name twice raises InputError. Otherwise the order of imports would decide which entry the name means.
+    Registering a name twice raises InputError, because otherwise the order of imports would decide which entry the name
+    means.
     """
 
     def __init__(self, kind: str) -> None:
@@ -61,7 +65,7 @@ class Registry(Generic[T]):
                 raise InputError(f"the {self.kind} {names[0]!r} ({entry.__qualname__}) must define: {missing}")
             for name in names:
                 if name in self._entries:
-                    raise InputError(f"the {self.kind} {name!r} is registered twice; give the second another name")
+                    raise InputError(f"the {self.kind} {name!r} is registered twice; give one of the two another name")
                 self._entries[name] = entry
             return entry
 
@@ -71,7 +75,7 @@ class Registry(Generic[T]):
         """Returns the entry called `name`. Raises InputError, which lists the known names, if the name is unknown."""
         if name not in self._entries:
             names = self.names()
-            raise InputError(f"unknown {self.kind} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+            raise InputError(f"unknown {self.kind} {name!r}{nearest(name, names)}; choose one of: {', '.join(names)}")
         return self._entries[name]
 
     def under(self, key: str, name: str) -> T:
@@ -84,7 +88,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def name_of(self, entry: T) -> str:
-        """The canonical name of an entry. Raises InputError if it is not registered."""
+        """The canonical name of an entry. Raises InputError if the entry is not registered."""
         for name, candidate in self._entries.items():
             if candidate is entry:
                 return name

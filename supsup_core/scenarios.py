@@ -1,7 +1,8 @@
 """The continual-learning scenarios (paper, section 2 and table 1).
 
-The first two letters of a name say if the task identity is given (G) or not (N), at training and at inference. The
-third letter says if the tasks share their labels (s) or not (u).
+The first letter of a scenario's name says whether the task identity is given (G) or not (N) in training. The second
+letter says the same for inference. The third letter says whether the tasks share their labels (s) or not (u). GG has no
+third letter.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from supsup_core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Whether the task identity is given at training and at inference, and what counts as a correct answer.
+    """Whether the task identity is given in training and at inference, and what counts as a correct answer.
 
-    `wrong_task_is_wrong`: True if tasks do not share their labels. An answer is then correct only if both its label and
-    its task are correct.
+    `wrong_task_is_wrong`: True if tasks do not share their labels. An answer is then correct only if both the label and
+    the inferred task are correct.
     """
 
     name: str
@@ -41,10 +42,10 @@ NNs = _row("NNs", False, False, False)
 
 
 def scenario(name: str) -> Scenario:
-    """Returns the scenario called `name`. Raises InputError for unknown names, and for NNu with the reason."""
+    """Returns the scenario called `name`. Raises InputError if the name is unknown, or NNu, which cannot exist."""
     if name == "NNu":
         raise InputError(
-            "scenario NNu cannot exist: labels that were never seen would reveal the new task, "
-            "which makes it GNu; use GNu, or NNs for shared labels"
+            "scenario NNu cannot exist: labels that were never seen would reveal a new task, "
+            "so the scenario would be GNu; use GNu, or NNs for shared labels"
         )
     return SCENARIOS[name]

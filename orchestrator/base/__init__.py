@@ -1,1 +1,1 @@
-"""Helpers that every other package uses: files, locks, content keys, wording, the environment."""
+"""Helpers that every other package uses, for files, locks, content keys, message texts and the environment."""

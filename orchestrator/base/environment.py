@@ -1,4 +1,4 @@
-"""Describes the machine and the package versions of a run. Both are recorded, but no content key depends on them."""
+"""Describes the machine and the package versions of a process. Ledgers record both; the keys of results do not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Environment:
 
 
 def describe(folder: Path) -> Environment:
-    """Returns the environment of this process. folder: a folder of the repository whose revision is recorded."""
+    """Returns the environment of this process. folder: a folder in the Git repository whose revision is returned."""
     return Environment(
         versions=dict(versions()),
         python=platform.python_version(),
@@ -60,7 +60,10 @@ def processor() -> str:
 
 
 def _git_revision(folder: Path) -> str:
-    """Returns the Git revision of the repository around `folder`, with `-dirty` if files differ, or "" without Git."""
+    """Returns the Git revision of the repository that contains `folder`, or "" if there is no repository or no Git.
+
+    The revision ends in `-dirty` if tracked files differ from the last commit.
+    """
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--match="],

@@ -17,7 +17,10 @@ _functions: dict[Point, Callable[[object], None]] = {}
 
 
 def reach(point: Point, subject: object = None) -> None:
-    """Calls the function that is set for this failpoint, if any, with `subject`, such as the key being written."""
+    """Calls the function that is set for this failpoint, if any.
+
+    subject: the function's argument, such as the key of the artifact that is about to be written.
+    """
     if point in _functions:
         _functions[point](subject)
 

@@ -1,4 +1,4 @@
-"""Atomic and durable writing of files: after a crash, a file is either complete or unchanged."""
+"""Writes files atomically and durably: after a crash, a file has either all its new content or all its old content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` atomically: after a crash the file holds the old content or the new, never a part.
+    """Writes `content` to `path` atomically. After a crash, the file holds the whole old or the whole new content.
 
     The file and its folder entry are synced to disk (fsync) before this function returns.
     """
@@ -29,12 +29,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Returns whether the file name of `path` fits the pattern of the temporary files of `write_atomically`."""
+    """Returns whether `path` is named like a temporary file of `write_atomically`."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 
 def replace_durably(temporary: Path, path: Path) -> None:
-    """Renames `temporary` to `path` and syncs the folder to disk. The file's content must be on disk already."""
+    """Renames `temporary` to `path`, and syncs the folder to disk. The caller must have synced the file's content."""
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

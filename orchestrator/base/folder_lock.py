@@ -1,4 +1,4 @@
-"""Locks on folders, so that at most one process at a time writes to a folder."""
+"""Locks folders, so that at most one process at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from supsup_core.errors import InputError
 def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
     """Holds the lock of `folder` during the `with` block. The folder is created if it does not exist.
 
-    what: the kind of thing in the folder, for error messages. The operating system releases the lock when the process
-    ends, even after a crash. Raises InputError if another process holds the lock or if the folder cannot be written.
+    what: what runs in the folder, such as "sweep", for error messages. The operating system releases the lock when the
+    process ends, even after a crash. Raises InputError if another process holds the lock, or if the folder cannot be
+    written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,9 +34,10 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
         lock.acquire(timeout=0.5)  # `holder_of` in another process may hold the lock briefly
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
-        follow = f", or follow it with `{command('status', folder)}`" if what == "sweep" else ""
+        follow = f", or see the progress with `{command('status', folder)}`" if what == "sweep" else ""
         raise InputError(
-            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait until it has ended{follow}"
+            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait until that process has "
+            f"ended{follow}"
         ) from None
     except OSError as error:
         raise InputError(
@@ -51,8 +53,8 @@ def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
 def holder_of(folder: Path) -> int | None:
     """Returns the id of the process that holds the lock of `folder`.
 
-    Returns None if no process holds the lock or if this user may not test it. Returns -1 if the id of the holder cannot
-    be read.
+    Returns None if no process holds the lock, or if this user has no permission to test the lock. Returns -1 if a
+    process holds the lock but its id cannot be read.
     """
     lock = FileLock(folder / "lock")
     if not (folder / "lock").exists():
@@ -71,7 +73,7 @@ def holder_of(folder: Path) -> int | None:
 
 
 def host_of(folder: Path) -> str | None:
-    """Returns the host name of the machine whose process holds the lock of `folder`. Returns None if it is unknown."""
+    """Returns the host name of the process that holds the lock of `folder`, or None if the name cannot be read."""
     try:
         return (folder / "holder").read_text().split()[1]
     except (OSError, IndexError):

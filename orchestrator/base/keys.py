@@ -1,4 +1,4 @@
-"""Content keys: each result is named by a hash of everything that determines it."""
+"""Computes content keys. A content key names a result by a hash of everything that determines the result."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 from typing import Any
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-"""The encoder of all keys. A plan has tens of thousands of keys, and creating an encoder costs as much as using it."""
+"""The JSON encoder of all content keys. It is created once, because a sweep may need tens of thousands of keys, and
+creating an encoder takes as long as encoding a value."""
 
 
 def canonical(value: Any) -> str:
-    """Returns `value` as JSON with sorted keys and no spaces, so that equal values give equal texts."""
+    """Returns `value` as a JSON text with sorted keys and no spaces, so that equal values give equal texts."""
     return _ENCODER.encode(value)
 
 
 def content_key(value: Any, length: int = 40) -> str:
-    """Returns the first `length` hex digits of the SHA-256 of a plain value's canonical JSON."""
+    """Hashes the canonical JSON of a plain value with SHA-256. Returns the first `length` hex digits."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]

@@ -1,7 +1,8 @@
-"""Functions that rely on non-public behaviour of other libraries, with the reason for each.
+"""Uses non-public behaviour of other libraries.
 
-Each docstring names the library version that was examined. Each function has a test that fails if the behaviour
-changes. No library is imported at module level, so importing this module is cheap and breaks no import rule.
+Each docstring says why, and names the library version that was examined. Each function has a test that fails if the
+behaviour changes. No library is imported at module level, so importing this module is cheap, and packages that must not
+import Ray or MLflow may import it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple
 
 
 class RayDeath(NamedTuple):
-    """The cause of a Ray actor's death. `reason`: Ray's text. `node_lost`: the actor's node died or was preempted.
-    `out_of_memory`: Ray's memory monitor killed the actor."""
+    """Why a Ray actor died. `reason`: the line of Ray's error text that gives the cause. `node_lost`: whether the
+    actor's node died or was preempted. `out_of_memory`: whether Ray's memory monitor killed the actor."""
 
     reason: str
     node_lost: bool
@@ -28,9 +29,10 @@ RAY_KILLED_FOR_MEMORY = "running low on memory"
 def ray_death_of(error: Any) -> RayDeath:
     """Returns the cause of a ray.exceptions.RayActorError or OutOfMemoryError.
 
-    Ray 2.60 says only in the error's text whether the node died and whether its memory monitor killed the worker.
-    Preemption of a node is an attribute of the error. If the memory monitor killed the worker, the running call raises
-    OutOfMemoryError, which is not a RayActorError. Ray's state API says more, but it needs the dashboard.
+    In Ray 2.60, only the error's text says whether the actor's node died and whether Ray's memory monitor killed the
+    actor. The error's attribute `preempted` says whether the node was preempted. If the memory monitor killed the
+    actor, the running call raises OutOfMemoryError, which is not a RayActorError. Ray's state API says more, but needs
+    Ray's dashboard.
     """
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip() and ": " not in line[:20]]
@@ -61,12 +63,12 @@ def mlflow_monitor_is_alive(monitor: Any) -> bool:
 def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
     """Returns a hash, in hex digits, of the files that Ray uploads if `folder` is the working_dir of a job.
 
-    excludes: patterns as in the job's runtime_env. Ray also excludes the files that .gitignore and .rayignore files in
-    the folder name, unless Ray's environment variables say otherwise.
+    excludes: patterns as in the job's runtime_env. Ray also excludes the files that the folder's .gitignore and
+    .rayignore list, unless Ray's environment variables say otherwise.
 
-    Ray 2.60 names the package of a working_dir by this hash, but has no public function that returns the hash. A
-    separate hash would have to repeat Ray's exclusion rules. If its rules differed, two different jobs could get the
-    same hash.
+    Ray 2.60 names the package of a working_dir by this hash, but has no public function that returns the hash. A hash
+    function in this project would have to repeat Ray's exclusion rules. If it ignored a file that Ray uploads, two
+    different jobs could get the same hash.
     """
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))

@@ -8,8 +8,8 @@ from collections.abc import Collection
 def matching_names(wanted: str, names: Collection[str]) -> list[str]:
     """Returns the names that `wanted` may stand for, in the order of `names`. Returns an empty list if none fits.
 
-    The first of these rules that matches any name is used: (1) the name equals `wanted`; (2) the name without its last
-    `-PART`, such as the hash in a sweep's id, equals `wanted`; (3) the name begins with `wanted`.
+    Tries three rules in turn, and uses the first that matches any name: (1) the name equals `wanted`; (2) the name
+    without its last `-PART`, such as the hash in a sweep's id, equals `wanted`; (3) the name begins with `wanted`.
     """
     return (
         [name for name in names if name == wanted]

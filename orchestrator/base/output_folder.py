@@ -12,7 +12,7 @@
       mlflow/                       an MLflowFolder
       trash/TIME/                   what `supsup gc --delete` deleted at a time, in the same layout
 
-A storage (an object store or a folder by URL) has the same layout, with ledger snapshots in place of the ledgers.
+A storage (an object store or a folder, given by a URL) has the same layout, but holds ledger snapshots, not ledgers.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class ArtifactFolder:
 
     @staticmethod
     def name(key: str) -> str:
-        """Returns the file name of a key, relative to the folder."""
+        """Returns the file name of the artifact with this key, relative to the folder."""
         return f"{key[:2]}/{key}.safetensors"
 
     @staticmethod
     def key_of(name: str) -> str | None:
-        """Returns the key of a file, given its name relative to the folder. Returns None if it is not an artifact."""
+        """Returns the key of an artifact's file, or None for other files. name: relative to the folder."""
         path = Path(name)
         return path.stem if path.match(_ARTIFACTS) and len(path.parts) == 2 else None
 
     def file(self, key: str) -> Path:
-        """Returns the path of a key's artifact, whether or not the file exists."""
+        """Returns the path of the artifact with this key, whether or not the file exists."""
         return self.path / self.name(key)
 
     def files(self) -> Iterator[Path]:
@@ -54,11 +54,11 @@ class ArtifactFolder:
         return self.path.glob(_ARTIFACTS)
 
     def numbered(self, key: str) -> Iterator[Path]:
-        """Yields the files of the artifacts whose keys are KEY-NUMBER: the checkpoints of one task."""
+        """Yields the files of a training job's checkpoints, whose keys have the form KEY-NUMBER. key: the job's key."""
         return self.file(key).parent.glob(f"{key}-*.safetensors")
 
     def corrupt_file(self, key: str) -> Path:
-        """Returns an unused path to which a corrupt artifact can be moved."""
+        """Returns an unused path to which the corrupt artifact with this key can be moved."""
         folder = self.path / "corrupt"
         number = sum(1 for _ in folder.glob(f"{key}.*"))
         return folder / f"{key}.{number}.safetensors"
@@ -68,7 +68,7 @@ class ArtifactFolder:
         return (self.path / "corrupt").glob("*")
 
     def claim_file(self, key: str) -> Path:
-        """Returns the lock file that a process holds while it computes the artifact of a key."""
+        """Returns the path of the file that a process locks while it computes the artifact with this key."""
         return self.path / "claims" / f"{key}.lock"
 
     def claim_files(self) -> Iterator[Path]:
@@ -77,7 +77,7 @@ class ArtifactFolder:
 
     @property
     def unfinished(self) -> ArtifactFolder:
-        """The folder of the checkpoints of tasks in training."""
+        """The folder that holds the checkpoints of tasks in training."""
         return ArtifactFolder(self.path / "unfinished")
 
 
@@ -104,12 +104,12 @@ class GroupFolder:
 
     @property
     def ledger_files(self) -> Iterator[Path]:
-        """The ledger, its snapshot, and their SQLite side files (-wal, -shm)."""
+        """The ledger, its snapshot, their SQLite side files (-wal, -shm), and corrupt ledgers that were renamed."""
         return self.path.glob("ledger*")
 
     @property
     def corrupt_ledgers(self) -> Iterator[Path]:
-        """Corrupt ledgers that were renamed and kept."""
+        """The corrupt ledgers of the group, which were renamed and kept."""
         return self.path.glob("ledger*.corrupt*")
 
     @property
@@ -139,7 +139,7 @@ class GroupFolder:
 
     @property
     def stored_masks_name(self) -> str:
-        """The name of the folder of the group's mask versions in a storage."""
+        """The name that the folder of the group's mask versions has in a storage."""
         return f"{self.stored_name}/masks"
 
 
@@ -161,7 +161,7 @@ class SweepFolder:
 
     @property
     def sweep_file(self) -> Path:
-        """The JSON file that records the sweep's config, runs and settings."""
+        """The JSON file with the sweep's record: its config, the sizes of its training groups, and a fork's origin."""
         return self.path / "sweep.json"
 
     @property
@@ -210,7 +210,7 @@ class MLflowFolder:
         return self.path / "mlflow.db"
 
     def partial_database(self, number: int) -> Path:
-        """Returns the temporary name of a database that is still being built."""
+        """Returns a temporary path for a database that is still being built. number: makes the path unique."""
         return self.path / f"mlflow.db.{number}.partial"
 
     def partial_databases(self) -> Iterator[Path]:
@@ -224,13 +224,13 @@ class MLflowFolder:
 
     @property
     def lock_file(self) -> Path:
-        """The lock that a process holds while it creates the database and an experiment."""
+        """The file that a process locks while it creates the database or an MLflow experiment."""
         return self.path / "lock"
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """An output folder: `output=DIR`."""
+    """An output folder, which `output=DIR` sets."""
 
     path: Path
 
@@ -256,7 +256,7 @@ class OutputFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds any sweep or artifact."""
+        """Whether the output has a folder for sweeps or a folder for artifacts."""
         return (self.path / "sweeps").is_dir() or self.store.path.is_dir()
 
     def sweep(self, sweep_id: str) -> SweepFolder:
@@ -264,7 +264,7 @@ class OutputFolder:
         return SweepFolder(self.path / "sweeps" / sweep_id)
 
     def sweeps(self) -> list[SweepFolder]:
-        """Returns the folders of the sweeps that have a sweep file, sorted by id."""
+        """Returns the folders of the sweeps that have a `sweep.json`, sorted by id."""
         return [SweepFolder(path.parent) for path in sorted(self.path.glob("sweeps/*/sweep.json"))]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
@@ -277,15 +277,15 @@ class OutputFolder:
         return [SweepFolder(path) for path in sorted(found) if is_used[path]]
 
     def hidden_files(self) -> Iterator[Path]:
-        """Yields files whose names begin with a dot. They include temporary files of interrupted writes."""
+        """Yields the files whose names begin with a dot, such as temporary files that an interrupted write left."""
         for part in ("store", "sweeps"):
             yield from (self.path / part).rglob(".*")
 
 
 STORED_SWEEPS, STORED_STORE = "sweeps", "store"
-"""The two top folders of a storage: one for sweeps, one for the artifacts of all sweeps."""
+"""The names of a storage's two top folders: for sweeps, and for the trained tasks and evaluations of all sweeps."""
 
 
 def stored_sweep_ids(names: Iterable[str]) -> list[str]:
-    """Returns the sorted ids of the sweeps in a storage, given the names of the storage's files."""
+    """Returns the ids of the sweeps in a storage, sorted. names: file names relative to the storage."""
     return sorted({name.split("/")[1] for name in names if name.count("/") == 2 and name.endswith("/sweep.json")})

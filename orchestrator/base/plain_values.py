@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
-the class that its `name` selects. A user can register that class, so no dataclass of this project can list the keys."""
+the class that the section's `name` selects. The class may be a user's own, so no dataclass of this project can list the
+keys."""
 
 
 def from_json(text: bytes, kind: type[T]) -> T:

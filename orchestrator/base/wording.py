@@ -19,12 +19,12 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Formats a number of things: `1 file`, `2,000 files`. noun: in the singular; its plural is the noun and an s."""
+    """Formats a number of things: `1 file`, `2,000 files`. noun: a singular noun that forms its plural with s."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def as_typed(path: Path) -> str:
-    """Returns a path relative to the current folder if it lies below that folder; else the path unchanged."""
+    """Returns `path` relative to the current folder if it lies in that folder; otherwise returns `path` unchanged."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the current folder was deleted: Ray deletes the folder of a stopped job
@@ -33,12 +33,12 @@ def as_typed(path: Path) -> str:
 
 
 def in_shell(path: Path) -> str:
-    """Returns the path of `as_typed`, quoted for a shell."""
+    """Returns the text that `as_typed` returns for `path`, quoted for a shell."""
     return shlex.quote(as_typed(path))
 
 
 def command(verb: str, folder: Path) -> str:
-    """Returns a `supsup` command for the sweep in `folder`. It can be pasted into a shell in the current folder."""
+    """Returns the command `supsup VERB` for the sweep in `folder`, to be pasted into a shell in the current folder."""
     return f"supsup {verb} {folder.name} output={in_shell(folder.parents[1])}"
 
 

@@ -1,7 +1,7 @@
 """Defines the arguments and options that several verbs share, and parses the bare words of a command line.
 
 Bare words are names (of a sweep, a run or a job), options such as `output=DIR`, and overrides (`key=value`), in any
-order. The decorator `words` declares them for a verb.
+order. The decorator `words` declares the bare words that a verb accepts.
 """
 
 from __future__ import annotations
@@ -22,40 +22,42 @@ SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N",
-    help="The most workers per training group (default: resources.num_workers of the sweep).",
+    help="The maximum number of workers per training group (default: resources.num_workers of the sweep).",
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PORT = click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N", help="The port on 127.0.0.1."
-)
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, metavar="N",
+    help="The port on 127.0.0.1 that the server listens on.",
+)  # fmt: skip
 JOB_ADDRESS = click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL",
-    help="The URL of a Ray cluster's dashboard, for a job on that cluster (default: RAY_API_SERVER_ADDRESS; if "
-    "neither is set, a sweep on this machine).",
+    help="For a job on a Ray cluster: the URL of the cluster's dashboard (default: the environment variable "
+    "RAY_API_SERVER_ADDRESS). Without a URL, the command looks for a sweep on this machine.",
 )  # fmt: skip
 
 
 def example(command: str) -> str:
-    """Returns the epilog of a verb's help. The command remains on one line, so that it can be pasted."""
+    """Returns the epilog of a verb's help: an example command, on one line so that it can be pasted."""
     return f"\b\nExample:\n  {command}"
 
 
 def tasks_option(help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Returns a decorator that adds the option `--task N`, which may be repeated. The verb gets it as `tasks`."""
+    """Returns a decorator that adds the repeatable option `--task N`. The verb gets the numbers as argument `tasks`."""
     return click.option("--task", "tasks", type=click.IntRange(min=0), multiple=True, metavar="N", help=help)
 
 
 def cluster_options(function: Callable[..., int]) -> Callable[..., int]:
     """Adds the options `--local` and `--address` to a verb, which gets them as the argument `cluster`.
 
-    The value of `cluster` is None for this process without Ray, `local` for a Ray instance that is started on this
-    machine, or the address of a Ray cluster.
+    The value of `cluster` is None to run in this process without Ray, `local` to start Ray on this machine, or the
+    address of a Ray cluster.
     """
 
     @click.option("--local", is_flag=True, help="Run in this process, with one worker and without Ray.")
     @click.option(
         "--address", envvar="RAY_ADDRESS", metavar="HOST:PORT",
-        help="The Ray cluster to run on (default: RAY_ADDRESS; if neither is set, Ray is started on this machine).",
+        help="The address of the Ray cluster to run on (default: the environment variable RAY_ADDRESS). Without an "
+        "address, the command starts Ray on this machine.",
     )  # fmt: skip
     @functools.wraps(function)
     def with_cluster(local: bool, address: str | None, **others: Any) -> int:
@@ -87,7 +89,7 @@ class Words:
     def job(self) -> str:
         """The name of a submitted job. Raises click.UsageError if no name is given."""
         if self.name is None:
-            raise click.UsageError("JOB is missing: give the name of a submitted job, or its beginning")
+            raise click.UsageError("JOB is missing: give the name of a submitted job, or the beginning of the name")
         return self.name
 
 
@@ -124,7 +126,7 @@ class WordsArgument(click.Argument):
             elif self.has_overrides:
                 overrides.append(word)
             else:
-                raise click.UsageError(f"{key}: not an option of this command; there are: {self._known()}")
+                raise click.UsageError(f"{key}: is not an option of this command; the options are: {self._known()}")
         self._check_count(names)
         data = Path(given["data"]).expanduser().absolute() if "data" in given else None
         output = OutputFolder(Path(given.get("output", "runs")).expanduser().absolute())
@@ -133,13 +135,13 @@ class WordsArgument(click.Argument):
     def _check_count(self, names: Sequence[str]) -> None:
         """Raises click.UsageError if there are too few or too many names."""
         if len(names) < self.least:
-            kind = "words of its name" if self.noun == "run" else "its name, or the beginning of its name"
+            kind = "words of the run's name" if self.noun == "run" else "its name, or the beginning of its name"
             raise click.UsageError(f"{self.noun.upper()} is missing: give {kind}")
         if self.most is None or len(names) <= self.most:
             return
         if not self.most:
-            raise click.UsageError(f"{names[0]!r} is not an option; there are: {self._known()}")
-        quoted = f"; put the words of its name in quotes: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
+            raise click.UsageError(f"{names[0]!r} is not an option of this command; the options are: {self._known()}")
+        quoted = f"; put the words of one name in quotes: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
         raise click.UsageError(f"give one {self.noun}, not {len(names)}: {', '.join(names)}{quoted}")
 
     def _known(self) -> str:
@@ -151,9 +153,9 @@ def words(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Returns a decorator that declares the bare words of a verb. The verb gets them as the argument `words`.
 
-    metavar: the text for them in `--help`. options: the allowed keys among `output`, `data` and `storage`. noun: the
-    kind of thing that is named, for messages. least, most: the minimum and maximum number of names; most=None means no
-    maximum. has_overrides: whether other key=value words are allowed, as overrides.
+    metavar: the description of the words in `--help`. options: the allowed keys among `output`, `data` and `storage`.
+    noun: what a name stands for, `sweep` or `run`, for messages. least, most: the minimum and maximum number of names;
+    most=None means no maximum. has_overrides: whether further key=value words are allowed, as overrides.
     """
     return click.argument(
         "words", cls=WordsArgument, metavar=metavar, options=options, noun=noun, least=least, most=most,
@@ -162,7 +164,7 @@ def words(
 
 
 def run_command(verb: str, folder: SweepFolder, run: str, tasks: Sequence[int] = ()) -> str:
-    """Returns a `supsup` command for a run of a sweep, or for some of its tasks, that can be pasted into a shell."""
+    """Returns a `supsup` command, ready to paste into a shell, for a run or for some tasks of the run."""
     named = shlex.quote(f"{folder.sweep_id} {run}")
     return " ".join(
         ["supsup", verb, named, *(f"--task {task}" for task in tasks), f"output={in_shell(folder.output.path)}"]

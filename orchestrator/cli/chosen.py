@@ -1,4 +1,4 @@
-"""Finds the sweep, run, tasks or output that a verb acts on, and refuses if the verb cannot act on it."""
+"""Finds the sweep, run, tasks or output that a verb acts on. Raises InputError if the verb cannot act on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # loads torch
 def find_running(words: Words) -> tuple[SweepRecord, int]:
     """Returns the record of the named sweep, and the id of the process that runs it (-1 if the id cannot be read).
 
-    Without a name, this is the newest sweep. Raises InputError if there is no such sweep or if it is not running.
+    If `words` has no name, uses the newest sweep of the output. Raises InputError if there is no such sweep or if the
+    sweep is not running.
     """
     record = find_record(words.output, words.name)
     process = holder_of(record.folder.path)
@@ -33,28 +34,30 @@ def find_running(words: Words) -> tuple[SweepRecord, int]:
 
 
 def shard_keys(found: FoundRun, tasks: Sequence[int]) -> dict[int, str]:
-    """Returns the content keys of some tasks of a run, by task. Raises InputError if the run has no such task."""
+    """Returns a mapping from each of `tasks` to its content key. Raises InputError if the run has no such task."""
     keys = {shard.task: shard.key for shard in found.group.shards}
     for task in tasks:
         if not keys:
-            raise InputError(f"--task: {found.name} has scenario NNs, in which no task is given; remove --task")
+            raise InputError(
+                f"--task: {found.name} has scenario NNs, whose training is not divided into tasks; remove --task"
+            )
         if task not in keys:
             raise InputError(f"--task: {found.name} has no task {task}; its tasks are 0 to {max(keys)}")
     return {task: keys[task] for task in tasks}
 
 
 def print_sharing_runs(found: FoundRun) -> None:
-    """Prints the names of the other runs of the same training group, because a command on the group affects them."""
+    """Prints the names of the other runs in the run's training group, because a command on the group affects them."""
     others = [run.name for run in found.group.runs if run.run_id != found.run.run_id]
     if others:
-        print(f"these runs share its training and are affected too: {'; '.join(others)}")
+        print(f"these other runs of the training group are affected too: {'; '.join(others)}")
 
 
 def check_is_output(output: OutputFolder) -> None:
     """Raises InputError unless the folder is an output in the format of this version."""
     check_output(output)
     if not output.exists:
-        raise InputError(f"{output.path}: not an output of supsup; set output=DIR to the output folder of a sweep")
+        raise InputError(f"{output.path}: is not an output of supsup; set output=DIR to the output folder of a sweep")
 
 
 def refuse_running(output: OutputFolder, verb: str) -> None:
@@ -63,15 +66,17 @@ def refuse_running(output: OutputFolder, verb: str) -> None:
         process = holder_of(folder.path)
         if process is not None:
             raise InputError(
-                f"{verb}: process {process} is running {folder.sweep_id}; wait until it has ended, or stop it with "
+                f"{verb}: process {process} is running {folder.sweep_id}; wait until the sweep has ended, or stop it "
+                "with "
                 f"`{command('stop', folder.path)}`"
             )
 
 
 def fetch_all(output: OutputFolder) -> None:
-    """Downloads the newer ledgers of all sweeps in the output's storage, if it has one.
+    """Downloads the ledgers of all sweeps in the output's storage, unless the local ledgers are as new.
 
-    gc and fsck need all of them, because sweeps of other machines also reference artifacts in the storage.
+    Does nothing if the output has no storage. gc and fsck need the ledgers of all sweeps, because sweeps of other
+    machines also reference artifacts in the storage.
     """
     url = storage_of(output)
     if url is not None and Storage(url, ASKING_SECONDS).files(STORED_SWEEPS):

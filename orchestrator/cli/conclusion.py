@@ -1,4 +1,4 @@
-"""Ends the command that ran a sweep: prints the summary, writes the report, and completes MLflow and the storage."""
+"""Ends a command that ran a sweep: prints a summary, writes the report, and completes MLflow runs and storage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("supsup")
 
 
 def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> ExitCode:
-    """Prints the summary, writes the report, and completes MLflow and the storage. Returns the exit code.
+    """Prints a summary, writes the report, and completes the MLflow runs and the storage. Returns the exit code.
 
     interrupted: whether Ctrl-C, SIGTERM or `supsup drain` stopped the sweep before its end. seconds: the time since
     the command started to run the sweep.
@@ -37,11 +37,11 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
     _print_report(sweep, report, is_done)
     _print_warnings(sweep, status, monitor)
     if interrupted:
-        print(f"interrupted; everything finished is committed. Go on with: {sweep.command('resume')}")
+        print(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
     elif not is_done:
         print(
             f"some runs failed; read the tracebacks with: {sweep.command('logs')}\n"
-            f"Fix the cause, then go on with: {sweep.command('resume')}"
+            f"Fix the cause, then continue with: {sweep.command('resume')}"
         )
     written = report is None or report.trouble is None
     if report is not None and report.trouble is not None:
@@ -67,7 +67,7 @@ def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds:
     """Prints how many shards and evaluations are done, and how many shards the store already had."""
     trained = [row.event for state in monitor.states.values() for row in state.trained.values()]
     num_found = sum(event.seconds is None for event in trained)
-    found = f" ({num_found} shards found already trained)" if num_found else ""
+    found = f" ({num_found} shards were already in the store)" if num_found else ""
     print(
         f"\n{sweep.sweep_id}: {status.shards_done}/{status.shards} shards, "
         f"{status.evaluations_done}/{status.evaluations} evaluations in {duration(seconds)}{found}"
@@ -81,19 +81,22 @@ def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
         if report.trouble is None:
             print(f"\nreport:  {report.folder}")
     elif sweep.config.search is not None and is_done:
-        print("\nno trial has a result, because all of them diverged; lower the learning rates in search.space")
+        print(
+            "\nno trial has a result, because the training of every trial diverged; lower the learning rates in "
+            "search.space"
+        )
     how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={in_shell(sweep.output.path)})"
     print(f"MLflow:  {tracking_uri_of(sweep)}{how}")
 
 
 def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None:
-    """Prints segments that no mask was trained on, recomputed files, cancelled tasks, failures and the pause reason."""
+    """Prints the number of untrained segments, recomputed files, cancelled tasks, failures, and why a run paused."""
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
             print(
-                f"WARNING  {state.group.runs[0].name}: {num_skipped} of {len(state.decisions)} segments were not "
-                "trained on, because all masks of the budget were in use; raise budget.num_masks, or set "
+                f"WARNING  {state.group.runs[0].name}: no mask was trained on {num_skipped} of {len(state.decisions)} "
+                "segments, because all masks of the budget were in use; raise budget.num_masks, or set "
                 "budget.on_exhausted=reclaim"
             )
     for group in status.groups:
@@ -101,7 +104,7 @@ def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None
             print(f"recomputed: {lost}")
         for task in group.cancelled:
             retry = run_command("retry", sweep.folder, group.runs[0], [task])
-            print(f"cancelled: task {task} of {group.runs[0]}; retry it with: {retry}")
+            print(f"cancelled: task {task} of {group.runs[0]}; retry the task with: {retry}")
         for failure in group.failures:
             print(f"FAILED  {failure}")
     if sweep.folder.pause_file.exists() and (reason := sweep.folder.pause_file.read_text()):
@@ -109,20 +112,20 @@ def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None
 
 
 def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
-    """Writes the missing data to MLflow and ends its runs. Returns False, and logs the error, if MLflow cannot be
-    written."""
+    """Writes the remaining data to MLflow, and ends the sweep's MLflow runs. If this fails, logs the error and returns
+    False."""
     try:
         with explained(sweep):
             monitor.finish(report.files if report else [])
     except SupSupError as error:
         log.warning("%s", error)
-        log.info("MLflow could not be written", exc_info=True)
+        log.info("the runs could not be written to MLflow", exc_info=True)
         return False
     return True
 
 
 def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
-    """Uploads the ledgers' snapshots and the report. Returns False, and logs the error, if that fails."""
+    """Uploads snapshots of the ledgers, and the report. If this fails, logs the error and returns False."""
     try:
         publish(sweep, report.files if report else [])
     except FencedError as error:
@@ -131,7 +134,7 @@ def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
     except SupSupError as error:
         log.warning("%s", error)
         print(
-            "all results are in the output folder, but some are not in the storage yet; upload them with: "
+            "all results are in the output folder, but some results are not in the storage yet; upload the rest with: "
             f"{sweep.command('resume')}"
         )
         return False

@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAILED = 1
-    """A run failed, a file is damaged, or MLflow, the report or the storage could not be written."""
+    """A run failed, a file is damaged, or data could not be written to MLflow, to the report or to the storage."""
     BAD_INPUT = 2
     INTERRUPTED = 130
-    """Stopped by Ctrl-C or SIGTERM; finished work is committed."""
+    """Stopped by Ctrl-C, SIGTERM or `supsup drain`; finished work is committed."""

@@ -30,10 +30,10 @@ from types import FrameType, TracebackType
 log = logging.getLogger("supsup")
 
 PAUSE_SECONDS = 60.0
-"""The most seconds that a round may take to end after a request to pause. Then the sweep is interrupted."""
+"""The most seconds that a round may take to end after the first signal. After this time, the sweep is interrupted."""
 
 RETRY_SECONDS = 0.05
-"""The seconds after which a signal is sent again if KeyboardInterrupt could not be raised when it arrived."""
+"""If a signal arrives while KeyboardInterrupt cannot be raised, a timer repeats the signal after this many seconds."""
 
 
 class Interrupts:
@@ -69,7 +69,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def contain(self) -> Iterator[None]:
-        """Contains interrupts of the training in a `with` block. An interrupt ends the block and sets `cut_short`.
+        """Suppresses KeyboardInterrupt, and errors that follow it, in a `with` block. An interrupt sets `cut_short`.
 
         After the block, every signal raises KeyboardInterrupt.
         """
@@ -80,7 +80,7 @@ class Interrupts:
         except Exception:
             if not self.raised:
                 raise
-            log.info("an error after the interrupt", exc_info=True)
+            log.info("an error was raised after the interrupt", exc_info=True)
             self.cut_short = True
         finally:
             self.end_rounds()
@@ -101,7 +101,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self._pause_file.touch()
         print(
-            "supsup: pausing at the end of the current round, to commit it; press Ctrl-C again to stop now",
+            "supsup: the sweep stops when the current round is committed; press Ctrl-C again to stop at once",
             file=sys.stderr,
         )
         self._send_again(number, PAUSE_SECONDS)

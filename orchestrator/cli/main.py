@@ -24,7 +24,7 @@ from supsup_core.errors import SupSupError
       supsup resume
       supsup evaluate quickstart inference.rule=binary
 
-    `supsup VERB --help` explains a verb.
+    `supsup VERB --help` explains one verb.
     """,
 )
 @click.version_option(package_name="supsup", prog_name="supsup")
@@ -36,17 +36,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the console script `supsup`. Prints an error that the user can fix as one line, and exits with code 2."""
+    """Runs the console script `supsup`. If the user can fix an error, prints it on one line and exits with code 2."""
     atexit.register(gc.freeze)  # skips garbage collection at exit, which takes a second with MLflow and Ray
     try:
         code = cli.main(prog_name="supsup", standalone_mode=False)
     except MemoryError as error:
         code = _fail(
-            f"not enough memory ({error}); lower net.num_outputs, net.width or training.batch_size, or "
+            f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
             "resources.num_workers"
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _fail("interrupted; finished work is committed. Go on with: supsup resume")
+        _fail("interrupted; finished work is committed. Continue an interrupted sweep with: supsup resume")
         code = ExitCode.INTERRUPTED
     except click.UsageError as error:
         verb = error.ctx.command_path if error.ctx is not None else "supsup"

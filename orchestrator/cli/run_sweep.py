@@ -32,7 +32,7 @@ log = logging.getLogger("supsup")
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
-    """Returns the sweep with at most `num_workers` workers per training group, or unchanged if it is None."""
+    """Returns the sweep with at most `num_workers` workers per training group. None leaves the sweep unchanged."""
     if num_workers is None:
         return sweep
     resources = replace(sweep.config.resources, num_workers=num_workers)
@@ -42,9 +42,9 @@ def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
 def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None) -> ExitCode:
     """Runs the remaining work of a sweep, writes its report and its MLflow runs, and prints a summary.
 
-    cluster: the address of a Ray cluster, `local`, or None for this process. groups: the sweep's plan; None means that
-    it is computed here. Raises InputError, before any training starts, if a device or dataset is missing, or if another
-    process is running the sweep.
+    cluster: the address of a Ray cluster, `local`, or None for this process. groups: the sweep's plan; if None, this
+    function computes the plan. Raises InputError, before any training starts, if a device or dataset is missing, or if
+    another process is running the sweep.
     """
     groups = groups or sweep.plan()
     refuse_impossible(sweep, cluster)
@@ -60,7 +60,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
             except KeyboardInterrupt:
                 interrupts.end_rounds()
                 print(
-                    "\ninterrupted before the summary was complete; everything finished is committed. "
+                    "\ninterrupted before the summary was complete; all finished work is committed. "
                     f"Go on with: {sweep.command('resume')}"
                 )
                 return ExitCode.INTERRUPTED
@@ -69,7 +69,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
     """Raises InputError for a search without Ray, or if this machine has fewer CUDA devices than a group needs."""
     if cluster is None and sweep.config.search is not None:
-        raise InputError("--local: a search needs Ray Tune, which compares its trials; remove --local")
+        raise InputError("--local: a search needs Ray Tune, which compares the trials; remove --local")
     resources = sweep.config.resources
     if resources.device == "cpu":
         return
@@ -106,7 +106,7 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 def _prepare_folder(sweep: Sweep) -> None:
-    """Removes pause and stop requests to an earlier process, and fences other writers of the sweep in its storage."""
+    """Removes outdated pause and stop files. With a storage, fences off other processes that run this sweep."""
     sweep.folder.pause_file.unlink(missing_ok=True)
     if sweep.storage is not None:
         take_over(sweep)
@@ -135,11 +135,11 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
 
 
 def _launch(sweep: Sweep, unfinished: Mapping[str, GroupSettings], cluster: str | None, interrupts: Interrupts) -> None:
-    """Runs groups to their end. Logs an error that stops all of them, such as a full disk."""
+    """Runs each group to its end. Logs an error that stops all groups, such as a full disk."""
     try:
         launch(sweep, unfinished, cluster, lambda: interrupts.raised)
     except InputError:
         raise
     except SupSupError as error:
         log.warning("%s", error)
-        log.info("the sweep was stopped", exc_info=True)
+        log.info("an error stopped the sweep", exc_info=True)

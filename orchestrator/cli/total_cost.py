@@ -12,10 +12,10 @@ from orchestrator.sweeps.sweep import Sweep
 
 
 def total_cost(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
-    """Returns the cost of all groups together, if as many groups run at the same time as fit on this machine.
+    """Returns the cost of all groups together. costs: the cost of each group; not empty.
 
-    costs: the cost of each group; not empty. The limit is the number of CPU threads, or of GPUs. The memory is that of
-    the groups with the highest memory that run at the same time.
+    Assumes that as many groups run at the same time as this machine has CPU threads, or GPUs, for their workers. The
+    memory is summed over the groups that need the most memory, as many groups as run at the same time.
     """
     resources = sweep.config.resources
     slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads

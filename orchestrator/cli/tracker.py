@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
-    """Yields a tracker of the sweep's MLflow runs, which are first updated from the sweep's ledgers.
+    """Updates the sweep's MLflow runs from the sweep's ledgers, and yields the tracker of these MLflow runs.
 
     The caller must end the runs with `Tracker.finish`. Raises SupSupError, with a remedy, for any MLflow error in the
     `with` block.

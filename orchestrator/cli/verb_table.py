@@ -38,10 +38,10 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = {
         "ui": Verb("look.ui", "Serve the MLflow pages of an output on this machine."),
     },
     "Operate running sweeps": {
-        "logs": Verb("operate.logs", "Show the log of a sweep or job, and follow it while it runs."),
+        "logs": Verb("operate.logs", "Show and follow the log of a sweep or job."),
         "drain": Verb("operate.drain", "Stop a running sweep or job after the work in progress."),
         "stop": Verb("operate.stop", "Stop a running sweep or job now; finished work is committed."),
-        "cancel": Verb("operate.cancel", "Cancel a run, or some of its tasks, while others continue."),
+        "cancel": Verb("operate.cancel", "Cancel a run, or some of its tasks, while the sweep continues."),
     },
     "Look after outputs and storages": {
         "fetch": Verb("storage.fetch", "Download sweeps from a storage to an output on this machine."),

@@ -1,4 +1,4 @@
-"""Checks the cluster file from which `ray up` starts a cluster, without a network connection.
+"""Checks a cluster file, the file from which `ray up` starts a cluster. The check needs no network connection.
 
 The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that
 allow access without authentication, secrets in the file, and missing files. The module also computes how many workers
@@ -42,8 +42,9 @@ _SET_BY_RAY = ("SubnetIds", "MinCount", "MaxCount")
 class NodeType:
     """One of the node types of a cluster.
 
-    least, most: the minimum and maximum number of nodes of this type, without the head node; 0 for the head's own type.
-    cpus, gpus: the CPUs and GPUs of each node; None if the file does not give them.
+    least, most: the minimum and maximum number of nodes of this type; 0 for the type of the head node, which is not
+    counted. cpus, gpus: the numbers of CPUs and GPUs of each node; None if the file does not give them. If the file
+    gives only the CPUs, gpus is 0.
     """
 
     name: str
@@ -59,8 +60,8 @@ class NodeType:
 class ClusterFile:
     """The content of a cluster file. If Ray refuses the file, only `path` and `problems` are set.
 
-    max_workers: the maximum number of nodes, without the head node. problems: one line per problem, with the key and
-    what to do.
+    max_workers: the maximum number of nodes, without the head node. problems: one line per problem, which names the key
+    and says what to do.
     """
 
     path: Path
@@ -69,9 +70,10 @@ class ClusterFile:
     problems: tuple[str, ...]
 
     def num_workers(self, resources: Resources) -> int | None:
-        """Returns how many workers of a sweep fit in the whole cluster at a time.
+        """Returns how many workers of a sweep fit in the whole cluster at the same time.
 
-        Returns None if the file does not give the CPUs, or the GPUs if they are needed, of a node type.
+        resources: the sweep's resources. Returns None if the file does not say how many CPUs each node type has, or how
+        many GPUs, if the workers use GPUs.
         """
         needs_gpu = resources.device == "cuda"
         total, capacities = 0, []
@@ -100,7 +102,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}{not_yaml(error)}") from error
     if not isinstance(node, dict):
-        raise InputError(f"{path}: a cluster file is a mapping, such as `cluster_name: supsup`")
+        raise InputError(f"{path}: a cluster file must be a mapping of keys to values, such as `cluster_name: supsup`")
     ray_problems = list(_ray_problems(node))
     if ray_problems:  # the other checks need a file that fits Ray's schema
         return ClusterFile(path, (), 0, (*ray_problems, *_secret_problems(node)))
@@ -116,7 +118,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
 
 
 def _node_types(node: Node) -> Node:
-    """Returns the config of each node type by name."""
+    """Returns each node type's part of a cluster file, by the name of the node type."""
     found: Node = node.get("available_node_types") or {}
     return found
 
@@ -156,7 +158,7 @@ def _ray_problems(node: Node) -> Iterator[str]:
     except jsonschema.ValidationError as error:
         yield _schema_problem(error)
     except Exception as error:  # noqa: BLE001 - Ray may raise any exception for a malformed file
-        yield f"the file: Ray refuses it: {type(error).__name__}: {first_line(error)}"
+        yield f"the file: Ray refuses this file: {type(error).__name__}: {first_line(error)}"
     else:
         yield from _node_count_problems(complete)
 
@@ -172,20 +174,26 @@ def _schema_problem(error: Any) -> str:
 
 
 def _node_count_problems(complete: Node) -> Iterator[str]:
-    """Yields problems of node types and node counts that Ray refuses although its schema allows them.
+    """Yields problems of node types and node counts that Ray refuses although Ray's schema allows them.
 
     complete: the file completed with Ray's defaults.
     """
     types, head, most = _node_types(complete), complete.get("head_node_type"), complete.get("max_workers") or 0
     if head not in types:
-        yield f"head_node_type: {head!r} is not one of available_node_types{nearest(str(head), list(types))}; name one"
+        yield (
+            f"head_node_type: {head!r} is not a name in available_node_types{nearest(str(head), list(types))}; "
+            "use one of those names"
+        )
     wanted = sum(found.get("min_workers", 0) for found in types.values())
     if wanted > most:
-        yield f"max_workers: {most} is smaller than the sum of `min_workers` of all node types, {wanted}; raise it"
+        yield (
+            f"max_workers: {most} is smaller than the sum of `min_workers` of all node types, {wanted}; "
+            "raise max_workers"
+        )
 
 
 def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
-    """Yields contradictory node counts, clusters that stop working without spot machines, and heads with a GPU."""
+    """Yields problems with node counts, with clusters that depend on spot machines, and with a GPU of the head node."""
     if not types:
         return
     workers = [kind for kind in types if not kind.is_head]
@@ -197,18 +205,19 @@ def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
             )
     if workers and all(kind.is_spot for kind in workers):
         yield (
-            "available_node_types: all workers are spot machines, so training stops while the cloud reclaims them; "
+            "available_node_types: all workers are spot machines, so training stops if the cloud reclaims all of them; "
             "set min_workers: 1 on a worker type without InstanceMarketOptions"
         )
     elif any(kind.is_spot for kind in workers) and not any(kind.least for kind in workers if not kind.is_spot):
         yield (
-            "available_node_types: if the cloud reclaims the spot machines, no worker node may be left; "
+            "available_node_types: if the cloud reclaims the spot machines, the cluster can be left without a worker "
+            "node; "
             "set min_workers: 1 on a worker type that is not a spot machine"
         )
     for kind in types:
         if kind.is_head and (kind.gpus or 0) > 0:
             yield (
-                f"available_node_types.{kind.name}: the head trains nothing, so its GPU would be idle; "
+                f"available_node_types.{kind.name}: the head node trains nothing, so its GPU would be idle; "
                 "use a machine without a GPU"
             )
 
@@ -216,7 +225,7 @@ def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
 def _aws_problems(node: Node) -> Iterator[str]:
     """Yields the problems for which AWS would refuse the node_config of a node type.
 
-    Ray does not check node_config, and passes it to AWS only when it starts a machine.
+    Ray does not check node_config, and passes it to AWS only when Ray starts a machine.
     """
     if (node.get("provider") or {}).get("type") != "aws":
         return
@@ -248,10 +257,10 @@ def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
             if key in shape.members:
                 yield from _request_problems(inner, shape.members[key], f"{where}.{key}")
             else:
-                yield f"{where}.{key}: unknown to AWS{nearest(str(key), list(shape.members))}"
+                yield f"{where}.{key}: AWS does not know this key{nearest(str(key), list(shape.members))}"
         for key in shape.required_members:
             if key not in value:
-                yield f"{where}.{key}: missing, but AWS requires this key"
+                yield f"{where}.{key}: is missing, but AWS requires this key; add it"
     elif shape.type_name == "list" and isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _request_problems(inner, shape.member, f"{where}[{number}]")
@@ -264,7 +273,10 @@ def _access_problems(node: Node) -> Iterator[str]:
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         starts = [line for line in node.get(key) or [] if re.search(r"\bray start\b", str(line))]
         if not starts:
-            yield f"{key}: missing, and Ray's default needs no token; add a `ray start` with RAY_AUTH_MODE=token"
+            yield (
+                f"{key}: has no `ray start` command, and Ray's default command needs no token; "
+                "add `ray start` with RAY_AUTH_MODE=token"
+            )
         for line in starts:
             if "RAY_AUTH_MODE=token" not in line:
                 yield f"{key}: anybody who can reach a node could run programs on it; add RAY_AUTH_MODE=token"
@@ -284,7 +296,7 @@ def _secret_problems(node: Node) -> Iterator[str]:
 
 
 def _setup_problems(node: Node, path: Path) -> Iterator[str]:
-    """Yields the files in `file_mounts` that do not exist, and the lack of `-c constraints.txt` in the setup commands.
+    """Yields a problem for each missing file in `file_mounts`, and one if no setup command has `-c constraints.txt`.
 
     The file of the authentication token may be missing, because `ray get-auth-token --generate` creates it later.
     """
@@ -297,7 +309,7 @@ def _setup_problems(node: Node, path: Path) -> Iterator[str]:
 
 
 def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yields every text in plain values, including the keys, as pairs of the text's dotted key and the text."""
+    """Yields every string in nested values, including the keys of mappings, as pairs (dotted key, string)."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield where, str(key)

@@ -1,4 +1,4 @@
-"""Runs sweeps as Ray jobs: submits a sweep and its working tree to a cluster, prints its log, drains or stops it."""
+"""Runs sweeps as Ray jobs: submits a sweep with the current folder, prints a job's log, and drains or stops a job."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*_cache", ".hypothesis"]
-"""Patterns, in .gitignore syntax, of files in a working tree that are never sent to a cluster. Files that the tree's
-own .gitignore excludes are not sent either."""
+"""Patterns, in .gitignore syntax, of files in the current folder that are never sent to a cluster. Files that the
+folder's own .gitignore excludes are not sent either."""
 
 STOP_SECONDS = 90
 """How many seconds a stopped job may take to commit and end before Ray kills it."""
@@ -40,15 +40,15 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     node. workers: the most workers of a training group; None means resources.num_workers of the sweep.
 
     Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
-    folder, so the same sweep and files give the same job. If that job failed or was stopped, it is submitted again
-    under the next number, and the sweep resumes. Raises InputError if the file is outside the current folder, if the
-    output is a relative path, or if the sweep cannot be planned.
+    folder, so the same sweep and files give the same job. If that job failed or was stopped, this function submits a
+    new job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if
+    the output is a relative path, or if the sweep cannot be planned.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
         raise InputError(
-            f"{file}: is outside {tree}, the folder that is sent to the cluster; run this command in a folder that "
-            "contains the file"
+            f"{file}: is outside the current folder {tree}, which is sent to the cluster; run this command in a folder "
+            "that contains the file"
         )
     output = read_sweep(file, overrides).output
     if not output.startswith(("/", "~")):
@@ -76,10 +76,10 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
                 },
                 metadata={"sweep": sweep.sweep_id, "output": output},
             )  # fmt: skip
-            print(f"{name}: submitted")
+            print(f"{name}: was submitted")
         if detach:
-            print(f"follow it: supsup logs {name} --address {address}")
-            print(f"stop it:   supsup stop {name} --address {address}")
+            print(f"follow the job: supsup logs {name} --address {address}")
+            print(f"stop the job:   supsup stop {name} --address {address}")
             return 0
         return _follow(client, name, address)
 
@@ -105,14 +105,14 @@ def stop(job: str, address: str) -> int:
         deadline = time.monotonic() + STOP_SECONDS + 30
         while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             if time.monotonic() > deadline:
-                raise SupSupError(f"{name}: is still {state} after {STOP_SECONDS + 30} s; run the command again")
+                raise SupSupError(f"{name}: is still {state} after {STOP_SECONDS + 30} s; run `supsup stop` again")
             time.sleep(0.5)
-    print(f"{name}: {state}; to continue it, run the same `supsup submit` again")
+    print(f"{name}: {state}; to continue the sweep, run the same `supsup submit` again")
     return 0
 
 
 def drain(job: str, address: str) -> int:
-    """Requests that the sweep of a Ray job finishes its current shards, starts no others, and ends.
+    """Requests that the sweep of a Ray job finishes the current shards, starts no others, and ends.
 
     Submits a second Ray job, which runs `supsup drain` on the head node, and prints the log of this second job. Returns
     the exit code of the second job. Raises InputError if the first job has ended or was not submitted by supsup.
@@ -153,7 +153,7 @@ def _check_plan(sweep: Sweep) -> None:
 def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
     """Returns the first name of NAME, NAME-2, NAME-3, … that no failed or stopped job has, and the state of its job.
 
-    The state is None if no job has this name yet. A job can then be submitted under it.
+    The state is None if no job has this name yet. A new job can then be submitted under this name.
     """
     states = _job_states(client)
     tried, number = name, 1
@@ -166,7 +166,7 @@ def _name_for(client: JobSubmissionClient, name: str) -> tuple[str, str | None]:
 def _find_job(client: JobSubmissionClient, job: str) -> str:
     """Returns the name of a job: `job` itself, or the newest job of the sweep that `job` names in full or in part.
 
-    Raises InputError if `job` matches no job, or matches jobs of sweeps with different names.
+    Raises InputError if no job matches `job`, or if several jobs of sweeps with different names match.
     """
     jobs = {str(one.submission_id): one.metadata or {} for one in _jobs(client)}
     sweeps = {name: metadata.get("sweep", name) for name, metadata in jobs.items()}
@@ -174,7 +174,7 @@ def _find_job(client: JobSubmissionClient, job: str) -> str:
         return job
     fitting = matching_names(job, list(dict.fromkeys(sweeps.values()))) or matching_names(job, list(sweeps))
     if not fitting:
-        raise InputError(f"{job}: no such job on the cluster; there are: {', '.join(sweeps) or 'none'}")
+        raise InputError(f"{job}: the cluster has no such job; its jobs are: {', '.join(sweeps) or 'none'}")
     if len({name.rpartition("-")[0] for name in fitting}) > 1:
         raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; give more of the name")
     return [name for name, sweep in sweeps.items() if sweep in fitting or name in fitting][-1]
@@ -206,7 +206,9 @@ def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
         while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             time.sleep(0.5)
     except KeyboardInterrupt:
-        print(f"\nthe job continues; follow it again with: supsup logs {name} --address {address}", file=sys.stderr)
+        print(
+            f"\nthe job continues; follow the job again with: supsup logs {name} --address {address}", file=sys.stderr
+        )
         return 130
     if state != "SUCCEEDED":
         message = (client.get_job_info(name).message or "").splitlines()

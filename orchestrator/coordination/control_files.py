@@ -1,4 +1,4 @@
-"""Control files: requests to a running training group, written by other processes on the same output folder."""
+"""Reads and writes control files, in which other processes leave requests for a running training group."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from orchestrator.base.output_folder import GroupFolder
 class Requests:
     """The requests of the user or of a search to a running training group.
 
-    Each field is a function that reads the current request. `pause`: returns whether to pause the sweep. `stop`:
-    returns whether to stop the group. `cancel`: returns the numbers of the tasks to cancel.
+    Each field is a function that returns the current request. `pause`: whether to pause the sweep. `stop`: whether to
+    stop the group. `cancel`: the numbers of the tasks to cancel.
     """
 
     pause: Callable[[], bool] = lambda: False
@@ -38,7 +38,7 @@ class CancelFile:
     path: Path
 
     def read(self) -> Set[int]:
-        """Returns the task numbers in the file, or an empty set if the file does not exist. Ignores all other lines."""
+        """Returns the task numbers in the file, or an empty set if there is no file. Ignores lines without a number."""
         try:
             return {int(line) for line in self.path.read_text().splitlines() if line.isdecimal()}
         except FileNotFoundError:

@@ -39,7 +39,7 @@ class StalledJob:
 
 
 class Coordinator(ABC):
-    """Assigns the jobs of one training group to workers and commits their replies.
+    """Assigns the jobs of one training group to workers, and commits the results in the workers' replies.
 
     A coordinator is the only writer of its group's ledger. The coordinator's process can be killed and restarted at any
     time, because a new coordinator restores the state from the ledger and the artifacts. `pause`, `stop` and `cancel`

@@ -52,7 +52,8 @@ class EvaluationPoints:
         """points_of: returns the evaluation points that a run has reached so far.
 
         metrics_of: returns metrics of a point in addition to `point_metrics`, given the number of tasks learned and the
-        keys of the evaluations. They must contain `num_bytes`, the size of the learner's stored tensors in bytes.
+        keys of the evaluations. One of these metrics must be `num_bytes`, the size in bytes of all tensors that the
+        learner stores.
         """
         self._journal = journal
         self._points_of = points_of

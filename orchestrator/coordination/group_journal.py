@@ -30,10 +30,11 @@ from orchestrator.records.rows import (
 from supsup_core.errors import CorruptError
 
 MAX_RETRIES = 3
-"""A job fails when more than this number of workers died during it. Workers that died with their node do not count."""
+"""A job fails when more than this number of workers have died during it. Workers that died with their node do not
+count."""
 
 SNAPSHOT_SECONDS = 60.0
-"""The shortest time between two snapshots without a storage, in seconds. The time is longer if snapshots are slow."""
+"""Without a storage, the shortest time between two snapshots, in seconds. Slow snapshots make the time longer."""
 
 _SNAPSHOT_SHARE = 100
 """Taking snapshots uses at most 1/_SNAPSHOT_SHARE of the coordinator's time."""
@@ -103,7 +104,7 @@ class GroupJournal:
         self.state.apply(self._writer.commit(entries))
 
     def record_results(self, results: Sequence[Result]) -> None:
-        """Records results, and ignores results of shards and evaluations that the ledger already holds."""
+        """Records results, except those of shards and evaluations whose result is already in the ledger."""
         for result in results:
             if result.key not in self.state.trained and result.key not in self.state.evaluated:
                 self.record(result)
@@ -134,10 +135,10 @@ class GroupJournal:
             self.record(GroupStopped(last, diverged))
 
     def set_aside(self, store: ArtifactStore, key: str) -> Path | None:
-        """Quarantines an artifact that was reported missing or corrupt. Returns the new path of its file.
+        """Quarantines an artifact that was reported as missing or corrupt. Returns the new path of its file.
 
-        Returns the normal path if the artifact is missing. Returns None if the artifact is intact, because another
-        process has stored it again.
+        Returns the usual path of the file if the artifact is missing. Returns None if the artifact is intact, because
+        another process has stored it again.
         """
         if not store.has(key):
             return store.path(key)
@@ -191,7 +192,7 @@ class GroupJournal:
     def end(self, paused: bool) -> LaunchStatus:
         """Closes the ledger, and returns how the launch ended. paused: whether the group was paused.
 
-        Records this status first, unless it is `interrupted`. With a storage, also uploads a last snapshot.
+        Before closing, records how the launch ended, except for `interrupted`. With a storage, uploads a last snapshot.
         """
         status: LaunchStatus
         if self.state.failed:

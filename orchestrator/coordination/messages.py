@@ -126,7 +126,7 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecisionVector:
-    """The vector -d objective / dW * W at the superposition, shape (n,). `seconds`: the time to compute the vector."""
+    """The vector -d objective / dW * W at the superposition, shape (n,). `seconds`: the time that computing it took."""
 
     vector: npt.NDArray[np.float32]
     seconds: float
@@ -134,8 +134,8 @@ class DecisionVector:
 
 @dataclass(frozen=True)
 class AdvancedMask:
-    """A trained mask. `mask`: the bits as encoded by supsup_core.masks.codec. `loss`: the mean training loss over the
-    last segment. `seconds`: the training time of this job."""
+    """The mask that an AdvanceJob has trained. `mask`: the bits, encoded by supsup_core.masks.codec. `loss`: the mean
+    training loss over the last segment. `seconds`: the training time of the job."""
 
     mask: bytes
     loss: float
@@ -152,7 +152,7 @@ class SavedMasks:
 
 @dataclass(frozen=True)
 class RebuiltMask:
-    """A missing mask version was retrained and is on disk again. `version`: its key."""
+    """A missing mask version was retrained and is on disk again. `version`: the key of the mask version."""
 
     version: str
 

@@ -34,10 +34,11 @@ class StorageSettings:
 class GroupSettings:
     """The settings of one training group, for its coordinator and its workers.
 
-    `is_trial`: whether the group is a trial of a search. `imports`: the files of the user's modules, relative to
-    `imports_folder`. `device` to `tasks_at_once`: as in a sweep file's `resources`. `commit_every`, in seconds: the
-    longest time between two commits in scenario NNs, and the shortest time between two checkpoints otherwise.
-    `continues_launch`: whether the launching process has already recorded the plan and verified the artifacts.
+    `is_trial`: whether the group is a trial of a search. `imports`: the user's modules, as in a sweep file; paths of
+    files are relative to `imports_folder`. `device` to `tasks_at_once`: as in a sweep file's `resources`.
+    `commit_every`, in seconds: the longest training time between two commits in scenario NNs, and the shortest time
+    between two checkpoints of a task in other scenarios. `continues_launch`: whether the launching process has already
+    recorded the plan and verified the artifacts.
     """
 
     group: PlannedGroup

@@ -31,7 +31,7 @@ class ShardStacks:
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
-        """Computes the stacks again. split: keys of jobs that did not fit into memory. cancelled: keys of shards."""
+        """Divides the shards into stacks. split: keys of jobs that did not fit in memory. cancelled: keys of shards."""
         self._stacks, self._starts = [], []
         for start in range(0, len(self._shards), self._at_once):
             first = start
@@ -59,7 +59,7 @@ def _halved(stack: Sequence[Shard], split: Container[str], cancelled: Container[
     """Yields the stack itself, or its two halves if the stack's job did not fit into memory.
 
     Halves are split in the same way. The job that did not fit may have had all shards of the stack, or only those that
-    are not cancelled, so `split` is searched for both keys.
+    are not cancelled. This function therefore looks in `split` for the keys of both jobs.
     """
     if len(stack) > 1 and any(part and job_key(part) in split for part in (stack, _without(cancelled, stack))):
         middle = len(stack) // 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GENERATIONS = 2
-"""The number of checkpoints that are kept of a task. If the newest is corrupt, training resumes from the previous."""
+"""The number of checkpoints that are kept for each job. If the newest is corrupt, training resumes from the other."""
 
 COST_SHARE = 50
 """Saving checkpoints takes at most 1/COST_SHARE of the training time. Large nets are therefore saved less often."""

@@ -35,11 +35,11 @@ from supsup_core.errors import CorruptError
 
 @final
 class TaskCoordinator(Coordinator):
-    """Assigns the training of tasks in order, each task after its parents, and the evaluations of trained tasks.
+    """Assigns jobs that train tasks, in order of their numbers, and jobs that evaluate trained tasks.
 
-    Evaluations usually have priority over training, so that a long run reports accuracies early. Training has priority
-    if tasks depend on other tasks and the group has several workers. In a search, evaluations always have priority,
-    because the search compares its trials by them.
+    A task is trained only after the tasks on which it depends. Evaluations usually have priority over training, so that
+    a long run reports accuracies early. Training has priority if tasks depend on other tasks and the group has several
+    workers. In a search, evaluations always have priority, because the search compares trials by their accuracies.
     """
 
     def __init__(self, settings: GroupSettings) -> None:
@@ -260,7 +260,10 @@ class TaskCoordinator(Coordinator):
 
 def _ledger_remedy(restored: bool) -> str:
     if restored:
-        return "the ledger was missing, or was corrupt and was renamed to this file; the last snapshot replaced it"
+        return (
+            "the ledger was missing, or was corrupt and was renamed to this file; the newest snapshot replaced the "
+            "ledger"
+        )
     return "the ledger was corrupt and was renamed to this file; a new ledger was built from the store"
 
 

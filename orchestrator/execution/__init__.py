@@ -1,1 +1,1 @@
-"""Runs training groups as Ray Tune trials or in this process, and gives their jobs to workers."""
+"""Runs training groups, as Ray Tune trials or in the current process, and gives the groups' jobs to workers."""

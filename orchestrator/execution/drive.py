@@ -1,4 +1,4 @@
-"""Runs one training group to its end: passes jobs from its coordinator to its workers, and their replies back."""
+"""Runs one training group to its end: passes jobs from the coordinator to the workers, and passes replies back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from orchestrator.execution.worker_pool import WorkerPool
 from orchestrator.records.group_state import LaunchStatus
 
 BUSY_SECONDS = 2.0
-"""Seconds for which a job is postponed if another process computes its result. Also the longest wait for replies."""
+"""The seconds for which a job is postponed if another process is computing the job's result. Also the most seconds that
+one wait for replies takes."""
 
 PROGRESS_SECONDS = 1.0
 """The minimum number of seconds between two progress reports."""
@@ -27,11 +28,12 @@ def drive(
     requests: Requests = NO_REQUESTS,
     every: float = PROGRESS_SECONDS,
 ) -> LaunchStatus:
-    """Runs the group to its end, and returns how the group ended. Committed work survives if this process is killed.
+    """Runs a training group to its end, and returns how it ended. Committed work survives if this process is killed.
 
-    on_progress: called at most once per `every` seconds, and once when the group is finished. requests: after a request
-    to pause or stop, the group ends when all finished training is committed. After a request to cancel tasks, the jobs
-    that train them are abandoned.
+    on_progress: called at most once per `every` seconds, and once when the group is finished. requests: read before
+    jobs are given to workers. After a request to pause or stop, workers get no further jobs, except jobs that NNs needs
+    for a commit. The group then ends when no job is running. After a request to cancel tasks, the jobs that train these
+    tasks are abandoned.
     """
     loop = _Loop(coordinator, pool)
     progress_due = 0.0
@@ -53,7 +55,7 @@ def drive(
 
 @final
 class _Loop:
-    """Passes jobs and replies between a coordinator and its workers. `in_flight`: keys of jobs by worker number."""
+    """Passes jobs and replies between coordinator and workers. `in_flight`: maps a busy worker to its job's key."""
 
     def __init__(self, coordinator: Coordinator, pool: WorkerPool) -> None:
         self.in_flight: dict[int, str] = {}
@@ -89,7 +91,7 @@ class _Loop:
             self._pool.submit(worker, job)
 
     def collect(self) -> None:
-        """Waits for replies. Reports them and newly stalled jobs to the coordinator. Postpones Busy jobs."""
+        """Waits for replies. Reports replies and stalled jobs to the coordinator, but postpones a job that is Busy."""
         for worker, reply in self._pool.wait(BUSY_SECONDS):
             del self.in_flight[worker]
             self._idle.add(worker)

@@ -37,7 +37,7 @@ _MAX_TRIAL_DEATHS = 20
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
     """Returns the settings of a group's coordinator and workers.
 
-    environment: the machine and software of the launching process. num_workers: the most workers of the group.
+    environment: the machine and software of the launching process. num_workers: the most workers for the group.
     """
     config = sweep.config
     return GroupSettings(
@@ -75,22 +75,24 @@ def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
 
 
 _MOST_AT_ONCE = 32
-"""The most tasks to train together. On an H200, an optimiser step of LeNet takes 0.44 ms for one task, 0.49 ms for 32
-tasks and 0.82 ms for 64."""
+"""The most tasks that a worker trains together by default. On an H200, an optimiser step of LeNet takes 0.44 ms for one
+task, 0.49 ms for 32 tasks and 0.82 ms for 64 tasks."""
 
 _STACK_BYTES = 256 << 20
-"""The most bytes of memory for tasks trained together. Large nets need no stack: one task keeps the GPU busy."""
+"""The most bytes of memory for the tasks of a stack. A large net needs no stack, because one task keeps a GPU busy."""
 
 _TASK_BYTES = 16
-"""Bytes per weight and task in training: 4 each for the score, its mean square, the masked weight and the gradient."""
+"""Bytes of memory per weight and task in training: 4 each for the score, the optimiser's mean square, the masked weight
+and the gradient."""
 
 
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
     """Returns how many tasks a worker trains together as one stack.
 
-    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if it is set. By default, a
-    CPU trains one task at a time, because a step of even a small net keeps a core busy (docs/results/speed.md). A GPU
-    trains all tasks of the worker together, but at most _MOST_AT_ONCE and no more than fit into _STACK_BYTES.
+    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if this key is set. If not,
+    a CPU trains one task at a time, because an optimiser step keeps a core busy even if the net is small
+    (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE tasks,
+    and no more than fit into _STACK_BYTES.
     """
     experiment = group.experiment
     if not experiment.method.stacks:
@@ -107,12 +109,13 @@ def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
 def take_stock(
     sweep: Sweep, groups: Sequence[Group], environment: Environment, cluster: str | None
 ) -> dict[str, GroupSettings]:
-    """Records the plan of every group in its ledger, and verifies the artifacts that the group needs.
+    """Records each group's plan in the group's ledger, and verifies the artifacts that the group needs.
 
-    Called once per launch. Returns the settings of each group that has work left, by group id. If any trial of a search
-    has work left, returns the settings of all its trials, because ASHA compares each trial with the others.
+    Call this function once per launch. Returns a mapping from the id of each group that has work left to the group's
+    settings. If any trial of a search has work left, the mapping contains all trials of the search, because ASHA
+    compares each trial with the others.
 
-    cluster: the address of a Ray cluster, `local` for a new one on this machine, or None to run without Ray.
+    cluster: the address of a Ray cluster, `local` for a new cluster on this machine, or None to run without Ray.
     """
     most = 1 if cluster is None else sweep.config.resources.num_workers
     unfinished = [group for group in groups if not _is_finished(settings_of(sweep, group, environment, most))]
@@ -126,7 +129,7 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Records a group's plan, and returns whether the group has no work left. If so, also records its end."""
+    """Records a group's plan, and returns whether the group has no work left. If so, also records the end."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
@@ -141,11 +144,11 @@ def launch(
     cluster: str | None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Runs groups until each is done, stopped, failed or paused. Each group's ledger records its end, but not a pause.
+    """Runs each group until it is done, stopped, failed or paused. The group's ledger records any end except a pause.
 
-    cluster: the address of a Ray cluster, `local` for a new one on this machine, or None to run without Ray.
-    interrupted: returns whether KeyboardInterrupt was raised in this process. Raises SupSupError on an error that stops
-    all groups, such as a full disk.
+    unfinished: maps a group's id to its settings. cluster: the address of a Ray cluster, `local` for a new cluster on
+    this machine, or None to run without Ray. interrupted: returns whether KeyboardInterrupt was raised in this process.
+    Raises SupSupError on an error that stops all groups, such as a full disk.
     """
     if cluster is None:
         for settings in unfinished.values():
@@ -212,8 +215,8 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
     """Returns the placement group of a trial: one bundle for the trial's process and one for each worker.
 
-    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so its bundle
-    must be on the node of this process. Workers may be on any node.
+    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so this
+    process must run on the node of the current process. Workers may be on any node.
     """
     import ray
     from ray import tune

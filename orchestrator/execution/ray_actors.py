@@ -1,4 +1,4 @@
-"""Runs workers as Ray actors, in a pool. Workers import this module, so it does not import Ray Tune."""
+"""A pool of workers that run as Ray actors. All workers import this module, so it does not import Ray Tune."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # only the workers' processes load torch
     from orchestrator.execution.worker import Worker
 
 START_SECONDS = 30.0
-"""Seconds that a worker may take to start in the trial's placement group. Then a second actor is started elsewhere."""
+"""The seconds that a worker's actor may take to start in the trial's placement group. After this time, the pool starts
+a second actor for the worker anywhere in the cluster."""
 
 REPLY_SECONDS = 120.0
 """The time limit in seconds for fetching a reply that is ready."""
@@ -81,7 +82,7 @@ class ActorPool(WorkerPool):
     """
 
     def __init__(self, settings: GroupSettings, resources: Mapping[str, float], actor_class: Any = None) -> None:
-        """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class to use for WorkerActor."""
+        """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class; None means WorkerActor."""
         self.num_workers = settings.num_workers
         self._settings = settings
         self._actor_class = actor_class or _RemoteWorker
@@ -130,9 +131,10 @@ class ActorPool(WorkerPool):
         return [reply for reply in replies if reply is not None]
 
     def _collect(self, reference: Any) -> WorkerReply | None:
-        """Returns the reply of a job whose reference is ready, or None if Ray cannot reach the actor at the moment.
+        """Returns the reply to the job that belongs to a ready Ray object reference.
 
-        If the actor died or its reply was lost, returns a Lost reply and replaces the actor by a new one.
+        Returns None if Ray cannot reach the worker's actor at the moment. If the actor died or the reply was lost,
+        returns a Lost reply and replaces the actor by a new one.
         """
         worker, job = self._in_flight.pop(reference)
         try:

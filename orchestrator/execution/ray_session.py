@@ -17,8 +17,8 @@ from supsup_core.errors import InputError
 
 
 def configure_ray() -> None:
-    """Sets environment variables that configure Ray and Ray Tune. Call this before Ray starts. The user's values take
-    precedence, except that Ray Tune's SIGINT handler is always disabled."""
+    """Sets environment variables that configure Ray and Ray Tune. Call this function before Ray starts. Variables that
+    the user has set keep their values, except that Ray Tune's SIGINT handler is always disabled."""
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -29,10 +29,10 @@ def configure_ray() -> None:
 def connected(cluster: str, resources: Resources) -> Iterator[None]:
     """Connects to a Ray cluster, and disconnects when the `with` block ends.
 
-    cluster: the address of a running cluster, or `local`. For `local`, a cluster with enough CPUs for the workers of a
-    training group is started on this machine, and shut down at the end of the block.
+    cluster: the address of a running cluster, or `local`. For `local`, this function starts a cluster on this machine,
+    with enough CPUs for the workers of one training group, and shuts the cluster down when the block ends.
 
-    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the token.
+    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the authentication token.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own: dict[str, object] = {}
@@ -48,8 +48,9 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             raise
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
-            "check the address with `ray status --address ADDRESS`, check the token file in RAY_AUTH_TOKEN_PATH, "
-            "or remove --address"
+            "check the address with `ray status --address ADDRESS`, check the token file that RAY_AUTH_TOKEN_PATH "
+            "names, "
+            "or remove --address to start Ray on this machine"
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # ray.init has replaced the handlers
@@ -60,10 +61,10 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
 
 
 def keep_token_private() -> None:
-    """Makes the file of Ray's authentication token readable only by this user. Creates the file if it does not exist.
+    """Makes the file of Ray's authentication token readable only by its owner. Creates a missing file with a new token.
 
-    Without this function, Ray creates a token file that every user can read. Does nothing if RAY_AUTH_MODE disables
-    tokens or RAY_AUTH_TOKEN contains the token. Raises InputError if the file cannot be written.
+    If Ray itself created the file, every user could read the token. Does nothing if RAY_AUTH_MODE disables tokens or if
+    RAY_AUTH_TOKEN contains the token. Raises InputError if the file cannot be written.
     """
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
         return

@@ -13,10 +13,10 @@ STALLED_SECONDS = 60.0
 """A job is reported as stalled only after it has run for at least this many seconds."""
 
 STALLED_TIMES = 20
-"""A job is reported as stalled only after it has run this many times as long as usual for its kind of job."""
+"""A job is reported as stalled only after it has run this many times as long as jobs of its kind usually take."""
 
 STALLED_UNKNOWN_SECONDS = 3600.0
-"""As long as no job of a kind is done, jobs of this kind are reported as stalled after this many seconds."""
+"""If no job of a kind is done yet, a job of this kind is reported as stalled after this many seconds."""
 
 
 class _Running(NamedTuple):
@@ -27,7 +27,7 @@ class _Running(NamedTuple):
 
 @final
 class StallWatch:
-    """Measures the time of a group's jobs. The usual time of each kind of job is an exponential moving average."""
+    """Measures the times of jobs. The usual time for a kind of job is an exponential moving average of these times."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """clock: returns the time of a monotonic clock, in seconds."""
@@ -42,8 +42,8 @@ class StallWatch:
         self._reported.discard(worker)
 
     def end(self, worker: int, done: bool) -> None:
-        """Records that a worker's job has ended. done: whether the job succeeded. The average contains only the times
-        of successful jobs."""
+        """Records that a worker's job has ended. done: whether the job succeeded. The moving average covers only
+        successful jobs."""
         job = self._running.pop(worker)
         if done:
             took = self._clock() - job.started

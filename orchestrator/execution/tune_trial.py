@@ -62,7 +62,7 @@ def _report_progress(progress: Progress) -> None:
 
 
 def _judgement_reporter(coordinator: Coordinator) -> Callable[[], None]:
-    """Returns a function that reports to ASHA those evaluation points of a trial that it has not reported yet."""
+    """Returns a function that reports to ASHA the trial's evaluation points that earlier calls did not report."""
     reported = 0
 
     def report() -> None:

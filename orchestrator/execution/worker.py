@@ -55,7 +55,7 @@ from supsup_core.tasks import Task
 
 
 class _Context(NamedTuple):
-    """An experiment, its problem with tensors on the worker's device, and its dataset in memory."""
+    """An experiment, the experiment's Problem with tensors on the worker's device, and the dataset in memory."""
 
     experiment: Experiment
     problem: Problem
@@ -127,10 +127,10 @@ class Worker:
         return Done(job.key, product, self._trainer.take_evicted())
 
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
-        """Returns the results of a job's artifacts. Computes and stores all of them if any artifact is not stored yet.
+        """Returns a Done reply with the ledger events of the artifacts that the job asks for.
 
-        Returns Busy if another process has claimed one of the artifacts. Raises CorruptArtifactError if a stored
-        artifact is corrupt.
+        If any of these artifacts is not in the store, first computes and stores all of them. Returns Busy if another
+        process has claimed one of the artifacts. Raises CorruptArtifactError if a stored artifact is corrupt.
         """
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()
@@ -149,7 +149,7 @@ class Worker:
             return Done(job.key, tuple(results.values()))
 
     def _made(self, artifact: Artifact, started_ms: int, seconds: float, resumed_at: int) -> Result:
-        """Returns the result of an artifact that this worker computed, in the form that the ledger records."""
+        """Returns the ledger event of an artifact that this worker computed, with the times of the computation."""
         return replace(
             result_of(artifact), worker=self._number, started_ms=started_ms, seconds=seconds, resumed_at=resumed_at
         )
@@ -158,9 +158,9 @@ class Worker:
         return self._context(self._settings.group.experiment, self._settings.group.seed)
 
     def _context(self, node: Node, seed: int, inference_id: str | None = None) -> _Context:
-        """Returns an experiment with its tensors and its dataset. Loads them at the first call, and then caches them.
+        """Returns the context of an experiment. Loads the context at the first call, and caches it for later calls.
 
-        node: the experiment's settings. inference_id: for an evaluation, the content key of the inference settings;
+        node: the experiment's config. inference_id: for an evaluation, the content key of the inference settings;
         otherwise None. Raises SupSupError if the source of the user's modules has changed since the sweep started.
         """
         name = canonical([node, seed])
@@ -181,7 +181,10 @@ class Worker:
         if inference_id is not None:
             same = same and content_key(inference_identity(experiment)) == inference_id
         if not same:
-            raise SupSupError("the source of your modules has changed since the sweep started; start the sweep again")
+            raise SupSupError(
+                "imports: the source of a module has changed since the sweep started; run `supsup resume` to train the "
+                "affected tasks again"
+            )
 
     def _train(self, job: TrainJob, checkpoint: StoredCheckpoint) -> list[Artifact]:
         experiment, problem, dataset = self._context(job.experiment, job.seed)
@@ -238,7 +241,7 @@ class Worker:
         return self._store.put(job.key, tensors, facts)
 
     def _learner_of(self, job: EvaluateJob, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
-        """Returns the learner that a job evaluates, and the size of its stored tensors in bytes. Caches one learner."""
+        """Returns the learner that a job evaluates, and the size in bytes of its tensors. Caches one learner."""
         keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
         cached = self._learner
         if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:

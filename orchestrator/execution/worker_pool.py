@@ -34,19 +34,20 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def abandon(self, worker: int) -> None:
-        """Ends a worker's job early, with the reply Lost. A pool that cannot end a job lets the job continue."""
+        """Ends a worker's job early; `wait` then returns Lost. A pool that cannot end a job lets the job continue."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[WorkerReply]:
         """Waits until a worker has replied or an absent worker has started. Returns the replies, possibly none.
 
-        timeout: the longest wait, in seconds. A worker that died is replaced, and the reply to its job is Lost.
+        timeout: the longest wait, in seconds. If a worker died, the pool replaces the worker, and the reply to
+        the worker's job is Lost.
         """
 
 
 @final
 class LocalPool(WorkerPool):
-    """A pool of one worker in this process, without Ray, for `--local`. `wait` does the job and ignores its timeout."""
+    """A pool of one worker in this process, without Ray, for `--local`. `wait` does the job and ignores `timeout`."""
 
     def __init__(self, worker: Worker, interrupted: Callable[[], bool]) -> None:
         """interrupted: returns whether KeyboardInterrupt was raised in this process."""

@@ -20,7 +20,7 @@ class _Recent(NamedTuple):
 
 @final
 class AllocationRecord:
-    """Tallies all decisions of a run, and keeps the margins and times of the last `segments_per_task` decisions.
+    """Tallies all decisions of a run, and keeps the margins and times of its last `segments_per_task` decisions.
 
     `training_seconds`: the training time since the last commit.
     """
@@ -50,9 +50,10 @@ class AllocationRecord:
             self.training_seconds += entry.seconds
 
     def tasks_met(self, n: int) -> TasksMet:
-        """Returns the ledger event with the allocation metrics after the data of n tasks.
+        """Returns the ledger event with the allocation metrics after n tasks' worth of data.
 
-        The margin, latency and seconds cover only the last `segments_per_task` decisions.
+        Three values cover only the last `segments_per_task` decisions: the mean margin, the mean latency and the sum of
+        the training seconds.
         """
         margins, latencies, seconds = zip(*self._recent, strict=True)
         metrics = {**self._tally.metrics(), "margin": float(fmean(margins))}

@@ -20,17 +20,17 @@ from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 class Saving:
     """The first half of a commit, in which workers write the changed masks to disk.
 
-    `due`: the evaluation points that the commit completes. `started`: when the commit began, as a value of
-    time.perf_counter. `num_bytes`: the bytes written so far.
+    `due`: the evaluation points that become due with the commit. `started`: when the commit began, as a value of
+    time.perf_counter. `num_bytes`: the bytes that workers have written for the commit so far.
     """
 
     def __init__(
         self, num_rounds: int, due: Sequence[int], changed: Iterable[int], holders: Mapping[int, int],
         lineages: Lineages,
     ) -> None:  # fmt: skip
-        """num_rounds: the number of rounds that have ended. due: the evaluation points that the commit completes.
-        changed: the numbers of the changed masks. holders: maps each mask that a worker holds in memory to this
-        worker. The caller may change `holders` later."""
+        """num_rounds: the number of rounds that have ended. due: the evaluation points that become due with the commit.
+        changed: the numbers of the changed masks. holders: maps each mask that a worker holds in memory to this worker.
+        The caller may change this mapping later, and `jobs` then uses the changed mapping."""
         self.due = list(due)
         self.started = time.perf_counter()
         self.num_bytes = 0
@@ -72,7 +72,7 @@ class Commits:
     """Collects the ledger rows and changed masks of the next commit, and decides when to commit them.
 
     `dirty`: the numbers of the masks that changed since the last commit, in order. `saving`: the commit in progress, or
-    None. `is_settling`: whether a commit is in progress or expected soon. Look-ahead training then leaves out the
+    None. `is_settling`: whether a commit is in progress or expected soon. If so, look-ahead training leaves out the
     masks in `dirty`.
     """
 
@@ -100,15 +100,15 @@ class Commits:
         self._entries += entries
 
     def is_due(self, round_started: float, is_beyond: Callable[[Collection[int]], bool]) -> bool:
-        """Returns whether to commit now, because the next round would probably end after the commit interval.
+        """Returns whether to commit now, for example because the next round would end after the interval `every`.
 
-        Look-ahead training may have trained a changed mask beyond its last decided segment. A commit must then retrain
-        this mask from an earlier version. With `settles`, the look-ahead training of changed masks therefore stops
-        after half of the interval. From then on, a commit is due as soon as no changed mask is beyond its last decided
-        segment.
+        Look-ahead training may have trained a changed mask beyond its last decided segment. For a commit, a worker must
+        then retrain this mask from an earlier version. With `settles`, the look-ahead training of changed masks
+        therefore stops after half of the interval. From then on, a commit is due as soon as no changed mask is beyond
+        its last decided segment.
 
-        round_started: when the last round began, in seconds of the monotonic clock. is_beyond: returns whether a
-        worker has trained, or is training, any of the given masks beyond its last decided segment.
+        round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: returns
+        whether a worker has trained, or is training, any of the given masks beyond its last decided segment.
         """
         now = time.monotonic()
         elapsed = now + (now - round_started) - self._last
@@ -120,7 +120,7 @@ class Commits:
     def begin(self, num_rounds: int, due: Sequence[int], holders: Mapping[int, int]) -> Saving:
         """Begins a commit. Returns the `Saving` with the jobs that write the changed masks to disk.
 
-        num_rounds, due and holders are arguments of `Saving`.
+        num_rounds, due, holders: see `Saving`.
         """
         self.is_settling = True
         self.saving = Saving(num_rounds, due, self.dirty, holders, self._lineages)
@@ -132,7 +132,7 @@ class Commits:
         """Writes all waiting rows to the ledger in one transaction. Call this method when `saving` is over.
 
         changed: maps each changed mask to the key of the version on disk. due: the events of the evaluation points
-        that the commit completes. training_seconds: the training time since the last commit.
+        that become due with the commit. training_seconds: the training time since the last commit.
         """
         assert self.saving is not None
         failpoints.reach("committing", num_rounds)
@@ -144,8 +144,8 @@ class Commits:
         self._entries = []
 
     def end(self, started: float) -> None:
-        """Ends the commit. started: the value of time.perf_counter just before `write`. The row of the next commit
-        includes the time from `started` to now in its `seconds`."""
+        """Ends the commit. started: the value of time.perf_counter just before the call of `write`. The time from
+        `started` to now is added to the `seconds` of the next commit, because this commit's row is already written."""
         self.saving = None
         self.dirty = {}
         self.is_settling = False

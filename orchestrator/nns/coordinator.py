@@ -179,7 +179,10 @@ class NNsCoordinator(Coordinator):
 def _ledger_remedy(restored: bool) -> str:
     if restored:
         return (
-            "the ledger was missing, or was corrupt and was renamed to this file; the last snapshot replaced it, and "
-            "the rounds since then are repeated"
+            "the ledger was missing, or was corrupt and was renamed to this file; the newest snapshot replaced the "
+            "ledger, and the rounds after this snapshot are repeated"
         )
-    return "the ledger was corrupt and was renamed to this file; no snapshot is intact, so the run starts again"
+    return (
+        "the ledger was corrupt and was renamed to this file; no snapshot is intact, so the run starts from its first "
+        "round"
+    )

@@ -1,4 +1,4 @@
-"""The evaluations of an NNs run. Each evaluation point evaluates all tasks met so far, with the masks of that time."""
+"""The evaluations of an NNs run. At each point, workers evaluate all tasks met so far with the masks in use."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class NNsEvaluations:
     def queue(self, n: int, stored: Set[str]) -> list[str]:
         """Queues the evaluations of evaluation point n that are not done yet.
 
-        stored: the keys of the mask versions on disk. Returns the keys of the versions that must be rebuilt, because
-        these evaluations need them and `stored` does not contain them.
+        stored: the keys of the mask versions on disk. Returns the keys of the mask versions that must be rebuilt: the
+        queued evaluations need these versions, and `stored` does not contain them.
         """
         wanted = [
             job
@@ -68,13 +68,13 @@ class NNsEvaluations:
         return self._keys[point]
 
     def points_of(self, run: PlannedRun) -> Points:
-        """Maps each evaluation point that the run has reached to the keys of the point's evaluations."""
+        """Returns a mapping from each evaluation point that the run has reached to the keys of its evaluations."""
         return {n: self._keys_of(run, n) for n in sorted(self._state.due) if n in run.points}
 
     def assign(self, idle: set[int], exclude: Collection[str]) -> list[Assignment]:
         """Assigns waiting evaluations to idle workers, one to each worker. Removes these workers from `idle`.
 
-        exclude: the keys of jobs that are not assigned.
+        exclude: the keys of jobs that must not be assigned, because they are in flight or postponed.
         """
         assignments: list[Assignment] = []
         for job in self._queue:
@@ -87,17 +87,17 @@ class NNsEvaluations:
         return assignments
 
     def needed_versions(self) -> set[str]:
-        """Returns the keys of the mask versions of all waiting evaluations and of each run's last evaluation point.
+        """Returns the keys of the mask versions that waiting evaluations or the last evaluation point of a run need.
 
-        The versions of the last point are kept, because loading or exporting a run reads them. The masks themselves may
-        be trained further after this point.
+        Loading or exporting a run reads the versions at the last point. These versions may differ from the current
+        versions, because masks may be trained further after this point.
         """
         last = {max(run.points) for run in self._group.runs}
         points = {job.num_learned for job in self._queue} | (last & set(self._state.due))
         return {key for n in points for key in self._state.due[n].keys}
 
     def remove(self, key: str) -> set[str]:
-        """Removes an evaluation that is done from the queue.
+        """Removes the completed evaluation `key` from the queue.
 
         If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations.
         Otherwise, returns an empty set.

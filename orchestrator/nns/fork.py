@@ -1,7 +1,7 @@
-"""Forks NNs runs. A fork is a new sweep whose runs start from the committed state of an existing sweep, its origin.
+"""Forks NNs runs. A fork is a new sweep whose runs start from a committed state of an existing sweep, the origin.
 
 A fork has its own ledgers and files. Mask versions that the origin still stores are hard-linked or copied. Before the
-fork's first round, workers rebuild all other mask versions from their segments, with the same bits.
+fork's first round, workers rebuild all other mask versions: they train on the same segments, which gives the same bits.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from supsup_core.nns.streams import Schedule, Segment
 class Start:
     """The state of the origin from which a fork starts.
 
-    `at_task`: the number of tasks whose data was learned before the fork; None means all committed tasks. `run`: the
-    beginning of a training group's id, or a part of a run's name; None means the only run that fits.
+    `at_task`: the number of tasks whose data was learned before the fork; None means all committed tasks. `run`: names
+    the origin's training group to continue, by the beginning of the group's id or a part of a run's name. None is
+    allowed if the seed and the settings of the fork fit only one group.
     """
 
     at_task: int | None = None
@@ -46,10 +47,10 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     `origin` can be forked.
     """
     if not overrides:
-        raise InputError("command line: give the keys that the fork changes, such as allocation.epsilon=0.2")
+        raise InputError("command line: give at least one key that the fork changes, such as allocation.epsilon=0.2")
     if origin.config.search is not None:
         raise InputError(
-            f"{origin.sweep_id}: is a search, which cannot be forked; run its best.yaml as a sweep, and fork that"
+            f"{origin.sweep_id}: is a search, which cannot be forked; run its best.yaml as a sweep, and fork that sweep"
         )
     parents = {_name(group): group for group in origin.plan() if group.experiment.allocation is not None}
     if not parents:
@@ -64,15 +65,16 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     groups = made.plan()
     pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     if not pairs:
-        raise InputError(f"{origin.sweep_id}: the fork would contain no run of scenario NNs")
+        raise InputError(f"{origin.sweep_id}: the fork would contain no run of scenario NNs; keep at least one")
     states = {parent.group_id: read_state(origin.folder.group(parent.group_id)) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
     if not done:
-        raise InputError(f"{origin.sweep_id}: has not committed the data of a task yet; fork it later")
+        raise InputError(f"{origin.sweep_id}: has not committed the training on a whole task yet; fork the sweep later")
     if not 0 < at <= done:
         raise InputError(
-            f"--at-task: {origin.sweep_id} has trained on the data of {done} tasks; give 1 to {done}, not {at}"
+            f"--at-task: {origin.sweep_id} has trained on the data of {done} tasks; give a number from 1 to {done}, "
+            f"not {at}"
         )
     made = replace(made, origin=ForkOrigin(origin.sweep_id, at, "+".join(sorted(states))))
     if made.folder.sweep_file.exists():
@@ -85,7 +87,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
 
 
 def _name(group: Group) -> tuple[Any, ...]:
-    """Returns the seed of a group, and its value of each key that the sweep varies. `_parent` compares them."""
+    """Returns a group's seed, and the group's value of each key that the sweep varies. `_parent` compares both."""
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 
@@ -97,8 +99,8 @@ def _is_named(parent: Group, wanted: str) -> bool:
 def _as_in(parents: Sequence[Group], changes: Node) -> list[str]:
     """Returns overrides that restrict a sweep to the given groups: to their seeds, variant and grid values.
 
-    parents: groups that differ only in their seeds. changes: the user's overrides. The result leaves out every key that
-    the user overrides.
+    parents: groups that differ only in their seeds. changes: the user's overrides. The function returns no override for
+    a key that the user overrides.
     """
     fixed: Node = {"seeds": [parent.experiment.seed for parent in parents]}
     for axis, value in parents[0].runs[0].varied.items():
@@ -117,7 +119,9 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
     chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
     if len(chosen) != 1:
         names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
-        raise InputError(f"{group.runs[0].name}: a fork continues one run; choose it with --run from: {names}")
+        raise InputError(
+            f"{group.runs[0].name}: a fork continues exactly one run; choose this run with --run from: {names}"
+        )
     return chosen[0]
 
 
@@ -135,10 +139,10 @@ class _History:
 
 
 def _history(group: Group, parent: Group, state: GroupState, at: int) -> _History:
-    """Returns the origin's history up to the data of `at` tasks, as the start of the fork's ledger.
+    """Returns the origin's history up to the data of `at` tasks. The fork's ledger starts with this history.
 
-    group, parent: the fork's group and the group that it continues. state: the state of `parent`. Raises InputError if
-    the fork's settings would have led to a different history, or if the fork's budget has too few masks.
+    group: the fork's group. parent: the origin's group that `group` continues. state: the state of `parent`. Raises
+    InputError if the fork's settings would have led to a different history, or if the fork's budget has too few masks.
     """
     schedule = _check_compatible(group, parent, at)
     allocation = group.experiment.allocation
@@ -166,7 +170,7 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> _Histor
     if len(tally.owners) > allocation.capacity:
         raise InputError(
             f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, but this "
-            f"budget allows {allocation.capacity}; fork at fewer tasks, or raise the budget"
+            f"budget allows {allocation.capacity}; lower --at-task, or raise budget.num_masks"
         )
     return _History(rounds, events, {mask: lineages.latest(mask) for mask in tally.owners})
 
@@ -179,22 +183,25 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
     assert theirs.allocation is not None
     if mask_id(mine) != mask_id(theirs):
         raise InputError(
-            f"{group.runs[0].name}: a fork cannot change the training of its masks; start a new sweep for that"
+            f"{group.runs[0].name}: a fork cannot change how its masks are trained; start a new sweep instead"
         )
     if at > mine.num_tasks:
-        raise InputError(f"benchmark.num_tasks: {mine.num_tasks} is below the {at} tasks that the fork starts with")
+        raise InputError(
+            f"benchmark.num_tasks: {mine.num_tasks} is below the {at} tasks that the fork starts with; raise this "
+            "key, or lower --at-task"
+        )
     if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
-        raise InputError("stream.segment_batches: a fork must have the segment length of the run that it continues")
+        raise InputError("stream.segment_batches: a fork must keep the value of its origin; remove this key")
     schedule, origin = mine.allocation.schedule, theirs.allocation.schedule
     rounds = schedule.rounds_until(at)
     for old, new in zip(origin.sequences, schedule.sequences, strict=False):
         if old[:rounds] != new[:rounds]:
             raise InputError(
-                f"{group.runs[0].name}: this would change the order of the data that the masks were trained on; a "
+                f"{group.runs[0].name}: the order of the data on which the masks were trained would change; a "
                 "fork cannot change stream.*, nor benchmark.num_tasks with stream.order=recurring"
             )
     if len(origin.sequences) != len(schedule.sequences):
-        raise InputError("stream.num_streams: a fork must have as many streams as the run that it continues")
+        raise InputError("stream.num_streams: a fork must keep the value of its origin; remove this key")
     return schedule
 
 

@@ -3,12 +3,12 @@
 Each decision needs the masks that the previous round has trained. Without look-ahead training, one stream therefore
 keeps only one worker busy. Two facts make look-ahead training possible. First, a mask's scores depend only on the
 mask's number and segments (see `mask_versions`). Second, most decisions can be predicted: a task that has a mask keeps
-this mask, and a new task gets the next mask number. If a later decision needs a version that was trained on a
-prediction (the content keys are equal), the coordinator uses this version. Otherwise the version is discarded, and
-only idle time is wasted.
+this mask, and a new task gets the next mask number. A version that look-ahead training has produced is kept. If a later
+decision needs this version (the content keys are equal), the coordinator uses it. Otherwise the version is discarded,
+and only idle time is wasted.
 
-Decisions never use predictions. Predictions use the true task numbers of the simulated stream. The task numbers affect
-only how busy the workers are, never the results.
+Decisions never use predictions. Predictions use the true task numbers of the simulated stream. Therefore the task
+numbers affect only how busy the workers are, never the results.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from supsup_core.nns.streams import Schedule, Segment
 class Prediction:
     """The prediction that round `round` trains mask `mask` on one more segment.
 
-    `key`: the key of the mask version after this segment. `length`: the number of segments in this version. `since`:
-    for a new mask, the round of the mask's first segment; for a mask that already exists, -1.
+    `key`: the key of the mask version after this segment. `length`: the number of segments that this version is trained
+    on. `since`: for a predicted new mask, the round of the mask's first segment; for a mask that already exists, -1.
     """
 
     round: int
@@ -42,8 +42,8 @@ class Prediction:
 
 
 class TrainedAhead(NamedTuple):
-    """A mask version that was trained on a prediction. `worker`: the worker that trained the version and holds the mask
-    in memory; None if this worker died."""
+    """A mask version that look-ahead training has produced. `worker`: the worker that trained the version and holds the
+    mask in memory; None if this worker died."""
 
     key: str
     product: AdvancedMask
@@ -51,8 +51,8 @@ class TrainedAhead(NamedTuple):
 
 
 class AheadJob(NamedTuple):
-    """A job that trains `mask` on a prediction. `holder`: the worker that holds the mask in memory after training it on
-    an earlier prediction; None if no worker does."""
+    """A look-ahead job that trains `mask` on its next predicted segment. `holder`: the worker that holds the mask in
+    memory after an earlier look-ahead job; None if there is no such worker."""
 
     job: AdvanceJob
     mask: int
@@ -61,15 +61,15 @@ class AheadJob(NamedTuple):
 
 @final
 class Lookahead:
-    """Predicts which masks will be trained on later segments, and keeps the mask versions trained on predictions."""
+    """Predicts which masks later segments will train, and keeps the versions that look-ahead training produces."""
 
     def __init__(
         self, schedule: Schedule, allocator: Allocator, lineages: Lineages, points: Sequence[int], num_workers: int,
         limit: int,
     ) -> None:  # fmt: skip
         """points: the numbers of rounds after which an evaluation point follows. limit: `jobs` yields no further jobs
-        while the kept masks take more than this number of bytes. Predictions change neither the allocator's decisions
-        nor the lineages of decided segments."""
+        while the kept masks take more than this number of bytes. Predictions change neither the decisions of
+        `allocator` nor the lineages of decided segments."""
         self._schedule = schedule
         self._allocator = allocator
         self._lineages = lineages
@@ -125,7 +125,7 @@ class Lookahead:
         return found
 
     def keep(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Keeps a mask version that `worker` trained on a prediction, unless the prediction has been discarded."""
+        """Keeps a version that `worker` trained in a look-ahead job, unless its prediction has been discarded."""
         for prediction in self._predictions:
             if prediction.key == key and key not in self._trained:
                 self._trained[key] = TrainedAhead(key, product, worker)
@@ -139,7 +139,7 @@ class Lookahead:
                 self._trained[key] = trained._replace(worker=None)
 
     def bar(self, key: str) -> None:
-        """Excludes a version whose training failed from look-ahead training, until all predictions are discarded."""
+        """Excludes a version, whose training has failed, from look-ahead training until predictions are discarded."""
         self._barred.add(key)
 
     def keys(self) -> set[str]:
@@ -147,7 +147,7 @@ class Lookahead:
         return {prediction.key for prediction in self._predictions}
 
     def is_beyond(self, masks: Collection[int], in_flight: Collection[str]) -> bool:
-        """Returns whether a worker has trained, or is training, any of these masks beyond its last decided segment.
+        """Returns whether a worker has trained, or is training, any of `masks` beyond the mask's last decided segment.
 
         in_flight: the keys of the jobs that workers are doing.
         """
@@ -187,7 +187,7 @@ class Lookahead:
         return place < len(self._points) and self._points[place] <= prediction.round
 
     def _predict(self) -> None:
-        """Predicts up to `_reach` rounds beyond the last decided round. Stops at a new task that exceeds the budget."""
+        """Predicts the `_reach` rounds after the last decided round, or fewer if a new task exceeds the budget."""
         num_live = len(self._allocator.live)
         last = min(self._num_decided + self._reach, self._schedule.num_rounds)
         while self._num_predicted < last:

@@ -38,7 +38,7 @@ class MaskHolders:
     def assign(self, preferences: Iterator[Preference], idle: set[int], exclude: Collection[str]) -> list[Assignment]:
         """Assigns jobs to idle workers, in the order of `preferences`. Removes these workers from `idle`.
 
-        exclude: the keys of jobs that are not assigned.
+        exclude: the keys of jobs that must not be assigned, because they are in flight or postponed.
         """
         assignments: list[Assignment] = []
         while idle and (preference := next(preferences, None)) is not None:

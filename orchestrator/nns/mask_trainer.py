@@ -24,7 +24,7 @@ from supsup_core.tasks import Task
 from supsup_core.training.loop import batch_order
 
 _NUM_CACHED_ORDERS = 8
-"""The size of the LRU cache of batch orders, in tasks. A batch order takes about 1 MB per thousand batches."""
+"""An LRU cache keeps the batch orders of this number of tasks. A batch order takes about 1 MB per thousand batches."""
 
 
 @dataclass
@@ -44,8 +44,10 @@ class _CachedMask:
 
 @dataclass(frozen=True)
 class SegmentTraining:
-    """A mask and the segment that it is trained on next, as an argument for failpoints. `order`: the image indices of
-    the segment, (segment_batches, batch_size)."""
+    """A mask and the segment that it is trained on next, as an argument of a failpoint (see `base.failpoints`).
+
+    `order`: the image indices of the segment, (segment_batches, batch_size).
+    """
 
     trainee: Trainee
     task: Task

@@ -37,9 +37,11 @@ class Lineage:
         return key
 
     def version(self, stored: Collection[str], length: int | None = None) -> MaskVersion:
-        """Returns the instructions to build the version after `length` segments from the latest stored version.
+        """Returns the instructions to build the version after `length` segments.
 
-        stored: the keys of the versions on disk. length: None means all segments.
+        Training starts from the version on disk with the most segments, but at most `length`. If no such version is on
+        disk, training starts from the untrained mask. stored: the keys of the versions on disk. length: None means all
+        segments.
         """
         end = len(self.segments) if length is None else length
         start = next((i for i in range(end, 0, -1) if self.keys[i] in stored), 0)
@@ -61,7 +63,7 @@ class Lineages:
     """The lineages of all masks of a run."""
 
     def __init__(self, identity: str, segment_batches: int) -> None:
-        """identity: `training_groups.mask_id`, a hash of all settings that determine how masks are trained."""
+        """identity: `training_groups.mask_id` of the experiment, a hash of all settings that affect masks."""
         self._identity = identity
         self._segment_batches = segment_batches
         self._masks: dict[int, Lineage] = {}
@@ -92,11 +94,11 @@ class Lineages:
         return self[number].keys[-1]
 
     def knows(self, key: str) -> bool:
-        """Returns whether `key` is the key of a version of any mask, after at least one segment."""
+        """Returns whether any mask has a version with this key. Does not count the versions of untrained masks."""
         return key in self._places
 
     def find(self, key: str, stored: Collection[str]) -> MaskVersion:
-        """Returns the instructions to build the version `key` from a stored version of the same mask.
+        """Returns the instructions to build the version `key` (see `Lineage.version`).
 
         stored: the keys of the versions on disk. Raises KeyError if no mask has a version with this key.
         """
@@ -107,7 +109,7 @@ class Lineages:
 def evaluation_due(
     n: int, tasks: Sequence[int], current: Mapping[int, str], owners: Mapping[int, int]
 ) -> EvaluationDue:
-    """Returns the ledger event of evaluation point n, which evaluates all masks in use on all tasks met.
+    """Returns the ledger event of evaluation point n, at which all tasks met are evaluated with all masks in use.
 
     The event also says which masks belong to each task. tasks: the numbers of the tasks met. current: maps each mask in
     use to the key of its version. owners: maps each mask in use to the task that the mask was allocated for.

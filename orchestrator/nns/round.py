@@ -29,9 +29,10 @@ from supsup_core.nns.streams import Segment
 class DecidedSegment:
     """One segment of the round, the decision for it, and the result of its training.
 
-    `slopes`: the slopes on which the decision is based, (k + untrained,). `key`: the key of the mask version after this
-    segment; None if no mask is trained. `length`: the number of segments in this version. `loss`, `seconds`: the mean
-    loss and the time of the training. `done`: whether the training is done; True if no mask is trained.
+    `slopes`: the slopes on which the decision is based: one for each of the k masks in use, then one for each untrained
+    mask. `key`: the key of the mask version after this segment; None if no mask is trained. `length`: the number of
+    segments that this version is trained on. `loss`: the mean training loss on this segment. `seconds`: the training
+    time. `done`: whether the training is done; True if no mask is trained.
     """
 
     stream: int
@@ -57,17 +58,17 @@ class RoundJob(NamedTuple):
 class Round:
     """The work of one round, from the streams' segments to the trained masks.
 
-    `decided`: the decided segments in order of streams; empty until all decision vectors have arrived. `latency`: the
-    seconds that the decisions took: the superposition, the slowest decision vector, the slopes and the decisions
-    themselves. `started`: when the round began, in seconds of the monotonic clock.
+    `decided`: the decided segments in the order of the streams; empty until all decision vectors have arrived.
+    `latency`: the seconds that the decisions took. This time includes the superposition, the slowest decision vector
+    and the slopes. `started`: when the round began, in seconds of the monotonic clock.
     """
 
     def __init__(
         self, number: int, segments: Sequence[tuple[int, Segment]], allocator: Allocator, lineages: Lineages
     ) -> None:
-        """segments: the number and the next segment of each stream that has a segment left.
+        """segments: for each stream that has a segment left, the stream's number and next segment.
 
-        Decides immediately if no mask is in use yet. Each decision extends the lineage of the chosen mask.
+        If no mask is in use yet, makes the decisions immediately. Each decision extends the lineage of the chosen mask.
         """
         self.number = number
         self.started = time.monotonic()
@@ -158,7 +159,7 @@ class Round:
     def add_mask(self, key: str, product: AdvancedMask) -> int | None:
         """Adds a trained mask version. Returns the mask's number, or None if the round does not wait for this version.
 
-        The allocator gets the mask's bits, unless a version after a later segment of this round has already arrived.
+        Passes the mask's bits to the allocator, unless a later version of the same mask has already arrived.
         """
         for index, entry in enumerate(self.decided):
             mask = entry.decision.mask

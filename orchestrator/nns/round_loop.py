@@ -44,14 +44,14 @@ class Phase(Enum):
 
 @final
 class RoundLoop:
-    """Runs the rounds of one NNs training group. `holders`: which worker holds which masks and jobs. `phase`: what the
-    loop waits for now."""
+    """Runs the rounds of one NNs training group. `holders`: which worker holds each mask and does each job. `phase`:
+    what the loop waits for now."""
 
     def __init__(
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
         paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """paused: returns whether the group is paused or stopped. The loop then opens no further round."""
+        """paused: returns whether the group is paused or stopped. While it returns True, the loop opens no round."""
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER
@@ -97,7 +97,7 @@ class RoundLoop:
     def recover(self) -> None:
         """Reads every mask in use from disk. Opens the next round if no mask version is missing.
 
-        Otherwise, `add_rebuilt` calls this method again after the last missing version is rebuilt.
+        If a version is missing, `add_rebuilt` calls this method again when all missing versions are rebuilt.
         """
         bits: dict[int, codec.Bits] = {}
         written = {key for row in self._state.commits for key in row.event.versions.values()}
@@ -126,7 +126,7 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Adds to round `now` the versions from look-ahead training that its decisions need. Ends the round if over."""
+        """Adds to round `now` the look-ahead versions that its decisions need. If this completes the round, ends it."""
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
@@ -236,12 +236,12 @@ class RoundLoop:
             yield Preference(ahead.job, best, only)
 
     def add_vector(self, key: str, product: DecisionVector) -> None:
-        """Adds the decision vector of one stream. The last vector of a round makes the round decide."""
+        """Adds the decision vector of one stream. After the last vector of a round, the round makes its decisions."""
         if self._round is not None and self._round.add_vector(key, product):
             self._use_trained_ahead(self._round)
 
     def add_mask(self, key: str, product: AdvancedMask, worker: int | None) -> None:
-        """Adds a trained mask to the current round. If the round does not wait for it, keeps it for a later round."""
+        """Adds a trained mask to the current round, or keeps it for a later round if this round does not need it."""
         now = self._round
         if now is not None and self._add_mask(now, key, product, worker):
             if now.over:
@@ -266,14 +266,14 @@ class RoundLoop:
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Marks `versions`, which were rebuilt for evaluations, as deletable. Deletes them now if no commit follows."""
+        """Marks versions that were rebuilt for evaluations as deletable. If no commit follows, deletes them now."""
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)
 
     def lose(self, key: str, reason: str) -> None:
-        """Records a missing or corrupt artifact as lost, and quarantines it if it is corrupt. If it is a mask version
-        in a lineage, schedules its rebuild. Does nothing if the artifact is intact."""
+        """Records an artifact that is missing or corrupt as lost. Quarantines a corrupt artifact. Schedules the rebuild
+        of a mask version that belongs to a lineage. Does nothing if the artifact is intact. reason: the fault."""
         decided = self._lineages.knows(key)
         is_version = decided or key in self._files.stored
         aside = self._journal.set_aside(self._journal.masks if is_version else self._journal.store, key)

@@ -32,14 +32,14 @@ class VersionFiles:
         self.stored.update(keys)
 
     def add_evicted(self, keys: Iterable[str]) -> None:
-        """Records versions that a worker wrote to disk to free memory. A later commit deletes those that nothing
-        references."""
+        """Records versions that a worker wrote to disk only to free memory. The next commit deletes each of these
+        versions that nothing references."""
         added = set(keys)
         self.stored |= added
         self._deletable |= added
 
     def mark_deletable(self, keys: Set[str]) -> None:
-        """Marks versions that the next commit may delete, except the current versions."""
+        """Marks versions as deletable at the next commit, except the current versions."""
         self._deletable |= keys - set(self.current.values())
 
     def mark_lost(self, key: str, needed: bool) -> None:
@@ -59,10 +59,12 @@ class VersionFiles:
         self.stored.add(key)
 
     def advance(self, current: Mapping[int, str], used: Set[str]) -> set[str]:
-        """Makes `current`, the versions of a new commit, the current versions. Returns the keys of deleted versions.
+        """Makes the versions of a new commit the current versions. Returns the keys of the versions that it deletes.
 
-        Deletes the deletable versions, except those in `current` or `used`. Versions that this commit supersedes become
-        deletable at the next commit. If a version of this commit is corrupt, it is rebuilt from a superseded version.
+        current: maps each mask in use to the key of its version in the new commit. used: the keys of further versions
+        that must be kept. Deletes all other deletable versions. Versions that the new commit supersedes become
+        deletable only at the commit after it. Until then, a worker can rebuild a corrupt current version from the
+        version that it supersedes.
         """
         needed = set(current.values())
         superseded = set(self.current.values()) - needed

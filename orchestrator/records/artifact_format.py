@@ -1,8 +1,8 @@
 """Defines the file format of an artifact: a safetensors file that contains its own checksum.
 
-The file's one metadata entry is a JSON text with the key, the facts and the SHA-256 of the whole file. The SHA-256 is
-computed with zeros in place of its own 64 digits, so that it detects any changed byte. Any safetensors reader can open
-the file. The format is deterministic: equal content gives equal bytes.
+The file's one metadata entry is a JSON text with the key, the facts (see facts.py) and the SHA-256 of the whole file.
+The SHA-256 is computed with zeros in place of its own 64 digits, so that it detects any changed byte. Any safetensors
+reader can open the file. The format is deterministic: equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CorruptArtifactError(CorruptError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stored result, read from its file. `sha256`: the checksum of the file. `num_bytes`: the size of the file."""
+    """One stored result. `sha256`: the checksum of the artifact's file. `num_bytes`: the size of the file."""
 
     key: str
     tensors: dict[str, Tensor]
@@ -56,7 +56,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Header:
-    """The verified metadata of an artifact file. `facts`: as plain JSON values. `sha256`: the checksum of the file."""
+    """The verified metadata of an artifact file. `facts`: plain JSON values. `sha256`: the checksum of the file."""
 
     facts: object
     sha256: str
@@ -64,7 +64,7 @@ class Header:
 
 def encode(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> tuple[bytes, str]:
     """Returns the bytes of an artifact file and their SHA-256."""
-    from safetensors.torch import save  # imported here, because it loads torch, which TaskCoordinator does not need
+    from safetensors.torch import save  # imported here, because it loads torch, which a TaskCoordinator does not need
 
     entry = canonical({"facts": facts_to_node(facts), "key": key, "sha256": _BLANK.decode()})
     blob = save({name: t.contiguous() for name, t in tensors.items()}, {_ENTRY: entry})
@@ -90,8 +90,8 @@ def decode(key: str, blob: bytes, header: Header, where: str) -> Artifact:
 def verify(key: str, blob: bytes, where: str) -> Header:
     """Verifies an artifact's bytes and returns their header.
 
-    where: the file's name, for error messages. Raises CorruptError if the checksum is wrong, the bytes are not an
-    artifact, or they belong to another key.
+    where: the file's name, for error messages. Raises CorruptError if the checksum is wrong, if the bytes are
+    not an artifact, or if they are the artifact of another key.
     """
     try:
         (length,) = struct.unpack_from("<Q", blob)

@@ -1,4 +1,4 @@
-"""Stores artifacts as files that are named by content key. Files contain their own checksums (see artifact_format)."""
+"""Stores artifacts as files, named by content key. Each file contains its own checksum (see artifact_format)."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 class ArtifactStore:
     """A folder of artifacts. Several processes and sweeps may use it at once.
 
-    With a storage, the folder is an LRU cache of it: `put` writes to the storage first, then to the folder. Other
-    machines may use the same storage.
+    With a storage, the folder is an LRU cache of the storage: `put` writes to the storage first, then to the folder.
+    Other machines may use the same storage.
     """
 
     def __init__(self, folder: ArtifactFolder, storage: Storage | None = None, limit: int | None = None) -> None:
-        """storage: stores all artifacts permanently. With None, the folder itself is permanent.
+        """storage: stores all artifacts permanently; None means that the folder stores them permanently.
 
-        limit: the maximum size of the LRU cache in bytes. None means no limit. Ignored without a storage.
+        limit: the maximum size of the LRU cache in bytes; None means no limit. Without a storage, `limit` is ignored.
         """
         self.folder = folder
         self.storage = storage
         self._limit = limit if storage is not None else None
         self._unmeasured: int | None = None
-        """The number of bytes written to the cache since its size was last measured. None if it was never measured."""
+        """The number of bytes written to the cache since its size was last measured; None if it was never measured."""
 
     @property
     def unfinished(self) -> ArtifactStore:
@@ -60,14 +60,14 @@ class ArtifactStore:
     def path(self, key: str) -> Path:
         """Returns the path of a key's artifact, whether or not the file exists.
 
-        Raises CorruptError if `key` does not have the form of a key, such as a path that leads out of the folder.
+        Raises CorruptError if `key` does not have the form of a key, for example if it contains `../`.
         """
         return self.folder.path / self._name(key)
 
     def _name(self, key: str) -> str:
-        """Returns the file name of a key, relative to the folder. Raises CorruptError if `key` is not a key."""
+        """Returns an artifact's file name relative to the folder. Raises CorruptError if `key` is not a valid key."""
         if not KEY.fullmatch(key):
-            raise CorruptError(f"{self.folder.path}: {key!r} is not the key of an artifact")
+            raise CorruptError(f"{self.folder.path}: {key!r} does not have the form of an artifact's key")
         return self.folder.name(key)
 
     def has(self, key: str) -> bool:
@@ -77,7 +77,8 @@ class ArtifactStore:
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> Artifact:
         """Writes an artifact atomically and durably, and returns it.
 
-        Idempotent: an intact artifact with the same key is kept and returned, because equal keys mean equal results.
+        Idempotent: keeps and returns an intact artifact that is already stored under this key, because equal keys mean
+        equal results.
         """
         if self.has(key):
             with contextlib.suppress(CorruptError):
@@ -128,7 +129,7 @@ class ArtifactStore:
     def _read(self, key: str) -> tuple[bytes, Header]:
         """Returns the verified bytes of an artifact and their header.
 
-        A missing or corrupt copy in the folder is replaced from the storage. Raises CorruptError or FileNotFoundError
+        Replaces a missing or corrupt copy in the folder by the storage's copy. Raises CorruptError or FileNotFoundError
         if no intact copy exists.
         """
         path = self.path(key)
@@ -149,7 +150,7 @@ class ArtifactStore:
         return blob, header
 
     def _cache(self, key: str, blob: bytes) -> None:
-        """Writes an artifact's bytes to the folder, then evicts older artifacts if the cache may exceed its limit."""
+        """Writes an artifact's bytes to the folder. Then evicts other artifacts if the cache may exceed its limit."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         failpoints.reach("writing_artifact", key)
@@ -190,7 +191,7 @@ class ArtifactStore:
         return (key for key in found if KEY.fullmatch(key))
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
-        """Returns the artifacts in the storage by key. below: lists only this subfolder of the storage."""
+        """Returns the artifacts in the storage, by key. below: the subfolder to list; "" means the whole storage."""
         assert self.storage is not None
         found = {self.folder.key_of(name): file for name, file in self.storage.files(below).items()}
         return {key: file for key, file in found.items() if key is not None}
@@ -208,7 +209,7 @@ class ArtifactStore:
         }
 
     def numbered(self, key: str) -> list[str]:
-        """Returns the existing keys of the form `KEY-NUMBER` for a key, in no particular order."""
+        """Returns the keys of a training job's checkpoints, in no particular order. They have the form `KEY-NUMBER`."""
         found = {path.stem for path in self.folder.numbered(key)}
         if self.storage is not None:
             found |= {other for other in self._stored(key[:2]) if other.startswith(f"{key}-")}
@@ -217,7 +218,7 @@ class ArtifactStore:
     def upload(self) -> int:
         """Copies to the storage all artifacts that exist only in the folder. Returns the number of copied files.
 
-        Artifacts exist only in the folder if the folder was used without a storage before.
+        Artifacts exist only in the folder if an earlier launch used the folder without a storage.
         """
         if self.storage is None:
             return 0
@@ -266,7 +267,7 @@ class ArtifactStore:
                 self.storage.delete(self._name(key))
 
     def quarantine(self, key: str) -> Path:
-        """Moves a corrupt artifact to the subfolder `corrupt`. Deletes it from the storage. Returns its new path."""
+        """Moves a corrupt artifact to the subfolder `corrupt`, and returns the new path. Deletes the storage's copy."""
         name = self._name(key)
         aside = self.folder.corrupt_file(key)
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -279,9 +280,9 @@ class ArtifactStore:
     def adopt(self, other: ArtifactStore, key: str) -> None:
         """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
 
-        A hard link is safe, because artifacts are never modified in place. An artifact that exists only in the other
-        store's storage is downloaded. Does nothing if the other store lacks the artifact. Raises CorruptError if the
-        other store has no intact copy.
+        A hard link is safe, because artifacts are never modified in place. If this store has a storage, or if the other
+        store's folder lacks the artifact, reads and verifies the artifact first. In this case, raises CorruptError if
+        the other store has no intact copy. Does nothing if the other store lacks the artifact.
         """
         source, target = other.path(key), self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)

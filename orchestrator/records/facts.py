@@ -15,7 +15,7 @@ class TrainedFacts:
     """Facts of a trained task.
 
     `accuracy`: accuracy on the task's own test images, in [0, 1]; None if the method's tasks depend on each other.
-    `curve`: the loss curve, as numbers of batches done and mean losses. `num_images`: training images, with repetition.
+    `curve`: `batches` and `losses` of the LossCurve. `num_images`: the number of images in all training batches.
     `num_bytes`: size of the tensors that only this task uses. `shared_bytes`: size of the shared tensors, which the
     next task replaces. `tasks_at_once`: the number of tasks that were trained together in one job.
     """
@@ -40,7 +40,7 @@ class TrainedFacts:
 @dataclass(frozen=True)
 class EvaluatedFacts:
     """Facts of an evaluated task. `results`: counts of right and wrong answers by protocol (`paper`, `strict`).
-    `state_bytes`: total size of the stored tensors that the evaluated learner consists of."""
+    `state_bytes`: total size of the stored tensors from which the evaluated learner was built."""
 
     kind: ClassVar[str] = "evaluated"
 
@@ -51,7 +51,7 @@ class EvaluatedFacts:
 
 @dataclass(frozen=True)
 class UnfinishedFacts:
-    """Facts of a checkpoint. `batches`: the number of batches trained so far. `seconds`: the time they took."""
+    """Facts of a checkpoint. `batches`: the number of batches trained so far. `seconds`: their training time."""
 
     kind: ClassVar[str] = "unfinished"
 
@@ -61,7 +61,7 @@ class UnfinishedFacts:
 
 @dataclass(frozen=True)
 class MaskVersionFacts:
-    """Facts of a mask version in scenario NNs. `loss`: the mean loss of the last segment it was trained on."""
+    """Facts of a mask version in scenario NNs. `loss`: the mean training loss on the version's last segment."""
 
     kind: ClassVar[str] = "version"
 
@@ -84,11 +84,11 @@ def facts_to_node(facts: Facts) -> Node:
 
 
 def facts_from_node(node: object) -> Facts:
-    """Builds facts from plain JSON values. Raises CorruptError if the kind is unknown or the values do not fit it."""
+    """Builds facts from plain JSON values. Raises CorruptError if the kind is unknown or does not fit the values."""
     kind = _KINDS.get(str(node.get("kind"))) if isinstance(node, dict) else None
     if kind is None:
-        raise CorruptError("its facts have a kind that this version does not know")
+        raise CorruptError("the artifact's facts have a kind that this version of supsup does not know")
     try:
         return from_node(node, kind)
     except ValueError as error:
-        raise CorruptError(f"its facts are not those of a {kind.kind} artifact ({error})") from error
+        raise CorruptError(f"the artifact's facts do not fit their kind, {kind.kind} ({error})") from error

@@ -37,7 +37,7 @@ from supsup_core.evaluation.counts import ProtocolCounts
 GroupStatus: TypeAlias = Literal["planned", "running", "interrupted"] | GroupEnd
 
 LaunchStatus: TypeAlias = Literal["interrupted"] | GroupEnd
-"""How a training group ended after the sweep was started or resumed. `interrupted`: the group can be resumed."""
+"""How a training group ended in a launch. `interrupted`: the group can be resumed."""
 
 ENDED: tuple[GroupEnd, ...] = get_args(GroupEnd)
 
@@ -47,10 +47,11 @@ class GroupState:
     """The state of a training group. `apply` replays ledger rows in order; the same rows give the same state.
 
     `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
-    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `due`, `met`: rows by number
-    of tasks learned. `retried`: how often a worker died during each job. `split`: keys of jobs that did not fit into
-    memory. `earlier_commits`: the number of commits before the sweep was last started or resumed. `at_work`: whether a
-    worker has trained or evaluated anything since then, and the group has not ended.
+    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or events
+    by number of tasks learned. `retried`: by job key, how many workers died during the job, except those that died with
+    their node. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of commits before the
+    last launch. `at_work`: whether a worker has trained or evaluated anything in the last launch, and the launch has
+    not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -74,7 +75,7 @@ class GroupState:
     last: AnyRow | None = None
 
     def apply(self, rows: Iterable[AnyRow]) -> GroupState:
-        """Applies further rows and returns this object. Raises CorruptError if a row contradicts earlier rows."""
+        """Applies the next rows and returns this object. Raises CorruptError if a row contradicts earlier rows."""
         for row in rows:
             try:
                 self._apply_work(row) or self._apply_nns(row) or self._apply_trouble(row) or self._apply_launch(row)
@@ -195,7 +196,7 @@ class GroupState:
 
     @property
     def environment(self) -> LaunchEnvironment:
-        """The machine and software of the last start of the group. Raises CorruptError if no plan is recorded."""
+        """The machine and software of the group's last launch. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
             raise CorruptError("the ledger has no plan")
         return self.plan.environment
@@ -235,7 +236,7 @@ class GroupState:
         )
 
     def done_shards(self) -> int:
-        """Returns how many planned shards are trained. In scenario NNs, the segments of one task count as one shard."""
+        """Returns how many planned shards are trained. In NNs, `segments_per_task` decisions count as one shard."""
         if self.plan is None:
             return 0
         if self.group.segments_per_task is not None:
@@ -251,9 +252,10 @@ class GroupState:
         return sum(evaluation.key in self.evaluated for evaluation in self.group.evaluations)
 
     def seconds_per_task(self) -> float | None:
-        """Returns the wall time in seconds per task's worth of data in scenario NNs, over the last 20 commits.
+        """Returns the wall time in seconds that an NNs run needs for the data of one task, on average.
 
-        Returns None in other scenarios, and until there are two commits since the sweep was last started or resumed.
+        The average is over the last 20 commits of the current launch. Returns None before the second of these commits,
+        and in other scenarios.
         """
         recent = self.commits[self.earlier_commits :][-20:]
         rounds = recent[-1].event.round - recent[0].event.round if recent else 0
@@ -266,7 +268,7 @@ class GroupState:
     def shard_seconds(self) -> list[float]:
         """Returns the training time of each shard in seconds. Leaves out shards whose artifact already existed.
 
-        In scenario NNs, returns the training and decision time of the segments of each task.
+        In scenario NNs, returns the training and decision time of every `segments_per_task` consecutive segments.
         """
         if self.plan is not None and self.group.segments_per_task is not None:
             count = self.group.segments_per_task

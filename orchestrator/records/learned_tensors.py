@@ -22,17 +22,17 @@ LEARNED, TRAINING = "state.", "training."
 def task_state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str, Tensor]:
     """Returns the tensors that a method stored for a task, by name.
 
-    superseded: leaves out the shared tensors, because a later task has newer ones. Raises CorruptArtifactError if the
-    artifact is missing or corrupt.
+    superseded: whether a later task of the same learner holds newer shared tensors (see SHARED). If so, those of this
+    task are left out. Raises CorruptArtifactError if the artifact is missing or corrupt.
     """
     tensors = {name.removeprefix(LEARNED): tensor for name, tensor in store.require(key).tensors.items()}
     return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
 
 
 def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> list[dict[str, Tensor]]:
-    """Returns the stored tensors of each key, in the form that a learner loads.
+    """Returns the stored tensors of each task or mask, in the form that a learner loads. keys: their content keys.
 
-    are_masks: the store holds the mask versions of a group in scenario NNs, not whole tasks. Raises
+    are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. Raises
     CorruptArtifactError if an artifact is missing or corrupt.
     """
     if are_masks:
@@ -41,7 +41,7 @@ def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> lis
 
 
 def read_mask(versions: ArtifactStore, key: str) -> Tensor:
-    """Returns the encoded mask of a stored mask version as a tensor of bytes, and verifies the checksum in the bytes.
+    """Reads the encoded mask of a mask version. Returns it as a tensor of bytes, after verifying the mask's checksum.
 
     Raises CorruptArtifactError if the artifact is missing or corrupt.
     """

@@ -1,8 +1,8 @@
-"""Reads and writes the ledger of a training group: an append-only log of events. Replaying it gives the group's state.
+"""Reads and writes ledgers. A ledger is the append-only log of a training group's events.
 
-A ledger is one SQLite file with one writer. A row survives a crash once `append` or `commit` has returned it. Each row
-holds the time at which it was written. Each row also holds a CRC-32 checksum over itself and all earlier rows, which
-detects damage. `records.rows` defines the kinds of events.
+Replaying the events gives the group's state (see `GroupState`). A ledger is one SQLite file with one writer. A row
+survives a crash once `append` or `commit` has returned it. Each row holds the time at which it was written, and a
+CRC-32 checksum over itself and all earlier rows, which detects damage. `records.rows` defines the kinds of events.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class LedgerWriter:
     def __init__(self, path: Path, above: int = 0) -> None:
         """Opens the ledger, or creates it.
 
-        above: an epoch of another copy of the ledger. The new epoch is higher than `above` and than the last writer's
-        epoch. Raises CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now
-        (full disk, lock, no permission).
+        above: the highest epoch of the ledger's snapshots in the storage, or 0. This writer's epoch is higher than
+        `above` and higher than the epoch of the file's last writer. Raises CorruptError if the file is not an intact
+        ledger, and SupSupError if the file cannot be used now (full disk, lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -125,8 +125,8 @@ class LedgerWriter:
     def snapshot(self) -> None:
         """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
-        Raises SupSupError if the snapshot cannot be written. Raises CorruptError if the copy is not intact. In that
-        case the previous snapshot is kept, so that a damaged ledger does not overwrite its last intact copy.
+        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. In both cases,
+        the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -146,7 +146,7 @@ class LedgerWriter:
 
 
 class LedgerReader:
-    """Reads a ledger, also while another process writes it. A missing file counts as a ledger without rows."""
+    """Reads a ledger, even while another process writes to it. A missing file counts as a ledger without rows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -172,7 +172,7 @@ class LedgerReader:
             raise explain(self._path, error) from error
 
     def attachment(self, seq: int) -> bytes | None:
-        """Returns the verified bytes attached to row `seq`, or None if it has none. Call `rows` first.
+        """Returns the verified bytes attached to row `seq`, or None if the row has no attachment. Call `rows` first.
 
         Raises CorruptError if the bytes do not match their checksum.
         """
@@ -188,7 +188,7 @@ class LedgerReader:
         return bytes(found[0])
 
     def verify(self) -> list[AnyRow]:
-        """Verifies the whole ledger with all attachments, and returns all rows. Raises CorruptError on damage."""
+        """Verifies all rows and attachments, and returns all rows. Raises CorruptError if the ledger is damaged."""
         rows = self.rows()
         if self._db is not None:
             try:
@@ -217,7 +217,7 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
 
 
 class OpenedLedger(NamedTuple):
-    """The result of `open_ledger`. `set_aside`: the path to which a corrupt ledger was renamed, or None."""
+    """What `open_ledger` returns. `set_aside`: the new path of a corrupt ledger, which was renamed; otherwise None."""
 
     writer: LedgerWriter
     rows: list[AnyRow]
@@ -227,8 +227,8 @@ class OpenedLedger(NamedTuple):
 def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
-    A corrupt ledger is renamed and kept. The snapshot replaces a ledger that is corrupt, missing or has lost all its
-    rows. Without an intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
+    Renames and keeps a corrupt ledger. If the ledger is corrupt or missing, or has lost its rows, an intact snapshot
+    replaces it. If there is no intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)
     try:

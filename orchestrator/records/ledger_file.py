@@ -50,7 +50,7 @@ def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Con
 def check_database(db: sqlite3.Connection) -> None:
     """Raises CorruptError if SQLite's quick_check finds the file damaged."""
     if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-        raise CorruptError("quick_check failed")
+        raise CorruptError("SQLite's quick_check failed")
 
 
 def has_tables(db: sqlite3.Connection) -> bool:
@@ -59,22 +59,22 @@ def has_tables(db: sqlite3.Connection) -> bool:
 
 
 def explain(path: Path, error: Exception) -> SupSupError:
-    """Returns the error to raise for an exception of one of the types in DAMAGE.
+    """Converts an exception from DAMAGE, raised while a ledger was used, to the error that the caller must raise.
 
-    CorruptError means that the file is corrupt. A plain SupSupError means that the file cannot be used now, because of
-    a full disk, missing permission or a lock.
+    Returns a CorruptError if the file is corrupt. Returns a plain SupSupError if the file cannot be used now, because
+    of a full disk, a missing permission or a lock.
     """
     code = getattr(error, "sqlite_errorcode", None)
     is_temporary = code is None or code & 0xFF in _TEMPORARY
     if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
         is_temporary = False  # the file is writable but its header says read-only, so the header is damaged
     if isinstance(error, sqlite3.OperationalError) and is_temporary:
-        return SupSupError(f"{path}: the ledger cannot be used ({error}); correct this, then resume the sweep")
+        return SupSupError(f"{path}: the ledger cannot be used ({error}); correct the cause, then run `supsup resume`")
     return CorruptError(f"{path}: the ledger is damaged ({error})")
 
 
 def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
-    """Returns the checksum of a row: the CRC-32 of its content, continued from the previous row's checksum."""
+    """Returns the checksum of a row: the CRC-32 of the row's content, continued from the previous row's `checksum`."""
     return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
 
 
@@ -85,7 +85,7 @@ def checksum_at(db: sqlite3.Connection, seq: int) -> int:
 
 
 def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
-    """Returns the rows with seq > `after`. Raises CorruptError if a row does not match its checksum."""
+    """Returns the rows with seq > `after`, in order. Raises CorruptError if one is missing or damaged."""
     checksum = checksum_at(db, after)
     query = (
         "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
@@ -117,16 +117,17 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
                 select_rows(copy, 0)
             except DAMAGE as error:
                 raise CorruptError(
-                    f"{path}: damaged on disk ({error}); resume the sweep to restore the ledger from its last copy"
+                    f"{path}: the ledger is damaged on disk ({error}); `supsup resume` restores it from the last "
+                    "snapshot"
                 ) from error
     except (sqlite3.Error, OSError) as error:
         raise SupSupError(
-            f"{target}: the ledger cannot be copied ({error}); correct this, then resume the sweep"
+            f"{target}: the ledger cannot be copied here ({error}); correct the cause, then run `supsup resume`"
         ) from error
 
 
 def read_copy(path: Path) -> bytes:
-    """Returns the bytes of a consistent copy of a ledger, also while another process writes to it.
+    """Returns the bytes of a consistent copy of a ledger, even while another process writes to the ledger.
 
     Raises CorruptError if the copy is not an intact ledger.
     """
@@ -150,7 +151,7 @@ def read_epoch(path: Path) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a corrupt ledger and its side files (-wal, -shm), and does not delete them. Returns the new path."""
+    """Renames a corrupt ledger and its SQLite side files (-wal, -shm). Returns the new path of the ledger."""
     number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
     aside = path.with_name(f"{path.name}.corrupt{number}")
     for suffix in ("", "-wal", "-shm"):

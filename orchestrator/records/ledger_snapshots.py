@@ -1,8 +1,9 @@
 """Stores snapshots of ledgers in a storage, so that another machine can resume a sweep.
 
-A snapshot's file name holds the ledger's epoch, which each new writer increases, and the id of the writer's output.
-The snapshot with the highest name is the newest. The name is a fencing token: a writer stops if it finds a name higher
-than its own. The second-newest snapshot is kept too, as a fallback if the newest is damaged.
+A snapshot's id, which is part of its file name, consists of the ledger's epoch and the id of the writer's output. Each
+new writer increases the epoch, so the snapshot with the highest id is the newest. The id is a fencing token: a writer
+stops if the storage holds a snapshot with a higher id than its own. The second-newest snapshot is kept too, as a
+fallback if the newest is damaged.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from supsup_core.errors import CorruptError, SupSupError
 log = logging.getLogger("supsup")
 
 UPLOAD_SECONDS = 20.0
-"""For how many seconds the upload of one snapshot is retried. The limit is short, because another snapshot follows."""
+"""For how many seconds the upload of a snapshot is retried. The time is short, because a newer snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""How many seconds a coordinator waits for its upload when it closes. The driver uploads the ledger again later."""
+"""For how many seconds a closing coordinator waits for its upload. The driver uploads the ledger again at the end."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
 class SnapshotId(NamedTuple):
-    """Identifies a snapshot by the epoch of the ledger's writer and the id of its output. A higher id is newer."""
+    """Identifies a snapshot by its writer: the writer's epoch, and the id of the writer's output. Higher is newer."""
 
     epoch: int
     output_id: str
@@ -47,7 +48,7 @@ class SnapshotId(NamedTuple):
 
 
 def snapshot_ids(names: Iterable[str]) -> list[SnapshotId]:
-    """Returns the ids of the snapshots among these file names, the newest first."""
+    """Returns the ids of the snapshots with these file names, the newest first. Ignores other file names."""
     found = (_NAME.fullmatch(name) for name in names)
     return sorted((SnapshotId(int(match[1]), match[2]) for match in found if match), reverse=True)
 
@@ -55,9 +56,9 @@ def snapshot_ids(names: Iterable[str]) -> list[SnapshotId]:
 def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
     """Returns whether the newest stored snapshot is newer than a local ledger, by epoch and output id.
 
-    stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If epochs are equal but
-    output ids differ, the local ledger is an unmodified copy of the other output's ledger, because opening it for
-    writing would have increased its epoch.
+    stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If the epochs are equal
+    but the output ids differ, the snapshot counts as newer. The local ledger is then a copy from the other output, and
+    nothing was written to this copy, because opening it for writing would have increased its epoch.
     """
     if not stored:
         return False
@@ -86,15 +87,15 @@ class Snapshots:
         return snapshot_ids(self._folder.files())
 
     def put(self, snapshot: SnapshotId, content: bytes) -> None:
-        """Stores a snapshot, and deletes older snapshots except the newest of them.
+        """Stores a snapshot. Keeps the newest of the older snapshots, and deletes the others.
 
-        Raises FencedError if a newer snapshot is stored, because another writer has taken over then.
+        Raises FencedError if the storage holds a newer snapshot, which means that another writer has taken over.
         """
         stored = self.ids()
         if stored and stored[0] > snapshot:
             raise FencedError(
                 f"{self._folder.url}: another process has taken over this ledger, in the output with id "
-                f"{stored[0].output_id}; this process writes nothing more to it"
+                f"{stored[0].output_id}; this process writes nothing more to the ledger"
             )
         self._folder.write(snapshot.file_name, content)
         for old in [other for other in stored if other < snapshot][1:]:
@@ -116,7 +117,7 @@ class Snapshots:
                 except FileNotFoundError:
                     continue  # deleted meanwhile, because newer snapshots were stored
                 except CorruptError as error:
-                    log.warning("a snapshot is damaged; trying the previous one: %s", error)
+                    log.warning("a snapshot is damaged; trying the previous snapshot: %s", error)
                     num_damaged += 1
                     continue
                 num_intact += 1
@@ -144,8 +145,8 @@ class SnapshotUploader:
     def __init__(self, snapshots: Snapshots, masks: ArtifactStore) -> None:
         """masks: the store of the group's mask versions.
 
-        Dropped mask versions are deleted from the storage only after a newer snapshot is stored, because older
-        snapshots may refer to them.
+        Mask versions that were deleted from the output are deleted from the storage only after the next snapshot is
+        stored, because older snapshots may refer to them.
         """
         self._snapshots = snapshots
         self._masks = masks
@@ -155,7 +156,7 @@ class SnapshotUploader:
 
     @property
     def busy(self) -> bool:
-        """Whether an upload is in progress. Raises FencedError if another writer has taken over."""
+        """Whether an upload is in progress. Raises FencedError if the last upload failed because of a newer writer."""
         if self._upload is None:
             return False
         if not self._upload.done():
@@ -165,11 +166,16 @@ class SnapshotUploader:
         if isinstance(error, FencedError):
             raise error
         if error is not None:
-            log.warning("a snapshot could not be stored; the next one is tried as usual: %s", error)
+            log.warning(
+                "a snapshot could not be stored in the storage; the next snapshot will be tried as usual: %s", error
+            )
         return False
 
     def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
-        """Starts to upload a snapshot. Then deletes the mask versions with the keys `dropped` from the storage."""
+        """Starts to upload a snapshot. The upload ends by deleting mask versions from the storage.
+
+        dropped: the keys of these mask versions.
+        """
         self._dropped += dropped
         self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))
 

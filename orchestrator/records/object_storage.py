@@ -24,19 +24,19 @@ T = TypeVar("T")
 log = logging.getLogger("supsup")
 
 PATIENCE_SECONDS = 600.0
-"""For how many seconds a request of a running sweep is retried while the object store does not answer."""
+"""The longest time, in seconds, for which a running sweep retries a request that fails with a temporary error."""
 
 ASKING_SECONDS = 30.0
-"""For how many seconds a request is retried while a user waits for the command to finish."""
+"""The longest time, in seconds, for which a request is retried while a user waits for the command to finish."""
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
-"""The wait before the first retry, and the longest wait. The wait doubles with each retry."""
+"""The wait before the first retry, and the longest wait before a retry, in seconds. The wait doubles each time."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 10, "read_timeout": 60}},
     "gs": {"use_listings_cache": False},
 }
-"""Options of fsspec for each kind of store. Listings are not cached, because other machines write to the store too."""
+"""Options of fsspec by URL scheme. Listings are not cached, because other machines write to the same store."""
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
@@ -80,13 +80,13 @@ class Storage:
     """One folder in an object store or file system. Several processes and machines may use it at once."""
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
-        """patience: for how many seconds a request is retried while the store does not answer."""
+        """patience: the longest time, in seconds, for which a request that fails with a temporary error is retried."""
         check_url(url)
         self.url = url.rstrip("/")
         self._patience = patience
 
     def __truediv__(self, name: str) -> Storage:
-        """Returns the subfolder `name`."""
+        """Returns the Storage of the subfolder `name`."""
         return Storage(f"{self.url}/{name}", self._patience)
 
     @cached_property
@@ -95,7 +95,7 @@ class Storage:
 
     @cached_property
     def _folder(self) -> str:
-        """The folder's path, in the form that its fsspec file system expects."""
+        """The path of the folder, in the form that fsspec expects for this kind of store."""
         scheme, _, rest = self.url.partition("://")
         return rest if scheme != "file" else rest or "/"
 
@@ -118,7 +118,7 @@ class Storage:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes or replaces a file. The file is durable when this returns. Raises StorageError if writing fails."""
+        """Writes or replaces a file. On return, the file is durable. Raises StorageError if writing fails."""
 
         def once() -> None:
             if self._is_local:
@@ -131,7 +131,7 @@ class Storage:
         try:
             self._patiently(f"writing {name}", once)
         except FileNotFoundError as error:
-            raise StorageError(f"storage: {self.url}: there is no such bucket ({error}); create it") from error
+            raise StorageError(f"storage: {self.url}: the bucket does not exist ({error}); create it") from error
 
     def has(self, name: str) -> bool:
         """Returns whether a file exists."""
@@ -170,7 +170,7 @@ class Storage:
         self.delete(name)
 
     def files(self, below: str = "") -> dict[str, StoredFile]:
-        """Returns all files by their names relative to this folder. below: lists only this subfolder."""
+        """Returns all files, by name relative to this folder. below: the subfolder to list; "" means this folder."""
         folder = self._at(below) if below else self._folder
         try:
             found = self._patiently("listing", lambda: self._system.find(folder, detail=True))
@@ -216,7 +216,7 @@ class Storage:
                 if time.monotonic() + wait > deadline:
                     raise StorageError(
                         f"storage: {self.url}: {doing} failed for {self._patience:.0f} s ({why}); "
-                        "resume the sweep when the storage answers again"
+                        "run `supsup resume` when the storage answers again"
                     ) from error
                 if not told:
                     log.warning("storage: %s does not answer; retrying: %s (%s)", self.url, doing, why)
@@ -234,7 +234,7 @@ _PROBE = "supsup.txt"
 
 
 def _written(node: dict[str, Any]) -> float | None:
-    """Returns the Unix time at which a file was written, from fsspec's description `node`. Returns None if unknown."""
+    """Returns the Unix time at which a file was written, or None if unknown. node: fsspec's description of the file."""
     for key in ("mtime", "LastModified", "updated"):
         value = node.get(key)
         if isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""Defines the recorded plan of a training group, which coordinators, workers and readers of the ledger use.
+"""Defines the plan of a training group, as its ledger records it and its coordinator and workers receive it.
 
 This module does not import supsup_core or torch, so that ledgers can be read quickly.
 """
@@ -13,7 +13,7 @@ from orchestrator.base.plain_values import Node
 
 
 class GroupSize(NamedTuple):
-    """The amount of work in a training group: the number of shards to train and of evaluations to do."""
+    """The amount of work in a training group: the numbers of shards to train and of evaluations to do."""
 
     shards: int
     evaluations: int
@@ -21,7 +21,7 @@ class GroupSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """One task to train. `task`: the task's number. `parents`: the keys of the tasks that must be trained first."""
+    """One task to train. `task`: the task's number. `parents`: the keys of the shards that must be trained first."""
 
     key: str
     task: int
@@ -30,7 +30,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One task to evaluate after `num_learned` tasks. `run`: index of a run that has its inference settings."""
+    """One task to evaluate after `num_learned` tasks. `run`: the index of a run with the inference settings to use."""
 
     key: str
     task: int
@@ -40,11 +40,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a training group. `name`: the label and the seed. `varied`: the settings that the sweep varies.
+    """One run of a training group. `name`: the label and the seed. `varied`: the run's values of the keys that vary.
 
-    `experiment`: the run's whole config. `inference_id`: the hash of its inference settings. `points[n]`: the keys of
-    the evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `points[n]` is empty, because the masks to evaluate
-    are only known during training.
+    `experiment`: the run's configuration as plain values. `inference_id`: the hash of the inference settings.
+    `points[n]`: for evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs, `points[n]` is
+    empty, because the masks to evaluate are only known during training.
     """
 
     run_id: str
@@ -58,8 +58,8 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """A training group. `num_streams`, `segments_per_task`: None except in scenario NNs. `experiment`: the config of
-    the run with the most tasks."""
+    """A training group. `num_streams`, `segments_per_task`: None except in scenario NNs. `experiment`: the
+    configuration of the run with the most tasks, as plain values."""
 
     group_id: str
     seed: int

@@ -24,7 +24,7 @@ GroupEnd: TypeAlias = Literal["done", "stopped", "failed"]
 @dataclass(frozen=True)
 class LaunchEnvironment:
     """The machine and software that run a sweep. `num_workers`: the most workers that the group may use at once.
-    `versions`: package name to version. `git_revision`: "" outside a repository."""
+    `versions`: maps package names to versions. `git_revision`: "" if the sweep file is in no Git repository."""
 
     num_workers: int
     versions: dict[str, str]
@@ -37,7 +37,7 @@ class LaunchEnvironment:
 
 @dataclass(frozen=True)
 class GroupPlanned:
-    """The training group is started or resumed. Holds its plan, and the machine and software that run it."""
+    """The training group is started or resumed. The row holds the group's plan, machine and software."""
 
     kind: ClassVar[str] = "plan"
 
@@ -49,8 +49,9 @@ class GroupPlanned:
 class ShardTrained:
     """A task has been trained and its artifact is stored.
 
-    `started_ms`: Unix time in ms. `seconds`: time for this task. `resumed_at`: batches restored from a checkpoint.
-    These fields and `worker` are None if the artifact already existed in the store.
+    `started_ms`: the Unix time in ms at which the job started. `seconds`: the job's time, divided by its number of
+    tasks. `resumed_at`: the number of batches that were restored from a checkpoint. These three fields and `worker` are
+    None if the artifact already existed in the store.
     """
 
     kind: ClassVar[str] = "trained"
@@ -95,10 +96,10 @@ class PointCompleted:
 class SegmentDecided:
     """Scenario NNs: a decision about one segment, and the training that followed.
 
-    `round`: number of the round. `ordinal`: number of the segment in the run. `num_masks` to `standing_out`: the
-    fields of supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean
-    training loss; None if no mask was trained. `seconds`: training time. `latency`: seconds that the decision took.
-    The row's attachment holds the slopes (float32) that the decision is based on.
+    `ordinal`: number of the segment in the run. `segment`: its number in its task. `num_masks` to `margin`: as in
+    supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean training loss on
+    the segment. `key`, `loss`: None if no mask was trained. `seconds`: training time. `latency`: seconds that the
+    round's decisions took. The row's attachment holds the slopes (float32) on which the decision is based.
     """
 
     kind: ClassVar[str] = "decision"
@@ -126,8 +127,8 @@ class SegmentDecided:
 
 @dataclass(frozen=True)
 class TasksMet:
-    """Scenario NNs: the allocation metrics after `num_learned` tasks' worth of data. `latency`: mean seconds of a
-    decision in the last task's worth of data. `seconds`: the training time for this data."""
+    """Scenario NNs: the allocation metrics after the data of `num_learned` tasks. `latency`: mean time of a decision,
+    and `seconds`: total training time, both over the last `segments_per_task` segments."""
 
     kind: ClassVar[str] = "met"
 
@@ -139,10 +140,10 @@ class TasksMet:
 
 @dataclass(frozen=True)
 class EvaluationDue:
-    """Scenario NNs: the masks that an evaluation point must evaluate on the tasks seen so far.
+    """Scenario NNs: the masks that an evaluation point must evaluate on `tasks`, the tasks seen so far.
 
-    `numbers`: the masks in use, ascending. `keys`: the key of each mask's version. `right`: for each of `tasks`, the
-    positions in `numbers` of the masks that belong to this task.
+    `numbers`: the numbers of the masks in use, ascending. `keys`: for each mask, the key of its version. `right`: for
+    each task, the positions in `numbers` of the masks that were allocated for the task.
     """
 
     kind: ClassVar[str] = "due"
@@ -156,7 +157,7 @@ class EvaluationDue:
 
 @dataclass(frozen=True)
 class RunForked:
-    """Scenario NNs: this run is a fork. The rows up to its first commit come from another run after `at_task` tasks."""
+    """Scenario NNs: this run is a fork of another run after `at_task` tasks. Rows up to the first commit are copies."""
 
     kind: ClassVar[str] = "forked"
 
@@ -167,8 +168,8 @@ class RunForked:
 
 @dataclass(frozen=True)
 class RoundsCommitted:
-    """Scenario NNs: all rounds before `round` are safe on disk. `versions`: mask number to key of the version written.
-    `num_bytes`: bytes written. `training_seconds`: training time since the last commit. `seconds`: commit time."""
+    """Scenario NNs: all rounds before number `round` are on disk. `versions`: maps changed masks to their version keys.
+    `num_bytes`: bytes written. `training_seconds`: training time since the previous commit. `seconds`: commit time."""
 
     kind: ClassVar[str] = "committed"
 
@@ -181,7 +182,7 @@ class RoundsCommitted:
 
 @dataclass(frozen=True)
 class ArtifactLost:
-    """An artifact is missing or corrupt, so its task is trained again. An empty `key` means the ledger itself."""
+    """An artifact is missing or corrupt, so it is computed again. An empty `key` stands for the ledger itself."""
 
     kind: ClassVar[str] = "lost"
 
@@ -193,7 +194,8 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died during a job, and the job is retried. `free`: the whole node died, so the retry is not counted."""
+    """A worker died during a job. The job is retried, unless a JobFailed row follows. `free`: the worker's whole node
+    died, so the retry does not count towards MAX_RETRIES."""
 
     kind: ClassVar[str] = "retried"
 
@@ -214,7 +216,7 @@ class JobSplit:
 
 @dataclass(frozen=True)
 class JobStalled:
-    """A running job takes far longer than earlier jobs of its kind. `what`: the job in words."""
+    """A running job takes far longer than earlier jobs of the same kind. `what`: the job in words."""
 
     kind: ClassVar[str] = "stalled"
 
@@ -249,10 +251,8 @@ class TaskCancelled:
 
 @dataclass(frozen=True)
 class GroupStopped:
-    """A search has stopped this trial, or the user has cancelled the group. `num_learned`: the last evaluation point.
-
-    `diverged`: the error, if the loss became NaN or infinite. `reason`: "cancelled" if the user cancelled the group.
-    """
+    """A search has stopped this trial, or the user has cancelled the group. `num_learned`: the last completed
+    evaluation point. `diverged`: the error, if the loss became NaN or infinite. `reason`: "cancelled", or None."""
 
     kind: ClassVar[str] = "stopped"
 
@@ -263,7 +263,7 @@ class GroupStopped:
 
 @dataclass(frozen=True)
 class RetryRequested:
-    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; if empty, all of them."""
+    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; () means all of them."""
 
     kind: ClassVar[str] = "retry"
 
@@ -272,7 +272,7 @@ class RetryRequested:
 
 @dataclass(frozen=True)
 class LaunchEnded:
-    """Work on the group has ended. If the work was interrupted, the ledger has no such row."""
+    """A launch has ended its work on the group. An interrupted launch writes no such row."""
 
     kind: ClassVar[str] = "ended"
 
@@ -328,7 +328,7 @@ def event_from_json(kind: str, payload: bytes) -> Event:
     """Decodes the event of a row. Raises CorruptError if the kind is unknown or the payload does not fit the kind."""
     decoder = _decoder(kind)
     if decoder is None:
-        raise CorruptError(f"this version knows no row of kind {kind!r}")
+        raise CorruptError(f"this version of supsup knows no row of kind {kind!r}")
     try:
         return decoder.decode(payload)
     except msgspec.ValidationError as error:

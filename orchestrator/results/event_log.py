@@ -39,7 +39,7 @@ _FOLLOW_SECONDS = 0.5
 
 @final
 class JsonLines(logging.Formatter):
-    """Formats a log record as a JSON object of its time, level, message and the fields of `extra={"fields": …}`."""
+    """Formats a log record as a JSON object: its time, level and message, and the items of `extra={"fields": …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
@@ -52,8 +52,8 @@ class JsonLines(logging.Formatter):
 
 @final
 class LogFile(logging.FileHandler):
-    """Writes log records as JSON lines to a file. If writing fails, such as on a full disk, one message is printed
-    and the sweep continues."""
+    """Writes log records as JSON lines to a file. If writing fails, for example on a full disk, prints one message and
+    lets the sweep continue."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -65,7 +65,7 @@ class LogFile(logging.FileHandler):
         self._report(sys.exc_info()[1])
 
     def close(self) -> None:
-        """Close the file. Prints an error of closing, unless an error was printed before."""
+        """Close the file. If this fails, print the error, unless an error was printed before."""
         try:
             super().close()
         except OSError as error:
@@ -92,18 +92,18 @@ def log_row(sweep_id: str, group_id: str, row: AnyRow) -> None:
         return
     fields: dict[str, object] = {"sweep": sweep_id, "group": group_id, "event": row.event.kind}
     fields |= {name: value for name, value in line.fields.items() if value is not None}
-    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # the command also prints warnings
+    level = logging.WARNING if isinstance(row.event, JobStalled) else logging.INFO  # a WARNING is printed too
     log.log(level, line.message, extra={"fields": fields})
 
 
 def _line_of(event: Event) -> _Line | None:
-    """Returns the log line of an event, or None if such events are not logged."""
+    """Returns the log line of an event, or None if events of this kind are not logged."""
     match event:
         case ShardTrained() | TaskEvaluated():
             return _result_line(event)
         case PointCompleted(run_id=run_id, num_learned=n):
             accuracy = 100 * event.metrics["accuracy"]
-            return _Line(f"{count(n, 'task')}: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
+            return _Line(f"after {count(n, 'task')}: accuracy {accuracy:.2f} %", {"run_id": run_id, "num_learned": n})
         case ArtifactLost(key=key, reason=reason):
             return _Line(
                 f"{event.file}: {reason}; the missing results are computed again", {"key": key, "reason": reason}
@@ -119,11 +119,13 @@ def _line_of(event: Event) -> _Line | None:
         case TaskCancelled(key=key, task=task):
             return _Line(f"task {task} was cancelled", {"key": key})
         case GroupStopped(num_learned=n, reason=reason):
-            return _Line(f"the group was stopped after {count(n, 'task')}", {"num_learned": n, "reason": reason})
+            return _Line(
+                f"the training group was stopped after {count(n, 'task')}", {"num_learned": n, "reason": reason}
+            )
         case LaunchEnded(status=status):
-            return _Line(f"the group ended: {status}", {"status": status})
+            return _Line(f"the training group ended: {status}", {"status": status})
         case GroupPlanned():
-            return _Line("the group starts")
+            return _Line("the training group starts")
         case _:
             return None
 

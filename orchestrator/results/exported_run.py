@@ -23,7 +23,7 @@ from supsup_core.evaluation.protocol import answer
 from supsup_core.methods import Learner
 
 FORMAT = 1
-"""The version of the folder's format."""
+"""The version of the format of an exported run's folder."""
 
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
@@ -47,13 +47,15 @@ class ExportedRun:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder, and import the user's modules that it contains.
 
-        Raises CorruptError if the folder is incomplete or damaged, or if its format has another version.
+        Raises CorruptError if the folder is incomplete or damaged, or if its format is not FORMAT.
         """
         try:
             node: Node = json.loads((folder / "experiment.json").read_text())
             tensors = safetensors.torch.load_file(folder / "learned.safetensors")
             if node["format"] != FORMAT:
-                raise CorruptError(f"{folder}: has format {node['format']}, but this version reads format {FORMAT}")
+                raise CorruptError(
+                    f"{folder}: has format {node['format']}, but this version of supsup reads format {FORMAT}"
+                )
             states: list[dict[str, Tensor]] = [{} for _ in range(node["num_states"])]
             for name, tensor in tensors.items():
                 number, _, key = name.partition(".")
@@ -63,25 +65,29 @@ class ExportedRun:
             self._numbers = torch.tensor(node["numbers"], dtype=torch.int64)
             self._masks: dict[int, Sequence[int]] = dict(zip(node["tasks"], node["masks"], strict=True))
         except (OSError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
-            raise CorruptError(f"{folder}: not a complete exported run ({error}); export it again") from error
+            raise CorruptError(
+                f"{folder}: is not a complete exported run ({error}); run `supsup export` again"
+            ) from error
         self._learner: Learner = self.experiment.method.learner(self.experiment.problem(device), states)
 
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the label of each image and the number of the mask that was used, both (images,).
+        """Returns two tensors (images,): the label of each image, and the number of the mask used for the image.
 
-        x: images (images, *input_shape), float32, normalised like the benchmark's images. task: the task's number if
-        the scenario gives it. Otherwise the task is inferred as in the run's evaluation, so each group of
-        `decision_group` images must belong to one task. Raises InputError if the scenario gives the task and `task` is
-        None or was not learned, or if the scenario infers the task and `task` is set.
+        x: images (images, *input_shape), float32, normalised like the benchmark's images. task: the number of the task
+        if the scenario gives the task at inference. Otherwise the task is inferred as in the run's evaluation, so each
+        `decision_group` consecutive images must belong to one task. Raises InputError if the scenario gives the task
+        and `task` is None or was not learned, or if the scenario infers the task and `task` is set.
         """
         given = None
         if self.experiment.scenario.given_at_inference:
             if not self._masks.get(-1 if task is None else task):
                 known = f"0 to {len(self._masks) - 1}"
-                raise InputError(f"task: must be {known}; scenario {self.experiment.scenario.name} does not infer it")
+                raise InputError(
+                    f"task: must be {known}; scenario {self.experiment.scenario.name} does not infer the task"
+                )
             given = self._masks[task or 0][0]
         elif task is not None:
-            raise InputError(f"task: scenario {self.experiment.scenario.name} infers the task; call without it")
+            raise InputError(f"task: scenario {self.experiment.scenario.name} infers the task; remove this argument")
         with torch.inference_mode(False):
             labels, places = answer(self._learner, x, self.experiment.inference, given)
         return labels, self._numbers[places]

@@ -157,4 +157,6 @@ def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 
 
 def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
-    yield from ((path, "a write that was interrupted") for path in output.hidden_files() if is_partial(path))
+    yield from (
+        (path, "a temporary file of an interrupted write") for path in output.hidden_files() if is_partial(path)
+    )

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class LoadedRun:
     """A run with its learned tensors.
 
-    `states`: the learned tensors of each task; in NNs, of each live mask. `numbers`: the task numbers of `states`; in
-    NNs, the mask numbers. `tasks`: the tasks met so far. `masks`: for each task in `tasks`, the indices in `states` of
-    the task's masks; in NNs a task may have several masks or none.
+    `states`: the learned tensors of each task; in NNs, of each mask in use. `numbers`: the number of the task (in NNs,
+    of the mask) for each item of `states`. `tasks`: the numbers of the tasks met so far. `masks`: for each task in
+    `tasks`, the indices in `states` of the masks that belong to the task; in NNs, several indices or none are possible.
     """
 
     experiment: Experiment
@@ -45,9 +45,10 @@ class LoadedRun:
 
 
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
-    """Load a run of a group as it was at its last evaluation point. Imports the user's modules.
+    """Load a run as it was at the run's last evaluation point. Imports the user's modules.
 
-    Raises InputError if the run has not reached that point, and CorruptArtifactError if an artifact is damaged.
+    group: the run's training group. Raises InputError if the run has not reached this evaluation point, and
+    CorruptArtifactError if an artifact is damaged.
     """
     user_modules.load(sweep.config.imports, sweep.imports_folder)
     experiment = run.experiment

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST = ["sweep", "scale", "run", "scenario", "method", "seed", "num_learned", "metric", "value", "low", "high"]
-"""The first columns of `load_results`. After them comes one column for each grid key, named by the dotted key."""
+"""The first columns of `load_results`. The other columns are the keys that the sweeps vary, such as `net.width`."""
 
 
 def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
-    """Returns the metrics of an output's sweeps so far, one row per run, seed, number of tasks learned and metric.
+    """Returns the metrics of all sweeps of an output, in one row per run, seed, number of tasks learned and metric.
 
-    path: an output folder (`output=DIR`, by default `runs`). sweep: the beginning of a sweep's name; None loads all
-    sweeps. The columns are `FIRST` and one column for each key that the grid varies. Accuracies and other shares are in
-    [0, 1]. Leaves out damaged sweeps with a warning. Raises InputError if there is no such output or sweep.
+    path: an output folder (`output=DIR`, by default `runs`). sweep: the name of a sweep or its beginning; None loads
+    all sweeps. The columns are those in `FIRST`, and one column for each key that a sweep varies. Accuracies and other
+    shares are in [0, 1]. A damaged sweep is left out with a warning. Raises InputError if no sweep fits or is intact.
     """
     output = OutputFolder(Path(path).expanduser().absolute())
     if sweep is None:
@@ -36,7 +36,9 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     else:
         found = [find_sweep(output, sweep)]
     if not found:
-        raise InputError(f"{output.path}: has no sweep; start one with `supsup sweep FILE`, or name another output")
+        raise InputError(
+            f"{output.path}: contains no sweep; start one with `supsup sweep FILE`, or name another output"
+        )
     parts = [part for one in found for part in _of(one, wanted=sweep is not None) if not part.empty]
     if not parts:
         return pd.DataFrame(columns=FIRST)
@@ -47,7 +49,7 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
 def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
     """Returns a list with the table of one sweep. Warns and returns an empty list if the sweep cannot be planned.
 
-    wanted: whether the user named this sweep. If so, raises InputError in place of the warning.
+    wanted: whether the user named this sweep. If so, raises InputError instead of warning.
     """
     try:
         groups = sweep.plan()
@@ -75,11 +77,12 @@ def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
 def plot_accuracy(results: pd.DataFrame, title: str = "") -> Figure:
     """Plot the average accuracy against the number of tasks learned, with one line per run.
 
-    The band of a line is the 95 % interval over seeds. results: the result of `load_results`. If it contains several
-    sweeps, the labels start with the sweep's name. Raises InputError if it contains no accuracy.
+    The band of a line is the 95 % interval over seeds. results: a data frame that `load_results` has returned. If
+    `results` contains several sweeps, each line's label starts with the id of a sweep. Raises InputError if `results`
+    contains no accuracy.
     """
     if not (results["metric"] == "accuracy").any():
-        raise InputError("results: contain no accuracy yet; continue the sweep with `supsup resume`")
+        raise InputError("the results contain no accuracy yet; continue the sweep with `supsup resume`")
     if results["sweep"].nunique() > 1:
         results = results.assign(run=results["sweep"] + " " + results["run"])
     return figures.accuracy_over_tasks(tables.summary_table(results), title)

@@ -38,7 +38,7 @@ class Damage:
 
 
 def referenced_keys(state: GroupState) -> set[str]:
-    """Returns the keys of all artifacts in the store that belong to a training group, even if they do not exist yet."""
+    """Returns the keys of all trained tasks and evaluations of a group, including those that are not computed yet."""
     if state.plan is None:
         return set()
     group = state.group
@@ -50,7 +50,7 @@ def referenced_keys(state: GroupState) -> set[str]:
 
 
 def _live_masks(state: GroupState) -> set[str]:
-    """Returns the key of each live mask's version at the last commit, in scenario NNs."""
+    """Returns, for scenario NNs, the keys of the mask versions of all masks in use at the last commit."""
     current: dict[int, str] = {}
     rows: list[AnyRow] = [*state.decisions, *state.commits]
     for row in sorted(rows, key=lambda row: row.seq):
@@ -74,7 +74,7 @@ def stored_root(output: OutputFolder) -> Storage | None:
 
 
 def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """Returns all missing or damaged files of an output, sorted by path. Reads every file and compares its checksum.
+    """Returns all missing or damaged files of an output, sorted by path. Reads every file and verifies its checksum.
 
     on_progress: called with the number of files verified so far and the total number of files.
     """
@@ -152,6 +152,6 @@ def _damage(check: _Check) -> Damage | None:
         return Damage(path, str(error).removeprefix(f"{path}: "), sweeps, store, key)
     except OSError as error:
         raise SupSupError(
-            f"{path}: cannot be read ({error.strerror or error}); correct that and run fsck again"
+            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run `supsup fsck` again"
         ) from error
     return None

@@ -10,7 +10,7 @@ from orchestrator.base.wording import duration
 from orchestrator.results.status import SweepStatus
 
 PLAIN_SECONDS = 5.0
-"""The minimum time between two plain lines."""
+"""The minimum number of seconds between two plain lines."""
 
 
 def line(status: SweepStatus) -> str:
@@ -28,7 +28,8 @@ def line(status: SweepStatus) -> str:
         parts.append(f"accuracy so far {100 * status.accuracy:.2f} %")
     unknown = status.evaluations_done < status.evaluations and not any(g.evaluate_seconds for g in status.groups)
     parts.append(
-        f"ETA {duration(status.eta)}" + (" plus the evaluations" if unknown and status.eta is not None else "")
+        f"ETA {duration(status.eta)}"
+        + (" plus the time of the evaluations" if unknown and status.eta is not None else "")
     )
     return " · ".join(parts)
 
@@ -61,7 +62,7 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, status: SweepStatus) -> None:
-        """Show a status. Without a terminal, prints its line only if it has changed and PLAIN_SECONDS have passed."""
+        """Show a status. Without a terminal, prints only changed lines, at most one line per PLAIN_SECONDS seconds."""
         text = line(status)
         if self._terminal:
             self._bar.update(

@@ -19,11 +19,12 @@ from orchestrator.results.event_log import describe_stalled
 class GroupStatus:
     """The status of one training group.
 
-    `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean time of recent jobs.
-    All three are None until there is a result. `masks`: the number of masks in use in NNs; None in other
-    scenarios. `at_work`: whether a worker has trained or evaluated anything since the last start. `shards`,
-    `evaluations`: the total numbers; if the group was stopped, the numbers done. `cancelled`: the numbers of the
-    cancelled tasks.
+    `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean seconds that a worker
+    took for a recent shard or evaluation. These three fields are None until there is a result. `masks`: the number of
+    masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained or evaluated anything since
+    the sweep was last started or resumed, and the group has not ended. `shards`: the number of planned shards, without
+    cancelled tasks. `evaluations`: the number of planned evaluations. If the group was stopped, `shards` and
+    `evaluations` are the numbers done. `cancelled`: the numbers of the cancelled tasks.
     """
 
     group_id: str
@@ -51,8 +52,8 @@ class SweepStatus:
     """The status of a whole sweep.
 
     `state`: done, running, failed, interrupted or planned. `process`: the id of the process on this machine that runs
-    the sweep, or None. `tasks_per_second`, `eta` (remaining seconds): estimates from the times of recent jobs and the
-    number of workers that work in parallel.
+    the sweep, or None. `eta`: the remaining seconds. `tasks_per_second` and `eta` are estimated from the times of
+    recent jobs and the number of workers at work.
     """
 
     sweep_id: str
@@ -86,7 +87,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
-    """Returns the mean seconds of the last 50 evaluations, or None. Evaluations reused from the store do not count."""
+    """Returns the mean seconds of the last 50 evaluations that were not reused from the store; None without any."""
     return _mean([row.event.seconds for row in rows if row.event.seconds][-50:])
 
 
@@ -122,7 +123,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """Returns the mean accuracy of the trained tasks, each with its own mask, or None if no accuracy is known yet.
+    """Returns the mean accuracy of the trained tasks, each evaluated with its own mask; None without any accuracy.
 
     In NNs, returns the accuracy at the last complete evaluation point.
     """
@@ -133,8 +134,8 @@ def _accuracy_so_far(state: GroupState) -> float | None:
 
 
 def _describe_lost(event: ArtifactLost) -> str:
-    """Returns the name of a missing or damaged file and the reason. If the reason starts with the name, the name is not
-    repeated."""
+    """Returns `FILE: REASON` for a missing or damaged file. Does not repeat the file's name if the reason starts with
+    it."""
     return f"{event.file}: {event.reason.removeprefix(f'{event.file}: ')}"
 
 

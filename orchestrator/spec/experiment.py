@@ -1,4 +1,4 @@
-"""Builds an experiment from plain values: checks that they fit together, and creates the objects that train."""
+"""Builds an experiment from plain values: checks that the values fit together, and creates the objects that train."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """The order of the data in a scenario NNs experiment, and how masks are allocated to it.
+    """In an experiment of scenario NNs, the order of the data, and the rules by which masks are allocated.
 
-    stream: the order of the tasks' data. test: decides whether a segment needs a new mask. policy: what to do if a
-    segment needs a new mask and none is free. capacity: the most masks in use at a time (the budget). schedule: all
-    segments in order.
+    stream: the settings for the order of the data. test: decides whether a segment needs a new mask. policy: what to do
+    if a segment needs a new mask and `capacity` masks are in use. capacity: the budget of masks. schedule: the segments
+    of each stream, in order.
     """
 
     stream: Stream
@@ -74,8 +74,8 @@ class Allocation:
     def identity(self) -> Node:
         """Returns everything that determines the decisions, apart from the masks. Content keys contain it.
 
-        For a single stream in blocks, the result does not contain the number of segments. A longer stream of this kind
-        begins with the segments of a shorter one, so both share these decisions.
+        For a single stream of order `blocks`, the result does not contain the number of segments. Of two such streams,
+        the longer one begins with all segments of the shorter one, so both share the decisions about these segments.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -121,7 +121,7 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """Returns everything that determines a training group's result, apart from the tasks. Content keys use it."""
+        """Returns everything that determines what a group learns, except the number of tasks. Content keys hold it."""
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
@@ -144,7 +144,7 @@ class Experiment:
 
 
 def _identity(registry: Registry[type[Any]], component: object) -> Node:
-    """Returns a component's registered name, its fields and, for a user's own class, the hash of its source."""
+    """Returns a component's registered name and fields and, if its class is a user's own, the hash of the source."""
     cls = type(component)
     return {"name": registry.name_of(cls), **identity_fields(component), "source": source_digest(cls)}
 
@@ -157,16 +157,16 @@ def _fields_of(component: object) -> Node:
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
-    """Builds an object of the registered class that `node[key]` names. The other values in `node[key]` are its fields.
+    """Builds an object of the class that is registered as `node[key]["name"]`. Its fields are the rest of `node[key]`.
 
-    Raises InputError, which begins with the full key, if a name or field is unknown or a value is wrong.
+    Raises InputError, whose text begins with the full key, if a name or field is unknown or a value is wrong.
     """
     if not isinstance(node[key], dict):
         raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")
     values = dict(node[key])
     name = values.pop("name", None)
     if not isinstance(name, str):
-        raise InputError(f"{key}.name: missing; there are: {', '.join(registry.names())}")
+        raise InputError(f"{key}.name: is missing; choose one of: {', '.join(registry.names())}")
     with prefix_errors(f"{key}.name: "):
         cls = registry[name]
     return _build_section(cls, {key: values}, key)
@@ -175,10 +175,10 @@ def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
 def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
     """Builds an Experiment from the plain values of EXPERIMENT_KEYS.
 
-    resolve: completes a dataset with facts that are read from its files (Base.resolved).
+    resolve: returns a dataset with the fields filled in that are read from the dataset's files (see Base.resolved).
 
-    If the scenario gives the task identity at inference, the inference section is replaced by rule `known`. Runs that
-    differ only in this section are then deduplicated.
+    If the scenario gives the task identity at inference, the rule `known` replaces the inference section. Runs that
+    differ only in this section are therefore equal, and are deduplicated.
 
     Raises InputError if the values contradict each other, and DatasetError if the dataset's files cannot be used.
     """
@@ -218,7 +218,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
 
 def _build_inference(row: Scenario, node: Node) -> Inference:
     """Builds the inference section. An alias of an objective, such as `H`, is replaced by the registered name, so that
-    both give the same content key."""
+    both names give the same content key."""
     inference = _build_section(Inference, node, "inference")
     if row.given_at_inference:
         return Inference(rule="known", strict_images=0)
@@ -226,13 +226,13 @@ def _build_inference(row: Scenario, node: Node) -> Inference:
 
 
 def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: TrainingRecipe, seed: int) -> Allocation:
-    """Builds the part of an experiment that only scenario NNs has. Raises InputError if its values do not fit."""
+    """Builds the part of an experiment that only NNs has. Raises InputError if the values do not fit together."""
     num_tasks, num_batches = benchmark.num_tasks, training.num_batches
     stream = _build_section(Stream, node, "stream")
     if training.changes_rate:
         raise InputError(
             "training.schedule: in NNs the length of a mask's training is not known in advance; "
-            "remove schedule and warmup_batches"
+            "remove training.schedule and training.warmup_batches"
         )
     test = build_component(ALLOCATION_TESTS, node, "allocation")
     test = replace(test, objective=OBJECTIVES.name_of(OBJECTIVES[test.objective]))
@@ -252,7 +252,7 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
         )
     if capacity < stream.num_streams:
         raise InputError(
-            f"budget.num_masks: {capacity} cannot serve {stream.num_streams} streams; "
+            f"budget.num_masks: {capacity} masks are too few for {stream.num_streams} streams; "
             f"set at least {stream.num_streams}, or lower stream.num_streams"
         )
     with prefix_errors("stream."):
@@ -267,6 +267,6 @@ def _build_section(cls: type[T], node: Node, key: str) -> T:
     check_finite(values, "", key)
     for name in field_names(cls):
         if name not in values:
-            raise InputError(f"{key}.{name}: missing; give it a value")
+            raise InputError(f"{key}.{name}: is missing; set this key")
     with prefix_errors(f"{key}."):
         return cls(**values)

@@ -1,4 +1,4 @@
-"""Overrides: `key=value` on the command line, and the changes of a scale. They take precedence over the sweep file.
+"""Applies overrides to a sweep file's values. Overrides are `key=value` on the command line and a scale's changes.
 
 An override of a key also replaces the values that a grid, a variant or a search gives to the key. All values in this
 module are plain YAML values.
@@ -17,13 +17,15 @@ from orchestrator.spec.strict_merge import merge
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
-"""Mappings whose keys are dotted keys or names chosen by the user. Overrides of these mappings are not flattened."""
+"""Keys of a sweep file whose values are mappings. The keys of these mappings are dotted keys, or names that the user
+chose. `_by_full_key` does not flatten the mappings."""
 
 
 def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -> Node:
     """Parses ["a.b=1", …] into {"a.b": 1, …}. Each value is read as YAML.
 
-    text_keys: keys whose value is text, such as `output`. Text that YAML reads as a number stays as typed.
+    text_keys: keys whose value is text, such as `output`. Their values stay as typed, even if YAML reads them as a
+    number, true or false.
 
     Raises InputError if an override is not `key=value`, or if its value is not YAML.
     """
@@ -31,13 +33,15 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -
     for item in overrides:
         key, equals, value = item.partition("=")
         if "${" in value:
-            raise InputError(f"command line: {key}: ${{…}} is not supported; write the value out")
+            raise InputError(f"command line: {key}: ${{…}} is not supported; write the value itself")
         if not equals or not key:
-            raise InputError(f"command line: {item!r} is not key=value; for example benchmark.num_tasks=10")
+            raise InputError(
+                f"command line: {item!r} is not of the form key=value; write, for example, benchmark.num_tasks=10"
+            )
         try:
             found = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"command line: {key}: {value!r} is not a YAML value") from error
+            raise InputError(f"command line: {key}: {value!r} is not a valid YAML value; put it in quotes") from error
         if key not in text_keys:
             changes[key] = _with_numbers(found)
         else:
@@ -46,9 +50,10 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -
 
 
 def _with_numbers(value: object) -> object:
-    """Converts text such as `1e-4` in a value to numbers, which PyYAML reads as text because it requires a dot.
+    """Converts texts such as `1e-4` in a value to numbers, at every depth.
 
-    In sweep files, OmegaConf reads `1e-4` as a number.
+    PyYAML reads `1e-4` as text, because it requires a dot in a number with an exponent. OmegaConf, which reads the
+    sweep files, reads `1e-4` as a number.
     """
     match value:
         case dict():
@@ -69,8 +74,8 @@ def overlap(one: str, other: str) -> bool:
 def apply_changes(schema: type[object], config: Node, changes: Node, origin: str) -> None:
     """Applies changes to the config of a sweep, in place, and checks them against the dataclass `schema`.
 
-    config: all fields of `schema` as plain values. changes: values by dotted key, or nested mappings of them. origin:
-    where the changes come from, such as "command line". Raises InputError, which begins with `origin`, if a key is
+    config: all fields of `schema` as plain values. changes: new values by dotted key, or in nested mappings. origin:
+    where the changes come from, such as "command line". Raises InputError, whose text begins with `origin`, if a key is
     unknown or a value does not fit.
     """
     by_key = _by_full_key(changes)
@@ -90,7 +95,7 @@ def apply_changes(schema: type[object], config: Node, changes: Node, origin: str
 def _by_full_key(changes: Node, prefix: str = "") -> Node:
     """Flattens changes to one mapping with full dotted keys.
 
-    A mapping with a `name` describes a whole component and is not flattened. Neither are the mappings in _KEPT_WHOLE.
+    Does not flatten a mapping with a `name`, because it describes a whole component, nor the mappings in _KEPT_WHOLE.
     """
     found: Node = {}
     for key, value in changes.items():
@@ -113,10 +118,10 @@ def _as_mapping(value: object) -> Node:
 
 
 def _replace_varied(varied: Node, key: str, value: object) -> None:
-    """Applies an override of `key` to `varied`, the values of a grid, a variant or a search.
+    """Applies an override of `key` to `varied`, which maps the dotted keys of a grid, a variant or a search to values.
 
-    Entries for the key itself, or for keys below it, are removed. In entries for keys above it, `value` replaces the
-    old value of the key.
+    Removes the entries of `varied` for `key` and for keys below `key`. If `varied` has an entry for a key above `key`,
+    sets `key` to `value` in each mapping of this entry.
     """
     for other in list(varied):
         if other == key or other.startswith(f"{key}."):
@@ -152,7 +157,7 @@ def _merged(old: object, new: Node) -> Node:
 
 
 def _remove_renamed(held: object, path: Sequence[str], value: object) -> None:
-    """Clears each component in the config section `held` whose `name` the new `value` at `path` changes.
+    """Clears each component whose `name` an override changes. `value` overrides the value at `path` in `held`.
 
     A component with another name has other fields, so the old fields must not be merged into it.
     """

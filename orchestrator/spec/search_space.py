@@ -20,15 +20,15 @@ _DIGITS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search for the best configuration. Trials are compared on held-out training images and never see test images.
+    """A search for the configuration with the highest accuracy on held-out training images. No trial sees test images.
 
-    space: dotted key to a list of choices, or to a range {low: …, high: …, log: true|false}. num_trials: how many
-    different configurations to draw from the space; None tries every combination of the choices. seed: determines the
-    draws. held_out: the share of the training images that is held out for evaluating trials.
+    space: maps a dotted key to a list of choices, or to a range {low: …, high: …, log: true|false}. num_trials: how
+    many different configurations to draw from the space; None means every combination of the choices. seed: determines
+    the draws. held_out: the share of the training images that is held out for evaluating trials.
 
-    grace_tasks, reduction: a trial is first evaluated after `grace_tasks` tasks. Each later evaluation comes when it
-    has learned `reduction` times as many tasks. A trial continues only if it is among the best 1/`reduction` of the
-    trials evaluated after the same number of tasks (ASHA, Li et al. 2020).
+    grace_tasks, reduction: a trial is evaluated after `grace_tasks` tasks, and then each time that the number of
+    learned tasks has grown by the factor `reduction`. A trial continues only if its accuracy is among the highest
+    1/`reduction` of all trials evaluated so far after the same number of tasks (ASHA, Li et al. 2020).
 
     Raises InputError if a value is out of its range.
     """
@@ -42,14 +42,17 @@ class Search:
 
     def __post_init__(self) -> None:
         if not self.space:
-            raise InputError("space: empty; name at least one key to search, such as training.learning_rate")
+            raise InputError("space: is empty; name at least one key to search, such as training.learning_rate")
         for key, values in self.space.items():
             if key.split(".")[0] not in SEARCHABLE:
-                raise InputError(f"space.{key}: cannot be searched; keys start with one of: {', '.join(SEARCHABLE)}")
+                raise InputError(
+                    f"space.{key}: cannot be searched; searchable keys start with one of: {', '.join(SEARCHABLE)}"
+                )
             _check_axis(key, values)
         if self.num_trials is None and (ranges := [key for key in self.space if isinstance(self.space[key], dict)]):
             raise InputError(
-                f"num_trials: missing; set how many configurations to draw, because space.{ranges[0]} is a range"
+                f"num_trials: is missing; set how many configurations to draw, because search.space.{ranges[0]} is a "
+                "range"
             )
         for name, least in (("num_trials", 2), ("grace_tasks", 1), ("reduction", 2)):
             value = getattr(self, name)
@@ -82,7 +85,7 @@ class Search:
                 return found
         raise InputError(
             f"num_trials: {self.num_trials} different configurations are requested, but the space has only about "
-            f"{len(found)}; lower num_trials, or widen the space"
+            f"{len(found)}; lower search.num_trials, or widen search.space"
         )
 
     def _draw(self, key: str, values: object, number: int) -> object:
@@ -108,11 +111,11 @@ def _check_axis(key: str, values: object) -> None:
     """Raises InputError if the values of a key are neither a list of different choices nor a valid range."""
     if isinstance(values, dict):
         if unknown := sorted(set(map(str, values)) - {"low", "high", "log"}):
-            raise InputError(f"space.{key}.{unknown[0]}: unknown key; a range has low, high and log")
+            raise InputError(f"space.{key}.{unknown[0]}: unknown key; the keys of a range are low, high and log")
         for name in ("low", "high"):
             value = values.get(name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"space.{key}.{name}: must be a number, not {value!r}")
+                raise InputError(f"space.{key}.{name}: must be a finite number, not {value!r}")
         if not isinstance(values.get("log", False), bool):
             raise InputError(f"space.{key}.log: must be true or false, not {values['log']!r}")
         if values["low"] >= values["high"]:

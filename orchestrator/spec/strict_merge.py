@@ -35,7 +35,7 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
         except OmegaConfBaseException as error:
             if error.full_key is None:  # OmegaConf does not name the key of a wrong value in a tuple
                 raise InputError(
-                    f"{_below(path, _refused_key(schema, node))}: a value in it has the wrong type"
+                    f"{_below(path, _refused_key(schema, node))}: a value in this list has the wrong type"
                 ) from error
             raise InputError(config_problem(error, path)) from error
 
@@ -55,7 +55,7 @@ def _schema_config(schema: type[object]) -> DictConfig:
 
 
 def _refused_key(schema: type[object], node: Node) -> str:
-    """Returns the first key of `node` whose value cannot be merged into a dataclass."""
+    """Returns the first key of `node` whose value cannot be merged into `schema`, or "" if there is none."""
     for key, value in node.items():
         try:
             _merged(schema, {key: value})
@@ -78,7 +78,7 @@ def as_node(config: object) -> Node:
 
 
 def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
-    """Returns the text of an OmegaConf error in one line, with the full dotted key. path: the key of its section."""
+    """Returns the text of an OmegaConf error in one line, with the full dotted key. path: the key of the section."""
     lines = (error.msg or str(error)).splitlines() or [type(error).__name__]
     remedy = "; put it in quotes" if isinstance(error, UnsupportedValueType) else ""
     return ": ".join(part for part in (_below(path, error.full_key or ""), f"{lines[0]}{remedy}") if part)
@@ -94,7 +94,7 @@ def check_finite(value: object, where: str, path: str = "") -> None:
 
 
 def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """Yields the values in a mapping or list, each with the path of its key or index below `path`."""
+    """Yields (full dotted key, value) for each value in a mapping or list. path: the full dotted key of `value`."""
     if isinstance(value, dict):
         yield from ((_below(path, key), inner) for key, inner in value.items())
     elif isinstance(value, (list, tuple)):
@@ -102,12 +102,12 @@ def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def _below(path: str, key: object) -> str:
-    """Returns the dotted name of a key below a path."""
+    """Returns the full dotted key of `key` in the section `path`. `key` or `path` may be empty."""
     return f"{path}.{in_one_line(key)}" if path and key != "" else path or in_one_line(key)
 
 
 def in_one_line(key: object) -> str:
-    """Returns a key as text. If it has line breaks or other unprintable characters, special characters are escaped."""
+    """Returns a key as one line of text. Escapes special characters if some, such as line breaks, are unprintable."""
     text = str(key)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
@@ -124,7 +124,7 @@ def _without_missing(node: Node) -> Node:
 def _check_not_missing(value: object, path: str) -> None:
     """Raises InputError if plain values contain the text `???`, which OmegaConf treats as a missing value."""
     if value == MISSING:
-        raise InputError(f"{path}: missing; write a value in place of {value}")
+        raise InputError(f"{path}: is missing; write a value in place of {value}")
     for inner_path, inner in _inner(value, path):
         _check_not_missing(inner, inner_path)
 
@@ -163,7 +163,7 @@ def _check_fields(schema: type[object], node: dict[object, object], path: str) -
     for key, value in node.items():
         if key not in known:
             raise InputError(
-                f"{_below(path, key)}: unknown key{nearest(str(key), known)}; there are: {', '.join(known)}"
+                f"{_below(path, key)}: unknown key{nearest(str(key), known)}; the known keys are: {', '.join(known)}"
             )
         _check(hints[str(key)], value, _below(path, key))
 
@@ -189,7 +189,7 @@ def _described(value: object) -> str:
 
 
 def _make_writable(config: DictConfig) -> None:
-    """Removes OmegaConf's read-only flag of frozen dataclasses, at every depth, so that values can be merged."""
+    """Removes the read-only flags that OmegaConf sets for frozen dataclasses, so that values can be merged."""
     OmegaConf.set_readonly(config, None)
     for key in config:
         inner = OmegaConf.select(config, str(key))

@@ -27,7 +27,7 @@ from supsup_core.registry import nearest
 from supsup_core.training.loop import TrainingRecipe
 
 PAPER = "paper"
-"""The default scale, which changes nothing in the sweep file."""
+"""The name of the default scale, which means the sweep file without changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,9 @@ class SweepConfig:
     - variants: maps a variant's name to its changes, which are values by dotted key. only: the names of the variants to
       run; None runs all of them.
     - grid: maps a dotted key to a list of its values.
-    - search: replaces variants and grid. It tries configurations and stops the worse ones early.
-    - scales: maps a scale's name to changes that make the sweep smaller. scale: the name of the scale to run. Its
-      changes are applied before those of the command line; PAPER changes nothing.
+    - search: replaces variants and grid. A search tries configurations, and stops those with low accuracy early.
+    - scales: maps a scale's name to changes that make the sweep smaller. scale: the name of the scale to run. The
+      scale's changes are applied before the overrides of the command line; PAPER changes nothing.
 
     How to run:
     - imports: the user's modules, which register classes (see user_modules.load).
@@ -92,7 +92,7 @@ class SweepConfig:
     - output: the output folder. data: the folder of the datasets; None means SUPSUP_DATA or the user's cache.
     - tracking: the address of an MLflow server; None means a store in the output.
     - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With it, any
-      machine can resume the sweep, and the output is a cache. snapshot_every: the shortest time between two
+      machine can resume the sweep, and the output is only a cache. snapshot_every: the shortest time between two
       snapshots, in seconds.
 
     Raises InputError if values are out of their range or contradict each other.
@@ -136,7 +136,7 @@ class SweepConfig:
             check_url(self.storage)
         if self.search is not None:
             if self.grid or self.variants:
-                raise InputError("search: cannot be combined with grid or variants; remove them")
+                raise InputError("search: cannot be combined with grid or variants; remove grid and variants")
             if len(self.seeds) != 1:
                 raise InputError(
                     f"search: needs exactly one seed, not {self.seeds}; run the best configuration with several seeds "
@@ -146,7 +146,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class _TypedSections(SweepConfig):
-    """SweepConfig with a dataclass as the type of each section. Sweep files are checked against these types."""
+    """SweepConfig with dataclasses as the types of its sections. Sweep files are checked against these types."""
 
     training: TrainingRecipe = field(default_factory=TrainingRecipe)  # type: ignore[assignment]
     inference: Inference = field(default_factory=Inference)  # type: ignore[assignment]
@@ -159,7 +159,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     """Reads the config in a sweep file and applies `key=value` overrides.
 
     An override also replaces the values that the grid, the variants or a search give to its key. Raises InputError if
-    the config is not valid; its text names the file or "command line", the key and a remedy.
+    the config is not valid; the error's text names the file or "command line", the key and a remedy.
     """
     return _with_changes(_read_node(path), overrides, str(path))
 
@@ -171,8 +171,8 @@ def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig
 
 
 def sweep_from_node(node: Node, where: str) -> SweepConfig:
-    """Builds a config from the plain values that `asdict` returned for a config. Raises InputError, which begins with
-    `where`, if they are not valid."""
+    """Builds a config from the plain values that `asdict` returned for a config. Raises InputError, whose text begins
+    with `where`, if the values are not valid."""
     return _build(merge(_TypedSections, node, where), where)
 
 
@@ -196,7 +196,7 @@ def not_yaml(error: Exception) -> str:
 
 
 def _read_node(path: Path) -> Node:
-    """Reads a sweep file's plain values. `name` is the file's stem if the file does not set it.
+    """Reads a sweep file's plain values. If the file does not set `name`, adds the file's stem as `name`.
 
     Raises InputError if the file cannot be read or is not a YAML mapping.
     """
@@ -205,7 +205,7 @@ def _read_node(path: Path) -> Node:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     if "${" in text:
-        raise InputError(f"{path}: ${{…}} is not supported; write the value out")
+        raise InputError(f"{path}: ${{…}} is not supported; write the value itself")
     try:
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
     except (yaml.YAMLError, RecursionError) as error:
@@ -213,12 +213,12 @@ def _read_node(path: Path) -> Node:
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {config_problem(error)}") from error
     if not isinstance(loaded, DictConfig):
-        raise InputError(f"{path}: a sweep file is a mapping of keys to values, such as `name: my_sweep`")
+        raise InputError(f"{path}: a sweep file must be a mapping of keys to values, such as `name: my_sweep`")
     return {"name": path.stem} | as_node(loaded)
 
 
 def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConfig:
-    """Builds a config from a sweep file's plain values, with the changes of its scale and of overrides applied.
+    """Builds a config from a sweep file's plain values, and applies the changes of its scale and the overrides.
 
     where: where the values come from, such as the file's name. Errors about the values begin with this text.
     """
@@ -241,22 +241,22 @@ def _scale_changes(config: Node, scale: str, where: str) -> Node:
     scales = config["scales"]
     if PAPER in scales:
         raise InputError(
-            f"{where}: scales.{PAPER}: this name means the file without a scale; give the scale another name"
+            f"{where}: scales.{PAPER}: this name is reserved for the file without a scale; give the scale another name"
         )
     if scale == PAPER:
         return {}
     if scale not in scales:
         known = [*sorted(scales), PAPER]
         raise InputError(
-            f"{where}: scale: there is no scale {scale!r}{nearest(scale, known)}; there are: {', '.join(known)}"
+            f"{where}: scale: there is no scale {scale!r}{nearest(scale, known)}; choose one of: {', '.join(known)}"
         )
     return {"name": f"{config['name']}_{scale}", **scales[scale]}
 
 
 def _build(node: Node, where: str) -> SweepConfig:
-    """Builds a config from merged plain values. Raises InputError, which begins with `where`, if they are not valid."""
+    """Builds a config from merged plain values. Raises InputError, beginning with `where`, if one is not valid."""
     if "name" not in node:
-        raise InputError(f"{where}: name: missing; give the sweep a name")
+        raise InputError(f"{where}: name: is missing; give the sweep a name")
     check_finite(node, where)
     with prefix_errors(f"{where}: "):
         search = None if node["search"] is None else _build_search(node["search"])
@@ -275,7 +275,7 @@ def _build_search(node: Node) -> Search:
     """Builds a search from merged plain values. Raises InputError if they are not valid."""
     if "space" not in node:
         raise InputError(
-            "search.space: missing; name the keys to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
+            "search.space: is missing; name the keys to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"
         )
     with prefix_errors("search."):
         return Search(**node)
@@ -284,7 +284,7 @@ def _build_search(node: Node) -> Search:
 def _check_seeds(sweep: SweepConfig) -> None:
     """Raises InputError if there is no seed, or if a seed is listed twice."""
     if not sweep.seeds:
-        raise InputError("seeds: empty; list at least one, such as [0]")
+        raise InputError("seeds: is empty; list at least one seed, such as [0]")
     if len(set(sweep.seeds)) < len(sweep.seeds):
         raise InputError(f"seeds: {sweep.seeds} contains a seed twice; remove one")
 
@@ -295,30 +295,33 @@ def _check_varied(sweep: SweepConfig) -> None:
     for key, values in sweep.grid.items():
         where = in_one_line(f"grid.{key}")
         if not values:
-            raise InputError(f"{where}: empty; list at least one value, or remove the key")
+            raise InputError(f"{where}: is empty; list at least one value, or remove the key")
         _check_experiment_key(key, where)
     for name, changes in sweep.variants.items():
         for key in changes:
             where = in_one_line(f"variants.{name}.{key}")
             _check_experiment_key(key, where)
             if any(overlap(key, axis) for axis in sweep.grid):
-                raise InputError(f"{where}: the grid varies this key too; remove the key from one of the two")
+                raise InputError(
+                    f"{where}: the grid varies this key too; remove the key from the grid or from the variant"
+                )
     if sweep.only == []:
-        raise InputError("only: empty; name at least one variant, or remove the key")
+        raise InputError("only: is empty; name at least one variant, or remove the key")
     for name in sweep.only or []:
         if name not in sweep.variants:
             known = sorted(sweep.variants)
             raise InputError(
-                f"only: there is no variant {name!r}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
+                f"only: there is no variant {name!r}{nearest(name, known)}; the variants are: "
+                f"{', '.join(known) or 'none'}"
             )
 
 
 def _check_experiment_key(key: str, where: str) -> None:
-    """Raises InputError if a key of a grid or a variant is not a key of the experiment. where: names the key."""
+    """Raises InputError if a key of a grid or variant is not a key of the experiment. where: the place of the key."""
     if key.split(".")[0] not in EXPERIMENT_KEYS:
         raise InputError(
-            f"{where}: not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
-            f"keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
+            f"{where}: is not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
+            f"its keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Imports the user's own modules and hashes their source. Every process imports them; content keys use the hashes."""
+"""Imports the user's own modules and hashes their source. Every process imports them; content keys hold the hashes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load(imports: Sequence[str], folder: Path) -> None:
     """Imports the user's modules, which register the user's classes in this process.
 
     imports: dotted module names, or paths of .py files relative to `folder`. folder: the folder of the sweep file.
-    Adds the folders of the files to sys.path, and `folder` for dotted names. Raises InputError, which names the entry,
-    if a module cannot be imported.
+    Adds to sys.path the folder of each .py file, and `folder` if there are dotted names. Raises InputError, which names
+    the entry, if a module cannot be imported.
     """
     for entry in imports:
         file = (folder / entry).resolve() if entry.endswith(".py") else None
@@ -70,8 +70,9 @@ def _load_file(path: Path) -> None:
 def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
     """Returns the SHA-256 of the source of a user's class or function, or None for a class or function of this project.
 
-    The source is the module of `thing`, and all modules below the same top folder that this module imports, directly
-    or indirectly. The project's own source is not hashed: if its results change, developers increase RECIPE_VERSION.
+    The source includes the module that defines `thing`, and all modules below the same top folder that this module
+    imports, directly or indirectly. The source of this project is not hashed. Developers increase RECIPE_VERSION when a
+    change of the code makes training produce other bits.
     """
     name = thing.__module__
     if name == _BUILT_IN or name.startswith(_BUILT_IN + "."):
@@ -85,8 +86,9 @@ def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
 def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
     """Returns the source of the user's modules and of the modules that they import. An exported run contains it.
 
-    entries: the `imports` of a sweep, which must be loaded already. The keys of the result are paths below the modules'
-    top folders. Raises InputError if an entry is not a .py file, or if two different files have the same path.
+    entries: the `imports` of a sweep, which must be loaded already. The keys of the result are paths relative to the
+    top folders of the modules. Raises InputError if an entry is not a .py file, or if two different files have the same
+    path.
     """
     found: dict[Path, bytes] = {}
     for entry in entries:
@@ -104,8 +106,8 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
 def _sources_from(first: ModuleType) -> dict[Path, bytes]:
     """Returns the source of a module, and of all modules below its top folder that it imports, directly or indirectly.
 
-    The keys of the result are paths below the top folder, sorted. The top folder contains the module, or the
-    outermost package of the module.
+    The keys of the result are paths relative to the top folder, sorted. The top folder is the folder that contains the
+    module or, if the module is in a package, its outermost package.
     """
     top = Path(str(first.__file__)).resolve().parents[first.__name__.count(".")]
     found: dict[Path, bytes] = {}

@@ -32,7 +32,7 @@ from supsup_core.tasks import Task
 
 _PROBE_BATCHES = 12
 _PROBE_SECONDS = 3.0
-"""The most batches that a probe times, and approximately the most seconds that these batches may take together."""
+"""The most batches that a probe times, and approximately the most seconds that timing these batches may take."""
 
 _PROBE_FLOATS = 1 << 22
 """Approximately the most pixels in a timed batch. A larger batch is timed in part, and the time is scaled up."""
@@ -44,7 +44,7 @@ _PROCESS_BYTES = 450 << 20
 """Bytes of memory of a worker without data (Python, torch and Ray), as measured."""
 
 _NNS_STATE_BYTES = 8
-"""Bytes per weight of the stored state from which NNs resumes a mask's training: score and optimiser's mean square."""
+"""Bytes per weight that NNs stores to resume a mask's training: 4 for the score, 4 for the optimiser's mean square."""
 
 _EVALUATION_BYTES = 4096
 """Bytes on disk of one evaluation."""
@@ -73,7 +73,7 @@ class Estimate:
 
 @final
 class _NoiseTask(Task):
-    """A task whose images repeat one batch of noise, and whose labels run through all labels in turn."""
+    """A task whose images are one batch of noise, repeated, and whose labels cycle through all labels."""
 
     def __init__(self, shape: tuple[int, ...], num_labels: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -92,8 +92,8 @@ class TimingProbe:
     """The cost of one task of an experiment, measured by training on a few batches of noise.
 
     `batch_seconds`: time of one training batch. `task_seconds`: time of a task apart from its batches. `shared_bytes`:
-    size of the task's tensors that replace those of the previous task (see SHARED). `own_bytes`: size of its other
-    tensors.
+    size of the task's tensors that replace those of the previous task (see SHARED). `own_bytes`: size of the task's
+    other tensors.
     """
 
     batch_seconds: float
@@ -108,8 +108,9 @@ _PROBES: dict[str, TimingProbe] = {}
 def probe_of(experiment: Experiment) -> TimingProbe:
     """Returns the timing probe of an experiment. Measures the probe only if it is not cached.
 
-    Experiments share a probe if they differ only in seeds, in the number of batches, in the number of tasks (both more
-    than one), or in data of the same shape. Probes are cached in memory and in the user's cache folder.
+    Two experiments share a probe if their net, method, training recipe, image shape and number of labels are equal,
+    apart from the seeds and the number of batches, and if both or neither have only one task. Probes are cached in
+    memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None}
@@ -140,11 +141,11 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
 
 
 def _measure(experiment: Experiment) -> TimingProbe:
-    """Measures a probe by training the second task, or the first task if the experiment has only one.
+    """Measures a probe by training the second task, or the first task if the experiment has only one task.
 
     The second task is typical of later tasks: if the method's tasks build on earlier tasks, the second builds on the
-    first. The time of a batch is computed from the difference between training on one batch and on several. Sets torch
-    to one thread.
+    first. The time of a batch is computed from the difference between the training times with one batch and with
+    several. Sets torch to one thread.
     """
     torch.set_num_threads(1)
     asked = experiment.training.batch_size
@@ -183,8 +184,8 @@ def _measure(experiment: Experiment) -> TimingProbe:
 def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers: int) -> Estimate:
     """Estimates the cost of the remaining work of one group.
 
-    left: the number of shards and evaluations still to do. num_workers: the workers that the group gets. The time of an
-    evaluation is the mean time of the group's earlier evaluations, or a tenth of a shard's time if there are none.
+    left: the numbers of shards and evaluations still to do. num_workers: how many workers the group gets. The time of
+    an evaluation is the mean time of the group's evaluations so far, or a tenth of a shard's time if there are none.
     """
     experiment = group.experiment
     probe = probe_of(experiment)
@@ -209,10 +210,10 @@ def _times(experiment: Experiment, probe: TimingProbe, state: GroupState) -> tup
     trained = state.shard_seconds()
     if trained:
         shard_seconds = fmean(trained)
-        basis = f"the mean of {count(len(trained), 'shard')} already trained"
+        basis = f"from the mean time of {count(len(trained), 'shard')} already trained"
     else:
         shard_seconds = probe.task_seconds + experiment.training.num_batches * probe.batch_seconds
-        basis = "a few training batches timed on this machine"
+        basis = "from a few training batches timed on this machine"
     measured = [row.event.seconds for row in state.evaluated.values() if row.event.seconds]
     return shard_seconds, fmean(measured) if measured else shard_seconds / 10, basis
 

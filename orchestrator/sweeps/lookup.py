@@ -25,8 +25,8 @@ def read_state(folder: GroupFolder) -> GroupState:
 def read_states(folder: SweepFolder, planned: Mapping[str, GroupSize]) -> dict[str, GroupState]:
     """Returns the states of a sweep's groups, by group id. Leaves out groups without a ledger.
 
-    planned: the groups of the last launch; other groups are left out. If empty, all groups on disk are read. Raises
-    CorruptError if a ledger is damaged.
+    planned: the groups of the last launch; other groups are left out. If `planned` is empty, all groups on disk are
+    read. Raises CorruptError if a ledger is damaged.
     """
     found = [group for group in folder.groups() if group.ledger.exists()]
     return {group.group_id: read_state(group) for group in found if not planned or group.group_id in planned}

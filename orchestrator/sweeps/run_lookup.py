@@ -17,7 +17,7 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run of a sweep. `points`: at each completed evaluation point (number of tasks learned), the metrics by name."""
+    """A run of a sweep. `points`: maps a completed evaluation point (a number of tasks learned) to metrics by name."""
 
     sweep: Sweep
     group: Group
@@ -63,10 +63,10 @@ def find_run(words: str, output: OutputFolder) -> FoundRun:
 def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
     """Returns the run that `words` name.
 
-    The first of these rules that any run fits is used: (1) `words` is the run's name, with or without its sweep's id,
-    or the beginning of the run's id; (2) each word is a word of the run's name or the beginning of its sweep's id; (3)
-    each word is a part of the run's name with its sweep's id. Raises InputError, which lists names, if no run or more
-    than one run fits.
+    Tries three rules in turn, and uses the first that any run fits: (1) `words` is the run's name, with or without the
+    sweep's id before it, or the beginning of the run's id; (2) each word is a word of the run's name, or the beginning
+    of the sweep's id; (3) each word is a part of the sweep's id or of the run's name. Raises InputError, which lists
+    names of runs, if no run or more than one run fits.
     """
     parts = words.split()
 
@@ -85,7 +85,7 @@ def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
         fitting = fitting or [run for run in runs if fits(run)]
     if len(fitting) == 1:
         return fitting[0]
-    problem = "several runs fit" if fitting else "no such run"
+    problem = "several runs match; add words to name one of" if fitting else "no run matches; choose one of"
     names = [f"{run.name!r} ({run.run.run_id})" for run in (fitting or runs)[:8]]
     more = f" and {len(fitting or runs) - 8} more" if len(fitting or runs) > 8 else ""
-    raise InputError(f"{words!r}: {problem}; there are: {', '.join(names)}{more}")
+    raise InputError(f"{words!r}: {problem}: {', '.join(names)}{more}")

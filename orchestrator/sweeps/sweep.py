@@ -48,9 +48,9 @@ class Sweep:
     """A sweep, as its config describes it.
 
     `file`: the sweep file; `imports` are relative to its folder. `extra_inferences`, `planned`, `patience`: as in
-    SweepRecord. `origin`: None unless the sweep is a fork. `bases`: maps each dataset as configured to the dataset as
-    resolved, that is, with the facts read from its files. A dataset is resolved when the sweep is first planned. Later
-    plans do not read the dataset's files again.
+    SweepRecord. `origin`: None unless the sweep is a fork. `bases`: maps each dataset as configured to the same dataset
+    as resolved, that is, with the fields filled in that are read from its files. A dataset is resolved when the sweep
+    is first planned. Later plans do not read the dataset's files again.
     """
 
     config: SweepConfig
@@ -82,12 +82,12 @@ class Sweep:
 
     @property
     def storage(self) -> Storage | None:
-        """The storage that holds all results, or None if the config sets none. With it, the output is only a cache."""
+        """The storage of all results, or None if the config sets none. With a storage, the output is only a cache."""
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
     def cache_bytes(self) -> int:
-        """The most bytes of artifacts that each artifact folder of the output keeps if the sweep has a storage."""
+        """The largest size of each artifact folder of the output, in bytes. It applies only if there is a storage."""
         return int(self.config.resources.cache_gb * 1e9)
 
     @property
@@ -115,8 +115,8 @@ class Sweep:
         """Returns the runs of the sweep in order. For a search, returns one run for each trial.
 
         Otherwise, each run is one combination of a variant, values of the grid, an inference and a seed. The inferences
-        are the config's inference and those that `evaluate` added. Raises InputError, which names the sweep file and
-        the key, if a combination is not a valid experiment.
+        are the config's and those that `supsup evaluate` added. Raises InputError, which names the sweep file and the
+        key, if a combination is not a valid experiment.
         """
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
@@ -158,7 +158,7 @@ class Sweep:
         }
 
     def _resolved(self, base: Base) -> Base:
-        """Returns a dataset with the facts that are read from its files. Reads the files only the first time."""
+        """Returns a dataset with the fields that are read from its files filled in. Reads the files only once."""
         if base not in self.bases:
             self.bases[base] = base.resolved(self.data_root)
         return self.bases[base]
@@ -181,7 +181,7 @@ class Sweep:
     def save(self, groups: Sequence[Group]) -> None:
         """Writes the sweep's record (`sweep.json`) and the output's marker. Uploads the record to the storage, if any.
 
-        groups: the sweep's plan, whose sizes are recorded. Raises InputError if the output cannot be written.
+        groups: the sweep's plan; the record holds the groups' sizes. Raises InputError if the output cannot be written.
         """
         check_output(self.output)
         origin = self.origin
@@ -216,7 +216,7 @@ class Sweep:
         changes = parse_overrides(overrides)
         if self.config.search is not None:
             raise InputError(
-                f"{self.sweep_id}: is a search, whose trials share one inference; "
+                f"{self.sweep_id}: is a search, whose trials all use the same inference settings; "
                 "run its best.yaml as a sweep, and evaluate that sweep"
             )
         if not changes:
@@ -224,8 +224,8 @@ class Sweep:
         for key in changes:
             if not key.startswith("inference."):
                 raise InputError(
-                    f"command line: {key}: evaluate can change only inference.*; "
-                    f"to change this key, run `sweep` with {key}=…"
+                    f"command line: {key}: `supsup evaluate` can change only inference.*; "
+                    f"to change this key, run `supsup sweep` with {key}=…"
                 )
         if changes in self.extra_inferences:
             return self
@@ -235,8 +235,8 @@ class Sweep:
 def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     """Returns the sweep that a sweep file and overrides describe.
 
-    If the sweep has a record on disk, the inferences that `evaluate` added and the resolved datasets are taken from the
-    record. Raises InputError if the config or the record is not valid.
+    If the sweep has a record on disk, the record supplies the resolved datasets and the inferences that `supsup
+    evaluate` added. Raises InputError if the config or the record is not valid.
     """
     config = read_sweep(file, overrides)
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
@@ -253,13 +253,13 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
 
 
 def open_record(record: SweepRecord) -> Sweep:
-    """Returns the sweep of a record. Raises InputError if the recorded config is damaged."""
+    """Returns the sweep that a record describes. Raises InputError if the recorded config is damaged."""
     file = record.folder.sweep_file
     config = sweep_from_node(record.config, str(file))
     try:
         bases = {base_from(asked): base_from(found) for asked, found in record.bases}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: damaged ({error}); start the sweep again from its sweep file") from error
+        raise InputError(f"{file}: is damaged ({error}); start the sweep again with `supsup sweep FILE`") from error
     config = replace(config, output=str(record.folder.output.path), storage=record.storage)
     return Sweep(config, record.file, record.extra_inferences, record.planned, record.origin, bases)
 

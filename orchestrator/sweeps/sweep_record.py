@@ -26,7 +26,7 @@ from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS, REPETITION_KEYS
 from supsup_core.errors import InputError
 
 FORMAT = 3
-"""The version of all file formats in an output folder. The program refuses an output folder of another version."""
+"""The version of all file formats in an output. The program refuses an output with another version."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class SweepRecord:
 
     `config`: the SweepConfig as plain values. `file`: the sweep file that the config was read from.
     `extra_inferences`: the inferences that `supsup evaluate` added, each a set of `inference.*` overrides. `planned`:
-    the size of each training group at the last launch. `origin`: None unless the sweep is a fork. `bases`: each dataset
-    as configured, and as resolved from its files. `storage`: the URL of the storage that holds all results, or None.
-    `patience`: for how many seconds a request is retried while the storage does not answer.
+    the size of each training group at the last launch. `origin`: None unless the sweep is a fork. `bases`: pairs of a
+    dataset as configured and the same dataset as resolved (see Sweep). `storage`: the URL of the storage that holds all
+    results, or None. `patience`: for how many seconds a request is retried while the storage does not answer.
     """
 
     folder: SweepFolder
@@ -85,7 +85,7 @@ class SweepRecord:
 
     @property
     def cache_bytes(self) -> int:
-        """The most bytes of artifacts that each artifact folder of the output keeps if the sweep has a storage."""
+        """The largest size of each artifact folder of the output, in bytes. It applies only if there is a storage."""
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
@@ -155,8 +155,8 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
     fitting = matching_names(wanted, list(folders))
     if len(fitting) == 1:
         return read_record(folders[fitting[0]])
-    problem = "several sweeps fit" if fitting else "no such sweep"
-    raise InputError(f"{wanted}: {problem} in {output.path}; there are: {', '.join(fitting or folders)}")
+    problem = "several sweeps match this name" if fitting else "no such sweep"
+    raise InputError(f"{wanted}: {problem} in {output.path}; choose one of: {', '.join(fitting or folders)}")
 
 
 def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | None = None) -> list[SweepRecord]:
@@ -264,7 +264,7 @@ def output_id_of(output: OutputFolder) -> str:
 def mark_output(output: OutputFolder, storage: str | None) -> None:
     """Writes the marker of an output, which records the format and the URL of the storage, if any.
 
-    Raises InputError if an incompatible version wrote the output, or if the output already uses another storage.
+    Raises InputError if an incompatible version wrote the output, or if the output already uses a different storage.
     """
     check_output(output)
     before, storage = storage_of(output), storage.rstrip("/") if storage else None

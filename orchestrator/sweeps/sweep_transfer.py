@@ -31,11 +31,11 @@ if TYPE_CHECKING:  # loads torch, which downloads do not need
 log = logging.getLogger("supsup")
 
 _TAKE_OVER_TRIES = 5
-"""How many times this process tries to take over a group while another process stores newer snapshots of it."""
+"""How many times this process tries to take over a group while another process stores newer snapshots."""
 
 
 def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
-    """Downloads sweeps from a storage to a local output. Skips sweeps of which the storage has no newer state.
+    """Downloads sweeps from a storage to a local output. Skips a sweep if the storage has no newer state of it.
 
     wanted: a sweep's name or the beginning of its id; None for all sweeps. Returns the ids of the matching sweeps.
     Artifacts are not downloaded; the store reads each one from the storage when it is needed. If a local ledger has
@@ -48,7 +48,7 @@ def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[st
         raise InputError(f"storage: {storage.url}: contains no sweep; start one with `supsup sweep FILE storage=…`")
     names = known if wanted is None else matching_names(wanted, known)
     if not names:
-        raise InputError(f"{wanted}: no such sweep in {storage.url}; there are: {', '.join(known)}")
+        raise InputError(f"{wanted}: no such sweep in {storage.url}; choose one of: {', '.join(known)}")
     mark_output(output, storage.url)
     for name in names:
         _fetch_sweep(storage, output.sweep(name), files)
@@ -81,7 +81,7 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
     """Replaces a ledger by the newest intact snapshot. Changes nothing if no snapshot is intact.
 
-    If the ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
+    If the local ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
@@ -95,10 +95,10 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
 
 
 def take_over(sweep: Sweep) -> None:
-    """Prepares a launch with a storage: checks the storage, uploads missing artifacts, and becomes the only writer.
+    """Prepares a launch with a storage: checks it, uploads missing artifacts, and makes this process the only writer.
 
     If another process still runs the sweep, this function downloads the newest snapshots of that process and then
-    fences the process: its next snapshot is refused, and the process stops. Raises FencedError if the process keeps
+    fences it off: its next upload of a snapshot fails, and that process stops. Raises FencedError if that process keeps
     storing newer snapshots, and InputError if the storage cannot be written.
     """
     storage = sweep.storage
@@ -115,7 +115,7 @@ def take_over(sweep: Sweep) -> None:
 
 
 def _take_over_group(storage: Storage, group: GroupFolder) -> None:
-    """Fences a group's other writers: raises the ledger's epoch above all snapshots' epochs, and uploads a snapshot."""
+    """Fences off other writers of a ledger: raises its epoch above those of all snapshots, and uploads a snapshot."""
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
@@ -185,7 +185,7 @@ def _is_sweep_file(name: str) -> bool:
 
 
 def refresh(output: OutputFolder, name: str | None = None) -> None:
-    """Downloads newer states of the sweep `name`, or of all sweeps of an output. Does nothing without a storage."""
+    """Downloads newer states of the sweep with id `name`, or of all sweeps, if the output has a storage."""
     url = storage_of(output)
     if url is None:
         return

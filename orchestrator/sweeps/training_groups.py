@@ -23,7 +23,7 @@ VARIANT = "variant"
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment with one seed. `varied`: the name of the run's variant, and its values of the keys that vary."""
+    """One configuration with one seed. `varied`: the variant's name, and the run's values of the keys that vary."""
 
     experiment: Experiment
     varied: Node
@@ -75,9 +75,9 @@ class Run:
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]`: the keys of run r's evaluations of tasks 0..n-1 after n tasks. In scenario NNs, `shards`,
-    `evaluations` and these keys are empty, because decisions during training determine the masks. `size` then counts
-    the data of one task as one shard.
+    `points[r][n]`: for run r and evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs,
+    `shards`, `evaluations` and `points[r][n]` are empty, because decisions during training determine the masks. `size`
+    then counts the data of one task as one shard.
     """
 
     group_id: str
@@ -94,7 +94,7 @@ class Group:
 
     @property
     def width(self) -> int | None:
-        """How many tasks can be trained at the same time. None in NNs: there, idle workers do look-ahead training."""
+        """How many tasks can be trained at the same time. None in NNs, where idle workers do look-ahead training."""
         if self.experiment.allocation is not None:
             return None
         return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
@@ -180,8 +180,8 @@ def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
     """Returns how many workers each group gets, by group id. most: the most workers that the sweep allows per group.
 
     A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run at the same time.
-    Such a group gets one worker for each task that it can train at once, but at least an equal share of `most`. Workers
-    that cannot train do evaluations.
+    Such a group gets one worker for each task that it can train at once, but at least `most` divided by the number of
+    such groups. Workers that cannot train do evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)

@@ -26,13 +26,13 @@ def tracking_uri_of(sweep: Sweep) -> str:
 
 @contextlib.contextmanager
 def explained(sweep: Sweep) -> Iterator[None]:
-    """Converts any error of the `with` block to a SupSupError, whose text names the command to run later."""
+    """Converts any error of the `with` block to a SupSupError, which names the command that repeats the writing."""
     try:
         yield
     except SupSupError:
         raise
     except Exception as error:  # MLflow, its database, its server or the network may fail; results do not need them
         raise SupSupError(
-            f"MLflow could not be written ({first_line(error)}); when MLflow works again, "
+            f"the runs could not be written to MLflow ({first_line(error)}); when MLflow works again, "
             f"`{sweep.command('report')}` writes the missing data"
         ) from error

@@ -12,7 +12,7 @@ from orchestrator.sweeps.training_groups import Group
 
 
 class MetricPoint(NamedTuple):
-    """One value of a metric. `step`: MLflow's x-axis. `time_ms`: Unix time in milliseconds."""
+    """One value of a metric. `step`: the x coordinate in MLflow's charts. `time_ms`: Unix time in milliseconds."""
 
     name: str
     step: int
@@ -23,8 +23,9 @@ class MetricPoint(NamedTuple):
 def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
     """Returns the metric points of a row for the MLflow run of the row's training group.
 
-    For a loss, MLflow's step is the number of batches that the group has trained on. For any other metric, it is the
-    task's number or, in scenario NNs, the number of tasks' worth of data. Returns no points for other kinds of rows.
+    For a loss, MLflow's step is the number of training batches up to this loss, in the order of the tasks or
+    decisions. For any other metric, MLflow's step is the task's number or, in scenario NNs, the amount of training
+    data, measured in tasks. Returns an empty list for a row without such metrics.
     """
     match row.event:
         case ShardTrained() as event:
@@ -70,10 +71,10 @@ def _allocation_points(group: Group, event: TasksMet, time_ms: int) -> list[Metr
 
 @final
 class SeedMeans:
-    """The mean accuracy over seeds of each configuration of a sweep, for the MLflow run of the sweep.
+    """Computes each configuration's mean accuracy over seeds, which is logged to the sweep's MLflow run.
 
-    The metric is `accuracy`, or `accuracy/CONFIGURATION` if the sweep has several configurations. A point is complete
-    once all seeds have it. Its time is the time of the last seed's row.
+    The metric is `accuracy`, or `accuracy/CONFIGURATION` if the sweep has several configurations. A mean is computed
+    when the runs of all seeds have completed the evaluation point. The mean's time is the time of the last row.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -103,5 +104,5 @@ class SeedMeans:
 
 
 def _metric_name(text: str) -> str:
-    """Returns the text with only the characters, and at most the length, that MLflow accepts in a metric name."""
+    """Returns a valid MLflow metric name: the text, shortened and without characters that MLflow refuses."""
     return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]

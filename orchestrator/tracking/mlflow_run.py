@@ -1,4 +1,4 @@
-"""Adds metric points to an MLflow run idempotently."""
+"""Adds metric points to an MLflow run. Adding the same point again changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MLflowRun:
     """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point."""
 
     def __init__(self, client: MlflowClient, found: Any) -> None:
-        """found: an mlflow.entities.Run. A metric's existing points are read before its first new point is added."""
+        """found: an mlflow.entities.Run. `log` reads a metric's existing points before it adds the first new point."""
         self.run_id: str = found.info.run_id
         self.is_described = DESCRIBED in found.data.tags
         self._client = client

@@ -1,8 +1,8 @@
 """Writes a sweep to MLflow. All data come from the sweep's ledgers, so the MLflow runs can be deleted and rewritten.
 
 In MLflow, a sweep is a parent run. Each training group has one child run, the training run (losses, throughput). Each
-evaluated configuration with its seed has one child run, the evaluation run. Existing runs are found by the tag
-`supsup.uid`. Writing is idempotent: only points that a run does not have yet are added.
+run of the sweep (one configuration with one seed) has one child run, the evaluation run. The tag `supsup.uid`
+identifies an MLflow run. Writing is idempotent: it adds only points that the MLflow run does not have yet.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tracker:
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment) -> None:
         """Create the MLflow database, experiment and runs if they do not exist. Set existing runs to RUNNING.
 
-        environment: the environment of the process that runs the sweep; it becomes tags of new runs.
+        environment: the machine and software of the process that runs the sweep, logged as tags of new MLflow runs.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(
@@ -124,7 +124,7 @@ class Tracker:
         return found
 
     def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: Environment) -> MLflowRun:
-        """Returns the MLflow run with this uid, set to RUNNING. Creates the run if it does not exist.
+        """Returns the MLflow run of this kind and uid, and sets it to RUNNING. Creates the run if it does not exist.
 
         parent: the id of the parent run; None for the sweep's own run.
         """
@@ -154,8 +154,8 @@ class Tracker:
     def _describe(self, run: MLflowRun, experiment: Experiment, varied: Node, tags: dict[str, str]) -> None:
         """Log a run's params, config and dataset, unless they have been logged before.
 
-        The params are the keys that the sweep varies and the keys in `_ALWAYS`. A training run (for which `tags` is
-        empty) has only the keys that affect training. The whole config is logged as an artifact.
+        The params are the keys that the sweep varies and the keys in `_ALWAYS`. For a training run, `tags` is empty,
+        and only keys that affect training are params. The whole config is logged as an artifact.
         """
         if run.is_described:
             return
@@ -194,8 +194,8 @@ class Tracker:
     def watch_machine(self) -> None:
         """Start MLflow's system metrics monitor, which records this machine's load until `finish`.
 
-        Call this method repeatedly. The monitor stops after one failed request to the server, and this method starts
-        it again.
+        Call this method repeatedly, because the monitor stops after one failed request to the server. This method then
+        starts a new monitor.
         """
         if self._machine is not None and mlflow_monitor_is_alive(self._machine):
             return
@@ -206,7 +206,7 @@ class Tracker:
     def log_table(self, run_id: str, name: str, table: pd.DataFrame) -> None:
         """Log a table to the MLflow evaluation run of `run_id` (Run.run_id). Replaces an existing table of that name.
 
-        MlflowClient.log_table is not used, because it would append to the table of an earlier start of the sweep.
+        This method does not use MlflowClient.log_table, which would append to a table that an earlier process logged.
         """
         logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
         self._client.log_text(logged, table.to_json(orient="split", index=False), path)
@@ -221,10 +221,10 @@ class Tracker:
             self._client.log_artifact(self._parent.run_id, str(file), folder)
 
     def log_model(self, run_id: str, folder: Path, example: npt.NDArray[np.float32], params: dict[str, int]) -> str:
-        """Log an exported run as an MLflow model of the run's MLflow evaluation run. Returns the model's URI.
+        """Log an exported run as an MLflow model, attached to the MLflow evaluation run. Returns the model's URI.
 
-        folder: a folder that export_run wrote. example: a few images (images, *input_shape), float32, logged as the
-        input example. params: the parameters of `predict` for these images.
+        run_id: the Run.run_id. folder: a folder that export_run wrote. example: a few images (images, *input_shape),
+        float32, logged as the input example. params: the parameters of `predict` for the example.
         """
         signature = ModelSignature(
             inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
@@ -245,9 +245,9 @@ class Tracker:
         return str(logged.model_uri)
 
     def finish(self, statuses: Mapping[str, LaunchStatus]) -> None:
-        """End every MLflow run. The sweep's run gets the worst status of its groups.
+        """End every MLflow run. The parent run gets the worst status of all training groups.
 
-        statuses: maps a training group's id to its `GroupState.ended`.
+        statuses: maps a training group's id to the group's `GroupState.ended`.
         """
         if self._machine is not None:
             self._machine.finish()
@@ -273,7 +273,7 @@ def _is_of_inference(key: str) -> bool:
 
 
 def training_label(group: Group) -> str:
-    """Returns a readable name of a training group: its values of the varied training keys, and its seed."""
+    """Returns a readable name of a group: its values of the training keys that the sweep varies, and its seed."""
     varied = [
         str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
         for key, value in group.runs[0].varied.items()

@@ -57,8 +57,8 @@ class _FollowedLedger:
 class Monitor:
     """Follows the ledgers of a running sweep, and is the only writer of the sweep's MLflow runs.
 
-    An MLflow error does not stop the training. The error is logged once, and writing is retried. `finish` raises the
-    error if the last attempt fails too.
+    An MLflow error does not stop the training. The monitor logs the error once and tries again to write. `finish`
+    raises the error if the last attempt fails too.
     """
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, progress: ProgressLine) -> None:
@@ -85,11 +85,11 @@ class Monitor:
                 self.tick()
             except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it persists
                 if not self._complained:
-                    log.warning("MLflow cannot be written at present; retrying: %s", first_line(error))
+                    log.warning("the runs cannot be written to MLflow at present; retrying: %s", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
-                    log.warning("MLflow can be written again, and is up to date")
+                    log.warning("the runs can be written to MLflow again, and are up to date")
                 self._complained = False
             self._stop.wait(SECONDS)
 
@@ -149,7 +149,11 @@ class Monitor:
                 if time.monotonic() > deadline:
                     raise
                 if not self._complained:
-                    log.warning("retrying MLflow for at most %.0f seconds: %s", patience, first_line(error))
+                    log.warning(
+                        "the runs cannot be written to MLflow; retrying for at most %.0f seconds: %s",
+                        patience,
+                        first_line(error),
+                    )
                 self._complained = True
                 time.sleep(SECONDS)
             else:

@@ -44,7 +44,7 @@ START_SECONDS = 60.0
 
 
 class _SystemUser(NamedTuple):
-    """A user of the operating system, in the form of subprocess's arguments for running a program as that user.
+    """A user of the operating system, as the arguments with which subprocess runs a program as that user.
 
     All fields are None for the current user.
     """
@@ -96,8 +96,8 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
     """Run the server until it is interrupted, and return the exit code.
 
     folder: the server's folder. artifacts: the URL of the artifacts; None means a folder inside `folder`. Creates the
-    folder, the database and the secrets if they do not exist. Raises InputError if the port is in use, PostgreSQL is
-    not installed or the first user's password is unsafe.
+    folder, the database and the secrets if they do not exist. Raises InputError if the port is in use, if PostgreSQL is
+    not installed, or if the first user's password is a default password or too short.
     """
     if artifacts is not None:
         check_url(artifacts)
@@ -112,7 +112,7 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
 
 
 def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, password: str) -> int:
-    """Run MLflow with a running PostgreSQL until interrupted. password: the first user's password."""
+    """Run MLflow until interrupted. socket: the folder of PostgreSQL's socket. password: the first user's password."""
     settings = folder / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {_uri('mlflow_auth', socket)}\nadmin_username = {ADMIN}\n"
@@ -160,15 +160,15 @@ def _admin_password(folder: Path) -> str:
     if asked.lower() in _DEFAULT_PASSWORDS or len(asked) < SHORTEST_PASSWORD:
         raise InputError(
             f"MLFLOW_AUTH_ADMIN_PASSWORD: is a default password or has fewer than {SHORTEST_PASSWORD} characters; "
-            "choose another, or unset the variable to get a random one"
+            "choose another password, or unset the variable to get a random one"
         )
     return _secret(folder, "admin_password", asked)
 
 
 def _secret(folder: Path, name: str, given: str | None = None) -> str:
-    """Returns `given`, or else the secret in the file `name`. Creates the file with `given` or a random secret.
+    """Returns `given`, or the secret in the file `name` of the folder if `given` is None.
 
-    Only the file's owner can read it.
+    If the file does not exist, creates it with `given` or a random secret. Only the file's owner can read the file.
     """
     path = folder / name
     with contextlib.suppress(FileExistsError):
@@ -186,7 +186,9 @@ def _binaries() -> Path:
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
     if not folders:
-        raise InputError("PostgreSQL is not installed: run `apt-get install postgresql`, or put its initdb on PATH")
+        raise InputError(
+            "PostgreSQL is not installed: run `apt-get install postgresql`, or put the folder of its initdb on PATH"
+        )
     return folders[0]
 
 
@@ -208,7 +210,7 @@ def _database_user() -> _SystemUser:
 
 @contextlib.contextmanager
 def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
-    """Run PostgreSQL with MLflow's two databases while the `with` block runs. Yields the folder of its socket."""
+    """Run PostgreSQL with MLflow's two databases while the `with` block runs. Yields the socket's folder."""
     password = _secret(folder, "postgres_password")
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
     postgres = _Postgres(binaries, _database_user(), environment)
@@ -229,7 +231,7 @@ def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
 
 
 def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: str) -> None:
-    """Create PostgreSQL's data folder. password_file: a temporary file from which initdb reads the password."""
+    """Create PostgreSQL's folder `data`. password_file: a temporary file from which initdb reads the password."""
     data.mkdir(mode=0o700, exist_ok=True)
     password_file.touch(mode=0o600)
     password_file.write_text(password)
@@ -261,7 +263,7 @@ def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], fo
 
 
 def _create_databases(postgres: _Postgres, socket: Path) -> None:
-    """Create the databases of MLflow and of its users, if they do not exist."""
+    """Create MLflow's two databases, one for runs and one for users, if they do not exist."""
     as_role = ("-h", socket, "-U", _ROLE)
     names = postgres.run("psql", *as_role, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").split()
     for name in _DATABASES:

@@ -29,7 +29,7 @@ def refuse_taken(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise InputError(
-                f"--port: {port} is already in use on 127.0.0.1 ({error.strerror}); choose another"
+                f"--port: {port} is already in use on 127.0.0.1 ({error.strerror}); choose another port"
             ) from error
 
 
@@ -39,7 +39,9 @@ def serve(output: OutputFolder, port: int) -> int:
     Raises InputError if the output has no MLflow database or the port is in use.
     """
     if not output.mlflow.database.exists():
-        raise InputError(f"{output.path}: has no MLflow database; run a sweep first, or set output=DIR")
+        raise InputError(
+            f"{output.path}: has no MLflow database; run a sweep first, or set output=DIR to the output of a sweep"
+        )
     refuse_taken(port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

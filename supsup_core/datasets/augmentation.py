@@ -1,4 +1,4 @@
-"""Random augmentation of training images. The draws depend only on a seed."""
+"""Random augmentation of training images. All random draws depend only on a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ PADDING = 4
 """The width in pixels of the black border that `crop_and_flip` adds."""
 
 TRIES = 10
-"""The number of random areas that `resized_crop_and_flip` tries. If none fits, it uses the square in the centre."""
+"""The number of random parts that `resized_crop_and_flip` draws for each image. It uses the first part that fits into
+the image."""
 
 
 def crop_centre(x: Tensor, side: int | None) -> Tensor:
-    """Crops images (batch, channels, height, width) to the central square of side `side`; None does not crop."""
+    """Crops images (batch, channels, height, width) to their central square of `side` pixels; None does not crop."""
     if side is None:
         return x
     top, left = ((extent - side) // 2 for extent in x.shape[2:])
@@ -31,10 +32,10 @@ def crop_centre(x: Tensor, side: int | None) -> Tensor:
 
 
 def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Returns random crops (batch, channels, side, side) of images (batch, channels, height, width); half are mirrored.
+    """Crops images x (batch, channels, height, width) at random positions to (batch, channels, side, side).
 
-    Images are padded with a black border of PADDING pixels before the crop. child: the seed of the draws. black: the
-    normalised value of black, (1, channels, 1, 1).
+    Images are padded with a black border of PADDING pixels before the crop. Each crop is mirrored left to right with
+    probability 1/2. child: the seed of the random draws. black: the normalised value of black, (1, channels, 1, 1).
     """
     count, _, height, width = x.shape
     words = seeding.raw_bits(child, 3 * count).reshape(3, count)
@@ -50,11 +51,11 @@ def crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
 
 
 def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Tensor:
-    """Returns random parts of images (batch, channels, height, width), resized to (side, side); half are mirrored.
+    """Returns random parts of images x (batch, channels, height, width), resized to (side, side).
 
-    A part has 8 to 100 % of the image's area, and its width is 3 / 4 to 4 / 3 of its height. If none of ten draws fits
-    into the image, the part is the largest square in the centre. Interpolation is bilinear. child: the seed of the
-    draws.
+    A part has 8 to 100 % of the image's area, and its width is 3 / 4 to 4 / 3 of its height. If none of TRIES draws
+    fits into the image, the part is the largest square in the centre. Interpolation is bilinear. Each part is mirrored
+    left to right with probability 1/2. child: the seed of the random draws. black: not used.
     """
     count, _, height, width = x.shape
     drawn = (seeding.uniform(child, (count, 2 * TRIES + 3), 0.5) + 0.5).astype(np.float64)
@@ -67,7 +68,7 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
     rows = np.arange(count)
     whole = min(height, width)
     wide, high = (np.where(found, sizes[rows, first], whole) for sizes in (wide, high))
-    # the position of the part: at a random share of the free space, or in the centre
+    # the part lies at a random share of the free space, or in the centre if no draw fits
     share_x, share_y = (np.where(found, drawn[:, 2 * TRIES + axis], 0.5) for axis in (0, 1))
     left, top = np.floor(share_x * (width - wide + 1)), np.floor(share_y * (height - high + 1))
     left, top = np.minimum(left, width - wide), np.minimum(top, height - high)
@@ -79,7 +80,11 @@ def resized_crop_and_flip(x: Tensor, child: int, black: Tensor, side: int) -> Te
 def _grid(
     boxes: tuple[npt.NDArray[np.float64], ...], mirror: npt.NDArray[np.float64], image: tuple[int, int], side: int
 ) -> Tensor:
-    """The position in an image (height, width) of each pixel of a result (side, side), in grid_sample's coordinates."""
+    """The positions at which grid_sample reads each pixel of the results, (batch, side, side, 2).
+
+    boxes: the left edge, top edge, width and height of each part in pixels, each (batch,). mirror: -1 for each part
+    that is mirrored, else 1, (batch,). image: (height, width).
+    """
     left, top, wide, high = boxes
     height, width = image
     theta = np.zeros((len(left), 2, 3))
@@ -94,4 +99,4 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "crop_flip": crop_and_flip,
     "resized_crop_flip": resized_crop_and_flip,
 }
-"""Augmentations by name. Their arguments are the images, the seed, the value of black, and the side of the result."""
+"""Augmentations by name. Each takes the images, the seed, the value of black, and the side of the result."""

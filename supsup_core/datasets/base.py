@@ -36,9 +36,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a base: its two parts, and the mean and standard deviation of the pixels, scaled to [0, 1].
+    """The images of a base dataset in two parts, with the mean and the standard deviation of their pixels.
 
-    `mean`, `std`: one number for all pixels, or one for each channel. Channels are the first dimension of an image.
+    `mean`, `std`: for pixels scaled to [0, 1]. Either one number for all pixels, or one for each channel. Channels are
+    the first dimension of an image.
     """
 
     train: Images
@@ -47,7 +48,10 @@ class Dataset:
     std: float | tuple[float, ...]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Returns (pixel / 255 - mean) / std as float32, for pixels (batch, *shape). Grey images may have any shape."""
+        """Returns (pixel / 255 - mean) / std as float32, for pixels (batch, *shape).
+
+        If `mean` and `std` are single numbers, an image may have any shape.
+        """
         if isinstance(self.mean, float) and isinstance(self.std, float):
             return pixels.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
         mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
@@ -55,11 +59,11 @@ class Dataset:
 
 
 class ReadsFiles(ABC):
-    """Interface of a base that reads the values of some fields from its files."""
+    """Interface of a base dataset that reads the values of some of its fields from the dataset's files."""
 
     @abstractmethod
     def with_files(self, root: Path | None) -> Base:
-        """Returns a copy of this base with these fields filled in from the files below `root`.
+        """Returns a copy of this base with the fields filled in whose values come from the files below `root`.
 
         Raises InputError if files are missing or contradict the config.
         """
@@ -78,20 +82,20 @@ class VerifiesFiles(ABC):
 
     @abstractmethod
     def verify_files(self, root: Path | None) -> None:
-        """Raise the errors that `load` would raise."""
+        """Raise the errors that `load` would raise, without decoding the images."""
 
 
 @dataclass(frozen=True)
 class Base(ABC):
     """A base dataset, that is, a source of labelled images.
 
-    Subclasses are final frozen dataclasses, and their fields are their config. The shape, number of labels and checksum
-    of a base are known before its images are read. A subclass may also derive from
-    ReadsFiles, DerivedBase or VerifiesFiles and implement their methods.
+    Concrete subclasses are final frozen dataclasses, and their fields are the keys of their config. The shape, number
+    of labels and checksum of a base are known before its images are read. A subclass may also derive from ReadsFiles,
+    DerivedBase or VerifiesFiles and implement their methods.
     """
 
     resident_images: ClassVar[int] = 70_000
-    """The approximate number of images that a process holds in memory after loading."""
+    """The approximate number of images that a process holds in memory after `load`."""
 
     @property
     @abstractmethod
@@ -105,31 +109,30 @@ class Base(ABC):
 
     @abstractmethod
     def checksum(self) -> str:
-        """A text that identifies the dataset's bytes and its version. It is part of the content key of every task."""
+        """A text that identifies the content of the dataset. It is part of the content key of every trained task."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:
-        """Read and verify the images in the folder `root`; None means the user's cache folder.
+        """Read and verify the images below the folder `root`; None means the user's cache folder.
 
         Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
         expected ones.
         """
 
     def resolved(self, root: Path | None) -> Base:
-        """Returns this base with all fields that come from its files filled in.
+        """Returns this base with the values of all its fields, including those that are read from its files.
 
-        A base without such fields is returned unchanged.
-
-        Raises InputError if files are missing or contradict the config.
+        A base that is not a ReadsFiles is returned unchanged. Raises InputError if files are missing or contradict the
+        config.
         """
         return self.with_files(root) if isinstance(self, ReadsFiles) else self
 
     def original(self) -> Base:
-        """The base that the images come from: this base, unless it is a DerivedBase."""
+        """The base that the images come from: the source of a DerivedBase, or else this base itself."""
         return self.source_base() if isinstance(self, DerivedBase) else self
 
     def verify(self, root: Path | None) -> None:
-        """Raise the errors that `load` would raise. A VerifiesFiles does this without decoding the images."""
+        """Raise the errors that `load` would raise. If this base is a VerifiesFiles, no image is decoded."""
         if isinstance(self, VerifiesFiles):
             self.verify_files(root)
         else:
@@ -145,13 +148,15 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""Field annotations that are checked: for each, the accepted types and their name in a message."""
+"""The field annotations that `base_from` checks. The value is a pair: the accepted types, and their description in a
+message."""
 
 
 def base_from(node: Any) -> Base:
     """Returns the base that a config node describes.
 
-    The node is a name, or a mapping of `name` and the base's fields. Raises InputError if the node is invalid.
+    The node is a name, or a mapping with the key `name` and the fields of the base. Raises InputError if the node is
+    invalid.
     """
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = str(fields.pop("name", ""))
@@ -160,10 +165,12 @@ def base_from(node: Any) -> Base:
     for key in fields:
         if key not in known:
             names = list(known)
-            raise InputError(f"base: unknown key {key!r}{nearest(key, names)}; there are: {', '.join(names) or 'none'}")
+            raise InputError(
+                f"base: unknown key {key!r}{nearest(key, names)}; the known keys are: {', '.join(names) or 'none'}"
+            )
     for key, field in known.items():
         if key not in fields and field.default is field.default_factory is dataclasses.MISSING:
-            raise InputError(f"base.{key}: missing; base {name} needs it")
+            raise InputError(f"base.{key}: is missing; base {name} needs this key")
     for key, value in fields.items():
         wanted, words = _PLAIN.get(str(known[key].type), (object, ""))
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted not in (bool, object)):
@@ -178,7 +185,7 @@ def base_from(node: Any) -> Base:
 def base_node(base: Base) -> Any:
     """Returns the config node from which `base_from` makes the base.
 
-    It is the name alone if all fields are defaults.
+    If all fields have their default values, the node is only the name.
     """
     name, values = BASES.name_of(type(base)), asdict(base)
     defaults = {field.name: field.default for field in dataclasses.fields(base)}

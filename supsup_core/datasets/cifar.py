@@ -22,7 +22,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of an archive: the files of each part, and the number of label bytes before each image.
+    """The layout of an archive: the files of each part in `folder`, and the number of label bytes before each image.
 
     The last label byte is the class.
     """
@@ -56,7 +56,7 @@ class Cifar(Base):
                     for members in (layout.train, layout.test)
                 ]
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise CorruptError(f"{name}: not a gzipped tar archive ({error}); download it again") from error
+            raise CorruptError(f"{name}: is not a gzipped tar archive ({error}); download it again") from error
         train, test = (
             self._images(name, part, content, count)
             for part, content, count in zip(("training", "test"), parts, (50_000, 10_000), strict=True)
@@ -70,18 +70,19 @@ class Cifar(Base):
         except KeyError:
             file = None
         if file is None:
-            raise CorruptError(f"{name}: contains no file {path}; download it again")
+            raise CorruptError(f"{name}: the archive contains no file {path}; download it again")
         return file.read()
 
     def _images(self, name: str, part: str, content: bytes, count: int) -> Images:
         """The images of one part.
 
-        Raises CorruptError if the number of images in total or in a class is not the published number.
+        Raises CorruptError if the part, or a class in it, does not have the published number of images.
         """
         record = self.layout.label_bytes + PIXELS
         if len(content) != count * record:
             raise CorruptError(
-                f"{name}: its {part} part has {len(content)} bytes, not {count} records of {record}; download it again"
+                f"{name}: its {part} part has {len(content)} bytes, not {count} records of {record} bytes; download "
+                "it again"
             )
         rows = np.frombuffer(content, np.uint8).reshape(count, record)
         labels = rows[:, self.layout.label_bytes - 1].astype(np.int64)

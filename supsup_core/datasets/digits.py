@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
-"""The SHA-256 of the 1797 x 64 pixels (uint8, 0..16) and the labels (uint8), as scikit-learn ships them."""
+"""The SHA-256 of the 1797 x 64 pixels (uint8, 0..16) followed by the 1797 labels (uint8)."""
 
 _MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
-"""The number of training images. The last 360 images are the published test part, which was written by other people."""
+"""The number of training images. They come first in the file; the other 360 images are the test part."""
 
 
 @final
@@ -32,8 +32,9 @@ NUM_TRAIN = 1437
 class Digits(Base, VerifiesFiles):
     """The 1,797 handwritten digits of scikit-learn: images of 8 x 8 pixels with 17 grey levels.
 
-    `enlarge`: each pixel becomes a square of this side. `channels`: the number of identical channels. With `enlarge` 4
-    and `channels` 3, the images have CIFAR's shape, so that a convolutional net can be tried on them.
+    `enlarge`: the side of the square that replaces each pixel. `channels`: the number of identical channels. With
+    `enlarge` 4 and `channels` 3, the images have the shape of CIFAR's images, so a convolutional net can be tried on
+    them.
     """
 
     num_labels = 10
@@ -74,19 +75,20 @@ class Digits(Base, VerifiesFiles):
 
 
 def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """The pixels (1797, 64), 0 to 16, and the labels (1797,). Raises CorruptError if the SHA-256 is wrong."""
+    """The pixels (1797, 64), from 0 to 16, and the labels (1797,). Raises CorruptError if their SHA-256 is wrong."""
     rows = np.loadtxt(_path(), dtype=np.uint8, delimiter=",")
     pixels, labels = rows[:, :-1], rows[:, -1]
     found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     if found != SHA256:
         raise CorruptError(
-            f"scikit-learn's digits have changed (SHA-256 {found}); install the version in constraints.txt"
+            f"the digits of this scikit-learn are not the expected ones (SHA-256 {found}); install the version of "
+            "scikit-learn in constraints.txt"
         )
     return pixels, labels
 
 
 def _path() -> Path:
-    """The path of the digits in scikit-learn's package. scikit-learn is not imported, because its import is slow.
+    """The path of the file of digits in scikit-learn's package. scikit-learn is not imported, because that is slow.
 
     Raises InputError if the file is missing.
     """
@@ -94,6 +96,6 @@ def _path() -> Path:
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if path is None or not path.is_file():
         raise InputError(
-            "the digits are a file of scikit-learn, and this file is missing; install the version in constraints.txt"
+            "the file of digits in scikit-learn is missing; install the version of scikit-learn in constraints.txt"
         )
     return path

@@ -16,7 +16,7 @@ from supsup_core.errors import CorruptError, InputError
 
 
 def user_cache() -> Path:
-    """The folder of datasets that is used if neither the config nor SUPSUP_DATA names a folder."""
+    """The user's cache folder. It contains the datasets if neither `data=DIR` nor SUPSUP_DATA names another folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
 
 
@@ -24,9 +24,9 @@ def user_cache() -> Path:
 class Published:
     """The files of one dataset.
 
-    `folder`: the folder below the data root. `md5`: the published MD5 sum of each file, by file name. `unpacks`: True
-    if the sums are those of the decompressed contents, False if they are those of the files. `mirrors`: URLs, to which
-    a file name is appended.
+    `folder`: the folder of the files, relative to the data root. `md5`: the published MD5 sum of each file, by file
+    name. `mirrors`: the URLs of folders, to which a file name is appended. `unpacks`: True if an MD5 sum is that of the
+    decompressed content, False if it is that of the file itself.
     """
 
     folder: str
@@ -39,11 +39,11 @@ class Published:
         return hashlib.sha256("".join(self.md5.values()).encode()).hexdigest()
 
     def contents(self, root: Path | None) -> dict[str, bytes]:
-        """The verified content of every file; .gz files are decompressed, .tar.gz files are not.
+        """The verified content of every file, by file name. Files that end in .gz are decompressed, except .tar.gz.
 
-        The files are below `root`. If `root` is None, they are in the user's cache, and missing files are downloaded.
-        Raises InputError if files are missing and cannot be downloaded. Raises CorruptError if the bytes are not the
-        published ones.
+        The files are read from `folder` below `root`. If `root` is None, they are read from the user's cache, and
+        missing files are downloaded first. Raises InputError if files are missing and cannot be downloaded. Raises
+        CorruptError if the bytes are not the published ones.
         """
         home = (root or user_cache()) / self.folder
         for name in self.md5:
@@ -51,14 +51,14 @@ class Published:
                 continue
             if root is not None:
                 raise InputError(
-                    f"{home / name}: missing; put {', '.join(self.md5)} into {home}, or set data=DIR or SUPSUP_DATA "
-                    f"to a folder that has them in {self.folder}/"
+                    f"{home / name}: is missing; put {', '.join(self.md5)} into {home}, or set data=DIR or SUPSUP_DATA "
+                    f"to a folder that has these files in {self.folder}/"
                 )
             self._download(home, name)
         return {name: self._read(home / name) for name in self.md5}
 
     def _read(self, path: Path) -> bytes:
-        remedy = "delete it and run again, or replace it with an intact copy"
+        remedy = "delete the file and run the command again, or replace the file with an intact copy"
         content = path.read_bytes()
         if not self.unpacks:
             self._verify(path, content, remedy)
@@ -67,7 +67,7 @@ class Published:
         try:
             unpacked = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise CorruptError(f"{path}: truncated or not gzip ({error}); {remedy}") from error
+            raise CorruptError(f"{path}: is truncated or is not a gzip file ({error}); {remedy}") from error
         if self.unpacks:
             self._verify(path, unpacked, remedy)
         return unpacked
@@ -75,10 +75,10 @@ class Published:
     def _verify(self, path: Path, content: bytes, remedy: str) -> None:
         found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.md5[path.name]
         if found != wanted:
-            raise CorruptError(f"{path}: wrong checksum (MD5 {found}, published {wanted}); {remedy}")
+            raise CorruptError(f"{path}: has the wrong MD5 sum ({found}; the published sum is {wanted}); {remedy}")
 
     def _download(self, home: Path, name: str) -> None:
-        """Download one file from the first mirror that has it, verify it, then rename it into `home`."""
+        """Download a file from the first mirror with an intact copy. Once verified, the file is moved into `home`."""
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f".{name}.{os.getpid()}" / name
         partial.parent.mkdir(exist_ok=True)
@@ -98,7 +98,7 @@ class Published:
             partial.unlink(missing_ok=True)
             partial.parent.rmdir()
         raise InputError(
-            f"{home / name}: missing, and no mirror could be reached ({failures[-1]}); "
+            f"{home / name}: is missing, and no mirror could deliver it ({failures[-1]}); "
             f"put {', '.join(self.md5)} into {home}, or set data=DIR or SUPSUP_DATA "
-            f"to a folder that has them in {self.folder}/"
+            f"to a folder that has these files in {self.folder}/"
         )

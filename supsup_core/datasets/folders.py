@@ -39,12 +39,12 @@ class ImageFolder(ImageFiles, ChecksFields):
         return self.num_classes
 
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        says = f"num_classes says {self.num_classes}; correct num_classes or the folders"
+        says = f"benchmark.base.num_classes is {self.num_classes}; correct this key or the folders"
         train, test = (in_folders(home, part, self.num_classes, says) for part in self.parts)
         names = [{image.path.parent.name for image in listing} for listing in (train, test)]
         if odd := sorted(names[0] ^ names[1]):
             raise InputError(
-                f"folder: {self.folder}: class {odd[0]!r} is in only one of {self.train} and {self.test}; "
+                f"folder: {self.folder}: class {odd[0]!r} is in only one of the folders {self.train} and {self.test}; "
                 "both must have the same classes"
             )
         return train, test

@@ -1,4 +1,4 @@
-"""Reads compressed image files. They are decoded once into a cache file, which all processes memory-map."""
+"""Reads compressed image files. Decodes them once into a cache file, which all processes memory-map."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from supsup_core.registry import ChecksFields
 log = logging.getLogger("supsup")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""The accepted suffixes, all of compressed formats. In uncompressed formats, all images of one shape have the same file
-size, so a changed file would go unnoticed."""
+"""The accepted suffixes of images."""
 
 _DECODER = 2
 """The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
@@ -46,7 +45,8 @@ _FLUSH = 512
 """The number of images decoded between two calls of fsync."""
 
 _HASHED_BYTES = 1 << 30
-"""Cache files up to this size (in bytes) are hashed at every load. For larger files only the size is checked."""
+"""Cache files up to this size, in bytes, are hashed each time they are loaded. For larger files only the size is
+checked."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ImageFile:
     inode: int = 0
 
     def read(self) -> bytes:
-        """The compressed bytes."""
+        """The compressed bytes of the image."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -77,11 +77,12 @@ class ImageFiles(Base, ReadsFiles):
     """An abstract base dataset of compressed images in `<root>/<folder>`. A subclass lists the files.
 
     Each image is decoded to RGB, resized so that its short side is `side`, and cropped to the square in its centre.
-    `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of the files' names and
-    contents, which the program fills in when a sweep is planned. If the files change later, `load` raises CorruptError.
+    `mean`, `std`: the mean and standard deviation of each channel. `checksum_of_files`: a hash of the names, labels
+    and contents of the files, which is filled in when a sweep is planned (`with_files`). If the files change later,
+    `load` raises CorruptError.
     """
 
-    resident_images: ClassVar[int] = 0  # memory-mapped, so the system can evict them
+    resident_images: ClassVar[int] = 0  # images are memory-mapped, so the system can evict them
     folder: str
     side: int
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -89,15 +90,15 @@ class ImageFiles(Base, ReadsFiles):
     checksum_of_files: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):  # a config file gives lists
+        for name in ("mean", "std"):  # a config file gives lists, not tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != 3:
-                raise InputError(f"{name}: needs a number for each of red, green and blue")
+                raise InputError(f"{name}: must be three numbers, for red, green and blue")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             for value in getattr(self, name):
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if not (number and math.isfinite(value) and value > least):
-                    raise InputError(f"{name}: needs finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
+                    raise InputError(f"{name}: must be finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
         if not isinstance(self.side, int) or self.side < 1:
             raise InputError(f"side: must be a whole number of at least 1, not {self.side!r}")
         if isinstance(self, ChecksFields):
@@ -114,7 +115,7 @@ class ImageFiles(Base, ReadsFiles):
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        """The images of the training and of the test part below `home`, in order.
+        """The images of the training part and of the test part below `home`. Their order determines their indices.
 
         Raises InputError if files are missing or contradict the config.
         """
@@ -122,7 +123,7 @@ class ImageFiles(Base, ReadsFiles):
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
             raise InputError(
-                f"{self.folder} is relative to the data root, which is not set; set data=DIR or SUPSUP_DATA"
+                f"{self.folder} is relative to the folder of datasets, which is not set; set data=DIR or SUPSUP_DATA"
             )
         return self.listing(root / self.folder)
 
@@ -157,7 +158,7 @@ class ImageFiles(Base, ReadsFiles):
 
     def checksum(self) -> str:
         if self.checksum_of_files is None:
-            raise InputError("base: checksum_of_files is filled in when a sweep is planned; call resolved(root) first")
+            raise InputError("base: checksum_of_files is not known yet; call resolved(root) first")
         return self.checksum_of_files
 
     def load(self, root: Path | None) -> Dataset:
@@ -192,7 +193,7 @@ class ImageFiles(Base, ReadsFiles):
             if error.errno is None:
                 raise
             raise InputError(
-                f"{home}: decoded images cannot be stored there ({error.strerror}); set XDG_CACHE_HOME"
+                f"{home}: the decoded images cannot be stored in this folder ({error.strerror}); set XDG_CACHE_HOME"
             ) from error
         mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
         return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
@@ -211,15 +212,15 @@ def _content(image: ImageFile) -> str:
 def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[ImageFile]:
     """Returns the images of `<home>/<part>/<class>/*`. Classes are numbered in the order of their names.
 
-    Raises InputError if the folder does not exist, when there are not `num_classes` classes, or when a class has no
-    image. says: the end of the message about a wrong number of classes.
+    Raises InputError if the folder does not exist, if there are not `num_classes` classes, or if a class has no image.
+    says: the end of the error message about a wrong number of classes.
     """
     home = home / part
     if not home.is_dir():
-        raise InputError(f"{home}: no such folder; put images into {part}/<class>/ there")
+        raise InputError(f"{home}: this folder does not exist; put the images of each class into {part}/<class>/")
     classes = sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) != num_classes:
-        raise InputError(f"{home}: {len(classes)} classes, but {says}")
+        raise InputError(f"{home}: the folder has {len(classes)} classes, but {says}")
     found = []
     for label, name in enumerate(classes):
         entries = sorted(os.scandir(home / name), key=lambda entry: entry.name)
@@ -227,7 +228,8 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
         images = [entry for entry in visible if Path(entry.name).suffix.lower() in SUFFIXES]
         if not images:
             raise InputError(
-                f"{home / name}: no images ({', '.join(sorted(SUFFIXES))}); every class needs at least one"
+                f"{home / name}: the folder has no images ({', '.join(sorted(SUFFIXES))}); every class needs at least "
+                "one"
             )
         for entry in images:
             if not entry.is_file():
@@ -240,16 +242,16 @@ def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[Image
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file (flock). Another process that locks the file waits."""
+    """Hold an exclusive lock on a file (flock) during the `with` block. Other processes wait for the lock."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
-    """Decode images into the cache file `file`, uint8 (N, 3, side, side), and return the file.
+    """Decode images into the cache file `file`, uint8 (N, 3, side, side), and return its path.
 
-    An intact cache file is reused. An interrupted build resumes from the images that were already written.
+    An intact cache file is reused. An interrupted build resumes after the last image that was written.
     """
     description, partial = file.with_suffix(".json"), file.with_suffix(".partial")
     record = 3 * side * side
@@ -271,7 +273,7 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
 
 
 def _read_checksum(description: Path) -> str | None:
-    """The SHA-256 in the JSON file beside a cache file. None if the JSON file is invalid, as after a power failure."""
+    """The SHA-256 in the JSON file beside a cache file; None if the JSON is invalid, as after a power failure."""
     try:
         return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):
@@ -284,9 +286,10 @@ def _sha256(path: Path) -> str:
 
 
 def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The central square of an image, uint8 (3, side, side). Raises CorruptError if the file cannot be decoded.
+    """Decodes an image, resizes its short side to `side`, and returns the central square, uint8 (3, side, side).
 
     The image is turned as its EXIF orientation says. 16-bit grey levels are scaled to 8 bits. Transparency is ignored.
+    Raises CorruptError if the file cannot be decoded.
     """
     try:
         with Image.open(io.BytesIO(file.read())) as opened:
@@ -294,7 +297,7 @@ def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
         raise CorruptError(
-            f"{where}: cannot be decoded ({error}); replace it with an intact copy, or remove it"
+            f"{where}: cannot be decoded ({error}); replace this image with an intact copy, or remove it"
         ) from error
     scale = side / min(image.size)
     width, height = (max(side, round(extent * scale)) for extent in image.size)

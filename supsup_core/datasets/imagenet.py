@@ -23,9 +23,9 @@ class ImageNet(ImageFiles):
     """The 1000 classes of ILSVRC 2012, numbered in the order of their WordNet ids.
 
     `<root>/<folder>` holds `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or the published `ILSVRC2012_img_train.tar`,
-    `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked. The number of
-    training images, and the number of validation images of every class, must be the published numbers. The devkit must
-    have the published MD5, since its table of classes is a MATLAB file.
+    `ILSVRC2012_img_val.tar` and `ILSVRC2012_devkit_t12.tar.gz`, which are not unpacked. The total number of training
+    images, and the number of validation images in every class, must be the published numbers. The devkit must have the
+    published MD5, so that no unknown MATLAB file (its table of classes) is parsed.
     """
 
     devkit_md5: ClassVar[str] = "fa75699e90414af021442c21a62c3abf"
@@ -33,10 +33,10 @@ class ImageNet(ImageFiles):
     parts: ClassVar[tuple[str, str]] = ("train", "val")
     num_labels: ClassVar[int] = 1000
     train_counts: ClassVar[tuple[int, int]] = (732, 1300)
-    """The smallest and the largest number of training images of a class."""
+    """The smallest and the largest number of training images in a class."""
     num_train: ClassVar[int] = 1_281_167
     val_count: ClassVar[int] = 50
-    """The number of validation images of every class."""
+    """The number of validation images in every class."""
 
     folder: str = "imagenet"
     side: int = 256
@@ -51,42 +51,46 @@ class ImageNet(ImageFiles):
         elif train_tar.is_file():
             for path in (val_tar, devkit):
                 if not path.is_file():
-                    raise InputError(f"{path}: missing; put it beside {train_tar.name}")
+                    raise InputError(f"{path}: is missing; put it beside {train_tar.name}")
             train = list(_train_images(train_tar))
             wnids = sorted({image.name.partition("/")[0] for image in train})
             if hashlib.md5(devkit.read_bytes(), usedforsecurity=False).hexdigest() != self.devkit_md5:
-                raise CorruptError(f"{devkit}: not the published devkit (its MD5 differs); download it again")
+                raise CorruptError(f"{devkit}: is not the published devkit (its MD5 differs); download it again")
             val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
         else:
             raise InputError(
-                f"{home}: contains neither train/<wnid>/*.JPEG nor {train_tar.name}; put one of them there, "
-                "or set base.folder"
+                f"{home}: contains neither train/<wnid>/*.JPEG nor {train_tar.name}; put one of the two there, "
+                "or set benchmark.base.folder to the folder that contains ImageNet"
             )
         self._check(home, train, val)
         return train, val
 
     def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
-        """Raise InputError unless the numbers of classes and images are possible for the published dataset."""
-        remedy = "it is incomplete; download it again, or use base image_folder for a selection"
+        """Raise InputError if a number of classes or images is not possible in the published dataset."""
+        remedy = "the copy is incomplete; download ImageNet again, or use base image_folder for a selection"
         fewest, most = self.train_counts
         for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
             counts = Counter(image.name.partition("/")[0] for image in images)
             if len(counts) != self.num_labels:
                 raise InputError(
-                    f"{home}: {len(counts)} classes in {part}, but ImageNet has {self.num_labels}; {remedy}"
+                    f"{home}: there are {len(counts)} classes in {part}, but ImageNet has {self.num_labels}; {remedy}"
                 )
             wnid, count = min(counts.items(), key=lambda item: (low <= item[1] <= high, item[0]))
             if not low <= count <= high:
                 wanted = str(low) if low == high else f"{low} to {high}"
-                raise InputError(f"{home}: {count} images of {wnid} in {part}, but ImageNet has {wanted}; {remedy}")
+                raise InputError(
+                    f"{home}: {count} images of class {wnid} in {part}, but ImageNet has {wanted}; {remedy}"
+                )
         if len(train) != self.num_train:
-            raise InputError(f"{home}: {len(train)} images in train, but ImageNet has {self.num_train}; {remedy}")
+            raise InputError(
+                f"{home}: there are {len(train)} images in train, but ImageNet has {self.num_train}; {remedy}"
+            )
 
 
 def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
     """Yields the files of the tar archive that begins at byte `start` of the file `path`.
 
-    Their offsets count from the start of `path`. Raises CorruptError if the archive is incomplete.
+    The offset of each yielded file counts from the start of `path`. Raises CorruptError if the archive is incomplete.
     """
     try:
         with path.open("rb") as file:
@@ -94,7 +98,7 @@ def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield from (member for member in archive if member.isfile())
     except (tarfile.TarError, EOFError) as error:
-        raise CorruptError(f"{path}: not a complete tar archive ({error}); download it again") from error
+        raise CorruptError(f"{path}: is not a complete tar archive ({error}); download it again") from error
 
 
 def _train_images(path: Path) -> Iterator[ImageFile]:
@@ -110,7 +114,10 @@ def _train_images(path: Path) -> Iterator[ImageFile]:
 
 
 def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Iterator[ImageFile]:
-    """Yields the images of the validation archive. wnid_of: the class of each image, in the order of the file names."""
+    """Yields the images of the validation archive, in the order of their labels.
+
+    wnid_of: the WordNet id of each image, in the order of the file names. wnids: the WordNet id of each label.
+    """
     facts = path.stat()
     members = sorted(_members(path), key=lambda member: member.name)
     if len(members) != len(wnid_of):
@@ -129,7 +136,10 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 
 
 def _val_wnids(devkit: Path) -> list[str]:
-    """The WordNet id of each validation image in order, from the devkit's ground truth and its table of classes."""
+    """The WordNet id of each validation image, in the order of the file names.
+
+    It is read from the ground truth and the table of classes in the devkit.
+    """
 
     from scipy.io import loadmat  # the import takes 0.2 s, and only the tar files need it
 
@@ -146,4 +156,4 @@ def _val_wnids(devkit: Path) -> list[str]:
         wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         return [wnid_of[int(number)] for number in truth.split()]
     except (tarfile.TarError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise CorruptError(f"{devkit}: not the published devkit ({error}); download it again") from error
+        raise CorruptError(f"{devkit}: is not the published devkit ({error}); download it again") from error

@@ -46,7 +46,10 @@ class IdxImages(Base, VerifiesFiles):
 
 
 def _images(pixels: bytes, labels: bytes) -> Images:
-    """Returns the images of two IDX files, skipping their headers of 16 and 8 bytes. The files are already verified."""
+    """Returns the images and labels in the contents of two IDX files, without the headers of 16 and 8 bytes.
+
+    The caller has already verified the files.
+    """
     shaped = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28).copy()
     return Images(
         torch.from_numpy(shaped),
@@ -74,7 +77,7 @@ class MNIST(IdxImages):
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        unpacks=True,  # copies were compressed by different programs, so only the content has one checksum
+        unpacks=True,  # different programs compressed the copies, so only the content has one checksum
     )
 
 

@@ -1,7 +1,7 @@
 """The confidence of a mask in its answers, on images of its own task and of other tasks.
 
-On its own task, the confidence should equal the accuracy (calibration). On other tasks the confidence should be low,
-since the inference of the task relies on that difference.
+On images of the mask's own task, the confidence should equal the accuracy (calibration). On images of other tasks, the
+confidence should be low: task inference recognises the right mask by its higher confidence.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.learners import Learner
 
 NUM_BINS = 15
-"""The number of bins of equal width in the calibration error, as in Guo et al. 2017."""
+"""The calibration error divides the confidences into this many bins of equal width (Guo et al. 2017)."""
 
 
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
     """The expected calibration error (Guo et al. 2017, equation 3).
 
     It is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number of
-    images. confidences: (images,), the probability of the answer, in [0, 1]. right: (images,), bool.
+    images. confidences: (images,), the probability of each image's answer, in [0, 1]. right: (images,), bool, whether
+    each answer is right.
     """
     bins = (confidences.double() * num_bins).long().clamp(max=num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, right.double() - confidences.double())
@@ -33,8 +34,8 @@ def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BI
 def auroc(own: Tensor, others: Tensor) -> float:
     """The area under the ROC curve: the probability that a value of `own` is smaller than a value of `others`.
 
-    Ties count half. The area is 1 if a threshold separates the two sets of values, and 0.5 if their distributions are
-    the same. own, others: one-dimensional tensors of finite values.
+    Ties count half. The area is 1 if all values of `own` are smaller than all values of `others`, and 0.5 if both have
+    the same distribution. own, others: one-dimensional tensors of finite values.
     """
     ordered = others.sort().values
     below = torch.searchsorted(ordered, own, right=False)
@@ -48,12 +49,12 @@ class Confidence:
     """The confidence of one mask on images of its own task and of other tasks.
 
     `mask`: the mask's number. The next four fields are measured on images of the mask's own task. `accuracy`: the share
-    of right answers. `confidence`: the mean probability of the answer, by a softmax over the labels.
+    of right answers. `confidence`: the mean probability of the answer, by a softmax over the real labels only.
     `calibration_error`: the expected calibration error. `entropy`: the mean entropy of the softmax over all outputs, in
     nats (objective H).
 
-    `entropy_of_others`: the mean entropy on images of other tasks. `told_apart`: for each objective, the `auroc`
-    of its values on images of the own task against its values on images of other tasks.
+    `entropy_of_others`: the mean entropy on images of other tasks. `told_apart`: for each objective, the `auroc` of two
+    sets of values: those on images of the mask's own task, and those on images of other tasks.
     """
 
     mask: int
@@ -69,10 +70,10 @@ class Confidence:
 def confidence(
     learner: Learner, mask: int, own: tuple[Tensor, Tensor], others: Tensor, objectives: Sequence[str]
 ) -> Confidence:
-    """Measure a mask on images and labels of its own task, and on images of other tasks.
+    """Measures the confidence of a mask on images of its own task, and on images of other tasks.
 
-    own: x (images, *shape) and y (images,). others: (images, *shape). objectives: names of objectives, without
-    `superfluous` (G), whose values cannot be compared between masks.
+    own: images (images, *shape) and labels (images,) of the mask's own task. others: images of other tasks, (images,
+    *shape). objectives: names of objectives, without `superfluous` (G), whose values do not indicate the right mask.
     """
     x, y = own
     logits = {"own": learner.logits(x, mask), "others": learner.logits(others, mask)}

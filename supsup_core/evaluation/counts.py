@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 class ProtocolCounts:
     """The counts of one protocol on one task. One inference chooses the mask for one group of test images.
 
-    `images`: the number of scored images. `correct`: the images that were given the right label.
-    `correct_and_right_task`: the correct images whose inference chose a mask of the right task. `decisions`: the number
-    of inferences. `right_task`: the inferences that chose a mask of the right task. `confusion`: the number of
-    inferences that chose each mask; the keys are mask numbers as text.
+    `images`: the number of scored images. `correct`: the number of images that received the right label.
+    `correct_and_right_task`: the number of correct images in groups for which a mask of the right task was chosen.
+    `decisions`: the number of inferences. `right_task`: the number of inferences that chose a mask of the right task.
+    `confusion`: for each chosen mask, the number of inferences that chose it; the keys are mask numbers as strings.
 
-    The last two fields are None unless masks are recovered from a Hopfield network. `recovered`: the inferences that
-    recovered exactly a mask of the task. `distances`: the mean Hamming distance, in units, to the nearest mask of the
-    task, before each step of the descent and after the last step.
+    The last two fields are None unless masks are recovered from a Hopfield network by gradient descent. `recovered`:
+    the number of inferences that recovered a mask of the right task exactly. `distances`: the Hamming distance, in
+    units, from the current mask of the descent to the nearest mask of the right task, as the mean over all inferences.
+    It has one value before each step of the descent, and one after the last step.
     """
 
     images: int
@@ -29,7 +30,7 @@ class ProtocolCounts:
     distances: tuple[float, ...] | None = None
 
     def to_node(self) -> dict[str, object]:
-        """The counts as plain JSON values, without those that are None."""
+        """The counts as a dictionary of JSON values. Fields that are None are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def accuracy(self, wrong_task_is_wrong: bool) -> float:

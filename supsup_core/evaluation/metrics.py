@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 AccuracyMatrix = Mapping[int, Mapping[int, float]]
-"""matrix[n][task] is the accuracy, in [0, 1], of a task at the evaluation point after n learned tasks."""
+"""matrix[n][task] is the accuracy, in [0, 1], of task `task` at the evaluation point after n learned tasks."""
 
 
 def average_accuracy(accuracies: Sequence[float]) -> float:
@@ -17,8 +17,9 @@ def average_accuracy(accuracies: Sequence[float]) -> float:
 def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
     """The mean drop of a task's accuracy, from its best earlier value to the value after `num_learned` tasks.
 
-    The mean is over the tasks that an earlier evaluation point tested (Chaudhry et al. 2018, equation 3, restricted to
-    the evaluation points). It is 0 if no task was tested earlier, and negative if the tasks improved on average.
+    The best earlier value is the highest accuracy at an evaluation point with fewer learned tasks. The mean is over the
+    tasks that have such a value (Chaudhry et al. 2018, equation 3, restricted to the evaluation points). The result is
+    0 if there are no such tasks, and negative if the accuracy has increased on average.
     """
     now = matrix[num_learned]
     earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
@@ -31,7 +32,7 @@ class AllocationTally:
     """Counts how masks are allocated in scenario NNs. It uses the task identities, which the learner never sees.
 
     A mask belongs to the task for which it was allocated. A *duplicate* is a mask allocated for a task that already had
-    one. A *wrong reuse* is a segment trained on the mask of another task.
+    a mask. A *wrong reuse* is a segment on which a mask of another task was trained.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,8 @@ class AllocationTally:
     def add(self, task: int, mask: int | None, freed: int | None) -> None:
         """Count one segment.
 
-        task: the task of the segment's data. mask: the mask that was trained on it, or None. freed: the mask that was
-        deleted to make room for `mask`, or None.
+        task: the task of the segment's data. mask: the mask that was trained on the segment, or None if none was.
+        freed: the mask that was deleted to make room for `mask`, or None.
         """
         self.num_segments += 1
         if freed is not None:
@@ -67,7 +68,11 @@ class AllocationTally:
         return self._owners
 
     def purity(self) -> float:
-        """The share of segments whose task was most often trained on the same mask; 1 if there are no masks."""
+        """The purity of the masks in use, in [0, 1]; 1 if there are no masks.
+
+        For each mask, one task provided more of the mask's segments than any other task. Purity is the share of
+        segments that come from this task, over the segments of all masks in use.
+        """
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0
 

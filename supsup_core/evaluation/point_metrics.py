@@ -20,9 +20,9 @@ def accuracies(counts: PointCounts, protocol: str, scenario: str) -> dict[int, f
 
 
 def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned: int) -> dict[str, float]:
-    """The metrics of one evaluation point, by name. Shares are in [0, 1].
+    """Computes the metrics of the evaluation point after `num_learned` tasks, by name. Shares are in [0, 1].
 
-    points: the counts of this evaluation point and of all earlier ones, by the number of tasks learned.
+    points: the counts of this evaluation point and of all earlier ones. The keys are the numbers of tasks learned.
     """
     values: dict[str, float] = {}
     tasks = points[num_learned]
@@ -51,9 +51,9 @@ def _inference_metrics(tasks: list[ProtocolCounts]) -> dict[str, float]:
 
 
 def confusion(counts: PointCounts, protocol: str = "paper") -> list[dict[str, int]]:
-    """The confusion matrix of tasks and chosen masks, one row for each pair that occurred.
+    """The confusion matrix of tasks and chosen masks, as one row for each (task, mask) pair that occurred.
 
-    `decisions`: the number of inferences on the task that chose the mask.
+    `decisions`: the number of inferences on images of the task that chose the mask.
     """
     return [
         {"task": task, "mask": int(mask), "decisions": count}

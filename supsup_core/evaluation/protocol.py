@@ -22,7 +22,8 @@ from supsup_core.scenarios import Scenario
 from supsup_core.tasks.base import Task
 
 EVALUATION_VERSION = 7
-"""Part of the content key of every evaluation. Raise it with any change that alters the result of an evaluation."""
+"""Part of the content key of every evaluation. Raise this number whenever a change of the code alters the result of an
+evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,11 @@ class Inference:
 
     `rule`: the name of the inference rule. `objective`: the name of the objective that the rule minimises.
 
-    The paper's protocol shuffles the test images by the seed and cuts them into groups of `decision_group` images. The
-    mask for a group is inferred from the group's first `images_per_decision` images. If masks are recovered from a
-    Hopfield network, at most half of a group is used for the recovery, and only the other images are scored. In the
-    strict protocol, `strict_images` test images of each task are drawn from the seed, and a mask is inferred for each
-    image alone. If `strict_images` is 0, the strict protocol is skipped.
+    The paper's protocol shuffles the test images with the run's seed and cuts them into groups of `decision_group`
+    images. The mask for a group is inferred from the group's first `images_per_decision` images. If masks are recovered
+    from a Hopfield network, at most half of a group is used for the recovery, and only the other images are scored. The
+    strict protocol draws `strict_images` test images of each task with the run's seed, and infers a mask for each image
+    alone. If `strict_images` is 0, the strict protocol is skipped.
     """
 
     rule: str = "one_shot"
@@ -91,18 +92,18 @@ def _check_inference(
     """Raise InputError if the task cannot be inferred with these settings."""
     if inference.rule == "known":
         raise InputError(
-            f"inference.rule: known needs the task identity, which {scenario.name} does not give; "
-            "use scenario GG, or one_shot, binary or exhaustive"
+            f"inference.rule: rule known needs the task identity, which {scenario.name} does not give; "
+            "use scenario GG, or rule one_shot, binary or exhaustive"
         )
     if RULES[inference.rule].needs_superposition and not method.superposes:
         raise InputError(
             f"inference.rule: method {method_name} cannot superpose its masks, "
-            f"which {inference.rule} needs; use exhaustive"
+            f"which rule {inference.rule} needs; use rule exhaustive"
         )
     if RULES[inference.rule].needs_memory and not method.recall_images:
         raise InputError(
             f"inference.rule: method {method_name} does not store its masks in a Hopfield network, which "
-            f"{inference.rule} needs; use method hop_sup_sup, or another rule"
+            f"rule {inference.rule} needs; use method hop_sup_sup, or another rule"
         )
     if RULES[inference.rule].needs_memory:
         for key, least in (("images_per_decision", method.recall_images), ("decision_group", 2 * method.recall_images)):
@@ -131,12 +132,15 @@ def _check_inference(
 
 
 def check_objective(name: str, outputs: tuple[int, int]) -> None:
-    """Raise InputError if a net's outputs do not suit an objective. outputs: (num_outputs, num_labels)."""
+    """Raise InputError if objective `name` needs superfluous neurons and the net has none.
+
+    outputs: (num_outputs, num_labels).
+    """
     num_outputs, num_labels = outputs
     if OBJECTIVES[name] is superfluous and num_outputs == num_labels:
         raise InputError(
-            f"objective: superfluous (G) needs superfluous neurons; "
-            f"set net.num_outputs above {num_labels}, or use entropy"
+            f"objective: objective superfluous (G) needs superfluous neurons; "
+            f"set net.num_outputs above {num_labels}, or use objective entropy"
         )
 
 
@@ -145,8 +149,9 @@ class Decisions:
     """The results of task inference on D groups of one task's test images.
 
     `chosen`: the number of the mask chosen for each group. `sizes`: the number of scored images in each group.
-    `correct`: the number of these images that the chosen or recalled mask labels correctly. All three are int64, (D,).
-    `trace`: for a RecallingRule, `Recalled.distances` of each group, (D, steps + 1, k), else None.
+    `correct`: the number of scored images in each group that the chosen or recalled mask labels correctly. These three
+    tensors are int64, (D,). `trace`: for a RecallingRule, `Recalled.distances` of each group, (D, steps + 1, k), else
+    None.
     """
 
     chosen: Tensor
@@ -176,18 +181,23 @@ class Decisions:
 
 
 Choose = tuple[Rule, Objective, int | None]
-"""An inference rule, the objective that it minimises, and the given mask's number (None if it is not given)."""
+"""An inference rule, the objective that it minimises, and the number of the mask to use if the task identity is given
+(else None)."""
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The numbers of the masks chosen for D groups, (D,), int64. A RecallingRule also gives the D recalled masks."""
+    """The choice of a mask for each of D groups.
+
+    `masks`: the number of the chosen mask of each group, (D,), int64. `recalled`: the recalled mask of each group if
+    the rule is a RecallingRule, else an empty list.
+    """
 
     masks: Tensor
     recalled: list[Recalled]
 
     def answering(self, learner: Learner) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
-        """Yields lists of groups that can be labelled in one batch, each with the function that labels images."""
+        """Yields lists of groups that can be labelled in one batch, each with the function that labels their images."""
         if self.recalled or learner.normalises_by_batch:  # each group needs a separate batch
             together = [[number] for number in range(len(self.masks))]
         else:
@@ -201,12 +211,12 @@ class _Chosen:
 
     @property
     def trace(self) -> Tensor | None:
-        """The distances (D, steps + 1, k) for a RecallingRule, else None."""
+        """`Recalled.distances` of each group, (D, steps + 1, k), for a RecallingRule, else None."""
         return torch.stack([found.distances for found in self.recalled]) if self.recalled else None
 
 
 def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Chosen:
-    """Choose a mask for each group from its deciding images (images, *shape)."""
+    """Choose a mask for each group. deciding: for each group, the images (images, *shape) that determine the choice."""
     rule, objective, given = choose
     masks = torch.empty(len(deciding), dtype=torch.int64)
     recalled: dict[int, Recalled] = {}
@@ -222,13 +232,16 @@ def _chosen(learner: Learner, deciding: Sequence[Tensor], choose: Choose) -> _Ch
 
 
 def _deciding(group: Tensor, num_deciding: int, rule: Rule) -> Tensor:
-    """The images of a group from which the mask for the whole group is inferred."""
+    """The part of a group's indices whose images determine the mask for the whole group. group: (images,), int64."""
     return group[: min(num_deciding, len(group) // 2) if rule.needs_memory else num_deciding]
 
 
 @torch.no_grad()
 def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding: int, choose: Choose) -> Decisions:
-    """Infer a mask from the first `num_deciding` images of each group of test indices, and score the group with it."""
+    """Infer a mask for each group from the group's first `num_deciding` images, and score the mask's labels.
+
+    groups: the indices of the test images of each group.
+    """
     rule = choose[0]
     deciding = [_deciding(group, num_deciding, rule) for group in groups]
     scored = groups
@@ -247,7 +260,7 @@ def _decide(learner: Learner, task: Task, groups: Sequence[Tensor], num_deciding
 def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tensor]:
     """Cuts indices (images,) into the decision groups of the paper's protocol, in order.
 
-    If too few images remain to infer a mask, the remaining images join the last group.
+    If the last group has too few images to infer a mask, its images are added to the group before.
     """
     least = 2 if learner.normalises_by_batch else min(2, inference.images_per_decision)
     if RULES[inference.rule].needs_memory:
@@ -261,8 +274,8 @@ def _groups(learner: Learner, order: Tensor, inference: Inference) -> list[Tenso
 def order_of_test_images(task: Task, index: int, seed: int) -> Tensor:
     """The int64 indices of the test images of task `index`, in the shuffled order of the paper's protocol.
 
-    Neighbouring images of a dataset are similar, such as digits of one writer. The task is inferred less accurately
-    from similar images, so the images are shuffled.
+    Neighbouring images of a dataset are often similar, for example digits of one writer. The task is inferred less
+    accurately from similar images, so the images are shuffled.
     """
     return torch.from_numpy(seeding.permutation(seeding.child_seed(seed, "groups", index), task.num_test))
 
@@ -290,10 +303,11 @@ def answer(learner: Learner, x: Tensor, inference: Inference, given: int | None 
 def evaluate(
     learner: Learner, task: Task, index: int, scenario: Scenario, inference: Inference, seed: int
 ) -> dict[str, Decisions]:
-    """Evaluate a learner on the test images of task `index`. Returns the results by protocol, "paper" and "strict".
+    """Evaluate a learner on the test images of task `index`. Returns the results of each protocol, by its name.
 
-    "strict" is missing if `strict_images` is 0, or if the scenario gives the task identity. If the identity is given,
-    the task's own mask labels every image, so the two protocols do not differ.
+    The names are "paper" and "strict". The strict protocol is left out if `strict_images` is 0, or if the scenario
+    gives the task identity at inference. In the latter case nothing is inferred: the task's own mask labels every
+    image.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)

@@ -32,16 +32,20 @@ class Rule(ABC):
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
-        """The chosen mask numbers (D,), int64, for images x (D, images, *shape). The groups are independent.
+        """Chooses a mask for each of D groups of images x (D, images, *shape). Returns mask numbers (D,), int64.
 
-        objective: the objective to minimise. given: the task identity in scenarios that give it at inference, else
-        None.
+        The choice for a group does not depend on the other groups. objective: the objective to minimise. given: the
+        task identity in scenarios that give it at inference, else None.
         """
 
     def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
     ) -> tuple[Tensor, list[Recalled]]:
-        """The chosen mask numbers (D,) and, for a RecallingRule, the D recalled masks, which then label the images."""
+        """Returns the chosen mask numbers (D,) and, for a RecallingRule, the D recalled masks (else an empty list).
+
+        If masks were recalled, the caller labels the images with them, and not with the stored masks. The arguments are
+        those of `choose`.
+        """
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)
         return self.choose(learner, x, objective, given), []
@@ -52,9 +56,10 @@ class RecallingRule(ABC):
 
     @abstractmethod
     def recall(self, learner: Learner, x: Tensor, objective: Objective) -> tuple[Tensor, list[Recalled]]:
-        """The number of the stored mask nearest to each recalled mask, (D,), int64, and the D recalled masks.
+        """Recalls a mask for each of D groups of images x (D, images, *shape).
 
-        x: (D, images, *shape).
+        Returns two results for the D groups: the number of the stored mask that is nearest to the recalled mask, (D,),
+        int64, and the recalled masks.
         """
 
 
@@ -76,7 +81,7 @@ class Known(Rule):
 
 @torch.no_grad()
 def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Objective) -> Tensor:
-    """The objective's values (D, k) on images x (D, images, *shape), by one forward pass under each of k masks."""
+    """The objective's values (D, k) for D groups x (D, images, *shape), by one forward pass under each of k masks."""
     values = []
     for mask in masks:
         parts = x if learner.normalises_by_batch else x.flatten(0, 1)[None]
@@ -86,10 +91,10 @@ def _values(learner: Learner, x: Tensor, masks: Sequence[int], objective: Object
 
 
 def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> Tensor:
-    """The numbers of the remaining masks, ascending, for each of D groups: (D, at_most or fewer).
+    """Halves the set of masks, separately for each of D groups, until at most `at_most` masks remain.
 
-    Each halving keeps the masks whose coefficients alpha decrease the objective most steeply. Groups of images with the
-    same remaining masks are computed together.
+    Returns the numbers of the remaining masks, ascending, (D, at_most or fewer). Each halving keeps the masks with the
+    largest slopes. Groups with the same remaining masks are computed together. x: (D, images, *shape).
     """
     superposition = superposing(learner)
     kept = torch.arange(learner.num_masks).expand(len(x), -1)
@@ -110,7 +115,7 @@ def _halved(learner: Learner, x: Tensor, objective: Objective, at_most: int) -> 
 @final
 @RULES.register("exhaustive")
 class Exhaustive(Rule):
-    """Chooses the mask with the smallest objective, by one forward pass per mask. Ties go to the lower number."""
+    """Chooses the mask with the smallest objective, by one forward pass per mask. A tie goes to the lowest number."""
 
     needs_superposition = False
     compares_values = True
@@ -122,7 +127,7 @@ class Exhaustive(Rule):
 @final
 @RULES.register("one_shot")
 class OneShot(Rule):
-    """Chooses the mask whose coefficient alpha decreases the objective most steeply at alpha = 1/k (algorithm 1)."""
+    """Chooses the mask with the largest slope at alpha = 1/k, by one backward pass for all masks (algorithm 1)."""
 
     needs_superposition = True
 
@@ -133,9 +138,9 @@ class OneShot(Rule):
 @final
 @RULES.register("binary")
 class Binary(Rule):
-    """Repeatedly keeps the half of the masks with the steepest decrease, and renormalises alpha (algorithm 2).
+    """Repeatedly keeps the half of the masks with the largest slopes, and renormalises alpha (algorithm 2).
 
-    It computes ceil(log2 k) gradients. From an odd number of masks it keeps the larger half.
+    The rule computes ceil(log2 k) gradients for k masks. Of an odd number of masks, it keeps the larger half.
     """
 
     needs_superposition = True
@@ -147,12 +152,13 @@ class Binary(Rule):
 @final
 @RULES.register("shortlist")
 class Shortlist(Rule):
-    """Halves the masks as `binary` does until at most four remain, then chooses among these as `exhaustive` does.
+    """Halves the masks as `binary` does until at most four remain, then chooses among them as `exhaustive` does.
 
-    This rule is not from the paper. It corrects an error of `binary` when three masks are similar. The middle mask then
-    has the smallest slope, because the other two together already have its effect. So `binary` drops the middle mask,
-    even if a forward pass under it would show that it is right. This rule computes ceil(log2(k / 4)) gradients and at
-    most four forward passes.
+    This rule is not from the paper. It corrects an error of `binary`. Suppose that three masks are similar (as for
+    three neighbouring rotations), and that the middle one is right. The two outer masks together have the effect of the
+    middle mask, so the middle mask has the smallest slope of the three. `binary` then drops the middle mask, although a
+    forward pass under each mask would show that it is right. For k masks, `shortlist` computes ceil(log2(k / 4))
+    gradients and at most four forward passes.
     """
 
     needs_superposition = True

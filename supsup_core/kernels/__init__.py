@@ -1,1 +1,1 @@
-"""Compiled loops and matrix products that are faster than torch's own."""
+"""Compiled loops and matrix products that are faster than those of torch."""

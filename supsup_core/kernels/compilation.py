@@ -1,4 +1,4 @@
-"""Compiles the loops of this package with numba. The decorators differ in which rounding they allow.
+"""Compiles the loops of this package with numba. The two decorators differ in whether sums may be reordered.
 
 numba compiles a loop when it is first called, for the current processor, and caches the machine code on disk.
 """
@@ -19,7 +19,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 _REQUESTED = config.CPU_FEATURES  # set by NUMBA_CPU_NAME or NUMBA_CPU_FEATURES; None means the current processor
 CPU_FEATURES = frozenset((binding.get_host_cpu_features().flatten() if _REQUESTED is None else _REQUESTED).split(","))
-"""The instruction sets that numba compiles for, by LLVM's names such as `+avx2`."""
+"""The instruction sets that numba compiles for, by the names that LLVM uses, such as `+avx2`."""
 
 
 def _compile(loop: Loop, **options: Any) -> Loop:
@@ -31,7 +31,7 @@ def _compile(loop: Loop, **options: Any) -> Loop:
 
 
 def compile_any_order(loop: Loop) -> Loop:
-    """Compile a loop whose sums LLVM may reorder (fastmath), so that it can use vector registers."""
+    """Compile a loop whose sums LLVM may reorder (fastmath), so that LLVM can use vector registers."""
     return _compile(loop, fastmath=True)
 
 

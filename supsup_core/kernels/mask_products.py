@@ -1,9 +1,9 @@
 """Inner products of packed masks with vectors, as compiled loops.
 
-Three functions compute the same numbers. `add_products_by_planes` runs on any processor. `add_products_by_lookup` reads
-half a byte of a mask at a time and multiplies with up to LANES vectors side by side. `add_products_by_permutation` uses
-a vector register as its lookup table, and needs AVX2 or AVX-512. LLVM intrinsics replace loops that LLVM would not
-vectorise.
+Three functions compute the same inner products by different algorithms. `add_products_by_planes` runs on any processor.
+`add_products_by_lookup` multiplies the masks with up to LANES vectors side by side, and looks up half a byte of a mask
+at a time in a table. `add_products_by_permutation` uses a vector register as the table, and needs AVX2 or AVX-512. LLVM
+intrinsics replace loops that LLVM would not vectorise.
 """
 
 from __future__ import annotations
@@ -22,22 +22,25 @@ LANES = 16
 """The number of vectors multiplied at a time: an AVX-512 register holds this many floats."""
 _ZERO = np.float32(0)
 _WORDS = 8
-"""The number of words of 64 weights read from one mask before the next mask. Together they fill a cache line."""
+"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. They fill a cache
+line."""
 _TILE = 128
-"""The number of masks in a tile. Their words and sums fit into the L1 cache together with a table."""
+"""The number of masks in a tile. The words and sums of a tile, together with the tables of one word, fit into the L1
+cache."""
 _AHEAD = 16
-"""The number of masks by which words are prefetched ahead of their use."""
+"""The prefetch distance, in masks: a word is prefetched while the words of this many earlier masks are still to be
+read."""
 
 
 @compile_any_order
 def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt.NDArray[np.float64]) -> None:
     """Add to `out` (k,) the inner product of each packed mask with a vector.
 
-    rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. Plane b of a block holds the B
-    numbers that are selected by bit b of the block's B bytes. The inner loop tests one bit in all B bytes and is
-    vectorised: with AVX-512 it adds sixteen numbers at a time. A block stays in the L1 cache until all masks have used
-    it, and four masks share each read of the block. The sum over a block is float32. The sums of blocks are added in
-    float64.
+    rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. A block belongs to B bytes of a
+    mask. Plane b of a block holds the B numbers that bit b of these bytes selects. The inner loop tests one bit in all
+    B bytes and is vectorised: with AVX-512 it adds sixteen numbers at a time. A block stays in the L1 cache until all
+    masks have used it, and four masks share each read of the block. The sum over a block is float32. The sums of blocks
+    are added in float64.
     """
     width = planes.shape[2]
     in_fours = rows.shape[0] // 4 * 4
@@ -71,7 +74,7 @@ def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _word_at(typing: Any, array: Any, at: Any) -> Any:
-    """Read eight bytes of a flat array, starting at index `at`, as one integer."""
+    """Read eight bytes of a flat array, starting at index `at`, as one 64-bit integer."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
@@ -100,7 +103,10 @@ def _prefetch(typing: Any, array: Any, at: Any) -> Any:
 
 
 def _emit_sum(builder: Any, numbers: list[Any]) -> Any:
-    """Emit the pairwise sum of vector registers, so that rounding errors grow with the logarithm of their number."""
+    """Emit the sum of several vector registers.
+
+    The registers are added in pairs, so that rounding errors grow only with the logarithm of the number of registers.
+    """
     while len(numbers) > 1:
         odd = numbers[-1:] if len(numbers) % 2 else []
         numbers = [builder.fadd(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)] + odd
@@ -111,7 +117,7 @@ def _emit_sum(builder: Any, numbers: list[Any]) -> Any:
 def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
     """Add to sums[at : at + LANES] the sum over n of table[n, (word >> 4 n) & 15]. Both arrays are flat.
 
-    This is an intrinsic because LLVM does not vectorise the loop. LLVM cannot know that `sums` and `table` do not
+    This is an intrinsic because LLVM would not vectorise a loop: LLVM cannot know that `sums` and `table` do not
     overlap.
     """
 
@@ -137,7 +143,7 @@ def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
 
 @compile_exact
 def _tabulate(numbers: Floats, table: Floats) -> None:
-    """Set table[n, v] to the sum of the rows of numbers[4 n : 4 n + 4] whose bits are set in v.
+    """Set table[n, v] to a sum of rows 4 n to 4 n + 3 of `numbers`: row 4 n + b is included if bit b of v is set.
 
     A row has LANES floats.
     """
@@ -159,9 +165,9 @@ def add_products_by_lookup(
     vectors: (up to LANES, size).
 
     The algorithm is the method of the Four Russians. For every four weights, a table holds the sums of all sixteen
-    subsets, for all vectors side by side. Half a byte of a mask is the index into the table. The sixteen tables of a
-    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. Sums of 2048
-    weights are float32. These sums are added in float64.
+    subsets, for all vectors side by side. Half a byte of a mask is an index into the table. The sixteen tables of a
+    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. The sum over
+    2048 weights is float32. The sums of all such parts are added in float64.
     """
     num_masks, num_bytes = rows.shape
     num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
@@ -199,20 +205,22 @@ def add_products_by_lookup(
 
 _BITS = 4 if "+avx512f" in CPU_FEATURES else 3
 REGISTER_LANES = 1 << _BITS
-"""The number of floats in a register, which holds the sums of all subsets of _BITS weights. REGISTER_LANES masks
-look up one sum each, side by side."""
+"""The number of floats in a vector register. A register holds a table: the sums of all subsets of _BITS weights. One
+permutation of the register looks up one sum for each of REGISTER_LANES masks."""
 HAS_PERMUTATION = "+avx2" in CPU_FEATURES
 """Whether the processor that numba compiles for can permute a register by REGISTER_LANES indices."""
 _PERMUTE = "llvm.x86.avx512.permvar.sf.512" if REGISTER_LANES == 16 else "llvm.x86.avx2.permps"
 _REGISTER, _INDICES = (ir.VectorType(kind, REGISTER_LANES) for kind in (ir.FloatType(), ir.IntType(32)))
 _GROUPS = -(-32 // _BITS)
-"""The number of tables of a word of 32 weights: eight tables of four weights, or ten of three and one of two."""
+"""The number of tables for a word of 32 weights: eight tables of four weights (AVX-512), or ten of three and one of two
+(AVX2)."""
 _RUN = 128
-"""The number of words of a mask read at a time. Their tables (64 or 45 KB) stay in the L2 cache."""
+"""The number of 32-bit words that are read from one mask before the next mask. The tables of these words (64 or 45 KB)
+stay in the L2 cache."""
 
 
 def _emit_transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the transpose of a square matrix with a register as each row, by swapping squares of 1, 2, 4, ... words."""
+    """Emit the transpose of a square matrix, whose rows are registers, by swapping squares of 1, 2, 4, ... words."""
     for step in (1 << bit for bit in range(_BITS)):
         changed = []
         for row in range(REGISTER_LANES):
@@ -227,12 +235,12 @@ def _emit_transpose(builder: Any, rows: list[Any]) -> list[Any]:
 def _add_permuted(
     typing: Any, rows: Any, starts: Any, offset: Any, count: Any, tables: Any, sums: Any, ahead: Any
 ) -> Any:
-    """Add to `sums`, for each of REGISTER_LANES masks, the table entries that its next words select.
+    """Add to `sums`, for each of REGISTER_LANES masks, the table entries that the mask's words select.
 
-    rows: packed masks, flat. starts: (REGISTER_LANES,), the indices at which the masks to read begin. `count` times
-    REGISTER_LANES words are read from byte `offset` of each mask. tables: REGISTER_LANES sums for each group of each
-    word, flat. ahead: the distance in bytes to the data to prefetch. This is an intrinsic because numba has no function
-    that permutes a register by indices.
+    rows: packed masks, flat. starts: (REGISTER_LANES,), the index in `rows` at which each mask begins. From byte
+    `offset` of each mask, `count` times REGISTER_LANES words are read. tables: REGISTER_LANES sums for each group of
+    each word, flat. ahead: the distance, in bytes, between the data being read and the data to prefetch. This is an
+    intrinsic because numba has no function that permutes a register by indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -280,8 +288,8 @@ def add_products_by_permutation(
 
     rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
     bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One
-    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. Sums of
-    4096 weights are float32. These sums are added in float64.
+    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. The sum
+    over 4096 weights is float32. The sums of all such parts are added in float64.
     """
     num_masks, num_bytes = rows.shape
     size = 4 * REGISTER_LANES

@@ -9,9 +9,9 @@ from supsup_core.kernels.compilation import Floats, compile_exact
 
 @compile_exact
 def step_rmsprop(parameter: Floats, gradient: Floats, square_mean: Floats, rate: np.float32) -> None:
-    """Update flat arrays in place by one step of RMSprop with alpha 0.99 and eps 1e-8, in a single pass.
+    """Update the flat arrays `parameter` and `square_mean` in place by one step of RMSprop, in a single pass.
 
-    rate: the learning rate.
+    rate: the learning rate. The decay of `square_mean` is 0.99 (`alpha` of torch.optim.RMSprop), and eps is 1e-8.
     """
     for i in range(len(parameter)):
         g = gradient[i]

@@ -10,7 +10,10 @@ from supsup_core.kernels.compilation import Floats, compile_exact
 
 @compile_exact
 def _sort_key(bits: np.uint32, by_size: bool) -> np.uint32:
-    """Map a float32's bits to an integer with the same order as the float or its absolute value; -0.0 equals 0.0."""
+    """Map the bits of a float32 to an integer that sorts like the float; -0.0 equals 0.0.
+
+    by_size: the integer sorts like the absolute value instead.
+    """
     size = bits & np.uint32(0x7FFFFFFF)
     if by_size:
         return size
@@ -24,8 +27,9 @@ def keep_largest(bits: npt.NDArray[np.uint32], count: int, by_size: bool, out: F
     """Write to `out` a mask of exactly `count` ones, at the largest values. Ties go to the lowest index.
 
     bits: flat finite float32 values, given as their bits. by_size: rank by absolute value. The algorithm is a radix
-    select in three passes. The first pass counts values by the upper half of their key. The second pass counts the keys
-    that may be the threshold by their lower half. The third pass writes the mask.
+    select in three passes over the sort keys. The first pass counts the upper halves of all keys, and so finds the
+    upper half of the smallest kept key. The second pass counts the lower halves of the keys with this upper half, and
+    so finds the lower half of the smallest kept key. The third pass writes the mask.
     """
     bins = np.zeros(1 << 16, np.int64)
     for i in range(len(bits)):

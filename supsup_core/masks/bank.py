@@ -23,8 +23,8 @@ _COUNTED = 16
 class MaskBank:
     """Stores k masks of one net in k * ceil(n / 8) bytes, and for each weight the number of masks that keep it.
 
-    n is the number of weights of all layers. Masks are numbered 0..k-1 in the order in which they were added. The bits
-    of a mask are those of all layers, flattened and concatenated in order.
+    n is the number of weights in all layers together. Masks are numbered 0..k-1 in the order in which they were added.
+    The bits of a mask are the flattened bits of all layers, concatenated in the order of the layers.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -35,7 +35,7 @@ class MaskBank:
         self.num_masks = 0
 
     def add(self, bits: codec.Bits) -> int:
-        """Add a mask as packed bits (ceil(n / 8),); returns its number."""
+        """Add a mask, given as packed bits (ceil(n / 8),), and return its number."""
         if self.num_masks == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         self._rows[self.num_masks] = bits
@@ -60,7 +60,7 @@ class MaskBank:
         return self._counts
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Views of a flat (n,) tensor, one for each layer in the layer's shape."""
+        """Views of a flat tensor (n,), one for each layer, each with the shape of the layer."""
         pieces = torch.split(flat, [layer.size for layer in self.layers])
         return [piece.view(layer.shape) for piece, layer in zip(pieces, self.layers, strict=True)]
 
@@ -72,12 +72,12 @@ class MaskBank:
     def mean(self) -> list[Tensor]:
         """The mean of all masks, float32, one tensor for each layer.
 
-        It is computed from exact counts, so it cannot drift.
+        The mean is computed from exact integer counts, so no rounding errors accumulate.
         """
         return self.split(torch.from_numpy(self._counts.astype(np.float32)) / self.num_masks)
 
     def subset_mean(self, indices: Tensor) -> list[Tensor]:
-        """The mean of the masks with the int64 numbers `indices` (count,), float32, one tensor for each layer."""
+        """The mean of the masks with the numbers `indices` (count,), int64, as one float32 tensor for each layer."""
         total = np.zeros(self.size, np.int32)
         for some in torch.split(indices, _COUNTED):
             total += np.add.reduce(codec.unpack(self._rows[some.numpy()], self.size), 0, dtype=np.uint8)
@@ -86,7 +86,7 @@ class MaskBank:
     def products(self, vectors: Tensor, subset: Tensor | None = None) -> Tensor:
         """The inner product of every mask, or of the masks in `subset`, with every vector.
 
-        vectors: (D, n) float32. subset: int64 mask numbers, or None for all masks. Returns (D, k) float32, with columns
-        in the order of `subset`.
+        vectors: (D, n) float32. subset: int64 mask numbers, or None for all masks. Returns (D, k) float32. The columns
+        are in the order of `subset`, or of the mask numbers.
         """
         return inner_products(self.rows if subset is None else self.rows[subset.numpy()], self.size, vectors)

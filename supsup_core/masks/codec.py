@@ -1,12 +1,13 @@
-"""The stored format of masks.
+"""The format in which masks are stored.
 
 A mask is stored as a blob: a header and a payload. The header has 24 bytes: magic, version, coding, number of weights,
-CRC-32 of the packed bits, and CRC-32 of a coded payload. The payload is the packed bits: one bit for each weight, the
-first weight in the lowest bit of the first byte.
+CRC-32 of the packed bits, and CRC-32 of the payload if it is range-coded (else 0). The payload is the packed bits: one
+bit for each weight, the first weight in the lowest bit of the first byte.
 
-If range coding (a form of arithmetic coding) is shorter, the payload is coded instead. It then holds the number of
-parts, the size and the number of ones of each part, and the range coder's words. A part is usually a layer. Each part
-is coded with a Bernoulli model of its density. So the length of a blob is within half a percent of the parts' entropy.
+If range coding (a form of arithmetic coding) saves enough bytes, the payload is range-coded instead. The mask is then
+divided into parts, usually its layers, and each part is coded with a Bernoulli model of the part's density. The payload
+holds the number of parts, the size and the number of ones of each part, and the words from the range coder. The length
+of the blob is within half a percent of the entropy of the parts.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ _VERSION = 1
 _PACKED, _CODED = 0, 1
 _PART = [("size", "<u4"), ("ones", "<u4")]
 _MOST_WEIGHTS = 1 << 32
-"""The largest number of weights that `decode` accepts. A corrupt mask of a few bytes could claim any number."""
+"""The largest number of weights that `decode` accepts. Without this limit, a corrupt blob of a few bytes could claim
+any number of weights, and `decode` would allocate memory for them."""
 _LARGEST_SHARE = 0.98
-"""A mask is range-coded only if that takes less than this share of the packed length. Packed masks are faster to
-read."""
+"""A mask is range-coded only if its coded length is less than this share of its packed length, since packed masks are
+faster to read."""
 _CHUNK = 1 << 22
-"""The number of weights coded at a time, as 32-bit integers, which bounds memory. A multiple of 8."""
+"""The number of weights coded at a time, a multiple of 8. It bounds memory, since each weight is expanded to a 32-bit
+integer."""
 
 Bits: TypeAlias = "npt.NDArray[np.uint8]"
 
@@ -46,7 +49,7 @@ def num_packed_bytes(size: int) -> int:
 
 
 def pack(mask: npt.NDArray[np.bool_]) -> Bits:
-    """Pack flat booleans (n,) to bits (ceil(n / 8),); unused bits of the last byte are 0."""
+    """Pack flat booleans (n,) to bits (ceil(n / 8),). Unused bits of the last byte are 0."""
     return np.packbits(mask, bitorder="little")
 
 
@@ -56,7 +59,7 @@ def unpack(bits: Bits, size: int) -> Bits:
 
 
 def entropy_bytes(parts: Sequence[tuple[int, int]]) -> float:
-    """The entropy in bytes of a mask with the given parts, each (size, ones): `ones` of its `size` weights are kept."""
+    """The entropy, in bytes, of a mask with parts (size, ones): `ones` of the `size` weights of a part are kept."""
     sizes, ones = np.array(parts, dtype=np.float64).reshape(-1, 2).T
     shares = np.stack([ones, sizes - ones]) / np.maximum(sizes, 1)
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
@@ -64,7 +67,10 @@ def entropy_bytes(parts: Sequence[tuple[int, int]]) -> float:
 
 
 def encode(bits: Bits, size: int, parts: Sequence[int] = ()) -> bytes:
-    """Returns the blob of `size` packed bits. parts: the number of weights of each layer, or () for a single part."""
+    """Returns the blob of a packed mask of `size` weights.
+
+    parts: the number of weights in each part, or () if the mask is a single part.
+    """
     packed = bits.tobytes()
     mask = unpack(bits, size)
     counted = _count_ones(mask, parts or (size,))
@@ -78,12 +84,12 @@ def encode(bits: Bits, size: int, parts: Sequence[int] = ()) -> bytes:
 
 
 def decode(blob: bytes) -> tuple[Bits, int]:
-    """Returns the packed bits of a blob and the number of weights. Raises CorruptError if the blob is damaged."""
+    """Returns the packed mask in a blob, and its number of weights. Raises CorruptError if the blob is damaged."""
     if len(blob) < _HEADER.size:
         raise CorruptError(f"mask blob of {len(blob)} bytes is shorter than its header")
     magic, version, coding, size, checksum, check = _HEADER.unpack_from(blob)
     if magic != _MAGIC or version != _VERSION or coding not in (_PACKED, _CODED) or size > _MOST_WEIGHTS:
-        raise CorruptError("not a mask blob, or written in a format that this version cannot read")
+        raise CorruptError("the bytes are not a mask blob, or have a format that this version of supsup cannot read")
     payload = blob[_HEADER.size :]
     if check != (zlib.crc32(payload) if coding == _CODED else 0):
         raise CorruptError("mask blob does not match its checksum")
@@ -96,7 +102,7 @@ def decode(blob: bytes) -> tuple[Bits, int]:
 
 
 def _count_ones(mask: Bits, parts: Sequence[int]) -> npt.NDArray[np.void]:
-    """The size and the number of ones of each part, as a table of _PART."""
+    """The size and the number of ones of each part, as a structured array (parts,) with the fields of _PART."""
     ends = np.cumsum(parts)
     assert ends[-1] == len(mask), "the parts are the whole mask"
     found = np.zeros(len(parts), _PART)
@@ -110,7 +116,10 @@ def _table_bytes(counted: npt.NDArray[np.void]) -> int:
 
 
 def _coded_ranges(counted: npt.NDArray[np.void]) -> list[tuple[int, int, float]]:
-    """The ranges to code, in order: start, end and density. Parts that keep all or no weights are left out."""
+    """The ranges of weights to code, in order, each as (start, end, density).
+
+    Parts that keep all or none of their weights are left out.
+    """
     found = []
     start = 0
     for size, ones in counted.tolist():
@@ -130,7 +139,7 @@ def _range_encode(mask: Bits, counted: npt.NDArray[np.void]) -> bytes:
 
 
 def _range_decode(payload: bytes, size: int) -> Bits:
-    """The packed bits of a coded payload. Raises CorruptError if the payload is not valid."""
+    """The packed bits in a range-coded payload of `size` weights. Raises CorruptError if the payload is not valid."""
     (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (0,)
     table = 4 + count * np.dtype(_PART).itemsize
     if len(payload) < table or (len(payload) - table) % 4:
@@ -146,5 +155,5 @@ def _range_decode(payload: bytes, size: int) -> Bits:
             model = constriction.stream.model.Bernoulli(density, perfect=False)
             mask[start:end] = coder.decode(model, end - start)
     except AssertionError as error:  # the decoder raises it for words that no encoder can have written
-        raise CorruptError(f"mask blob has words that cannot be decoded ({error})") from error
+        raise CorruptError(f"mask blob has 32-bit words that cannot be decoded ({error})") from error
     return pack(mask)

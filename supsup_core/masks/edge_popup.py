@@ -30,8 +30,8 @@ def erdos_renyi_density(budget: float, shape: Sequence[int]) -> float:
 def top_k_mask(scores: Tensor, count: int, by_size: bool = False, out: Tensor | None = None) -> Tensor:
     """A mask that keeps exactly the `count` largest scores, or with `by_size` the largest absolute scores.
 
-    Ties go to the lowest index. scores: any shape, float32, finite. Returns float32 of the same shape, in `out` if
-    given.
+    Ties go to the lowest index. scores: any shape, float32, finite. Returns a float32 tensor of the same shape, which
+    is `out` if given.
     """
     result = out if out is not None else torch.empty_like(scores)
     if all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in (scores, result)):
@@ -53,7 +53,8 @@ class MaskRule(ABC):
     """Computes a layer's mask from its scores, and the gradient of the scores from the gradient of the mask."""
 
     elementwise: ClassVar[bool] = False
-    """Whether a weight's bit depends on its own score alone, so that the scores of several tasks may be stacked."""
+    """Whether each mask bit depends only on the score of the same weight. If so, the mask of the stacked scores of
+    several tasks can be computed in one call."""
 
     @abstractmethod
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
@@ -61,13 +62,16 @@ class MaskRule(ABC):
 
     @abstractmethod
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
-        """The straight-through gradient of the scores. gradient: the mask's gradient, which may be overwritten."""
+        """Returns the straight-through gradient with respect to the scores.
+
+        gradient: the gradient with respect to the mask. It may be overwritten.
+        """
 
 
 @final
 @dataclass(frozen=True)
 class Threshold(MaskRule):
-    """Keeps the weights whose score is >= `at`. The paper uses 0 in every MNIST experiment."""
+    """Keeps the weights whose score is >= `at`. The paper uses the threshold 0 in every MNIST experiment."""
 
     elementwise: ClassVar[bool] = True
 
@@ -85,8 +89,8 @@ class Threshold(MaskRule):
 class TopK(MaskRule):
     """Keeps exactly max(1, round(density * n)) weights of a layer, ranked by |score| or by the raw score.
 
-    The straight-through gradient is the gradient of the ranked value. For |score| it is therefore multiplied by
-    sign(score).
+    The straight-through gradient is the gradient with respect to the ranked value. If |score| is ranked, the gradient
+    is therefore multiplied by sign(score). `rank_abs`: True to rank by |score|.
     """
 
     density: float
@@ -106,7 +110,7 @@ class TopK(MaskRule):
 @final
 @dataclass(frozen=True)
 class Each(MaskRule):
-    """Applies `rule` to each task's part of the stacked scores of several tasks, (T, *shape)."""
+    """Applies `rule` to the scores of each task in a stack of T tasks, (T, *shape)."""
 
     rule: MaskRule
 

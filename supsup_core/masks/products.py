@@ -11,21 +11,22 @@ from torch import Tensor
 from supsup_core.masks import codec
 
 _CHUNK_BYTES = 64 << 20
-"""The number of bytes of masks unpacked to float32 at a time. It bounds memory for any number of masks."""
+"""The size, in bytes, of the float32 buffer into which masks are unpacked, one chunk after the other. It bounds memory
+for any number of masks."""
 
 
 @functools.cache
 def _byte_floats() -> Tensor:
-    """The eight bits of each of the 256 bytes as floats: (256, 8)."""
+    """The eight bits of every possible byte, as float32, (256, 8)."""
     return torch.from_numpy(codec.unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype("float32"))
 
 
 def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
     """The inner product of every mask with every vector. The error is below 1.5e-6 times the vector's Euclidean norm.
 
-    rows: packed masks (k, ceil(size / 8)); vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
-    CPU. On a CPU, compiled loops read the packed bits, which is faster than a matrix product for any number of vectors.
-    On other devices, masks are unpacked in chunks of bounded size.
+    rows: packed masks (k, ceil(size / 8)). vectors: (D, size) float32, on any device. Returns (D, k) float32, on the
+    CPU. If the vectors are on the CPU, compiled loops read the packed bits, which is faster than a matrix product for
+    any number of vectors. On other devices, masks are unpacked in chunks of bounded size.
     """
     if vectors.device.type == "cpu":
         from supsup_core.masks.selection import select_products  # the import loads numba, which takes 0.2 s
@@ -35,7 +36,7 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 
 def multiply_unpacked(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Computes `inner_products` by matrix products on the vectors' device, and leaves the result there.
+    """Computes the result of `inner_products` by matrix products on the vectors' device, and leaves it there.
 
     Masks are unpacked to float32 in chunks, into one buffer.
     """

@@ -17,10 +17,11 @@ from supsup_core.kernels.mask_products import (
 from supsup_core.masks import codec
 
 _BLOCK = 512
-"""The number of bytes of a mask read at a time. They select from 16 KB of floats, which stay in the L1 cache."""
+"""The number of bytes of a mask read at a time. These bytes select from 16 KB of floats, which stay in the L1 cache."""
 _FEWEST_VECTORS = 5
 _FEWEST_PRODUCTS = 600
-"""With at least this many vectors and products, multiplying vectors side by side is faster than one after another."""
+"""If there are at least this many vectors, and at least this many inner products, it is faster to multiply the vectors
+side by side than one after the other."""
 
 
 def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
@@ -37,9 +38,9 @@ def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Computes `select_products` one vector after the other, on any processor.
+    """Computes the result of `select_products` for one vector after the other, on any processor.
 
-    It tests one bit of each byte in turn (kernels.mask_products.add_products_by_planes).
+    The loop tests one bit of each byte in turn (kernels.mask_products.add_products_by_planes).
     """
     num_blocks = -(-rows.shape[1] // _BLOCK)
     padded = torch.zeros(num_blocks * _BLOCK * 8)
@@ -52,7 +53,10 @@ def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_permutation(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Computes `select_products` one vector after the other, for a few bits of many masks side by side. Needs AVX2."""
+    """Computes the result of `select_products` for one vector after the other. Needs AVX2.
+
+    The loop reads a few bits of REGISTER_LANES masks at a time (kernels.mask_products.add_products_by_permutation).
+    """
     ends = _ends(rows, 4 * REGISTER_LANES)
     out = np.zeros((len(vectors), len(rows)))
     for vector, products in zip(vectors, out, strict=True):
@@ -61,7 +65,10 @@ def products_by_permutation(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_lookup(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Computes `select_products` for up to LANES vectors side by side. It reads half a byte of a mask at a time."""
+    """Computes the result of `select_products` for up to LANES vectors side by side, on any processor.
+
+    The loop reads half a byte of a mask at a time (kernels.mask_products.add_products_by_lookup).
+    """
     out = np.zeros((len(rows), LANES))
     add_products_by_lookup(rows, _ends(rows, 8), vectors.contiguous().numpy(), out)
     return torch.from_numpy(out[:, : len(vectors)].T.astype(np.float32))

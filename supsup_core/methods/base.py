@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Dependence(Enum):
-    """Which earlier tasks must be learned before a task. Independent tasks can be trained in parallel."""
+    """Which tasks must be learned before a task: none, the first task, or the previous task.
+
+    Independent tasks can be trained in parallel.
+    """
 
     INDEPENDENT = "independent"
     AFTER_FIRST = "after_first"
@@ -39,7 +42,7 @@ class Dependence(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """The settings that all tasks of one run share. The frozen weights are drawn when they are first used."""
+    """The settings that all tasks of one run share. `weights` draws the frozen weights when it is first read."""
 
     net: Net
     input_shape: tuple[int, ...]
@@ -54,34 +57,37 @@ class Problem:
         return self.seed if self.net.weight_seed is None else self.net.weight_seed
 
     def order_seed(self, task: int) -> int:
-        """The seed for the order of a task's training images. It does not depend on the mask that is trained."""
+        """The seed for the order of a task's training images.
+
+        In scenario NNs, the seed of a task is the same for every mask.
+        """
         return seeding.child_seed(self.seed, "batches", task)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The net's layers for this input shape."""
+        """The net's layers for images of `input_shape`."""
         return self.net.layers(self.input_shape)
 
     @cached_property
     def weights(self) -> list[Tensor]:
-        """The frozen random weights, drawn on the CPU, then moved to the device."""
+        """The frozen random weights, one tensor for each layer, drawn on the CPU and then moved to `device`."""
         return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
-"""The states of several tasks; `Learned.state` documents one state."""
+"""What a method has stored for several tasks: one `Learned.state` for each task."""
 
 SHARED = "shared."
-"""Name prefix of tensors that replace the previous task's tensors of the same name, so that only the last is kept."""
+"""Prefix of the names of tensors that all tasks share. Each task stores new values for these tensors, so a
+learner reads only those of the last task."""
 
 
 @dataclass(frozen=True)
 class Learned:
     """The result of learning one task.
 
-    `state`: the stored tensors of the task, by name. A learner needs nothing else from the training. After n tasks, a
-    method stores the states of all n tasks. Tensors whose names begin with SHARED are stored for the last task only.
-    `curve`: the loss curve of the training.
+    `state`: the stored tensors of the task, by name. A learner for n tasks needs only the states of these n tasks.
+    Tensors whose names begin with SHARED are needed from the last task only. `curve`: the loss curve of the training.
     """
 
     state: Mapping[str, Tensor]
@@ -91,27 +97,31 @@ class Learned:
 class Trainee(ABC):
     """A mask in training.
 
-    Training may stop after any batch; any worker can resume it from `state` with the same bits.
+    Training may stop after any batch. Any worker can resume the training from `state`, and the result has the same bits
+    as without interruption.
     """
 
     @abstractmethod
     def train(self, task: Task, order: Tensor, num_points: int = NUM_POINTS) -> LossCurve:
         """Train on batches of a task. Returns the loss curve, with at most `num_points` points.
 
-        order: (batches, batch_size) indices of the task's training images.
+        order: the indices of the training images of each batch, (batches, batch_size).
         """
 
     @property
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """The tensors that an exact resume needs, by name, including the optimiser's. They are not copies."""
+        """The tensors that an exact resume needs, by name, including the optimiser's state.
+
+        The tensors are not copies: `train` changes them in place.
+        """
 
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
-        """The tensors that a learner needs, as in `Learned.state`."""
+        """Returns the tensors that a learner needs, by name, in the form of `Learned.state`."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from a stored `state`. Raises CorruptError if the tensors' names or shapes do not fit this trainee."""
+        """Copy a stored `state` into this trainee. Raises CorruptError if the names or shapes of the tensors differ."""
         restore(self.state, state)
 
 
@@ -120,20 +130,20 @@ class ChecksProblem(ABC):
 
     @abstractmethod
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
-        """Raise InputError if the method cannot learn with these layers, or this many labels or tasks."""
+        """Raise InputError if the method cannot learn with these layers, this many labels or this many tasks."""
 
 
 class TrainsInPieces(ABC):
     """Interface of a method that can stop training a mask after any batch and resume it later.
 
-    Scenario NNs needs this.
+    Scenario NNs needs a method with this interface.
     """
 
     @abstractmethod
     def trainee(self, problem: Problem, index: int) -> Trainee:
         """Returns mask `index` as a new, untrained Trainee.
 
-        Its `learned()` holds the packed bits under the name `mask` (see masks.codec).
+        The trainee's `learned()` contains the mask under the name `mask`, as uint8 bytes in the format of masks.codec.
         """
 
 
@@ -152,11 +162,14 @@ class StacksTasks(ABC):
     def learn_stacked(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint
     ) -> list[Learned]:
-        """Learn the tasks `indices` together. Each result equals that of `learn` within float tolerance."""
+        """Learn several tasks together. Each task's result equals the result of `learn` within float tolerance.
+
+        indices: the numbers of `tasks`. keep: stores checkpoints of all these tasks together.
+        """
 
 
 class HasMemory(ABC):
-    """Interface of a method whose learner recalls masks from an associative memory (learners.RecallingLearner)."""
+    """Interface of a method whose learner is a RecallingLearner: it recalls masks from an associative memory."""
 
     @property
     @abstractmethod
@@ -166,16 +179,17 @@ class HasMemory(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A continual-learning method. Subclasses are final, and their fields are their config.
+    """A continual-learning method. Subclasses are final. Their fields are the keys under `method` in a sweep file.
 
-    For optional abilities, a method also derives from the corresponding ABC: ChecksProblem, TrainsInPieces, StacksTasks
-    and HasMemory.
+    A method with an optional ability also derives from the interface of this ability: ChecksProblem, TrainsInPieces,
+    StacksTasks or HasMemory.
     """
 
     scenarios: ClassVar[frozenset[str]]
     """The names of the scenarios that the method supports."""
     superposes: ClassVar[bool]
-    """Whether the method's learner is a SuperposingLearner. The inference rules one_shot and binary need one."""
+    """Whether the method's learner is a SuperposingLearner. The inference rules one_shot, binary and shortlist need a
+    SuperposingLearner."""
 
     @property
     @abstractmethod
@@ -184,10 +198,10 @@ class Method(ABC):
 
     @abstractmethod
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
-        """Learn task `index` and return the result. The result depends on the arguments alone.
+        """Learn task `index` and return the result. The same method and arguments always give the same result.
 
         parents: the states of the tasks `dependence.parents(index)`, in that order. keep: stores checkpoints of a long
-        training; it does not change the result.
+        training, which do not change the result.
         """
 
     @abstractmethod
@@ -195,7 +209,7 @@ class Method(ABC):
         """Returns a learner for tasks 0..len(states)-1, built from their stored states."""
 
     def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
-        """Raise InputError if the method cannot learn with these layers, or this many labels or tasks."""
+        """Raise InputError if the method cannot learn with these layers, this many labels or this many tasks."""
         if isinstance(self, ChecksProblem):
             self.check_problem(layers, num_labels, num_tasks)
 
@@ -224,10 +238,10 @@ class Method(ABC):
     def learn_together(
         self, problem: Problem, indices: Sequence[int], tasks: Sequence[Task], keep: Checkpoint = NOWHERE
     ) -> list[Learned]:
-        """Learn the tasks `indices` at once. Each result equals that of `learn` within float tolerance.
+        """Learn several tasks at once. Each task's result equals the result of `learn` within float tolerance.
 
-        Training one small net leaves a GPU mostly idle, so training several at once is faster. Raises InputError unless
-        `stacks` is True.
+        indices: the numbers of `tasks`. Training one small net leaves a GPU mostly idle, so training several nets at
+        once is faster. Raises InputError unless `stacks` is True.
         """
         if not isinstance(self, StacksTasks):
             raise InputError("this method learns one task at a time; set resources.tasks_at_once=1")

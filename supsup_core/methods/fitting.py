@@ -1,4 +1,4 @@
-"""Trains a task with the problem's recipe: initial weights, parametrizations, and the call of the training loop."""
+"""Trains a task with the problem's recipe: draws initial weights, and runs the training loop on parametrizations."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from supsup_core.training.parametrizations import Dense, Fixed, Parametrization
 
 
 def fresh_weights(problem: Problem, index: int = 0) -> list[Tensor]:
-    """Initial values of trained weights, one tensor for each layer, on the problem's device."""
+    """Returns initial values for weights that task `index` trains, one tensor for each layer, on the problem's device.
+
+    The gates of a net start at 1.
+    """
     return _fresh(problem, problem.layers, "dense", index)
 
 
 def fresh_head(problem: Problem, index: int) -> list[Tensor]:
-    """The initial weight of the last layer of task `index`, as a list of one tensor."""
+    """Returns the initial weight of the last layer for task `index`, as a list of one tensor."""
     return _fresh(problem, problem.layers[-1:], "head", index)
 
 
@@ -36,19 +39,22 @@ def _fresh(problem: Problem, layers: Sequence[Layer], purpose: str, index: int) 
 
 
 def dense(problem: Problem, weights: Sequence[Tensor]) -> list[Parametrization]:
-    """Parametrizations that train the net's weights directly, one for each layer in order. Gates stay at 1."""
+    """Returns one parametrization for each layer, which trains the layer's weight directly. Gates are not trained."""
     return [Fixed(w) if layer.is_gate else Dense(w) for layer, w in zip(problem.layers, weights, strict=True)]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The loss curve of a training, and the final statistics of batch normalisation as entries of a task's state."""
+    """The result of `fit`: a loss curve, and the batch-normalisation statistics `norms` as entries of a task's state.
+
+    The statistics are measured with the final weights.
+    """
 
     curve: LossCurve
     norms: dict[str, Tensor]
 
     def learned(self, state: Mapping[str, Tensor]) -> Learned:
-        """The learned task: its state is `state` together with the statistics."""
+        """Returns the learned task. Its stored tensors are `state` and `norms`."""
         return Learned({**state, **self.norms}, self.curve)
 
 
@@ -61,10 +67,11 @@ def fit(
     loss_gradients: LossGradients | None = None,
     **changes: Any,
 ) -> Fitted:
-    """Train on task `index` with the problem's recipe. `changes` replace fields of the recipe.
+    """Train `layers` on task `index` with the problem's recipe.
 
-    layers: a parametrization for each layer, whose tensors are updated in place. loss_gradients: replaces
-    `Net.loss_gradients`. keep: stores checkpoints; if one is stored already, training resumes from it.
+    layers: a parametrization for each layer of the net. Training updates its tensors in place. loss_gradients: a
+    function to use instead of `Net.loss_gradients`. keep: stores checkpoints. If it already holds a checkpoint of this
+    training, the training resumes from there. changes: new values for fields of the recipe, by name.
     """
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))

@@ -24,7 +24,10 @@ from supsup_core.training.parametrizations import Fixed, Scored
 
 
 def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
-    """The frozen weights, with gates (z + 1) / 2. pattern: z, with entries -1 and +1, one (d,) for each gated layer."""
+    """Returns the frozen weights, with the gates (z + 1) / 2.
+
+    pattern: z, with values from -1 to +1, as one tensor (d,) for each gate layer of d units.
+    """
     gates = iter([(z + 1) / 2 for z in pattern])
     layers = zip(problem.layers, problem.weights, strict=True)
     return [next(gates).view(layer.shape) if layer.is_gate else weight for layer, weight in layers]
@@ -32,7 +35,7 @@ def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class HopfieldLearner(RecallingLearner):
-    """The frozen net with masked gates, and the Hopfield network that stores the masks."""
+    """Predicts labels with the frozen net, whose units a mask keeps or drops. A Hopfield network stores the masks."""
 
     def __init__(self, problem: Problem, states: States, recovery: Recovery) -> None:
         self._problem = problem
@@ -40,7 +43,7 @@ class HopfieldLearner(RecallingLearner):
         sizes = [layer.size for layer in problem.layers if layer.is_gate]
         patterns = [_pattern(state, sizes, problem) for state in states]
         self.patterns = patterns
-        """Each task's stored pattern, with entries -1 and +1, one (d,) for each gated layer."""
+        """The stored pattern of each task: one tensor (d,) of -1 and +1 for each gate layer."""
         self._memories: list[Tensor] | None = None
         self._single = WeightsLearner(problem, states, lambda mask: _gated(problem, patterns[mask]))
         self.num_masks, self.num_labels = len(states), problem.num_labels
@@ -51,14 +54,14 @@ class HopfieldLearner(RecallingLearner):
         return self._single.logits(x, mask)
 
     def answers(self, x: Tensor, pattern: Sequence[Tensor]) -> Tensor:
-        """The labels (batch,) of images x under a pattern, which need not be one of the stored patterns."""
+        """Returns the labels (batch,) of images x under a pattern. The pattern need not be one of the stored ones."""
         weights = _gated(self._problem, pattern)
         logits = self._problem.net.forward(weights, x.to(self._problem.device))
         return logits[:, : self.num_labels].argmax(1).to(x.device)
 
     @property
     def memories(self) -> list[Tensor]:
-        """One Hopfield weight matrix (d, d) for each gated layer. It stores the layer's patterns of all tasks."""
+        """One Hopfield weight matrix (d, d) for each gate layer. The matrix stores one pattern for each task."""
         if self._memories is None:
             self._memories = []
             for column in zip(*self.patterns, strict=True):
@@ -69,7 +72,7 @@ class HopfieldLearner(RecallingLearner):
         return self._memories
 
     def recovered(self, x: Tensor, objective: Objective) -> Recovered:
-        """The pattern recovered from images x of one task. The descent starts at the mean of all stored patterns."""
+        """Recovers a pattern from images x of one task. The first descent starts at the mean of all stored patterns."""
         start = [torch.stack(column).mean(0) for column in zip(*self.patterns, strict=True)]
 
         def objective_of(z: Sequence[Tensor], images: Tensor) -> Tensor:
@@ -80,7 +83,10 @@ class HopfieldLearner(RecallingLearner):
         return self._recovery.recover(self.memories, start, self.num_masks, objective_of, images)
 
     def distances(self, pattern: Sequence[Tensor]) -> list[int]:
-        """The Hamming distances, in units, between the signs of a pattern and each task's stored pattern."""
+        """Returns, for each task, the Hamming distance from the task's stored pattern to the signs of `pattern`.
+
+        The Hamming distance is the number of units in which the two differ.
+        """
         found = [sign(part) for part in pattern]
         return [sum(int((a != b).sum()) for a, b in zip(stored, found, strict=True)) for stored in self.patterns]
 
@@ -91,12 +97,15 @@ class HopfieldLearner(RecallingLearner):
 
 
 def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem) -> list[Tensor]:
-    """A task's pattern from its stored mask, one (d,) for each gated layer. Raises CorruptError if it does not fit."""
+    """Reads a task's stored mask, and returns its pattern: one tensor (d,) for each gate layer.
+
+    sizes: the number of units d of each gate layer. Raises CorruptError if the mask is missing or does not fit the net.
+    """
     if "mask" not in state:
         raise CorruptError("the stored state of a task has no mask")
     bits, size = codec.decode(state["mask"].numpy().tobytes())
     if size != sum(sizes):
-        raise CorruptError(f"a mask of {size} units does not fit a net of {sum(sizes)} gates")
+        raise CorruptError(f"a mask of {size} units does not fit a net with {sum(sizes)} gates")
     flat = torch.from_numpy(codec.unpack(bits, size).astype(np.float32)).to(problem.device)
     return list(torch.split(2 * flat - 1, list(sizes)))
 
@@ -105,12 +114,12 @@ def _pattern(state: Mapping[str, Tensor], sizes: Sequence[int], problem: Problem
 @METHODS.register("hop_sup_sup")
 @dataclass(frozen=True, kw_only=True)
 class HopSupSup(Method, ChecksProblem, HasMemory):
-    """Learns one binary mask for each task, on the units of frozen layers, from scores that start at zero.
+    """Learns one binary mask for each task. The mask keeps or drops the units of frozen layers; its scores start at 0.
 
     If the task is unknown, `inference.rule=hopfield` recovers a mask from the Hopfield network that stores all masks,
-    and answers with it. The settings of the recovery are `gamma`, `recovery_rate` (learning rate), `recovery_batch`
-    (images per step), `recovery_steps`, `recovery_descent` and `recovery_tries` (see hopfield_memory.Recovery). The
-    method needs a net with gates, such as hopfield_mlp.
+    and predicts labels with the recovered mask. The settings of the recovery are `gamma`, `recovery_rate` (learning
+    rate), `recovery_batch` (images per step), `recovery_steps`, `recovery_descent` and `recovery_tries` (see
+    hopfield_memory.Recovery). The method needs a net with gates, such as hopfield_mlp.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
@@ -146,7 +155,7 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
 
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if not any(layer.is_gate for layer in layers):
-            raise InputError("name: hop_sup_sup masks units; use a net with gates, such as net.name=hopfield_mlp")
+            raise InputError("name: hop_sup_sup needs a net with gates; set, for example, net.name=hopfield_mlp")
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         scores = [

@@ -13,10 +13,11 @@ from supsup_core.errors import InputError
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
-    """Stores one more pattern z (d,), of -1 and +1, in a memory (d, d). Returns the new memory (Storkey 1997).
+    """Returns a copy of a memory (d, d) that also stores the pattern z (d,) of -1 and +1 (Storkey 1997).
 
-    A memory is the weight matrix W of a Hopfield network. The new entry is W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d.
-    The local field h_ij is the sum of W_ik z_k over all k other than i and j. The diagonal stays 0.
+    A memory is the weight matrix W of a Hopfield network. The rule changes its entry W_ij to
+    W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d. The local field h_ij is the sum of W_ik z_k over all k other than i
+    and j. The diagonal stays 0.
     """
     size = len(z)
     field = memory @ z
@@ -26,7 +27,10 @@ def storkey(memory: Tensor, z: Tensor) -> Tensor:
 
 
 def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
-    """The Hopfield energy E(z) = -1/2 z W z, summed over the layers. Stored patterns have low energy."""
+    """Returns the Hopfield energy E(z) = -1/2 z^T W z, summed over the layers. Stored patterns have low energy.
+
+    memories: W (d, d) for each layer. z: (d,) for each layer.
+    """
     return torch.stack([-0.5 * torch.dot(part, memory @ part) for memory, part in zip(memories, z, strict=True)]).sum()
 
 
@@ -34,19 +38,20 @@ def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
 class Recovery:
     """Recovers a mask by the paper's gradient descent, or by a variant that stays near the stored patterns.
 
-    Both minimise gamma * t/T * E(z) + (1 - t/T) * H(p) over T = `num_steps` steps, each on a batch of `batch_size`
-    images. The two values of `descent`:
+    In step t of T = `num_steps` steps, a descent minimises gamma * t/T * E(z) + (1 - t/T) * H(p) on a batch of
+    `batch_size` images. E is the Hopfield energy, and H(p) the objective of the net's outputs p. `descent` selects one
+    of two variants:
 
     - `paper`: z is the sign of the trained variable, with a straight-through gradient. The gradient of H can then move
-      z along any of the d dimensions. Within a few steps z is far from all stored patterns, and the energy pulls z to
-      an arbitrary one.
-    - `memory`: z is the trained variable itself, clamped to [-1, 1], so that the net starts under the superposition of
-      all masks. The gradient of H is multiplied by each layer's memory, which projects it onto the span of the stored
-      patterns.
+      z along any of the d dimensions. Within a few steps, z is far from all stored patterns, and the energy pulls z to
+      an arbitrary stored pattern.
+    - `memory`: z is the trained variable itself, clamped to [-1, 1]. The net therefore starts with the superposition of
+      all masks. The gradient of H is multiplied by each layer's memory. This product projects the gradient onto the
+      span of the stored patterns.
 
-    If the descent ends at a wrong pattern, a descent on other images of the task ends at the same one. So up to `tries`
-    descents are made. After each descent, its pattern is removed from the memory and from the next starting point. The
-    result is the pattern with the smallest objective over all images.
+    For some tasks, a descent ends at a wrong pattern, whichever images of the task it uses. `recover` therefore makes
+    up to `tries` descents. After each descent, it removes the recovered pattern from the memories and from the starting
+    point of the next descent. It returns the recovered pattern with the smallest objective over all images.
     """
 
     gamma: float = 1.5e-3
@@ -76,15 +81,15 @@ class Recovery:
         objective_of: Callable[[Sequence[Tensor], Tensor], Tensor],
         x: Tensor,
     ) -> Recovered:
-        """The pattern recovered from images x (count, *shape) of one task.
+        """Recovers a pattern from images x (count, *shape) of one task. Each descent cycles through batches of x.
 
-        memories: one (d, d) for each layer. start: the mean of the `num_patterns` stored patterns, one (d,) for each
-        layer. objective_of(z, images): the objective under gates z. The descent cycles through the batches in order.
-        Raises InputError if there are fewer images than a batch.
+        memories: a Hopfield weight matrix (d, d) for each gate layer. start: the mean of the `num_patterns` stored
+        patterns, (d,) for each gate layer. objective_of(z, images): returns the objective of the net's outputs on
+        `images` under the pattern z. Raises InputError if x has fewer than `batch_size` images.
         """
         if len(x) < self.batch_size:
             raise InputError(
-                f"recovery needs at least {self.batch_size} images, but the group has {len(x)}; lower "
+                f"recovering a mask needs at least {self.batch_size} images, but only {len(x)} are given; lower "
                 "method.recovery_batch"
             )
         found: list[tuple[float, Recovered]] = []
@@ -128,17 +133,23 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The recovered `pattern` of -1 and +1, one (d,) for each layer. `path`: z before each step and after the last."""
+    """`pattern`: the recovered pattern, one tensor (d,) of -1 and +1 for each gate layer.
+
+    `path`: the values of z before each step of the descent, followed by `pattern`.
+    """
 
     pattern: list[Tensor]
     path: list[list[Tensor]]
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """The memory (d, d) after unlearning the pattern z (Hopfield, Feinstein and Palmer 1983). The diagonal stays 0."""
+    """Returns a copy of a memory (d, d) without the pattern z (d,), which it unlearns. The diagonal stays 0.
+
+    Source: Hopfield, Feinstein and Palmer 1983.
+    """
     return (memory - torch.outer(z, z) / len(z)).fill_diagonal_(0)
 
 
 def sign(values: Tensor) -> Tensor:
-    """The signs of values, -1 or +1; the sign of 0 is +1."""
+    """Returns the sign of each value, -1 or +1. The sign of 0 is +1."""
     return torch.where(values >= 0, 1.0, -1.0)

@@ -1,4 +1,4 @@
-"""Reads and writes one tensor per layer in a task's stored state, under the layer's name."""
+"""Names the tensors of the layers in a task's stored state, and loads these tensors from a state."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def name_layer_tensors(prefix: str, layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Returns the tensors as entries of a state, {prefix + the layer's name: tensor}, one for each layer."""
+    """Returns a dict {prefix + layer.name: tensor}, as entries of a task's state, with one tensor for each layer."""
     return {f"{prefix}{layer.name}": tensor for layer, tensor in zip(layers, tensors, strict=True)}
 
 
 def load_layer_tensors(
     state: Mapping[str, Tensor], prefix: str, problem: Problem, layers: Sequence[Layer]
 ) -> list[Tensor]:
-    """Returns the tensors that `name_layer_tensors` put into a state, on the problem's device.
+    """Returns the tensors that `name_layer_tensors` named, in the order of `layers`, on the problem's device.
 
-    Raises CorruptError if a tensor is missing or its shape differs from its layer's.
+    Raises CorruptError if a layer's tensor is missing or does not have the layer's shape.
     """
     found = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Learners, which predict the labels of images from the tasks that a method has learned."""
+"""Learners: they predict the labels of images with what a method has stored for its tasks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """A mask that was recalled from an associative memory by means of some images. It may differ from all stored masks.
+    """A mask that a learner recalled from its associative memory. It may differ from all stored masks.
 
-    `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`: the
-    Hamming distances, in units, to each of k stored masks, (steps + 1, k), int64. They are measured before each step of
-    the descent and after the last step.
+    `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`:
+    int64 (steps + 1, k), the Hamming distances, in units, from the descent's pattern to each of the k stored masks. Row
+    t belongs to the pattern before step t of the descent. The last row belongs to the recalled mask.
     """
 
     labels: Callable[[Tensor], Tensor]
@@ -28,7 +28,10 @@ class Recalled:
 
 
 class Learner(ABC):
-    """Predicts labels for the tasks learned so far. Mask number i selects what the method stored for task i."""
+    """Predicts labels for the tasks learned so far.
+
+    Mask number i stands for whatever the method stored for task i, for example a mask or a head.
+    """
 
     num_masks: int
     num_labels: int
@@ -40,7 +43,7 @@ class Learner(ABC):
         """Logits (batch, num_outputs) of images x (batch, *shape) under one mask."""
 
     def predict(self, x: Tensor, mask: int) -> Tensor:
-        """The label of each image, (batch,): the real output with the largest logit."""
+        """Returns the label of each image, (batch,): the real (not superfluous) output with the largest logit."""
         return self.logits(x, mask)[:, : self.num_labels].argmax(1)
 
 
@@ -49,9 +52,10 @@ class SuperposingLearner(Learner):
 
     @abstractmethod
     def alpha_gradients(self, x: Tensor, subset: Tensor | None, objective: Objective) -> Tensor:
-        """d objective / d alpha_i at equal alpha, (D, k), for D groups of images x (D, images, *shape).
+        """Returns d objective / d alpha_i at alpha_i = 1/k, (D, k), for D groups of images x (D, images, *shape).
 
-        subset: int64 numbers of the masks to superpose, each with a column in the result; None means all.
+        subset: the int64 numbers of the k masks to superpose, in the order of the result's columns; None means all
+        masks.
         """
 
 
@@ -63,18 +67,18 @@ class RecallingLearner(Learner):
 
     @abstractmethod
     def recall(self, x: Tensor, objective: Objective) -> Recalled:
-        """Recalls a mask from the memory of all masks, by means of images x (images, *shape) of one task."""
+        """Recalls a mask for images x (images, *shape) of one task from the memory of all masks."""
 
 
 def superposing(learner: Learner) -> SuperposingLearner:
-    """Returns the learner. Raises InputError if it cannot superpose its masks."""
+    """Returns `learner` itself. Raises InputError if it cannot superpose its masks."""
     if not isinstance(learner, SuperposingLearner):
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
     return learner
 
 
 def recalling(learner: Learner) -> RecallingLearner:
-    """Returns the learner. Raises InputError if it has no associative memory."""
+    """Returns `learner` itself. Raises InputError if it has no associative memory."""
     if not isinstance(learner, RecallingLearner):
         raise InputError("this method does not store its masks in a Hopfield network; use another inference.rule")
     return learner
@@ -82,6 +86,6 @@ def recalling(learner: Learner) -> RecallingLearner:
 
 @torch.no_grad()
 def accuracy(learner: Learner, task: Task, mask: int) -> float:
-    """The share of the task's test images that a mask labels correctly, in [0, 1]."""
+    """Returns the share of the task's test images that the learner labels correctly under one mask, in [0, 1]."""
     x, y = task.all_test()
     return float((learner.predict(x, mask) == y).double().mean())

@@ -1,4 +1,4 @@
-"""The statistics of batch normalisation that a task stores beside its mask or weights."""
+"""Measures and loads the batch-normalisation statistics that each task stores beside its mask or weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supsup_core.methods.base import Problem
 from supsup_core.tasks.base import TrainingPart
 
 NUM_BATCHES = 50
-"""The number of batches over which the statistics are averaged after a task has been learned."""
+"""The largest number of training batches from which the statistics of a learned task are averaged."""
 
 _KEY = "norm."
 
@@ -21,10 +21,10 @@ _KEY = "norm."
 def measure_norms(
     problem: Problem, index: int, task: TrainingPart, weights: Sequence[Tensor], prefix: str = ""
 ) -> dict[str, Tensor]:
-    """The statistics of batch normalisation on task `index`, as entries of its state; {} if the net stores none.
+    """Returns the batch-normalisation statistics of task `index` as entries of its state; {} if the net stores none.
 
-    Each statistic is the mean, over training batches drawn from the seed, of the batch's mean or variance at the final
-    weights. The usual running averages are measured while the weights still change.
+    Draws training batches from the seed, computes the mean and the variance of each batch with the final weights, and
+    averages over the batches. PyTorch's running averages would also include batches from before the last weight update.
     """
     if not problem.net.norm_widths():
         return {}
@@ -39,15 +39,16 @@ def measure_norms(
 
 
 def _compact(statistics: Tensor) -> Tensor:
-    """The statistics as float16 if every relative error stays below a thousandth, else unchanged."""
+    """Returns the statistics as float16 if no relative error exceeds 0.001, else unchanged."""
     half = statistics.half()
     return half if torch.allclose(half.float(), statistics, rtol=1e-3, atol=0) else statistics
 
 
 def load_norms(state: Mapping[str, Tensor], problem: Problem, prefix: str = "") -> list[Tensor]:
-    """Returns the statistics that `measure_norms` put into a state, float32, in the net's order.
+    """Loads the statistics that `measure_norms` returned, as float32 tensors on the problem's device.
 
-    They are on the problem's device. Raises CorruptError if the statistics do not fit the net.
+    Returns the mean and the variance of each batch normalisation, in the order in which the net applies them. Raises
+    CorruptError if the statistics do not fit the net.
     """
     widths = [width for width in problem.net.norm_widths() for _ in range(2)]
     found = [state.get(f"{prefix}{_KEY}{number}") for number in range(len(widths))]

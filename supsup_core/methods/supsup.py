@@ -35,19 +35,20 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""The largest number of groups whose gradients are multiplied with the masks side by side (mask_products.LANES)."""
+"""The largest number of decision groups whose gradients are multiplied with the masks in one pass over the masks. It
+equals mask_products.LANES."""
 _AT_ONCE_BYTES = 256 << 20
-"""The largest size of these gradients in bytes. For a large net, it lowers the number of groups computed together."""
+"""The largest size in bytes of the gradients for one such pass. For a large net, this limit allows fewer groups."""
 
 
 def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
-    """The frozen weights, each multiplied with its mask."""
+    """Returns the frozen weight of each layer, multiplied with the layer's mask."""
     return [w * m.to(w.device) for w, m in zip(problem.weights, mask, strict=True)]
 
 
 @final
 class SupSupLearner(SuperposingLearner):
-    """Predicts labels by the frozen net under one mask. It can also superpose several masks."""
+    """Predicts labels with the frozen net under one mask. Can also superpose several masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         self._problem = problem
@@ -68,7 +69,7 @@ class SupSupLearner(SuperposingLearner):
         products = []
         for decisions in torch.split(x.to(problem.device), at_once):
             found = problem.net.decision_gradients(mean, decisions, objective, problem.num_labels)
-            for row, gradients in zip(rows, found, strict=False):  # the last group may be smaller
+            for row, gradients in zip(rows, found, strict=False):  # the last chunk may have fewer groups
                 for piece, gradient, weight in zip(self._bank.split(row), gradients, problem.weights, strict=True):
                     torch.mul(gradient, weight, out=piece)
             products.append(self._bank.products(rows[: len(decisions)].cpu(), subset))
@@ -77,7 +78,7 @@ class SupSupLearner(SuperposingLearner):
 
 @final
 class ScoreTrainee(Trainee):
-    """The scores of one mask and their optimiser."""
+    """Trains the scores of one mask. Holds the scores and the optimiser's state."""
 
     def __init__(self, problem: Problem, scores: Sequence[Tensor], rules: Sequence[MaskRule]) -> None:
         """scores: one tensor for each layer, trained in place. rules: the mask rule of each layer."""
@@ -96,11 +97,11 @@ class ScoreTrainee(Trainee):
         return self._step.state
 
     def weights(self) -> list[Tensor]:
-        """The masked weight of each layer at the current scores."""
+        """Returns the weight of each layer under the mask of the current scores."""
         return [layer.weight() for layer in self._layers]
 
     def masks(self) -> list[Tensor]:
-        """The mask of each layer at the current scores, float32 zeros and ones."""
+        """Returns the mask of each layer for the current scores, as float32 zeros and ones."""
         return [rule.mask(s, torch.empty_like(s)) for rule, s in zip(self._rules, self.scores, strict=True)]
 
     def learned(self) -> dict[str, Tensor]:
@@ -115,13 +116,14 @@ class ScoreTrainee(Trainee):
 class SupSup(Method, TrainsInPieces, StacksTasks):
     """Learns one binary mask for each task by edge-popup, over frozen random weights.
 
-    `mask`: `threshold` keeps scores >= 0. `top_k` keeps exactly a share of each layer, ranked by |score| (`rank: abs`)
-    or by the raw score (`rank: raw`). The share is `density`. If `erdos_renyi` gives a budget b, the share is instead
-    min(0.5, b * (out + in) / number of weights), so that small layers keep a larger share.
+    `mask`: `threshold` keeps the weights with scores >= 0. `top_k` keeps a fixed share of each layer's weights: those
+    with the largest |score| (`rank: abs`) or the largest score (`rank: raw`). The share is `density`. If `erdos_renyi`
+    gives a budget b, the share is instead min(0.5, b * (out + in) / number of weights), so that small layers keep a
+    larger share.
 
-    `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, sorted into the
-    order of the running mean of the earlier masks (paper, section 4.1). Sorting keeps the values of the draw, and so
-    their scale (`sort_like`). `scores`: the running mean of the earlier scores (authors' code).
+    `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, rearranged so
+    that the weights that more earlier masks kept get the larger scores (paper, section 4.1), or the larger |scores| if
+    |score| ranks the weights (`sort_like`). `scores`: the running mean of the earlier tasks' scores (authors' code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -137,7 +139,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         rule = TopK(self.density, self.rank == "abs")
         if self.mask == "threshold" and (rule != TopK(0.5, True) or self.erdos_renyi is not None):
             raise InputError(
-                "density, rank, erdos_renyi: only method.mask=top_k uses them; set method.mask=top_k, or remove them"
+                "mask: density, rank and erdos_renyi need mask top_k; set method.mask=top_k, or remove these keys"
             )
         if self.erdos_renyi is not None and not self.erdos_renyi > 0:
             raise InputError(f"erdos_renyi: must be positive, not {self.erdos_renyi}")
@@ -149,7 +151,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return Dependence.INDEPENDENT if self.transfer == "none" else Dependence.SEQUENTIAL
 
     def mask_rules(self, layers: Sequence[Layer]) -> list[MaskRule]:
-        """The mask rules of the layers, one for each layer in order."""
+        """Returns the mask rule of each layer, in the order of `layers`."""
         if self.mask == "threshold":
             return [Threshold() for _ in layers]
         shares = [
@@ -166,7 +168,10 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return self._trainee_after(problem, index, {})
 
     def _trainee_after(self, problem: Problem, index: int, before: Mapping[str, Tensor]) -> ScoreTrainee:
-        """The Trainee of task `index`. before: the state of the previous task, or {} if nothing is transferred."""
+        """Returns a new trainee for task `index`, with its initial scores.
+
+        before: the state of the previous task, or {} if no scores or masks are transferred.
+        """
         scores = draw_scores(problem.layers, problem.seed, index)
         if before:
             totals = load_layer_tensors(before, SHARED, problem, problem.layers)
@@ -218,15 +223,16 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         for state in states:
             bits, size = codec.decode(state["mask"].numpy().tobytes())
             if size != bank.size:
-                raise CorruptError(f"a mask of {size} weights does not fit a net of {bank.size}")
+                raise CorruptError(f"a mask of {size} weights does not fit a net with {bank.size} weights")
             bank.add(bits)
         return SupSupLearner(problem, states, bank)
 
 
 def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
-    """The values of `drawn`, rearranged to have the same rank order as `mean`. Ties keep the order of `drawn`.
+    """Returns the values of `drawn`, rearranged so that a position with a larger `mean` has a larger value.
 
-    by_size: rearrange only the absolute values, so that every position keeps its drawn sign.
+    Positions with equal means keep their relative order in `drawn`. by_size: rearrange only the absolute values. Each
+    position then keeps the sign that it has in `drawn`.
     """
     values = (drawn.abs() if by_size else drawn).flatten()
     own = torch.sort(values, stable=True).indices

@@ -1,4 +1,4 @@
-"""The learner of methods that have separate weights for each task."""
+"""A learner that gets a list of weights for each task from a function."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from supsup_core.methods.learners import Learner
 from supsup_core.methods.norm_statistics import load_norms
 
 _IMAGES_AT_ONCE = 1024
-"""The largest number of images with channels in one forward pass, which bounds memory. Flat images are small."""
+"""The largest number of images (channels, height, width) in one forward pass, which bounds memory. Flat images are
+small, and are not split."""
 
 
 @final
 class WeightsLearner(Learner):
-    """Predicts the labels of a task by the net's forward pass, with the task's own weights and statistics.
+    """Predicts labels by the net's forward pass, with the weights and batch-normalisation statistics of one task.
 
-    weights_of: a function from a mask's number to the net's weights on the problem's device. It is called if the
-    mask differs from that of the previous call, whose weights are cached.
+    weights_of: a function from a mask's number to the net's weights on the problem's device. The learner caches the
+    weights of the last mask, and calls the function again only for a different mask.
     """
 
     def __init__(self, problem: Problem, states: States, weights_of: Callable[[int], list[Tensor]]) -> None:

@@ -20,9 +20,10 @@ __all__ = ["NETS", "KeepsStatistics", "Layer", "Net", "Objective"]
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight tensor. `fan_in` is the number of inputs that one output neuron sums over.
+    """Describes one weight tensor of a net. `fan_in`: the number of inputs that one output neuron sums over.
 
-    `is_gate`: True if the tensor multiplies the units of a hidden layer. Its values are 1 unless a mask changes them.
+    `is_gate`: True if the tensor multiplies the units of a hidden layer. A gate is 1 for every unit, unless a mask
+    drops the unit.
     """
 
     name: str
@@ -37,9 +38,9 @@ class Layer:
 
 
 class KeepsStatistics(ABC):
-    """Interface of a net with batch normalisation whose statistics are stored.
+    """Interface of a net that normalises by stored statistics at inference.
 
-    Each task stores the mean and the variance of every batch normalisation.
+    Each task stores the mean and the variance of every batch normalisation in the net.
     """
 
     @abstractmethod
@@ -48,16 +49,19 @@ class KeepsStatistics(ABC):
 
     @abstractmethod
     def batch_statistics(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        """The mean and unbiased variance (width,) of each batch normalisation in turn, measured on images x."""
+        """Measures the mean (width,) and the unbiased variance (width,) of each batch normalisation on images x.
+
+        Returns mean and variance of the first batch normalisation, then those of the second, and so on.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Net(ABC):
-    """A network that holds no weights. A subclass defines `layers` and `forward`, and its fields are its config.
+    """A network that holds no weights. A subclass defines `layers` and `forward`.
 
-    `num_outputs` (s): the number of output neurons, both real and superfluous. `weight_seed`: the seed of the frozen
-    weights; None means the run's seed. A subclass may also derive from KeepsStatistics or ChecksFields and implement
-    their methods.
+    The fields of a subclass are the keys under `net` in a sweep file. `num_outputs` (s in the paper): the number of
+    output neurons, both real and superfluous. `weight_seed`: the seed of the frozen weights; None means the run's seed.
+    A subclass may also derive from KeepsStatistics or ChecksFields and implement their methods.
     """
 
     normalises_by_batch: ClassVar[bool] = False
@@ -69,7 +73,7 @@ class Net(ABC):
     (draw_uniform)."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
-    """Computes the gradients for the methods below. A net may set a faster implementation with the same result."""
+    """Computes the gradients that the methods below return. A subclass may replace it with a faster implementation."""
 
     num_outputs: int = 10
     weight_seed: int | None = None
@@ -82,45 +86,49 @@ class Net(ABC):
 
     @abstractmethod
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
-        """The weight tensors for images of `input_shape`, in the order in which `forward` takes them."""
+        """Describes the weight tensors for images of `input_shape`, in the order in which `forward` takes them."""
 
     @abstractmethod
     def forward(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`.
+        """Returns the logits (batch, num_outputs) of images x (batch, *input_shape); differentiable in `weights`.
 
         weights: one tensor of two or more dimensions for each layer. For a KeepsStatistics net, the mean (width,) and
-        the variance (width,) of each batch normalisation may follow. Without them the net normalises by the statistics
-        of the current batch.
+        the variance (width,) of each batch normalisation may follow. Without these statistics, the net normalises by
+        the statistics of the current batch.
         """
 
     def norm_widths(self) -> tuple[int, ...]:
-        """The number of feature maps of each batch normalisation whose statistics are stored; () if there are none."""
+        """The number of feature maps of each batch normalisation, or () if the net does not use stored statistics."""
         return self.statistics_widths() if isinstance(self, KeepsStatistics) else ()
 
     def observe(self, weights: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        """The mean and unbiased variance of each batch normalisation in turn, on images x; [] if there are none."""
+        """Returns `batch_statistics(weights, x)`, or [] if the net does not use stored statistics."""
         return self.batch_statistics(weights, x) if isinstance(self, KeepsStatistics) else []
 
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The mean cross-entropy (a scalar) for labels y (batch,), and the gradient of each layer's weight."""
+        """Returns the mean cross-entropy (a scalar) of images x (batch, *input_shape) with labels y (batch,).
+
+        Also returns its gradient with respect to each layer's weight.
+        """
         return self.gradients.loss(self, weights, x, y)
 
     def turned_loss_gradients(
         self, turns: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Computes `loss_gradients` with the inputs of each layer rotated first.
+        """Computes the loss and the gradients as `loss_gradients` does, but first rotates the inputs of each layer.
 
-        Only for nets of fully connected layers. turns: an orthogonal matrix (in, in) for each layer. The layer's
-        effective weight is weight @ turn. The gradients are those of the weights (out, in) before rotation.
+        Only for nets of fully connected layers. weights: (out, in) for each layer. turns: an orthogonal matrix (in, in)
+        for each layer. The layer therefore computes with weight @ turn. The gradients are with respect to `weights`,
+        not to the rotated weights.
         """
         return self.gradients.rotated_loss(self, turns, weights, x, y)
 
     def loss_gradients_together(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Computes `loss_gradients` for T tasks at once, each with its own weights and images.
+        """Computes the losses and the gradients of T tasks at once. Each task has separate weights and images.
 
-        weights: (T, *layer.shape) for each layer; x: (T, batch, *input_shape); y: (T, batch). Returns the losses (T,)
-        and the gradients, in the shapes of the weights. Both equal
-        the results of `loss_gradients` for each task alone, within float tolerance.
+        weights: (T, *layer.shape) for each layer; x: (T, batch, *input_shape); y: (T, batch). Returns the losses (T,),
+        and gradients in the shapes of the weights. For each task, the loss and the gradients equal those of
+        `loss_gradients` within float tolerance.
         """
         return self.gradients.stacked_loss(self, weights, x, y)
 
@@ -129,9 +137,9 @@ class Net(ABC):
     ) -> Iterator[list[Tensor]]:
         """Yields the gradient of the objective with respect to each layer's weight, for each of D groups of images.
 
-        x: (D, images, *input_shape). weights: as in `forward`. Each item belongs to one group and is a list with one
-        tensor of layer.shape for each layer. The gradients of all groups together may not fit into a cache, so they are
-        yielded one by one.
+        x: (D, images, *input_shape). weights: as in `forward`. Yields one list for each group, with one tensor of
+        layer.shape for each layer. The generator yields the groups one by one, because the gradients of all groups
+        together may not fit into the processor's cache.
         """
         return self.gradients.decisions(self, weights, x, objective, num_labels)
 

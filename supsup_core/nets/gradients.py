@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from supsup_core.nets.base import Net
 
 Objective: TypeAlias = "Callable[[Tensor, int], Tensor]"
-"""A function from logits (..., images, num_outputs) and num_labels to values (...); see inference.objectives."""
+"""A function from logits (..., images, num_outputs) and num_labels to the values (...) that inference minimises. The
+module inference.objectives defines all objectives."""
 
 N = TypeVar("N", bound="Net", contravariant=True)
 
 
 class Gradients(ABC, Generic[N]):
-    """Computes the gradients of nets of one class. It implements the gradient methods documented in `Net`."""
+    """Interface: computes the gradients of nets of one class. `Net` documents what each method returns."""
 
     @abstractmethod
     def loss(self, net: N, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -74,7 +75,7 @@ class Autograd(Gradients[Any]):
 def map_loss_gradients(
     forward: Callable[[Sequence[Tensor], Tensor], Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """Computes `Net.loss_gradients_together` for a `forward` that torch.func.vmap can map over tasks."""
+    """Implements `Net.loss_gradients_together` for a function `forward` that torch.func.vmap can map over tasks."""
 
     def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(forward(weights, x), y)

@@ -19,11 +19,11 @@ from supsup_core.registry import ChecksFields
 @NETS.register("hopfield_mlp")
 @dataclass(frozen=True, kw_only=True)
 class HopfieldMLP(Net, ChecksFields):
-    """An MLP with two hidden layers of `width` units: batch normalisation, a gate for each unit, then Swish.
+    """An MLP with two hidden layers of `width` units, which apply batch normalisation, a gate for each unit, and Swish.
 
-    The gates are a separate layer, (width, 1), that multiplies the normalised outputs. Without a mask, gates are 1.
-    Batch normalisation has neither affine parameters nor stored statistics. It always uses the statistics of the
-    current batch.
+    The gates of a hidden layer are a separate weight tensor (width, 1), which multiplies the normalised outputs.
+    Without a mask, gates are 1. Batch normalisation has neither affine parameters nor stored statistics. It always uses
+    the statistics of the current batch.
     """
 
     normalises_by_batch: ClassVar[bool] = True

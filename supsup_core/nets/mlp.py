@@ -20,7 +20,10 @@ from supsup_core.nets.gradients import Gradients
 def _activations(
     weights: Sequence[Tensor], x: Tensor, rotations: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs of every layer, rotated if `rotations` are given, and a list: images, hidden activations, logits."""
+    """Returns two lists: the inputs of the layers, and the flattened images followed by the outputs of the layers.
+
+    The inputs are rotated if `rotations` are given. The outputs of hidden layers are after the ReLU.
+    """
     inputs, outputs = [], [x.flatten(1)]
     for index, weight in enumerate(weights):
         inputs.append(outputs[-1] if rotations is None else linear(outputs[-1], rotations[index]))
@@ -30,7 +33,7 @@ def _activations(
 
 
 def _relu_gradient(delta: Tensor, output: Tensor) -> Tensor:
-    """The gradient of a ReLU's input, from the gradient delta of its output."""
+    """Returns the gradient of a ReLU's input. delta: the gradient of the ReLU's output. output: the ReLU's output."""
     gradient: Tensor = torch.ops.aten.threshold_backward(delta, output, 0)
     return gradient
 
@@ -39,7 +42,10 @@ def _relu_gradient(delta: Tensor, output: Tensor) -> Tensor:
 def _backpropagate(
     weights: Sequence[Tensor], x: Tensor, y: Tensor, rotations: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """The mean cross-entropy and its gradients. `rotations`, if given, are applied to the inputs of each layer."""
+    """Returns the mean cross-entropy, and its gradient for each layer's weight.
+
+    rotations: matrices that rotate the inputs of each layer, or None.
+    """
     inputs, outputs = _activations(weights, x, rotations)
     log_p = torch.log_softmax(outputs[-1], 1)
     loss = torch.nn.functional.nll_loss(log_p, y)
@@ -59,9 +65,9 @@ def _backpropagate(
 
 @final
 class MLPGradients(Gradients[Any]):
-    """Forward and backward passes of an MLP without an autograd graph.
+    """Computes an MLP's gradients by hand-written forward and backward passes, without an autograd graph.
 
-    Gradients that nothing uses are not computed, in particular the gradient of the images.
+    The backward passes compute only the gradients that they need, so not the gradient of the images.
     """
 
     def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -70,7 +76,7 @@ class MLPGradients(Gradients[Any]):
     def rotated_loss(
         self, net: Net, rotations: Sequence[Tensor], weights: Sequence[Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        return _backpropagate(weights, x, y, rotations)  # rotates the batch, which has fewer rows than a weight
+        return _backpropagate(weights, x, y, rotations)  # rotates a batch, which is smaller than a weight
 
     @torch.no_grad()
     def stacked_loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -117,7 +123,7 @@ class MLP(Net):
     @property
     @abstractmethod
     def hidden(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
+        """The widths of the hidden layers, in order."""
 
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         widths = (math.prod(input_shape), *self.hidden, self.num_outputs)

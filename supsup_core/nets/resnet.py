@@ -20,7 +20,7 @@ Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with `width` output maps. It is padded so that only the stride shrinks the image."""
+    """A convolution with `width` output feature maps. Its padding is such that only the stride shrinks the image."""
 
     width: int
     kernel: int
@@ -29,27 +29,31 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Block:
-    """Normalised convolutions and a shortcut around them, with ReLU between convolutions and after the sum.
+    """Convolutions with batch normalisation, and a shortcut that adds the block's input to their output.
 
-    If the shortcut's shape differs from the block's output, a 1 x 1 convolution with batch normalisation projects it.
+    A ReLU follows every convolution but the last, and the sum. If the block changes the shape of the image, a 1 x 1
+    convolution with batch normalisation projects the block's input to the new shape.
     """
 
     convolutions: tuple[Convolution, ...]
 
     @property
     def width(self) -> int:
-        """The number of output maps of the block."""
+        """The number of the block's output feature maps."""
         return self.convolutions[-1].width
 
     @property
     def stride(self) -> int:
-        """The factor by which the block shrinks an image."""
+        """The factor by which the block shrinks the height and the width of an image."""
         return max(convolution.stride for convolution in self.convolutions)
 
 
 @final
 class ResNetGradients(Gradients["ResNet"]):
-    """Computes gradients by autograd and makes them contiguous. Several tasks are computed together by vmap."""
+    """Computes gradients by autograd, and the gradients of several tasks together by vmap.
+
+    `loss` returns contiguous gradients.
+    """
 
     def loss(self, net: ResNet, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         loss, gradients = Autograd().loss(net, weights, x, y)
@@ -93,7 +97,7 @@ class ResNet(Net, KeepsStatistics):
         if len(input_shape) != 3:
             raise InputError(
                 f"a residual network needs images of shape (channels, height, width), not {input_shape}; "
-                "use an MLP, or a benchmark over cifar10 or cifar100"
+                "use an MLP, or set benchmark.base to cifar10 or cifar100"
             )
         found = [_layer("stem", input_shape[0], self.stem)]
         width = self.stem.width
@@ -158,10 +162,10 @@ class ResNet(Net, KeepsStatistics):
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Images in the faster memory format of the device: channels last on a CPU.
+    """Returns the images in the channels-last memory format if they are on a CPU, else unchanged.
 
-    Compared with torch's default format on a CPU, the convolutions of a GEM ResNet-18 took half the time. Those of a
-    ResNet-50 took 0.9 of the time (one thread, AVX-512).
+    On a CPU, channels last is faster than torch's default format. The convolutions of a GEM ResNet-18 take half the
+    time, and the convolutions of a ResNet-50 take 0.9 of the time (measured on one thread with AVX-512).
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
@@ -172,8 +176,9 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""The number of floats in an AVX-512 register. With fewer channels and the channels-last format, oneDNN writes
-past its memory in the backward pass of a strided 1 × 1 convolution (uxlfoundation/oneDNN issue 6035, on AVX2)."""
+"""The number of floats in an AVX-512 register. If a channels-last image has fewer channels than this number, oneDNN
+writes past the end of a buffer in the backward pass of a strided 1 × 1 convolution (uxlfoundation/oneDNN issue 6035,
+on AVX2)."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
@@ -184,16 +189,20 @@ def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) ->
 
 
 def _needs_projection(into: int, block: Block) -> bool:
-    """Whether the shortcut around a block needs a projecting convolution."""
+    """Whether the shortcut around a block needs a convolution, because the block changes the shape of its input.
+
+    into: the number of the block's input feature maps.
+    """
     return block.stride > 1 or into != block.width
 
 
 def _stages(
     numbers: Sequence[int], make: Callable[[int, int], Block], first: int, doublings: Sequence[int]
 ) -> tuple[Block, ...]:
-    """The blocks of all stages.
+    """Returns the blocks of all stages, in order.
 
-    Stage i has numbers[i] blocks of first * doublings[i] maps. Every stage after the first halves the image.
+    Stage i has numbers[i] blocks of first * doublings[i] feature maps. The first block of every stage after the first
+    stage has stride 2. make: returns a block of a given width and stride.
     """
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)
@@ -206,9 +215,9 @@ def _stages(
 @NETS.register("gem_resnet18")
 @dataclass(frozen=True, kw_only=True)
 class GemResNet18(ResNet, ChecksFields):
-    """The ResNet-18 of GEM for images of 32 x 32: four stages of two basic blocks.
+    """The ResNet-18 of GEM (Gradient Episodic Memory) for images of 32 x 32 pixels: four stages of two basic blocks.
 
-    `width`: the number of feature maps in the first stage. Each later stage has twice as many maps as the one before.
+    `width`: the number of feature maps in the first stage. Each later stage has twice as many as the previous stage.
     """
 
     width: int = 20
@@ -236,7 +245,7 @@ class GemResNet18(ResNet, ChecksFields):
 @NETS.register("resnet50")
 @dataclass(frozen=True, kw_only=True)
 class ResNet50(ResNet):
-    """ResNet-50 for images of 224 x 224: bottleneck blocks whose middle convolution has the stride."""
+    """ResNet-50 for images of 224 x 224 pixels. The middle convolution of a bottleneck block applies the stride."""
 
     @property
     def stem(self) -> Convolution:

@@ -14,9 +14,10 @@ from supsup_core.nets.base import Layer
 
 
 def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
-    """The frozen weights W of `seed`, float32, on the CPU: signed Kaiming constants ±sqrt(2 / fan_in); gates are 1.
+    """Draws the frozen weights W from `seed`: signed Kaiming constants ±sqrt(2 / fan_in), or 1 for gates.
 
-    Frozen weights are never trained and never stored. A run stores only the seed (paper, appendix on training details).
+    Returns float32 tensors on the CPU, one for each layer. Frozen weights are never trained and never stored. A run
+    stores only the seed (paper, appendix on training details).
     """
     drawn = []
     for index, layer in enumerate(layers):
@@ -29,10 +30,10 @@ def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
 
 
 def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Initial weights ±1 / sqrt(fan_in), float32, on the CPU.
+    """Draws initial weights ±1 / sqrt(fan_in), as float32 tensors on the CPU, one for each layer.
 
-    Every (seed, purpose, index) gives an independent draw. The paper does not say how dense weights are initialised.
-    This initialisation reproduces the published curves (docs/results).
+    Every (seed, purpose, index) gives an independent draw. The paper does not say how trained weights are initialised.
+    These values reproduce the published curves (docs/results).
     """
     drawn = []
     for layer in layers:
@@ -42,9 +43,9 @@ def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) ->
 
 
 def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Kaiming uniform values with a = sqrt(5), U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32, on the CPU.
+    """Draws initial scores or weights from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), Kaiming uniform with a = sqrt(5).
 
-    These values initialise scores and trained weights. Every (seed, purpose, index) gives an independent draw.
+    Returns float32 tensors on the CPU, one for each layer. Every (seed, purpose, index) gives an independent draw.
     """
     drawn = []
     for layer in layers:
@@ -54,7 +55,7 @@ def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:
-    """The SHA-256 of the bytes of all weights. It detects a machine that draws different weights from the same seed."""
+    """Returns the SHA-256 of all weights. It detects a machine that draws different weights from the same seed."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

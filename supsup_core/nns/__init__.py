@@ -1,1 +1,1 @@
-"""Scenario NNs without a platform: streams, allocation tests, the allocator."""
+"""The algorithm of scenario NNs: streams, allocation tests and the allocator."""

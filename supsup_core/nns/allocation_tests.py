@@ -1,8 +1,8 @@
 """Allocation tests of scenario NNs, which classify the data of a segment as known or new (paper, section 3.4).
 
-A test decides from the slopes of the masks: -d objective / d alpha at equal alpha, on the segment's images. It receives
-the slopes of the k learned masks, followed by the slopes of untrained random masks, whose number the test chooses. If
-the data is new, a new mask is allocated.
+A test decides from the slopes of masks, that is, from -d objective / d alpha at equal alpha, on the segment's images.
+The slopes of the k learned masks come first. The slopes of untrained random masks follow, and the test chooses how many
+(`num_untrained`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ Slopes: TypeAlias = "npt.NDArray[np.float64]"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a test: whether the data is `known`, and the numbers that the test compared."""
+    """The result of an allocation test.
+
+    `known`: whether the data is known. `statistic`, `threshold`: the two numbers that the test compared.
+    """
 
     known: bool
     statistic: float
@@ -35,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class AllocationTest(ABC):
-    """Classifies a segment's data as known or new. Subclasses are final, and their fields are their config.
+    """Classifies a segment's data as known or new. Subclasses are final; their fields are the keys of their config.
 
     The slopes are computed for `objective` on the first `images_per_decision` images of the segment.
     """
@@ -52,11 +55,14 @@ class AllocationTest(ABC):
 
     @abstractmethod
     def num_untrained(self, num_masks: int) -> int:
-        """The number of untrained masks in a superposition with `num_masks` >= 1 learned ones."""
+        """The number of untrained masks that are added to a superposition of `num_masks` >= 1 learned masks."""
 
     @abstractmethod
     def judge(self, slopes: Slopes, num_masks: int, budget: int) -> Verdict:
-        """Tests slopes (num_masks + num_untrained(num_masks),). budget: the largest number of masks of the run."""
+        """Classifies the data of a segment from slopes (num_masks + num_untrained(num_masks),).
+
+        budget: the largest number of masks that may be in use in the run.
+        """
 
 
 ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
@@ -68,7 +74,8 @@ ALLOCATION_TESTS: Registry[type[AllocationTest]] = Registry("allocation test")
 class Ratio(AllocationTest, ChecksFields):
     """The paper's test: data is known if N * max(softmax(slopes)) >= 1 + epsilon, for N masks in superposition.
 
-    Untrained masks raise N to at least 5. If an untrained mask is steepest, the data is new.
+    If fewer than five masks are learned, untrained masks are added until N is 5. If the steepest mask is untrained, the
+    data is new.
     """
 
     epsilon: float = 0.125
@@ -88,7 +95,8 @@ class Ratio(AllocationTest, ChecksFields):
 
 
 _SUPERPOSED = 32
-"""The smallest number of masks in the outlier test's superposition: enough to estimate the spread of their slopes."""
+"""The outlier test superposes at least this many masks, enough to estimate the spread of their slopes. It adds
+untrained masks if fewer are learned."""
 
 _MOST_OUTLIERS = 32
 """The largest number of masks that are tested as outliers."""
@@ -98,11 +106,12 @@ _MOST_OUTLIERS = 32
 @ALLOCATION_TESTS.register("outlier")
 @dataclass(frozen=True, kw_only=True)
 class Outlier(AllocationTest, ChecksFields):
-    """Data is known if the slope of the steepest mask is an outlier among the other slopes (see `find_outliers`).
+    """Data is known if the slope of a learned mask is an outlier (see `find_outliers`).
 
-    `false_alarm_rate`: the probability, over a whole run, that new data is judged to be known, which would overwrite a
-    learned mask. Each test uses this rate divided by the budget, since there can be as many new tasks as masks. If only
-    one mask is learned, its slope cannot be compared with those of other learned masks, so the ratio test decides.
+    `false_alarm_rate`: the probability that the test calls new data known at least once in a whole run. Each such error
+    would overwrite a learned mask. A single test uses this rate divided by the budget, since a run can have as many new
+    tasks as masks. If only one mask is learned, its slope cannot be compared with those of other learned masks, so the
+    ratio test decides.
     """
 
     false_alarm_rate: float = 0.01
@@ -125,7 +134,7 @@ class Outlier(AllocationTest, ChecksFields):
 class Outliers:
     """The learned masks that are outliers, steepest first.
 
-    `statistic`, `threshold`: those of the tested mask with the largest difference between the two.
+    `statistic`, `threshold`: the numbers of one tested mask, the one with the largest difference statistic - threshold.
     """
 
     masks: list[int]
@@ -134,17 +143,21 @@ class Outliers:
 
 
 def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
-    """The learned masks whose slopes are outliers: Rosner's generalised ESD test, one-sided, in leave-one-out form.
+    """Finds the learned masks whose slopes are outliers, by Rosner's generalised ESD test.
 
-    slopes: those of the learned masks, then those of the untrained masks. The i-th steepest learned mask is compared
-    with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 + 1/m)), with the
-    mean slope of the m masks. The threshold is Student's t at level rate / (m + 1). All masks up to the last one above
-    its threshold are outliers. So a second mask for the same data (a duplicate, or a similar task) cannot hide the
-    first. At most a quarter of the learned masks, and at most 32, are tested.
+    slopes: the slopes of the `num_masks` learned masks, then those of the untrained masks. rate: the probability of a
+    false alarm in this call.
 
-    On any data, the slopes of learned masks differ systematically from those of untrained masks. So the mean is over
+    The test is one-sided and has the leave-one-out form. It goes through the learned masks, steepest first, and
+    compares each with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 +
+    1/m)), where `mean` is the mean slope of the m masks. The threshold is the upper quantile of Student's t at level
+    rate / (m + 1). The last mask whose statistic exceeds its threshold is an outlier, and so are all steeper masks. A
+    second mask for the same data (a duplicate, or a similar task) therefore cannot hide the first. The test stops after
+    a quarter of the learned masks (at least 1, at most 32).
+
+    On any data, the slopes of learned masks differ systematically from those of untrained masks, so `mean` is over
     learned masks only. The standard deviation s is pooled within the two groups, because a few learned masks do not
-    suffice to estimate it. There are no outliers if num_masks < 2 or if there are fewer than three slopes.
+    suffice to estimate it. There are no outliers if num_masks < 2, or if there are too few slopes to estimate s.
     """
     from scipy.special import stdtrit  # the import takes 0.3 s, and `supsup plan` does not need it
 

@@ -1,4 +1,4 @@
-"""Decides which mask trains on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
+"""Decides which mask is trained on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
 
 In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions. It numbers
 masks in the order of their allocation.
@@ -23,23 +23,24 @@ from supsup_core.nets.base import Layer
 from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, find_outliers
 
 NNS_VERSION = 1
-"""Part of the identity of every NNs run. Raise it with any change that alters a decision."""
+"""Part of the identity of every NNs run. Raise it whenever a change of the code alters a decision."""
 
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The false-alarm rate, over a run, of the outlier test that finds duplicate masks, under any allocation test."""
+"""The false-alarm rate, over a whole run, of the search for duplicate masks. The search always uses the outlier test,
+whichever allocation test the run uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The largest number of masks, and the policy for new data when there are that many masks.
+    """The largest number of masks in use, and the policy for new data once that many masks are in use.
 
-    `num_masks`: the number of masks; None means one for each task of the stream. `on_exhausted`: the policy. `skip`
-    does not train on the data, as in the authors' code, but counts the segment. `reuse` trains the steepest mask on the
-    data. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks that were outliers in
-    the same decisions, the less trained one counts as a duplicate. If there is no duplicate, or if a mask is an outlier
-    in this decision, `reclaim` acts as `reuse`.
+    `num_masks`: the largest number; None means one mask for each task of the stream. `on_exhausted`: the policy. `skip`
+    trains no mask on the segment, as in the authors' code, and counts it as not trained. `reuse` trains the steepest
+    mask on the segment. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks that
+    were outliers in the same decisions, the one trained on fewer segments counts as a duplicate. If there is no
+    duplicate, or if a mask is an outlier in the current decision, `reclaim` acts as `reuse`.
     """
 
     num_masks: int | None = None
@@ -55,10 +56,11 @@ class Decision:
     """The decision for one segment.
 
     `num_masks` (k): the number of learned masks in the superposition. `statistic`, `threshold`: the numbers that the
-    allocation test compared. `best`, `second`: the numbers of the two steepest masks. `outcome`: `train` if the data is
-    known, `allocate` if a new mask is allocated, else the outcome of the budget's policy. `mask`: the mask that trains
-    on the segment, or None. `freed`: the mask that was deleted to make room, or None. `standing_out`: the masks whose
-    slopes are outliers, if there are several.
+    allocation test compared. `best`, `second`: the numbers of the steepest and the second steepest learned mask.
+    `outcome`: `train` if the data is known, `allocate` if a new mask fits into the budget, otherwise `reclaim`, `reuse`
+    or `skip`. `mask`: the number of the mask to train on the segment, or None. `freed`: the number of the mask that was
+    deleted to make room, or None. `standing_out`: the numbers of all masks whose slopes are outliers, or () if there
+    are fewer than two.
     """
 
     num_masks: int
@@ -81,14 +83,15 @@ class Decision:
 class Allocator:
     """Makes the decisions of scenario NNs, and stores all masks in use as packed bits in a MaskBank.
 
-    All decisions of a round use the masks from before the round. Then each chosen mask is trained, and `trained`
-    receives its new bits. `end_round` copies the masks trained in this round into the bank.
+    All decisions of a round use the masks as they were before the round. The caller then trains each chosen mask, and
+    passes its bits to `trained()`. At the end of the round, the caller calls `end_round()`, which copies these masks
+    into the bank.
 
-    `policy`: `Budget.on_exhausted`. `capacity`: the largest number of masks in use. `draw(number)` returns the packed
-    bits of mask `number` before its training, which also serve as an untrained mask. `live`: the numbers of the masks
-    in use, in the order of the bank. `num_allocated`: the number of masks allocated so far, including deleted ones. The
-    next mask gets this number. `trained_segments`: the number of segments that each mask was trained on. `together`:
-    for each pair of masks in use, the number of decisions in which both were outliers.
+    `policy`: `Budget.on_exhausted`. `capacity`: the largest number of masks that may be in use. `draw(number)` returns
+    the packed bits of mask `number` before its training, which also serve as an untrained mask. `live`: the numbers of
+    the masks in use, in the order of the bank. `num_allocated`: the number of masks allocated so far, including deleted
+    ones. The next mask gets this number. `trained_segments`: for each mask, the number of segments that it was trained
+    on. `together`: for each pair of masks in use, the number of decisions in which both were outliers.
     """
 
     layers: Sequence[Layer]
@@ -107,12 +110,12 @@ class Allocator:
         self._retrained: dict[int, codec.Bits] = {}
 
     def replay(self, decisions: Sequence[Decision]) -> None:
-        """Restore all counts and `live` from the `decisions` of complete rounds. Call `fill` next."""
+        """Restore `live` and all counts from the `decisions` of all complete rounds. Call `fill` next."""
         for decision in decisions:
             self._record(decision)
 
     def fill(self, bits: Callable[[int], codec.Bits]) -> None:
-        """Restore the bank. bits: a function from the number of a mask in use to its packed bits."""
+        """Restore the bank. bits: a function that returns the packed bits of a mask in use, given its number."""
         for number in self.live:
             self._bank.add(bits(number))
 
@@ -122,14 +125,17 @@ class Allocator:
         return self._bank.rows
 
     def untrained(self) -> list[codec.Bits]:
-        """The packed bits of the untrained masks in the next superposition. These masks will be allocated next."""
+        """The packed bits of the untrained masks in the next superposition.
+
+        The allocator allocates these masks next, in this order.
+        """
         count = self.test.num_untrained(len(self.live)) if self.live else 0
         wanted = range(self.num_allocated, self.num_allocated + count)
         self._fresh = {n: self._fresh[n] if n in self._fresh else self.draw(n) for n in wanted}
         return list(self._fresh.values())
 
     def superposition(self) -> Tensor | None:
-        """The mean of all masks in the superposition, flat float32 (n,); None if no mask is in use."""
+        """The mean of all masks in use and untrained masks, as flat float32 (n,); None if no mask is in use."""
         if not self.live:
             return None
         untrained = self.untrained()
@@ -139,7 +145,10 @@ class Allocator:
         return torch.from_numpy(counts.astype(np.float32)) / (len(self.live) + len(untrained))
 
     def slopes(self, vectors: Tensor) -> Slopes:
-        """The slope of each mask for D segments, (D, k + untrained). vectors: (D, n), -d objective / dW * W."""
+        """The slope of each mask for D segments, (D, k + untrained). The k masks in use come first.
+
+        vectors: (D, n), the elementwise product of -d objective / dW and W for each segment.
+        """
         untrained = self.untrained()
         found = [inner_products(self._bank.rows, self._bank.size, vectors)]
         if untrained:
@@ -186,7 +195,11 @@ class Allocator:
     def _outcome(
         self, verdict: Verdict, outliers: Sequence[int], usable: bool, chosen: set[int]
     ) -> tuple[Outcome, int | None]:
-        """The outcome, and the mask to delete or None. chosen: masks that the round has chosen or may still choose."""
+        """The outcome, and the number of the mask to delete, or None.
+
+        usable: whether a mask from the start of the round is still in use. chosen: masks that the round has chosen or
+        may still choose.
+        """
         if verdict.known and usable:
             return "train", None
         if len(self.live) < self.capacity:
@@ -197,7 +210,11 @@ class Allocator:
         return ("reuse", None) if freed is None else ("reclaim", freed)
 
     def _redundant(self, chosen: set[int]) -> int | None:
-        """The duplicate to delete, or None: the less trained mask of the pair that was most often outliers together."""
+        """The duplicate to delete, or None if there is none.
+
+        The pairs in `together` are tried in descending order of their counts. The duplicate is the less trained mask of
+        the first pair whose less trained mask is not in `chosen`.
+        """
         for (old, young), _ in sorted(self.together.items(), key=lambda item: (-item[1], item[0])):
             victim = old if self.trained_segments[old] < self.trained_segments[young] else young
             if victim not in chosen:
@@ -205,7 +222,7 @@ class Allocator:
         return None
 
     def _record(self, decision: Decision) -> None:
-        """Update `live`, `num_allocated`, `trained_segments` and `together` with a decision."""
+        """Update `live`, `num_allocated`, `trained_segments` and `together` according to a decision."""
         if decision.standing_out:
             for pair in combinations(sorted(set(decision.standing_out) & set(self.live)), 2):
                 self.together[pair] += 1
@@ -222,11 +239,11 @@ class Allocator:
             self.trained_segments[decision.mask] += 1
 
     def trained(self, number: int, bits: codec.Bits) -> None:
-        """Receive the new bits of a trained mask; `end_round` stores them in the bank."""
+        """Accept the new bits of mask `number`, which the caller has trained. `end_round` copies them into the bank."""
         self._retrained[number] = bits
 
     def end_round(self) -> None:
-        """Store the masks that were trained in this round in the bank."""
+        """Store in the bank all masks that `trained` has received in this round."""
         for number in sorted(self._retrained):
             place = self.live.index(number)
             if place < self._bank.num_masks:

@@ -11,7 +11,10 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """A sequence of consecutive training batches of a task, the `index`-th. One decision is made for each segment."""
+    """A sequence of consecutive training batches of one task: the task's segment number `index`, counted from 0.
+
+    The learner makes one decision for each segment.
+    """
 
     task: int
     index: int
@@ -21,10 +24,10 @@ class Segment:
 class Stream:
     """How the data of scenario NNs arrives (paper, section 3.4).
 
-    A segment is `segment_batches` training batches of one task. `order`: with `blocks`, each task arrives once and
-    whole, in ascending order. With `recurring`, the segments of a task are spread over `visits` visits. The visits of
-    all tasks are shuffled, so every task recurs. `num_streams`: the number of parallel streams. Task i is in stream
-    i mod num_streams.
+    A segment is `segment_batches` training batches of one task. `order`: with `blocks`, one whole task arrives after
+    the other, in ascending order. With `recurring`, the segments of each task are divided into `visits` visits, and the
+    visits of all tasks of a stream arrive in a shuffled order. `num_streams`: the number of parallel streams. Task i is
+    in stream i mod num_streams.
     """
 
     order: Literal["blocks", "recurring"] = "blocks"
@@ -38,12 +41,15 @@ class Stream:
                 raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
 
     def segments_per_task(self, num_batches: int) -> int:
-        """The number of segments of a task with `num_batches` batches. Raises InputError if one would be incomplete."""
+        """The number of segments of a task with `num_batches` batches.
+
+        Raises InputError if a segment would be incomplete, or if a task has fewer segments than visits.
+        """
         count, left = divmod(num_batches, self.segment_batches)
         if left or not count:
             raise InputError(
                 f"segment_batches: {self.segment_batches} does not divide training.num_batches={num_batches}; "
-                "set one of them so that every segment is whole"
+                "change one of the two, so that each task has a whole number of segments"
             )
         if self.order == "recurring" and self.visits > count:
             raise InputError(
@@ -54,8 +60,8 @@ class Stream:
     def sequences(self, num_tasks: int, num_batches: int, seed: int) -> list[list[Segment]]:
         """The segments of each stream, in the order in which they arrive.
 
-        In both orders, the tasks of a stream first appear in ascending order, and the segments of a task are in order.
-        num_batches: the number of training batches of a task.
+        In both orders, the tasks of a stream first appear in ascending order, and the segments of a task are in the
+        order of their indices. num_batches: the number of training batches of a task.
         """
         count = self.segments_per_task(num_batches)
         return [
@@ -93,7 +99,7 @@ class Schedule:
         return max(len(sequence) for sequence in self.sequences)
 
     def round(self, number: int) -> list[tuple[int, Segment]]:
-        """The (stream, segment) pairs of round `number`, in order of streams, for each stream that has data left."""
+        """The (stream, segment) pairs of round `number`, in the order of the streams, without ended streams."""
         return [(stream, found[number]) for stream, found in enumerate(self.sequences) if number < len(found)]
 
     def num_segments(self, num_rounds: int) -> int:
@@ -105,7 +111,7 @@ class Schedule:
         return sorted({segment.task for sequence in self.sequences for segment in sequence[:num_rounds]})
 
     def rounds_until(self, num_tasks: int) -> int:
-        """The smallest number of rounds that contain at least as many segments as `num_tasks` whole tasks."""
+        """The smallest number of rounds that contain at least as many segments as `num_tasks` whole tasks have."""
         wanted = num_tasks * self.segments_per_task
         low, high = 0, self.num_rounds
         while low < high:

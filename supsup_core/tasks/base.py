@@ -26,7 +26,7 @@ class Augments(ABC):
 
     @abstractmethod
     def augment_images(self, x: Tensor, indices: Tensor) -> Tensor:
-        """Applies the augmentation of `train_batch(indices)` to images x (batch, *shape)."""
+        """Applies to images x (batch, *shape) the augmentation that `train_batch(indices)` applies to its images."""
 
 
 class KnowsLabels(ABC):
@@ -54,7 +54,10 @@ class TrainingPart(ABC):
         return self.unaugmented_batch(indices) if isinstance(self, Augments) else self.train_batch(indices)
 
     def augment(self, x: Tensor, indices: Tensor) -> Tensor:
-        """Applies the augmentation of `train_batch(indices)` to images x. Returns x itself if the task has none."""
+        """Applies to images x the augmentation that `train_batch(indices)` applies to its images.
+
+        Returns x itself if the task has no augmentation.
+        """
         return self.augment_images(x, indices) if isinstance(self, Augments) else x
 
     def train_labels(self) -> Tensor:
@@ -125,9 +128,10 @@ class Relabels(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
-    """A sequence of tasks made from a base dataset. Subclasses are final, and their fields are their config.
+    """A sequence of tasks made from a base dataset.
 
-    A subclass may also derive from ReshapesImages, Relabels or ChecksFields and implement their methods.
+    Subclasses are final, and their fields are the keys of their config. A subclass may also derive from ReshapesImages,
+    Relabels or ChecksFields and implement their methods.
     """
 
     base: Any = "mnist"
@@ -147,7 +151,7 @@ class Benchmark(ABC):
     def source(self) -> Base:
         """Returns the base dataset that the tasks are made from.
 
-        The field `base` is the dataset's name, or a mapping of `name` and the dataset's fields.
+        The field `base` is the dataset's name, or a mapping with the key `name` and the dataset's fields.
         """
         return base_from(self.base)
 

@@ -18,11 +18,11 @@ from supsup_core.errors import InputError
 @BASES.register("held_out")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut(Base, ReadsFiles, DerivedBase):
-    """The base dataset `of`, whose test part is a held-out `share` of each class's training images.
+    """Divides the training images of the base dataset `of` into a training part and a test part.
 
-    The held-out images are drawn from `seed`. The remaining training images are the training part. The test images of
-    `of` are not used. Nothing is copied: both parts are index lists into the training images of `of`, which are in
-    memory or memory-mapped.
+    The test part is a random `share` of the images of each class, drawn with the seed `seed`. The training part is all
+    other training images. The test images of `of` are not used. No image is copied: both parts are lists of indices
+    into the training images of `of`, which are in memory or memory-mapped.
     """
 
     of: Any
@@ -32,7 +32,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
     def __post_init__(self) -> None:
         object.__setattr__(self, "of", base_node(base_from(self.of)))  # so that equal datasets have equal config nodes
         if isinstance(self._whole, HeldOut):
-            raise InputError("of: held_out cannot be nested; name the base of the images")
+            raise InputError("of: held_out cannot be nested; name another base dataset")
         if not 0 < self.share < 1:
             raise InputError(f"share: must be between 0 and 1, not {self.share}")
 
@@ -75,8 +75,10 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
             count = round(self.share * len(places))
             if not 0 < count < len(places):
                 raise InputError(
-                    f"base.share: {self.share} of the {len(places)} training images of class {label} is {count}; "
-                    "both parts need at least one"
+                    f"benchmark.base.share (search.held_out in a search): {self.share} of the {len(places)} training "
+                    "images of "
+                    f"class {label} is {count}; "
+                    "both parts need at least one image of each class"
                 )
             drawn = seeding.permutation(seeding.child_seed(self.seed, "held_out", label), len(places))
             held[places[torch.from_numpy(drawn[:count])]] = True
@@ -84,7 +86,7 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
 
 
 def _part(images: Images, chosen: Tensor) -> Images:
-    """The images for which `chosen` (N,) is True, in order."""
+    """The images for which `chosen` (N,) is True, in the same order as in `images`."""
     places = torch.nonzero(chosen).flatten()
     rows = places if images.places is None else images.places.index_select(0, places)
     return Images(images.pixels, images.labels.index_select(0, places), rows)

@@ -1,4 +1,4 @@
-"""Permuted tasks: each task shows the same images, with the pixels in a fixed random order of this task."""
+"""Permuted tasks: all tasks show the same images, but each task permutes the pixels in its own fixed random order."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, ReshapesI
 
 
 def permute_pixels(order: Tensor, pixels: Tensor) -> Tensor:
-    """Returns pixels (batch, size) rearranged by order (size,), int64."""
-    return pixels.index_select(1, order)  # torch gathers float columns six times as fast as byte columns
+    """Returns pixels[:, order], for pixels (batch, size) and a permutation `order` (size,), int64."""
+    return pixels.index_select(1, order)  # torch gathers float32 columns six times as fast as uint8 columns
 
 
 @final
 @BENCHMARKS.register("permuted")
 @dataclass(frozen=True, kw_only=True)
 class Permuted(Benchmark, ReshapesImages):
-    """Task i permutes all pixels by an order drawn from the run's seed and i (paper, section 4.2). Images are flat."""
+    """Task i permutes all pixels in an order that is drawn from the run's seed and i (paper, section 4.2).
+
+    The images are flattened.
+    """
 
     def image_shape(self) -> tuple[int, ...]:
         return (math.prod(self.source().shape),)

@@ -1,4 +1,4 @@
-"""Rotated tasks: each task shows the same images, rotated by the angle of this task."""
+"""Rotated tasks: all tasks show the same images, but each task rotates them by its own angle."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
 
 
 def rotation(shape: tuple[int, int], degrees: float) -> tuple[Tensor, Tensor]:
-    """For each pixel of an image that is rotated counterclockwise about its centre, the nearest source pixel.
+    """For each pixel of an image that is rotated counterclockwise about its centre: the nearest source pixel.
 
     shape: (H, W). Returns flat source indices (H * W,), int64, and a bool tensor (H * W,) that is True if the source
-    lies outside the image.
+    pixel lies outside the image.
     """
     height, width = shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
     dy, dx = y - (height - 1) / 2, x - (width - 1) / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # rounded first, so that differences between machines in the last bit cannot choose another pixel
+    # rounded to 9 digits, so that machines whose last bits differ choose the same pixel
     from_x = np.floor(np.round(cos * dx - sin * dy + (width - 1) / 2, 9) + 0.5)
     from_y = np.floor(np.round(sin * dx + cos * dy + (height - 1) / 2, 9) + 0.5)
     outside = (from_x < 0) | (from_x >= width) | (from_y < 0) | (from_y >= height)

@@ -21,11 +21,11 @@ from supsup_core.tasks.base import BENCHMARKS, Augments, Benchmark, KnowsLabels,
 
 @final
 class SplitTask(Task, Augments, KnowsLabels):
-    """All images of some classes. classes[i] gets the label i, or keeps its label if `keep_labels` is True.
+    """All images of the given classes. Class classes[i] gets the label i, or keeps its label if `keep_labels` is True.
 
     crop: the side in pixels of the square that an image is cropped to; None does not crop. The square is in the centre,
     unless augmentation chooses another position. augment: the name of the augmentation, and a seed; None means no
-    augmentation. The seed and the batch's indices together determine the random draw.
+    augmentation. The seed and the batch's indices together determine all random draws for the batch.
     """
 
     def __init__(
@@ -85,11 +85,12 @@ class SplitTask(Task, Augments, KnowsLabels):
 class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
     """Divides the classes of the base dataset: each task has `labels_per_task` classes (paper, section 4.1).
 
-    `order` sets the order in which classes are divided. `drawn`: drawn from the seed. `given`: by class number.
-    `fixed`: the split of SplitImageNet, numpy's RandomState(1).permutation(1000) cut in tens. With `labels: own`, the
-    classes of a task are labelled from 0. With `labels: base`, classes keep their labels, and every task has all labels
-    of the base dataset. `crop`: the side of the square in the centre that an image is cropped to. `augment`: the random
-    augmentation of training images (datasets.augmentation).
+    `order`: the order in which classes are assigned to tasks. `drawn`: a random order, drawn from the run's seed.
+    `given`: ascending class numbers. `fixed`: the order of SplitImageNet, numpy's RandomState(1).permutation(1000) for
+    1000 classes. With `labels: own`, the classes of a task are labelled from 0. With `labels: base`, classes keep their
+    labels, and every task has as many labels as the base dataset. `crop`: the side, in pixels, of the central square
+    that an image is cropped to; None does not crop. `augment`: the random augmentation of training images
+    (datasets.augmentation).
     """
 
     num_tasks: int = 5
@@ -115,7 +116,7 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
         if self.num_tasks * self.labels_per_task > classes:
             raise InputError(
                 f"num_tasks: {self.num_tasks} tasks of {self.labels_per_task} classes need "
-                f"{self.num_tasks * self.labels_per_task}; {self.base_name} has {classes}, "
+                f"{self.num_tasks * self.labels_per_task} classes; {self.base_name} has {classes}, "
                 f"enough for {classes // self.labels_per_task} tasks"
             )
 

@@ -25,7 +25,7 @@ class Checkpoint(ABC):
     def save(self, done: int, state: Mapping[str, Tensor]) -> None:
         """Store the tensors of `state`, by name, as the state after `done` batches.
 
-        Copy the tensors before returning, because the training changes them in place.
+        An implementation must copy the tensors before it returns, because training changes them in place.
         """
 
 

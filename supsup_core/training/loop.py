@@ -19,18 +19,19 @@ from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
-"""A function from weights of all layers, images and labels to the mean loss and its gradient in each weight."""
+"""A function from the weights of all layers, images and labels to the mean loss and its gradient for each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """How one task is trained. The defaults are the paper's for MNIST.
+    """How one task is trained. The defaults are the paper's values for MNIST.
 
-    `num_batches`: the number of optimiser steps, of `batch_size` images each. `schedule`: the learning rate is
-    `constant`, or falls as a `cosine` to 0 after the last batch. With either schedule, it first rises linearly over
-    `warmup_batches`. `weight_decay` times the parameter is added to the gradient (an L2 penalty). `momentum`: the
-    momentum of sgd. `precision`: the number format of matrix products and convolutions in the forward and backward
-    pass. Everything else, such as the scores and the optimiser's state, stays float32.
+    `num_batches`: the number of optimiser steps, of `batch_size` images each. `schedule`: with `constant`, the learning
+    rate stays `learning_rate`; with `cosine`, it falls along a half cosine to 0 after the last batch. With either
+    schedule, the learning rate first rises linearly during the first `warmup_batches` batches. `weight_decay`: this
+    number times the parameter is added to the parameter's gradient (an L2 penalty). `momentum`: the momentum of sgd.
+    `precision`: the number format of matrix products and convolutions in the forward and backward pass. Everything
+    else, such as the scores and the optimiser's state, stays float32.
     """
 
     optimizer: str = "rmsprop"
@@ -65,7 +66,7 @@ class TrainingRecipe:
 
     @property
     def changes_rate(self) -> bool:
-        """Whether the learning rate depends on the number of batches done."""
+        """Whether the learning rate changes in the course of a training."""
         return self.schedule != "constant" or self.warmup_batches > 0
 
     def rate(self, done: int) -> float:
@@ -80,18 +81,22 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """The mean training loss of each interval of batches, and the number of batches done at each interval's end."""
+    """The training loss over time, measured on consecutive intervals of batches.
+
+    `batches`: the number of batches done at the end of each interval. `losses`: the mean loss of each interval.
+    """
 
     batches: list[int]
     losses: list[float]
 
 
 NUM_POINTS = 10
-"""The largest number of points of a loss curve, so that the curves of thousands of tasks stay small."""
+"""The default for the largest number of points of a loss curve. Short curves keep the records of thousands of tasks
+small."""
 
 
 def batch_order(recipe: TrainingRecipe, task: TrainingPart, seed: int) -> Tensor:
-    """The indices of the training images of each batch, (num_batches, batch_size), drawn from `seed`."""
+    """Draws from `seed` which training images each batch has. Returns their indices, (num_batches, batch_size)."""
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 
@@ -124,7 +129,10 @@ class _Progress:
         return self.done == self._num_batches
 
     def add(self, loss: Tensor) -> None:
-        """Add the losses of one batch, a scalar or (tasks,). Raises DivergedError if a mean loss is NaN or infinite."""
+        """Add the losses of one batch, a scalar or (tasks,).
+
+        Raises DivergedError if the mean loss since the last curve point is NaN or infinite.
+        """
         self._total = self._total.to(loss.device) + loss.double()
         self._since += 1
         self.done += 1
@@ -133,7 +141,7 @@ class _Progress:
             infinite = [mean for mean in means if not math.isfinite(mean)]
             if infinite:
                 raise DivergedError(
-                    f"the training loss is {infinite[0]} after {self.done} batches; lower learning_rate"
+                    f"the training loss is {infinite[0]} after {self.done} batches; lower the learning rate"
                 )
             self._batches.append(self.done)
             self._losses.append(means)
@@ -147,7 +155,7 @@ class _Progress:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The progress as float64 tensors, by name."""
+        """The progress as float64 tensors, by name, in the form in which a checkpoint stores it."""
         return {
             "progress.counts": torch.tensor([self.done, self._since], dtype=torch.float64),
             "progress.total": self._total.cpu(),
@@ -156,7 +164,7 @@ class _Progress:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the progress from a `state`."""
+        """Restore the progress from a stored `state`."""
         self.done, self._since = (int(count) for count in state["progress.counts"])
         self._total = state["progress.total"]
         self._batches = [int(count) for count in state["progress.batches"]]
@@ -166,10 +174,11 @@ class _Progress:
 def train(
     task: TrainingPart, order: Tensor, step: Step, num_points: int = NUM_POINTS, checkpoint: Checkpoint = NOWHERE
 ) -> LossCurve:
-    """Run `step(x, y) -> loss` over batches of a task. Returns the loss curve, with at most `num_points` points.
+    """Call `step(x, y)` for each batch of a task. Returns the loss curve, with at most `num_points` points.
 
-    order: (batches, batch_size) image indices. Training resumes from the checkpoint's newest state that fits, and the
-    result has the same bits as without interruption. Raises DivergedError if the loss becomes NaN or infinite.
+    order: the image indices of each batch, (batches, batch_size). Training resumes from the newest stored state in
+    `checkpoint` that fits `step`. The result has the same bits as without interruption. Raises DivergedError if the
+    loss becomes NaN or infinite.
     """
     progress = _Progress(1, len(order), num_points)
     (curve,) = _run(lambda done: task.train_batch(order[done]), step, progress, checkpoint)
@@ -185,7 +194,8 @@ def train_together(
 ) -> list[LossCurve]:
     """Trains T tasks at once, as `train` does for one task. Returns the loss curve of each task.
 
-    orders: (T, batches, batch_size). `step` takes x (T, batch, *shape) and y (T, batch) and returns the losses (T,).
+    orders: image indices, (T, batches, batch_size). step: takes x (T, batch, *shape) and y (T, batch), and returns the
+    losses (T,).
     """
     progress = _Progress(len(tasks), orders.shape[1], num_points)
 
@@ -199,13 +209,16 @@ def train_together(
 def _run(
     batch: Callable[[int], tuple[Tensor, Tensor]], step: Step, progress: _Progress, checkpoint: Checkpoint
 ) -> list[LossCurve]:
-    """Run steps over `batch(0)`, `batch(1)`, … until the progress is complete. Returns the loss curves."""
+    """Call `step` with `batch(0)`, `batch(1)`, … until `progress` is complete. Returns the loss curve of each task.
+
+    Training resumes from the newest stored state in `checkpoint` that fits `step`.
+    """
     for state in checkpoint.stored_states():
         of_step = {name: tensor for name, tensor in state.items() if name not in progress.state}
         try:
             restore(step.state, of_step)
         except CorruptError:
-            continue  # another program version wrote it; an older state or a restart costs only time
+            continue  # written by a different program version; resuming from an older state costs only time
         progress.restore(state)
         break
     while not progress.complete:
@@ -218,8 +231,8 @@ def _run(
 class Step:
     """One optimiser step: computes the weights of all layers and their gradients, then updates the trained tensors.
 
-    loss_gradients: `Net.loss_gradients` or another function with its signature. The tensors of `layers` are updated in
-    place.
+    layers: the parametrizations, whose trained tensors each step updates in place. loss_gradients: `Net.loss_gradients`
+    or a function with the same signature.
     """
 
     def __init__(
@@ -249,6 +262,9 @@ class Step:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The tensors, in use, of parameters and optimiser that an exact resume needs, by name. They are not copied."""
+        """The tensors that an exact resume needs, by name: the step count, the trained tensors, the optimiser's state.
+
+        The tensors are not copies: each step changes them in place.
+        """
         trained = {f"trained.{index}": tensor for index, tensor in enumerate(self._trained)}
         return {"done": self._done, **trained, **self._optimizer.state}

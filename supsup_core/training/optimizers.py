@@ -19,7 +19,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
-        """parameters: the tensors that `step` updates in place. momentum: 0 for optimisers without `has_momentum`."""
+        """parameters: the tensors that `step` updates in place. momentum: must be 0 if `has_momentum` is False."""
 
     has_momentum: ClassVar[bool] = False
 
@@ -32,7 +32,7 @@ class Optimizer(ABC):
     def state(self) -> dict[str, Tensor]:
         """The tensors that an exact resume needs, by name.
 
-        They are not copies: writing stored values into them restores the optimiser.
+        The tensors are not copies: writing stored values into them restores the optimiser.
         """
 
 
@@ -44,8 +44,8 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 class RMSprop(Optimizer):
     """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8).
 
-    On a CPU, a compiled loop updates each parameter in one pass, with the same bits on every processor. On other
-    devices, torch updates the parameters.
+    For a contiguous float32 parameter on a CPU, a compiled loop makes the update in one pass, with the same bits on
+    every processor. Otherwise, torch operations make the update.
     """
 
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:

@@ -24,11 +24,14 @@ class Parametrization(ABC):
 
     @abstractmethod
     def weight(self) -> Tensor:
-        """The layer's weight for the current tensors. It may be a buffer that the next call overwrites."""
+        """Returns the layer's weight for the current `tensors`, perhaps in a buffer that the next call overwrites."""
 
     @abstractmethod
     def gradients(self, gradient: Tensor) -> list[Tensor]:
-        """The gradient of each of `tensors`. gradient: the gradient of the weight, which this method may overwrite."""
+        """Returns the gradient of each tensor in `tensors`.
+
+        gradient: the gradient of the layer's weight. This method may overwrite it.
+        """
 
 
 @final
@@ -69,7 +72,7 @@ class Dense(Parametrization):
 
 @final
 class Anchored(Parametrization):
-    """A dense weight with a quadratic penalty, strength / 2 * importance * (weight - anchor)^2."""
+    """A weight that is trained directly, with the penalty strength / 2 * importance * (weight - anchor)^2."""
 
     def __init__(self, weight: Tensor, anchor: Tensor, importance: Tensor, strength: float) -> None:
         self._weight = weight
@@ -113,7 +116,8 @@ class Scored(Parametrization):
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 
-    weight: (out, in, ...), outputs: (out,), inputs: (in,). If `train_weight` is True, the weight is trained too.
+    weight: (out, in, ...). outputs: the vector (out,). inputs: the vector (in,). train_weight: True if the weight is
+    trained too.
     """
 
     def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:

@@ -141,7 +141,7 @@ def test_two_sweeps_write_concurrently_and_the_browser_shows_both(
         assert call("sweep", file, f"output=wanted-{name}", "--local")[0] == 0
     code, _, err = call("sweep", files["one"], "output=refused", f"tracking={shared.address}", "--local")
     assert code == 1  # the training succeeds, and the missing MLflow points are reported
-    assert "MLflow could not be written" in err
+    assert "could not be written to MLflow" in err
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", shared.password)
     running = [

@@ -113,7 +113,7 @@ def test_a_submitted_sweep_is_one_job_and_can_be_continued_after_its_driver_was_
     before = len(trained(output))
     code, out, err = call(*asked)
     assert code == 0, out + err
-    assert f"{name}-2: submitted" in out
+    assert f"{name}-2: was submitted" in out
     assert "40/40 shards" in out
     assert before < len(trained(output)) == 40
     assert "was submitted before (SUCCEEDED)" in call(*asked)[1]

@@ -60,12 +60,12 @@ def test_names_of_runs_may_contain_key_value_words() -> None:
 @pytest.mark.parametrize(
     ("typed", "kinds", "message"),
     [
-        (["outptu=x"], {}, "outptu: not an option of this command; there are: output=…, data=…, storage=…"),
+        (["outptu=x"], {}, "outptu: is not an option of this command; the options are: output=…, data=…, storage=…"),
         (["a", "b"], {}, "give one sweep, not 2: a, b"),
-        (["a", "b"], {"noun": "run"}, "give one run, not 2: a, b; put the words of its name in quotes: 'a b'"),
+        (["a", "b"], {"noun": "run"}, "give one run, not 2: a, b; put the words of one name in quotes: 'a b'"),
         ([], {"least": 1}, "SWEEP is missing: give its name, or the beginning of its name"),
-        ([], {"least": 1, "noun": "run"}, "RUN is missing: give words of its name"),
-        (["small"], {"most": 0}, "'small' is not an option; there are: output=…"),
+        ([], {"least": 1, "noun": "run"}, "RUN is missing: give words of the run's name"),
+        (["small"], {"most": 0}, "'small' is not an option of this command; the options are: output=…"),
     ],
 )
 def test_wrong_words_are_named(typed: list[str], kinds: dict[str, object], message: str) -> None:

@@ -24,9 +24,7 @@ def test_interrupt_during_the_summary_prints_the_command_that_continues(
         found = supsup("sweep", sweep_file(), "--local", "output=a folder")
     assert found.code == 130
     last = found.out.splitlines()[-1]
-    assert last.startswith(
-        "interrupted before the summary was complete; everything finished is committed. Go on with: "
-    )
+    assert last.startswith("interrupted before the summary was complete; all finished work is committed. Go on with: ")
     _, *words = shlex.split(last.partition("Go on with: ")[2])
     assert "output=a folder" in words
     again = supsup(*words, "--local")
@@ -67,7 +65,7 @@ def test_cancelled_task_is_printed_with_the_command_that_retries_it(
     assert supsup("cancel", "GNu", "--task", 1).code == 0
     found = supsup("resume", "--local")
     (line,) = [line for line in found.out.splitlines() if line.startswith("cancelled: task 1")]
-    words = shlex.split(line.partition("retry it with: ")[2])
+    words = shlex.split(line.partition("retry the task with: ")[2])
     assert words[:2] == ["supsup", "retry"]
     again = supsup(*words[1:], "--local")
     assert again.code == 0, again.err

@@ -54,7 +54,7 @@ def test_first_signal_requests_a_pause_and_the_second_interrupts(
     signal.raise_signal(signal.SIGINT)
     assert (tmp_path / "pause").exists()
     assert (handler.requested, handler.raised) == (True, False)
-    assert "pausing at the end of the current round" in capsys.readouterr().err
+    assert "the sweep stops when the current round is committed" in capsys.readouterr().err
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 

@@ -42,7 +42,7 @@ def put(*keys: str, value: Any) -> Callable[[Node], object]:
 def test_the_file_of_this_project_has_no_problems(supsup: Callable[..., Any]) -> None:
     found = supsup("cluster", "check", FILE)
     assert (found.code, found.err) == (0, "")
-    assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 nodes, spot" in found.out
+    assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 nodes on spot machines" in found.out
 
 
 WORKER = ("available_node_types", "gpu_on_demand")
@@ -54,11 +54,11 @@ WORKER = ("available_node_types", "gpu_on_demand")
         (put("max_worker", value=3), "did you mean 'max_workers'"),
         (put("max_workers", value="many"), "max_workers: 'many' is not of type 'integer'"),
         (put("provider", value={}), "'type' is a required property"),
-        (put(*WORKER, "node_config", "InstanceTyp", value="x"), "node_config.InstanceTyp: unknown to AWS"),
+        (put(*WORKER, "node_config", "InstanceTyp", value="x"), "node_config.InstanceTyp: AWS does not know this key"),
         (put(*WORKER, "node_config", "InstanceMarketOption", value={}), "did you mean 'InstanceMarketOptions'"),
         (
             put(*WORKER, "node_config", "BlockDeviceMappings", value=[{"Ebs": {"VolumeSiz": 8}}]),
-            "node_config.BlockDeviceMappings[0].Ebs.VolumeSiz: unknown to AWS; did you mean 'VolumeSize'",
+            "node_config.BlockDeviceMappings[0].Ebs.VolumeSiz: AWS does not know this key (did you mean 'VolumeSize'",
         ),
         (
             put(*WORKER, "node_config", "BlockDeviceMappings", value="large"),
@@ -69,14 +69,14 @@ WORKER = ("available_node_types", "gpu_on_demand")
             put(*WORKER, "node_config", "LicenseSpecifications", value=[7]),
             "LicenseSpecifications[0]: AWS does not accept 7",
         ),
-        (put("head_node_type", value="haed"), "'haed' is not one of available_node_types; did you mean 'head'?"),
-        (put("provider", "type", value="awss"), "Ray refuses it: NotImplementedError"),
+        (put("head_node_type", value="haed"), "'haed' is not a name in available_node_types (did you mean 'head'?)"),
+        (put("provider", "type", value="awss"), "Ray refuses this file: NotImplementedError"),
         (put(*WORKER, "min_workers", value=0), "if the cloud reclaims the spot machines"),
         (put(*WORKER, "min_workers", value=9), "smaller than the sum of `min_workers`"),
         (put(*WORKER, "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}), "all workers are spot"),
         (put("available_node_types", "head", "resources", value={"GPU": 1}), "without a GPU"),
         (put("head_start_ray_commands", value=["ray start --head"]), "add RAY_AUTH_MODE=token"),
-        (put("worker_start_ray_commands", value=[]), "worker_start_ray_commands: missing"),
+        (put("worker_start_ray_commands", value=[]), "worker_start_ray_commands: has no `ray start` command"),
         (
             put("head_start_ray_commands", value=["RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0"]),
             "listen on every network interface",
@@ -105,12 +105,12 @@ def test_a_sweep_is_checked_against_the_capacity_of_the_cluster(
     asked = ["resources.device=cuda", "resources.num_workers=4"]
     found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=4")
     assert found.code == 0
-    assert "3 training groups with 4 workers of 1 CPU and a GPU each; 2 of them run at once" in found.out
+    assert "3 training groups with 4 workers, each with 1 CPU and one GPU; 2 of the groups run" in found.out
     found = supsup("cluster", "check", FILE, file, *asked, "benchmark.num_tasks=2")
-    assert "3 training groups with 2 workers of 1 CPU and a GPU each; 3 of them run at once" in found.out
+    assert "3 training groups with 2 workers, each with 1 CPU and one GPU; 3 of the groups run" in found.out
     found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=9")
     assert found.code == 2
-    assert "there is room for 8" in found.err
+    assert "the cluster has room for 8" in found.err
     assert "GPUs would be idle" in supsup("cluster", "check", FILE, file).out
 
 

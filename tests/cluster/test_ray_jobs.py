@@ -141,7 +141,7 @@ def test_a_file_outside_the_tree_is_refused(
 ) -> None:
     (tmp_path / "tree").mkdir()
     monkeypatch.chdir(tmp_path / "tree")
-    with pytest.raises(InputError, match=r"small\.yaml: is outside .*tree, the folder that is sent to the cluster"):
+    with pytest.raises(InputError, match=r"small\.yaml: is outside the current folder .*tree, which is sent"):
         submit(sweep_file())
 
 
@@ -185,7 +185,7 @@ def test_a_name_means_its_newest_job(server: Server, capsys: pytest.CaptureFixtu
         server.jobs[name] = Job(name, "python", number)
     assert ray_jobs.logs("small", ADDRESS) == 0
     assert "small-a" in capsys.readouterr().out
-    with pytest.raises(InputError, match="large: no such job on the cluster; there are: small-b, small-a, other"):
+    with pytest.raises(InputError, match="large: the cluster has no such job; its jobs are: small-b, small-a, other"):
         ray_jobs.logs("large", ADDRESS)
 
 
@@ -204,7 +204,7 @@ def test_a_prefix_never_means_the_job_of_a_sweep_with_another_name(
 def test_stop_waits_for_the_end_of_the_job(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.jobs["small-1"] = Job("small-1", "python", 0)
     assert ray_jobs.stop("small-1", ADDRESS) == 0
-    assert capsys.readouterr().out == "small-1: STOPPED; to continue it, run the same `supsup submit` again\n"
+    assert capsys.readouterr().out == "small-1: STOPPED; to continue the sweep, run the same `supsup submit` again\n"
 
 
 def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callable[..., Path]) -> None:

@@ -159,7 +159,7 @@ def test_a_corrupt_ledger_is_replaced_by_its_snapshot_and_this_is_reported(group
     group.folder.ledger.write_bytes(b"no ledger")
     pool = run(group)
     assert done(pool) == []
-    assert "the last snapshot replaced it" in state_of(group).lost[0].event.reason
+    assert "the newest snapshot replaced the ledger" in state_of(group).lost[0].event.reason
 
 
 def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: GroupSettings) -> None:

@@ -72,7 +72,7 @@ def test_a_sweep_runs_on_ray_or_is_refused_before_it_writes_a_file(
     missing = sweep_file(benchmark={"name": "permuted", "base": "mnist", "num_tasks": 3})
     found = launched(missing, f"output={tmp_path / 'other'}", f"data={tmp_path}")
     assert (found.returncode, len(found.stderr.splitlines())) == (2, 1)
-    assert "train-images-idx3-ubyte.gz: missing" in found.stderr
+    assert "train-images-idx3-ubyte.gz: is missing" in found.stderr
     assert not (tmp_path / "other").exists()
 
 
@@ -91,8 +91,8 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers?, .* MB of disk", found.out)
     assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
     assert re.search(r"lost: .*\n  paper  cannot run on this machine: benchmark.base: .*cats", found.out)
-    assert "broken: not a valid sweep file: " in found.out
-    assert "odd: not a valid sweep file: " in found.out
+    assert "broken: is not a valid sweep file: " in found.out
+    assert "odd: is not a valid sweep file: " in found.out
     assert supsup("sweeps", tmp_path / "none").code == 2
 
 
@@ -148,8 +148,8 @@ def test_compare_shows_the_settings_in_which_runs_differ(supsup: Command, sweep_
     assert "two different runs" in supsup("compare", "small GG seed=0", "GG seed=0").err
     ambiguous = supsup("compare", "small GG", "GNu seed=1")
     assert ambiguous.code == 2
-    assert "several runs fit" in ambiguous.err
-    assert "no such run" in supsup("compare", "small GX", "GNu seed=1").err
+    assert "several runs match" in ambiguous.err
+    assert "no run matches" in supsup("compare", "small GX", "GNu seed=1").err
     assert "two different runs" in supsup("compare", "small GG seed=0").err
 
 
@@ -163,7 +163,7 @@ def test_evaluate_trains_nothing_and_adds_permanent_runs(supsup: Command, sweep_
     assert "GNu binary energy" in again.out
     refused = supsup("evaluate", "small", "training.num_batches=4", "--local")
     assert refused.code == 2
-    assert "evaluate can change only inference.*" in refused.err
+    assert "can change only inference.*" in refused.err
     longer = supsup("evaluate", "small", "inference.rule=bynary", "--local")
     assert longer.code == 2
     assert "did you mean 'binary'" in longer.err

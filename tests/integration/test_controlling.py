@@ -61,7 +61,7 @@ def test_the_log_file_is_lines_of_json_and_is_printed_as_text(
     assert [(line["task"], line["worker"]) for line in events] == [(0, 0), (1, 0), (2, 0)]
     for line in events:
         assert {"time", "level", "message", "sweep", "group", "key", "seconds", "accuracy"} <= set(line)
-    assert lines[-1]["message"] == "the group ended: done"
+    assert lines[-1]["message"] == "the training group ended: done"
     told = supsup("logs")
     assert told.code == 0
     assert "task 2 trained by worker 0 in " in told.out

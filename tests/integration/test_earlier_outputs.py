@@ -70,7 +70,7 @@ def test_a_finished_sweep_is_shown_and_checked_and_its_results_are_not_changed(
     assert found.code == 0, found.err
     found = supsup("fsck")
     assert found.code == 0, found.err
-    assert f"{len(before) + len(masks)} artifacts verified, and every ledger: 0 faults" in found.out
+    assert f"verified {len(before) + len(masks)} artifacts and every ledger: found 0 faults" in found.out
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     found = supsup("gc", "--delete")

@@ -64,8 +64,8 @@ def test_gc_deletes_files_that_no_sweep_references_and_only_with_delete(
     assert found.code == 0
     assert "no sweep references it: 7 files" in found.out  # three tasks, four evaluations
     assert "set aside as damaged: 1 file, 0.5 MB" in found.out
-    assert "a write that was interrupted: 1 file" in found.out
-    assert "nothing was deleted" in found.out
+    assert "a temporary file of an interrupted write: 1 file" in found.out
+    assert "no file was deleted" in found.out
     assert everything(output) == before
     with owned(next(output.glob("sweeps/small-*"))):
         refused = supsup("gc", "--delete")
@@ -85,7 +85,7 @@ def test_fsck_finds_every_fault_and_recomputes_lost_files_to_the_same_bits(
     assert supsup("sweep", sweep_file(), "--local").code == 0
     sound = supsup("fsck")
     assert (sound.code, sound.err) == (0, "")
-    assert "7 artifacts verified, and every ledger: 0 faults" in sound.out
+    assert "verified 7 artifacts and every ledger: found 0 faults" in sound.out
     good = {path: path.read_bytes() for path in (output / "store").glob("??/*")}
     masks = sorted(path for path, content in good.items() if len(content) > 5000)
     (evaluation, *_) = sorted(path for path, content in good.items() if len(content) < 5000)
@@ -115,7 +115,7 @@ def test_fsck_restores_masks_and_ledgers_of_nns(
     spoil(mask)
     other.unlink()
     found = supsup("fsck")
-    assert (found.code, found.out.count("to restore it")) == (1, 2)
+    assert (found.code, found.out.count("to restore the file")) == (1, 2)
     assert supsup("fsck", "--repair", "--local").code == 0
     assert nns_science(the_ledger(output)) == wanted
     with closing(sqlite3.connect(the_ledger(output))) as db:
@@ -142,7 +142,7 @@ def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     node.write_text(node.read_text()[:-20])
     found = supsup("fsck")
     assert found.code == 1
-    assert "start the sweep again from its sweep file" in found.out
+    assert "start the sweep again with `supsup sweep FILE`" in found.out
     refused = supsup("gc", "--delete")
     assert refused.code == 2
     assert "damaged" in refused.err
@@ -150,7 +150,7 @@ def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     node.unlink()
     found = supsup("fsck")
     assert found.code == 1
-    assert "start the sweep again from its sweep file" in found.out
+    assert "start the sweep again with `supsup sweep FILE`" in found.out
     assert supsup("gc", "--delete").code == 2
     assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
 

@@ -115,15 +115,15 @@ def test_a_fork_has_the_decisions_of_its_origin_up_to_the_fork_point(
 
 
 REFUSED: list[tuple[list[str], list[str]]] = [
-    ([], ["give the keys that the fork changes"]),
-    (["training.learning_rate=1e-3"], ["cannot change the training of its masks"]),
+    ([], ["give at least one key that the fork changes"]),
+    (["training.learning_rate=1e-3"], ["cannot change how its masks are trained"]),
     (["stream.order=recurring", "stream.visits=3"], ["cannot change stream.*"]),
     (["--at-task", "9", "allocation.false_alarm_rate=0.1"], ["the data of 4 tasks", "not 9"]),
     (["budget.num_masks=1"], ["budget.num_masks", "allows 1"]),
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
     (
         ["--at-task", "1", "stream.segment_batches=60"],
-        ["stream.segment_batches", "must have the segment length of the run"],
+        ["stream.segment_batches", "must keep the value of its origin"],
     ),
     (["benchmark.num_tasks=2"], ["2 is below the 4 tasks that the fork starts with"]),
 ]
@@ -215,7 +215,7 @@ def test_skipped_segments_are_counted_and_reported(
     (state,) = states(tmp_path / "runs").values()
     skipped = sum(row.event.outcome == "skip" for row in state.decisions)
     assert skipped > 0
-    assert f"WARNING  NNs one_shot entropy ratio seed=0: {skipped} of 12 segments were not trained on" in found.out
+    assert f"WARNING  NNs one_shot entropy ratio seed=0: no mask was trained on {skipped} of 12 segments" in found.out
     assert "budget.on_exhausted=reclaim" in found.out
     assert state.met[4].event.metrics["segments_not_trained"] == skipped
     assert max(row.event.metrics["masks"] for row in state.met.values()) == 2

@@ -85,7 +85,7 @@ def test_an_artifact_in_the_file_of_another_key_is_detected(store: ArtifactStore
 
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "ab/cd", "AB" * 8, "ab12-1", "zz" * 8])
 def test_an_invalid_key_is_refused(store: ArtifactStore, key: str) -> None:
-    with pytest.raises(CorruptError, match="is not the key of an artifact"):
+    with pytest.raises(CorruptError, match="does not have the form of an artifact's key"):
         store.path(key)
 
 

@@ -32,13 +32,13 @@ def test_facts_without_one_of_their_fields_are_corrupt(facts: Facts) -> None:
     node = facts_to_node(facts)
     optional = {"shared_bytes", "tf32", "tasks_at_once"}
     for name in node.keys() - optional:
-        with pytest.raises(CorruptError, match="its facts"):
+        with pytest.raises(CorruptError, match="the artifact's facts"):
             facts_from_node({key: value for key, value in node.items() if key != name})
 
 
 @pytest.mark.parametrize("node", [None, 5, "trained", [], {}, {"kind": "other"}, {"kind": ["trained"]}, {"kind": None}])
 def test_facts_of_an_unknown_kind_are_corrupt(node: Any) -> None:
-    with pytest.raises(CorruptError, match="have a kind that this version does not know"):
+    with pytest.raises(CorruptError, match="have a kind that this version of supsup does not know"):
         facts_from_node(node)
 
 

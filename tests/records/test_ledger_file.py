@@ -45,5 +45,5 @@ def test_the_error_for_a_row_of_a_later_version_contains_the_rows_number(tmp_pat
         checksum = extend_checksum(0, 1, 5, b"later", b"{}")
         db.execute("INSERT INTO rows VALUES (1, 5, 'later', '{}', ?)", (checksum,))
         db.commit()
-    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="ledger row 1: this version knows no row"):
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="row 1: this version of supsup knows no row"):
         reader.rows()

@@ -61,7 +61,7 @@ def test_a_payload_that_is_not_an_event_is_corrupt(text: bytes) -> None:
 
 
 def test_an_unknown_kind_is_corrupt() -> None:
-    with pytest.raises(CorruptError, match="this version knows no row of kind 'later'"):
+    with pytest.raises(CorruptError, match="this version of supsup knows no row of kind 'later'"):
         event_from_json("later", b"{}")
 
 

@@ -56,7 +56,7 @@ def test_an_incomplete_folder_and_an_unknown_task_are_refused(sweep: Sweep, tmp_
         with pytest.raises(InputError, match="must be 0 to 2"):
             run.answer(torch.zeros(2, 64), task)
     (folder / "learned.safetensors").write_bytes((folder / "learned.safetensors").read_bytes()[:-1])
-    with pytest.raises(CorruptError, match="export it again"):
+    with pytest.raises(CorruptError, match="run `supsup export` again"):
         ExportedRun(folder)
 
 
@@ -74,13 +74,13 @@ def test_a_folder_of_another_version_or_without_its_experiment_is_refused(
         file.write_text(json.dumps(node))
     else:
         file.unlink()
-    with pytest.raises(CorruptError, match="format 99" if damage == "another format" else "export it again"):
+    with pytest.raises(CorruptError, match="format 99" if damage == "another format" else "run `supsup export` again"):
         ExportedRun(folder)
 
 
 def test_a_given_task_is_refused_if_the_scenario_infers_it(sweep: Sweep, tmp_path: Path) -> None:
     run = ExportedRun(exported(sweep, 1, tmp_path / "exported"))
-    with pytest.raises(InputError, match="call without it"):
+    with pytest.raises(InputError, match="remove this argument"):
         run.answer(torch.zeros(2, 64), 1)
 
 

@@ -17,7 +17,7 @@ from supsup_core.errors import InputError
 def test_results_of_all_sweeps_are_one_tidy_table(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="has no sweep"):
+    with pytest.raises(InputError, match="contains no sweep"):
         orchestrator.load_results(tmp_path / "runs")
     assert supsup("sweep", sweep_file(seeds=[0, 1], grid={"scenario": ["GG", "GNu"]}), "--local").code == 0
     assert supsup("sweep", sweep_file("other.yaml", name="other"), "--local").code == 0
@@ -40,7 +40,7 @@ def test_results_of_all_sweeps_are_one_tidy_table(
         orchestrator.plot_accuracy(found[found["metric"] == "forgetting"])
     (damaged,) = tmp_path.glob("runs/sweeps/other-*/sweep.json")
     damaged.write_text("{")
-    with pytest.warns(UserWarning, match=r"left out: .*other-.*sweep.json: damaged"):
+    with pytest.warns(UserWarning, match=r"left out: .*other-.*sweep.json: is damaged"):
         assert len(orchestrator.load_results(tmp_path / "runs")) == len(small)
     compared = supsup("compare", "GG seed=0", "GNu seed=1")
     assert compared.code == 0

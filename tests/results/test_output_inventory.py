@@ -79,7 +79,7 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
         "set aside as damaged": 1,
         "a lock file of a claim": 1,
         "its task has been trained": 1,
-        "a write that was interrupted": 1,
+        "a temporary file of an interrupted write": 1,
     }
     assert found["its task has been trained"] == [checkpoint.name]
     for item in unneeded(output):

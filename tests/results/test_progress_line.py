@@ -18,7 +18,8 @@ STATUS = SweepStatus(
 
 def test_a_line_shows_the_progress_of_the_sweep() -> None:
     wanted = (
-        "shards 1/3 · evaluations 0/4 · 0.25 tasks/s · accuracy so far 50.00 % · ETA 1 min 30 s plus the evaluations"
+        "shards 1/3 · evaluations 0/4 · 0.25 tasks/s · accuracy so far 50.00 % · "
+        "ETA 1 min 30 s plus the time of the evaluations"
     )
     assert line(STATUS) == wanted
 

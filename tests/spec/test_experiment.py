@@ -85,9 +85,9 @@ def test_the_identity_of_an_nns_run_includes_its_length_only_if_tasks_recur() ->
 def test_the_error_of_a_component_names_the_wrong_key() -> None:
     for value, message in (
         ("lenet", r"net: must be a mapping with a name, such as \{name: "),
-        ({}, "net.name: missing; there are: "),
-        ({"name": "lenet"}, "net.name: unknown net 'lenet'; did you mean 'lenet_300_100'"),
-        ({"name": "lenet_300_100", "outputs": 3}, "net.outputs: unknown key; did you mean"),
+        ({}, "net.name: is missing; choose one of: "),
+        ({"name": "lenet"}, r"net.name: unknown net 'lenet' \(did you mean 'lenet_300_100'"),
+        ({"name": "lenet_300_100", "outputs": 3}, r"net.outputs: unknown key \(did you mean"),
         ({"name": "lenet_300_100", "num_outputs": [3]}, "net.num_outputs: must be a single value, not a list"),
     ):
         with pytest.raises(InputError, match=message):

@@ -23,10 +23,10 @@ def test_values_are_read_as_yaml_with_numbers_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seeds", "command line: 'seeds' is not key=value; for example benchmark.num_tasks=10"),
-        ("=3", "command line: '=3' is not key=value"),
-        ("seeds=[", r"command line: seeds: '\[' is not a YAML value"),
-        ("output=${HOME}", r"command line: output: \$\{…\} is not supported; write the value out"),
+        ("seeds", "command line: 'seeds' is not of the form key=value; write, for example, benchmark.num_tasks=10"),
+        ("=3", "command line: '=3' is not of the form key=value"),
+        ("seeds=[", r"command line: seeds: '\[' is not a valid YAML value"),
+        ("output=${HOME}", r"command line: output: \$\{…\} is not supported; write the value itself"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_named(override: str, message: str) -> None:

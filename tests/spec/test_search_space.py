@@ -51,7 +51,7 @@ def test_trials_are_compared_at_the_rungs_and_at_the_end() -> None:
 
 
 def test_more_trials_than_combinations_are_refused() -> None:
-    with pytest.raises(InputError, match=r"num_trials: 7 different .* has only about 6; lower num_trials"):
+    with pytest.raises(InputError, match=r"num_trials: 7 different .* has only about 6; lower search.num_trials"):
         Search(space={"training.learning_rate": [1, 2, 3], "net.num_outputs": [1, 2]}, num_trials=7).trials()
 
 
@@ -64,16 +64,16 @@ def test_the_draws_of_a_space_never_change() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": {}}, "space: empty; name at least one key to search"),
-        ({"space": {"benchmark.num_tasks": [1, 2]}}, "space.benchmark.num_tasks: cannot be searched; keys start with"),
+        ({"space": {}}, "space: is empty; name at least one key to search"),
+        ({"space": {"benchmark.num_tasks": [1, 2]}}, "space.benchmark.num_tasks: cannot be searched; searchable keys"),
         ({"space": {"net.width": 3}}, "space.net.width: must be a list of choices, or a range such as"),
         ({"space": {"net.width": [1, 1]}}, r"space.net.width: \[1, 1\] contains a value twice"),
         ({"space": {"net.width": {"low": 1, 2: 3}}}, "space.net.width.2: unknown key"),
-        ({"space": {"net.width": {"low": 1, "high": True}}}, "space.net.width.high: must be a number, not True"),
+        ({"space": {"net.width": {"low": 1, "high": True}}}, "space.net.width.high: must be a finite number, not True"),
         ({"space": {"net.width": {"low": 1, "high": 2, "log": 1}}}, "space.net.width.log: must be true or false"),
         (
             {"space": {"net.width": {"low": 1, "high": 2}}},
-            "num_trials: missing; set how many configurations to draw, because space.net.width",
+            "num_trials: is missing; set how many configurations to draw, because search.space.net.width",
         ),
         ({"num_trials": 1}, "num_trials: must be at least 2, not 1"),
         ({"held_out": 1.0}, "held_out: must be a share of the training images between 0 and 1, not 1.0"),

@@ -73,9 +73,9 @@ def test_values_are_converted_and_mappings_are_merged_into_the_defaults(node: No
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"iner": {}}, r"here: at\.iner: unknown key; did you mean 'inner'\?; there are: anything, choice, "),
+        ({"iner": {}}, r"here: at\.iner: unknown key \(did you mean 'inner'\?\); the known keys are: anything, "),
         ({"a\nb": 1}, r"here: at\.a\\nb: unknown key"),
-        ({"inner": {"size": 1}}, r"here: at\.inner\.size: unknown key; there are: number, rate$"),
+        ({"inner": {"size": 1}}, r"here: at\.inner\.size: unknown key; the known keys are: number, rate$"),
         ({"many": [{}, {"size": 1}]}, r"here: at\.many\[1\]\.size: unknown key"),
         ({"inner": None}, r"here: at\.inner: must be a mapping, not null"),
         ({"inner": "x"}, r"here: at\.inner: must be a mapping, not 'x'"),
@@ -84,13 +84,13 @@ def test_values_are_converted_and_mappings_are_merged_into_the_defaults(node: No
         ({"numbers": [[1]]}, r"here: at\.numbers\[0\]: must be a single value, not a list"),
         ({"numbers": [1, None]}, r"here: at\.numbers\[1\]: must be a single value, not null"),
         ({"numbers": ["x"]}, r"here: at\.numbers\[0\]: Value 'x' of type 'str' could not be converted to Integer"),
-        ({"pair": [1, "x"]}, r"here: at\.pair: a value in it has the wrong type"),
+        ({"pair": [1, "x"]}, r"here: at\.pair: a value in this list has the wrong type"),
         ({"flag": [1]}, r"here: at\.flag: must be a single value, not a list"),
         ({"choice": "c"}, r"here: at\.choice: Invalid value 'c', expected one of \['a', 'b'\]"),
         ({"inner": {"number": 1.5}}, r"here: at\.inner\.number: Value '1\.5' of type 'float' could not be converted"),
         ({"lists": {"a": 1}}, r"here: at\.lists\.a: must be a list, not 1"),
         ({"lists": {1: []}}, r"here: at\.lists\.1: a key must be text; put 1 in quotes"),
-        ({"anything": ["???"]}, r"here: at\.anything\[0\]: missing; write a value in place of \?\?\?"),
+        ({"anything": ["???"]}, r"here: at\.anything\[0\]: is missing; write a value in place of \?\?\?"),
     ],
 )
 def test_the_error_for_a_wrong_value_names_its_file_and_key(node: Node, message: str) -> None:

@@ -51,7 +51,7 @@ def test_plain_values_of_a_config_build_an_equal_config(sweep_file: Callable[...
 
 
 def test_plain_values_of_the_wrong_type_are_refused_with_their_key() -> None:
-    with pytest.raises(InputError, match=r"sweep\.json: name: missing"):
+    with pytest.raises(InputError, match=r"sweep\.json: name: is missing"):
         sweep_from_node({}, "sweep.json")
     with pytest.raises(InputError, match=r"sweep\.json: must be a mapping, not a list"):
         sweep_from_node([], "sweep.json")  # type: ignore[arg-type]  # as a damaged file may hold it
@@ -71,7 +71,7 @@ def test_plain_values_of_the_wrong_type_are_refused_with_their_key() -> None:
         ({"variants": {"a": 3}}, "variants.a: must be a mapping, not 3"),
         ({"variants": {1: {}}}, "variants.1: a key must be text; put 1 in quotes"),
         ({"variants": {"a": {2: 3}}}, "variants.a.2: a key must be text; put 2 in quotes"),
-        ({"training": {"num_batches": "???"}}, r"training.num_batches: missing; write a value in place of \?\?\?"),
+        ({"training": {"num_batches": "???"}}, r"training.num_batches: is missing; write a value in place of \?\?\?"),
         ({"output": {"a": 1}}, "output: must be a single value, not a mapping"),
     ],
 )

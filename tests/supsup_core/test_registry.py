@@ -24,7 +24,7 @@ def test_an_entry_has_a_canonical_name_and_aliases() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(InputError, match=r"unknown number 'tow'; did you mean 'two'.; there are: one, two, uno"):
+    with pytest.raises(InputError, match=r"unknown number 'tow' \(did you mean 'two'\?\); choose one of: one, two"):
         made()["tow"]
     with pytest.raises(InputError, match=r"^key: unknown number 'three'"):
         made().under("key", "three")
@@ -38,8 +38,8 @@ def test_a_name_is_registered_once() -> None:
 
 
 def test_the_suggested_name_has_the_same_prefix_or_a_similar_spelling() -> None:
-    assert nearest("thr", ["threshold", "three"]) == "; did you mean 'threshold'?"
-    assert nearest("entropi", ["energy", "entropy"]) == "; did you mean 'entropy'?"
+    assert nearest("thr", ["threshold", "three"]) == " (did you mean 'threshold'?)"
+    assert nearest("entropi", ["energy", "entropy"]) == " (did you mean 'entropy'?)"
     assert nearest("zzz", ["energy"]) == ""
 
 

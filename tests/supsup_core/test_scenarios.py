@@ -14,5 +14,5 @@ def test_the_name_of_a_scenario_says_when_the_task_is_given() -> None:
 
 
 def test_nnu_is_refused_with_the_reason() -> None:
-    with pytest.raises(InputError, match="would reveal the new task"):
+    with pytest.raises(InputError, match="would reveal a new task"):
         scenario("NNu")

@@ -53,7 +53,7 @@ def test_the_estimate_prefers_the_times_of_trained_tasks_to_a_timed_probe() -> N
     rows = [Row(number, 0, event) for number, event in enumerate(events, start=1)]
     state = GroupState().apply(rows)
     found = estimate_group(group, state, GroupSize(2, 0), 1)
-    assert found.basis == "the mean of 2 shards already trained"
+    assert found.basis == "from the mean time of 2 shards already trained"
     assert found.seconds == pytest.approx(2 * 3.0)
     assert estimate_group(group, state, GroupSize(0, 10), 1).seconds == pytest.approx(10 * 0.3)
     state.apply([Row(9, 0, TaskEvaluated("e", EVALUATED, "", seconds=0.5))])

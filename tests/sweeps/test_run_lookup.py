@@ -56,11 +56,11 @@ def test_a_run_is_found_by_its_full_name_and_by_its_id(runs: list[FoundRun]) -> 
         assert choose_run(run.run.run_id[:10], runs) == run
 
 
-@pytest.mark.parametrize(("words", "problem"), [("small", "several runs fit"), ("small GX", "no such run")])
+@pytest.mark.parametrize(("words", "problem"), [("small", "several runs match"), ("small GX", "no run matches")])
 def test_words_that_match_no_run_or_several_runs_are_refused_with_the_names(
     runs: list[FoundRun], words: str, problem: str
 ) -> None:
-    with pytest.raises(InputError, match=f"'{words}': {problem}; there are: '"):
+    with pytest.raises(InputError, match=f"'{words}': {problem}; .* one of: '"):
         choose_run(words, runs)
 
 

@@ -82,7 +82,7 @@ def test_a_sweep_is_found_by_a_prefix_of_its_name_and_without_a_name_the_newest_
     assert find_record(output, "smaller").sweep_id == second.sweep_id
     assert find_record(output, "small").sweep_id == first.sweep_id  # its full name
     assert find_record(output, first.sweep_id).sweep_id == first.sweep_id
-    with pytest.raises(InputError, match=r"smal: several sweeps fit.*there are: small-.*, smaller-"):
+    with pytest.raises(InputError, match=r"smal: several sweeps match.*choose one of: small-.*, smaller-"):
         find_record(output, "smal")
     with pytest.raises(InputError, match="large: no such sweep"):
         find_record(output, "large")
@@ -96,7 +96,7 @@ def test_a_damaged_sweep_is_reported_and_the_others_are_read(
     reported: list[InputError] = []
     assert [record.sweep_id for record in all_records(output, reported.append)] == [sound.sweep_id]
     (error,) = reported
-    assert f"{damaged.folder.sweep_file}: damaged" in str(error)
+    assert f"{damaged.folder.sweep_file}: is damaged" in str(error)
     with pytest.raises(InputError, match="damaged"):
         all_records(output)
     sound.folder.sweep_file.unlink()
@@ -111,7 +111,7 @@ def test_a_record_with_missing_or_wrong_fields_is_refused(
     sweep = save("small")
     node = json.loads(sweep.folder.sweep_file.read_text())
     sweep.folder.sweep_file.write_text(json.dumps({**node, **change}))
-    with pytest.raises(InputError, match=r"sweep.json: damaged .*; start the sweep again from its sweep file"):
+    with pytest.raises(InputError, match=r"sweep.json: is damaged .*; start the sweep again with `supsup sweep FILE`"):
         read_record(sweep.folder)
 
 
@@ -120,7 +120,7 @@ def test_an_output_of_another_format_or_with_a_damaged_marker_is_refused(output:
     mark_output(output, None)
     check_output(output)
     output.marker.write_text(json.dumps({"format": FORMAT - 1}))
-    with pytest.raises(InputError, match=f"format {FORMAT - 1}, this one writes {FORMAT}"):
+    with pytest.raises(InputError, match=f"format {FORMAT - 1}, but this version writes format {FORMAT}"):
         check_output(output)
     output.marker.write_text("{")
     with pytest.raises(InputError, match="damaged"):

@@ -101,7 +101,7 @@ def test_fetch_copies_the_state_and_artifacts_are_downloaded_when_they_are_read(
 
 def test_a_prefix_names_a_sweep_and_a_missing_sweep_is_refused(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     assert fetch(storage, OutputFolder(tmp_path / "second"), "small") == [stored.sweep_id]
-    with pytest.raises(InputError, match=rf"large: no such sweep in {storage.url}; there are: {stored.sweep_id}"):
+    with pytest.raises(InputError, match=rf"large: no such sweep in {storage.url}; choose one of: {stored.sweep_id}"):
         fetch(storage, OutputFolder(tmp_path / "third"), "large")
     assert not (tmp_path / "third").exists()
     with pytest.raises(InputError, match="contains no sweep"):
@@ -153,7 +153,7 @@ def test_after_a_damaged_snapshot_the_previous_one_is_used(
     elsewhere = fetched(storage, tmp_path / "second")
     assert num_lost(elsewhere) == 0
     assert read_state(the_group(elsewhere)).status == "done"
-    assert "trying the previous one" in caplog.text
+    assert "trying the previous snapshot" in caplog.text
     assert "no snapshot of this ledger is intact" not in caplog.text
     folder.write(before.file_name, b"damaged too")
     third = fetched(storage, tmp_path / "third")

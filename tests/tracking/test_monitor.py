@@ -66,7 +66,7 @@ def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
         monitor.tick()
         monitor.tick()
     assert [(status.shards_done, status.evaluations_done) for status in screen.shown] == [(0, 0), (3, 7), (3, 7)]
-    assert [record.message for record in caplog.records].count("the group ended: done") == 1
+    assert [record.message for record in caplog.records].count("the training group ended: done") == 1
     assert training_losses(sweep) == LOSS_STEPS
     written = points(sweep)
     project(sweep)
@@ -108,7 +108,7 @@ def test_an_mlflow_error_is_logged_once_and_the_missing_points_are_written_later
     monitor.stop()
     first, second = warnings()
     assert first.endswith("the server is away")
-    assert "is up to date" in second
+    assert "are up to date" in second
     monitor.finish([])
     assert training_losses(sweep) == LOSS_STEPS
 

@@ -57,5 +57,5 @@ def test_a_request_must_contain_the_task_if_the_scenario_gives_it(exported: list
     images = np.zeros((2, 64), np.float32)
     with pytest.raises(InputError, match="must be 0 to 2"):
         model_of(exported[0]).predict(None, images)
-    with pytest.raises(InputError, match="call without it"):
+    with pytest.raises(InputError, match="remove this argument"):
         model_of(exported[1]).predict(None, images, {"task": 1})

@@ -50,7 +50,7 @@ class _Completeness(NamedTuple):
 def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> Report:
     """Write the HTML page, the CSV and Markdown tables and the figures into the sweep's report folder.
 
-    If the files cannot be written, such as on a full disk, the report's `trouble` says why. Raises InputError if no
+    If the files cannot be written, for example on a full disk, the report's `trouble` says why. Raises InputError if no
     evaluation point of the sweep is complete yet.
     """
     points = tables.points_table(groups, states)
@@ -68,7 +68,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
         files = ReportFiles(made, pictures, texts).write(folder)
     except OSError as error:
         trouble = f"{folder}: the report cannot be written ({error.strerror or error}); "
-        trouble += f"correct that, then run `{sweep.command('report')}`"
+        trouble += f"correct the cause, then run `{sweep.command('report')}`"
         return Report(folder, [], shown, trouble)
     return Report(folder, files, shown)
 
@@ -76,7 +76,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 def _tables(
     groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame, trials: Sequence[Trial]
 ) -> dict[str, pd.DataFrame]:
-    """Returns the tables of a report by file name. points: the result of `points_table` for the groups."""
+    """Returns the tables of a report by file name. points: a table that `points_table` has returned."""
     summary = tables.summary_table(points)
     made = {
         "points.csv": points,
@@ -148,7 +148,8 @@ def _pages(
 _CAPTIONS = {
     "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last task was learned, as the mean over seeds.",
-    "recovery_over_steps": "Units that differ from the right mask after each step of the recovery, with one line per "
+    "recovery_over_steps": "Number of units that differ from the right mask after each step of the recovery, with one "
+    "line per "
     "seed and task.",
     "masks_over_tasks": "Number of masks in use, against the training data seen (in tasks).",
     "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and the "
@@ -157,9 +158,9 @@ _CAPTIONS = {
 
 
 def _shown(made: Mapping[str, pd.DataFrame], trials: Sequence[Trial], best: Path | None) -> str:
-    """Returns the text to print: the final accuracies, or for a search the trials and the file of the best trial.
+    """Returns the text to print: the table of final accuracies, or for a search the table of trials.
 
-    best: the sweep file of the best trial, or None if there is no best trial yet.
+    best: the path of the sweep file of the best trial, which a search prints too; None if there is no best trial yet.
     """
     if not trials:
         return align_with_rule(final_cells(made["final.csv"]))

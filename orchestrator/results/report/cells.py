@@ -1,4 +1,4 @@
-"""Converts a report's tables to text: rounds numbers, writes out intervals and shows missing values as dashes."""
+"""Converts a report's data frames to tables of strings: rounds numbers, and shows missing values as dashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def final_cells(final: pd.DataFrame) -> TextTable:
-    """Formats each cell of a `final_table` as text. A value with its interval becomes, for example, `93.67 ± 0.12`."""
+    """Converts a `final_table` to a table of strings. A value and its interval share a cell, such as `93.67 ± 0.12`."""
     headings = [column for column in final.columns if not column.endswith(" ±")]
     rows = []
     for record in final.to_dict("records"):
@@ -31,7 +31,7 @@ def final_cells(final: pd.DataFrame) -> TextTable:
 
 
 def published_cells(published: pd.DataFrame) -> TextTable:
-    """Formats each cell of a `published_table` as text."""
+    """Converts a `published_table` to a table of strings. A difference and its interval share a cell."""
     rows = []
     for record in published.to_dict("split")["data"]:
         run, tasks, seeds, theirs, ours, difference, low, high, tolerance, verdict, source = record
@@ -43,7 +43,7 @@ def published_cells(published: pd.DataFrame) -> TextTable:
 
 
 def paired_cells(paired: pd.DataFrame) -> TextTable:
-    """Formats each cell of a `paired_table` as text."""
+    """Converts a `paired_table` to a table of strings. A difference and its interval share a cell."""
     rows = [
         [run, against, str(tasks), str(seeds), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"]
         for run, against, tasks, seeds, mean, low, high in paired.to_dict("split")["data"]

@@ -47,7 +47,7 @@ _MOST_PANELS = 8
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """Returns a figure with one panel for each of the first eight runs of `data`, and each panel with its rows."""
+    """Returns a figure with a panel for each of the first eight runs of `data`, and the (axes, rows) of each panel."""
     parts = list(data.groupby("run", sort=False))[:_MOST_PANELS]
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
@@ -67,7 +67,7 @@ def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, lis
 def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
     """Plot the average accuracy against the number of tasks learned, with one line per run.
 
-    The band of a line is the 95 % interval over seeds. summary: the result of `tables.summary_table`.
+    The band of a line is the 95 % interval over seeds. summary: a table that `tables.summary_table` has returned.
     """
     figure, axes = _axes(title, "tasks learned", "average accuracy (%)")
     accuracy = summary[summary["metric"] == "accuracy"]
@@ -90,9 +90,9 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
 
 
 def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
-    """Plot the accuracy of each task after the run's last task. There is one line per run, the mean over seeds.
+    """Plot the accuracy of each task after the run's last task. Each run has one line, which shows the mean over seeds.
 
-    tasks: the result of `tables.tasks_table`.
+    tasks: a table that `tables.tasks_table` has returned.
     """
     figure, axes = _axes(title, "task, in the order learned", "accuracy (%)")
     for number, (run, part) in enumerate(tasks.groupby("run", sort=False)):
@@ -109,8 +109,8 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
 def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
     """Plot, for HopSupSup, how many units differ from the right mask after each step of the mask recovery.
 
-    There is one panel per run, eight at most, and one line per seed and task. recovery: the result of
-    `tables.recovery_table`.
+    There is one panel per run, for at most eight runs, and one line per seed and task. recovery: a table that
+    `tables.recovery_table` has returned.
     """
     figure, panels = _panels(recovery, title, "steps of the recovery", "units that differ")
     for axes, part in panels:
@@ -118,7 +118,10 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
             is_recovered = line["distance"].iloc[-1] == 0
             colour = _COLOURS[0 if is_recovered else 1]
             axes.plot(line["step"], line["distance"], color=colour, alpha=0.4, linewidth=0.8)
-        for colour, label in ((_COLOURS[0], "every decision ends at the right mask"), (_COLOURS[1], "some do not")):
+        for colour, label in (
+            (_COLOURS[0], "every decision ends at the right mask"),
+            (_COLOURS[1], "some decisions do not"),
+        ):
             axes.plot([], [], color=colour, label=label)
         axes.set_ylim(0, None)
         axes.legend(frameon=False, fontsize="x-small")
@@ -126,10 +129,10 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
 
 
 def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
-    """Plot, for scenario NNs, the number of masks in use against the training data seen, in tasks' worth of data.
+    """Plot, for scenario NNs, the number of masks in use against the amount of training data seen, measured in tasks.
 
-    There is one line per run and seed. The diagonal marks one mask per task. allocation: the result of
-    `tables.allocation_table`.
+    There is one line per run and seed. The diagonal marks one mask per task. allocation: a table that
+    `tables.allocation_table` has returned.
     """
     figure, axes = _axes(title, "data seen (in tasks)", "masks")
     last = int(allocation["num_learned"].max())
@@ -147,7 +150,7 @@ def statistic_over_masks(decisions: pd.DataFrame, title: str) -> Figure:
     """Plot, for scenario NNs, the allocation test's statistic and threshold against the number k of superposed masks.
 
     Segments of new tasks and of known tasks have different colours. Statistics above 40 are drawn at 40. There is one
-    panel per run, eight at most. decisions: the result of `tables.decisions_table`.
+    panel per run, for at most eight runs. decisions: a table that `tables.decisions_table` has returned.
     """
     superposed = decisions[decisions["num_masks"] > 0]
     figure, panels = _panels(superposed, title, "masks in superposition (k)", "statistic")

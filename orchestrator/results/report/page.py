@@ -27,8 +27,8 @@ class Page:
     """The content of the page.
 
     `published`, `paired`, `search`: tables, which have no rows if there is nothing to show. `figures`: the figures by
-    caption. `tables`: the names of the CSV files in the page's folder. `environments`: the machine and software
-    of each training group. `num_incomplete`: the number of runs that lack evaluation points. `cost`: a line with the
+    caption. `tables`: the names of the CSV files in the page's folder. `environments`: the machine and software that
+    ran each training group. `num_incomplete`: the number of runs that lack evaluation points. `cost`: a line with the
     time of the report and the total time that workers spent.
     """
 

@@ -23,9 +23,10 @@ COLUMNS = [
 class Curve:
     """Published accuracies of one experiment.
 
-    `accuracy`: maps the number of tasks learned to the published accuracy in percent. `what`: settings, by dotted key,
-    that identify the experiment. `conditions`: further settings that must agree for a fair comparison. `tolerance`: the
-    largest difference, in percentage points, that still counts as reproduced.
+    `source`: where the accuracies were published, such as a figure. `what`: settings, by dotted key, that identify the
+    experiment. `conditions`: further settings that our experiment must have for a fair comparison. `accuracy`: maps the
+    number of tasks learned to the published accuracy in percent. `tolerance`: the largest difference, in percentage
+    points, that still counts as reproduced.
     """
 
     source: str
@@ -35,14 +36,14 @@ class Curve:
     tolerance: float
 
     def other_conditions(self, node: Node) -> list[str]:
-        """Returns the conditions that an experiment does not meet, as texts. node: the experiment's config."""
+        """Returns a phrase for each condition that an experiment does not meet. node: the experiment's config."""
         found = {key: _value(node, key) for key in self.conditions}
         return [
             f"{key} is {found[key]}, not {wanted}" for key, wanted in self.conditions.items() if found[key] != wanted
         ]
 
     def is_of(self, node: Node) -> bool:
-        """Returns whether the curve belongs to the experiment with this config. `conditions` are not compared."""
+        """Returns whether the curve belongs to the experiment with the config `node`. Does not compare `conditions`."""
         return all(_value(node, key) == wanted for key, wanted in self.what.items())
 
 
@@ -66,7 +67,8 @@ def curves() -> tuple[Curve, ...]:
 def _value(node: Any, key: str) -> Any:
     """Returns the value at a dotted key of an experiment's config, or None if there is no such key.
 
-    A dataset without settings is stored as its name, so the key part `name` of a plain value is that value.
+    If a dataset has no settings, the config holds the dataset's name in place of a mapping. The part `name` of a key
+    then stands for this value.
     """
     for part in key.split("."):
         if isinstance(node, dict):
@@ -87,8 +89,8 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
     """Returns a table of verdicts, with one row per run label and published accuracy.
 
     Accuracies are in percent. The difference (ours minus published) is in percentage points, with its 95 % interval
-    over our seeds. If conditions differ, the verdict is `not comparable` and names them. summary: the result of
-    `tables.summary_table`.
+    over our seeds. If conditions differ, the verdict is `not comparable`, followed by these conditions. summary: a
+    table that `tables.summary_table` has returned.
     """
     accuracy = summary[summary["metric"] == "accuracy"]
     measured = {(row["run"], row["num_learned"]): row for row in accuracy.to_dict("records")}

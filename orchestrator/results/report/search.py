@@ -23,9 +23,9 @@ from orchestrator.sweeps.training_groups import Group
 class Trial:
     """A trial of a search, and its result at its last evaluation point.
 
-    `values`: the trial's values of the searched keys. `tasks`: the number of tasks learned at the last evaluation
-    point; 0 if there is none yet. `accuracy`: the accuracy on the held-out images, in [0, 1]. `ended`: how the trial
-    ended: done, stopped, diverged, failed or interrupted.
+    `values`: maps each searched key to the trial's value. `tasks`: the number of tasks learned at the last evaluation
+    point; 0 if no evaluation point is complete yet. `accuracy`: the accuracy on the held-out images, in [0, 1].
+    `ended`: how the trial ended: done, stopped, diverged, failed or interrupted.
     """
 
     values: Node
@@ -44,7 +44,7 @@ DIVERGED = "diverged"
 
 
 def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
-    """Returns the trials of a search, best first: sorted by the number of tasks learned, then by accuracy."""
+    """Returns a search's trials in descending order of the number of tasks learned, and then of the accuracy."""
     trials = []
     for group in groups:
         state = states.get(group.group_id, GroupState())
@@ -58,13 +58,13 @@ def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Returns the best trial that learned all tasks. Returns None if a trial is not over, or if none is done."""
+    """Returns the first trial that is done, which is the best. Returns None if any is not over, or if none is done."""
     over = all(trial.is_over for trial in trials)
     return next((trial for trial in trials if over and trial.ended == "done"), None)
 
 
 def search_table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Returns a table with one row per trial: its value of each searched key, and its result."""
+    """Returns a table with one row per trial: the trial's value of each searched key, and the trial's result."""
     rows = [
         {**trial.values, "tasks": trial.tasks, "validation_accuracy": trial.accuracy, "ended": trial.ended}
         for trial in trials
@@ -73,7 +73,7 @@ def search_table(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def search_cells(trials: Sequence[Trial]) -> TextTable:
-    """Returns the trials as a table of text."""
+    """Returns a table of strings with one row per trial."""
     rows = []
     for trial in trials:
         shown = "–" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
@@ -86,8 +86,8 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
     """Returns the text of a sweep file in which the values of the trial `best` replace the search.
 
     The runs of this sweep file have the scale `paper` and are evaluated on the test images. The file can be run from
-    any folder, because `imports` names the modules in the folder of the search's file by absolute paths. Packages keep
-    their names.
+    any folder, because `imports` names the modules in the folder of the search's file by absolute paths. The names of
+    installed modules stay unchanged.
     """
     config = OmegaConf.create(asdict(sweep.config))
     for key, value in best.values.items():

@@ -31,10 +31,11 @@ _SHOWN = (
     ("purity", "purity %"),
     ("untrained_share", "not trained %"),
 )
-"""The metrics in the final table that are shares, and their headings."""
+"""The metrics in the final table that are shares, and the headings of their columns."""
 
 _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
-"""The metrics in the final table that are counts (NNs), and their headings. The table shows their means over seeds."""
+"""The metrics in the final table that are counts (NNs only), and the headings of their columns. The table shows the
+mean of each count over seeds."""
 
 
 class _RunResults(NamedTuple):
@@ -61,8 +62,8 @@ def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """Returns a table with one row per run, seed, number of tasks learned and metric.
 
-    `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. They
-    are NaN for other metrics.
+    `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. For
+    other metrics, both are NaN.
     """
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
@@ -86,10 +87,10 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
 
 
 def summary_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table with the mean over seeds and its 95 % interval (Student's t).
+    """Returns a table with the mean over seeds and the 95 % interval of the mean (Student's t).
 
     There is one row per run label, number of tasks learned and metric. With one seed, the interval is the sampling
-    interval `low` to `high` of `points`, which may be NaN. points: the result of `points_table`.
+    interval `low` to `high` of `points`, which may be NaN. points: a table that `points_table` has returned.
     """
     rows = []
     for (run, n, metric), part in points.groupby(["run", "num_learned", "metric"], sort=False):
@@ -107,8 +108,8 @@ def summary_table(points: pd.DataFrame) -> pd.DataFrame:
 def final_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Returns a table with one row per run label, at the run's last evaluation point.
 
-    The columns are the mean of each shown metric and half the width of its interval. Shares are in percent. summary:
-    the result of `summary_table`.
+    The columns hold the mean of each metric in _SHOWN or _COUNTED, and for shares half the width of the 95 % interval.
+    Shares are in percent. summary: a table that `summary_table` has returned.
     """
     rows = []
     for run, part in summary.groupby("run", sort=False):
@@ -140,7 +141,7 @@ def paired_table(points: pd.DataFrame) -> pd.DataFrame:
 
     `difference` is the mean difference in percentage points; `low` and `high` are its 95 % interval (Student's t) over
     the common seeds. Both runs are compared at the largest number of tasks after which both were evaluated. A run that
-    has fewer than two seeds in common with the first run has no row. points: the result of `points_table`.
+    has fewer than two seeds in common with the first run has no row. points: a table that `points_table` has returned.
     """
     accuracy = points[points["metric"] == "accuracy"]
     runs = list(accuracy["run"].unique())
@@ -246,7 +247,7 @@ def decisions_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -
 def allocation_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
     """Returns a table with the allocation metrics of NNs runs: one row per training group and amount of training data.
 
-    `num_learned`: the amount of training data, in tasks' worth of data.
+    `num_learned`: the amount of training data, measured in tasks.
     """
     rows = [
         {"run": group.runs[0].label, "seed": group.experiment.seed, "num_learned": n, **row.event.metrics}

@@ -28,9 +28,9 @@ def heads_learner(problem: Problem, trunk: Sequence[Tensor], states: States) -> 
 @METHODS.register("upper_bound")
 @dataclass(frozen=True, kw_only=True)
 class UpperBound(Method):
-    """The paper's Upper Bound: one network for each task. All its weights are trained, from a new random draw.
+    """The paper's Upper Bound: each task trains all weights of a separate network, from a new random draw.
 
-    Tasks neither help nor harm each other, but each task stores a whole network.
+    Tasks neither help nor harm each other, but the method stores a whole network for each task.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -54,10 +54,10 @@ class UpperBound(Method):
 @METHODS.register("lower_bound")
 @dataclass(frozen=True, kw_only=True)
 class LowerBound(Method):
-    """The paper's Lower Bound: every task trains one shared trunk further, without protection against forgetting.
+    """The paper's Lower Bound: the tasks train one shared trunk one after another, without protection from forgetting.
 
-    The trunk is all layers but the last. `head`: with `own`, each task has a separate last layer. With `shared`, every
-    task also trains one shared last layer further. The published figures for permuted tasks use `shared`.
+    The trunk is all layers but the last. `head`: with `own`, each task trains a separate last layer. With `shared`, the
+    tasks also share the last layer. The published figures for permuted tasks use `shared`.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})

@@ -1,4 +1,4 @@
-"""Online EWC: a penalty keeps the weights that matter to earlier tasks near their values (Schwarz et al. 2018)."""
+"""Online EWC: a penalty on changes to the weights that are important for earlier tasks (Schwarz et al. 2018)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _FISHER = f"{SHARED}fisher."
 def fisher(
     problem: Problem, weights: Sequence[Tensor], norms: Sequence[Tensor], task: Task, index: int, num_images: int
 ) -> list[Tensor]:
-    """The diagonal of the Fisher information at `weights`, one tensor for each layer.
+    """Estimates the diagonal of the Fisher information at `weights`, one tensor for each layer.
 
-    It is the mean squared gradient of log p(label) over `num_images` training images drawn from the seed. Each label is
-    drawn from the net's own softmax. norms: the net's statistics of batch normalisation.
+    The estimate is the mean squared gradient of log p(label) over `num_images` random training images of task `index`.
+    Each label is drawn from the softmax of the net's outputs. norms: the net's batch-normalisation statistics.
     """
     child = seeding.child_seed(problem.seed, "fisher", index)
     order = torch.from_numpy(seeding.permutation(child, task.num_train))[:num_images]
@@ -57,10 +57,11 @@ def fisher(
 @METHODS.register("ewc")
 @dataclass(frozen=True, kw_only=True)
 class OnlineEWC(Method, ChecksProblem):
-    """The Lower Bound with a quadratic penalty on the trunk's distance from its weights after the previous task.
+    """The Lower Bound with separate heads, and with a quadratic penalty on changes to the trunk's weights.
 
-    The penalty is strength / 2 * fisher * (weight - anchor)^2. After each task, fisher becomes decay * fisher plus the
-    diagonal Fisher information of the task, which is estimated from `fisher_images` training images.
+    The penalty on a weight is strength / 2 * fisher * (weight - anchor)^2, where anchor is the weight after the
+    previous task. After each task, fisher becomes decay * fisher plus the diagonal Fisher information of the task,
+    estimated from `fisher_images` training images.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -85,7 +86,7 @@ class OnlineEWC(Method, ChecksProblem):
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(layer.is_gate for layer in layers):
             raise InputError(
-                "name: ewc needs gradients of single images, but this net normalises by the batch; use another net"
+                "name: ewc needs gradients of single images, but this net normalises over the batch; use another net"
             )
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:

@@ -1,4 +1,4 @@
-"""iCaRL: exemplars, distillation, and classification by the nearest mean of exemplars (Rebuffi et al. 2017)."""
+"""iCaRL: stored exemplars, distillation, and classification by the nearest exemplar mean (Rebuffi et al. 2017)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _CHUNK = 512
 
 
 def features(problem: Problem, trunk: Sequence[Tensor], norms: Sequence[Tensor], x: Tensor) -> Tensor:
-    """The inputs of the last layer, scaled to length 1: (images, features). norms: batch-normalisation statistics."""
+    """Returns the feature vectors of images x, (images, features): the last layer's inputs, scaled to length 1.
+
+    norms: the net's batch-normalisation statistics, or [] if the net has none.
+    """
     last = problem.layers[-1]
     identity = torch.eye(last.shape[1], device=problem.device)
     rows = [problem.net.forward([*trunk, identity, *norms], part.to(problem.device)) for part in torch.split(x, _CHUNK)]
@@ -52,9 +55,9 @@ def herd(rows: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Stored images (count, *shape) of earlier tasks and their class numbers (count,), in herding order.
+    """Exemplars: stored images (count, *shape) of earlier tasks, and the class number of each image, (count,).
 
-    The number of a class is task * num_labels + label.
+    The number of a class is task * num_labels + label. The images of each class are in herding order.
     """
 
     images: Tensor
@@ -69,7 +72,10 @@ class Exemplars:
 
 @final
 class _WithExemplars(TrainingPart):
-    """A task's training images followed by the exemplars. The label of every image is its class number."""
+    """A task's training images, followed by the exemplars of earlier tasks. An image's label is its class number.
+
+    The class numbers of the task's own images begin at `offset`.
+    """
 
     def __init__(self, task: Task, exemplars: Exemplars, offset: int) -> None:
         self._task = task
@@ -87,9 +93,10 @@ class _WithExemplars(TrainingPart):
 
 @final
 class ICaRLLearner(Learner):
-    """Classifies by the nearest mean of exemplars.
+    """Predicts the class whose exemplars have the nearest mean feature vector.
 
-    A logit is minus the squared distance from an image's features to the mean features of a class's exemplars.
+    Each class of the given task has one logit: minus the squared distance between the image's feature vector and the
+    class's mean, which is scaled to length 1.
     """
 
     def __init__(
@@ -115,10 +122,11 @@ class ICaRLLearner(Learner):
 @METHODS.register("icarl")
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Method, ChecksProblem):
-    """One net for all classes, trained with exemplars of earlier classes and distillation from the net before the task.
+    """Trains one net for all classes, on the new task's images and on stored exemplars of earlier classes.
 
-    `num_exemplars` is the number of stored exemplars in total. It is divided evenly among the classes. To classify by
-    the nearest mean over all classes in scenario GNu (task not given at inference), set inference.rule=exhaustive,
+    Targets for the earlier classes are the outputs of the net from before the task (distillation). `num_exemplars`: the
+    number of exemplars of all classes together, divided evenly among the classes met so far. To choose the nearest mean
+    among all classes in scenario GNu (task not given at inference), set inference.rule=exhaustive,
     inference.objective=max_logit and inference.decision_group=1.
     """
 
@@ -142,7 +150,7 @@ class ICaRL(Method, ChecksProblem):
         if missing:
             raise InputError(
                 f"benchmark: task {index} has no training image of label {missing[0]}, and iCaRL needs images of every "
-                "label; for a split benchmark, set labels=own"
+                "label; for a split benchmark, set benchmark.labels=own"
             )
         old_trunk, old_head, exemplars = self._load(problem, index, parents)
         trunk = [weight.clone() for weight in old_trunk] if parents else fresh_weights(problem)[:-1]
@@ -179,7 +187,7 @@ class ICaRL(Method, ChecksProblem):
         self._per_class(num_tasks * num_labels)
 
     def _per_class(self, num_classes: int) -> int:
-        """The number of exemplars per class. Raises InputError if it is less than one."""
+        """Returns the number of exemplars per class. Raises InputError if there are fewer exemplars than classes."""
         if self.num_exemplars < num_classes:
             raise InputError(
                 f"num_exemplars: {self.num_exemplars} exemplars are fewer than the {num_classes} classes; "
@@ -188,7 +196,10 @@ class ICaRL(Method, ChecksProblem):
         return self.num_exemplars // num_classes
 
     def _load(self, problem: Problem, num_tasks: int, states: States) -> tuple[list[Tensor], Tensor, Exemplars]:
-        """The trunk, the head and the exemplars after `num_tasks` tasks, read from the state of the last task."""
+        """Reads the trunk, the head and the exemplars after `num_tasks` tasks from the last of `states`.
+
+        Returns an empty trunk, an empty head and no exemplars if `states` is empty.
+        """
         if not states:
             width = problem.layers[-1].shape[1]
             empty = torch.zeros(0, *problem.input_shape), torch.zeros(0, dtype=torch.int64)
@@ -214,10 +225,10 @@ class ICaRL(Method, ChecksProblem):
         per_class: int,
         before: Exemplars,
     ) -> Exemplars:
-        """The exemplars after this task, up to `per_class` of each class.
+        """Returns the exemplars to store after task `index`, up to `per_class` of each class.
 
-        An earlier class keeps its first exemplars. The exemplars of a new class are chosen by herding. fixed: the
-        trunk, and the statistics of batch normalisation. before: the exemplars of earlier tasks.
+        Keeps the first exemplars of each earlier class, and chooses those of each new class by herding. fixed: the
+        trunk, and the batch-normalisation statistics. before: the exemplars of earlier tasks.
         """
         kept = before.first(per_class)
         images, classes = [kept.images], [kept.classes]

@@ -27,11 +27,14 @@ from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Dense, Scored
 
 INITIAL_SCORE, THRESHOLD = 1e-2, 5e-3
-"""The initial value of every score, and the smallest score at which the mask keeps a weight."""
+"""The initial value of every score, and the smallest score with which a mask keeps a weight."""
 
 
 def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -> list[Tensor]:
-    """The backbone times an encoded mask. None leaves the backbone unmasked, for the task that trained the backbone."""
+    """Returns the backbone's weights times a mask. blob: the encoded mask; None keeps all weights.
+
+    The task that trained the backbone has no mask.
+    """
     if blob is None:
         return list(backbone)
     bits, size = codec.decode(blob.numpy().tobytes())
@@ -44,12 +47,12 @@ def _masked(problem: Problem, backbone: Sequence[Tensor], blob: Tensor | None) -
 @METHODS.register("piggyback")
 @dataclass(frozen=True, kw_only=True)
 class Piggyback(Method, ChecksProblem):
-    """Every task learns a mask over a trained backbone, and a separate last layer (head).
+    """Every task learns a mask over one trained backbone (all layers but the last), and a separate last layer (head).
 
-    `backbone`: a safetensors file with the weights of all layers but the last, under the layers' names. Without a file,
-    the first task trains the backbone at the recipe's learning rate, and has no mask. The program fills in
-    `backbone_sha256`, to detect a file that changes during a sweep. `mask_learning_rate`: the learning rate of the
-    scores and the heads.
+    `backbone`: the absolute path of a safetensors file with the backbone's weights, under the layers' names. Without a
+    file, the first task trains the backbone and its own head at `training.learning_rate`, and has no mask.
+    `backbone_sha256`: filled in by the program, to detect a file that changes during a sweep. `mask_learning_rate`: the
+    learning rate of the scores, and of the heads of tasks with a mask.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -68,7 +71,7 @@ class Piggyback(Method, ChecksProblem):
             return
         found = _sha256(_backbone_path(self.backbone))
         if self.backbone_sha256 not in (None, found):
-            raise InputError(f"backbone: {self.backbone} has changed since the sweep was planned; restore it")
+            raise InputError(f"backbone: {self.backbone} has changed since the sweep was planned; restore the file")
         object.__setattr__(self, "backbone_sha256", found)
 
     @property
@@ -100,7 +103,7 @@ class Piggyback(Method, ChecksProblem):
         return fitted.learned({"mask": mask, **name_layer_tensors("head.", last, head)})
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The backbone. If the first task trained it, it is read from `states[0]`."""
+        """Returns the backbone's weights: from the file `backbone`, or if it is None from the first task's state."""
         if self.backbone is None:
             return load_layer_tensors(states[0], "backbone.", problem, problem.layers[:-1])
         return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]
@@ -122,7 +125,7 @@ def _backbone_path(text: str) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    """The SHA-256 of a file. It is cached until the file's modification time or size changes."""
+    """Returns the SHA-256 of a file. The hash is cached until the file's modification time or size changes."""
     facts = path.stat()
     return _hashed(path, facts.st_mtime_ns, facts.st_size)
 
@@ -134,9 +137,9 @@ def _hashed(path: Path, changed: int, size: int) -> str:
 
 
 def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
-    """The weights of `layers` from a safetensors file.
+    """Reads the weights of `layers` from a safetensors file.
 
-    Raises InputError if a weight is missing or has a wrong shape.
+    Raises InputError if the file cannot be read, or if a weight is missing or has a wrong shape.
     """
     found: list[Tensor] = []
     try:
@@ -149,7 +152,7 @@ def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
                     )
                 found.append(file.get_tensor(layer.name).float())
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"backbone: {path}: not a safetensors file ({error})") from error
+        raise InputError(f"backbone: {path}: is not a safetensors file ({error})") from error
     for layer, tensor in zip(layers, found, strict=True):
         if tensor.shape != layer.shape:
             raise InputError(

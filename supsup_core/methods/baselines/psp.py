@@ -23,7 +23,7 @@ from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
 
 def rotations(problem: Problem, index: int) -> list[Tensor]:
-    """The orthogonal matrices of task `index`, (in, in) for each layer, drawn uniformly from the seed."""
+    """Returns an orthogonal matrix (in, in) for each layer, drawn uniformly at random for task `index`."""
     drawn = []
     for layer in problem.layers:
         child = seeding.child_seed(problem.seed, f"rotation/{layer.name}", index)
@@ -36,7 +36,7 @@ def rotations(problem: Problem, index: int) -> list[Tensor]:
 @METHODS.register("psp")
 @dataclass(frozen=True, kw_only=True)
 class PSP(Method, ChecksProblem):
-    """Parameter superposition with rotations: all tasks train the same weights, which each task rotates differently.
+    """Parameter superposition with rotations: all tasks train the same weights, and each task rotates them differently.
 
     Only the shared weights are stored. The rotations are drawn again from the seed whenever they are needed.
     """
@@ -50,7 +50,7 @@ class PSP(Method, ChecksProblem):
 
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
-            raise InputError("name: psp rotates the inputs of fully connected layers; use an MLP, or another method")
+            raise InputError("name: psp works only with fully connected layers; use an MLP, or another method")
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 @METHODS.register("separate_heads")
 @dataclass(frozen=True, kw_only=True)
 class SeparateHeads(Method):
-    """Each task trains a last layer on a fixed trunk.
+    """Each task trains a separate last layer (head) on one shared trunk.
 
-    `trunk`: `trained` trains the trunk on the first task. `random` uses the frozen random weights (the paper's variant
-    Random W). `trunk_learning_rate`: the learning rate for the trunk and the head of the first task; None means the
-    recipe's learning rate.
+    `trunk`: `trained` trains the trunk on the first task, together with the first head, and then fixes it. `random`
+    uses the frozen random weights (the paper's variant Random W). `trunk_learning_rate`: the learning rate of the first
+    task, for trunk and head; None means `training.learning_rate`.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
@@ -60,7 +60,7 @@ class SeparateHeads(Method):
         return fit(problem, index, task, keep, [*fixed, *(Dense(weight) for weight in head)]).learned(stored)
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """The trunk of all tasks. A trained trunk is read from the state of the first task, `states[0]`."""
+        """Returns the trunk's weights. Reads a trained trunk from the state of the first task, `states[0]`."""
         if self.trunk == "random":
             return problem.weights[:-1]
         return load_layer_tensors(states[0], "trunk.", problem, problem.layers[:-1])

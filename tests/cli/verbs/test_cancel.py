@@ -32,13 +32,13 @@ def interrupted(supsup: Command, sweep_file: Callable[..., Path], monkeypatch: p
 def test_cancelled_run_is_not_trained_until_the_printed_command_retries_it(supsup: Command, tmp_path: Path) -> None:
     found = supsup("cancel", "GG")
     assert found.code == 0, found.err
-    assert "these runs share its training and are affected too: GNu" in found.out
+    assert "these other runs of the training group are affected too: GNu" in found.out
     assert supsup("resume", "--local").code == 0
     assert trained(tmp_path / "runs") == []
     again = supsup("cancel", "GG")
     assert again.code == 2
     assert "nothing to cancel" in again.err
-    words = shlex.split(found.out.partition("Undo it with: ")[2])
+    words = shlex.split(found.out.partition("Undo the cancellation with: ")[2])
     retried = supsup(*words[1:], "--local")
     assert retried.code == 0, retried.err
     assert "3/3 shards" in retried.out

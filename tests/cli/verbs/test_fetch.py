@@ -43,4 +43,4 @@ def test_unknown_sweep_is_refused_with_the_names_of_the_existing_sweeps(supsup: 
     found = supsup("fetch", "large", storage, "output=here")
     assert found.code == 2
     assert "large: no such sweep" in found.err
-    assert "there are: small-" in found.err
+    assert "choose one of: small-" in found.err

@@ -58,4 +58,4 @@ def test_a_section_without_rows_is_left_out(page: Page) -> None:
     assert f"supsup resume {page.sweep.sweep_id}" in html
     assert '<td class="words short">short by far</td>' in html
     final = TextTable(["run", "duplicates"], [["a", "0"]])
-    assert "already had one" in render(replace(page, final=final))
+    assert "already had a mask" in render(replace(page, final=final))

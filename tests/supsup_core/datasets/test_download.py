@@ -14,7 +14,7 @@ def test_without_a_network_the_message_says_where_to_put_the_files(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(mnist.MNIST, "files", replace(mnist.MNIST.files, mirrors=("http://127.0.0.1:9/",)))
-    with pytest.raises(InputError, match=r"no mirror could be reached .*; put .*data=DIR or SUPSUP_DATA"):
+    with pytest.raises(InputError, match=r"no mirror could deliver it .*; put .*data=DIR or SUPSUP_DATA"):
         mnist.MNIST().load(None)
     assert not list(tmp_path.rglob("*.gz"))
 

@@ -27,9 +27,9 @@ def test_images_are_in_order_with_the_labels_of_their_folders(root: Path) -> Non
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        ("class", "4 classes, but num_classes says 3"),
+        ("class", "4 classes, but benchmark.base.num_classes is 3"),
         ("empty", "no images"),
-        ("part", "no such folder; put images into test/<class>/ there"),
+        ("part", "this folder does not exist; put the images of each class into test/<class>/"),
     ],
 )
 def test_folders_that_do_not_fit_the_config_are_refused(root: Path, harm: str, words: str) -> None:
@@ -47,7 +47,7 @@ def test_folders_that_do_not_fit_the_config_are_refused(root: Path, harm: str, w
 
 def test_training_and_test_folders_with_different_classes_are_refused(root: Path) -> None:
     (root / "beasts" / "test" / "ant").rename(root / "beasts" / "test" / "dog")
-    with pytest.raises(InputError, match="class 'ant' is in only one of train and test"):
+    with pytest.raises(InputError, match="class 'ant' is in only one of the folders train and test"):
         beasts(root)
 
 
@@ -61,15 +61,15 @@ def test_a_dataset_is_read_from_its_configuration_and_written_to_it(root: Path) 
         **json.loads(json.dumps({"base": whole.base, "num_tasks": 3, "labels_per_task": 1}))
     ) == (replace(whole, base=json.loads(json.dumps(whole.base))))
     for change, words in (
-        ({"folders": "x"}, "base: unknown key 'folders'; did you mean 'folder'"),
+        ({"folders": "x"}, r"base: unknown key 'folders' \(did you mean 'folder'"),
         ({"side": 0}, "base.side: must be a whole number"),
-        ({"mean": [1.0]}, "base.mean: needs a number"),
+        ({"mean": [1.0]}, "base.mean: must be three numbers"),
         ({"side": "big"}, "base.side: must be a whole number"),
         ({"mean": 3}, "base: a value has the wrong type"),
     ):
         with pytest.raises(InputError, match=words):
             BENCHMARKS["split"](base={**node, **change})
-    with pytest.raises(InputError, match=r"base\.num_classes: missing"):
+    with pytest.raises(InputError, match=r"base\.num_classes: is missing"):
         BENCHMARKS["split"](base={"name": "image_folder", "folder": "beasts"})
 
 

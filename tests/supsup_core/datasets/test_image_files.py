@@ -60,9 +60,9 @@ def test_a_truncated_checksum_file_causes_a_rebuild(root: Path, note: str) -> No
 @pytest.mark.parametrize("field", ["mean", "std"])
 @pytest.mark.parametrize("bad", [["a", "b", "c"], [0.5, 0.5, float("nan")], [True, 1, 1]])
 def test_invalid_means_and_standard_deviations_are_refused(field: str, bad: list[object]) -> None:
-    with pytest.raises(InputError, match=f"base.{field}: needs finite numbers"):
+    with pytest.raises(InputError, match=f"base.{field}: must be finite numbers"):
         base_from({"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, field: bad})
-    with pytest.raises(InputError, match=r"base.std: needs finite numbers above 0, not 0"):
+    with pytest.raises(InputError, match=r"base.std: must be finite numbers above 0, not 0"):
         base_from({"name": "image_folder", "folder": "beasts", "num_classes": 3, "side": 4, "std": [0, 0, 0]})
     with pytest.raises(InputError, match=r"base.folder: must be a name, not 5"):
         base_from({"name": "image_folder", "folder": 5, "num_classes": 3, "side": 4})

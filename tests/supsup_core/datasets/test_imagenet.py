@@ -130,7 +130,7 @@ def test_folders_and_archives_are_the_same_dataset(home: Path) -> None:
 def test_an_incomplete_dataset_is_refused(home: Path, put: Callable[..., None]) -> None:
     few = {key: content for key, content in TRAIN.items() if key != (WNIDS[2], f"{WNIDS[2]}_1.JPEG")}
     put(home, few)
-    with pytest.raises(InputError, match=r"1 images of n01484850 in train, but ImageNet has 2 to 3; it is incomplete"):
+    with pytest.raises(InputError, match=r"1 images of class n01484850 in train, but ImageNet has 2 to 3; the copy"):
         Small().resolved(home.parent)
 
 
@@ -162,7 +162,7 @@ def test_damaged_archives_are_named(home: Path) -> None:
         with pytest.raises(CorruptError, match="not the published devkit"):
             Small().resolved(home.parent)
     kit.unlink()
-    with pytest.raises(InputError, match=r"devkit_t12.tar.gz: missing"):
+    with pytest.raises(InputError, match=r"devkit_t12.tar.gz: is missing"):
         Small().resolved(home.parent)
     kit.write_bytes(whole)
     train = home / "ILSVRC2012_img_train.tar"

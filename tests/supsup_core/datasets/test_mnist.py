@@ -19,7 +19,7 @@ def test_mnist_is_read_as_published(data_root: Path) -> None:
 
 def test_missing_mnist_says_which_files_go_where(tmp_path: Path) -> None:
     for read in (mnist.MNIST().load, mnist.MNIST().verify):
-        with pytest.raises(InputError, match=r"mnist/train-images-idx3-ubyte\.gz: missing; put .* into"):
+        with pytest.raises(InputError, match=r"mnist/train-images-idx3-ubyte\.gz: is missing; put .* into"):
             read(tmp_path)
 
 
@@ -36,5 +36,5 @@ def test_damaged_mnist_is_refused_with_a_remedy(data_root: Path, tmp_path: Path,
         labels[100] ^= 1
         file.write_bytes(gzip.compress(bytes(labels)))
     for read in (mnist.MNIST().load, mnist.MNIST().verify):
-        with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete it and run again"):
+        with pytest.raises(CorruptError, match=r"t10k-labels-idx1-ubyte\.gz: .*delete the file and run the command"):
             read(tmp_path)

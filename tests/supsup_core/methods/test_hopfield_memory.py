@@ -112,5 +112,5 @@ def test_further_tries_find_other_patterns_and_the_best_is_returned() -> None:
 
 
 def test_a_recovery_without_a_batch_of_images_is_refused() -> None:
-    with pytest.raises(InputError, match="needs at least 64 images, but the group has 63"):
+    with pytest.raises(InputError, match="needs at least 64 images, but only 63 are given"):
         Recovery().recover([], [], 1, lambda z, x: torch.zeros(()), torch.ones(63, 1))

@@ -80,7 +80,7 @@ def test_statistics_are_stored_as_float16_if_that_is_exact_enough(problem: Probl
         assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in load_norms(kept, problem))
 
 
-@pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "use a net with gates")])
+@pytest.mark.parametrize(("name", "words"), [("psp", "fully connected"), ("hop_sup_sup", "needs a net with gates")])
 def test_methods_refuse_nets_that_they_cannot_train(name: str, words: str, problem: Problem) -> None:
     with pytest.raises(InputError, match=words):
         METHODS[name]().check(problem.layers, 2, 2)

@@ -82,7 +82,7 @@ def test_the_bits_of_a_trained_mask_equal_golden_values(digits: Dataset, small_p
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(digits: Dataset) -> None:
     task = BENCHMARKS["permuted"](base="digits").task(0, digits, 0)
-    with pytest.raises(SupSupError, match="lower learning_rate"):
+    with pytest.raises(SupSupError, match="lower the learning rate"):
         train(task, batch_order(TrainingRecipe(num_batches=5), task, 0), lambda x, y: torch.tensor(float("nan")))
 
 

@@ -41,7 +41,7 @@ def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> in
         print(f"{as_typed(file)}: {problem}", file=sys.stderr)
     if problems:
         return ExitCode.BAD_INPUT
-    print(f"{as_typed(file)}: valid; at most {found.max_workers} worker nodes")
+    print(f"{as_typed(file)}: valid; the cluster has at most {found.max_workers} worker nodes")
     return ExitCode.DONE
 
 
@@ -51,28 +51,34 @@ def _describe(kind: NodeType) -> str:
     what = f"{kind.name}: {holds or 'no CPUs or GPUs given'}"
     if kind.is_head:
         return f"{what}; the head node"
-    return f"{what}; {kind.least} to {kind.most} nodes{', spot' if kind.is_spot else ''}"
+    return f"{what}; {kind.least} to {kind.most} nodes{' on spot machines' if kind.is_spot else ''}"
 
 
 def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
-    """Returns the problems, if the workers of one training group of a sweep do not fit in a cluster.
+    """Returns a list with one problem if the workers of a training group do not fit in the cluster.
 
-    If they fit, prints how many training groups run at the same time, and returns an empty list.
+    If the workers fit, prints how many training groups run at the same time, and returns an empty list.
     """
     resources = sweep.config.resources
-    each = f"workers of {resources.threads} CPU" + (" and a GPU each" if resources.device == "cuda" else "")
+    each = f"workers, each with {resources.threads} CPU" + (" and one GPU" if resources.device == "cuda" else "")
     room = found.num_workers(resources)
     if room is None:
-        return ["available_node_types: a type does not give its CPUs or GPUs; add CPU and GPU to its `resources`"]
+        return [
+            "available_node_types: a node type does not give its number of CPUs or GPUs; add CPU and GPU to its "
+            "`resources`"
+        ]
     if room < resources.num_workers:
         return [
-            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each} for a training group, but there is "
-            f"room for {room}; raise max_workers, or set resources.num_workers={max(room, 1)}"
+            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each}, for a training group, but the "
+            f"cluster has room for {room}; raise max_workers, or set resources.num_workers={max(room, 1)}"
         ]
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
     at_once = sum(used <= room for used in itertools.accumulate(shares))
     sizes = " or ".join(map(str, sorted(set(shares))))
-    print(f"  {sweep.config.name}: {len(shares)} training groups with {sizes} {each}; {at_once} of them run at once")
+    print(
+        f"  {sweep.config.name}: {len(shares)} training groups with {sizes} {each}; {at_once} of the groups run at "
+        "the same time"
+    )
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
         print("  the cluster's GPUs would be idle, because resources.device is cpu; set resources.device=cuda")
     return []

@@ -13,7 +13,9 @@ from orchestrator.tracking import team_server
 @click.command(epilog=example("supsup server /srv/mlflow --artifacts s3://bucket/mlflow"))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="server")
 @PORT
-@click.option("--artifacts", metavar="URL", help="Where artifacts are stored, such as s3://… (default: in FOLDER).")
+@click.option(
+    "--artifacts", metavar="URL", help="Where MLflow stores files, such as s3://… (default: FOLDER/artifacts)."
+)
 def server(folder: Path, port: int, artifacts: str | None) -> int:
     """Run an MLflow server for several people, with passwords.
 

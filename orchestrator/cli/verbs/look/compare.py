@@ -15,7 +15,7 @@ from orchestrator.sweeps.run_lookup import FoundRun, all_runs, choose_run
 from supsup_core.errors import InputError
 
 _SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
-"""Parts of metric names. A metric whose name contains one of them is a share between 0 and 1, printed in percent."""
+"""A metric whose name contains one of these words is a share between 0 and 1. Shares are printed in percent."""
 
 
 @click.command(epilog=example("supsup compare 'quickstart GG seed=0' 'quickstart superfluous seed=0'"))
@@ -29,11 +29,15 @@ def compare(words: Words) -> int:
     runs = all_runs(words.output)
     chosen = [choose_run(name, runs) for name in words.names]
     if len({(run.sweep.sweep_id, run.run.run_id) for run in chosen}) < max(2, len(chosen)):
-        raise InputError("command line: name two different runs, each by words of the name that `supsup plan` prints")
+        raise InputError(
+            "command line: name at least two different runs, each by words of the name that `supsup plan` prints"
+        )
     common = set.intersection(*(set(run.points) for run in chosen))
     if not common:
         points = "; ".join(f"{run.name} has {sorted(run.points) or 'none'}" for run in chosen)
-        raise InputError(f"these runs have no evaluation point in common: {points}")
+        raise InputError(
+            f"the runs have no evaluation point in common ({points}); continue unfinished runs with `supsup resume`"
+        )
     n = max(common)
     letters = [chr(ord("A") + number) for number in range(len(chosen))]
     for letter, run in zip(letters, chosen, strict=True):

@@ -28,7 +28,7 @@ from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.metrics import AllocationTally
 
 _REPLAYED = ("allocation.", "budget.num_masks")
-"""The keys that a replay may change. The allocation test computes its verdict from them and the recorded slopes."""
+"""The keys that a replay may change. The allocation test computes its verdict from these keys and the slopes."""
 
 _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
@@ -39,22 +39,23 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--replay", "changes", multiple=True, metavar="key=value",
-    help="List only the decisions that other values of allocation.* or budget.num_masks would change. More key=value "
-    "words may follow.",
+    help="List only the decisions that would be different with this value of a key of allocation.* or of "
+    "budget.num_masks. To change several keys, add more key=value words.",
 )  # fmt: skip
 def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
     """List the decisions of NNs runs, one for each segment.
 
-    NNs is the scenario in which no task identity is given. A segment is a sequence of training batches, and a decision
-    chooses the mask that trains on it: the mask that knows the data, or a new mask. SWEEP is the name of a sweep or its
-    beginning (default: the newest sweep of the output).
+    NNs is the scenario in which no task identity is given. A segment is a sequence of training batches. A decision
+    chooses the mask to train on a segment: an existing mask for known data, or a new mask for new data. SWEEP is the
+    name of a sweep or its beginning (default: the newest sweep of the output).
 
-    With --replay, another allocation test is applied to the recorded slopes. Nothing is trained.
+    With --replay, the command applies another allocation test to the recorded slopes, and trains nothing.
     """
     if words.overrides and not changes:
         key = words.overrides[0].partition("=")[0]
         raise click.UsageError(
-            f"{key}: not an option of this command; there are: output=…, and keys of the allocation test after --replay"
+            f"{key}: is not an option of this command; the options are: output=…, and keys of the allocation test "
+            "after --replay"
         )
     if changes:
         _replay(words, [*changes, *words.overrides], as_csv)
@@ -77,7 +78,9 @@ def _nns_groups(sweep: Sweep) -> list[_NNsGroup]:
     folders = [(group, sweep.folder.group(group.group_id)) for group in sweep.plan()]
     found = [_NNsGroup(g, read_state(folder), folder) for g, folder in folders if g.experiment.allocation is not None]
     if not found:
-        raise InputError(f"{sweep.sweep_id}: has no run of scenario NNs, and only NNs runs record decisions")
+        raise InputError(
+            f"{sweep.sweep_id}: has no run of scenario NNs, and only NNs runs record decisions; name another sweep"
+        )
     return found
 
 
@@ -94,17 +97,17 @@ def _list(words: Words, as_csv: bool) -> None:
         print(
             f"{run} seed={seed}: {len(part)} decisions ({outcomes}); "
             f"{part['duplicate'].sum()} duplicates, {part['wrong_reuse'].sum()} wrong reuses; "
-            f"median latency {1000 * part['latency'].median():.1f} ms"
+            f"median latency of a decision {1000 * part['latency'].median():.1f} ms"
         )
 
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A recorded decision and the verdict of another test on the same slopes.
+    """A recorded decision, and the verdict of another test on the same slopes.
 
-    `row`: the printed columns. `comparable`: the other test needs as many untrained masks as the run's superposition
-    had. `was_known`, `now_known`: whether each test judges the data to be known. `right`: the learned mask with the
-    largest slope belongs to the segment's task.
+    `row`: the printed columns. `comparable`: whether the run's superposition had as many untrained masks as the other
+    test needs. `was_known`, `now_known`: whether the run's test and the other test judge the data to be known. `right`:
+    whether the learned mask with the largest slope belongs to the segment's task.
     """
 
     row: Node
@@ -133,7 +136,7 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
             continue
         replayed += _judge_again(one, other)
     if len(refused) == len(groups):
-        raise min(refused, key=lambda error: "unknown key" in str(error))  # a wrong value before an unknown key
+        raise min(refused, key=lambda error: "unknown key" in str(error))  # prefers errors about wrong values
     table = pd.DataFrame([one.row for one in replayed if one.changed])
     if as_csv:
         table.to_csv(sys.stdout, index=False)
@@ -142,9 +145,10 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
         print(_as_text(table))
     _print_counts(replayed)
     if refused:
-        print(f"{len(refused)} of {len(groups)} runs were left out: their allocation test has no such key.")
+        print(f"{len(refused)} of {len(groups)} training groups were left out: the changed keys do not fit them.")
     print(
-        "Each decision is judged separately. To see the effect of a changed decision on the rest of the run, use "
+        "Each decision is judged alone, from its recorded slopes. To see the effect of a changed decision on the rest "
+        "of the run, use "
         "`supsup fork`."
     )
 
@@ -156,8 +160,8 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
         if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
             raise InputError(
                 f"command line: {key}: a replay reuses the recorded slopes, so it can change only the allocation test "
-                f"(allocation.name and its keys) and budget.num_masks; to change {key}, use `supsup fork` with "
-                f"{key}=…"
+                f"(allocation.name and its keys) and budget.num_masks; to change {key}, start a new sweep with "
+                f"{key}=…, or use `supsup fork`"
             )
     return changes
 
@@ -165,7 +169,7 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
 def _judge_again(one: _NNsGroup, other: Allocation) -> Iterator[_Replayed]:
     """Yields the recorded decisions of a group, each with the verdict of the test in `other` on the same slopes.
 
-    Decisions that were taken before any mask existed have no slopes, and are left out.
+    Leaves out decisions that were made before any mask was in use, because these decisions have no slopes.
     """
     recorded = _allocation(one.group, {})
     tally = AllocationTally()
@@ -210,16 +214,16 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     )
     if num_comparable < len(replayed):
         print(
-            f"{len(replayed) - num_comparable} decisions were left out: this test needs a different number of "
+            f"{len(replayed) - num_comparable} decisions were left out: the changed test needs more or fewer "
             "untrained masks in the superposition than the run had."
         )
 
 
 def _allocation(group: Group, changes: Node) -> Allocation:
-    """Returns the allocation of a group with some keys changed.
+    """Returns the allocation settings of a group with some keys changed.
 
-    changes: values by dotted key. If they select another test, its other keys get their defaults. Raises InputError if
-    a key or value is wrong.
+    changes: values by dotted key. If they select another test, its keys get their defaults, except `objective` and
+    `images_per_decision`, which keep the group's values. Raises InputError if a key or value is wrong.
     """
     node = dict(group.experiment.node)
     name = changes.get("allocation.name", node["allocation"]["name"])

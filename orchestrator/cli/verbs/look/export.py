@@ -46,8 +46,8 @@ def export(words: Words) -> int:
                 tracker.finish({group_id: state.ended for group_id, state in states.items()})
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
     given = f", params={params}" if params else ""
-    print(f"{found.name}: logged as an MLflow model; load and call it in Python:\n")
+    print(f"{found.name}: the run is logged as an MLflow model; load and call the model in Python:\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
-    print(f"  model.predict(images{given})    # float32, {shape}: returns the label and the mask of each image")
+    print(f"  model.predict(images{given})    # images: float32, {shape}; returns the label and the mask of each image")
     return ExitCode.DONE

@@ -77,7 +77,7 @@ def _forecasts(sweep: Sweep, groups: Sequence[Group]) -> list[_Forecast]:
 
 
 def _forecast(group: Group, state: GroupState, done: GroupSize, num_workers: int) -> _Forecast:
-    """Returns the forecast of a group. done: its finished work. num_workers: the workers that the group gets."""
+    """Returns the forecast of a group. done: the finished work. num_workers: how many workers the group gets."""
     size = group.size
     left = GroupSize(size.shards - done.shards, size.evaluations - done.evaluations)
     return _Forecast(

@@ -20,9 +20,9 @@ from supsup_core.errors import SupSupError
 def report(words: Words) -> int:
     """Write the tables, figures and HTML page of a sweep.
 
-    SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). Tables are CSV and
-    Markdown. The files are also attached to the sweep's MLflow run. Every sweep writes its report when it ends. Before
-    that, this command writes a report of the results so far.
+    SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). The tables are CSV and
+    Markdown files. All files are also attached to the sweep's MLflow run. Every sweep writes its report when it ends.
+    For a sweep that has not ended, this command writes a report of the results so far.
     """
     sweep = find_sweep(words.output, words.name)
     groups = sweep.plan()
@@ -33,7 +33,7 @@ def report(words: Words) -> int:
         raise SupSupError(written.trouble)
     print(f"\nreport: {written.folder}")
     if holder_of(sweep.folder.path) is not None:
-        print("the sweep is still running; it attaches its report to MLflow when it ends")
+        print("the sweep is still running, and attaches the report to its MLflow run only when the sweep ends")
         return ExitCode.DONE
     with updated_tracker(sweep, groups) as tracker:
         conclude(tracker, groups, states, written.files)

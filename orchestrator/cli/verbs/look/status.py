@@ -28,8 +28,8 @@ def status(words: Words, as_json: bool) -> int:
     SWEEP is the name of a sweep or its beginning (default: all sweeps of the output). The command only reads, so it can
     be used while the sweep runs.
 
-    With storage=URL, shows the sweeps in a storage, on whichever machine they run. Their state is that of the newest
-    snapshots of their ledgers.
+    With storage=URL, the command shows the sweeps in a storage, whichever machine runs them. It reads the state of a
+    sweep from the newest snapshots of the sweep's ledgers in the storage.
     """
     if words.storage is None:
         _show(words.output, words.name, as_json)
@@ -40,7 +40,8 @@ def status(words: Words, as_json: bool) -> int:
         _show(output, names[0] if len(names) == 1 or words.name is not None else None, as_json)
     if not as_json:
         print(
-            f"read from the newest snapshots in {words.storage}; a sweep that runs on another machine is shown as "
+            f"this status comes from the newest snapshots in {words.storage}; a sweep that runs on another machine is "
+            "shown as "
             "interrupted"
         )
     return ExitCode.DONE

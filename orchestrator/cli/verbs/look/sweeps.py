@@ -26,16 +26,16 @@ def sweeps(folder: Path) -> int:
 
     FOLDER is `sweeps` by default. The cost on this machine is shown for each scale of a file: `smoke` takes seconds,
     `cpu` takes hours at most on two cores, and `paper` is the file without a scale. The command starts no sweep. It
-    times a few training batches of every new method and network.
+    times a few training batches of every method and network that is new to this machine.
     """
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise InputError(f"{folder}: contains no sweep files (*.yaml); name a folder that does")
+        raise InputError(f"{folder}: contains no sweep files (*.yaml); name a folder with sweep files")
     for file in files:
         try:
             scales = [*scales_of(file), PAPER]
         except InputError as error:
-            print(f"{file.stem}: not a valid sweep file: {error}")
+            print(f"{file.stem}: is not a valid sweep file: {error}")
             continue
         print(f"{file.stem}: {_first_sentence(file)}", flush=True)
         for scale in scales:
@@ -43,12 +43,12 @@ def sweeps(folder: Path) -> int:
                 print(f"  {scale:6} {_cost(file, scale)}", flush=True)
             except InputError as error:
                 print(f"  {scale:6} cannot run on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
-    print("\nrun one: supsup sweep FILE scale=smoke")
+    print("\nrun a sweep file with: supsup sweep FILE scale=smoke")
     return ExitCode.DONE
 
 
 def _cost(file: Path, scale: str) -> str:
-    """Returns the estimated cost of a sweep file at a scale, as text. Raises InputError if it cannot be planned."""
+    """Returns the estimated cost of a sweep file at a scale, as text. Raises InputError if the sweep is invalid."""
     sweep = open_sweep(file, [f"scale={scale}"])
     groups = sweep.plan()
     shares = share_workers(groups, sweep.config.resources.num_workers)

@@ -23,13 +23,14 @@ from supsup_core.errors import InputError
 
 @click.command(epilog=example("supsup cancel 'quickstart GNu entropy seed=1'"))
 @words("RUN [output=DIR]", "output", noun="run", least=1)
-@tasks_option("Cancel only task N (repeatable). Tasks that build on it are not trained either.")
+@tasks_option("Cancel only task N (repeatable). Tasks that depend on task N are not trained either.")
 def cancel(words: Words, tasks: tuple[int, ...]) -> int:
-    """Cancel a run, or some of its tasks, while others continue.
+    """Cancel a run, or some of its tasks, while the sweep continues.
 
-    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. The run's
-    training group, with all its runs, starts no new work, and `supsup resume` does not restart it. With --task, only
-    these tasks, such as a stalled task, and the evaluations that need them are cancelled. `supsup retry` undoes both.
+    RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. All runs that
+    share the run's training are cancelled with it: they start no new work, and `supsup resume` does not continue them.
+    With --task, only task N, for example a stalled task, and the evaluations that need it are cancelled. `supsup retry`
+    undoes a cancellation.
     """
     refresh(words.output)
     found = find_run(words.names[0], words.output)
@@ -46,7 +47,9 @@ def cancel(words: Words, tasks: tuple[int, ...]) -> int:
     named = (
         f"{'task' if len(keys) == 1 else 'tasks'} {', '.join(map(str, keys))} of {found.name}" if keys else found.name
     )
-    print(f"{named}: {how}. Undo it with: {run_command('retry', folder.sweep, found.run.name, list(keys))}")
+    print(
+        f"{named}: {how}. Undo the cancellation with: {run_command('retry', folder.sweep, found.run.name, list(keys))}"
+    )
     return ExitCode.DONE
 
 
@@ -70,10 +73,10 @@ def _request(folder: GroupFolder, tasks: Sequence[int]) -> str:
     """
     if tasks:
         CancelFile(folder.cancel_file).add(tasks)
-        return "cancellation requested from the running sweep"
+        return "cancellation requested; the running sweep will stop the training"
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.stop_file.touch()
-    return "cancellation requested; the running sweep stops this run after the work in progress"
+    return "cancellation requested; the running sweep stops this run when the work in progress is done"
 
 
 def _record(found: FoundRun, folder: GroupFolder, keys: Mapping[int, str]) -> None:

@@ -16,7 +16,8 @@ def drain(words: Words, address: str | None) -> int:
     """Stop a running sweep or job after the work in progress.
 
     The sweep finishes the tasks that are in training (in scenario NNs, the current round), and starts no others. The
-    command does not wait for this. `supsup resume` continues the sweep. For a submitted job, add --address.
+    command does not wait until the sweep has ended. `supsup resume` continues the sweep. For a submitted job, add
+    --address.
     """
     if address:
         from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
@@ -25,7 +26,7 @@ def drain(words: Words, address: str | None) -> int:
     record, _ = find_running(words)
     record.folder.pause_file.touch()
     print(
-        f"{record.sweep_id}: stops when the work in progress is committed; watch it with "
-        f"`{record.command('status')}`, continue it with `{record.command('resume')}`"
+        f"{record.sweep_id}: stops when the work in progress is committed; watch the sweep with "
+        f"`{record.command('status')}`, and continue it with `{record.command('resume')}`"
     )
     return ExitCode.DONE

@@ -15,7 +15,7 @@ from supsup_core.errors import InputError
 @words("[SWEEP or JOB] [output=DIR]", "output")
 @JOB_ADDRESS
 def logs(words: Words, address: str | None) -> int:
-    """Show the log of a sweep or job, and follow it while it runs.
+    """Show and follow the log of a sweep or job.
 
     SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output). The file supsup.log in the
     sweep's folder holds the same log, with one JSON object per line. For a submitted job, add --address.
@@ -26,6 +26,9 @@ def logs(words: Words, address: str | None) -> int:
         return ray_jobs.logs(words.job, address)
     record = find_record(words.output, words.name)
     if not record.folder.log_file.exists():
-        raise InputError(f"{record.sweep_id}: has no log, because it was never run; run `{record.command('resume')}`")
+        raise InputError(
+            f"{record.sweep_id}: has no log, because the sweep has never run; start it with "
+            f"`{record.command('resume')}`"
+        )
     event_log.follow(record.folder)
     return ExitCode.DONE

@@ -26,8 +26,9 @@ STOP_SECONDS = 120.0
 def stop(words: Words, address: str | None) -> int:
     """Stop a running sweep or job now; finished work is committed.
 
-    Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. `supsup resume` continues the
-    sweep. For a submitted job, add --address.
+    Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. In scenario NNs, the process
+    may first take up to 60 seconds to finish the current round. `supsup resume` continues the sweep. For a submitted
+    job, add --address.
     """
     if address:
         from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
@@ -40,7 +41,7 @@ def stop(words: Words, address: str | None) -> int:
         if time.monotonic() > deadline:
             raise SupSupError(
                 f"{record.sweep_id}: process {process} is still running after {STOP_SECONDS:.0f} s; "
-                f"see what it is doing with `{record.command('logs')}`"
+                f"see what the process is doing with `{record.command('logs')}`"
             )
         time.sleep(0.2)
     print(f"{record.sweep_id}: stopped; finished work is committed. Go on with: {record.command('resume')}")
@@ -48,11 +49,11 @@ def stop(words: Words, address: str | None) -> int:
 
 
 def _interrupt(record: SweepRecord, process: int) -> None:
-    """Sends SIGINT to the process of a sweep. Raises InputError if it runs on another machine or as another user."""
+    """Sends SIGINT to a process. Raises InputError if the process runs on another machine or as another user."""
     if process <= 0 or host_of(record.folder.path) != socket.gethostname():
         raise InputError(
-            f"{record.sweep_id}: runs on {host_of(record.folder.path) or 'another machine'}; stop it there, or let it "
-            f"stop after the work in progress with: {record.command('drain')}"
+            f"{record.sweep_id}: runs on {host_of(record.folder.path) or 'another machine'}; stop it there, or stop it "
+            f"after the work in progress with: {record.command('drain')}"
         )
     try:
         os.kill(process, signal.SIGINT)

@@ -18,8 +18,9 @@ from orchestrator.sweeps.sweep_transfer import fetch_newest
     help="Start from the state after N learned tasks (default: the last committed state).",
 )  # fmt: skip
 @click.option(
-    "--run", "run_name", metavar="RUN", help="The run to start from: a part of its name, or its training group's id."
-)
+    "--run", "run_name", metavar="RUN",
+    help="The run to start from: a part of the run's name, or the id of its training group.",
+)  # fmt: skip
 @cluster_options
 @WORKERS
 def fork(words: Words, at_task: int | None, run_name: str | None, cluster: str | None, workers: int | None) -> int:

@@ -21,8 +21,8 @@ def resume(words: Words, cluster: str | None, workers: int | None) -> int:
 
     SWEEP is the name of a sweep or its beginning (default: the newest sweep of the output).
 
-    With storage=URL, newer ledgers are downloaded from the storage first. The output can therefore be a new folder on
-    another machine.
+    With storage=URL, the command first downloads every ledger that is newer in the storage than in the output. The
+    output can therefore be a new folder on another machine.
     """
     found = open_record(fetch_newest(words.storage, words.output, words.name))
     if words.data is not None:

@@ -25,10 +25,10 @@ def retry(words: Words, tasks: tuple[int, ...], cluster: str | None) -> int:
     """Retry a run that failed or was cancelled, or some of its tasks.
 
     RUN is the run's id, or words from the names of the run and its sweep, as `supsup plan` prints them. The other runs
-    of its training group are retried too, and then the remaining work of the sweep is done.
+    that share the run's training are retried too. Then the command does the remaining work of the sweep.
 
-    A task that is trained again on a CPU gives the same mask, and on a GPU if resources.deterministic is true. A
-    different mask then points to faulty hardware.
+    Training a task again gives the same mask on a CPU, and also on a GPU if resources.deterministic is true. In these
+    cases, a different mask points to faulty hardware.
     """
     refresh(words.output)
     found = find_run(words.names[0], words.output)
@@ -41,9 +41,10 @@ def retry(words: Words, tasks: tuple[int, ...], cluster: str | None) -> int:
 
 
 def _request_retry(found: FoundRun, keys: Mapping[int, str]) -> None:
-    """Withdraws the cancellation of a training group or of some tasks, and moves the artifacts of these tasks aside.
+    """Withdraws the cancellation of a training group or of some of its tasks, so that the next run retries them.
 
-    keys: the content keys of the tasks, by task; empty for the whole group.
+    keys: the content keys of the tasks to retry, by task; empty for the whole group. Moves the artifacts of these tasks
+    aside, so that the tasks are trained again.
     """
     folder = found.sweep.folder.group(found.group.group_id)
     folder.stop_file.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def _verify(output: OutputFolder) -> list[Damage]:
     found = damages(output, progress)
     for damage in found:
         print(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
-    print(f"{count(progress.total, 'artifact')} verified, and every ledger: {count(len(found), 'fault')}")
+    print(f"verified {count(progress.total, 'artifact')} and every ledger: found {count(len(found), 'fault')}")
     return found
 
 
@@ -74,9 +74,9 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
 def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
     """Moves a damaged file aside and prints its new path.
 
-    A damaged ledger is moved only if its snapshot is intact, which then replaces it. Without an intact snapshot, the
-    ledger stays. The next run of the sweep then keeps the ledger's rows if they are readable, and otherwise starts an
-    empty ledger. found: all damage of the output.
+    found: all damaged files of the output. A damaged ledger is moved only if its snapshot is intact; the snapshot then
+    replaces the ledger when the sweep runs next. Without an intact snapshot, the ledger stays. The sweep's next run
+    then keeps the ledger's rows if they are readable, and otherwise starts with an empty ledger.
     """
     aside = None
     ledger = GroupFolder(damage.path.parent).ledger
@@ -89,16 +89,18 @@ def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
     elif damage.path == snapshot_path(ledger):
         aside = set_aside(damage.path)
     if aside is not None:
-        print(f"moved aside: {as_typed(aside)}")
+        print(f"moved the damaged file to {as_typed(aside)}")
 
 
 def _remedy(damage: Damage) -> str:
     """Returns the remedy for a damaged file, as the end of a message."""
     if damage.sweeps:
         names = ", ".join(record.sweep_id for record in damage.sweeps)
-        return f"run `supsup resume` for {names} to restore it"
+        return f"to restore the file, run `supsup resume SWEEP`, where SWEEP is one of: {names}"
     if damage.store is not None:
-        return "no action is needed: no trained task depends on it, and a missing evaluation is computed again"
+        return (
+            "no action is needed: no trained task depends on this file, and a sweep computes a missing evaluation again"
+        )
     return "until this is corrected, `supsup gc` deletes nothing, so no trained task is lost"
 
 

@@ -19,7 +19,7 @@ from orchestrator.results.output_inventory import open_artifacts
 from supsup_core.errors import InputError
 
 _SHOWN = 3
-"""The number of files of each kind that are listed."""
+"""The most files of each kind that are listed by name."""
 
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
@@ -29,7 +29,7 @@ _SHOWN = 3
 def gc(words: Words, delete: bool, empty_trash: bool) -> int:
     """List or delete the files that no sweep of an output needs.
 
-    These files are results of sweeps whose folders were deleted, checkpoints of tasks that have been trained since,
+    These files are results of sweeps whose folders were deleted, checkpoints of tasks whose training is complete,
     corrupt files that were moved aside, temporary files of interrupted writes, and lock files of claims.
 
     `--delete` moves the files to a folder of the output that is named by the time, such as runs/trash/2026-11-29T10-00.
@@ -56,7 +56,7 @@ def gc(words: Words, delete: bool, empty_trash: bool) -> int:
         if not delete:
             _list(items)
     if not found:
-        print("nothing to delete: the sweeps need every file of this output")
+        print("there is nothing to delete: the sweeps need every file of this output")
     elif delete:
         trash = _fresh_trash(output)
         for item in found:
@@ -96,7 +96,7 @@ def _print_needs(output: OutputFolder, sweeps: Sequence[SweepNeeds]) -> None:
 
 
 def _list(items: Sequence[Leftover]) -> None:
-    """Prints the names of the first files, and the number of the others."""
+    """Prints the names of the first _SHOWN files, and the number of further files."""
     for item in items[:_SHOWN]:
         print(f"  {item.name}")
     if len(items) > _SHOWN:
