@@ -165,6 +165,15 @@ class SweepFolder:
         return self.path / "sweep.json"
 
     @property
+    def corrupt_sweep_files(self) -> list[Path]:
+        """Corrupt `sweep.json` files that were renamed and kept."""
+        return list(self.path.glob("sweep.json.corrupt*"))
+
+    def corrupt_sweep_file(self) -> Path:
+        """Returns an unused path to which a corrupt `sweep.json` can be renamed."""
+        return self.path / f"sweep.json.corrupt{len(self.corrupt_sweep_files)}"
+
+    @property
     def log_file(self) -> Path:
         """The sweep's log, with one JSON object per line."""
         return self.path / "supsup.log"

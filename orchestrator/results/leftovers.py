@@ -151,8 +151,10 @@ def empty_trash(output: OutputFolder) -> tuple[int, int]:
 
 def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
     paths = [*output.store.corrupt_files()]
-    for group in (group for folder in output.all_sweep_folders() for group in folder.groups()):
-        paths += [*group.masks.corrupt_files(), *group.corrupt_ledgers]
+    for folder in output.all_sweep_folders():
+        paths += folder.corrupt_sweep_files
+        for group in folder.groups():
+            paths += [*group.masks.corrupt_files(), *group.corrupt_ledgers]
     yield from ((path, "set aside as damaged") for path in paths)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +32,7 @@ from orchestrator.sweeps.sweep_record import (
     SweepRecord,
     check_output,
     find_record,
+    keep_damaged_record,
     mark_output,
     open_store,
     read_record,
@@ -41,6 +43,8 @@ from orchestrator.sweeps.training_groups import VARIANT, Group, Run, make_plan
 from supsup_core.datasets import Base, base_from, base_node
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.tasks import BENCHMARKS
+
+log = logging.getLogger("supsup")
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,7 @@ class Sweep:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             mark_output(self.output, self.config.storage)
             content = seal(node)
+            keep_damaged_record(self.folder)
             write_atomically(self.folder.sweep_file, content)
         except OSError as error:
             raise InputError(
@@ -235,8 +240,8 @@ class Sweep:
 def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     """Returns the sweep that a sweep file and overrides describe.
 
-    If the sweep has a record on disk, the record supplies the resolved datasets and the inferences that `supsup
-    evaluate` added. Raises InputError if the config or the record is not valid.
+    If the sweep has an intact record on disk, the record supplies the resolved datasets and the inferences that
+    `supsup evaluate` added. Raises InputError if the config is not valid.
     """
     config = read_sweep(file, overrides)
     config = replace(config, output=str(Path(config.output).expanduser().absolute()))
@@ -247,7 +252,11 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     url = config.storage.rstrip("/") if config.storage else storage_of(output)
     sweep = Sweep(replace(config, storage=url), file.absolute())
     if sweep.folder.sweep_file.exists():
-        before = open_record(read_record(sweep.folder))
+        try:
+            before = open_record(read_record(sweep.folder))
+        except InputError as error:
+            log.warning("%s. This command does so, without the inferences that `supsup evaluate` added", error)
+            return sweep
         sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
     return sweep
 

@@ -7,6 +7,7 @@ the sweep's runs and training groups.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -131,13 +132,22 @@ def read_record(folder: SweepFolder) -> SweepRecord:
             raise ValueError("its config does not match its sweep id")
         sweep_id = str(node["sweep_id"])
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-        raise InputError(f"{file}: damaged ({error}); start the sweep again from its sweep file") from error
+        raise InputError(f"{file}: is damaged ({error}); start the sweep again with `supsup sweep FILE`") from error
     if sweep_id != folder.sweep_id:
         raise InputError(
             f"{file}: belongs to the sweep {sweep_id}, not to {folder.sweep_id}; rename the folder back to {sweep_id}, "
             "or delete the folder if it is a copy"
         )
     return record
+
+
+def keep_damaged_record(folder: SweepFolder) -> None:
+    """Renames the record of a sweep if it exists and is damaged, so that a new record does not replace it."""
+    try:
+        read_record(folder)
+    except InputError:
+        if folder.sweep_file.exists():
+            os.replace(folder.sweep_file, folder.corrupt_sweep_file())
 
 
 def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
@@ -204,10 +214,12 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
         if not output.sweeps():
             return None
         raise InputError(
-            f"{output.marker}: missing, but the output contains sweeps; `{_repair_command(output)}` writes it again"
+            f"{output.marker}: is missing, but the output has sweeps; `{_repair_command(output)}` writes it again"
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{output.marker}: damaged ({error}); `{_repair_command(output)}` writes it again") from error
+        raise InputError(
+            f"{output.marker}: is damaged ({error}); `{_repair_command(output)}` writes it again"
+        ) from error
 
 
 def restore_marker(output: OutputFolder) -> bool:
@@ -225,7 +237,7 @@ def restore_marker(output: OutputFolder) -> bool:
                 storages.add(unseal(folder.sweep_file.read_bytes(), _RECORD_KEYS)[0]["config"]["storage"])
         if len(storages) != 1:
             raise InputError(
-                f"{output.marker}: damaged or missing, and the sweeps of this output do not tell whether it has a "
+                f"{output.marker}: is damaged or missing, and the sweeps of this output do not tell whether it has a "
                 "storage; copy the file from a backup"
             ) from error
         write_marker(output, storages.pop())
@@ -242,8 +254,8 @@ def check_output(output: OutputFolder) -> None:
     marker = _read_marker(output)
     if marker is not None and marker.format != FORMAT:
         raise InputError(
-            f"{output.path}: made by an incompatible version of supsup (format {marker.format}, this one writes "
-            f"{FORMAT}); use that version, or set output=DIR to another folder"
+            f"{output.path}: was made by an incompatible version of supsup (format {marker.format}, but this version "
+            f"writes format {FORMAT}); use the other version, or set output=DIR to another folder"
         )
 
 
@@ -257,7 +269,7 @@ def output_id_of(output: OutputFolder) -> str:
     """Returns the random id of an output that has a storage. The id is drawn once, in `mark_output`."""
     marker = _read_marker(output)
     if marker is None or marker.place is None:
-        raise InputError(f"{output.marker}: names no storage; resume the sweep with storage=URL")
+        raise InputError(f"{output.marker}: does not name a storage; resume the sweep with storage=URL")
     return marker.place
 
 

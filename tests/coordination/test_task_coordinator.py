@@ -134,7 +134,8 @@ def test_a_lost_task_that_was_trained_with_others_is_trained_again_with_the_same
 
 
 def test_a_failed_job_of_several_tasks_names_them(group: GroupSettings) -> None:
-    group = replace(group, tasks_at_once=2, group=replace(group.group, group_id="000000000000"))
+    folder = group.folder.sweep.group("000000000000")
+    group = replace(group, tasks_at_once=2, folder=folder, group=replace(group.group, group_id=folder.group_id))
     run(group)
     failed = state_of(group).failed
     assert failed

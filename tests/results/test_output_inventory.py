@@ -164,8 +164,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         lambda sweep, other: shutil.rmtree(the_ledger(sweep).parent),
         "the ledger is missing",
     ),
-    "no marker": (lambda sweep, other: sweep.output.marker.unlink(), "supsup-output.json: missing"),
-    "a bit of the marker": (lambda sweep, other: damage(sweep.output.marker), "supsup-output.json: damaged"),
+    "no marker": (lambda sweep, other: sweep.output.marker.unlink(), "supsup-output.json: is missing"),
+    "a bit of the marker": (lambda sweep, other: damage(sweep.output.marker), "supsup-output.json: is damaged"),
 }
 
 

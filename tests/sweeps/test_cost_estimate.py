@@ -46,7 +46,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_the_estimate_prefers_the_times_of_trained_tasks_to_a_timed_probe() -> None:
     (group,) = make_plan([Run(build_experiment(NODE, 0), {})])
     timed = estimate_group(group, GroupState(), GroupSize(5, 7), 1)
-    assert timed.basis == "a few training batches timed on this machine"
+    assert timed.basis == "from a few training batches timed on this machine"
     events: list[Event] = [GroupPlanned(group.planned(), ENVIRONMENT)]
     events += [ShardTrained(group.shards[task].key, TRAINED, "", seconds=seconds) for task, seconds in ((0, 2), (1, 4))]
     events.append(ShardTrained(group.shards[2].key, TRAINED, ""))  # found in the store, so it took no time

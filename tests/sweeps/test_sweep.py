@@ -107,7 +107,7 @@ def test_a_sweep_opened_again_from_its_file_keeps_the_inferences_that_evaluate_a
     ("overrides", "message"),
     [
         ([], "name the inference keys to change"),
-        (["training.num_batches=4"], "training.num_batches: evaluate can change only inference"),
+        (["training.num_batches=4"], "training.num_batches: `supsup evaluate` can change only inference"),
     ],
 )
 def test_only_an_inference_can_be_added(sweep_file: Callable[..., Path], overrides: list[str], message: str) -> None:

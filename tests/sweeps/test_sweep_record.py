@@ -139,3 +139,36 @@ def test_the_storage_and_the_id_of_an_output_are_stored(output: OutputFolder) ->
     elsewhere = OutputFolder(output.path.with_name("elsewhere"))
     mark_output(elsewhere, "file:///stored")
     assert output_id_of(elsewhere) != first
+
+
+def test_a_damaged_record_is_kept_and_replaced_when_the_sweep_is_started_again(
+    save: Callable[[str], Sweep], caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = save("small")
+    sound = sweep.folder.sweep_file.read_bytes()
+    sweep.folder.sweep_file.write_bytes(sound[:100])
+    again = open_sweep(sweep.file, [])
+    assert "is damaged" in caplog.text
+    again.save(again.plan())
+    assert sweep.folder.sweep_file.read_bytes() == sound
+    (kept,) = sweep.folder.path.glob("sweep.json.corrupt*")
+    assert kept.read_bytes() == sound[:100]
+
+
+def test_a_record_of_another_sweep_is_refused(save: Callable[[str], Sweep]) -> None:
+    first, second = save("first"), save("second")
+    first.folder.sweep_file.write_bytes(second.folder.sweep_file.read_bytes())
+    with pytest.raises(InputError, match=f"belongs to the sweep {second.sweep_id}, not to {first.sweep_id}"):
+        read_record(first.folder)
+
+
+def test_a_record_without_a_checksum_is_read_if_its_config_fits_its_id(save: Callable[[str], Sweep]) -> None:
+    sweep = save("small")
+    node = json.loads(sweep.folder.sweep_file.read_text())
+    del node["sha256"]
+    sweep.folder.sweep_file.write_text(json.dumps(node))
+    assert read_record(sweep.folder).sweep_id == sweep.sweep_id
+    node["config"]["seeds"] = [1]
+    sweep.folder.sweep_file.write_text(json.dumps(node))
+    with pytest.raises(InputError, match="its config does not match its sweep id"):
+        read_record(sweep.folder)
