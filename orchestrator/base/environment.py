@@ -1,4 +1,4 @@
-"""Describes the machine and the package versions of a process. Ledgers record both; the keys of results do not."""
+"""Describes the machine and the package versions of a process. Ledgers record both; content keys contain neither."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
         try:
             before = open_record(read_record(sweep.folder))
         except InputError as error:
-            log.warning("%s. This command does so, without the inferences that `supsup evaluate` added", error)
+            log.warning("%s. A launch replaces the file; add inferences again with `supsup evaluate`", error)
             return sweep
         sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
     return sweep

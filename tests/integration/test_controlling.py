@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.coordination.coordinator import Coordinator, Progress, StalledJob
 from orchestrator.coordination.messages import Assignment, Done, Job, Reply, TrainJob
 from orchestrator.execution.drive import drive
@@ -134,9 +135,9 @@ def test_a_retry_that_cannot_run_changes_nothing(
     assert supsup("sweep", sweep_file(), "--local").code == 0
     wanted = artifacts(tmp_path / "runs")
     (record,) = (tmp_path / "runs").glob("sweeps/*/sweep.json")
-    node = json.loads(record.read_text())
+    node, _ = unseal(record.read_bytes())
     node["config"]["resources"]["device"] = "cuda"
-    record.write_text(json.dumps(node))
+    record.write_bytes(seal(node))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     found = supsup("retry", "GNu", "--task", 1, "--local")
     assert (found.code, "resources.device" in found.err) == (2, True)

@@ -60,7 +60,7 @@ def _runs(groups: Sequence[Group], states: Mapping[str, GroupState]) -> Iterator
 
 
 def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
-    """Returns a table with one row per run, seed, number of tasks learned and metric.
+    """Returns a table with one row for each run, number of learned tasks and metric.
 
     `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. For
     other metrics, both are NaN.
