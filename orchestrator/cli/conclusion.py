@@ -1,12 +1,16 @@
-"""Ends a command that ran a sweep: prints a summary, writes the report, and completes MLflow runs and storage."""
+"""Ends a command that ran a sweep: ends its MLflow runs, then writes the report and prints a summary.
+
+Whatever goes wrong with a report, a figure or the terminal therefore costs nothing else.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.base.wording import duration, in_shell
+from orchestrator.base.wording import duration, first_line, in_shell
 from orchestrator.cli.arguments import run_command
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.ledger import FencedError
@@ -25,14 +29,21 @@ log = logging.getLogger("supsup")
 
 
 def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupted: bool, seconds: float) -> ExitCode:
-    """Prints a summary, writes the report, and completes the MLflow runs and the storage. Returns the exit code.
+    """Ends the sweep's MLflow runs, writes the report, and prints a summary. Returns the exit code.
 
     interrupted: whether Ctrl-C, SIGTERM or `supsup drain` stopped the sweep before its end. seconds: the time since
     the command started to run the sweep.
     """
     status = monitor.status()
     is_done = status.state_when_idle() == "done"
-    report = _write_report(sweep, groups, monitor)
+    written = _write_to_mlflow(sweep, monitor.finish)
+    report = None
+    if any(state.points for state in monitor.states.values()):
+        report = _write_report(sweep, groups, monitor)
+        written &= report is not None and report.trouble is None
+    files = report.files if report else []
+    if written and files:
+        written &= _write_to_mlflow(sweep, lambda: monitor.attach(files))
     _print_summary(sweep, status, monitor, seconds)
     _print_report(sweep, report, is_done)
     _print_warnings(sweep, status, monitor)
@@ -43,24 +54,30 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
             f"some runs failed; read the tracebacks with: {sweep.command('logs')}\n"
             f"Fix the cause, then continue with: {sweep.command('resume')}"
         )
-    written = report is None or report.trouble is None
     if report is not None and report.trouble is not None:
         log.warning("%s", report.trouble)
-    written &= _complete_mlflow(sweep, monitor, report)
     if sweep.storage is not None:
-        written &= _complete_storage(sweep, report)
+        written &= _complete_storage(sweep, files)
     if interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if written and is_done else ExitCode.FAILED
 
 
 def _write_report(sweep: Sweep, groups: Sequence[Group], monitor: Monitor) -> Report | None:
-    """Writes the report and returns it. Returns None, and writes nothing, if no evaluation point is complete yet."""
-    from orchestrator.results.report import write_report  # pandas and matplotlib take a second to load
+    """Writes the report and returns it. If this fails, logs the error and returns None."""
+    try:
+        from orchestrator.results.report import write_report  # pandas and matplotlib take a second to load
 
-    if not any(state.points for state in monitor.states.values()):
+        return write_report(sweep, groups, monitor.states)
+    except Exception as error:
+        log.warning(
+            "the report cannot be written (%s: %s); correct the cause, then run `%s`",
+            type(error).__name__,
+            first_line(error),
+            sweep.command("report"),
+        )
+        log.info("the report could not be written", exc_info=True)
         return None
-    return write_report(sweep, groups, monitor.states)
 
 
 def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds: float) -> None:
@@ -111,12 +128,11 @@ def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None
         print(f"WARNING  {reason}")
 
 
-def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> bool:
-    """Writes the remaining data to MLflow, and ends the sweep's MLflow runs. If this fails, logs the error and returns
-    False."""
+def _write_to_mlflow(sweep: Sweep, write: Callable[[], None]) -> bool:
+    """Calls a function that writes to MLflow. If this fails, logs the error and returns False."""
     try:
         with explained(sweep):
-            monitor.finish(report.files if report else [])
+            write()
     except SupSupError as error:
         log.warning("%s", error)
         log.info("the runs could not be written to MLflow", exc_info=True)
@@ -124,10 +140,10 @@ def _complete_mlflow(sweep: Sweep, monitor: Monitor, report: Report | None) -> b
     return True
 
 
-def _complete_storage(sweep: Sweep, report: Report | None) -> bool:
-    """Uploads snapshots of the ledgers, and the report. If this fails, logs the error and returns False."""
+def _complete_storage(sweep: Sweep, files: Sequence[Path]) -> bool:
+    """Uploads snapshots of the ledgers, and the files of the report. If this fails, logs the error, returns False."""
     try:
-        publish(sweep, report.files if report else [])
+        publish(sweep, files)
     except FencedError as error:
         log.warning("%s", error)
         return False

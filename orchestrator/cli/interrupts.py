@@ -1,4 +1,4 @@
-"""Handles Ctrl-C (SIGINT) and SIGTERM while a sweep runs.
+"""Handles Ctrl-C (SIGINT), SIGTERM, SIGHUP and SIGUSR1 while a sweep runs.
 
 A signal raises KeyboardInterrupt in the main thread, with these exceptions:
 
@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from orchestrator.base.signals import heeded
+
 log = logging.getLogger("supsup")
 
 PAUSE_SECONDS = 60.0
@@ -37,7 +39,7 @@ RETRY_SECONDS = 0.05
 
 
 class Interrupts:
-    """Handles SIGINT and SIGTERM within a `with` block, which only the main thread may enter.
+    """Handles STOP_SIGNALS within a `with` block, which only the main thread may enter.
 
     `raised`: whether KeyboardInterrupt was raised. `cut_short`: whether an interrupt ended a `contain` block.
     """
@@ -55,7 +57,7 @@ class Interrupts:
         self._restore.callback(self.end_rounds)
         self._restore.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
         sys.unraisablehook = self._on_unraisable
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded():
             self._restore.callback(signal.signal, number, signal.signal(number, self._on_signal))
         return self
 

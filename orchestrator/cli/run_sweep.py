@@ -17,6 +17,7 @@ from orchestrator.base.folder_lock import owned
 from orchestrator.cli.conclusion import conclude
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.interrupts import Interrupts
+from orchestrator.cli.terminal import lossy_streams
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.launch import launch, prepare_data, take_stock
 from orchestrator.results.event_log import LogFile
@@ -50,7 +51,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     refuse_impossible(sweep, cluster)
     prepare_data(groups, sweep.data_root)
     folder = sweep.folder
-    with owned(folder.path), _logged_to(folder.log_file):
+    with owned(folder.path), lossy_streams(), _logged_to(folder.log_file):
         _prepare_folder(sweep)
         has_rounds = any(group.experiment.allocation is not None for group in groups)
         with Interrupts(folder.pause_file, has_rounds) as interrupts:

@@ -179,7 +179,7 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
     """Runs the trials with Ray Tune, and returns Ray Tune's results. scratch: a folder for Ray Tune's own files."""
     from ray import tune
 
-    from orchestrator.execution.tune_trial import drive_trial
+    from orchestrator.execution.tune_trial import KeepsHandlers, drive_trial
 
     worker = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device == "cuda":
@@ -193,7 +193,7 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
         param_space={"group": tune.grid_search(list(settings))},
         tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, settings)),
         run_config=tune.RunConfig(
-            name=sweep.sweep_id, storage_path=scratch, verbose=0,
+            name=sweep.sweep_id, storage_path=scratch, verbose=0, callbacks=[KeepsHandlers()],
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_DEATHS),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),

@@ -9,9 +9,11 @@ import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError
 
@@ -25,6 +27,16 @@ def configure_ray() -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 
+_handlers: dict[signal.Signals, Any] = {}
+"""The handlers of STOP_SIGNALS before Ray started. Ray and Ray Tune replace some of them."""
+
+
+def restore_handlers() -> None:
+    """Sets the handlers of STOP_SIGNALS that this process had before Ray started."""
+    for number, handler in _handlers.items():
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def connected(cluster: str, resources: Resources) -> Iterator[None]:
     """Connects to a Ray cluster, and disconnects when the `with` block ends.
@@ -34,7 +46,7 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
 
     Raises InputError if no cluster can be reached at the address, or if the cluster refuses the authentication token.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _handlers.update({number: signal.getsignal(number) for number in STOP_SIGNALS})
     own: dict[str, object] = {}
     if cluster == "local":
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
@@ -52,8 +64,7 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             "names, "
             "or remove --address to start Ray on this machine"
         ) from error
-    for number, handler in handlers.items():
-        signal.signal(number, handler)  # ray.init has replaced the handlers
+    restore_handlers()  # ray.init has replaced some
     try:
         yield
     finally:

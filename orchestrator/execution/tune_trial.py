@@ -12,6 +12,7 @@ from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.drive import drive
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.ray_actors import ActorPool
+from orchestrator.execution.ray_session import restore_handlers
 from supsup_core.errors import SupSupError
 
 TASKS, ACCURACY = "tasks", "accuracy"
@@ -20,6 +21,14 @@ images of these tasks."""
 
 ERROR = "supsup_error"
 """Name of the metric in which a trial reports an error that a retry would not fix."""
+
+
+class KeepsHandlers(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Gives this process its own signal handlers again after Ray Tune has set a handler of SIGUSR1."""
+
+    def setup(self, **info: object) -> None:
+        """Called by Ray Tune before the first trial starts."""
+        restore_handlers()
 
 
 def drive_trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -133,18 +133,29 @@ class Monitor:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def finish(self, files: Sequence[Path]) -> None:
-        """Write the remaining rows, the report's files and the tables to MLflow, and end the sweep's MLflow runs.
+    def finish(self) -> None:
+        """Write the remaining rows to MLflow, end the sweep's MLflow runs, and log the runs' tables.
 
-        files: the files of the report. If writing to a server fails, this method retries for PATIENCE_SECONDS and then
-        raises the error. An error of the output's own database is raised at once.
+        If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error. An error of
+        the output's own database is raised at once.
         """
+        self._retrying(self._finish_once)
+
+    def _finish_once(self) -> None:
+        self.status()
+        conclude(self._write(), self._groups, self.states)
+
+    def attach(self, files: Sequence[Path]) -> None:
+        """Log the files of the report to the sweep's MLflow run. Retries and raises errors like `finish`."""
+        self._retrying(lambda: self._write().attach(files, "report"))
+
+    def _retrying(self, write: Callable[[], None]) -> None:
+        """Call a function that writes to MLflow until it succeeds."""
         patience = PATIENCE_SECONDS if self._sweep.config.tracking is not None else 0.0
         deadline = time.monotonic() + patience
         while True:
             try:
-                self.status()
-                conclude(self._write(), self._groups, self.states, files)
+                write()
             except Exception as error:
                 if time.monotonic() > deadline:
                     raise
@@ -160,17 +171,15 @@ class Monitor:
                 return
 
 
-def conclude(
-    tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState], files: Sequence[Path]
-) -> None:
-    """Log a sweep's report and each run's tables to MLflow, and end the MLflow runs.
+def conclude(tracker: Tracker, groups: Sequence[Group], states: Mapping[str, GroupState]) -> None:
+    """End a sweep's MLflow runs, then log the tables of each run.
 
-    files: the files of the report. A run's tables are the accuracy of each task and the confusion table of tasks and
-    masks, both at the run's last evaluation point.
+    A run's tables are the accuracy of each task and the confusion table of tasks and masks, both at the run's last
+    evaluation point.
     """
+    tracker.finish({group_id: state.ended for group_id, state in states.items()})
     from orchestrator.results.report import tables  # imported here, because pandas takes a second to load
 
-    tracker.attach(files, "report")
     found = {"tasks": tables.tasks_table(groups, states), "confusion": tables.confusion_table(groups, states)}
     for run in (run for group in groups for run in group.runs):
         for name, table in found.items():
@@ -178,4 +187,3 @@ def conclude(
             last = mine[mine["num_learned"] == mine["num_learned"].max()] if len(mine) else mine
             if len(last):
                 tracker.log_table(run.run_id, name, last.drop(columns=["run", "seed"]))
-    tracker.finish({group_id: state.ended for group_id, state in states.items()})

@@ -42,7 +42,7 @@ def test_no_progress_is_shown_after_the_end_of_a_sweep(sweep: Sweep) -> None:
     monitor = monitor_of(sweep, screen)
     monitor.tick()
     assert len(screen.shown) == 1
-    monitor.finish([])
+    monitor.finish()
     assert len(screen.shown) == 1
     assert points(sweep)
 
@@ -52,7 +52,7 @@ def test_runs_are_in_mlflow_after_the_first_tick(sweep: Sweep) -> None:
     monitor.tick()
     assert {run.info.status for run in runs(sweep)} == {"RUNNING"}
     assert len(runs(sweep)) == 4
-    monitor.finish([])
+    monitor.finish()
 
 
 def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
@@ -71,7 +71,7 @@ def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
     written = points(sweep)
     project(sweep)
     assert points(sweep) == {uid: {k: v for k, v in m.items() if "system/" not in k} for uid, m in written.items()}
-    monitor.finish([])
+    monitor.finish()
     assert {run.info.status for run in runs(sweep)} == {"FINISHED"}
 
 
@@ -109,7 +109,7 @@ def test_an_mlflow_error_is_logged_once_and_the_missing_points_are_written_later
     first, second = warnings()
     assert first.endswith("the server is away")
     assert "are up to date" in second
-    monitor.finish([])
+    monitor.finish()
     assert training_losses(sweep) == LOSS_STEPS
 
 
@@ -121,7 +121,7 @@ def test_an_mlflow_error_that_lasts_until_the_end_is_raised(sweep: Sweep, monkey
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", away)
     with pytest.raises(OSError, match="the store is away"):
-        monitor_of(sweep, Screen()).finish([])
+        monitor_of(sweep, Screen()).finish()
 
 
 def test_the_task_and_confusion_tables_of_a_run_are_logged_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_the_task_and_confusion_tables_of_a_run_are_logged_once(sweep: Sweep, mo
     for _ in range(2):  # a report can be written again at any time
         tracker = track(sweep)
         project(sweep, tracker)
-        conclude(tracker, groups, states, [])
+        conclude(tracker, groups, states)
     wanted = tables.tasks_table(groups, states)
     for run in runs(sweep):
         if run.data.tags["supsup.kind"] != "evaluation":

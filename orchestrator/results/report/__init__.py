@@ -17,6 +17,7 @@ from orchestrator.results.report.markdown import to_markdown
 from orchestrator.results.report.page import Page, render
 from orchestrator.results.report.published import published_table
 from orchestrator.results.report.search import Trial, best_of, best_sweep, search_cells, search_table, trials_of
+from orchestrator.results.report_settings import default_style
 from orchestrator.results.text_table import align_with_rule
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
@@ -56,6 +57,12 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
+    with default_style():
+        return _write(sweep, groups, states, points)
+
+
+def _write(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame) -> Report:
+    """Writes the report. points: a table that `points_table` has returned."""
     trials = trials_of(groups, states) if sweep.config.search is not None else []
     best = best_of(trials)
     made = _tables(groups, states, points, trials)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from orchestrator.base.plain_values import Node
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +22,20 @@ _STYLES = ("-", "--", ":", "-.")
 and the style are different."""
 
 
+_UNLABELLED = re.compile(r"_child\d+")
+"""The labels that Matplotlib gives to lines without a label. Matplotlib's own legends omit every label with a `_`."""
+
+
+def _literal(text: object) -> str:
+    """Returns a text as Matplotlib must receive it, so that `$` is drawn and does not begin a formula."""
+    return str(text).replace("$", r"\$")
+
+
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     """Returns an empty figure of the default size, and its axes."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title)
+    axes.set_title(_literal(title))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.25)
@@ -32,14 +44,15 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """Add a legend inside the axes, or beside the axes if there are more than five lines."""
-    labels = axes.get_legend_handles_labels()[1]
-    style = {"frameon": False, "fontsize": "small", "title": title, "title_fontsize": "x-small"}
+    handles = [line for line in axes.get_lines() if not _UNLABELLED.fullmatch(str(line.get_label()))]
+    labels = [str(line.get_label()) for line in handles]
+    style: Node = {"frameon": False, "fontsize": "small", "title": title, "title_fontsize": "x-small"}
     if len(labels) <= 5:
-        axes.legend(**style)
+        axes.legend(handles, labels, **style)
         return
     figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, labels)))  # 0.07 inches for each letter
     figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.19 * len(labels)))
-    figure.legend(loc="outside right upper", **style)
+    figure.legend(handles, labels, loc="outside right upper", **style)
 
 
 _MOST_PANELS = 8
@@ -52,11 +65,11 @@ def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, lis
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.2 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_literal(title))
     panels = []
     for number, (run, part) in enumerate(parts, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        axes.set_title(str(run), fontsize="small")
+        axes.set_title(_literal(run), fontsize="small")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(alpha=0.25)
@@ -75,7 +88,7 @@ def accuracy_over_tasks(summary: pd.DataFrame, title: str) -> Figure:
         style = _STYLES[number % len(_STYLES)]
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         axes.plot(
-            part["num_learned"], 100 * part["mean"], label=str(run),
+            part["num_learned"], 100 * part["mean"], label=_literal(run),
             color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.4,
         )  # fmt: skip
         if (part["num_seeds"] > 1).any():
@@ -99,7 +112,7 @@ def accuracy_by_task(tasks: pd.DataFrame, title: str) -> Figure:
         last = part[part["num_learned"] == part["num_learned"].max()]
         means = 100 * last.groupby("task")["accuracy"].mean()
         colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
-        label = f"{run} ({means.mean():.2f})"
+        label = _literal(f"{run} ({means.mean():.2f})")
         axes.plot(means.index, means, color=colour, linestyle=style, linewidth=1.2, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes, title="mean over tasks in brackets")
@@ -140,7 +153,7 @@ def masks_over_tasks(allocation: pd.DataFrame, title: str) -> Figure:
     for number, (run, part) in enumerate(allocation.groupby("run", sort=False)):
         colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
         for index, (_, seed) in enumerate(part.groupby("seed")):
-            label = str(run) if index == 0 else None
+            label = _literal(run) if index == 0 else None
             axes.plot(seed["num_learned"], seed["masks"], color=colour, linestyle=style, linewidth=1.2, label=label)
     _legend(figure, axes)
     return figure

@@ -139,7 +139,7 @@ def test_numbers_of_images_or_classes_that_were_not_published_are_refused(home: 
     for fields, words in (
         ({"num_labels": 1000}, "3 classes, but ImageNet has 1000"),
         ({"num_train": 8}, "7 images in train, but ImageNet has 8"),
-        ({"val_count": 50}, "2 images of n01440764 in val, but ImageNet has 50"),
+        ({"val_count": 50}, "2 images of class n01440764 in val, but ImageNet has 50"),
     ):
         other = type("Other", (Small,), fields)
         with pytest.raises(InputError, match=words):

@@ -36,5 +36,6 @@ def report(words: Words) -> int:
         print("the sweep is still running, and attaches the report to its MLflow run only when the sweep ends")
         return ExitCode.DONE
     with updated_tracker(sweep, groups) as tracker:
-        conclude(tracker, groups, states, written.files)
+        conclude(tracker, groups, states)
+        tracker.attach(written.files, "report")
     return ExitCode.DONE

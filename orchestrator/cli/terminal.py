@@ -1,0 +1,96 @@
+"""Makes standard output and standard error accept every character, and lets a sweep outlive its terminal or log."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+log = logging.getLogger("supsup")
+
+_PLAIN = {"–": "-", "−": "-", "…": "...", "·": "|", "±": "+-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "²": "^2"}
+"""What is printed for characters of this program's messages that the terminal's encoding lacks."""
+
+
+def accept_all_characters() -> None:
+    """Lets both streams print characters that their encoding lacks, such as dashes and a user's names, in ASCII."""
+    codecs.register_error("supsup", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="supsup")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Returns ASCII text for characters that cannot be encoded, and where to continue (see codecs.register_error)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one, one.encode("ascii", "backslashreplace").decode()) for one in characters), error.end
+
+
+@contextlib.contextmanager
+def lossy_streams() -> Iterator[None]:
+    """Within the `with` block, drops what is printed to a stream that cannot be written any more.
+
+    This happens if the reader of a pipe ends, if a terminal is closed, or if a log is on a full disk. The first failure
+    of a stream is logged as a warning.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_Lossy(stream, name) for stream, name in zip(streams, ("output", "error"), strict=True))
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+
+
+class _Lossy:
+    """A text stream that drops its text once writing has failed. Other attributes are those of the wrapped stream."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._is_lost = False
+
+    def write(self, text: str) -> int:
+        """Writes a text, if this is possible. Returns the number of its characters."""
+        if not self._is_lost:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes the buffered text, if this is possible."""
+        if not self._is_lost:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self._is_lost = True
+        discard(self._stream)
+        log.warning(
+            "standard %s cannot be written any more (%s); the sweep continues, and its messages are in supsup.log",
+            self._name,
+            error.strerror or error,
+        )
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def discard(stream: TextIO) -> None:
+    """Lets everything that is written to a stream go to /dev/null, including the text that is in its buffer now."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a file descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
