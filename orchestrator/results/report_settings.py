@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ def use_own_settings() -> None:
     """Makes Matplotlib, which must not be loaded yet, ignore the user's backend and settings file in this process."""
     os.environ["MPLBACKEND"] = "agg"
     os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of settings that do not matter here
 
 
 @contextlib.contextmanager
