@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from supsup_core.errors import SupSupError
 
 PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", "safetensors")
 
@@ -45,6 +49,39 @@ def describe(folder: Path) -> Environment:
 def versions() -> dict[str, str]:
     """Returns the versions of this program and of the packages that results depend on, by package name."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Returns a hash of the source of this program, as this process imports it."""
+    found = hashlib.sha256()
+    for package in ("orchestrator", "supsup_core"):
+        folder = _folder_of(package)
+        for path in sorted(folder.rglob("*.py")):
+            found.update(f"{package}/{path.relative_to(folder)}\n".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def check_code(digest: str) -> None:
+    """Raises SupSupError if this process imports another source of this program than the command that started it.
+
+    digest: what `code_digest` returned in the process of the command.
+    """
+    if code_digest() != digest:
+        raise SupSupError(
+            f"{_folder_of('supsup_core')}: a Ray process imports this source of supsup, which differs from the source "
+            "that the command runs; install the same version of supsup on every node, do not edit it during a run, and "
+            "start the command again"
+        )
+
+
+def _folder_of(package: str) -> Path:
+    """Returns the folder from which this process imports a package. Does not import the package."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
 
 
 @functools.cache

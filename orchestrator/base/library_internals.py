@@ -8,6 +8,7 @@ import Ray or MLflow may import it.
 from __future__ import annotations
 
 import importlib
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,3 +74,22 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))
     return Path(uri).stem.removeprefix(packaging.RAY_PKG_PREFIX)
+
+
+def move_mlflow_artifacts(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Replaces the location of artifacts in an MLflow database, in the transaction of `db`.
+
+    old, new: the location's URI before and now. MLflow 3.17 has no public way to change the location of an experiment.
+    This function changes the columns `experiments.artifact_location`, `runs.artifact_uri` and
+    `logged_models.artifact_location`.
+    """
+    below = f"{old}/"
+    for table, column in (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+    ):
+        db.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (new, len(old) + 1, old, len(below), below),
+        )

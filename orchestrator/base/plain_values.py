@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, TypeVar
 
 import msgspec
+import yaml
 
 T = TypeVar("T")
+
+_MOST_NESTED = 200
+"""The largest number of brackets of a YAML text that may be open at once."""
 
 Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
@@ -52,3 +57,27 @@ def flatten(node: Node, prefix: str = "") -> Node:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def text_value(typed: str) -> str | None:
+    """Returns the value of a text key that was typed as `key=value`: as typed, or without its quotes; None for null."""
+    if typed in ("null", "~", ""):
+        return None
+    if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "\"'":
+        with contextlib.suppress(yaml.YAMLError):
+            found = yaml.load(typed, Loader=yaml.BaseLoader)
+            if isinstance(found, str):
+                return found
+    return typed
+
+
+def check_nesting(text: str) -> None:
+    """Raises ValueError if a YAML text has more brackets inside each other than any sensible text.
+
+    PyYAML's time grows with the square of this number, and Python's recursion ends at about a thousand.
+    """
+    depth = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if depth > _MOST_NESTED:
+            raise ValueError(f"more than {_MOST_NESTED} brackets are open at once")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from orchestrator.base.files import working_folder
+
 
 def duration(seconds: float | None) -> str:
     """Formats seconds as `42 s`, `3 min 5 s` or `2 h 10 min`. Returns a dash for None."""
@@ -25,11 +27,8 @@ def count(number: int, noun: str) -> str:
 
 def as_typed(path: Path) -> str:
     """Returns `path` relative to the current folder if it lies in that folder; otherwise returns `path` unchanged."""
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:  # the current folder was deleted: Ray deletes the folder of a stopped job
-        return str(path)
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    here = working_folder()  # None if the folder was deleted: Ray deletes the folder of a stopped job
+    return str(path.relative_to(here)) if here is not None and path.is_relative_to(here) else str(path)
 
 
 def in_shell(path: Path) -> str:

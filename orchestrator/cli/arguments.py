@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
+from orchestrator.base.plain_values import text_value
 from orchestrator.base.wording import in_shell
 
 SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -120,7 +121,10 @@ class WordsArgument(click.Argument):
         for word in values:
             key, equals, value = word.partition("=")
             if equals and key in self.options:
-                given[key] = value
+                if (text := text_value(value)) is not None:
+                    given[key] = text
+                elif key == "output":
+                    raise click.UsageError("output: give a folder, such as output=runs")
             elif not equals or self.noun == "run":  # the names of runs contain `seed=0`
                 names.append(word)
             elif self.has_overrides:

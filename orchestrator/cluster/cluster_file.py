@@ -21,7 +21,8 @@ import yaml
 
 from orchestrator.base.plain_values import Node
 from orchestrator.base.wording import first_line
-from orchestrator.spec.sweep_config import Resources, not_yaml
+from orchestrator.spec.sweep_config import Resources
+from orchestrator.spec.sweep_text import not_yaml
 from supsup_core.errors import InputError
 from supsup_core.registry import nearest
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.base.environment import Environment
+from orchestrator.base.environment import Environment, code_digest
+from orchestrator.base.files import working_folder
 from orchestrator.base.output_folder import STORED_STORE
 from orchestrator.coordination.control_files import Requests
 from orchestrator.coordination.settings import GroupSettings, StorageSettings
@@ -56,6 +57,8 @@ def settings_of(sweep: Sweep, group: Group, environment: Environment, num_worker
         tf32=config.resources.tf32,
         tasks_at_once=tasks_at_once(config.resources, group, num_workers),
         commit_every=config.commit_every,
+        code_digest=code_digest(),
+        working_folder=working_folder(),
     )
 
 

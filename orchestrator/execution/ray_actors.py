@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
+from orchestrator.base.environment import check_code
 from orchestrator.base.library_internals import ray_death_of
 from orchestrator.coordination.messages import Failed, Job, Lost, Reply
 from orchestrator.coordination.settings import GroupSettings
@@ -39,6 +41,10 @@ class WorkerActor:
 
     def _prepare(self) -> Worker:
         if self._worker is None:
+            check_code(self._settings.code_digest)
+            if self._settings.working_folder is not None:
+                with contextlib.suppress(OSError):  # on another node, the folder may not exist
+                    os.chdir(self._settings.working_folder)
             from orchestrator.execution.worker import Worker
 
             worker = Worker(self._settings, self._number)

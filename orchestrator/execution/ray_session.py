@@ -7,12 +7,14 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from orchestrator.base.files import working_folder
 from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError
@@ -53,6 +55,23 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
         num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
         own = {"num_cpus": num_cpus, "include_dashboard": False}
         keep_token_private()
+    with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
+        _init(cluster, own, empty)
+        restore_handlers()  # ray.init has replaced some
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(cluster: str, own: Mapping[str, object], empty: str) -> None:
+    """Calls ray.init. own: arguments for a cluster that this process starts. Raises InputError as `connected` does.
+
+    empty: an empty folder, which is the working folder during the call. Ray's processes import from the folder in which
+    Ray was started first, so a file of the user's there, such as `random.py`, would replace a module of Python.
+    """
+    here = working_folder()
+    os.chdir(empty)
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
@@ -61,14 +80,11 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
             "check the address with `ray status --address ADDRESS`, check the token file that RAY_AUTH_TOKEN_PATH "
-            "names, "
-            "or remove --address to start Ray on this machine"
+            "names, or remove --address to start Ray on this machine"
         ) from error
-    restore_handlers()  # ray.init has replaced some
-    try:
-        yield
     finally:
-        ray.shutdown()
+        if here is not None:
+            os.chdir(here)
 
 
 def keep_token_private() -> None:

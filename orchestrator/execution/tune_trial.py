@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ray import tune
 
+from orchestrator.base.environment import check_code
 from orchestrator.coordination.control_files import Requests
 from orchestrator.coordination.coordinator import Coordinator, Progress
 from orchestrator.coordination.settings import GroupSettings
@@ -42,6 +43,7 @@ def drive_trial(
     """
     mine = settings[config["group"]]
     try:
+        check_code(mine.code_digest)
         _drive_group(open_coordinator(mine), mine, resources)
     except SupSupError as error:
         tune.report({ERROR: error})

@@ -236,7 +236,7 @@ class RoundLoop:
             yield Preference(ahead.job, best, only)
 
     def add_vector(self, key: str, product: DecisionVector) -> None:
-        """Adds the decision vector of one stream. After the last vector of a round, the round makes its decisions."""
+        """Receives the vector that decides for one stream. After the last vector, the round makes its decisions."""
         if self._round is not None and self._round.add_vector(key, product):
             self._use_trained_ahead(self._round)
 

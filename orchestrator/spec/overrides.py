@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import yaml
 
-from orchestrator.base.plain_values import Node
+from orchestrator.base.plain_values import Node, check_nesting, text_value
 from orchestrator.spec.strict_merge import merge
 from supsup_core.errors import InputError
 
@@ -21,11 +21,11 @@ _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
 chose. `_by_full_key` does not flatten the mappings."""
 
 
-def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -> Node:
+def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = (), list_keys: Collection[str] = ()) -> Node:
     """Parses ["a.b=1", …] into {"a.b": 1, …}. Each value is read as YAML.
 
-    text_keys: keys whose value is text, such as `output`. Their values stay as typed, even if YAML reads them as a
-    number, true or false.
+    text_keys: keys whose value is text, such as `output`. Their values stay as typed (see text_value). list_keys: keys
+    whose value is a list of texts, such as `only`. Its items stay as typed; a single text becomes a list.
 
     Raises InputError if an override is not `key=value`, or if its value is not YAML.
     """
@@ -38,15 +38,24 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = ()) -
             raise InputError(
                 f"command line: {item!r} is not of the form key=value; write, for example, benchmark.num_tasks=10"
             )
+        if key in text_keys:
+            changes[key] = text_value(value)
+            continue
         try:
-            found = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            check_nesting(value)
+            if key in list_keys:
+                changes[key] = _text_list(value)
+            else:
+                changes[key] = _with_numbers(yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that cannot be
             raise InputError(f"command line: {key}: {value!r} is not a valid YAML value; put it in quotes") from error
-        if key not in text_keys:
-            changes[key] = _with_numbers(found)
-        else:
-            changes[key] = value if isinstance(found, bool | int | float) else found
     return changes
+
+
+def _text_list(typed: str) -> object:
+    """Returns the items of a YAML list of texts. Returns None for null."""
+    found = yaml.load(typed, Loader=yaml.BaseLoader) if text_value(typed) is not None else None
+    return [found] if isinstance(found, str) else found
 
 
 def _with_numbers(value: object) -> object:

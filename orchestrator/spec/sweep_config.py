@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from orchestrator.base.plain_values import Node
 from orchestrator.records.object_storage import check_url
 from orchestrator.spec.experiment import EvaluationConfig
 from orchestrator.spec.overrides import apply_changes, overlap, parse_overrides
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.strict_merge import as_node, check_finite, config_problem, in_one_line, merge
+from orchestrator.spec.strict_merge import check_finite, in_one_line, merge
 from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS
+from orchestrator.spec.sweep_text import read_sweep_text
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference
 from supsup_core.nns.allocator import Budget
@@ -144,6 +141,13 @@ class SweepConfig:
                 )
 
 
+TEXT_KEYS = tuple(one.name for one in fields(SweepConfig) if one.type in ("str", "str | None"))
+"""The keys of a sweep file whose value is text."""
+
+LIST_KEYS = tuple(one.name for one in fields(SweepConfig) if one.type in ("list[str]", "list[str] | None"))
+"""The keys of a sweep file whose value is a list of texts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _TypedSections(SweepConfig):
     """SweepConfig with dataclasses as the types of its sections. Sweep files are checked against these types."""
@@ -161,7 +165,7 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     An override also replaces the values that the grid, the variants or a search give to its key. Raises InputError if
     the config is not valid; the error's text names the file or "command line", the key and a remedy.
     """
-    return _with_changes(_read_node(path), overrides, str(path))
+    return _with_changes(read_sweep_text(path, TEXT_KEYS), overrides, str(path))
 
 
 def with_overrides(config: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
@@ -184,37 +188,7 @@ def defaults() -> Node:
 def scales_of(path: Path) -> list[str]:
     """Returns the names of a sweep file's scales in the file's order, without PAPER. Raises InputError like
     `read_sweep`."""
-    return list(merge(_TypedSections, _read_node(path), str(path))["scales"])
-
-
-def not_yaml(error: Exception) -> str:
-    """Returns where and why a text is not valid YAML, as the end of a message that begins with the file's name."""
-    mark = getattr(error, "problem_mark", None)
-    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
-    return f"{where}: not valid YAML: {problem}"
-
-
-def _read_node(path: Path) -> Node:
-    """Reads a sweep file's plain values. If the file does not set `name`, adds the file's stem as `name`.
-
-    Raises InputError if the file cannot be read or is not a YAML mapping.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    if "${" in text:
-        raise InputError(f"{path}: ${{…}} is not supported; write the value itself")
-    try:
-        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}{not_yaml(error)}") from error
-    except OmegaConfBaseException as error:
-        raise InputError(f"{path}: {config_problem(error)}") from error
-    if not isinstance(loaded, DictConfig):
-        raise InputError(f"{path}: a sweep file must be a mapping of keys to values, such as `name: my_sweep`")
-    return {"name": path.stem} | as_node(loaded)
+    return list(merge(_TypedSections, read_sweep_text(path, TEXT_KEYS), str(path))["scales"])
 
 
 def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConfig:
@@ -222,10 +196,7 @@ def _with_changes(node: Node, overrides: Sequence[str], where: str) -> SweepConf
 
     where: where the values come from, such as the file's name. Errors about the values begin with this text.
     """
-    text_keys = [one.name for one in fields(SweepConfig) if one.type in ("str", "str | None")]
-    changes = parse_overrides(overrides, text_keys)
-    if isinstance(changes.get("only"), str):
-        changes["only"] = [changes["only"]]
+    changes = parse_overrides(overrides, TEXT_KEYS, LIST_KEYS)
     config = merge(_TypedSections, node, where)
     scale = str(changes.pop("scale", config["scale"]))
     for made, origin in (

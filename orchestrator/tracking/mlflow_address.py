@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.base.output_folder import MLflowFolder
@@ -15,8 +20,26 @@ if TYPE_CHECKING:
 
 
 def tracking_uri(folder: MLflowFolder) -> str:
-    """Returns the tracking URI of an output's own MLflow database."""
-    return f"sqlite:///{folder.database}"
+    """Returns the tracking URI of an output's own MLflow database, for this process and the processes it starts."""
+    return sqlite_uri(folder.path, folder.database.name)
+
+
+def sqlite_uri(folder: Path, name: str) -> str:
+    """Returns the URI of an SQLite database in a folder, in the form that MLflow reads.
+
+    MLflow cannot read a path that contains `?`, `#` or `%`. For such a folder, the URI names a symbolic link to it,
+    which is deleted when this process ends.
+    """
+    return f"sqlite:///{_link_to(folder) if set('?#%') & set(str(folder)) else folder}/{name}"
+
+
+@functools.cache
+def _link_to(folder: Path) -> Path:
+    home = Path(tempfile.mkdtemp(prefix="supsup-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    link = home / "mlflow"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def tracking_uri_of(sweep: Sweep) -> str:

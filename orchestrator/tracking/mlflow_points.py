@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import NamedTuple, final
 
+from orchestrator.base.keys import content_key
 from orchestrator.records.rows import AnyRow, PointCompleted, Row, SegmentDecided, ShardTrained, TasksMet
 from orchestrator.sweeps.training_groups import Group
 
@@ -97,12 +100,29 @@ class SeedMeans:
             return []
         rows = [found[run_id] for run_id in self._seeds[label]]
         mean = fmean(row.event.metrics["accuracy"] for row in rows)
-        return [MetricPoint(self._name(label), n, mean, max(row.time_ms for row in rows))]
+        return [MetricPoint(self._names[label], n, mean, max(row.time_ms for row in rows))]
 
-    def _name(self, label: str) -> str:
-        return "accuracy" if len(self._seeds) == 1 else f"accuracy/{_metric_name(label)}"
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        """The metric's name for each configuration."""
+        if len(self._seeds) == 1:
+            return dict.fromkeys(self._seeds, "accuracy")
+        return {label: f"accuracy/{name}" for label, name in metric_names(self._seeds).items()}
 
 
-def _metric_name(text: str) -> str:
-    """Returns a valid MLflow metric name: the text, shortened and without characters that MLflow refuses."""
-    return re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]
+def metric_names(texts: Collection[str]) -> dict[str, str]:
+    """Returns a valid MLflow metric name for each text: the text, shortened and without what MLflow refuses.
+
+    MLflow refuses some characters, and names that are not normal paths, such as `a//b`. If texts would get the same
+    name, a hash of the text is added to each.
+    """
+    names = {text: _valid(text) for text in texts}
+    times = Counter(name.lower() for name in names.values())  # some databases do not distinguish upper and lower case
+    return {
+        text: name if times[name.lower()] == 1 else f"{name} {content_key(text, 6)}" for text, name in names.items()
+    }
+
+
+def _valid(text: str) -> str:
+    allowed = re.sub(r"[^\w/.\- :]", "_", text.replace("=", ":"))[:200]
+    return "/".join(part if part not in ("", ".", "..") else "_" for part in allowed.split("/"))

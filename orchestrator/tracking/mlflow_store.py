@@ -8,6 +8,7 @@ import mlflow
 
 from orchestrator.base.files import replace_durably
 from orchestrator.base.output_folder import MLflowFolder
+from orchestrator.tracking.mlflow_address import sqlite_uri
 
 
 def create_database(folder: MLflowFolder) -> None:
@@ -21,5 +22,5 @@ def create_database(folder: MLflowFolder) -> None:
     for left in folder.partial_databases():
         left.unlink()
     partial = folder.partial_database(time.time_ns())
-    mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    mlflow.MlflowClient(sqlite_uri(folder.path, partial.name)).search_experiments(max_results=1)
     replace_durably(partial, folder.database)

@@ -21,7 +21,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, LifecycleStage, Param, RunTag
 from mlflow.entities import Run as StoredRun
 from mlflow.models import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -40,11 +40,14 @@ from orchestrator.tracking.mlflow_address import tracking_uri_of
 from orchestrator.tracking.mlflow_points import MetricPoint, SeedMeans, training_points
 from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun
 from orchestrator.tracking.mlflow_store import create_database
+from orchestrator.tracking.moved_output import relocate
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
+
+log = logging.getLogger("supsup")
 
 _PAGE = 1000
 """The number of runs in one page of search_runs. MLflow allows at most 50,000."""
@@ -79,6 +82,7 @@ class Tracker:
         with FileLock(folder.lock_file):  # so that two sweeps do not create the same database or experiment
             if sweep.config.tracking is None:
                 create_database(folder)
+                relocate(folder)
             self._client = mlflow.MlflowClient(tracking_uri_of(sweep))
             self._experiment_id = self._experiment()
         self._seen = {group.group_id: 0 for group in groups}
@@ -104,6 +108,9 @@ class Tracker:
         name = self._sweep.config.name
         found = self._client.get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                log.warning("the MLflow experiment %s had been deleted in MLflow; it is restored", name)
+                self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         location = None  # a server has its own artifact location
         if self._sweep.config.tracking is None:

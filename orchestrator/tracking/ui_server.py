@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.tracking.mlflow_address import tracking_uri
+from orchestrator.tracking.moved_output import relocate
 from supsup_core.errors import InputError
 
 MLFLOW_ENVIRONMENT = {
@@ -43,6 +46,8 @@ def serve(output: OutputFolder, port: int) -> int:
             f"{output.path}: has no MLflow database; run a sweep first, or set output=DIR to the output of a sweep"
         )
     refuse_taken(port)
+    with FileLock(output.mlflow.lock_file):
+        relocate(output.mlflow)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--uvicorn-opts", "--log-level warning",

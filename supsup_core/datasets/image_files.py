@@ -168,8 +168,8 @@ class ImageFiles(Base, ReadsFiles):
         else:
             found = self._hash_of(listings, lambda image: str(image.size))
             log.warning(
-                "%s: this sweep was planned by an earlier version, whose keys cover only the names and sizes of the "
-                "images; it is continued with these keys, so a changed image of the same size is not noticed",
+                "%s: an earlier version of supsup planned this sweep, with content keys that depend on the names and "
+                "sizes of the images; the sweep keeps these keys, so a changed image of the same size is not noticed",
                 self.folder,
             )
         if found != self.checksum():

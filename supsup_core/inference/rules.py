@@ -41,10 +41,10 @@ class Rule(ABC):
     def decide(
         self, learner: Learner, x: Tensor, objective: Objective, given: int | None
     ) -> tuple[Tensor, list[Recalled]]:
-        """Returns the chosen mask numbers (D,) and, for a RecallingRule, the D recalled masks (else an empty list).
+        """Returns the number of the mask that each of the D decisions chooses, shape (D,), and the recalled masks.
 
-        If masks were recalled, the caller labels the images with them, and not with the stored masks. The arguments are
-        those of `choose`.
+        Only a RecallingRule recalls masks: one for each decision. The caller then labels the images with the recalled
+        masks, not with the stored masks. For other rules, the list is empty. The arguments are those of `choose`.
         """
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,27 @@ def test_a_trial_whose_process_is_killed_is_restarted(sweep_file: Callable[..., 
     # A mask that was stored just before the kill also has a row. The row says that the mask was found in the store.
     keys = [row.event.key for row in rows if isinstance(row.event, ShardTrained)]
     assert len(keys) == len(set(keys)) == 8
+
+
+def test_files_of_the_working_folder_replace_no_module_in_a_worker(
+    sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray itself lets its processes import from the working folder first."""
+    sweep = sweep_of(sweep_file())
+    for name in ("random", "safetensors", "supsup_core"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    run_on_ray(sweep, stock(sweep), "local")
+    with LedgerReader(ledger_of(sweep)) as reader:
+        assert GroupState().apply(reader.rows()).status == "done"
+    assert Path.cwd() == tmp_path
+
+
+def test_an_actor_that_imports_another_source_than_the_command_trains_nothing(group: GroupSettings) -> None:
+    actor = WorkerActor(replace(group, code_digest="0" * 64), 0)
+    reply = actor.run(first_job(group))
+    assert isinstance(reply, Failed)
+    assert "differs from the source that the command runs" in reply.error
 
 
 class Frail(WorkerActor):

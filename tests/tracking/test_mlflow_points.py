@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
+
 from orchestrator.records.facts import TrainedFacts
 from orchestrator.records.rows import LaunchEnded, PointCompleted, Row, SegmentDecided, ShardTrained, TasksMet
 from orchestrator.sweeps.sweep import open_sweep
 from orchestrator.sweeps.training_groups import Group
-from orchestrator.tracking.mlflow_points import MetricPoint, SeedMeans, training_points
+from orchestrator.tracking.mlflow_points import MetricPoint, SeedMeans, metric_names, training_points
 
 NNS = {"scenario": "NNs", "stream": {"segment_batches": 10}, "evaluation": {"at": [3]}}
 
@@ -100,3 +104,17 @@ def test_several_configurations_have_separate_metrics_with_names_that_mlflow_acc
         for point in means.add(completed(run.run_id, 0.5, 1))
     ]  # fmt: skip
     assert names == ["accuracy/a_ b GG", "accuracy/c GG"]
+
+
+@given(st.lists(st.text(max_size=300), unique=True, max_size=8))
+@example(["lr+", "lr*", "a//b", "a/./b", "..", "基线 α"])
+@example(["A", "a"])
+def test_metric_names_are_valid_and_unique(texts: list[str]) -> None:
+    names = metric_names(texts)
+    assert len({name.lower() for name in names.values()}) == len(texts)
+    for name in names.values():
+        _validate_metric_name(f"accuracy/{name}")
+
+
+def test_a_valid_name_stays_as_it_is() -> None:
+    assert metric_names(["GNu one_shot", "lr:0.1"]) == {"GNu one_shot": "GNu one_shot", "lr:0.1": "lr:0.1"}

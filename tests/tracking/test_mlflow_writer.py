@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from orchestrator.results.report import tables
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_sweep
 from supsup_core.evaluation.counts import ProtocolCounts
+from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep
 from tests.tracking.projection import client, points, project, runs, track
 
@@ -210,3 +213,32 @@ def test_system_metrics_of_the_machine_are_logged_while_a_sweep_runs(
     steps = [step for step, _, _ in found["system/cpu_utilization_percentage"]]
     assert steps == list(range(len(steps)))
     assert len(steps) > 2
+
+
+def test_a_deleted_experiment_is_restored(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    run_sweep(sweep)
+    project(sweep)
+    wanted = points(sweep)
+    experiment = client(sweep).get_experiment_by_name(sweep.config.name)
+    client(sweep).delete_experiment(experiment.experiment_id)
+    project(sweep)
+    assert points(sweep) == wanted
+    assert "had been deleted in MLflow; it is restored" in caplog.text
+
+
+def test_a_moved_output_has_its_artifacts_in_its_present_place(sweep: Sweep, tmp_path: Path) -> None:
+    """The report is written by another process, because MLflow remembers where each run has its artifacts."""
+    run_sweep(sweep)
+    track(sweep).attach([sweep.folder.sweep_file], "earlier")
+    before = sweep.output.path
+    after = before.rename(before.with_name("what? C# 50%25"))
+    command = [*PROGRAM, "report", f"output={after}"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert found.returncode == 0, found.stderr
+    assert not before.exists()
+    moved = replace(sweep, config=replace(sweep.config, output=str(after)))
+    (parent,) = [run for run in runs(moved) if run.data.tags["supsup.kind"] == "sweep"]
+    home = after / "mlflow" / "artifacts" / parent.info.run_id / "artifacts"
+    assert parent.info.artifact_uri == home.as_uri()
+    assert {path.name for path in home.iterdir()} >= {"earlier", "report"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {after.name}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import matplotlib
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.results.report import figures
+from orchestrator.results.report.files import picture
+from orchestrator.results.report_settings import default_style
 
 
 def the_axes(figure: Figure) -> Axes:
@@ -81,3 +84,29 @@ def test_the_statistics_figure_has_a_panel_for_each_run_and_limits_panels_and_va
     known, new = figure.axes[0].collections
     assert known.get_offsets().tolist() == [[1, 0.5]]
     assert new.get_offsets().tolist() == [[1, 40.0]]
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    names = ["_baseline", "lr$LR_$SEED", "plain"]
+    tasks = pd.DataFrame(
+        [(name, 0, 1, 0, 0.5) for name in names], columns=["run", "seed", "num_learned", "task", "accuracy"]
+    )
+    figure = figures.accuracy_by_task(tasks, "$a_title$")
+    legend = the_axes(figure).get_legend()
+    assert legend is not None
+    with default_style():
+        svg = picture(figure, "svg").decode()
+    shown = [text.get_text().replace("\\$", "$") for text in legend.get_texts()]
+    assert shown == [f"{name} (50.00)" for name in names]
+    assert "_baseline (50.00)" in svg
+    assert "lr\\$LR_\\$SEED (50.00)" in svg or "lr$LR_$SEED (50.00)" in svg
+
+
+def test_the_users_settings_of_matplotlib_do_not_change_a_figure() -> None:
+    def drawn() -> bytes:
+        with default_style():
+            return picture(figures.accuracy_over_tasks(summary(2), "a title"), "png")
+
+    before = drawn()
+    with matplotlib.rc_context({"font.size": 20.0, "axes.facecolor": "black", "text.usetex": True}):
+        assert drawn() == before

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import io
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -137,3 +140,95 @@ def test_a_folder_that_changed_since_the_plan_is_refused(root: Path) -> None:
     with pytest.raises(CorruptError, match="changed since the sweep was first planned"):
         base.load(root)
     assert base != beasts(root)
+
+
+def decoded(path: Path, side: int = 32) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return decode_square(ImageFile(path, path.name, 0, path.stat().st_size, 0), side)
+
+
+def test_16_bit_grey_gives_the_pixels_of_8_bit_grey(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray((ramp * 257).astype(np.uint16)).save(tmp_path / "16.png")
+    assert np.array_equal(decoded(tmp_path / "16.png"), decoded(tmp_path / "8.png"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_pictures_of_every_mode_are_decoded(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "white.png"
+    if mode == "I;16":
+        Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(path)
+    else:
+        Image.new("RGB", (40, 40), "white").convert(mode).save(path)
+    assert (decoded(path) == 255).all()
+
+
+def test_a_picture_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (40, 40), "black")
+    upright.paste("white", (0, 0, 40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    assert np.array_equal(decoded(tmp_path / "turned.png"), decoded(tmp_path / "upright.png"))
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
+def test_a_thin_picture_takes_little_memory(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (10, 20, 30)).save(tmp_path / "thin.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = decoded(tmp_path / "thin.png", 256)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 300_000  # kilobytes
+    assert (found == np.array([10, 20, 30], np.uint8)[:, None, None]).all()
+
+
+def test_a_long_picture_has_nearly_the_pixels_that_resizing_all_of_it_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "long.png")
+    whole = decoded(tmp_path / "long.png", 64).astype(int)
+    monkeypatch.setattr("supsup_core.datasets.image_files._MOST_PIXELS", 1000)
+    assert np.abs(decoded(tmp_path / "long.png", 64).astype(int) - whole).max() <= 1
+
+
+def test_the_key_covers_the_contents_of_the_images(root: Path) -> None:
+    before = beasts(root).checksum()
+    path = root / "beasts" / "train" / "bee" / "2.png"
+    content, stat = path.read_bytes(), path.stat()
+    path.write_bytes(content)
+    assert beasts(root).checksum() == before  # a new time, and the same content
+    path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert beasts(root).checksum() != before
+
+
+def test_a_key_of_names_and_sizes_is_still_read_with_a_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = beasts(root)
+    train, test = base.listing(root / "beasts")
+    listed = [(part, i) for part, found in zip(base.parts, (train, test), strict=True) for i in found]
+    lines = [f"{part}/{image.name} {image.label} {image.size}\n" for part, image in listed]
+    old = dataclasses.replace(base, checksum_of_files=hashlib.sha256("".join(lines).encode()).hexdigest())
+    assert torch.equal(old.load(root).train.pixels, base.load(root).train.pixels)
+    assert "an earlier version of supsup planned this sweep" in caplog.text
+
+
+def test_hidden_files_and_folders_are_left_out_and_dead_links_are_named(root: Path) -> None:
+    before = beasts(root).checksum()
+    (root / "beasts" / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "beasts" / "train" / "bee" / "._2.png").write_bytes(b"of a Mac")
+    assert beasts(root).checksum() == before
+    link = root / "beasts" / "train" / "bee" / "dead.png"
+    link.symlink_to("nowhere.png")
+    with pytest.raises(InputError, match=r"dead\.png: is not a file, or is a link to a missing file"):
+        beasts(root)
+    link.unlink()
+    os.mkfifo(link)
+    with pytest.raises(InputError, match=r"dead\.png: is not a file"):
+        beasts(root)
+
+
+def test_names_of_any_bytes_are_read(root: Path) -> None:
+    folder = os.fsencode(root / "beasts" / "train" / "bee")
+    os.rename(os.path.join(folder, b"2.png"), os.path.join(folder, b"\xff\xfe.png"))
+    assert len(beasts(root).load(root).train.labels) == 12

@@ -1,0 +1,23 @@
+"""Adapts the MLflow database of an output that was moved or copied. Does not import MLflow, which takes seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+from orchestrator.base.library_internals import move_mlflow_artifacts
+from orchestrator.base.output_folder import MLflowFolder
+
+
+def relocate(folder: MLflowFolder) -> None:
+    """Let the experiments and runs of a moved or copied output have their artifacts in the output's present place.
+
+    MLflow stores absolute locations. Without this function, it would read and write the files in the old place. Does
+    nothing for an output that was not moved. Call it with the folder's lock held.
+    """
+    home = folder.artifacts.as_uri()
+    with contextlib.closing(sqlite3.connect(folder.database, timeout=30.0)) as db, db:
+        found = db.execute("SELECT DISTINCT artifact_location FROM experiments WHERE experiment_id <> 0").fetchall()
+        for (old,) in found:
+            if old is not None and old != home and old.startswith("file:"):
+                move_mlflow_artifacts(db, old, home)

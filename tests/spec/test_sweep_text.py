@@ -1,0 +1,81 @@
+"""The text of a sweep file: what is text stays as it is written, and impossible files are refused in one line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.base.plain_values import text_value
+from orchestrator.spec.overrides import parse_overrides
+from orchestrator.spec.sweep_config import LIST_KEYS, TEXT_KEYS, read_sweep
+from orchestrator.spec.sweep_text import read_sweep_text
+from supsup_core.errors import InputError
+
+BENCHMARK = "benchmark: {name: permuted, base: digits, num_tasks: 2}\n"
+TEXTS = ["20240101_1200", "2024_01_05", "007", "1.10", "12:30", "2024-01-05", "on", "1e-4", "C#/runs", "50%", "0x1F"]
+
+
+def read(folder: Path, text: str | bytes) -> dict[str, object]:
+    path = folder / "s.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_sweep_text(path, TEXT_KEYS)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_stays_as_it_is_written_in_the_file_and_on_the_command_line(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, f"{BENCHMARK}output: {text}\n")["output"] == text
+    assert parse_overrides([f"output={text}"], TEXT_KEYS)["output"] == text
+    assert parse_overrides([f'output="{text}"'], TEXT_KEYS)["output"] == text
+    assert text_value(f"'{text}'") == text
+
+
+def test_names_of_variants_stay_as_they_are_written_and_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"{BENCHMARK}variants: {{1e-4: {{scenario: GG}}, on: {{scenario: GNu}}}}\n")
+    for override in ('only=["1e-4"]', "only=[1e-4]", "only=1e-4"):
+        config = read_sweep(tmp_path / "s.yaml", [override])
+        assert config.only == ["1e-4"]
+        assert list(config.variants) == ["1e-4", "on"]
+
+
+def test_null_means_that_a_text_is_not_set() -> None:
+    assert parse_overrides(["tracking=null", "only=null"], TEXT_KEYS, LIST_KEYS) == {"tracking": None, "only": None}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_in_the_encodings_of_editors_are_read(tmp_path: Path, encoding: str) -> None:
+    assert read(tmp_path, f"{BENCHMARK}name: naïve\n".encode(encoding))["name"] == "naïve"
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+REFUSED = {
+    "an empty file": ("", "names neither a benchmark nor a net"),
+    "no benchmark and no net": ("seeds: [1]", "names neither a benchmark nor a net"),
+    "a list": ("- 1", "must be a mapping"),
+    "copies of copies": (BOMB, "more than 100000 values"),
+    "deep nesting": ("a: " + "[" * 5000, "not valid YAML"),
+    "5,000 digits": (f"{BENCHMARK}seeds: [{'9' * 5000}]", "not valid YAML"),
+    "a large file": (BENCHMARK + "#" * 1_100_000, "larger than 1,000,000 bytes"),
+    "bytes that are no text": (b"\xff\x00\x81", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_impossible_file_is_refused_within_two_seconds(tmp_path: Path, kind: str) -> None:
+    text, words = REFUSED[kind]
+    began = time.monotonic()
+    with pytest.raises(InputError, match=words) as raised:
+        read(tmp_path, text)
+    assert str(raised.value).startswith(str(tmp_path / "s.yaml"))
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "9" * 5000, "[" * 5000, "{a: *x}", "!!python/object:os.system x"])
+def test_an_impossible_override_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match=r"command line: training\.num_batches"):
+        parse_overrides([f"training.num_batches={value}"])
