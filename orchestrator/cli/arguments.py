@@ -18,6 +18,7 @@ import click
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.base.plain_values import text_value
 from orchestrator.base.wording import in_shell
+from orchestrator.execution.cluster_address import refuse_unreachable
 
 SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
@@ -62,6 +63,8 @@ def cluster_options(function: Callable[..., int]) -> Callable[..., int]:
     )  # fmt: skip
     @functools.wraps(function)
     def with_cluster(local: bool, address: str | None, **others: Any) -> int:
+        if address and not local:
+            refuse_unreachable(address)
         return function(cluster=None if local else address or "local", **others)
 
     return with_cluster

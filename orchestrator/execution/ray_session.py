@@ -54,6 +54,8 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
         num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
         own = {"num_cpus": num_cpus, "include_dashboard": False}
+        if (folder := own_folder()) is not None:
+            own["_temp_dir"] = str(folder)
         keep_token_private()
     with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
         _init(cluster, own, empty)
@@ -62,6 +64,37 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+_LONGEST_FOLDER = 38
+"""The longest path, in bytes, of Ray's folder: the path of a Unix socket has at most 107 bytes, and Ray appends 64."""
+
+
+def own_folder() -> Path | None:
+    """Returns the folder for Ray's sockets and logs on this machine. Returns None if Ray's own choice can be used.
+
+    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. This folder cannot be used if its path is too long, or
+    if it belongs to another user. Raises InputError if no folder can be used.
+    """
+    chosen = os.environ.get("RAY_TMPDIR")
+    usual = Path(chosen or tempfile.gettempdir()) / "ray"
+    if len(os.fsencode(usual)) <= _LONGEST_FOLDER and _is_writable(usual if usual.exists() else usual.parent):
+        return None
+    remedy = f"set RAY_TMPDIR to a folder of yours whose path has at most {_LONGEST_FOLDER - 4} bytes"
+    if chosen:
+        raise InputError(f"RAY_TMPDIR: Ray cannot use {usual}, which is too long or cannot be written; {remedy}")
+    own = Path("/tmp") / f"supsup-{os.getuid()}"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{own}: cannot be created for Ray's sockets ({error.strerror}); {remedy}") from error
+    if own.is_symlink() or own.stat().st_uid != os.getuid() or not _is_writable(own):
+        raise InputError(f"{own}: belongs to another user, so Ray's sockets cannot be there; {remedy}")
+    return own
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _init(cluster: str, own: Mapping[str, object], empty: str) -> None:

@@ -1,12 +1,15 @@
-"""The token of a local Ray cluster: only the current user can read its file."""
+"""The token and the folder of a local Ray cluster: only the current user can read and write them."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.ray_session import keep_token_private
+from orchestrator.execution.ray_session import keep_token_private, own_folder
 from supsup_core.errors import InputError
 
 
@@ -40,3 +43,40 @@ def test_a_token_that_the_user_provides_is_not_changed(token: Path, monkeypatch:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     keep_token_private()
     assert not token.exists()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short folder for TMPDIR."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_rays_own_folder_is_used_if_its_path_is_short(short: Path) -> None:
+    assert own_folder() is None
+
+
+def test_a_long_tmpdir_is_replaced_by_a_private_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short / ("x" * 60)))
+    found = own_folder()
+    assert found == Path(f"/tmp/supsup-{os.getuid()}")
+    assert found.stat().st_uid == os.getuid()
+
+
+def test_a_folder_of_another_user_is_not_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short / "ray").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != short / "ray")
+    assert own_folder() == Path(f"/tmp/supsup-{os.getuid()}")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"belongs to another user.*; set RAY_TMPDIR to a folder of yours"):
+        own_folder()
+
+
+def test_a_folder_that_the_user_chose_is_used_or_refused(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    assert own_folder() is None
+    monkeypatch.setenv("RAY_TMPDIR", str(short / ("x" * 60)))
+    with pytest.raises(InputError, match="RAY_TMPDIR: Ray cannot use"):
+        own_folder()
