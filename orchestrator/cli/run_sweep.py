@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.terminal import lossy_streams
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.launch import launch, prepare_data, take_stock
+from orchestrator.records.ledger_file import merge_side_files
 from orchestrator.results.event_log import LogFile
 from orchestrator.results.progress_line import ProgressLine
 from orchestrator.sweeps.lookup import read_state
@@ -132,7 +134,19 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
             monitor.stop()
     is_done = monitor.status().state_when_idle() == "done"
     interrupted = interrupts.cut_short or (interrupts.requested and not is_done)
-    return conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
+    code = conclude(sweep, groups, monitor, interrupted, time.monotonic() - started)
+    monitor.close()
+    _merge_ledgers(sweep)
+    return code
+
+
+def _merge_ledgers(sweep: Sweep) -> None:
+    """Makes each ledger of a sweep one file again. If this fails, logs the error: `supsup resume` can still use it."""
+    for group in sweep.folder.groups():
+        try:
+            merge_side_files(group.ledger)
+        except sqlite3.Error as error:
+            log.warning("%s: the rows of its -wal cannot be moved into the ledger (%s)", group.ledger, error)
 
 
 def _launch(sweep: Sweep, unfinished: Mapping[str, GroupSettings], cluster: str | None, interrupts: Interrupts) -> None:

@@ -203,8 +203,13 @@ class LedgerReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, if it is open."""
         if self._db is not None:
             self._db.close()
+            self._db = None
 
 
 def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:

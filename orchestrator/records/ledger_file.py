@@ -126,6 +126,23 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
         ) from error
 
 
+def merge_side_files(path: Path) -> None:
+    """Moves the rows in a ledger's -wal into the ledger, and deletes the side files -wal and -shm.
+
+    A finished ledger is then one file, whose rows all have checksums: SQLite silently drops the rest of a damaged -wal.
+    Does nothing if the ledger does not exist or if another process has opened it. Raises sqlite3.Error if the ledger
+    cannot be used.
+    """
+    if not path.exists():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as db:
+        try:
+            db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as error:
+            if (error.sqlite_errorcode & 0xFF) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+
+
 def read_copy(path: Path) -> bytes:
     """Returns the bytes of a consistent copy of a ledger, even while another process writes to the ledger.
 

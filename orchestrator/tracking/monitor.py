@@ -52,6 +52,10 @@ class _FollowedLedger:
         self.unwritten += rows
         return rows
 
+    def close(self) -> None:
+        """Close the ledger."""
+        self._reader.close()
+
 
 @final
 class Monitor:
@@ -132,6 +136,11 @@ class Monitor:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """Close the ledgers. Call it last."""
+        for ledger in self._ledgers.values():
+            ledger.close()
 
     def finish(self) -> None:
         """Write the remaining rows to MLflow, end the sweep's MLflow runs, and log the runs' tables.

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.ledger import LedgerReader, LedgerWriter
-from orchestrator.records.ledger_file import extend_checksum, read_copy, read_epoch
+from orchestrator.records.ledger_file import extend_checksum, merge_side_files, read_copy, read_epoch
 from orchestrator.records.rows import JobRetried
 from supsup_core.errors import CorruptError
+from tests.records.samples import EVENTS
 
 
 def test_a_new_writer_epoch_is_larger_than_all_known_epochs(tmp_path: Path) -> None:
@@ -47,3 +48,27 @@ def test_the_error_for_a_row_of_a_later_version_contains_the_rows_number(tmp_pat
         db.commit()
     with LedgerReader(path) as reader, pytest.raises(CorruptError, match="row 1: this version of supsup knows no row"):
         reader.rows()
+
+
+def test_merging_side_files_leaves_one_file_with_all_rows_that_can_be_written_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer, reader = LedgerWriter(path), LedgerReader(path)
+    wanted = [writer.append(event) for event in EVENTS]
+    assert reader.rows() == wanted
+    writer.close()
+    merge_side_files(path)  # the reader is still open
+    assert path.with_name("ledger.sqlite-wal").exists()
+    reader.close()
+    merge_side_files(path)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+    with LedgerReader(path) as again:
+        assert again.rows() == wanted
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]  # reading makes no side file
+    writer = LedgerWriter(path)
+    assert writer.rows() == wanted
+    writer.append(EVENTS[0])
+    writer.close()
+    merge_side_files(tmp_path / "missing.sqlite")
+    assert not (tmp_path / "missing.sqlite").exists()
