@@ -9,5 +9,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def heeded() -> list[signal.Signals]:
-    """Returns the signals that stop a sweep in this process: all, except those that are ignored, as `nohup` does."""
-    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    """Returns the signals that stop a sweep in this process: all, except SIGHUP if it is ignored, as with `nohup`.
+
+    A shell lets the commands of a script that end in `&` ignore SIGINT. `supsup stop` must stop these sweeps too.
+    """
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (number is signal.SIGHUP and ignores_hangup)]

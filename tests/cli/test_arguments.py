@@ -108,6 +108,7 @@ def test_a_sweep_runs_in_this_process_on_a_local_ray_or_at_an_address(
         found.append(cluster)
         return 0
 
+    monkeypatch.setattr("orchestrator.cli.arguments.refuse_unreachable", lambda address: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -174,7 +174,10 @@ def replies_of(pool: ActorPool, job: Job, *workers: int) -> dict[int, Reply]:
     return found
 
 
-def test_replies_of_actors_that_succeed_die_or_raise_an_error(group: GroupSettings) -> None:
+def test_replies_of_actors_that_succeed_die_or_raise_an_error(
+    group: GroupSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # Ray's processes import Frail from this module
     job = first_job(group)
     configure_ray()
     with connected("local", Resources()):
