@@ -28,6 +28,7 @@ from tests.object_store import ObjectStore
 from tests.requirements import missing
 
 torch.set_num_threads(1)
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # a process that crashes prints where
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("unhurried")
 
