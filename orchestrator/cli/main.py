@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import sys
 
 import click
 
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.terminal import accept_all_characters, discard
+from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import SupSupError
@@ -40,14 +41,16 @@ def cli() -> None:
 def main() -> None:
     """Runs the console script `supsup`. If the user can fix an error, prints it on one line and exits with code 2."""
     atexit.register(gc.freeze)  # skips garbage collection at exit, which takes a second with MLflow and Ray
-    accept_all_characters()
+    prepare_streams()
     use_own_settings()
     try:
         code = cli.main(prog_name="supsup", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader ended, as `head` does
+    except LostStreamError as error:
         discard(sys.stdout)
         code = ExitCode.FAILED
+        if error.errno != errno.EPIPE:  # a reader may end before the command, as `head` does
+            _fail(f"standard output cannot be written ({error.strerror}); free disk space, or print to another file")
     except MemoryError as error:
         code = _fail(
             f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "

@@ -17,12 +17,21 @@ _PLAIN = {"–": "-", "−": "-", "…": "...", "·": "|", "±": "+-", "×": "x"
 """What is printed for characters of this program's messages that the terminal's encoding lacks."""
 
 
-def accept_all_characters() -> None:
-    """Lets both streams print characters that their encoding lacks, such as dashes and a user's names, in ASCII."""
+class LostStreamError(OSError):
+    """Standard output cannot be written: the reader of a pipe ended, or a disk is full."""
+
+
+def prepare_streams() -> None:
+    """Prepares both streams for the whole process.
+
+    Characters that the encoding of a stream lacks, such as dashes and a user's names, are printed in ASCII. If standard
+    output cannot be written, printing raises LostStreamError, so that this error differs from those of other files.
+    """
     codecs.register_error("supsup", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="supsup")
+    sys.stdout = _Watched(sys.stdout)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
@@ -48,6 +57,30 @@ def lossy_streams() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = streams
+
+
+class _Watched:
+    """A text stream whose errors are LostStreamError. Other attributes are those of the wrapped stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text. Returns the number of its characters."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise LostStreamError(error.errno, error.strerror) from error
+
+    def flush(self) -> None:
+        """Writes the buffered text."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise LostStreamError(error.errno, error.strerror) from error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 class _Lossy:
@@ -91,6 +124,7 @@ class _Lossy:
 def discard(stream: TextIO) -> None:
     """Lets everything that is written to a stream go to /dev/null, including the text that is in its buffer now."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a file descriptor
+        descriptor = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, descriptor)
         os.close(nowhere)

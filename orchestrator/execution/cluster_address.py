@@ -21,7 +21,7 @@ def refuse_unreachable(cluster: str) -> None:
     if not colon or not port.isdigit():
         return  # such as `auto`, which Ray resolves
     try:
-        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # [::1] for IPv6
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--address: nothing answers at {cluster} ({error}); start the cluster, correct the address, or remove "

@@ -12,6 +12,7 @@ from orchestrator.base.files import is_partial
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.base.wording import as_typed, in_shell
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.object_storage import Storage
 from orchestrator.results.output_inventory import open_artifacts, referenced_keys, stored_root
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep_record import read_record
@@ -109,7 +110,7 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_done:
 
     referenced: the keys that sweeps reference. is_done: whether all training groups are done.
     """
-    store = open_artifacts(output)
+    storage, store = stored_root(output), open_artifacts(output)
     checkpoints = store.unfinished
     trained = set(store)
     left = [(store, key, "no sweep references it") for key in trained if key not in referenced]
@@ -121,15 +122,15 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_done:
             left.append((checkpoints, key, "no sweep references its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
-        Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(_discard, its.path(key), output))
+        Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(_discard, its.path(key), output, storage))
         for its, key, why in left
         if key in sizes[its]
     ]
 
 
-def _discard(path: Path, output: OutputFolder, trash: Path) -> None:
+def _discard(path: Path, output: OutputFolder, storage: Storage | None, trash: Path) -> None:
     """Moves an artifact to the trash: the file in the output, and the file in the storage to the storage's trash."""
-    storage, name = stored_root(output), path.relative_to(output.path).as_posix()
+    name = path.relative_to(output.path).as_posix()
     if storage is not None:
         storage.move(name, f"{trash.relative_to(output.path).as_posix()}/{name}")
     _move(path, output, trash)

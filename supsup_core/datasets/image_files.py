@@ -136,16 +136,21 @@ class ImageFiles(Base, ReadsFiles):
         Contents are read only if a file's size, modification time or inode changed since they were last read.
         """
         cache = user_cache() / "manifests" / f"{self._hash_of(listings, _stamp)}.txt"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if re.fullmatch(f"{_CONTENTS}[0-9a-f]{{64}}", known := cache.read_text()):
-                return known
-        found = f"{_CONTENTS}{self._hash_of(listings, _content)}"
-        with contextlib.suppress(OSError):  # without the cache, the contents are read again for the next plan
+        if (known := _read_manifest(cache)) is not None:
+            return known
+        try:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_suffix(f".{os.getpid()}")
-            partial.write_text(found)
-            os.replace(partial, cache)
-        return found
+            with _locked(cache.with_suffix(".lock")):  # one process of a machine reads the contents, the others wait
+                if (known := _read_manifest(cache)) is None:
+                    known = f"{_CONTENTS}{self._hash_of(listings, _content)}"
+                    partial = cache.with_suffix(".partial")
+                    partial.write_text(known)
+                    os.replace(partial, cache)
+                return known
+        except OSError as error:
+            if error.filename is None or not Path(error.filename).is_relative_to(cache.parent.parent):
+                raise  # an image cannot be read
+            return f"{_CONTENTS}{self._hash_of(listings, _content)}"
 
     def _hash_of(self, listings: Sequence[Sequence[ImageFile]], describe: Callable[[ImageFile], str]) -> str:
         """Returns a hash of the names and labels of all images, and of what `describe` returns for each image."""
@@ -197,6 +202,15 @@ class ImageFiles(Base, ReadsFiles):
             ) from error
         mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
         return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))
+
+
+def _read_manifest(cache: Path) -> str | None:
+    """Returns the hash of contents in a cache file, or None if the file is missing or damaged."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        known = cache.read_text()
+        if re.fullmatch(f"{_CONTENTS}[0-9a-f]{{64}}", known):
+            return known
+    return None
 
 
 def _stamp(image: ImageFile) -> str:

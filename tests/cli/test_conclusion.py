@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import shlex
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,20 @@ def test_cancelled_task_is_printed_with_the_command_that_retries_it(
     again = supsup(*words[1:], "--local")
     assert again.code == 0, again.err
     assert "3/3 shards" in again.out
+
+
+def test_an_error_in_a_figure_loses_only_the_report(
+    supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("in a figure")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.results.report.figures.accuracy_by_task", broken)
+        found = supsup("sweep", sweep_file(), "--local")
+    assert found.code == 1
+    assert "the report cannot be written (ZeroDivisionError: in a figure)" in found.err
+    assert "3/3 shards" in found.out
+    with closing(sqlite3.connect(tmp_path / "runs" / "mlflow" / "mlflow.db")) as db:
+        assert {status for (status,) in db.execute("SELECT status FROM runs")} == {"FINISHED"}
+    assert supsup("report").code == 0

@@ -1,4 +1,4 @@
-"""The effects of SIGINT and SIGTERM while a sweep runs."""
+"""The effects of the signals that stop a sweep while it runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.cli import interrupts
 from orchestrator.cli.interrupts import Interrupts
 
@@ -35,7 +36,7 @@ def test_handlers_and_hook_are_restored(install: Install, tmp_path: Path) -> Non
     assert current() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signal_interrupts_a_sweep_without_rounds_immediately(
     install: Install, number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -76,3 +76,22 @@ def test_a_command_whose_reader_ends_says_nothing(sweep_file: Callable[..., Path
     found = subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False)
     os.close(stream)
     assert (found.returncode, found.stderr) == (1, b"")
+
+
+def test_a_full_disk_behind_a_command_is_told_in_one_line(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    command = [*PROGRAM, "plan", str(sweep_file())]
+    with open("/dev/full", "wb") as stream:
+        found = subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    assert found.returncode == 1
+    assert found.stderr.startswith(b"supsup: standard output cannot be written (No space left on device)")
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_the_users_matplotlib_does_not_disturb_a_sweep(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nnonsense.key: 3\n")
+    environment = {**os.environ, "MPLBACKEND": "module://not_installed", "HOME": str(tmp_path)}
+    command = [*PROGRAM, "sweep", str(sweep_file()), "--local"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "matplotlib" not in found.stderr
+    assert len(list(tmp_path.glob("runs/sweeps/*/report/*.png"))) == 2

@@ -113,13 +113,20 @@ def test_a_killed_worker_and_a_killed_trial_process_are_replaced(
     assert len(artifacts(tmp_path / "runs")) == 8 + 4
 
 
-@pytest.mark.long
-def test_ctrl_c_commits_prints_the_resume_command_and_resume_completes(
-    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+        signal.SIGUSR1,  # for which Ray Tune sets a handler of its own
+    ],
+)
+def test_a_signal_commits_prints_the_resume_command_and_resume_completes(
+    launch: Callable[..., Any], call: Call, sweep_file: Callable[..., Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     process = launch("sweep", sweep_file(training={"num_batches": 600}, benchmark=_tasks(12)))
     wait_for(lambda: trained(tmp_path / "runs"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     command = out.strip().splitlines()[-1].partition("Go on with: supsup ")[2].split()

@@ -36,6 +36,15 @@ def test_files_that_were_written_are_read_and_listed(folder: Storage) -> None:
         folder.read("a/b.txt")
 
 
+def test_a_moved_file_has_its_new_name_only(folder: Storage) -> None:
+    folder.write("store/ab/x.bin", b"kept")
+    folder.move("store/ab/x.bin", "trash/today/store/ab/x.bin")
+    assert list(folder.files()) == ["trash/today/store/ab/x.bin"]
+    assert folder.read("trash/today/store/ab/x.bin") == b"kept"
+    folder.move("store/ab/missing.bin", "trash/missing.bin")
+    assert list(folder.files()) == ["trash/today/store/ab/x.bin"]
+
+
 def test_a_request_is_retried_if_the_storage_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "FIRST_WAIT_SECONDS", 0.01)
     folder = Storage(f"file://{tmp_path}", patience=0.3)

@@ -43,3 +43,11 @@ def test_an_existing_database_is_not_changed(tmp_path: Path) -> None:
     before = folder.database.read_bytes()
     create_database(folder)
     assert folder.database.read_bytes() == before
+
+
+def test_a_database_is_created_in_a_folder_whose_name_an_address_cannot_contain(tmp_path: Path) -> None:
+    folder = MLflowFolder(tmp_path / "what? C# 50%25" / "mlflow")
+    folder.path.mkdir(parents=True)
+    create_database(folder)
+    assert [path.name for path in folder.path.iterdir()] == [folder.database.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["what? C# 50%25"]

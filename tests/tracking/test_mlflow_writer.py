@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.base.environment import describe
+from orchestrator.base.output_folder import OutputFolder
 from orchestrator.execution.launch import launch, take_stock
 from orchestrator.records.group_state import LaunchStatus
 from orchestrator.records.rows import PointCompleted, ShardTrained
 from orchestrator.results.report import tables
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.tracking.moved_output import relocate
 from supsup_core.evaluation.counts import ProtocolCounts
 from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep
@@ -242,3 +246,16 @@ def test_a_moved_output_has_its_artifacts_in_its_present_place(sweep: Sweep, tmp
     assert parent.info.artifact_uri == home.as_uri()
     assert {path.name for path in home.iterdir()} >= {"earlier", "report"}
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {after.name}
+
+
+def test_a_users_own_experiment_keeps_its_place_when_the_output_is_moved(sweep: Sweep, tmp_path: Path) -> None:
+    run_sweep(sweep)
+    track(sweep)
+    elsewhere = (tmp_path / "elsewhere").as_uri()
+    client(sweep).create_experiment("mine", artifact_location=elsewhere)
+    after = sweep.output.path.rename(tmp_path / "after")
+    moved = OutputFolder(after).mlflow
+    relocate(moved)
+    with closing(sqlite3.connect(moved.database)) as db:
+        found = dict(db.execute("SELECT name, artifact_location FROM experiments WHERE experiment_id <> 0"))
+    assert found == {sweep.config.name: moved.artifacts.as_uri(), "mine": elsewhere}

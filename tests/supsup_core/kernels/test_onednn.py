@@ -32,7 +32,6 @@ def test_operands_may_be_transposed_and_the_product_is_contiguous() -> None:
     torch.testing.assert_close(found, x @ weight.t(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.skipif(not onednn.is_faster(), reason="this processor does not use the kernel")
 def test_the_private_operator_gives_the_same_bits_as_the_public_one() -> None:
     x, weight = operands(128, 784, 300)
     public = torch.nn.functional.linear(x.to_mkldnn(), weight.to_mkldnn()).to_dense()
