@@ -89,7 +89,7 @@ def test_a_full_disk_behind_a_command_is_told_in_one_line(sweep_file: Callable[.
 
 def test_the_users_matplotlib_does_not_disturb_a_sweep(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nnonsense.key: 3\n")
-    environment = {**os.environ, "MPLBACKEND": "module://not_installed", "HOME": str(tmp_path)}
+    environment = {**os.environ, "MPLBACKEND": "one of a notebook", "HOME": str(tmp_path)}
     command = [*PROGRAM, "sweep", str(sweep_file()), "--local"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert found.returncode == 0, found.stderr
