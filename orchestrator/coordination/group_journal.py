@@ -192,7 +192,8 @@ class GroupJournal:
     def end(self, paused: bool) -> LaunchStatus:
         """Closes the ledger, and returns how the launch ended. paused: whether the group was paused.
 
-        Before closing, records how the launch ended, except for `interrupted`. With a storage, uploads a last snapshot.
+        Before closing, records how the launch ended, except for `interrupted`, and takes a snapshot. With a storage,
+        uploads this snapshot.
         """
         status: LaunchStatus
         if self.state.failed:
@@ -205,7 +206,7 @@ class GroupJournal:
             self.record(LaunchEnded(status))
         if self._uploader is not None:
             self._uploader.wait()
-            self.take_snapshot_if_due(now=True)
+        self.take_snapshot_if_due(now=True)
         self.close()
         return status
 

@@ -27,14 +27,17 @@ from orchestrator.records.ledger_file import (
     check_database,
     checksum_at,
     connect_read_only,
+    copy_aside,
     copy_database,
     explain,
     extend_checksum,
     has_tables,
+    last_seq,
     select_rows,
     set_aside,
     snapshot_path,
 )
+from orchestrator.records.ledger_wal import check_wal
 from orchestrator.records.rows import AnyRow, Event, GroupPlanned, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
 
@@ -134,8 +137,9 @@ class LedgerWriter:
         replace_durably(partial, target)
 
     def rows(self) -> list[AnyRow]:
-        """Returns all rows. Raises CorruptError if a row is damaged, or if the ledger belongs to another group."""
+        """Returns all rows. Raises CorruptError if a row is damaged or lost, or if they belong to another group."""
         try:
+            _check_not_shortened(self._path, self._db)
             return _of_group(self._path, select_rows(self._db, 0))
         except DAMAGE as error:
             raise explain(self._path, error) from error
@@ -155,13 +159,15 @@ class LedgerReader:
     def rows(self, after: int = 0) -> list[AnyRow]:
         """Returns the committed rows with seq > `after`, in order.
 
-        Raises CorruptError if the ledger is damaged, or if it belongs to another training group.
+        Raises CorruptError if the ledger is damaged, has lost its last rows, or belongs to another training group.
         """
         try:
             if self._db is None:
                 if not self._path.exists():
                     return []
+                check_wal(self._path)
                 self._db = connect_read_only(self._path, check_same_thread=False)
+                _check_not_shortened(self._path, self._db)
             if not after and not has_tables(self._db):
                 return []  # the writer is still creating the tables
             return _of_group(self._path, select_rows(self._db, after))
@@ -221,8 +227,24 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
     return rows
 
 
+def _check_not_shortened(path: Path, db: sqlite3.Connection) -> None:
+    """Raises CorruptError if a ledger has fewer rows than its snapshot, so that its last rows are lost.
+
+    db: a connection to the ledger. A damaged snapshot, and the snapshot of another group, prove nothing.
+    """
+    previous = snapshot_path(path)
+    if path == previous or not previous.exists():
+        return
+    num_kept = num_rows = 0
+    with contextlib.suppress(*DAMAGE), contextlib.closing(connect_read_only(previous)) as snapshot:
+        if last_seq(snapshot) > last_seq(db):
+            num_kept, num_rows = len(_of_group(path, select_rows(snapshot, 0))), last_seq(db)
+    if num_kept > num_rows:
+        raise CorruptError(f"it has {num_rows} rows, but its snapshot has {num_kept}, so its last rows are lost")
+
+
 class OpenedLedger(NamedTuple):
-    """What `open_ledger` returns. `set_aside`: the new path of a corrupt ledger, which was renamed; otherwise None."""
+    """What `open_ledger` returns. `set_aside`: the path at which a corrupt ledger is kept; None if it was intact."""
 
     writer: LedgerWriter
     rows: list[AnyRow]
@@ -232,19 +254,22 @@ class OpenedLedger(NamedTuple):
 def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
-    Renames and keeps a corrupt ledger. If the ledger is corrupt or missing, or has lost its rows, an intact snapshot
-    replaces it. If there is no intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
+    Keeps a corrupt ledger under another name. If the ledger is corrupt or missing, or has lost rows, an intact snapshot
+    replaces it. If only its -wal is damaged, the ledger keeps the rows before the damage, unless the snapshot has more
+    rows. If there is no intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)
+    aside = None
+    try:
+        check_wal(path)
+    except CorruptError:
+        aside = copy_aside(path)
     try:
         if previous.exists() and not (path.exists() and path.stat().st_size):
             raise CorruptError(f"{path}: missing or empty")
         writer = LedgerWriter(path, above)
         try:
-            rows = writer.rows()
-            if rows or not previous.exists():
-                return OpenedLedger(writer, rows, None)
-            raise CorruptError(f"{path}: has lost its rows")
+            return OpenedLedger(writer, writer.rows(), aside)
         except CorruptError:
             writer.close()
             raise

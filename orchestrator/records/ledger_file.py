@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import tempfile
 import zlib
@@ -23,6 +24,9 @@ CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT N
 
 LOCK_SECONDS = 30.0
 """How many seconds SQLite waits for a lock that another process holds."""
+
+_SUFFIXES = ("", "-wal", "-shm")
+"""The ends of the names of a ledger's files: the database, and SQLite's side files."""
 
 DAMAGE = (sqlite3.Error, CorruptError, ValueError, TypeError)
 """The exceptions that reading a damaged file can raise: SQLite's own errors, and errors about wrong values."""
@@ -82,6 +86,11 @@ def checksum_at(db: sqlite3.Connection, seq: int) -> int:
     """Returns the checksum of row `seq`, or 0 if there is no such row."""
     found = db.execute("SELECT checksum FROM rows WHERE seq = ?", (seq,)).fetchone()
     return int(found[0]) if found else 0
+
+
+def last_seq(db: sqlite3.Connection) -> int:
+    """Returns the number of the last row, which is the number of rows; 0 if there is none."""
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0]) if has_tables(db) else 0
 
 
 def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
@@ -167,15 +176,46 @@ def read_epoch(path: Path) -> int:
         return 0
 
 
+def num_bytes(path: Path) -> int:
+    """Returns the size that a copy of a ledger would have, or 0 if the ledger is missing or cannot be read."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(connect_read_only(path)) as db:
+            sizes = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
+            return int(sizes[0] * sizes[1])
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
 def set_aside(path: Path) -> Path:
     """Renames a corrupt ledger and its SQLite side files (-wal, -shm). Returns the new path of the ledger."""
-    number = sum(1 for _ in path.parent.glob(f"{path.name}.corrupt*"))
-    aside = path.with_name(f"{path.name}.corrupt{number}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
+    aside = _path_aside(path)
+    for part, target in _parts(path, aside):
+        part.rename(target)
     return aside
+
+
+def copy_aside(path: Path) -> Path:
+    """Copies a ledger with a damaged -wal, and the -wal, before SQLite changes them. Returns the copy's path."""
+    aside = _path_aside(path)
+    for part, target in _parts(path, aside):
+        shutil.copyfile(part, target)
+    return aside
+
+
+def _path_aside(path: Path) -> Path:
+    """Returns an unused path for a corrupt ledger."""
+    number = sum(1 for other in path.parent.glob(f"{path.name}.corrupt*") if other.name[-1].isdigit())
+    while (aside := path.with_name(f"{path.name}.corrupt{number}")).exists():
+        number += 1
+    return aside
+
+
+def _parts(path: Path, aside: Path) -> list[tuple[Path, Path]]:
+    """Returns the files of a ledger that exist, each with its path beside `aside`."""
+    parts = [(path.with_name(path.name + suffix), aside.with_name(aside.name + suffix)) for suffix in _SUFFIXES]
+    return [(part, target) for part, target in parts if part.exists()]
 
 
 def snapshot_path(path: Path) -> Path:

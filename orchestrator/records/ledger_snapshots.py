@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.ledger import FencedError, LedgerReader
-from orchestrator.records.ledger_file import read_epoch
+from orchestrator.records.ledger_file import num_bytes, read_epoch
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import AnyRow
 from supsup_core.errors import CorruptError, SupSupError
@@ -131,10 +131,16 @@ class Snapshots:
             )
 
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
-        """Returns whether the storage holds a newer snapshot with rows that the local ledger does not have."""
-        if not is_newer(self.ids(), SnapshotId(read_epoch(ledger), output_id)):
+        """Returns whether the storage holds a snapshot with rows that the local ledger does not have.
+
+        Downloads a snapshot only if the local ledger is damaged, if the snapshot is newer, or if it is the ledger's own
+        snapshot and larger. The last case means that the ledger has lost rows.
+        """
+        stored, here = self._folder.files(), SnapshotId(read_epoch(ledger), output_id)
+        ids, known = snapshot_ids(stored), rows_or_none(ledger)
+        is_longer = ids[:1] == [here] and stored[here.file_name].num_bytes > num_bytes(ledger)
+        if known and not is_longer and not is_newer(ids, here):
             return False
-        known = rows_or_none(ledger)
         _, rows = next(self.sound(), (b"", known))
         return known[: len(rows)] != rows
 

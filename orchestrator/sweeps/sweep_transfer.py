@@ -11,8 +11,8 @@ from orchestrator.base.files import write_atomically
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.name_lookup import matching_names
 from orchestrator.base.output_folder import STORED_SWEEPS, GroupFolder, OutputFolder, SweepFolder, stored_sweep_ids
-from orchestrator.records.ledger import FencedError, LedgerWriter
-from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside
+from orchestrator.records.ledger import FencedError, open_ledger
+from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside, snapshot_path
 from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.sweeps.sweep_record import (
@@ -79,7 +79,7 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Replaces a ledger by the newest intact snapshot. Changes nothing if no snapshot is intact.
+    """Replaces a ledger and its local snapshot by the newest intact snapshot. Changes nothing if none is intact.
 
     If the local ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
     """
@@ -90,7 +90,8 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
             set_aside(ledger)
         for suffix in ("-wal", "-shm"):
             ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
-        write_atomically(ledger, content)
+        for path in (snapshot_path(ledger), ledger):
+            write_atomically(path, content)
         return
 
 
@@ -119,12 +120,15 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
-            log.warning("%s: another process has stored a newer state of this ledger; downloading it", group.ledger)
+            log.warning("%s: the storage holds a newer or longer state of this ledger; downloading it", group.ledger)
             _restore(snapshots, group.ledger)
         if not group.ledger.exists():
             return
-        writer = LedgerWriter(group.ledger, max((snapshot.epoch for snapshot in snapshots.ids()), default=0))
+        newest = max((snapshot.epoch for snapshot in snapshots.ids()), default=0)
+        writer, _, aside = open_ledger(group.ledger, newest)
         writer.close()
+        if aside is not None:
+            log.warning("%s: was damaged, and is restored; the damaged file is kept as %s", group.ledger, aside.name)
         try:
             snapshots.put(SnapshotId(writer.epoch, output_id), read_copy(group.ledger))
         except FencedError:

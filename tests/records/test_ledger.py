@@ -159,6 +159,38 @@ def test_the_snapshot_restores_every_row_after_a_bit_flip_at_any_place(tmp_path:
     assert fallbacks > 20
 
 
+def test_a_ledger_that_has_lost_its_last_rows_is_refused_and_its_snapshot_replaces_it(tmp_path: Path) -> None:
+    """For example, an older copy of the ledger was put back: all its rows are intact."""
+    path = tmp_path / "ledger.sqlite"
+    written(path, 3)
+    older = path.read_bytes()
+    for part in tmp_path.iterdir():
+        part.unlink()
+    rows = written(path, 12)
+    path.write_bytes(older)
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="3 rows, but its snapshot has 12"):
+        reader.rows()
+    opened = open_ledger(path)
+    assert opened.rows == rows
+    assert opened.set_aside is not None
+    with contextlib.closing(sqlite3.connect(opened.set_aside)) as db:
+        assert db.execute("SELECT count(*) FROM rows").fetchone() == (3,)
+    opened.writer.close()
+
+
+def test_a_damaged_snapshot_proves_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    written(path, 12)
+    longer = snapshot_path(path).read_bytes()
+    for part in tmp_path.iterdir():
+        part.unlink()
+    rows = written(path, 3)
+    for content in (longer.replace(b"long enough", b"Long enough"), b"", b"not a database" * 400):
+        snapshot_path(path).write_bytes(content)
+        with LedgerReader(path) as reader:
+            assert reader.rows() == rows
+
+
 def test_a_damaged_ledger_does_not_replace_its_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     rows = written(path, 200)

@@ -92,3 +92,21 @@ def test_the_newest_intact_snapshot_is_used(tmp_path: Path) -> None:
     snapshots.put(SnapshotId(2, "aaaaaaaa"), read_copy(path).replace(b"easy to find", b"easy to lose"))
     assert [rows for _, rows in snapshots.sound()] == [before]
     writer.close()
+
+
+def test_a_ledger_that_is_shorter_than_its_own_stored_snapshot_is_behind_it(tmp_path: Path) -> None:
+    """For example, an older copy of the ledger was put back. The epochs are equal."""
+    snapshots = Snapshots(Storage(f"file://{tmp_path}/stored"))
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    writer.append(JobRetried("a", ""))
+    older = read_copy(path)
+    for number in range(40):
+        writer.append(JobRetried(str(number), "a reason that is long enough to fill pages" * 3))
+    snapshots.put(SnapshotId(writer.epoch, "aaaaaaaa"), read_copy(path))
+    writer.append(JobRetried("not stored yet", ""))
+    assert not snapshots.are_ahead_of(path, "aaaaaaaa")
+    writer.close()
+    for content in (older, b"x" * 5000):
+        path.write_bytes(content)
+        assert snapshots.are_ahead_of(path, "aaaaaaaa")

@@ -157,7 +157,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "delete the folder if it is a copy",
     ),
     "no ledger": (lambda sweep, other: the_ledger(sweep).unlink(), "the ledger is missing"),
-    "an empty ledger": (lambda sweep, other: the_ledger(sweep).write_bytes(b"") and None, "missing or holds no plan"),
+    "an empty ledger": (lambda sweep, other: the_ledger(sweep).write_bytes(b"") and None, "its last rows are lost"),
     "a damaged ledger": (lambda sweep, other: the_ledger(sweep).write_bytes(b"x" * 5000) and None, "ledger is damaged"),
     "another group's ledger": (lambda sweep, other: swap(the_ledger(sweep), the_ledger(other)), "training group"),
     "no group folder": (
