@@ -224,7 +224,7 @@ class MLflowFolder:
 
     def partial_databases(self) -> Iterator[Path]:
         """Yields the temporary databases that an interrupted process left."""
-        return self.path.glob("mlflow.db.*.partial")
+        return self.path.glob("mlflow.db.*.partial*")
 
     @property
     def artifacts(self) -> Path:
@@ -273,8 +273,11 @@ class OutputFolder:
         return SweepFolder(self.path / "sweeps" / sweep_id)
 
     def sweeps(self) -> list[SweepFolder]:
-        """Returns the folders of the sweeps that have a `sweep.json`, sorted by id."""
-        return [SweepFolder(path.parent) for path in sorted(self.path.glob("sweeps/*/sweep.json"))]
+        """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id.
+
+        A sweep that has lost its `sweep.json` is among them, so that no command overlooks it.
+        """
+        return [folder for folder in self.all_sweep_folders() if folder.sweep_file.exists() or folder.groups()]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
         """Returns all folders in `sweeps` that contain more than a lock, sorted by name. Leaves out hidden folders.

@@ -15,6 +15,12 @@ from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import SupSupError
 
+_FAULTS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+    errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENOMEM, errno.EAGAIN,
+)  # fmt: skip
+"""Error numbers of faults of the machine or of a path, which a user can correct."""
+
 
 @click.group(
     cls=LazyGroup,
@@ -64,6 +70,11 @@ def main() -> None:
         code = _fail(f"{error.format_message()} (see {verb} --help)")
     except (click.ClickException, SupSupError) as error:
         code = _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except OSError as error:
+        if error.errno not in _FAULTS:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; correct the cause, then run the command again")
+        code = ExitCode.FAILED
     sys.exit(code)
 
 

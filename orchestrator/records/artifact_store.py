@@ -239,6 +239,7 @@ class ArtifactStore:
             if self.storage is None:
                 raise FileNotFoundError(path)
             return self.get(key).tensors[name]
+        path.open("rb").close()  # safetensors calls a file without read permission missing
         try:
             with safetensors.safe_open(path, "pt") as file:
                 check_key(key, file.metadata(), str(path))

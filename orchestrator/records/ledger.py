@@ -228,10 +228,12 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
 
 
 def _check_not_shortened(path: Path, db: sqlite3.Connection) -> None:
-    """Raises CorruptError if a ledger has fewer rows than its snapshot, so that its last rows are lost.
+    """Raises CorruptError if a ledger has fewer rows than its snapshot or its attachments, so that rows are lost.
 
     db: a connection to the ledger. A damaged snapshot, and the snapshot of another group, prove nothing.
     """
+    if last_seq(db, "attachments") > last_seq(db):  # for example, the -wal belongs to a newer file
+        raise CorruptError("it has attachments of rows that are lost")
     previous = snapshot_path(path)
     if path == previous or not previous.exists():
         return

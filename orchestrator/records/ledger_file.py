@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.records.rows import AnyRow, Row, event_from_json
 from supsup_core.errors import CorruptError, SupSupError
@@ -88,9 +89,9 @@ def checksum_at(db: sqlite3.Connection, seq: int) -> int:
     return int(found[0]) if found else 0
 
 
-def last_seq(db: sqlite3.Connection) -> int:
-    """Returns the number of the last row, which is the number of rows; 0 if there is none."""
-    return int(db.execute("SELECT coalesce(max(seq), 0) FROM rows").fetchone()[0]) if has_tables(db) else 0
+def last_seq(db: sqlite3.Connection, table: Literal["rows", "attachments"] = "rows") -> int:
+    """Returns the number of the last row, or of the last row with an attachment; 0 if there is none."""
+    return int(db.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()[0]) if has_tables(db) else 0
 
 
 def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, SupSupError
 
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint number, two salts, two checksums
 _FRAME = struct.Struct(">6I")  # page number, size after a commit (0: no commit), two salts, two checksums
@@ -45,7 +45,7 @@ class WalDamage:
 
 
 def check_wal(ledger: Path) -> None:
-    """Raises CorruptError if the -wal of a ledger has lost committed frames. Does nothing if there is no -wal.
+    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if it cannot be read.
 
     A transaction that was being written when its process died is not damage: its last frame is missing. If the process
     died between the header and the page of this last frame, the transaction is reported, although it was never
@@ -59,6 +59,8 @@ def check_wal(ledger: Path) -> None:
             content = ledger.with_name(ledger.name + "-wal").read_bytes()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise SupSupError(f"{error.filename}: cannot be read ({error.strerror}); correct the cause") from error
         previous, found = found, wal_damage(content)
         if found is None or (number and found != previous):
             return

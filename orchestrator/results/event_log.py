@@ -56,9 +56,16 @@ class LogFile(logging.FileHandler):
     lets the sweep continue."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, delay=True)
         self.setFormatter(JsonLines())
         self._reported = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record. If the file cannot be opened, print the error, unless an error was printed before."""
+        try:
+            super().emit(record)
+        except OSError as error:
+            self._report(error)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Print the current error, unless an error was printed before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,12 +43,14 @@ class SweepNeeds:
     """What a sweep needs of an output's store.
 
     `keys`: the keys of its trained tasks and evaluations, even of those that do not exist yet. `is_done`: whether all
-    its training groups are done.
+    its training groups are done. `open_since`: the time of the last row of its unfinished NNs groups, in seconds since
+    1970, or infinity. The keys of evaluations in later rounds are unknown.
     """
 
     sweep_id: str
     keys: frozenset[str]
     is_done: bool
+    open_since: float = math.inf
 
 
 def needs(output: OutputFolder) -> list[SweepNeeds]:
@@ -60,8 +63,15 @@ def needs(output: OutputFolder) -> list[SweepNeeds]:
     for folder in output.all_sweep_folders():
         states = [_state(group) for group in read_record(folder).groups()]
         keys = frozenset(key for state in states for key in referenced_keys(state))
-        found.append(SweepNeeds(folder.sweep_id, keys, all(state.status == "done" for state in states)))
+        last = [state.last.time_ms / 1000 for state in states if _is_open_ended(state) and state.last]
+        is_done = all(state.status == "done" for state in states)
+        found.append(SweepNeeds(folder.sweep_id, keys, is_done, min(last, default=math.inf)))
     return found
+
+
+def _is_open_ended(state: GroupState) -> bool:
+    """Returns whether a group is an unfinished NNs group, whose next rounds may need artifacts with unknown keys."""
+    return state.plan is not None and state.group.is_nns and state.status != "done"
 
 
 def _state(group: GroupFolder) -> GroupState:
@@ -93,7 +103,8 @@ def leftovers(output: OutputFolder, sweeps: Sequence[SweepNeeds]) -> list[Leftov
         for path, why in files
         if path.is_file()
     ]
-    unneeded = _unreferenced_artifacts(output, referenced, all(sweep.is_done for sweep in sweeps))
+    open_since = min((sweep.open_since for sweep in sweeps), default=math.inf)
+    unneeded = _unreferenced_artifacts(output, referenced, all(sweep.is_done for sweep in sweeps), open_since)
     return sorted([*unneeded, *found], key=lambda item: item.name)
 
 
@@ -105,15 +116,19 @@ def _move(path: Path, output: OutputFolder, trash: Path) -> None:
         shutil.move(path, target)
 
 
-def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_done: bool) -> list[Leftover]:
+def _unreferenced_artifacts(
+    output: OutputFolder, referenced: set[str], is_done: bool, open_since: float
+) -> list[Leftover]:
     """Returns the artifacts and checkpoints that no sweep references, or that a trained task no longer needs.
 
-    referenced: the keys that sweeps reference. is_done: whether all training groups are done.
+    referenced: the keys that sweeps reference. is_done: whether all training groups are done. open_since: artifacts
+    written after this time, in seconds since 1970, are left out, because an NNs group may need them.
     """
     storage, store = stored_root(output), open_artifacts(output)
     checkpoints = store.unfinished
     trained = set(store)
-    left = [(store, key, "no sweep references it") for key in trained if key not in referenced]
+    unreferenced = [key for key in trained if key not in referenced and not _is_newer(store.path(key), open_since)]
+    left = [(store, key, "no sweep references it") for key in unreferenced]
     for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
@@ -126,6 +141,11 @@ def _unreferenced_artifacts(output: OutputFolder, referenced: set[str], is_done:
         for its, key, why in left
         if key in sizes[its]
     ]
+
+
+def _is_newer(path: Path, moment: float) -> bool:
+    """Returns whether a file exists and was written after a moment, in seconds since 1970."""
+    return moment < math.inf and path.exists() and path.stat().st_mtime > moment
 
 
 def _discard(path: Path, output: OutputFolder, storage: Storage | None, trash: Path) -> None:

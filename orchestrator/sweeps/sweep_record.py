@@ -131,6 +131,8 @@ def read_record(folder: SweepFolder) -> SweepRecord:
         if not is_sealed and sweep_id_of(record.config, record.origin) != node["sweep_id"]:
             raise ValueError("its config does not match its sweep id")
         sweep_id = str(node["sweep_id"])
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: is missing; start the sweep again with `supsup sweep FILE`") from error
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise InputError(f"{file}: is damaged ({error}); start the sweep again with `supsup sweep FILE`") from error
     if sweep_id != folder.sweep_id:
@@ -161,12 +163,17 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
     if not folders:
         raise InputError(f"{output.path}: contains no sweep; start one with `supsup sweep FILE`, or set output=DIR")
     if wanted is None:
-        return read_record(max(folders.values(), key=lambda folder: folder.sweep_file.stat().st_mtime))
+        return read_record(max(folders.values(), key=lambda folder: _written(folder.sweep_file)))
     fitting = matching_names(wanted, list(folders))
     if len(fitting) == 1:
         return read_record(folders[fitting[0]])
     problem = "several sweeps match this name" if fitting else "no such sweep"
     raise InputError(f"{wanted}: {problem} in {output.path}; choose one of: {', '.join(fitting or folders)}")
+
+
+def _written(file: Path) -> float:
+    """Returns when a file was written, in seconds since 1970; 0 if it is missing."""
+    return file.stat().st_mtime if file.exists() else 0.0
 
 
 def all_records(output: OutputFolder, on_damage: Callable[[InputError], None] | None = None) -> list[SweepRecord]:

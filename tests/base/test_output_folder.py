@@ -39,10 +39,12 @@ def test_sweeps_and_groups_are_found_by_their_files(output: OutputFolder) -> Non
     touch(second.sweep_file)
     touch(first.sweep_file)
     touch(third.group("g").ledger)
+    fourth = output.sweep("d-4")
+    touch(fourth.log_file)
     (output.path / "sweeps" / "no sweep").mkdir()
     assert output.exists
-    assert output.sweeps() == [first, second]
-    assert output.all_sweep_folders() == [first, second, third]
+    assert output.sweeps() == [first, second, third]
+    assert output.all_sweep_folders() == [first, second, third, fourth]
     touch(first.group("y").ledger)
     touch(first.group("x").path / "ledger.previous.sqlite")
     (first.path / "groups" / "empty").mkdir()

@@ -143,7 +143,7 @@ Spoil = Callable[[Sweep, Sweep], None]
 SPOILED: dict[str, tuple[Spoil, str]] = {
     "a bit of sweep.json": (lambda sweep, other: damage(sweep.folder.sweep_file), "damaged"),
     "an empty sweep.json": (lambda sweep, other: sweep.folder.sweep_file.write_text("") and None, "damaged"),
-    "no sweep.json": (lambda sweep, other: sweep.folder.sweep_file.unlink(), "damaged"),
+    "no sweep.json": (lambda sweep, other: sweep.folder.sweep_file.unlink(), "is missing"),
     "another sweep's sweep.json": (
         lambda sweep, other: swap(sweep.folder.sweep_file, other.folder.sweep_file),
         "belongs to the sweep",
