@@ -8,13 +8,14 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from supsup_core.errors import SupSupError
 
-PACKAGES = ("supsup", "torch", "numpy", "ray", "mlflow", "omegaconf", "pandas", "safetensors")
+PACKAGES = ("supsup", "torch", "numpy", "numba", "ray", "mlflow", "omegaconf", "pandas", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,18 @@ def _folder_of(package: str) -> Path:
 
 @functools.cache
 def processor() -> str:
-    """Returns the name of this machine's processor."""
+    """Returns the name, family and model of this machine's processor.
+
+    The family and the model are included because a cloud may give processors of several generations the same name.
+    """
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        told = dict(re.findall(r"^([^\t\n]+?)\t*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+        told = {}  # not Linux
+    name = told.get("model name", "").strip() or platform.processor() or platform.machine()
+    if "cpu family" not in told or "model" not in told:
+        return name
+    return f"{name} (family {told['cpu family']}, model {told['model']})"
 
 
 def _git_revision(folder: Path) -> str:

@@ -16,6 +16,7 @@ from orchestrator.records.group_state import GroupState, LaunchStatus
 from orchestrator.records.ledger import BehindError, Entry, FencedError, open_ledger
 from orchestrator.records.ledger_file import snapshot_path
 from orchestrator.records.ledger_snapshots import UPLOAD_SECONDS, SnapshotId, Snapshots, SnapshotUploader
+from orchestrator.records.machine_kind import MachineKind
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import (
     ArtifactLost,
@@ -59,6 +60,8 @@ class GroupJournal:
         self.is_fenced = False
         self.dropped: list[str] = []
         """Keys of the mask versions that were deleted from the output since the last upload of a snapshot began."""
+        self.machines: set[MachineKind] = set()
+        """In scenario NNs, the kinds of the machines that decided or trained since the last commit of rounds."""
         self._settings = settings
         self._uploader, epoch = self._prepare_uploads()
         path = settings.folder.ledger

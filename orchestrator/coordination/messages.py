@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from orchestrator.base.plain_values import Node
+from orchestrator.records.machine_kind import Origin
 from orchestrator.records.planned_group import Shard
 from orchestrator.records.rows import ShardTrained, TaskEvaluated
 
@@ -166,11 +167,12 @@ Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedM
 @dataclass(frozen=True)
 class Done:
     """The job is done. `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free
-    memory."""
+    memory. `origin`: in scenario NNs, the origin of the product; None for results, whose facts hold it."""
 
     key: str
     product: Product
     evicted: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

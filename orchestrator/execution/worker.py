@@ -40,7 +40,9 @@ from orchestrator.coordination.task_coordinator import result_of
 from orchestrator.nns.mask_trainer import MaskTrainer
 from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
-from orchestrator.records.learned_tensors import LEARNED, states_of, task_state
+from orchestrator.records.learned_tensors import LEARNED, origin_here, states_of
+from orchestrator.records.machine_kind import Machines, Origin
+from orchestrator.records.planned_group import Shard
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
 from orchestrator.sweeps.training_groups import inference_identity, training_id
@@ -50,23 +52,28 @@ from supsup_core.evaluation.protocol import evaluate
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
 from supsup_core.methods.learners import accuracy
-from supsup_core.nets import weights_sha256
 from supsup_core.tasks import Task
 
 
 class _Context(NamedTuple):
-    """An experiment, the experiment's Problem with tensors on the worker's device, and the dataset in memory."""
+    """An experiment, the experiment's Problem with tensors on the worker's device, and the dataset in memory. `here`:
+    the origin of what the worker computes for the experiment."""
 
     experiment: Experiment
     problem: Problem
     dataset: Dataset
+    here: Origin
 
 
 class _CachedLearner(NamedTuple):
+    """A learner, the keys of its tasks or masks, the size of their tensors in bytes, and the machines that trained
+    them."""
+
     keys: tuple[str, ...]
     net: object
     learner: Learner
     num_bytes: int
+    machines: Machines
 
 
 @final
@@ -124,7 +131,7 @@ class Worker:
             case RebuildJob():
                 self._trainer.save(job.version)
                 product = RebuiltMask(job.version.key)
-        return Done(job.key, product, self._trainer.take_evicted())
+        return Done(job.key, product, self._trainer.take_evicted(), self._trainer.take_origin())
 
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
         """Returns a Done reply with the ledger events of the artifacts that the job asks for.
@@ -172,7 +179,9 @@ class Worker:
                 other.dataset for other in self._contexts.values() if other.experiment.benchmark.source() == source
             ]
             dataset = loaded[0] if loaded else source.load(self._settings.data_root)
-            self._contexts[name] = _Context(experiment, experiment.problem(self._settings.device), dataset)
+            problem = experiment.problem(self._settings.device)
+            here = origin_here(problem, self._settings.threads, self._settings.deterministic, self._settings.tf32)
+            self._contexts[name] = _Context(experiment, problem, dataset, here)
         return self._contexts[name]
 
     def _check_source(self, experiment: Experiment, inference_id: str | None) -> None:
@@ -187,51 +196,54 @@ class Worker:
             )
 
     def _train(self, job: TrainJob, checkpoint: StoredCheckpoint) -> list[Artifact]:
-        experiment, problem, dataset = self._context(job.experiment, job.seed)
+        experiment, problem, dataset, here = self._context(job.experiment, job.seed)
         numbers = [shard.task for shard in job.shards]
         tasks = [experiment.benchmark.task(number, dataset, experiment.seed) for number in numbers]
         _check_shape(experiment, tasks[0])
+        parents = states_of(job.shards[0].parents, self._store, False, here)
+        checkpoint.begin(here.with_machines(parents.machines))
         if len(job.shards) > 1:
             learned = experiment.method.learn_together(problem, numbers, tasks, checkpoint)
         else:
-            parents = [task_state(self._store, key) for key in job.shards[0].parents]
-            learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents, checkpoint)]
+            learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents.states, checkpoint)]
         trained = zip(job.shards, tasks, learned, strict=True)
-        return [self._put(job, shard.key, shard.task, task, one) for shard, task, one in trained]
+        return [self._put(job, shard, task, one, checkpoint.origin) for shard, task, one in trained]
 
-    def _put(self, job: TrainJob, key: str, number: int, task: Task, learned: Learned) -> Artifact:
-        """Stores one learned task under `key`, and returns the artifact. number: the number of the task."""
-        experiment, problem, _ = self._context(job.experiment, job.seed)
+    def _put(self, job: TrainJob, shard: Shard, task: Task, learned: Learned, origin: Origin) -> Artifact:
+        """Stores one learned task, and returns the artifact."""
+        experiment, problem, _, _ = self._context(job.experiment, job.seed)
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
             own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
         shared = sum(tensor.nbytes for name, tensor in learned.state.items() if name.startswith(SHARED))
         facts = TrainedFacts(
-            task=number,
+            task=shard.task,
             accuracy=own_accuracy,
             curve=(tuple(learned.curve.batches), tuple(learned.curve.losses)),
             num_images=experiment.training.num_batches * experiment.training.batch_size,
             num_bytes=sum(tensor.nbytes for tensor in learned.state.values()) - shared,
             shared_bytes=shared,
-            weights_sha256=weights_sha256(problem.weights),
+            weights_sha256=origin.weights_sha256,
             device=self._settings.device,
             threads=self._settings.threads,
             tf32=self._settings.tf32,
             tasks_at_once=len(job.shards),
             torch=str(torch.__version__),  # a plain str, because unpickling a TorchVersion loads torch
             python=platform.python_version(),
+            machines=origin.machines,
         )
         tensors = {f"{LEARNED}{name}": tensor.cpu() for name, tensor in learned.state.items()}
-        return self._store.put(key, tensors, facts)
+        return self._store.put(shard.key, tensors, facts)
 
     def _evaluate(self, job: EvaluateJob) -> Artifact:
-        experiment, problem, dataset = self._context(job.experiment, job.seed, job.inference_id)
-        learner, state_bytes = self._learner_of(job, experiment, problem)
+        context = self._context(job.experiment, job.seed, job.inference_id)
+        experiment, dataset = context.experiment, context.dataset
+        tested = self._tested(job, context)
         task = experiment.benchmark.task(job.task, dataset, experiment.seed)
-        found = evaluate(learner, task, job.task, experiment.scenario, experiment.inference, experiment.seed)
-        facts = EvaluatedFacts(
-            job.task, state_bytes, {protocol: decisions.counts(job.right) for protocol, decisions in found.items()}
-        )
+        found = evaluate(tested.learner, task, job.task, experiment.scenario, experiment.inference, experiment.seed)
+        results = {protocol: decisions.counts(job.right) for protocol, decisions in found.items()}
+        machines = context.here.with_machines(tested.machines).machines
+        facts = EvaluatedFacts(job.task, tested.num_bytes, results, machines)
         tensors = {
             f"{protocol}.{field}": getattr(decisions, field).to(torch.int32)
             for protocol, decisions in found.items()
@@ -240,18 +252,19 @@ class Worker:
         }
         return self._store.put(job.key, tensors, facts)
 
-    def _learner_of(self, job: EvaluateJob, experiment: Experiment, problem: Problem) -> tuple[Learner, int]:
-        """Returns the learner that a job evaluates, and the size in bytes of its tensors. Caches one learner."""
+    def _tested(self, job: EvaluateJob, context: _Context) -> _CachedLearner:
+        """Returns the learner that a job evaluates. Caches one learner."""
+        experiment, problem = context.experiment, context.problem
         keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
         cached = self._learner
         if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:
             self._learner = None  # frees the old learner first, because two would need twice the memory
             are_masks = experiment.allocation is not None
-            states = states_of(keys, self._masks if are_masks else self._store, are_masks)
-            num_bytes = sum(tensor.nbytes for state in states for tensor in state.values())
-            learner = experiment.method.learner(problem, states)
-            cached = self._learner = _CachedLearner(tuple(keys), problem.net, learner, num_bytes)
-        return cached.learner, cached.num_bytes
+            found = states_of(keys, self._masks if are_masks else self._store, are_masks, context.here)
+            num_bytes = sum(tensor.nbytes for state in found.states for tensor in state.values())
+            learner = experiment.method.learner(problem, found.states)
+            cached = self._learner = _CachedLearner(tuple(keys), problem.net, learner, num_bytes, found.machines)
+        return cached
 
 
 def _check_shape(experiment: Experiment, task: Task) -> None:

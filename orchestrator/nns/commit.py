@@ -13,6 +13,7 @@ from orchestrator.coordination.messages import SavedMasks, SaveJob
 from orchestrator.nns.mask_holders import Preference
 from orchestrator.nns.mask_versions import Lineages
 from orchestrator.records.ledger import Entry
+from orchestrator.records.machine_kind import joined
 from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 
 
@@ -138,10 +139,12 @@ class Commits:
         failpoints.reach("committing", num_rounds)
         self._entries += [Entry(event) for event in due]
         seconds = self._seconds_after + time.perf_counter() - self.saving.started
-        event = RoundsCommitted(num_rounds, dict(changed), self.saving.num_bytes, training_seconds, seconds)
+        machines = joined(self._journal.machines)
+        event = RoundsCommitted(num_rounds, dict(changed), self.saving.num_bytes, training_seconds, seconds, machines)
         self._entries.append(Entry(event))
         self._journal.commit(self._entries)
         self._entries = []
+        self._journal.machines.clear()
 
     def end(self, started: float) -> None:
         """Ends the commit. started: the value of time.perf_counter just before the call of `write`. The time from

@@ -32,6 +32,9 @@ from orchestrator.coordination.settings import GroupSettings
 from orchestrator.nns.evaluations import NNsEvaluations
 from orchestrator.nns.round_loop import Phase, RoundLoop
 from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.learned_tensors import origin_here
+from orchestrator.records.machine_kind import Origin
+from orchestrator.records.rows import JobFailed
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import build_experiment
 
@@ -55,8 +58,11 @@ class NNsCoordinator(Coordinator):
         experiment = build_experiment(settings.group.experiment, settings.group.seed)
         assert experiment.allocation is not None
         self._num_streams = experiment.allocation.stream.num_streams
+        self._here = origin_here(experiment.problem("cpu"), settings.threads)
+        # on CUDA, the workers' kind always differs from the kind of the coordinator, which decides on a CPU
+        self._deciding = self._here.machines if settings.device == "cpu" else ()
         self._evaluations = NNsEvaluations(settings.group, self._state)
-        self._loop = RoundLoop(settings, experiment, self._journal, self._evaluations, lambda: self._paused)
+        self._loop = RoundLoop(settings, experiment, self._journal, self._evaluations, self._here, lambda: self._paused)
         self._points = EvaluationPoints(self._journal, self._evaluations.points_of, self._metrics_of)
         self._points.record_complete()
         self._loop.recover()
@@ -101,6 +107,8 @@ class NNsCoordinator(Coordinator):
         self._journal.take_snapshot_after_reply()
 
     def _apply_done(self, reply: Done, worker: int | None) -> None:
+        if reply.origin is not None and not self._accepts(reply.key, reply.origin):
+            return
         self._loop.add_evicted(reply.evicted)
         match reply.product:
             case DecisionVector() as vector:
@@ -115,6 +123,19 @@ class NNsCoordinator(Coordinator):
                 self._journal.record_results(results)
                 self._loop.delete_evaluated(self._evaluations.remove(reply.key))
                 self._points.record_complete()
+
+    def _accepts(self, key: str, origin: Origin) -> bool:
+        """Adds the machines of a product to the next commit. Returns False, and records that the job failed, if the
+        product was computed with other frozen weights than this process draws."""
+        if origin.fits(self._here):
+            self._journal.machines.update(origin.machines, self._deciding)
+            return True
+        error = (
+            "a worker draws other frozen weights than the coordinator from the same seed; the worker has "
+            f"{origin.versions}, and the coordinator has {self._here.versions}; install the same versions on every node"
+        )
+        self._journal.record(JobFailed(key, self._loop.describe(), error, ""))
+        return False
 
     def _apply_trouble(self, reply: Reply, worker: int | None) -> None:
         if isinstance(reply, Lost) and worker is not None:

@@ -15,6 +15,7 @@ from orchestrator.base.plain_values import Node
 from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
+from orchestrator.records.machine_kind import Machines, joined
 from orchestrator.records.rows import EvaluationDue, Event, RoundsCommitted, RunForked, SegmentDecided
 from orchestrator.spec.overrides import overlap, parse_overrides
 from orchestrator.spec.sweep_config import with_overrides
@@ -130,12 +131,14 @@ class _History:
     """The state with which a fork starts.
 
     `rounds`: the number of rounds that the fork copies from the origin. `events`: the ledger events of these rounds,
-    without attachments. `current`: maps each mask in use to the key of its version.
+    without attachments. `current`: maps each mask in use to the key of its version. `machines`: the kinds of the
+    machines that decided or trained in these rounds.
     """
 
     rounds: int
     events: list[Event]
     current: dict[int, str]
+    machines: Machines
 
 
 def _history(group: Group, parent: Group, state: GroupState, at: int) -> _History:
@@ -172,7 +175,9 @@ def _history(group: Group, parent: Group, state: GroupState, at: int) -> _Histor
             f"budget.num_masks: {len(tally.owners)} masks were in use after {at} tasks, but this "
             f"budget allows {allocation.capacity}; lower --at-task, or raise budget.num_masks"
         )
-    return _History(rounds, events, {mask: lineages.latest(mask) for mask in tally.owners})
+    starts = [0, *(row.event.round for row in state.commits)]
+    copied = [row.event.machines for start, row in zip(starts, state.commits, strict=False) if start < rounds]
+    return _History(rounds, events, {mask: lineages.latest(mask) for mask in tally.owners}, joined(*copied))
 
 
 def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
@@ -222,7 +227,9 @@ def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, his
         ]
     kept = {mask: key for mask, key in history.current.items() if mine.has(key)}
     forked = RunForked(origin.sweep_id, parent.group_id, at)
-    committed = RoundsCommitted(history.rounds, kept, num_bytes=0, training_seconds=0.0, seconds=0.0)
+    committed = RoundsCommitted(
+        history.rounds, kept, num_bytes=0, training_seconds=0.0, seconds=0.0, machines=history.machines
+    )
     writer = LedgerWriter(target.ledger)
     writer.commit([Entry(forked), *entries, Entry(committed)])
     writer.snapshot()

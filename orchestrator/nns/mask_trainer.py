@@ -14,8 +14,9 @@ from orchestrator.base import failpoints
 from orchestrator.coordination.messages import AdvancedMask, DecisionVector, MaskVersion
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.facts import MaskVersionFacts
+from orchestrator.records.facts import MaskVersionFacts, origin_of
 from orchestrator.records.learned_tensors import LEARNED, TRAINING
+from orchestrator.records.machine_kind import MachineKind, Machines, Origin, check_weights, joined
 from orchestrator.spec.experiment import Experiment
 from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
@@ -32,7 +33,7 @@ class _CachedMask:
     """A mask in memory. `key`: the key of its current version, or "" for an untrained mask.
 
     `num_bytes`: the memory that the mask takes. `saved`: whether the current version is on disk. `loss`: the mean
-    training loss over the mask's last segment.
+    training loss over the mask's last segment. `machines`: the kinds of the machines that trained the mask.
     """
 
     key: str
@@ -40,6 +41,7 @@ class _CachedMask:
     num_bytes: int
     saved: bool
     loss: float
+    machines: Machines
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,26 @@ class MaskTrainer:
 
     A crash loses only time, because any version can be retrained from an earlier stored version, or from the start.
     Methods that train raise CorruptArtifactError if the version to start from is missing or corrupt, and DivergedError
-    if the loss becomes NaN or infinite.
+    if the loss becomes NaN or infinite. They raise SupSupError if this version belongs to other frozen weights.
     """
 
     def __init__(
-        self, experiment: Experiment, problem: Problem, dataset: Dataset, versions: ArtifactStore, limit: int
+        self,
+        experiment: Experiment,
+        problem: Problem,
+        dataset: Dataset,
+        here: Origin,
+        versions: ArtifactStore,
+        limit: int,
     ) -> None:
+        """here: the origin of what this process computes."""
         assert experiment.allocation is not None
         self._experiment = experiment
         self._allocation = experiment.allocation
         self._problem = problem
         self._dataset = dataset
+        self._here = here
+        self._machines: set[MachineKind] = set()
         self._versions = versions
         self._limit = limit
         self._cache: OrderedDict[int, _CachedMask] = OrderedDict()
@@ -143,8 +154,10 @@ class MaskTrainer:
             failpoints.reach("segment_begins", SegmentTraining(cached.trainee, found, order))
             cached.loss = cached.trainee.train(found, order, num_points=1).losses[-1]
             cached.key, cached.saved = key, False
+            cached.machines = joined(cached.machines, self._here.machines)
         seconds = time.perf_counter() - started
         self._cache[version.mask] = cached
+        self._machines.update(cached.machines)
         self._evict()
         return cached, seconds
 
@@ -165,16 +178,17 @@ class MaskTrainer:
     def _load(self, number: int, base: str | None) -> _CachedMask:
         """Returns mask `number` at the stored version with the key `base`. If `base` is None, the mask is untrained."""
         trainee = self._experiment.method.begin(self._problem, number)
-        loss = 0.0
+        loss, machines = 0.0, Machines()
         if base is not None:
             stored = self._versions.require(base)
             assert isinstance(stored.facts, MaskVersionFacts)
-            loss = stored.facts.loss
+            check_weights(self._versions.path(base), origin_of(stored.facts), self._here)
+            loss, machines = stored.facts.loss, stored.facts.machines
             state = {n.removeprefix(TRAINING): t for n, t in stored.tensors.items() if n.startswith(TRAINING)}
             trainee.restore(state)
         # a trainee's working memory is about as large as its state
         num_bytes = 2 * sum(tensor.nbytes for tensor in trainee.state.values())
-        return _CachedMask(base or "", trainee, num_bytes, base is not None, loss)
+        return _CachedMask(base or "", trainee, num_bytes, base is not None, loss, machines)
 
     def _evict(self) -> None:
         while len(self._cache) > 1 and sum(cached.num_bytes for cached in self._cache.values()) > self._limit:
@@ -188,9 +202,15 @@ class MaskTrainer:
         found, self._evicted = tuple(self._evicted), []
         return found
 
+    def take_origin(self) -> Origin:
+        """Returns the origin of what this trainer has computed since the last call."""
+        found, self._machines = self._here.with_machines(self._machines), set()
+        return found
+
     def _write(self, cached: _CachedMask) -> int:
         tensors = {f"{TRAINING}{name}": tensor.cpu() for name, tensor in cached.trainee.state.items()}
         tensors |= {f"{LEARNED}{name}": tensor for name, tensor in cached.trainee.learned().items()}
-        written = self._versions.put(cached.key, tensors, MaskVersionFacts(cached.loss))
+        facts = MaskVersionFacts(cached.loss, cached.machines, self._here.weights_sha256)
+        written = self._versions.put(cached.key, tensors, facts)
         cached.saved = True
         return written.num_bytes

@@ -24,8 +24,9 @@ from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.nns.round import Round, decision_of
 from orchestrator.nns.version_files import VersionFiles
 from orchestrator.records.artifact_format import CorruptArtifactError
-from orchestrator.records.learned_tensors import read_mask
+from orchestrator.records.learned_tensors import read_version
 from orchestrator.records.ledger import Entry
+from orchestrator.records.machine_kind import Origin
 from orchestrator.records.rows import ArtifactLost
 from orchestrator.spec.experiment import Experiment
 from supsup_core.masks import codec
@@ -49,14 +50,16 @@ class RoundLoop:
 
     def __init__(
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
-        paused: Callable[[], bool],
+        here: Origin, paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """paused: returns whether the group is paused or stopped. While it returns True, the loop opens no round."""
+        """here: the origin of what this process computes. paused: returns whether the group is paused or stopped. While
+        it returns True, the loop opens no round."""
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER
         self._journal, self._state = journal, journal.state
         self._evaluations = evaluations
+        self._here = here
         self._paused = paused
         self._num_workers = settings.num_workers
         self._schedule = experiment.allocation.schedule
@@ -97,7 +100,8 @@ class RoundLoop:
     def recover(self) -> None:
         """Reads every mask in use from disk. Opens the next round if no mask version is missing.
 
-        If a version is missing, `add_rebuilt` calls this method again when all missing versions are rebuilt.
+        If a version is missing, `add_rebuilt` calls this method again when all missing versions are rebuilt. Raises
+        SupSupError if a mask belongs to other frozen weights than this process draws.
         """
         bits: dict[int, codec.Bits] = {}
         written = {key for row in self._state.commits for key in row.event.versions.values()}
@@ -106,7 +110,8 @@ class RoundLoop:
                 self._files.mark_lost(key, needed=True)  # this run is a fork, and its origin had deleted the version
                 continue
             try:
-                bits[number] = codec.decode(read_mask(self._journal.masks, key).numpy().tobytes())[0]
+                mask, _ = read_version(self._journal.masks, key, self._here)
+                bits[number] = codec.decode(mask.numpy().tobytes())[0]
             except CorruptArtifactError as error:
                 self.lose(error.key, str(error))
         if not self._files.missing:

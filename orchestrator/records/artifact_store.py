@@ -26,7 +26,7 @@ from orchestrator.records.artifact_format import (
     encode,
     verify,
 )
-from orchestrator.records.facts import Facts
+from orchestrator.records.facts import Facts, facts_from_node
 from orchestrator.records.object_storage import Storage, StoredFile
 from supsup_core.errors import CorruptError
 
@@ -229,7 +229,11 @@ class ArtifactStore:
         return len(missing)
 
     def tensor(self, key: str, name: str) -> Tensor:
-        """Returns one tensor of an artifact, without reading or verifying the rest of the file.
+        """Returns one tensor of an artifact. See `tensor_and_facts`."""
+        return self.tensor_and_facts(key, name)[0]
+
+    def tensor_and_facts(self, key: str, name: str) -> tuple[Tensor, Facts]:
+        """Returns one tensor of an artifact, and the artifact's facts, without verifying the artifact's checksum.
 
         Use it only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the tensor cannot
         be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact does not exist.
@@ -238,19 +242,22 @@ class ArtifactStore:
         if not path.exists():
             if self.storage is None:
                 raise FileNotFoundError(path)
-            return self.get(key).tensors[name]
+            return self._verified_tensor(key, name)
         path.open("rb").close()  # safetensors calls a file without read permission missing
         try:
             with safetensors.safe_open(path, "pt") as file:
-                check_key(key, file.metadata(), str(path))
-                found: Tensor = file.get_tensor(name)
-                return found
+                entry = check_key(key, file.metadata(), str(path))
+                return file.get_tensor(name), facts_from_node(entry["facts"])
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, CorruptError) as error:
             if self.storage is not None:
-                return self.get(key).tensors[name]
+                return self._verified_tensor(key, name)
             if isinstance(error, CorruptError):
                 raise
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error
+
+    def _verified_tensor(self, key: str, name: str) -> tuple[Tensor, Facts]:
+        found = self.get(key)
+        return found.tensors[name], found.facts
 
     def delete(self, key: str) -> None:
         """Deletes an artifact from the folder and from the storage, if it exists."""

@@ -1,4 +1,8 @@
-"""Defines facts: the metadata that an artifact stores with its tensors. Each kind of artifact has its own dataclass."""
+"""Defines facts: the metadata that an artifact stores with its tensors. Each kind of artifact has its own dataclass.
+
+All facts have the field `machines`: the kinds of the machines that computed the artifact, or another artifact from
+which it was computed. `weights_sha256`: the SHA-256 of the frozen weights W; "" if it was not recorded.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from orchestrator.base.plain_values import Node, from_node, to_node
+from orchestrator.records.machine_kind import UNKNOWN, MachineKind, Machines, Origin
 from supsup_core.errors import CorruptError
 from supsup_core.evaluation.counts import ProtocolCounts
 
@@ -35,6 +40,7 @@ class TrainedFacts:
     shared_bytes: int = 0
     tf32: bool = False
     tasks_at_once: int = 1
+    machines: Machines = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class EvaluatedFacts:
     task: int
     state_bytes: int
     results: dict[str, ProtocolCounts]
+    machines: Machines = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class UnfinishedFacts:
 
     batches: int
     seconds: float
+    machines: Machines = UNKNOWN
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class MaskVersionFacts:
     kind: ClassVar[str] = "version"
 
     loss: float
+    machines: Machines = UNKNOWN
+    weights_sha256: str = ""
 
 
 Facts: TypeAlias = TrainedFacts | EvaluatedFacts | UnfinishedFacts | MaskVersionFacts
@@ -92,3 +103,12 @@ def facts_from_node(node: object) -> Facts:
         return from_node(node, kind)
     except ValueError as error:
         raise CorruptError(f"the artifact's facts do not fit their kind, {kind.kind} ({error})") from error
+
+
+def origin_of(facts: Facts) -> Origin:
+    """Returns the origin of an artifact. An evaluation has no frozen weights of its own."""
+    if isinstance(facts, EvaluatedFacts):
+        return Origin(facts.machines)
+    if isinstance(facts, TrainedFacts) and facts.machines == UNKNOWN:
+        return Origin((MachineKind(torch=facts.torch, python=facts.python),), facts.weights_sha256)
+    return Origin(facts.machines, facts.weights_sha256)

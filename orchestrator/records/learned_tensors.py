@@ -1,16 +1,23 @@
-"""Reads the tensors of trained tasks and masks from artifacts, in the form that a learner loads."""
+"""Reads the tensors of trained tasks and masks from artifacts, in the form that a learner loads.
+
+Masks belong to the frozen weights W with which they were trained. W is drawn from a seed and never stored. If a library
+version draws another W, the functions of this module raise an error instead of returning masks that do not fit.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.records import machine_kind
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.facts import Facts, origin_of
+from orchestrator.records.machine_kind import Machines, Origin, check_weights, joined
 from supsup_core.errors import CorruptError
 from supsup_core.masks import codec
-from supsup_core.methods import SHARED
+from supsup_core.methods import SHARED, Problem
+from supsup_core.nets import weights_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,41 +26,75 @@ LEARNED, TRAINING = "state.", "training."
 """Prefixes of an artifact's tensor names. LEARNED: needed for inference. TRAINING: needed for further training."""
 
 
-def task_state(store: ArtifactStore, key: str, superseded: bool = False) -> dict[str, Tensor]:
-    """Returns the tensors that a method stored for a task, by name.
+class StoredStates(NamedTuple):
+    """The stored tensors of several tasks or masks, by name. `machines`: the machine kinds that computed them."""
 
-    superseded: whether a later task of the same learner holds newer shared tensors (see SHARED). If so, those of this
-    task are left out. Raises CorruptArtifactError if the artifact is missing or corrupt.
+    states: list[dict[str, Tensor]]
+    machines: Machines
+
+
+def origin_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Origin:
+    """Returns the origin of what this process computes for a problem. The other arguments are those of
+    `machine_kind.this_machine`."""
+    machine = machine_kind.this_machine(problem.device, threads, deterministic, tf32)
+    return Origin((machine,), weights_sha256(problem.weights))
+
+
+def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: Origin) -> StoredStates:
+    """Reads the stored tensors of tasks or masks, in the form that a learner loads. keys: their content keys.
+
+    are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. here: the origin
+    of what this process computes. Of the tensors that tasks share (see SHARED), only those of the last task are
+    returned. Raises CorruptArtifactError if an artifact is missing or corrupt, and SupSupError if it was computed with
+    other frozen weights (see `machine_kind.check_weights`).
     """
-    tensors = {name.removeprefix(LEARNED): tensor for name, tensor in store.require(key).tensors.items()}
-    return {name: tensor for name, tensor in tensors.items() if not (superseded and name.startswith(SHARED))}
+    states, machines = [], []
+    for key in keys:
+        if are_masks:
+            mask, facts = read_version(store, key, here)
+            states.append({"mask": mask})
+        else:
+            artifact = store.require(key)
+            facts = artifact.facts
+            check_weights(store.path(key), origin_of(facts), here)
+            found = {name.removeprefix(LEARNED): tensor for name, tensor in artifact.tensors.items()}
+            states.append({n: t for n, t in found.items() if key == keys[-1] or not n.startswith(SHARED)})
+        machines.append(facts.machines)
+    return StoredStates(states, joined(*machines))
 
 
-def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool) -> list[dict[str, Tensor]]:
-    """Returns the stored tensors of each task or mask, in the form that a learner loads. keys: their content keys.
+def read_version(versions: ArtifactStore, key: str, here: Origin | None = None) -> tuple[Tensor, Facts]:
+    """Reads the encoded mask of a mask version, as a tensor of bytes, and the version's facts.
 
-    are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. Raises
-    CorruptArtifactError if an artifact is missing or corrupt.
-    """
-    if are_masks:
-        return [{"mask": read_mask(store, key)} for key in keys]
-    return [task_state(store, key, superseded=key != keys[-1]) for key in keys]
-
-
-def read_mask(versions: ArtifactStore, key: str) -> Tensor:
-    """Reads the encoded mask of a mask version. Returns it as a tensor of bytes, after verifying the mask's checksum.
-
-    Raises CorruptArtifactError if the artifact is missing or corrupt.
+    Verifies only the checksum of the mask. here: the origin of what this process computes; None skips the check of the
+    frozen weights. Raises CorruptArtifactError if the artifact is missing or corrupt, and SupSupError if it was
+    computed with other frozen weights.
     """
     try:
-        blob = versions.tensor(key, f"{LEARNED}mask")
-        with contextlib.suppress(CorruptError):
-            codec.decode(blob.numpy().tobytes())
-            return blob
-        blob = versions.get(key).tensors[f"{LEARNED}mask"]  # `get` replaces a corrupt copy from the storage
-        codec.decode(blob.numpy().tobytes())
-        return blob
+        blob, facts = _read_mask(versions, key)
     except FileNotFoundError as error:
         raise CorruptArtifactError(key, f"{versions.path(key)}: missing") from error
     except CorruptError as error:
         raise CorruptArtifactError(key, str(error)) from error
+    if here is not None and not origin_of(facts).fits(here):
+        verified = versions.require(key).facts
+        check_weights(versions.path(key), origin_of(verified), here)
+    return blob, facts
+
+
+def read_mask(versions: ArtifactStore, key: str) -> Tensor:
+    """Reads the encoded mask of a mask version. See `read_version`."""
+    return read_version(versions, key)[0]
+
+
+def _read_mask(versions: ArtifactStore, key: str) -> tuple[Tensor, Facts]:
+    """Returns the verified mask of a mask version, and the version's facts. Raises CorruptError if the mask is corrupt,
+    and FileNotFoundError if it is missing."""
+    blob, facts = versions.tensor_and_facts(key, f"{LEARNED}mask")
+    try:
+        codec.decode(blob.numpy().tobytes())
+    except CorruptError:
+        artifact = versions.get(key)  # `get` replaces a corrupt copy from the storage
+        blob, facts = artifact.tensors[f"{LEARNED}mask"], artifact.facts
+        codec.decode(blob.numpy().tobytes())
+    return blob, facts

@@ -14,6 +14,7 @@ import msgspec
 
 from orchestrator.base.plain_values import Node, from_json, to_node
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
+from orchestrator.records.machine_kind import UNKNOWN, Machines
 from orchestrator.records.planned_group import PlannedGroup
 from supsup_core.errors import CorruptError
 
@@ -169,7 +170,8 @@ class RunForked:
 @dataclass(frozen=True)
 class RoundsCommitted:
     """Scenario NNs: all rounds before number `round` are on disk. `versions`: maps changed masks to their version keys.
-    `num_bytes`: bytes written. `training_seconds`: training time since the previous commit. `seconds`: commit time."""
+    `num_bytes`: bytes written. `training_seconds`: training time since the previous commit. `seconds`: commit time.
+    `machines`: the kinds of the machines that decided or trained since the previous commit."""
 
     kind: ClassVar[str] = "committed"
 
@@ -178,6 +180,7 @@ class RoundsCommitted:
     num_bytes: int
     training_seconds: float
     seconds: float
+    machines: Machines = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -333,16 +336,11 @@ def event_from_json(kind: str, payload: bytes) -> Event:
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
-    except msgspec.DecodeError:
-        return _event_with_nan(kind, payload)
-
-
-def _event_with_nan(kind: str, payload: bytes) -> Event:
-    """Decodes an event like `event_from_json`, but with a slower decoder that accepts NaN."""
-    try:
-        return from_json(payload, _KINDS[kind])
-    except ValueError as error:
-        raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
+    except msgspec.DecodeError:  # NaN, which only a slower decoder accepts
+        try:
+            return from_json(payload, _KINDS[kind])
+        except ValueError as error:
+            raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
 
 
 def event_to_node(event: Event) -> Node:

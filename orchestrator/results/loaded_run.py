@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orchestrator.records.learned_tensors import states_of
+from orchestrator.records.learned_tensors import origin_here, states_of
+from orchestrator.records.machine_kind import Origin
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.lookup import read_state
@@ -28,6 +29,7 @@ class LoadedRun:
     `states`: the learned tensors of each task; in NNs, of each mask in use. `numbers`: the number of the task (in NNs,
     of the mask) for each item of `states`. `tasks`: the numbers of the tasks met so far. `masks`: for each task in
     `tasks`, the indices in `states` of the masks that belong to the task; in NNs, several indices or none are possible.
+    `origin`: the frozen weights, and the kinds of the machines that computed `states`.
     """
 
     experiment: Experiment
@@ -37,6 +39,7 @@ class LoadedRun:
     numbers: Sequence[int]
     tasks: Sequence[int]
     masks: Sequence[Sequence[int]]
+    origin: Origin
 
     @cached_property
     def learner(self) -> Learner:
@@ -47,8 +50,9 @@ class LoadedRun:
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
     """Load a run as it was at the run's last evaluation point. Imports the user's modules.
 
-    group: the run's training group. Raises InputError if the run has not reached this evaluation point, and
-    CorruptArtifactError if an artifact is damaged.
+    group: the run's training group. Raises InputError if the run has not reached this evaluation point,
+    CorruptArtifactError if an artifact is damaged, and SupSupError if the installed libraries draw other frozen weights
+    than those with which the masks were trained.
     """
     user_modules.load(sweep.config.imports, sweep.imports_folder)
     experiment = run.experiment
@@ -71,5 +75,8 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
         keys, tasks = tuple(shard.key for shard in group.shards[:last]), tuple(range(last))
         numbers, masks = tasks, tuple((task,) for task in tasks)
     dataset = experiment.benchmark.source().load(sweep.data_root)
-    states = states_of(keys, store, are_masks=experiment.allocation is not None)
-    return LoadedRun(experiment, experiment.problem(device), dataset, states, numbers, tasks, masks)
+    problem = experiment.problem(device)
+    here = origin_here(problem)
+    states, machines = states_of(keys, store, experiment.allocation is not None, here)
+    origin = Origin(machines, here.weights_sha256)
+    return LoadedRun(experiment, problem, dataset, states, numbers, tasks, masks, origin)

@@ -16,7 +16,7 @@ from orchestrator.coordination.messages import MaskVersion
 from orchestrator.nns.mask_trainer import MaskTrainer, SegmentTraining
 from orchestrator.nns.mask_versions import Lineages
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.learned_tensors import read_mask
+from orchestrator.records.learned_tensors import origin_here, read_mask
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.sweep import open_sweep
 from supsup_core.datasets import Dataset
@@ -48,7 +48,8 @@ def make(experiment: Experiment, digits: Dataset, tmp_path: Path) -> Callable[..
 
     def made(limit: int, name: str = "masks") -> MaskTrainer:
         store = ArtifactStore(ArtifactFolder(tmp_path / name))
-        return MaskTrainer(experiment, experiment.problem("cpu"), digits, store, limit)
+        problem = experiment.problem("cpu")
+        return MaskTrainer(experiment, problem, digits, origin_here(problem), store, limit)
 
     return made
 

@@ -11,7 +11,8 @@ import torch
 from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.learned_tensors import LEARNED, read_mask, states_of, task_state
+from orchestrator.records.learned_tensors import LEARNED, read_mask, states_of
+from orchestrator.records.machine_kind import Origin
 from supsup_core.masks import codec
 from supsup_core.methods import SHARED
 from tests.records.samples import TRAINED, VERSION
@@ -57,8 +58,9 @@ def test_only_the_state_of_the_last_task_contains_the_shared_tensors(tmp_path: P
     for key in (KEY, OTHER):
         tensors = {f"{LEARNED}mask": torch.ones(2), f"{LEARNED}{SHARED}weight": torch.zeros(3)}
         store.put(key, tensors, TRAINED)
-    assert task_state(store, KEY).keys() == {"mask", f"{SHARED}weight"}
-    assert [state.keys() for state in states_of([KEY, OTHER], store, are_masks=False)] == [
+    here = Origin(TRAINED.machines, TRAINED.weights_sha256)
+    assert [state.keys() for state in states_of([KEY], store, False, here).states] == [{"mask", f"{SHARED}weight"}]
+    assert [state.keys() for state in states_of([KEY, OTHER], store, False, here).states] == [
         {"mask"},
         {"mask", f"{SHARED}weight"},
     ]

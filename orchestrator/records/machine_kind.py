@@ -1,0 +1,127 @@
+"""Defines the machine kind: everything besides its content key that can change the last bits of a result.
+
+This module loads torch only when `this_machine` is called, so that ledgers can be read quickly.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeAlias
+
+from orchestrator.base.environment import processor, versions
+from orchestrator.base.wording import count
+from supsup_core.errors import SupSupError
+from supsup_core.kernels.chosen import Kernels, chosen_kernels
+
+_NO_KERNELS = Kernels()
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class MachineKind:
+    """A kind of machine. On machines of the same kind, equal content keys give equal bits.
+
+    `processor`: the model of the processor, or on CUDA that of the GPU. `threads`: the CPU threads of a worker.
+    `torch` to `python`: versions. `cuda`: the versions of CUDA and cuDNN, or "" on a CPU. All fields are empty if an
+    earlier version of supsup computed the result (NOT_RECORDED).
+    """
+
+    processor: str = ""
+    threads: int = 0
+    kernels: Kernels = _NO_KERNELS
+    torch: str = ""
+    numpy: str = ""
+    numba: str = ""
+    python: str = ""
+    cuda: str = ""
+
+    def __str__(self) -> str:
+        """The kind in words, as one line."""
+        if self == NOT_RECORDED:
+            return "not recorded (computed by an earlier version of supsup)"
+        kernels = [(name, getattr(self.kernels, name)) for name in _KERNELS]
+        parts = [self.processor, self.kernels.instructions, count(self.threads, "thread"), self.versions]
+        return ", ".join([*parts, "kernels: " + " · ".join(f"{name} {kernel}" for name, kernel in kernels)])
+
+    @property
+    def versions(self) -> str:
+        """The recorded versions of the libraries in words."""
+        python, cuda = ("Python", self.python), ("CUDA", self.cuda)
+        found = [("torch", self.torch), ("numpy", self.numpy), ("numba", self.numba), python, cuda]
+        return ", ".join(f"{name} {version}" for name, version in found if version) or "unknown versions"
+
+
+_KERNELS = [field.name for field in fields(Kernels) if field.name != "instructions"]
+
+Machines: TypeAlias = tuple[MachineKind, ...]
+"""Distinct machine kinds in ascending order."""
+
+NOT_RECORDED = MachineKind()
+UNKNOWN: Machines = (NOT_RECORDED,)
+"""The machine kinds of results that earlier versions of supsup computed."""
+
+
+def joined(*groups: Iterable[MachineKind]) -> Machines:
+    """Returns the distinct machine kinds of several groups in ascending order."""
+    return tuple(sorted({kind for group in groups for kind in group}))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a result comes from. `machines`: the kinds of all machines that contributed to it. `weights_sha256`: the
+    SHA-256 of the frozen weights W that it was computed with, or "" if it was not recorded."""
+
+    machines: Machines = UNKNOWN
+    weights_sha256: str = ""
+
+    def with_machines(self, machines: Iterable[MachineKind]) -> Origin:
+        """Returns the origin of a result that builds on results of other machines too."""
+        return Origin(joined(self.machines, machines), self.weights_sha256)
+
+    def fits(self, other: Origin) -> bool:
+        """Returns whether both have the same frozen weights. Weights that were not recorded count as the same."""
+        return "" in (self.weights_sha256, other.weights_sha256) or self.weights_sha256 == other.weights_sha256
+
+    @property
+    def versions(self) -> str:
+        """The versions of the libraries on all machines in words."""
+        return " or ".join(sorted({kind.versions for kind in self.machines}))
+
+
+def check_weights(where: Path, found: Origin, here: Origin) -> None:
+    """Raises SupSupError if stored masks belong to other frozen weights than this process draws.
+
+    Masks are useless without the weights W with which they were trained. W is drawn from a seed and never stored, so a
+    library version that draws another W would give wrong results. where: the file of the masks. found: their origin.
+    here: the origin of what this process computes.
+    """
+    if not found.fits(here):
+        raise SupSupError(
+            f"{where}: belongs to other frozen weights than this process draws from the same seed; it was computed "
+            f"with {found.versions}, and this process has {here.versions}; install the versions with which it was "
+            "computed, or use a new output"
+        )
+
+
+@functools.cache
+def this_machine(device: str, threads: int, deterministic: bool = False, tf32: bool = False) -> MachineKind:
+    """Returns the kind of this machine. The arguments are those of a sweep file's `resources`. Loads torch and numba.
+
+    Raises RuntimeError if the device is not available.
+    """
+    import torch
+
+    on_gpu = torch.device(device).type != "cpu"
+    return MachineKind(
+        processor=torch.cuda.get_device_name(device) if on_gpu else processor(),
+        threads=threads,
+        kernels=chosen_kernels(device, deterministic, tf32),
+        torch=str(torch.__version__),  # a plain str, because unpickling a TorchVersion loads torch
+        numpy=versions()["numpy"],
+        numba=versions()["numba"],
+        python=platform.python_version(),
+        cuda=f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if on_gpu else "",  # type: ignore[no-untyped-call]
+    )
