@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import torch
 import yaml
 
 from orchestrator.base.output_folder import MLflowFolder, OutputFolder
+from orchestrator.records import machine_kind
 from orchestrator.tracking import mlflow_store, mlflow_writer
 from supsup_core.datasets import Dataset
-from supsup_core.methods import Problem
-from supsup_core.nets import NETS
+from supsup_core.methods import Problem, base
+from supsup_core.nets import NETS, draw_weights
 from supsup_core.tasks import BENCHMARKS
 from supsup_core.training.loop import TrainingRecipe
 from tests.object_store import ObjectStore
@@ -66,6 +67,19 @@ def digits() -> Dataset:
 def small_problem() -> Problem:
     """LeNet 300-100 on the digits, with few training batches."""
     return Problem(NETS["lenet_300_100"](num_outputs=20), (64,), 10, TrainingRecipe(num_batches=40), seed=3)
+
+
+@pytest.fixture
+def other_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Returns a function. After its call, this process draws other frozen weights from the same seed, and so does the
+    work of another library version that this process imitates."""
+
+    def draw() -> None:
+        other = replace(machine_kind.this_machine("cpu", 1), numpy="99.0")
+        monkeypatch.setattr(machine_kind, "this_machine", lambda *_: other)
+        monkeypatch.setattr(base, "draw_weights", lambda layers, seed: [-w for w in draw_weights(layers, seed)])
+
+    return draw
 
 
 SMALL: dict[str, Any] = {

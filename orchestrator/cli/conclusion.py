@@ -14,6 +14,7 @@ from orchestrator.base.wording import duration, first_line, in_shell
 from orchestrator.cli.arguments import run_command
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.ledger import FencedError
+from orchestrator.results.machines import MEANING, computed_on
 from orchestrator.results.status import SweepStatus
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import publish
@@ -46,7 +47,7 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
         written &= _write_to_mlflow(sweep, lambda: monitor.attach(files))
     _print_summary(sweep, status, monitor, seconds)
     _print_report(sweep, report, is_done)
-    _print_warnings(sweep, status, monitor)
+    _print_warnings(sweep, groups, status, monitor)
     if interrupted:
         print(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
     elif not is_done:
@@ -106,8 +107,9 @@ def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
     print(f"MLflow:  {tracking_uri_of(sweep)}{how}")
 
 
-def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None:
-    """Prints the number of untrained segments, recomputed files, cancelled tasks, failures, and why a run paused."""
+def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, monitor: Monitor) -> None:
+    """Prints the number of untrained segments, the runs of several machine kinds, recomputed files, cancelled tasks,
+    failures, and why a run paused."""
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
@@ -116,6 +118,9 @@ def _print_warnings(sweep: Sweep, status: SweepStatus, monitor: Monitor) -> None
                 "segments, because all masks of the budget were in use; raise budget.num_masks, or set "
                 "budget.on_exhausted=reclaim"
             )
+    for found in computed_on(groups, monitor.states):
+        if found.is_mixed:
+            print(f"WARNING  computed on {len(found.machines)} machine kinds ({MEANING}): {', '.join(found.runs)}")
     for group in status.groups:
         for lost in group.lost:
             print(f"recomputed: {lost}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.base import environment
 from orchestrator.base.output_folder import GroupFolder
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
@@ -29,7 +30,9 @@ def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
 
     with explained(sweep):
         tracker = Tracker(sweep, groups, environment.describe(sweep.imports_folder))
-        tracker.project({group.group_id: _read_rows(sweep.folder.group(group.group_id)) for group in groups})
+        rows = {group.group_id: _read_rows(sweep.folder.group(group.group_id)) for group in groups}
+        tracker.project(rows)
+        tracker.tag_machines({group_id: GroupState().apply(found) for group_id, found in rows.items()})
         yield tracker
 
 

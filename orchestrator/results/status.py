@@ -10,6 +10,7 @@ from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import SweepFolder
 from orchestrator.base.plain_values import Node, to_node
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.machine_kind import Machines, joined
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.records.rows import ArtifactLost, Row, TaskEvaluated
 from orchestrator.results.event_log import describe_stalled
@@ -24,7 +25,8 @@ class GroupStatus:
     masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained or evaluated anything since
     the sweep was last started or resumed, and the group has not ended. `shards`: the number of planned shards, without
     cancelled tasks. `evaluations`: the number of planned evaluations. If the group was stopped, `shards` and
-    `evaluations` are the numbers done. `cancelled`: the numbers of the cancelled tasks.
+    `evaluations` are the numbers done. `cancelled`: the numbers of the cancelled tasks. `machines`: the kinds of all
+    machines that contributed to the results so far.
     """
 
     group_id: str
@@ -45,6 +47,7 @@ class GroupStatus:
     lost: list[str]
     stalled: list[str]
     cancelled: list[int]
+    machines: Machines
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
 def group_status(group_id: str, state: GroupState) -> GroupStatus:
     """Returns the status of one group. state: the state replayed from the group's ledger."""
     if state.plan is None:
-        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [], [])
+        return GroupStatus(group_id, 0, [], "planned", 0, 0, 0, 0, None, None, 1, False, None, None, [], [], [], [], ())
     group, workers = state.group, state.environment.num_workers
     shards_done, evaluations_done = state.done_shards(), state.done_evaluations()
     train_seconds = _mean(state.shard_seconds()[-50:])
@@ -119,6 +122,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         lost=[_describe_lost(row.event) for row in state.lost],
         stalled=[describe_stalled(row.event) for row in state.stalled.values()],
         cancelled=sorted(row.event.task for row in state.cancelled.values()),
+        machines=joined(state.machines),
     )
 
 

@@ -1,11 +1,11 @@
-"""Adds metric points to an MLflow run. Adding the same point again changes nothing."""
+"""Adds metric points and tags to an MLflow run. Adding the same point again changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunTag
 
 from orchestrator.tracking.mlflow_points import MetricPoint
 
@@ -28,6 +28,7 @@ class MLflowRun:
         self.run_id: str = found.info.run_id
         self.is_described = DESCRIBED in found.data.tags
         self._client = client
+        self._tags: dict[str, str] = dict(found.data.tags)
         self._unread = set(found.data.metrics)
         self._written: dict[tuple[str, int], float] = {}
 
@@ -47,6 +48,13 @@ class MLflowRun:
             batch = places[start : start + BATCH_SIZE]
             self._client.log_batch(self.run_id, metrics=[missing[place] for place in batch])
             self._written |= {place: missing[place].value for place in batch}  # not reached if log_batch raises
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set those tags whose value differs from the run's."""
+        changed = {key: value for key, value in tags.items() if self._tags.get(key) != value}
+        if changed:
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
+            self._tags |= changed
 
     def _read(self, name: str) -> None:
         """Read the existing points of a metric from MLflow, so that `log` does not add them again."""

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -31,7 +31,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from orchestrator.base.environment import Environment, versions
 from orchestrator.base.library_internals import mlflow_monitor_is_alive
 from orchestrator.base.plain_values import Node, flatten
-from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.group_state import GroupState, LaunchStatus
+from orchestrator.records.machine_kind import MachineKind, joined
 from orchestrator.records.rows import AnyRow, PointCompleted, Row
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.sweep import Sweep
@@ -51,6 +52,9 @@ log = logging.getLogger("supsup")
 
 _PAGE = 1000
 """The number of runs in one page of search_runs. MLflow allows at most 50,000."""
+
+_MOST_CHARACTERS = 8000
+"""The largest length of a tag that MLflow accepts."""
 
 _SUPERSEDED = "superseded"
 """The value of the tag `supsup.kind` for MLflow runs that are no longer part of the sweep."""
@@ -90,6 +94,7 @@ class Tracker:
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
         self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
         self._means = SeedMeans(groups)
+        self._tagged: dict[str, tuple[int, int]] = {}
         self._machine: SystemMetricsMonitor | None = None
         self._training: dict[str, MLflowRun] = {}
         self._evaluation: dict[str, MLflowRun] = {}
@@ -198,6 +203,21 @@ class Tracker:
             self._parent.log(means, correct=True)
             self._seen[group.group_id] = new[-1].seq
 
+    def tag_machines(self, states: Mapping[str, GroupState]) -> None:
+        """Tag the MLflow runs with the machine kinds that contributed to their results so far.
+
+        states: the states of the training groups by id. Reads only states that have new points or machine kinds.
+        """
+        for group in self._groups:
+            state = states.get(group.group_id, GroupState())
+            size = len(state.points), len(state.machines)
+            if size != self._tagged.get(group.group_id, (0, 0)):
+                self._training[group.group_id].tag(machine_tags(state.machines))
+                for run in group.runs:
+                    self._evaluation[run.run_id].tag(machine_tags(state.machines_of(run.run_id)))
+                self._parent.tag(machine_tags(joined(*(other.machines for other in states.values()))))
+                self._tagged[group.group_id] = size
+
     def watch_machine(self) -> None:
         """Start MLflow's system metrics monitor, which records this machine's load until `finish`.
 
@@ -287,6 +307,20 @@ def training_label(group: Group) -> str:
         if not _is_of_inference(key)
     ]
     return " ".join(["train", *varied, f"seed={group.experiment.seed}"])
+
+
+def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
+    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
+
+    `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
+    """
+    if not machines:
+        return {}
+    text = " | ".join(str(machine) for machine in sorted(machines))
+    return {
+        "supsup.mixed_machines": str(len(machines) > 1).lower(),
+        "supsup.machines": text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…",
+    }
 
 
 def _tags(environment: Environment) -> dict[str, str]:

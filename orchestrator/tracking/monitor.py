@@ -110,6 +110,7 @@ class Monitor:
             self._tracker = Tracker(self._sweep, self._groups, self._environment)
         rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}
         self._tracker.project(rows)
+        self._tracker.tag_machines(self.states)
         for group_id, written in rows.items():
             del self._ledgers[group_id].unwritten[: len(written)]
         return self._tracker

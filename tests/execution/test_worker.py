@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from orchestrator.base.failpoints import set_failpoint
+from orchestrator.coordination import task_checkpoint
 from orchestrator.coordination.messages import Busy, Corrupt, Done, EvaluateJob, Failed, Job, TrainJob
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution import drive
@@ -22,7 +24,7 @@ from orchestrator.execution.worker_pool import WorkerReply
 from orchestrator.records.rows import ShardTrained
 from supsup_core.errors import DivergedError, InputError
 from supsup_core.methods.supsup import SupSup
-from tests.scripted import ScriptedPool, needs_torch, run, run_with, state_of
+from tests.scripted import ScriptedPool, needs_torch, run, run_with, settings_for, state_of
 
 
 def first_job(settings: GroupSettings) -> Job:
@@ -128,6 +130,55 @@ def test_every_artifact_contains_the_hash_of_the_fixed_weights(group: GroupSetti
     assert len(digests) == 1
     assert len(digests.pop()) == 64
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "jobs", "what"),
+    [
+        ({}, 1, "evaluation of task 0"),
+        ({}, 4, "evaluation of task"),
+        ({"method": {"name": "batch_e"}, "scenario": "GG", "evaluation": {"at": [3]}}, 1, "task"),
+    ],
+    ids=["evaluated", "evaluated together", "trained further"],
+)
+def test_masks_of_other_frozen_weights_are_neither_evaluated_nor_trained_further(
+    sweep_file: Callable[..., Path], other_weights: Callable[[], None], changes: dict[str, Any], jobs: int, what: str
+) -> None:
+    group = settings_for(sweep_file(training={"num_batches": 5}, **changes))
+    run(group, [None] * (jobs - 1) + ["kill after"])
+    before = state_of(group)
+    other_weights()
+    run(group)
+    state = state_of(group)
+    assert state.status == "failed"
+    assert state.evaluated.keys() == before.evaluated.keys()
+    for row in state.failed.values():
+        assert row.event.what.startswith(what)
+        file, _, reason = row.event.error.partition(": belongs to other frozen weights ")
+        assert Path(file.removeprefix("SupSupError: ")) in set(group.open_store().folder.files())
+        assert "numpy 99.0" in reason.partition("and this process has")[2]
+        assert "\n" not in reason
+
+
+def test_a_checkpoint_of_other_frozen_weights_is_not_resumed(
+    group: GroupSettings, other_weights: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_checkpoint, "COST_SHARE", 0)
+
+    def die_at_the_third(key: object) -> None:
+        if str(key).endswith("-000000000003"):
+            raise KeyboardInterrupt
+
+    set_failpoint("writing_artifact", die_at_the_third)
+    try:
+        run(replace(group, commit_every=0.0))
+    finally:
+        set_failpoint("writing_artifact", None)
+    other_weights()
+    run(group)
+    state = state_of(group)
+    assert "store/unfinished/" in state.failed[group.group.shards[0].key].event.error
+    assert not state.evaluated
 
 
 def test_a_worker_refuses_a_job_if_the_users_source_changed_since_the_plan(group: GroupSettings) -> None:

@@ -15,7 +15,7 @@ from orchestrator.records.ledger import Entry, LedgerReader
 from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 from supsup_core.nns.streams import Segment
 from tests.nns.small_runs import Make
-from tests.records.samples import DECIDED
+from tests.records.samples import DECIDED, ONE_KIND, OTHER_KIND
 
 DUE = EvaluationDue(2, tasks=(0,), numbers=(0,), keys=("ab",), right=((0,),))
 
@@ -81,6 +81,7 @@ def test_all_rows_of_a_commit_are_written_in_one_transaction(make: Make, lineage
         set_failpoint(point, lambda subject: seen.append(kinds()))
     try:
         started = time.perf_counter()
+        journal.machines.update((OTHER_KIND, ONE_KIND))
         commits.write(1, {0: lineages.latest(0)}, [DUE], training_seconds=2.5)
         commits.end(started)
     finally:
@@ -88,7 +89,8 @@ def test_all_rows_of_a_commit_are_written_in_one_transaction(make: Make, lineage
             set_failpoint(point, None)
     assert seen == [["plan"], ["plan"], ["plan", "decision", "due", "committed"]]
     event = journal.state.commits[-1].event
-    assert event == RoundsCommitted(1, {0: lineages.latest(0)}, 10, 2.5, event.seconds)
+    assert event == RoundsCommitted(1, {0: lineages.latest(0)}, 10, 2.5, event.seconds, (ONE_KIND, OTHER_KIND))
+    assert not journal.machines  # the next commit begins without them
     assert (commits.dirty, commits.saving, commits.has_entries) == ({}, None, False)
     journal.close()
 

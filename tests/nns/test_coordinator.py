@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,10 @@ from orchestrator.coordination.messages import AdvanceJob
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker import Worker
 from orchestrator.nns.round import Round
+from orchestrator.records import machine_kind
+from supsup_core.errors import SupSupError
 from tests.nns.small_runs import SHARED, SURE, Make, files_of, science
+from tests.records.samples import ONE_KIND, OTHER_KIND
 from tests.scripted import ScriptedPool, needs_torch, run, run_with, state_of
 
 
@@ -125,3 +130,54 @@ def test_an_error_in_training_fails_the_group_and_a_resume_completes_it(make: Ma
     assert "round 0" in failure.event.what
     run(tried)
     assert science(tried) == science(wanted)
+
+
+def test_each_commit_and_mask_version_names_the_machine_kinds_that_contributed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is killed and resumed on another machine kind. A mask that both kinds trained names both."""
+    tried = make("tried")
+    monkeypatch.setattr(machine_kind, "this_machine", lambda *_: ONE_KIND)
+    run(tried, [None] * 25 + ["kill"])
+    num_commits = len(state_of(tried).commits)
+    assert {row.event.machines for row in state_of(tried).commits} == {(ONE_KIND,)}
+    monkeypatch.setattr(machine_kind, "this_machine", lambda *_: OTHER_KIND)
+    run(tried)
+    state = state_of(tried)
+    later = [row.event.machines for row in state.commits[num_commits:]]
+    both = (ONE_KIND, OTHER_KIND)
+    assert both in later
+    assert set(later) <= {both, (OTHER_KIND,)}
+    versions = tried.open_masks()
+    kinds = {key: versions.get(key).facts.machines for key in state.due[5].keys}
+    decided: dict[int | None, set[bool]] = {}
+    for row in state.decisions:
+        before = row.event.round < state.commits[num_commits - 1].event.round
+        decided.setdefault(row.event.mask, set()).add(before)
+    wanted = {True: ONE_KIND, False: OTHER_KIND}
+    for number, key in zip(state.due[5].numbers, state.due[5].keys, strict=True):
+        assert set(kinds[key]) == {wanted[before] for before in decided[number]}
+    (run_id,) = [planned.run_id for planned in tried.group.runs]
+    assert state.machines_of(run_id) == both
+
+
+def test_a_worker_that_draws_other_frozen_weights_fails_the_run(make: Make, other_weights: Callable[[], None]) -> None:
+    """The coordinator draws its weights before the first job begins, and the worker draws others."""
+    tried = make("tried")
+    set_failpoint("job_begins", lambda job: other_weights())
+    run(tried)
+    state = state_of(tried)
+    assert state.status == "failed"
+    for row in state.failed.values():
+        assert "a worker draws other frozen weights than the coordinator" in row.event.error
+        assert "numpy 99.0, " in row.event.error.partition(", and the coordinator has")[0]
+    assert not state.decisions
+
+
+def test_a_run_with_masks_of_other_frozen_weights_is_not_resumed(make: Make, other_weights: Callable[[], None]) -> None:
+    tried = make("tried")
+    run(tried, [None] * 25 + ["kill"])
+    other_weights()
+    with pytest.raises(SupSupError, match="belongs to other frozen weights than this process draws") as refused:
+        open_coordinator(tried)
+    assert Path(str(refused.value).partition(": ")[0]) in files_of(tried)

@@ -85,6 +85,7 @@ def test_an_extended_run_has_the_same_bits_as_a_longer_run(
     (whole,) = states(tmp_path / "whole").values()
     assert results(after[fork]) == results(whole)
     assert {name: results(after[name]) for name in origin} == {name: results(before[name]) for name in origin}
+    assert after[fork].machines == whole.machines  # none of an unknown kind
     node = json.loads((tmp_path / "runs" / "sweeps" / fork / "sweep.json").read_text())
     assert node["origin"][:2] == [*origin, 4]
     again = supsup("fork", "small-", "--local", *longer)

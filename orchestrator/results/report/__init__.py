@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.base.wording import duration, in_shell
 from orchestrator.records.group_state import GroupState
+from orchestrator.results.machines import computed_on
 from orchestrator.results.report import figures, tables
 from orchestrator.results.report.cells import final_cells, paired_cells, published_cells
 from orchestrator.results.report.files import ReportFiles
@@ -133,8 +134,9 @@ def _pages(
     published, paired = published_cells(made["published.csv"]), paired_cells(made["paired.csv"])
     completeness = _completeness(groups, states)
     sections = {"Trials": search, "Comparison with the paper": published, "Seed by seed": paired}
+    computed = computed_on(groups, states)
     markdown = to_markdown(
-        sweep.sweep_id, final, sections, completeness.num_incomplete, [f"{stem}.png" for stem in pictures]
+        sweep.sweep_id, final, sections, completeness.num_incomplete, [f"{stem}.png" for stem in pictures], computed
     )
     page = Page(
         sweep=sweep,
@@ -144,6 +146,7 @@ def _pages(
         search=search,
         figures={_CAPTIONS[stem]: figure for stem, figure in pictures.items()},
         tables=list(made),
+        computed=computed,
         environments=[state.environment for state in states.values() if state.plan is not None],
         num_incomplete=completeness.num_incomplete,
         num_runs=completeness.num_runs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.results.machines import MEANING, ComputedOn
 from orchestrator.results.text_table import TextTable
 
 _EXPLANATION = """\
@@ -21,16 +22,21 @@ def to_markdown(
     sections: Mapping[str, TextTable],
     num_incomplete: int,
     pictures: Sequence[str],
+    computed: Sequence[ComputedOn],
 ) -> str:
     """Returns the report of a sweep as Markdown.
 
     final: the table of final accuracies. sections: further tables by title; tables without rows are left out.
     num_incomplete: the number of runs that lack evaluation points. pictures: names of picture files in the report's
-    folder.
+    folder. computed: the runs by their machine kinds.
     """
     lines = [f"# {sweep_id}", ""]
     if num_incomplete:
         lines += [f"**Unfinished.** Runs that lack evaluation points: {num_incomplete}.", ""]
+    for found in computed:
+        if found.is_mixed:
+            lines += [f"**More than one machine kind.** {', '.join(found.runs)}. Note: {MEANING}.", ""]
+            lines += [*(f"- {machine}" for machine in found.machines), ""]
     lines += [*_table(final), "", *_EXPLANATION.splitlines(), ""]
     for title, table in sections.items():
         if table.rows:

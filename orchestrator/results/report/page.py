@@ -14,6 +14,7 @@ import yaml
 from orchestrator.base.keys import canonical
 from orchestrator.base.plain_values import to_node
 from orchestrator.records.rows import LaunchEnvironment
+from orchestrator.results.machines import MEANING, ComputedOn
 from orchestrator.results.report.files import picture
 from orchestrator.results.text_table import TextTable
 from orchestrator.sweeps.sweep import Sweep
@@ -27,9 +28,9 @@ class Page:
     """The content of the page.
 
     `published`, `paired`, `search`: tables, which have no rows if there is nothing to show. `figures`: the figures by
-    caption. `tables`: the names of the CSV files in the page's folder. `environments`: the machine and software that
-    ran each training group. `num_incomplete`: the number of runs that lack evaluation points. `cost`: a line with the
-    time of the report and the total time that workers spent.
+    caption. `tables`: the names of the CSV files in the page's folder. `computed`: the runs by their machine kinds.
+    `environments`: the machine and software that ran each training group. `num_incomplete`: the number of runs that
+    lack evaluation points. `cost`: a line with the time of the report and the total time that workers spent.
     """
 
     sweep: Sweep
@@ -39,6 +40,7 @@ class Page:
     search: TextTable
     figures: Mapping[str, Figure]
     tables: Sequence[str]
+    computed: Sequence[ComputedOn]
     environments: Sequence[LaunchEnvironment]
     num_incomplete: int
     num_runs: int
@@ -65,6 +67,8 @@ def render(page: Page) -> str:
         nns="duplicates" in page.final.headings,
         figures=[{"caption": caption, "png": _png(figure)} for caption, figure in page.figures.items()],
         tables=page.tables,
+        computed=page.computed,
+        meaning=MEANING,
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         environment=yaml.safe_dump_all(different.values(), sort_keys=False, allow_unicode=True),
     )

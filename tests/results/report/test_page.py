@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from orchestrator.results.machines import ComputedOn
 from orchestrator.results.report.page import Page, render
 from orchestrator.results.text_table import TextTable
 from orchestrator.sweeps.sweep import open_sweep
-from tests.records.samples import ENVIRONMENT
+from tests.records.samples import ENVIRONMENT, ONE_KIND, OTHER_KIND
 
 NOTHING = TextTable(["run"], [])
 
@@ -27,6 +28,7 @@ def page(sweep_file: Callable[..., Path]) -> Page:
         search=NOTHING,
         figures={"A caption": Figure()},
         tables=["points.csv", "final.csv"],
+        computed=[ComputedOn(("a", "b"), (ONE_KIND,))],
         environments=[ENVIRONMENT, ENVIRONMENT, replace(ENVIRONMENT, processor="another")],
         num_incomplete=0,
         num_runs=2,
@@ -44,6 +46,16 @@ def test_a_page_holds_its_results_pictures_settings_and_machines(page: Page) -> 
     assert "num_tasks: 3" in html
     assert html.count("processor: x86_64") == 1  # equal machines are listed once
     assert "processor: another" in html
+    assert f"Computed on one machine kind: all runs ({ONE_KIND})" in html
+    assert "More than one machine kind" not in html
+
+
+def test_a_page_names_the_runs_that_several_machine_kinds_computed(page: Page) -> None:
+    computed = [ComputedOn(("<a>", "b"), (ONE_KIND, OTHER_KIND)), ComputedOn(("c", "d"), (OTHER_KIND,))]
+    html = render(replace(page, computed=computed))
+    assert "<strong>More than one machine kind:</strong> &lt;a&gt;, b. Note: results of one machine kind" in html
+    assert f"<li>{ONE_KIND}</li><li>{OTHER_KIND}</li>" in html
+    assert f"Computed on one machine kind: c, d ({OTHER_KIND})" in html
 
 
 def test_a_section_without_rows_is_left_out(page: Page) -> None:

@@ -14,6 +14,7 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.tracker import updated_tracker
 from orchestrator.results.exported_run import export_run
 from orchestrator.results.loaded_run import load_run
+from orchestrator.results.machines import MEANING
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.run_lookup import find_run
 from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
@@ -46,6 +47,8 @@ def export(words: Words) -> int:
                 tracker.finish({group_id: state.ended for group_id, state in states.items()})
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
     given = f", params={params}" if params else ""
+    if len(loaded.origin.machines) > 1:
+        print(f"{found.name}: the masks were computed on {len(loaded.origin.machines)} machine kinds ({MEANING})")
     print(f"{found.name}: the run is logged as an MLflow model; load and call the model in Python:\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")

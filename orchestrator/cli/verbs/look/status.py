@@ -12,6 +12,7 @@ from orchestrator.base.output_folder import OutputFolder
 from orchestrator.cli.arguments import JSON, Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
+from orchestrator.results.machines import MEANING
 from orchestrator.results.progress_line import line
 from orchestrator.results.status import GroupStatus, SweepStatus, sweep_status
 from orchestrator.sweeps.lookup import read_states
@@ -77,6 +78,10 @@ def _print_group(group: GroupStatus) -> None:
         f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
         f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
     )
+    if len(group.machines) > 1:
+        print(f"    MIXED {len(group.machines)} machine kinds ({MEANING}):")
+        for machine in group.machines:
+            print(f"      {machine}")
     for lost in group.lost:
         print(f"    recomputed: {lost}")
     for stalled in group.stalled:

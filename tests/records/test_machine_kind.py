@@ -1,0 +1,86 @@
+"""Machine kinds: what they record, and the check that stored masks belong to the frozen weights of this process."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.base.environment import processor
+from orchestrator.base.plain_values import from_node, to_node
+from orchestrator.records.facts import TrainedFacts, origin_of
+from orchestrator.records.machine_kind import (
+    NOT_RECORDED,
+    UNKNOWN,
+    MachineKind,
+    Origin,
+    check_weights,
+    joined,
+    this_machine,
+)
+from supsup_core.errors import SupSupError
+from tests.records.samples import EVALUATED, ONE_KIND, OTHER_KIND, TRAINED, UNFINISHED, VERSION
+
+
+def test_this_machine_is_recorded_with_its_processor_kernels_threads_and_versions() -> None:
+    found = this_machine("cpu", 3)
+    assert all(getattr(found, field.name) for field in fields(found) if field.name != "cuda")
+    assert all(getattr(found.kernels, field.name) for field in fields(found.kernels))
+    assert (found.processor, found.threads, found.python) == (processor(), 3, platform.python_version())
+    assert (found.torch, found.cuda) == (torch.__version__, "")
+    assert found.numba == importlib.metadata.version("numba")
+    assert this_machine("cpu", 3) is found  # described once
+    assert this_machine("cpu", 1) != found
+    assert from_node(to_node(found), MachineKind) == found
+
+
+def test_on_cuda_the_gpu_and_its_libraries_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    this_machine.cache_clear()
+    found = this_machine("cuda", 1, tf32=True)
+    this_machine.cache_clear()
+    assert (found.processor, found.cuda) == ("NVIDIA H200", "13.0, cuDNN 91300")
+    assert (found.kernels.instructions, found.kernels.matmul) == ("sm_90", "torch+TF32")
+    assert "CUDA 13.0, cuDNN 91300" in str(found)
+
+
+def test_a_kind_in_words_names_everything_that_can_change_bits() -> None:
+    assert str(ONE_KIND) == (
+        "AMD EPYC (family 26, model 2), AVX512+BF16, 1 thread, torch 2.13.0+cpu, numpy 2.4.6, numba 0.68.1, "
+        "Python 3.11.7, kernels: matmul oneDNN · rmsprop compiled · top_k compiled · mask_products permutation of 16"
+    )
+    assert str(NOT_RECORDED) == "not recorded (computed by an earlier version of supsup)"
+
+
+def test_kinds_are_joined_in_one_order_and_without_duplicates() -> None:
+    assert joined([OTHER_KIND], [ONE_KIND, OTHER_KIND], UNKNOWN) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
+    assert joined(*[[kind] for kind in (ONE_KIND, NOT_RECORDED, OTHER_KIND)]) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
+    here = Origin((OTHER_KIND,), "ab")
+    assert here.with_machines([ONE_KIND]) == Origin((ONE_KIND, OTHER_KIND), "ab")
+
+
+@pytest.mark.parametrize("facts", [TRAINED, UNFINISHED, VERSION], ids=lambda facts: facts.kind)
+def test_masks_of_other_frozen_weights_are_refused_with_both_versions(facts: TrainedFacts) -> None:
+    here = Origin((replace(ONE_KIND, torch="3.0.0"),), "1" * 64)
+    with pytest.raises(SupSupError) as refused:
+        check_weights(Path("store/ab.safetensors"), origin_of(facts), here)
+    message = str(refused.value)
+    assert message.startswith("store/ab.safetensors: belongs to other frozen weights than this process draws")
+    assert "\n" not in message
+    theirs, ours = message.split("and this process has")
+    assert ("torch 2.13.0+cpu, numpy 2.4.6" if facts.machines != UNKNOWN else "torch 2.9.0, Python 3.11.7") in theirs
+    assert "torch 3.0.0, numpy 2.4.6, numba 0.68.1, Python 3.11.7" in ours
+    check_weights(Path("store"), origin_of(facts), replace(here, weights_sha256=facts.weights_sha256))
+
+
+def test_weights_that_were_not_recorded_are_not_refused() -> None:
+    here = Origin((ONE_KIND,), "1" * 64)
+    check_weights(Path("store"), origin_of(replace(VERSION, weights_sha256="")), here)
+    check_weights(Path("store"), origin_of(EVALUATED), here)
