@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from orchestrator.base.plain_values import Node
-from orchestrator.records.machine_kind import Origin
+from orchestrator.records.machine_kind import Provenance
 from orchestrator.records.planned_group import Shard
 from orchestrator.records.rows import ShardTrained, TaskEvaluated
 
@@ -167,12 +167,12 @@ Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedM
 @dataclass(frozen=True)
 class Done:
     """The job is done. `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free
-    memory. `origin`: in scenario NNs, the origin of the product; None for results, whose facts hold it."""
+    memory. `provenance`: in scenario NNs, the provenance of the product; None for results, whose facts hold it."""
 
     key: str
     product: Product
     evicted: tuple[str, ...] = ()
-    origin: Origin | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.facts import UnfinishedFacts, origin_of
-from orchestrator.records.machine_kind import Origin, check_weights
+from orchestrator.records.facts import UnfinishedFacts, provenance_of
+from orchestrator.records.machine_kind import Provenance, check_weights
 from supsup_core.errors import CorruptError
 from supsup_core.training.checkpoint import Checkpoint
 
@@ -27,8 +27,8 @@ class StoredCheckpoint(Checkpoint):
     """Stores the checkpoints of one job's training as artifacts, in the store's subfolder `unfinished`.
 
     `resumed_at`: the number of batches in the checkpoint from which training resumed; 0 if training did not resume.
-    `seconds_before`: the training time of these batches in seconds. `origin`: the origin of the training so far,
-    including that of the checkpoint.
+    `seconds_before`: the training time of these batches in seconds. `provenance`: that of all training so far, which
+    includes the training before the checkpoint.
     """
 
     def __init__(self, store: ArtifactStore, key: str, every: float = 0.0) -> None:
@@ -36,16 +36,16 @@ class StoredCheckpoint(Checkpoint):
         in seconds."""
         self.resumed_at = 0
         self.seconds_before = 0.0
-        self.origin = self._here = Origin()
+        self.provenance = self._here = Provenance()
         self._checkpoints = store.unfinished
         self._key = key
         self._every = every
         self._wait = every
         self._started = self._last = time.monotonic()
 
-    def begin(self, here: Origin) -> None:
-        """Sets the origin of what this process trains. Call this method before the training."""
-        self.origin = self._here = here
+    def begin(self, here: Provenance) -> None:
+        """here: the provenance of what this process trains. Call this method before the training."""
+        self.provenance = self._here = here
 
     def _keys(self) -> list[str]:
         """Returns the keys of all stored checkpoints of the job, the newest first."""
@@ -59,11 +59,11 @@ class StoredCheckpoint(Checkpoint):
                 self._checkpoints.delete(key)  # training resumed from an earlier checkpoint gives the same bits
                 continue
             assert isinstance(found.facts, UnfinishedFacts)
-            check_weights(self._checkpoints.path(key), origin_of(found.facts), self._here)
+            check_weights(self._checkpoints.path(key), provenance_of(found.facts), self._here)
             self.resumed_at, self.seconds_before = found.facts.batches, found.facts.seconds
-            self.origin = self._here.with_machines(found.facts.machines)
+            self.provenance = self._here.with_machines(found.facts.machines)
             yield found.tensors
-            self.resumed_at, self.seconds_before, self.origin = 0, 0.0, self._here  # the caller could not use it
+            self.resumed_at, self.seconds_before, self.provenance = 0, 0.0, self._here  # the caller could not use it
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._wait
@@ -72,7 +72,7 @@ class StoredCheckpoint(Checkpoint):
         started = time.monotonic()
         tensors = {name: tensor.cpu() for name, tensor in state.items()}
         seconds = self.seconds_before + started - self._started
-        facts = UnfinishedFacts(done, seconds, self.origin.machines, self.origin.weights_sha256)
+        facts = UnfinishedFacts(done, seconds, self.provenance.machines, self.provenance.weights_sha256)
         self._checkpoints.put(f"{self._key}-{done:012}", tensors, facts)
         for key in self._keys()[GENERATIONS:]:
             self._checkpoints.delete(key)

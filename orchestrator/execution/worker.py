@@ -40,8 +40,8 @@ from orchestrator.coordination.task_coordinator import result_of
 from orchestrator.nns.mask_trainer import MaskTrainer
 from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
-from orchestrator.records.learned_tensors import LEARNED, origin_here, states_of
-from orchestrator.records.machine_kind import Machines, Origin
+from orchestrator.records.learned_tensors import LEARNED, provenance_here, states_of
+from orchestrator.records.machine_kind import Machines, Provenance
 from orchestrator.records.planned_group import Shard
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
@@ -57,12 +57,12 @@ from supsup_core.tasks import Task
 
 class _Context(NamedTuple):
     """An experiment, the experiment's Problem with tensors on the worker's device, and the dataset in memory. `here`:
-    the origin of what the worker computes for the experiment."""
+    the provenance of this process."""
 
     experiment: Experiment
     problem: Problem
     dataset: Dataset
-    here: Origin
+    here: Provenance
 
 
 class _CachedLearner(NamedTuple):
@@ -131,7 +131,7 @@ class Worker:
             case RebuildJob():
                 self._trainer.save(job.version)
                 product = RebuiltMask(job.version.key)
-        return Done(job.key, product, self._trainer.take_evicted(), self._trainer.take_origin())
+        return Done(job.key, product, self._trainer.take_evicted(), self._trainer.take_provenance())
 
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
         """Returns a Done reply with the ledger events of the artifacts that the job asks for.
@@ -180,7 +180,7 @@ class Worker:
             ]
             dataset = loaded[0] if loaded else source.load(self._settings.data_root)
             problem = experiment.problem(self._settings.device)
-            here = origin_here(problem, self._settings.threads, self._settings.deterministic, self._settings.tf32)
+            here = provenance_here(problem, self._settings.threads, self._settings.deterministic, self._settings.tf32)
             self._contexts[name] = _Context(experiment, problem, dataset, here)
         return self._contexts[name]
 
@@ -207,9 +207,9 @@ class Worker:
         else:
             learned = [experiment.method.learn(problem, numbers[0], tasks[0], parents.states, checkpoint)]
         trained = zip(job.shards, tasks, learned, strict=True)
-        return [self._put(job, shard, task, one, checkpoint.origin) for shard, task, one in trained]
+        return [self._put(job, shard, task, one, checkpoint.provenance) for shard, task, one in trained]
 
-    def _put(self, job: TrainJob, shard: Shard, task: Task, learned: Learned, origin: Origin) -> Artifact:
+    def _put(self, job: TrainJob, shard: Shard, task: Task, learned: Learned, provenance: Provenance) -> Artifact:
         """Stores one learned task, and returns the artifact."""
         experiment, problem, _, _ = self._context(job.experiment, job.seed)
         own_accuracy = None
@@ -223,14 +223,14 @@ class Worker:
             num_images=experiment.training.num_batches * experiment.training.batch_size,
             num_bytes=sum(tensor.nbytes for tensor in learned.state.values()) - shared,
             shared_bytes=shared,
-            weights_sha256=origin.weights_sha256,
+            weights_sha256=provenance.weights_sha256,
             device=self._settings.device,
             threads=self._settings.threads,
             tf32=self._settings.tf32,
             tasks_at_once=len(job.shards),
             torch=str(torch.__version__),  # a plain str, because unpickling a TorchVersion loads torch
             python=platform.python_version(),
-            machines=origin.machines,
+            machines=provenance.machines,
         )
         tensors = {f"{LEARNED}{name}": tensor.cpu() for name, tensor in learned.state.items()}
         return self._store.put(shard.key, tensors, facts)

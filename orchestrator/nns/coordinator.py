@@ -32,8 +32,8 @@ from orchestrator.coordination.settings import GroupSettings
 from orchestrator.nns.evaluations import NNsEvaluations
 from orchestrator.nns.round_loop import Phase, RoundLoop
 from orchestrator.records.group_state import LaunchStatus
-from orchestrator.records.learned_tensors import origin_here
-from orchestrator.records.machine_kind import Origin
+from orchestrator.records.learned_tensors import provenance_here
+from orchestrator.records.machine_kind import Provenance
 from orchestrator.records.rows import JobFailed
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import build_experiment
@@ -58,7 +58,7 @@ class NNsCoordinator(Coordinator):
         experiment = build_experiment(settings.group.experiment, settings.group.seed)
         assert experiment.allocation is not None
         self._num_streams = experiment.allocation.stream.num_streams
-        self._here = origin_here(experiment.problem("cpu"), settings.threads)
+        self._here = provenance_here(experiment.problem("cpu"), settings.threads)
         # on CUDA, the workers' kind always differs from the kind of the coordinator, which decides on a CPU
         self._deciding = self._here.machines if settings.device == "cpu" else ()
         self._evaluations = NNsEvaluations(settings.group, self._state)
@@ -107,7 +107,7 @@ class NNsCoordinator(Coordinator):
         self._journal.take_snapshot_after_reply()
 
     def _apply_done(self, reply: Done, worker: int | None) -> None:
-        if reply.origin is not None and not self._accepts(reply.key, reply.origin):
+        if reply.provenance is not None and not self._accepts(reply.key, reply.provenance):
             return
         self._loop.add_evicted(reply.evicted)
         match reply.product:
@@ -124,15 +124,16 @@ class NNsCoordinator(Coordinator):
                 self._loop.delete_evaluated(self._evaluations.remove(reply.key))
                 self._points.record_complete()
 
-    def _accepts(self, key: str, origin: Origin) -> bool:
+    def _accepts(self, key: str, provenance: Provenance) -> bool:
         """Adds the machines of a product to the next commit. Returns False, and records that the job failed, if the
         product was computed with other frozen weights than this process draws."""
-        if origin.fits(self._here):
-            self._journal.machines.update(origin.machines, self._deciding)
+        if provenance.fits(self._here):
+            self._journal.machines.update(provenance.machines, self._deciding)
             return True
         error = (
             "a worker draws other frozen weights than the coordinator from the same seed; the worker has "
-            f"{origin.versions}, and the coordinator has {self._here.versions}; install the same versions on every node"
+            f"{provenance.versions}, and the coordinator has {self._here.versions}; install the same versions on every "
+            "node"
         )
         self._journal.record(JobFailed(key, self._loop.describe(), error, ""))
         return False

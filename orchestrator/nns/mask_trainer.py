@@ -14,9 +14,9 @@ from orchestrator.base import failpoints
 from orchestrator.coordination.messages import AdvancedMask, DecisionVector, MaskVersion
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.facts import MaskVersionFacts, origin_of
+from orchestrator.records.facts import MaskVersionFacts, provenance_of
 from orchestrator.records.learned_tensors import LEARNED, TRAINING
-from orchestrator.records.machine_kind import MachineKind, Machines, Origin, check_weights, joined
+from orchestrator.records.machine_kind import MachineKind, Machines, Provenance, check_weights, joined
 from orchestrator.spec.experiment import Experiment
 from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
@@ -71,11 +71,11 @@ class MaskTrainer:
         experiment: Experiment,
         problem: Problem,
         dataset: Dataset,
-        here: Origin,
+        here: Provenance,
         versions: ArtifactStore,
         limit: int,
     ) -> None:
-        """here: the origin of what this process computes."""
+        """here: the provenance of this process."""
         assert experiment.allocation is not None
         self._experiment = experiment
         self._allocation = experiment.allocation
@@ -182,7 +182,7 @@ class MaskTrainer:
         if base is not None:
             stored = self._versions.require(base)
             assert isinstance(stored.facts, MaskVersionFacts)
-            check_weights(self._versions.path(base), origin_of(stored.facts), self._here)
+            check_weights(self._versions.path(base), provenance_of(stored.facts), self._here)
             loss, machines = stored.facts.loss, stored.facts.machines
             state = {n.removeprefix(TRAINING): t for n, t in stored.tensors.items() if n.startswith(TRAINING)}
             trainee.restore(state)
@@ -202,8 +202,8 @@ class MaskTrainer:
         found, self._evicted = tuple(self._evicted), []
         return found
 
-    def take_origin(self) -> Origin:
-        """Returns the origin of what this trainer has computed since the last call."""
+    def take_provenance(self) -> Provenance:
+        """Returns the provenance of what this trainer has computed since the last call."""
         found, self._machines = self._here.with_machines(self._machines), set()
         return found
 

@@ -26,7 +26,7 @@ from orchestrator.nns.version_files import VersionFiles
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.learned_tensors import read_version
 from orchestrator.records.ledger import Entry
-from orchestrator.records.machine_kind import Origin
+from orchestrator.records.machine_kind import Provenance
 from orchestrator.records.rows import ArtifactLost
 from orchestrator.spec.experiment import Experiment
 from supsup_core.masks import codec
@@ -50,10 +50,10 @@ class RoundLoop:
 
     def __init__(
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
-        here: Origin, paused: Callable[[], bool],
+        here: Provenance, paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """here: the origin of what this process computes. paused: returns whether the group is paused or stopped. While
-        it returns True, the loop opens no round."""
+        """here: the provenance of this process. paused: returns whether the group is paused or stopped. While it
+        returns True, the loop opens no round."""
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from orchestrator.base.plain_values import Node, from_node, to_node
-from orchestrator.records.machine_kind import UNKNOWN, MachineKind, Machines, Origin
+from orchestrator.records.machine_kind import UNKNOWN, MachineKind, Machines, Provenance
 from supsup_core.errors import CorruptError
 from supsup_core.evaluation.counts import ProtocolCounts
 
@@ -105,10 +105,10 @@ def facts_from_node(node: object) -> Facts:
         raise CorruptError(f"the artifact's facts do not fit their kind, {kind.kind} ({error})") from error
 
 
-def origin_of(facts: Facts) -> Origin:
-    """Returns the origin of an artifact. An evaluation has no frozen weights of its own."""
+def provenance_of(facts: Facts) -> Provenance:
+    """Returns the provenance of an artifact. An evaluation has no frozen weights of its own."""
     if isinstance(facts, EvaluatedFacts):
-        return Origin(facts.machines)
+        return Provenance(facts.machines)
     if isinstance(facts, TrainedFacts) and facts.machines == UNKNOWN:
-        return Origin((MachineKind(torch=facts.torch, python=facts.python),), facts.weights_sha256)
-    return Origin(facts.machines, facts.weights_sha256)
+        return Provenance((MachineKind(torch=facts.torch, python=facts.python),), facts.weights_sha256)
+    return Provenance(facts.machines, facts.weights_sha256)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.records import machine_kind
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.facts import Facts, origin_of
-from orchestrator.records.machine_kind import Machines, Origin, check_weights, joined
+from orchestrator.records.facts import Facts, provenance_of
+from orchestrator.records.machine_kind import Machines, Provenance, check_weights, joined
 from supsup_core.errors import CorruptError
 from supsup_core.masks import codec
 from supsup_core.methods import SHARED, Problem
@@ -33,18 +33,17 @@ class StoredStates(NamedTuple):
     machines: Machines
 
 
-def origin_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Origin:
-    """Returns the origin of what this process computes for a problem. The other arguments are those of
-    `machine_kind.this_machine`."""
+def provenance_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Provenance:
+    """Returns the provenance of this process for a problem. The other arguments are those of `this_machine`."""
     machine = machine_kind.this_machine(problem.device, threads, deterministic, tf32)
-    return Origin((machine,), weights_sha256(problem.weights))
+    return Provenance((machine,), weights_sha256(problem.weights))
 
 
-def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: Origin) -> StoredStates:
+def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: Provenance) -> StoredStates:
     """Reads the stored tensors of tasks or masks, in the form that a learner loads. keys: their content keys.
 
-    are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. here: the origin
-    of what this process computes. Of the tensors that tasks share (see SHARED), only those of the last task are
+    are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. here: the
+    provenance of this process. Of the tensors that tasks share (see SHARED), only those of the last task are
     returned. Raises CorruptArtifactError if an artifact is missing or corrupt, and SupSupError if it was computed with
     other frozen weights (see `machine_kind.check_weights`).
     """
@@ -56,18 +55,18 @@ def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: 
         else:
             artifact = store.require(key)
             facts = artifact.facts
-            check_weights(store.path(key), origin_of(facts), here)
+            check_weights(store.path(key), provenance_of(facts), here)
             found = {name.removeprefix(LEARNED): tensor for name, tensor in artifact.tensors.items()}
             states.append({n: t for n, t in found.items() if key == keys[-1] or not n.startswith(SHARED)})
         machines.append(facts.machines)
     return StoredStates(states, joined(*machines))
 
 
-def read_version(versions: ArtifactStore, key: str, here: Origin | None = None) -> tuple[Tensor, Facts]:
+def read_version(versions: ArtifactStore, key: str, here: Provenance | None = None) -> tuple[Tensor, Facts]:
     """Reads the encoded mask of a mask version, as a tensor of bytes, and the version's facts.
 
-    Verifies only the checksum of the mask. here: the origin of what this process computes; None skips the check of the
-    frozen weights. Raises CorruptArtifactError if the artifact is missing or corrupt, and SupSupError if it was
+    Verifies only the checksum of the mask. here: the provenance of this process; None skips the check of the frozen
+    weights. Raises CorruptArtifactError if the artifact is missing or corrupt, and SupSupError if it was
     computed with other frozen weights.
     """
     try:
@@ -76,9 +75,9 @@ def read_version(versions: ArtifactStore, key: str, here: Origin | None = None) 
         raise CorruptArtifactError(key, f"{versions.path(key)}: missing") from error
     except CorruptError as error:
         raise CorruptArtifactError(key, str(error)) from error
-    if here is not None and not origin_of(facts).fits(here):
+    if here is not None and not provenance_of(facts).fits(here):
         verified = versions.require(key).facts
-        check_weights(versions.path(key), origin_of(verified), here)
+        check_weights(versions.path(key), provenance_of(verified), here)
     return blob, facts
 
 

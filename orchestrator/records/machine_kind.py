@@ -70,18 +70,18 @@ def joined(*groups: Iterable[MachineKind]) -> Machines:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where a result comes from. `machines`: the kinds of all machines that contributed to it. `weights_sha256`: the
     SHA-256 of the frozen weights W that it was computed with, or "" if it was not recorded."""
 
     machines: Machines = UNKNOWN
     weights_sha256: str = ""
 
-    def with_machines(self, machines: Iterable[MachineKind]) -> Origin:
-        """Returns the origin of a result that builds on results of other machines too."""
-        return Origin(joined(self.machines, machines), self.weights_sha256)
+    def with_machines(self, machines: Iterable[MachineKind]) -> Provenance:
+        """Returns the provenance of a result that builds on results of other machines too."""
+        return Provenance(joined(self.machines, machines), self.weights_sha256)
 
-    def fits(self, other: Origin) -> bool:
+    def fits(self, other: Provenance) -> bool:
         """Returns whether both have the same frozen weights. Weights that were not recorded count as the same."""
         return "" in (self.weights_sha256, other.weights_sha256) or self.weights_sha256 == other.weights_sha256
 
@@ -91,12 +91,12 @@ class Origin:
         return " or ".join(sorted({kind.versions for kind in self.machines}))
 
 
-def check_weights(where: Path, found: Origin, here: Origin) -> None:
+def check_weights(where: Path, found: Provenance, here: Provenance) -> None:
     """Raises SupSupError if stored masks belong to other frozen weights than this process draws.
 
     Masks are useless without the weights W with which they were trained. W is drawn from a seed and never stored, so a
-    library version that draws another W would give wrong results. where: the file of the masks. found: their origin.
-    here: the origin of what this process computes.
+    library version that draws another W would give wrong results. where: the file of the masks. found: their
+    provenance. here: the provenance of this process.
     """
     if not found.fits(here):
         raise SupSupError(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from orchestrator.base.plain_values import Node, from_node, to_node
-from orchestrator.records.learned_tensors import origin_here
-from orchestrator.records.machine_kind import Origin, check_weights
+from orchestrator.records.learned_tensors import provenance_here
+from orchestrator.records.machine_kind import Provenance, check_weights
 from orchestrator.results.loaded_run import LoadedRun
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
@@ -39,13 +39,13 @@ def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
     node = {
         "format": FORMAT, "experiment": run.experiment.node, "seed": run.experiment.seed,
         "num_states": len(run.states), "imports": names, "tasks": run.tasks, "masks": run.masks, "numbers": run.numbers,
-        "origin": to_node(run.origin),
+        "provenance": to_node(run.provenance),
     }  # fmt: skip
     (folder / "experiment.json").write_text(json.dumps(node, indent=1))
 
 
 class ExportedRun:
-    """A learner loaded from a folder that `export_run` wrote. `origin`: the kinds of the machines that computed its
+    """A learner loaded from a folder that `export_run` wrote. `provenance`: the kinds of the machines that computed its
     masks, and the frozen weights; both are unknown if an earlier version exported the run."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
@@ -67,7 +67,7 @@ class ExportedRun:
                 states[int(number)][key] = tensor
             user_modules.load(node["imports"], folder)
             self.experiment: Experiment = build_experiment(node["experiment"], node["seed"])
-            self.origin = from_node(node.get("origin", {}), Origin)
+            self.provenance = from_node(node.get("provenance", {}), Provenance)
             self._numbers = torch.tensor(node["numbers"], dtype=torch.int64)
             self._masks: dict[int, Sequence[int]] = dict(zip(node["tasks"], node["masks"], strict=True))
         except (OSError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
@@ -75,7 +75,7 @@ class ExportedRun:
                 f"{folder}: is not a complete exported run ({error}); run `supsup export` again"
             ) from error
         problem = self.experiment.problem(device)
-        check_weights(folder, self.origin, origin_here(problem))
+        check_weights(folder, self.provenance, provenance_here(problem))
         self._learner: Learner = self.experiment.method.learner(problem, states)
 
     def answer(self, x: Tensor, task: int | None = None) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orchestrator.records.learned_tensors import origin_here, states_of
-from orchestrator.records.machine_kind import Origin
+from orchestrator.records.learned_tensors import provenance_here, states_of
+from orchestrator.records.machine_kind import Provenance
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.lookup import read_state
@@ -29,7 +29,7 @@ class LoadedRun:
     `states`: the learned tensors of each task; in NNs, of each mask in use. `numbers`: the number of the task (in NNs,
     of the mask) for each item of `states`. `tasks`: the numbers of the tasks met so far. `masks`: for each task in
     `tasks`, the indices in `states` of the masks that belong to the task; in NNs, several indices or none are possible.
-    `origin`: the frozen weights, and the kinds of the machines that computed `states`.
+    `provenance`: the frozen weights, and the kinds of the machines that computed `states`.
     """
 
     experiment: Experiment
@@ -39,7 +39,7 @@ class LoadedRun:
     numbers: Sequence[int]
     tasks: Sequence[int]
     masks: Sequence[Sequence[int]]
-    origin: Origin
+    provenance: Provenance
 
     @cached_property
     def learner(self) -> Learner:
@@ -76,7 +76,7 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
         numbers, masks = tasks, tuple((task,) for task in tasks)
     dataset = experiment.benchmark.source().load(sweep.data_root)
     problem = experiment.problem(device)
-    here = origin_here(problem)
+    here = provenance_here(problem)
     states, machines = states_of(keys, store, experiment.allocation is not None, here)
-    origin = Origin(machines, here.weights_sha256)
-    return LoadedRun(experiment, problem, dataset, states, numbers, tasks, masks, origin)
+    provenance = Provenance(machines, here.weights_sha256)
+    return LoadedRun(experiment, problem, dataset, states, numbers, tasks, masks, provenance)

@@ -16,10 +16,11 @@ from orchestrator.coordination.messages import MaskVersion
 from orchestrator.nns.mask_trainer import MaskTrainer, SegmentTraining
 from orchestrator.nns.mask_versions import Lineages
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.learned_tensors import origin_here, read_mask
+from orchestrator.records.learned_tensors import provenance_here, read_mask
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.sweep import open_sweep
 from supsup_core.datasets import Dataset
+from supsup_core.errors import SupSupError
 from supsup_core.nns.streams import Segment
 from tests.nns.small_runs import NNS
 
@@ -49,7 +50,7 @@ def make(experiment: Experiment, digits: Dataset, tmp_path: Path) -> Callable[..
     def made(limit: int, name: str = "masks") -> MaskTrainer:
         store = ArtifactStore(ArtifactFolder(tmp_path / name))
         problem = experiment.problem("cpu")
-        return MaskTrainer(experiment, problem, digits, origin_here(problem), store, limit)
+        return MaskTrainer(experiment, problem, digits, provenance_here(problem), store, limit)
 
     return made
 
@@ -97,6 +98,15 @@ def test_a_mask_is_read_back_from_its_stored_version(
     store = ArtifactStore(ArtifactFolder(tmp_path / "masks"))
     wanted = make(LARGE, "other").advance(version(lineages, 0, 2)).mask
     assert read_mask(store, lineages[0].keys[2]).numpy().tobytes() == wanted
+
+
+def test_a_stored_version_of_other_frozen_weights_is_not_trained_further(
+    make: Callable[..., MaskTrainer], lineages: Lineages, other_weights: Callable[[], None]
+) -> None:
+    make(LARGE).save(version(lineages, 0, 2))
+    other_weights()
+    with pytest.raises(SupSupError, match=r"\.safetensors: belongs to other frozen weights"):
+        make(LARGE).advance(version(lineages, 0, 3, (lineages[0].keys[2],)))
 
 
 def test_a_corrupt_intermediate_version_is_rebuilt_by_training(

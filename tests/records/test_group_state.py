@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.records.group_state import GroupState
+from orchestrator.records.machine_kind import MachineKind
 from orchestrator.records.rows import (
     AnyRow,
     ArtifactLost,
@@ -30,7 +31,17 @@ from orchestrator.records.rows import (
     TaskEvaluated,
 )
 from supsup_core.errors import CorruptError
-from tests.records.samples import DECIDED, ENVIRONMENT, EVALUATED, EVENTS, GROUP, NNS_GROUP, TRAINED
+from tests.records.samples import (
+    DECIDED,
+    ENVIRONMENT,
+    EVALUATED,
+    EVENTS,
+    GROUP,
+    NNS_GROUP,
+    ONE_KIND,
+    OTHER_KIND,
+    TRAINED,
+)
 
 PLANNED = GroupPlanned(GROUP, ENVIRONMENT)
 KEYS = st.sampled_from("abcd")
@@ -143,3 +154,23 @@ def test_a_ledger_without_a_plan_has_no_group() -> None:
     for name in ("group", "environment"):
         with pytest.raises(CorruptError, match="the ledger has no plan"):
             getattr(GroupState(), name)
+
+
+def test_the_machine_kinds_of_a_run_are_those_of_its_evaluations_and_of_the_commits() -> None:
+    def evaluated(key: str, *machines: MachineKind) -> TaskEvaluated:
+        return TaskEvaluated(key, replace(EVALUATED, machines=machines), "")
+
+    third = replace(ONE_KIND, threads=4)
+    state = replayed(
+        GroupPlanned(NNS_GROUP, ENVIRONMENT),
+        ShardTrained("aa", replace(TRAINED, machines=(third,)), ""),
+        evaluated("ee", ONE_KIND),
+        PointCompleted("r", 2, {}, ("ee",)),
+        evaluated("ff", OTHER_KIND),
+    )
+    assert state.machines == {third, ONE_KIND, OTHER_KIND}
+    assert state.machines_of("r") == (ONE_KIND,)
+    assert state.machines_of("another") == ()
+    state.apply([Row(9, 9, RoundsCommitted(1, {}, 0, 0.0, 0.0, (OTHER_KIND,)))])
+    assert state.machines_of("r") == (ONE_KIND, OTHER_KIND)
+    assert state.machines_of("another") == ()

@@ -12,7 +12,7 @@ from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.learned_tensors import LEARNED, read_mask, states_of
-from orchestrator.records.machine_kind import Origin
+from orchestrator.records.machine_kind import Provenance
 from supsup_core.masks import codec
 from supsup_core.methods import SHARED
 from tests.records.samples import TRAINED, VERSION
@@ -58,7 +58,7 @@ def test_only_the_state_of_the_last_task_contains_the_shared_tensors(tmp_path: P
     for key in (KEY, OTHER):
         tensors = {f"{LEARNED}mask": torch.ones(2), f"{LEARNED}{SHARED}weight": torch.zeros(3)}
         store.put(key, tensors, TRAINED)
-    here = Origin(TRAINED.machines, TRAINED.weights_sha256)
+    here = Provenance(TRAINED.machines, TRAINED.weights_sha256)
     assert [state.keys() for state in states_of([KEY], store, False, here).states] == [{"mask", f"{SHARED}weight"}]
     assert [state.keys() for state in states_of([KEY, OTHER], store, False, here).states] == [
         {"mask"},

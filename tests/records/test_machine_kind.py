@@ -12,12 +12,12 @@ import torch
 
 from orchestrator.base.environment import processor
 from orchestrator.base.plain_values import from_node, to_node
-from orchestrator.records.facts import TrainedFacts, origin_of
+from orchestrator.records.facts import TrainedFacts, provenance_of
 from orchestrator.records.machine_kind import (
     NOT_RECORDED,
     UNKNOWN,
     MachineKind,
-    Origin,
+    Provenance,
     check_weights,
     joined,
     this_machine,
@@ -62,25 +62,25 @@ def test_a_kind_in_words_names_everything_that_can_change_bits() -> None:
 def test_kinds_are_joined_in_one_order_and_without_duplicates() -> None:
     assert joined([OTHER_KIND], [ONE_KIND, OTHER_KIND], UNKNOWN) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
     assert joined(*[[kind] for kind in (ONE_KIND, NOT_RECORDED, OTHER_KIND)]) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
-    here = Origin((OTHER_KIND,), "ab")
-    assert here.with_machines([ONE_KIND]) == Origin((ONE_KIND, OTHER_KIND), "ab")
+    here = Provenance((OTHER_KIND,), "ab")
+    assert here.with_machines([ONE_KIND]) == Provenance((ONE_KIND, OTHER_KIND), "ab")
 
 
 @pytest.mark.parametrize("facts", [TRAINED, UNFINISHED, VERSION], ids=lambda facts: facts.kind)
 def test_masks_of_other_frozen_weights_are_refused_with_both_versions(facts: TrainedFacts) -> None:
-    here = Origin((replace(ONE_KIND, torch="3.0.0"),), "1" * 64)
+    here = Provenance((replace(ONE_KIND, torch="3.0.0"),), "1" * 64)
     with pytest.raises(SupSupError) as refused:
-        check_weights(Path("store/ab.safetensors"), origin_of(facts), here)
+        check_weights(Path("store/ab.safetensors"), provenance_of(facts), here)
     message = str(refused.value)
     assert message.startswith("store/ab.safetensors: belongs to other frozen weights than this process draws")
     assert "\n" not in message
     theirs, ours = message.split("and this process has")
     assert ("torch 2.13.0+cpu, numpy 2.4.6" if facts.machines != UNKNOWN else "torch 2.9.0, Python 3.11.7") in theirs
     assert "torch 3.0.0, numpy 2.4.6, numba 0.68.1, Python 3.11.7" in ours
-    check_weights(Path("store"), origin_of(facts), replace(here, weights_sha256=facts.weights_sha256))
+    check_weights(Path("store"), provenance_of(facts), replace(here, weights_sha256=facts.weights_sha256))
 
 
 def test_weights_that_were_not_recorded_are_not_refused() -> None:
-    here = Origin((ONE_KIND,), "1" * 64)
-    check_weights(Path("store"), origin_of(replace(VERSION, weights_sha256="")), here)
-    check_weights(Path("store"), origin_of(EVALUATED), here)
+    here = Provenance((ONE_KIND,), "1" * 64)
+    check_weights(Path("store"), provenance_of(replace(VERSION, weights_sha256="")), here)
+    check_weights(Path("store"), provenance_of(EVALUATED), here)

@@ -134,4 +134,4 @@ def test_a_sweep_resumed_on_another_machine_kind_says_so_everywhere(
 
     (tmp_path / "exported").mkdir()
     export_run(sweep, load_run(sweep, groups[0], groups[0].runs[0]), tmp_path / "exported")
-    assert ExportedRun(tmp_path / "exported").origin.machines == BOTH
+    assert ExportedRun(tmp_path / "exported").provenance.machines == BOTH

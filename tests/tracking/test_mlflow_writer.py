@@ -16,15 +16,18 @@ import pytest
 from orchestrator.base.environment import describe
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.execution.launch import launch, take_stock
-from orchestrator.records.group_state import LaunchStatus
-from orchestrator.records.rows import PointCompleted, ShardTrained
+from orchestrator.records.group_state import GroupState, LaunchStatus
+from orchestrator.records.machine_kind import Machines
+from orchestrator.records.rows import AnyRow, PointCompleted, Row, ShardTrained, TaskEvaluated
 from orchestrator.results.report import tables
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.tracking.mlflow_writer import machine_tags
 from orchestrator.tracking.moved_output import relocate
 from supsup_core.evaluation.counts import ProtocolCounts
 from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep
+from tests.records.samples import EVALUATED, ONE_KIND, OTHER_KIND
 from tests.tracking.projection import client, points, project, runs, track
 
 
@@ -144,6 +147,36 @@ def test_mlflow_runs_have_names_tags_and_parents_for_the_pages(sweep: Sweep) -> 
     assert evaluation.data.tags["supsup.configuration"] == "GNu one_shot entropy"
     assert evaluation.data.tags["supsup.training_run"] == found["train seed=0"].info.run_id
     assert "inference.objective" not in found["train seed=0"].data.params
+
+
+def test_each_mlflow_run_has_the_machine_kinds_of_its_own_results_as_tags(sweep: Sweep) -> None:
+    (group,) = sweep.plan()
+    kinds: tuple[Machines, Machines] = ((ONE_KIND,), (ONE_KIND, OTHER_KIND))
+    rows: list[AnyRow] = []
+    for number, (run, machines) in enumerate(zip(group.runs, kinds, strict=True)):
+        evaluated = TaskEvaluated(f"key {number}", replace(EVALUATED, machines=machines), "")
+        rows += [Row(0, 0, evaluated), Row(0, 0, PointCompleted(run.run_id, 3, {}, (f"key {number}",)))]
+    tracker = track(sweep)
+    tracker.tag_machines({})
+    assert not [run for run in runs(sweep) if "supsup.machines" in run.data.tags]
+    for part in (rows[:2], rows):
+        tracker.tag_machines({group.group_id: GroupState().apply(part)})
+    found = {run.info.run_name: run.data.tags for run in runs(sweep)}
+    mixed = {name: tags["supsup.mixed_machines"] for name, tags in found.items()}
+    assert mixed == {
+        sweep.sweep_id: "true", "train seed=0": "true", "GG seed=0": "false", "GNu one_shot entropy seed=0": "true",
+    }  # fmt: skip
+    assert found["GG seed=0"]["supsup.machines"] == str(ONE_KIND)
+    assert found[sweep.sweep_id]["supsup.machines"] == f"{ONE_KIND} | {OTHER_KIND}"
+
+
+def test_the_tag_of_very_many_machine_kinds_is_cut_to_a_length_that_mlflow_accepts(sweep: Sweep) -> None:
+    many = [replace(ONE_KIND, threads=number) for number in range(1, 100)]
+    tags = machine_tags(many)
+    assert len(tags["supsup.machines"]) == 8000
+    track(sweep)
+    for run in runs(sweep):
+        client(sweep).set_tag(run.info.run_id, "supsup.machines", tags["supsup.machines"])
 
 
 def test_the_mlflow_run_of_the_sweep_has_the_mean_over_seeds_when_all_seeds_are_evaluated(

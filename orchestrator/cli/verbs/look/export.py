@@ -47,8 +47,8 @@ def export(words: Words) -> int:
                 tracker.finish({group_id: state.ended for group_id, state in states.items()})
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
     given = f", params={params}" if params else ""
-    if len(loaded.origin.machines) > 1:
-        print(f"{found.name}: the masks were computed on {len(loaded.origin.machines)} machine kinds ({MEANING})")
+    if len(loaded.provenance.machines) > 1:
+        print(f"{found.name}: the masks were computed on {len(loaded.provenance.machines)} machine kinds ({MEANING})")
     print(f"{found.name}: the run is logged as an MLflow model; load and call the model in Python:\n")
     print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
     print(f"  model = mlflow.pyfunc.load_model({uri!r})")
