@@ -44,7 +44,7 @@ class StoredCheckpoint(Checkpoint):
         self._started = self._last = time.monotonic()
 
     def begin(self, here: Provenance) -> None:
-        """here: the provenance of what this process trains. Call this method before the training."""
+        """Sets the provenance of this process. Call this method before the training."""
         self.provenance = self._here = here
 
     def _keys(self) -> list[str]:
