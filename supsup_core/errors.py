@@ -14,6 +14,10 @@ class InputError(SupSupError):
     """A config value, a file or a dataset cannot be used. The message says what is wrong and how to correct it."""
 
 
+class MachineError(SupSupError):
+    """A program that a command needs has failed on this machine, although the user's input is right."""
+
+
 class DivergedError(SupSupError):
     """The training loss became NaN or infinite. The message says after how many batches, and which key to lower."""
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,40 +15,57 @@ from orchestrator.base.wording import command
 from supsup_core.errors import InputError
 
 
+@dataclass(frozen=True)
+class LockKind:
+    """What a process does in a folder that it holds, in words for error messages.
+
+    `what`: what runs in the folder. `where`: the word of the command line that names the folder. `remedy`: how a user
+    gives another folder. `follow`: the verb that shows the progress, or None.
+    """
+
+    what: str
+    where: str
+    remedy: str
+    follow: str | None = None
+
+
+SWEEP = LockKind("sweep", "output", "set output=DIR to a folder that you can write", "status")
+SERVER = LockKind("server", "FOLDER", "give another folder to `supsup server`")
+
+
 @contextlib.contextmanager
-def owned(folder: Path, what: str = "sweep") -> Iterator[None]:
+def owned(folder: Path, kind: LockKind = SWEEP) -> Iterator[None]:
     """Holds the lock of `folder` during the `with` block. The folder is created if it does not exist.
 
-    what: what runs in the folder, such as "sweep", for error messages. The operating system releases the lock when the
-    process ends, even after a crash. Raises InputError if another process holds the lock, or if the folder cannot be
-    written.
+    The operating system releases the lock when the process ends, even after a crash. Raises InputError if another
+    process holds the lock, or if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to a folder that you can write"
-        ) from error
+        raise _unwritable(folder, kind, error) from error
     lock = FileLock(folder / "lock")
     holder = folder / "holder"
     try:
         lock.acquire(timeout=0.5)  # `holder_of` in another process may hold the lock briefly
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
-        follow = f", or see the progress with `{command('status', folder)}`" if what == "sweep" else ""
+        follow = f"see the progress with `{command(kind.follow, folder)}`" if kind.follow else kind.remedy
         raise InputError(
-            f"{folder.name}: process {holder_of(folder) or '?'} is running this {what}; wait until that process has "
-            f"ended{follow}"
+            f"{folder.name}: {holder_in_words(folder)} is running this {kind.what}; wait until that process has ended, "
+            f"or {follow}"
         ) from None
     except OSError as error:
-        raise InputError(
-            f"output: {folder} cannot be written ({error.strerror}); set output=DIR to another folder"
-        ) from error
+        raise _unwritable(folder, kind, error) from error
     try:
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(folder: Path, kind: LockKind, error: OSError) -> InputError:
+    return InputError(f"{kind.where}: {folder} cannot be written ({error.strerror}); {kind.remedy}")
 
 
 def holder_of(folder: Path) -> int | None:
@@ -78,3 +96,14 @@ def host_of(folder: Path) -> str | None:
         return (folder / "holder").read_text().split()[1]
     except (OSError, IndexError):
         return None
+
+
+def holder_in_words(folder: Path) -> str:
+    """Returns `process ID`, with its host if that is another one, for the process that holds the lock of `folder`.
+
+    Returns `another process` if the id cannot be read, for example because that process has just started or ended.
+    """
+    process, host = holder_of(folder), host_of(folder)
+    if process is None or process <= 0:
+        return "another process"
+    return f"process {process}" if host in (None, socket.gethostname()) else f"process {process} on {host}"

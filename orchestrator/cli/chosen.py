@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.folder_lock import holder_in_words, holder_of
 from orchestrator.base.output_folder import STORED_SWEEPS, OutputFolder
 from orchestrator.base.wording import command
 from orchestrator.cli.arguments import Words
@@ -63,12 +63,10 @@ def check_is_output(output: OutputFolder) -> None:
 def refuse_running(output: OutputFolder, verb: str) -> None:
     """Raises InputError if a process is running a sweep of the output. verb: the refused command, for the message."""
     for folder in output.all_sweep_folders():
-        process = holder_of(folder.path)
-        if process is not None:
+        if holder_of(folder.path) is not None:
             raise InputError(
-                f"{verb}: process {process} is running {folder.sweep_id}; wait until the sweep has ended, or stop it "
-                "with "
-                f"`{command('stop', folder.path)}`"
+                f"{verb}: {holder_in_words(folder.path)} is running {folder.sweep_id}; wait until the sweep has ended, "
+                f"or stop it with `{command('stop', folder.path)}`"
             )
 
 

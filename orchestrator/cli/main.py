@@ -13,7 +13,7 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
-from supsup_core.errors import SupSupError
+from supsup_core.errors import MachineError, SupSupError
 
 _FAULTS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
@@ -68,6 +68,9 @@ def main() -> None:
     except click.UsageError as error:
         verb = error.ctx.command_path if error.ctx is not None else "supsup"
         code = _fail(f"{error.format_message()} (see {verb} --help)")
+    except MachineError as error:
+        _fail(str(error))
+        code = ExitCode.FAILED
     except (click.ClickException, SupSupError) as error:
         code = _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except OSError as error:

@@ -3,29 +3,38 @@
 One folder holds the database, the secrets and, unless a URL is given, the artifacts. The folder belongs to the user who
 starts the server, and no other user can read the secrets. PostgreSQL listens only on a Unix socket, and MLflow only on
 127.0.0.1.
+
+If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends them and starts them
+again. MLflow's processes carry a mark of the folder in their environment, by which they are found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
-import pwd
 import secrets
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
 
-from orchestrator.base.folder_lock import owned
+import psutil
+
+from orchestrator.base.folder_lock import SERVER, owned
+from orchestrator.base.signals import stop_requests
 from orchestrator.records.object_storage import check_url
-from orchestrator.tracking.ui_server import MLFLOW_ENVIRONMENT, refuse_taken, until_interrupted
-from supsup_core.errors import InputError, SupSupError
+from orchestrator.tracking.team_database import Database, find_binaries, running_database, stop_orphan
+from orchestrator.tracking.ui_server import (
+    MLFLOW_ENVIRONMENT,
+    POLL_SECONDS,
+    STOP_SECONDS,
+    STOP_SIGNALS,
+    end_processes,
+    refuse_taken,
+)
+from supsup_core.errors import InputError, MachineError
 
 ADMIN = "admin"
 """The name of the first user, who is the administrator."""
@@ -36,133 +45,177 @@ SHORTEST_PASSWORD = 12
 _DEFAULT_PASSWORDS = ("password1234", "password", "changeme", "adminadmin", "administrator", "mlflow")
 """Well-known default passwords, which are refused."""
 
-_DATABASES = ("mlflow", "mlflow_auth")
-_ROLE = "mlflow"
+START_SECONDS = 180.0
+"""How many seconds MLflow may take until it answers. MLflow itself starts a worker that fails again without end."""
 
-START_SECONDS = 60.0
-"""How many seconds PostgreSQL may take to start."""
-
-
-class _SystemUser(NamedTuple):
-    """A user of the operating system, as the arguments with which subprocess runs a program as that user.
-
-    All fields are None for the current user.
-    """
-
-    uid: int | None
-    gid: int | None
-    extra_groups: list[int] | None
-
-
-@dataclass(frozen=True)
-class _Postgres:
-    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs them."""
-
-    binaries: Path
-    user: _SystemUser
-    environment: dict[str, str]
-
-    def run(self, program: str, *arguments: object) -> str:
-        """Run a program and return its output. Raises SupSupError with the program's last message if it fails."""
-        done = subprocess.run(
-            [str(self.binaries / program), *map(str, arguments)], check=False, env=self.environment, cwd="/",
-            capture_output=True, text=True, timeout=120,
-            user=self.user.uid, group=self.user.gid, extra_groups=self.user.extra_groups,
-        )  # fmt: skip
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise SupSupError(f"{program}: {lines[-1]}")
-        return done.stdout
-
-    def start(self, data: Path, socket: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the database server in the data folder `data`, with its Unix socket in the folder `socket`."""
-        return subprocess.Popen(
-            [
-                str(self.binaries / "postgres"), "-D", str(data), "-c", "listen_addresses=", "-c",
-                f"unix_socket_directories={socket}", "-c", "unix_socket_permissions=0700",
-            ],
-            env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=socket,
-            user=self.user.uid, group=self.user.gid, extra_groups=self.user.extra_groups,
-        )  # fmt: skip
-
-    def own(self, *paths: Path) -> None:
-        """Change the owner of files and folders to the user who runs PostgreSQL."""
-        if self.user.uid is not None and self.user.gid is not None:
-            for path in paths:
-                os.chown(path, self.user.uid, self.user.gid)
+_MARK = "SUPSUP_SERVER_FOLDER"
+"""The environment variable that marks MLflow's processes. Its value identifies the folder (see `_mark`)."""
 
 
 def serve(folder: Path, port: int, artifacts: str | None) -> int:
     """Run the server until it is interrupted, and return the exit code.
 
     folder: the server's folder. artifacts: the URL of the artifacts; None means a folder inside `folder`. Creates the
-    folder, the database and the secrets if they do not exist. Raises InputError if the port is in use, if PostgreSQL is
-    not installed, or if the first user's password is a default password or too short.
+    folder, the database and the secrets if they do not exist. Ends MLflow and PostgreSQL if a killed server left them.
+    Raises InputError if the port is in use, if another process runs this server, if PostgreSQL is not installed, or if
+    the first user's password is a default password or too short. Raises MachineError if MLflow or PostgreSQL fails.
     """
     if artifacts is not None:
         check_url(artifacts)
-    refuse_taken(port)
-    binaries = _binaries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt, so that PostgreSQL stops too
-    with owned(folder, "server"), contextlib.ExitStack() as stack:
-        folder.chmod(0o711)  # the user who runs PostgreSQL must reach its folder
-        password = _admin_password(folder)
-        socket = stack.enter_context(_postgres(folder, binaries))
-        return _serve_mlflow(folder, port, artifacts, socket, password)
+    binaries = find_binaries()
+    asked = _asked_password()
+    if not folder.exists() or not _marked(folder):
+        refuse_taken(port)  # before the folder is created; an orphan on this folder may keep the port until it is ended
+    with stop_requests() as is_stopping, owned(folder, SERVER):
+        pause = _pausing(is_stopping)
+        try:
+            folder.chmod(0o711)  # the user who runs PostgreSQL must reach its folder
+            _end_orphans(folder)
+            refuse_taken(port)
+            password = _secret(folder, "admin_password", asked)
+            with running_database(folder, binaries, _secret(folder, "postgres_password"), pause) as database:
+                return _serve_mlflow(folder, port, artifacts, database, password, pause)
+        except KeyboardInterrupt:
+            return 0
+        except OSError as error:  # for example, the disk is full
+            raise MachineError(f"{folder}: the server cannot run ({error})") from error
 
 
-def _serve_mlflow(folder: Path, port: int, artifacts: str | None, socket: Path, password: str) -> int:
-    """Run MLflow until interrupted. socket: the folder of PostgreSQL's socket. password: the first user's password."""
-    settings = folder / "auth.ini"
-    settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {_uri('mlflow_auth', socket)}\nadmin_username = {ADMIN}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    environment = {
-        **os.environ, **MLFLOW_ENVIRONMENT,
-        "MLFLOW_BACKEND_STORE_URI": _uri("mlflow", socket),
-        "PGPASSWORD": _secret(folder, "postgres_password"),
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": _secret(folder, "cookie_secret"),
-    }  # fmt: skip
-    if "AWS_ENDPOINT_URL" in os.environ:
-        environment.setdefault("MLFLOW_S3_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"])
+def _pausing(is_stopping: Callable[[], bool]) -> Callable[[], None]:
+    """Returns a function that waits POLL_SECONDS, and raises KeyboardInterrupt if the server is to stop."""
+
+    def pause() -> None:
+        time.sleep(POLL_SECONDS)
+        if is_stopping():
+            raise KeyboardInterrupt
+
+    return pause
+
+
+def _serve_mlflow(
+    folder: Path, port: int, artifacts: str | None, database: Database, password: str, pause: Callable[[], None]
+) -> int:
+    """Run MLflow until `pause` raises KeyboardInterrupt. password: the first user's password.
+
+    Raises MachineError if MLflow or PostgreSQL ends, or if MLflow does not answer within START_SECONDS.
+    """
+    log = folder / "mlflow.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port",
         str(port), "--workers", "2", "--uvicorn-opts", "--log-level warning",
         "--artifacts-destination", artifacts or (folder / "artifacts").as_uri(),
     ]  # fmt: skip
+    environment = _environment(folder, database, password)
+    try:
+        with log.open("ab") as file:
+            server = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True
+            )
+        deadline, answers = time.monotonic() + START_SECONDS, False
+        while server.poll() is None and database.process.poll() is None:
+            if not answers and (answers := _answers(port)):
+                _print_address(folder, port)
+            if not answers and time.monotonic() > deadline:
+                raise MachineError(f"MLflow does not answer after {START_SECONDS:.0f} s; read {log}")
+            pause()
+    finally:
+        _end_mlflow(folder)
+    if database.process.poll() is not None:
+        raise MachineError(f"PostgreSQL ended; read {folder / 'postgres.log'}, then start the server again")
+    refuse_taken(port)  # another process may have taken the port in the meantime
+    raise MachineError(f"MLflow ended; read {log}, correct the cause, then start the server again")
+
+
+def _environment(folder: Path, database: Database, password: str) -> dict[str, str]:
+    """Returns the environment variables of MLflow, and writes the file of its settings. They contain no password that
+    a list of processes shows."""
+    settings = folder / "auth.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database.uri('mlflow_auth')}\nadmin_username = {ADMIN}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        **os.environ, **MLFLOW_ENVIRONMENT,
+        "MLFLOW_BACKEND_STORE_URI": database.uri("mlflow"),
+        "PGPASSWORD": _secret(folder, "postgres_password"),
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": _secret(folder, "cookie_secret"),
+        _MARK: _mark(folder),
+    }  # fmt: skip
+    if "AWS_ENDPOINT_URL" in os.environ:
+        environment.setdefault("MLFLOW_S3_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"])
+    return environment
+
+
+def _print_address(folder: Path, port: int) -> None:
     print(
         f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
-        f"  user {ADMIN}, whose initial password is in {folder / 'admin_password'}; others sign up at /signup\n"
+        f"  user {ADMIN}, whose initial password is in {folder / 'admin_password'}, adds other users at /signup\n"
         f"  sweeps write to this server with tracking=http://127.0.0.1:{port}; set MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD",
         flush=True,
     )
-    return until_interrupted(command, environment, folder)
 
 
-def _uri(database: str, socket: Path) -> str:
-    """Returns the URI of a database, without a password. The environment variable PGPASSWORD holds the password, so
-    that a list of processes does not show it."""
-    return f"postgresql+psycopg://{_ROLE}@/{database}?host={socket}"
+def _answers(port: int) -> bool:
+    """Returns whether MLflow answers requests."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
-def _admin_password(folder: Path) -> str:
-    """Returns the first user's password: MLFLOW_AUTH_ADMIN_PASSWORD if it is set, else a random one.
+def _mark(folder: Path) -> str:
+    """Returns a text that identifies the folder, also after the folder was moved, and that differs for a copy of it."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
-    Writes a new password to a file in the folder. Raises InputError for a default or too short password.
+
+def _marked(folder: Path) -> list[psutil.Process]:
+    """Returns the processes of MLflow that a server on this folder started and that still run."""
+    mark, user, found = _mark(folder), os.getuid(), []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # ended, or belongs to another user
+            if process.uids().real == user and process.environ().get(_MARK) == mark:
+                found.append(process)
+    return found
+
+
+def _end_mlflow(folder: Path) -> bool:
+    """Ends the processes of MLflow that a server on this folder started. Returns whether there were any."""
+    had_any = False
+    while marked := _marked(folder):
+        had_any = True
+        if alive := end_processes(marked, STOP_SIGNALS, STOP_SECONDS):
+            raise MachineError(f"MLflow's process {alive[0].pid} does not end; end it, then start the server again")
+    return had_any
+
+
+def _end_orphans(folder: Path) -> None:
+    """Ends MLflow and PostgreSQL if a killed server left them. All committed data are kept. The folder must be locked:
+    without a running server, its processes are orphans."""
+    names = [name for name, end in (("MLflow", _end_mlflow), ("PostgreSQL", stop_orphan)) if end(folder)]
+    if names:
+        print(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)
+
+
+def _asked_password() -> str | None:
+    """Returns the first user's password in MLFLOW_AUTH_ADMIN_PASSWORD, or None if the variable is not set.
+
+    Raises InputError for a default or too short password.
     """
     asked = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
-    if asked is None:
-        return _secret(folder, "admin_password")
-    if asked.lower() in _DEFAULT_PASSWORDS or len(asked) < SHORTEST_PASSWORD:
+    if asked is not None and (asked.lower() in _DEFAULT_PASSWORDS or len(asked) < SHORTEST_PASSWORD):
         raise InputError(
             f"MLFLOW_AUTH_ADMIN_PASSWORD: is a default password or has fewer than {SHORTEST_PASSWORD} characters; "
             "choose another password, or unset the variable to get a random one"
         )
-    return _secret(folder, "admin_password", asked)
+    return asked
 
 
 def _secret(folder: Path, name: str, given: str | None = None) -> str:
@@ -177,95 +230,3 @@ def _secret(folder: Path, name: str, given: str | None = None) -> str:
             file.write(given or secrets.token_urlsafe(24))
     path.chmod(0o600)
     return given or path.read_text()
-
-
-def _binaries() -> Path:
-    """Returns the folder of PostgreSQL's programs: the folder of `initdb` on PATH, else the newest version of Debian's
-    packages. Raises InputError if PostgreSQL is not installed."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
-    if not folders:
-        raise InputError(
-            "PostgreSQL is not installed: run `apt-get install postgresql`, or put the folder of its initdb on PATH"
-        )
-    return folders[0]
-
-
-def _database_user() -> _SystemUser:
-    """Returns the user who runs PostgreSQL: the current user, or `postgres` if the current user is root.
-
-    PostgreSQL refuses to run as root. Raises InputError if the user `postgres` is needed but does not exist.
-    """
-    if os.geteuid() != 0:
-        return _SystemUser(None, None, None)
-    try:
-        found = pwd.getpwnam("postgres")
-    except KeyError:
-        raise InputError(
-            "PostgreSQL refuses to run as root, and there is no user `postgres`; start the server as another user"
-        ) from None
-    return _SystemUser(found.pw_uid, found.pw_gid, [])
-
-
-@contextlib.contextmanager
-def _postgres(folder: Path, binaries: Path) -> Iterator[Path]:
-    """Run PostgreSQL with MLflow's two databases while the `with` block runs. Yields the socket's folder."""
-    password = _secret(folder, "postgres_password")
-    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
-    postgres = _Postgres(binaries, _database_user(), environment)
-    with tempfile.TemporaryDirectory(prefix="supsup-") as scratch:  # the path of a socket has at most 107 bytes
-        socket, data = Path(scratch), folder / "postgres"
-        postgres.own(socket)
-        if not (data / "PG_VERSION").exists():
-            _initialise(postgres, data, socket / "password", password)
-        with (folder / "postgres.log").open("ab") as log:
-            database = postgres.start(data, socket, log)
-        try:
-            _wait_until_ready(postgres, database, folder, socket)
-            _create_databases(postgres, socket)
-            yield socket
-        finally:
-            database.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown ends sessions and keeps committed data
-            database.wait()
-
-
-def _initialise(postgres: _Postgres, data: Path, password_file: Path, password: str) -> None:
-    """Create PostgreSQL's folder `data`. password_file: a temporary file from which initdb reads the password."""
-    data.mkdir(mode=0o700, exist_ok=True)
-    password_file.touch(mode=0o600)
-    password_file.write_text(password)
-    postgres.own(data, password_file)
-    options = ("--username", _ROLE, "--pwfile", password_file, "--auth", "scram-sha-256", "-E", "UTF8")
-    postgres.run("initdb", "-D", data, *options)
-    password_file.unlink()
-
-
-def _wait_until_ready(postgres: _Postgres, database: subprocess.Popen[bytes], folder: Path, socket: Path) -> None:
-    """Wait until PostgreSQL accepts connections.
-
-    Raises SupSupError if PostgreSQL stops, or if it does not accept connections within START_SECONDS.
-    """
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        if database.poll() is not None:
-            log = folder / "postgres.log"
-            lines = log.read_text(errors="replace").splitlines() or ["no message"]
-            raise SupSupError(f"PostgreSQL stopped while it started: {lines[-1]} (see {log})")
-        try:
-            postgres.run("pg_isready", "-q", "-h", socket, "-U", _ROLE)
-        except SupSupError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _create_databases(postgres: _Postgres, socket: Path) -> None:
-    """Create MLflow's two databases, one for runs and one for users, if they do not exist."""
-    as_role = ("-h", socket, "-U", _ROLE)
-    names = postgres.run("psql", *as_role, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database").split()
-    for name in _DATABASES:
-        if name not in names:
-            postgres.run("createdb", *as_role, name)

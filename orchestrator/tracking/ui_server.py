@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 from filelock import FileLock
 
 from orchestrator.base.output_folder import OutputFolder
+from orchestrator.base.signals import stop_requests
 from orchestrator.tracking.mlflow_address import tracking_uri
 from orchestrator.tracking.moved_output import relocate
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, MachineError
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -23,23 +29,65 @@ MLFLOW_ENVIRONMENT = {
 }
 """Environment variables of a server that runs no jobs, sends no telemetry and prints no warnings."""
 
+STOP_SIGNALS, STOP_SECONDS = (signal.SIGTERM, signal.SIGKILL), 20.0
+"""The signals that end MLflow's processes, and the seconds that requests in progress get after each signal."""
+
+POLL_SECONDS = 0.2
+"""The seconds between two looks at the processes of a server."""
+
 
 def refuse_taken(port: int) -> None:
-    """Raise InputError if another process listens on this port of 127.0.0.1."""
+    """Raise InputError if this process cannot listen on this port of 127.0.0.1. The error names the process there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise InputError(
+                    f"--port: {port} cannot be used on 127.0.0.1 ({error.strerror}); choose a port above 1023"
+                ) from error
             raise InputError(
-                f"--port: {port} is already in use on 127.0.0.1 ({error.strerror}); choose another port"
+                f"--port: {port} is already in use on 127.0.0.1{_listener(port)}; choose another port"
             ) from error
+
+
+def _listener(port: int) -> str:
+    """Returns the words ` by process ID (NAME)` for the process that listens on a port, or "" if it is not known."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return ""
+
+
+def end_processes(processes: Iterable[psutil.Process], signals: Iterable[int], seconds: float) -> list[psutil.Process]:
+    """Ends processes: sends them the first of `signals`, and the next one to those that still run after `seconds`.
+
+    Returns the processes that still run at the end. Sends nothing to a process that got the number of an ended one.
+    """
+    alive = list(processes)
+    for number in signals:
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        deadline = time.monotonic() + seconds
+        while (alive := [process for process in alive if _is_alive(process)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Returns whether a process runs. A zombie, which nobody has waited for, does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def serve(output: OutputFolder, port: int) -> int:
     """Serve the MLflow pages of an output until interrupted, and return the exit code.
 
-    Raises InputError if the output has no MLflow database or the port is in use.
+    Raises InputError if the output has no MLflow database or the port is in use, and MachineError if the server ends.
     """
     if not output.mlflow.database.exists():
         raise InputError(
@@ -54,17 +102,22 @@ def serve(output: OutputFolder, port: int) -> int:
         "--backend-store-uri", tracking_uri(output.mlflow),
         "--artifacts-destination", output.mlflow.artifacts.as_uri(),
     ]  # fmt: skip
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    return until_interrupted(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output.path)
-
-
-def until_interrupted(command: list[str], environment: dict[str, str], folder: Path) -> int:
-    """Run the server command until it ends or this process is interrupted, and return the exit code."""
-    server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
+    code = until_stopped(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output.path)
+    if code is None:
         return 0
+    refuse_taken(port)  # another process may have taken the port in the meantime
+    raise MachineError(f"MLflow's server ended (exit code {code}); read its messages above, then run `supsup ui` again")
+
+
+def until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int | None:
+    """Run the server command until a signal stops this process. Returns the exit code if the command ends before."""
+    with stop_requests() as is_stopping:
+        server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+        while (code := server.poll()) is None and not is_stopping():
+            time.sleep(POLL_SECONDS)
+        if code is None:
+            main = psutil.Process(server.pid)
+            end_processes([main, *main.children(recursive=True)], STOP_SIGNALS, STOP_SECONDS)
+            server.wait()
+        return code

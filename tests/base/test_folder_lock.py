@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.base.folder_lock import holder_of, host_of, owned
+from orchestrator.base.folder_lock import SERVER, holder_in_words, holder_of, host_of, owned
 from supsup_core.errors import InputError
 
 HOLD = (
@@ -39,10 +39,17 @@ def test_the_error_names_the_owning_process_and_its_death_releases_the_lock(tmp_
             owned(folder),
         ):
             raise AssertionError("it is owned")
-        with pytest.raises(InputError, match="is running this server"), owned(folder, "server"):
+        with (
+            pytest.raises(InputError, match=r"is running this server; .*, or give another folder"),
+            owned(folder, SERVER),
+        ):
             raise AssertionError("it is owned")
+        (folder / "holder").write_text(f"{holder.pid} elsewhere")
+        assert holder_in_words(folder) == f"process {holder.pid} on elsewhere"
         (folder / "holder").write_text("")
-        assert holder_of(folder) == -1
+        assert (holder_of(folder), holder_in_words(folder)) == (-1, "another process")
+        with pytest.raises(InputError, match="small-123456: another process is running this sweep"), owned(folder):
+            raise AssertionError("it is owned")
         holder.kill()
     assert holder_of(folder) is None
     with owned(folder):
@@ -51,5 +58,11 @@ def test_the_error_names_the_owning_process_and_its_death_releases_the_lock(tmp_
 
 def test_a_folder_that_cannot_be_created_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"^output: .*cannot be written"), owned(tmp_path / "file" / "folder"):
+    folder = tmp_path / "file" / "folder"
+    with pytest.raises(InputError, match=r"^output: .*cannot be written .*; set output=DIR to a folder"), owned(folder):
+        raise AssertionError("there is no such folder")
+    with (
+        pytest.raises(InputError, match=r"^FOLDER: .*cannot be written .*; give another folder"),
+        owned(folder, SERVER),
+    ):
         raise AssertionError("there is no such folder")

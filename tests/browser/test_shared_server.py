@@ -1,8 +1,9 @@
-"""`supsup server`: MLflow over PostgreSQL requires a password, and stores what two concurrent sweeps write."""
+"""`supsup server`: MLflow over PostgreSQL requires a password, survives kills, and stores what two sweeps write."""
 
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import signal
 import socket
@@ -36,22 +37,49 @@ class SharedServer:
         self.address = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        with (self.folder / "told").open("ab") as log:
-            self.process = subprocess.Popen(
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process and does not wait for its answer."""
+        with (self.folder / "told").open("wb") as log:
+            return subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.cli", "server", str(self.folder), "--port", str(self.port)],
                 stdout=log, stderr=log,
             )  # fmt: skip
+
+    @property
+    def told(self) -> str:
+        """What the process printed since it was started."""
+        return (self.folder / "told").read_text()
+
+    def start(self) -> None:
+        self.process = self.launch()
         deadline = time.monotonic() + 90
         while self.status("/health") != 200:
-            assert self.process.poll() is None, (self.folder / "told").read_text()
-            assert time.monotonic() < deadline, (self.folder / "told").read_text()
+            assert self.process.poll() is None, self.told
+            assert time.monotonic() < deadline, self.told
             time.sleep(0.3)
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        started = self.processes()
+        self.process.send_signal(number)
         assert self.process.wait(timeout=60) == 0
+        assert not any(process.is_running() for process in started)
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes of the server, of MLflow and of PostgreSQL."""
+        assert self.process is not None
+        mine = psutil.Process(self.process.pid)
+        return [mine, *mine.children(recursive=True)]
+
+    def ask(self, path: str, node: dict[str, Any] | None = None, user: str = "admin", password: str = "") -> Any:
+        """Returns the JSON that MLflow's REST interface answers. node: the body of a POST request; None means GET."""
+        request = urllib.request.Request(f"{self.address}/api/2.0/mlflow/{path}")
+        request.add_header("Authorization", _basic(user, password or self.password))
+        if node is not None:
+            request.data = json.dumps(node).encode()
+            request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     @property
     def password(self) -> str:
@@ -61,8 +89,7 @@ class SharedServer:
         """Returns the HTTP status of a page; 0 if the server does not answer."""
         request = urllib.request.Request(self.address + path)
         if password is not None:
-            given = base64.b64encode(f"{user}:{password}".encode()).decode()
-            request.add_header("Authorization", f"Basic {given}")
+            request.add_header("Authorization", _basic(user, password))
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return int(answer.status)
@@ -70,6 +97,10 @@ class SharedServer:
             return error.code
         except OSError:
             return 0
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +116,128 @@ def shared() -> Iterator[SharedServer]:
 
 
 EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
+OPEN = ["/health", "/static-files/index.html", "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"]
+"""The paths that answer without a password (docs/security.md)."""
+CLOSED = [
+    "/", "/version", "/metrics", "/graphql", "/signup", "/docs", "/openapi.json", "/get-artifact", EXPERIMENTS,
+    "/ajax-api/2.0/mlflow/experiments/search?max_results=1", "/api/2.0/mlflow/users/list",
+    "/api/2.0/mlflow-artifacts/artifacts", "/ajax-api/3.0/mlflow/ui-telemetry",
+]  # fmt: skip
 
 
-def test_every_page_requires_the_password(shared: SharedServer) -> None:
-    for path in ("/", EXPERIMENTS, "/ajax-api/2.0/mlflow/experiments/search?max_results=1", "/signup"):
+def test_every_page_but_those_of_the_documentation_requires_the_password(shared: SharedServer) -> None:
+    for path in CLOSED:
         assert shared.status(path) == 401, path
         assert shared.status(path, "password1234") == 401, path
+    for path in OPEN:
+        assert shared.status(path) == 200, path
+    outside = "/static-files/../../__init__.py", "/static-files/%2e%2e/%2e%2e/__init__.py", f"/health/..{EXPERIMENTS}"
+    for path in outside:
+        assert shared.status(path) == 404, path
     assert shared.status(EXPERIMENTS, shared.password) == 200
     for name in ("admin_password", "postgres_password", "cookie_secret"):
         assert (shared.folder / name).stat().st_mode & 0o777 == 0o600, name
 
 
-def test_the_server_listens_on_loopback_only_and_no_command_line_contains_a_password(shared: SharedServer) -> None:
+def test_only_the_administrator_adds_users(shared: SharedServer) -> None:
+    shared.ask("users/create", {"username": "ada", "password": "ada's password"})
+    assert shared.status("/signup", "ada's password", "ada") == 403
+    assert shared.status("/signup", shared.password) == 200
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        shared.ask("users/create", {"username": "eve", "password": "eve's password"}, "ada", "ada's password")
+
+
+def test_a_second_server_is_refused_in_one_line_and_the_first_runs_on(
+    shared: SharedServer, supsup: Callable[..., Any]
+) -> None:
+    before = shared.processes()
     assert shared.process is not None
-    mine = psutil.Process(shared.process.pid)
-    processes = [mine, *mine.children(recursive=True)]  # including PostgreSQL's processes
+    for port in (shared.port, shared.port + 1):
+        found = supsup("server", shared.folder, "--port", port)
+        assert (found.code, found.out) == (2, "")
+        assert f"process {shared.process.pid} is running this server" in found.err
+        assert len(found.err.splitlines()) == 1
+    found = supsup("server", "other", "--port", shared.port)
+    assert (found.code, found.out) == (2, "")
+    assert f"--port: {shared.port} is already in use on 127.0.0.1 by process" in found.err
+    assert len(found.err.splitlines()) == 1
+    assert not Path("other").exists()
+    assert shared.processes() == before
+    assert shared.status("/health") == 200
+
+
+def test_a_killed_server_starts_again_with_its_users_and_runs(shared: SharedServer) -> None:
+    shared.ask("users/create", {"username": "bob", "password": "bob's password"})
+    as_bob = {"user": "bob", "password": "bob's password"}
+    made = shared.ask("experiments/create", {"name": "bob's"}, **as_bob)
+    run = shared.ask("runs/create", {"experiment_id": made["experiment_id"]}, **as_bob)["run"]["info"]["run_id"]
+    assert shared.process is not None
+    main, *orphans = shared.processes()
+    socket_folder = Path((shared.folder / "postgres" / "postmaster.pid").read_text().splitlines()[4])
+    main.kill()
+    shared.process.wait()
+    assert shared.status("/health") == 200  # MLflow runs on
+    point = {"run_id": run, "key": "accuracy", "value": 0.5, "timestamp": 1, "step": 3}
+    shared.ask("runs/log-metric", point, **as_bob)  # after the kill
+    shared.start()
+    assert "ended MLflow and PostgreSQL of a server" in shared.told
+    assert not any(_runs(process) for process in orphans)
+    assert not socket_folder.exists()
+    (metric,) = shared.ask(f"runs/get?run_id={run}", **as_bob)["run"]["data"]["metrics"]
+    assert (metric["key"], metric["value"], metric["step"]) == ("accuracy", 0.5, 3)
+    assert shared.ask("users/current", **as_bob)["user"]["username"] == "bob"
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.long  # two minutes
+def test_servers_whose_processes_die_end_in_one_line_and_start_again(shared: SharedServer) -> None:
+    """Nothing is started again without end, and no process is left."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        shared.stop(number)
+        shared.start()
+    shared.ask("experiments/create", {"name": "before the faults"})
+    for name, log in (("postgres", "postgres.log"), ("uvicorn", "mlflow.log")):
+        started = shared.processes()
+        next(process for process in started if name in " ".join(process.cmdline())).kill()
+        assert shared.process is not None
+        assert shared.process.wait(timeout=90) == 1
+        assert not any(_runs(process) for process in started)
+        line = shared.told.splitlines()[-1]
+        assert line.startswith("supsup: ")
+        assert str(shared.folder / log) in line
+        shared.start()
+    version = shared.folder / "postgres" / "PG_VERSION"
+    shared.stop()
+    right = version.read_text()
+    version.write_text("9\n")
+    started_at = time.monotonic()
+    assert shared.launch().wait(timeout=90) == 1
+    assert time.monotonic() - started_at < 30
+    assert len(shared.told.splitlines()) == 1
+    assert str(shared.folder / "postgres.log") in shared.told
+    version.write_text(right)
+    shared.start()
+    assert shared.ask("experiments/get-by-name?experiment_name=before%20the%20faults")
+
+
+@pytest.mark.long  # half a minute
+def test_mlflow_that_never_answers_is_ended(
+    shared: SharedServer, supsup: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.team_server.START_SECONDS", 0.0)
+    shared.stop()
+    found = supsup("server", shared.folder, "--port", shared.port)
+    assert found.code == 1
+    assert f"supsup: MLflow does not answer after 0 s; read {shared.folder / 'mlflow.log'}" in found.err
+    assert psutil.Process().children(recursive=True) == []
+    shared.start()
+
+
+def test_the_server_listens_on_loopback_only_and_no_command_line_contains_a_password(shared: SharedServer) -> None:
+    processes = shared.processes()
     listening = {
         connection.laddr.ip: connection.laddr.port
         for process in processes

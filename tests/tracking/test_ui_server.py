@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.tracking.ui_server import refuse_taken, serve, until_interrupted
+from orchestrator.tracking.ui_server import end_processes, refuse_taken, serve, until_stopped
 from supsup_core.errors import InputError
 
 
@@ -28,31 +31,53 @@ def test_a_port_in_use_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"--port: {port} is already in use"):
+        with pytest.raises(
+            InputError, match=f"--port: {port} is already in use on 127.0.0.1 by process {os.getpid()} "
+        ):
             refuse_taken(port)
     refuse_taken(port)
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Makes SIGINT raise KeyboardInterrupt, even if a shell started the tests in the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_a_port_that_this_user_may_not_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", forbid)
+    with pytest.raises(InputError, match=r"--port: 80 cannot be used .*choose a port above 1023"):
+        refuse_taken(80)
 
 
-def test_serving_ends_with_the_servers_exit_code_or_when_this_process_is_interrupted(
-    tmp_path: Path, interruptible: None
+def test_processes_that_ignore_a_signal_get_the_next_one() -> None:
+    program = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout is not None
+        stubborn.stdout.readline()
+        process = psutil.Process(stubborn.pid)
+        assert end_processes([process], [signal.SIGTERM], 0.2) == [process]
+        assert end_processes([process], [signal.SIGTERM, signal.SIGKILL], 0.2) == []
+        assert stubborn.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_server_runs_until_a_signal_and_its_own_end_is_told_by_its_exit_code(
+    number: signal.Signals, tmp_path: Path
 ) -> None:
-    assert until_interrupted([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), tmp_path) == 3
-    program = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+    assert until_stopped([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), tmp_path) == 3
+    child = "import time; time.sleep(600)"
+    program = (
+        f"import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "open('pid', 'w').write(str(child.pid)); time.sleep(600)"
+    )
 
     def interrupt() -> None:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert until_interrupted([sys.executable, "-c", program], dict(os.environ), tmp_path) == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    before = signal.getsignal(number)
+    assert until_stopped([sys.executable, "-c", program], dict(os.environ), tmp_path) is None
+    assert signal.getsignal(number) is before
+    child_of_server = int((tmp_path / "pid").read_text())
+    with contextlib.suppress(psutil.NoSuchProcess):  # nobody may have waited for it
+        assert psutil.Process(child_of_server).status() == psutil.STATUS_ZOMBIE

@@ -65,7 +65,7 @@ def _status_of(record: SweepRecord) -> SweepStatus:
 
 
 def _print(found: SweepStatus) -> None:
-    process = f" (process {found.process})" if found.process else ""
+    process = f" (process {found.process})" if (found.process or 0) > 0 else ""
     print(f"{found.sweep_id}: {found.state}{process}")
     print(f"  {line(found)}")
     for group in found.groups:
