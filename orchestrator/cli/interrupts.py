@@ -3,7 +3,7 @@
 A signal raises KeyboardInterrupt in the main thread, with these exceptions:
 
 - **NNs trains in rounds, and only whole rounds are committed.** The first signal therefore only creates the sweep's
-  pause file, and the coordinator ends the current round and commits it. A second signal, or the end of PAUSE_SECONDS,
+  pause file, and the coordinator ends the current round and commits it, however long the round takes. A second signal
   raises KeyboardInterrupt.
 - **A module is being imported.** Python holds a lock for each module while the module loads. An exception from a
   signal handler can leave this lock acquired, and then every thread that imports the module waits forever. So the
@@ -30,9 +30,6 @@ from types import FrameType, TracebackType
 from orchestrator.base.signals import heeded
 
 log = logging.getLogger("supsup")
-
-PAUSE_SECONDS = 60.0
-"""The most seconds that a round may take to end after the first signal. After this time, the sweep is interrupted."""
 
 RETRY_SECONDS = 0.05
 """If a signal arrives while KeyboardInterrupt cannot be raised, a timer repeats the signal after this many seconds."""
@@ -96,28 +93,28 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal: requests a pause, raises KeyboardInterrupt, or sends the signal again later."""
         if _is_importing(frame):
-            self._send_again(number, RETRY_SECONDS)
+            self._send_again(number)
             return
         if not self._has_rounds or self._pause_file.exists():
             self.raised = True
             raise KeyboardInterrupt
         self._pause_file.touch()
         print(
-            "supsup: the sweep stops when the current round is committed; press Ctrl-C again to stop at once",
+            "supsup: the sweep stops when the current round is committed and the evaluations in progress are done; "
+            "press Ctrl-C again to stop at once",
             file=sys.stderr,
         )
-        self._send_again(number, PAUSE_SECONDS)
 
     def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Replaces sys.unraisablehook: sends SIGINT again after a discarded KeyboardInterrupt."""
         if unraisable.exc_type is KeyboardInterrupt:
-            self._send_again(signal.SIGINT, RETRY_SECONDS)
+            self._send_again(signal.SIGINT)
         else:
             sys.__unraisablehook__(unraisable)
 
-    def _send_again(self, number: int, seconds: float) -> None:
-        """Starts a timer that sends the signal `number` to this process after `seconds`."""
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    def _send_again(self, number: int) -> None:
+        """Starts a timer that sends the signal `number` to this process after RETRY_SECONDS."""
+        timer = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
         self._timers.append(timer)

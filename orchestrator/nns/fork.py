@@ -1,12 +1,14 @@
 """Forks NNs runs. A fork is a new sweep whose runs start from a committed state of an existing sweep, the origin.
 
-A fork has its own ledgers and files. Mask versions that the origin still stores are hard-linked or copied. Before the
-fork's first round, workers rebuild all other mask versions: they train on the same segments, which gives the same bits.
+A fork has its own ledgers and files. Mask versions of which the origin stores an intact file are hard-linked or copied.
+Before the fork's first round, workers rebuild all other mask versions: they train on the same segments, which gives the
+same bits.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +25,11 @@ from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_record import ForkOrigin
 from orchestrator.sweeps.training_groups import VARIANT, Group, mask_id
-from supsup_core.errors import InputError
+from supsup_core.errors import CorruptError, InputError
 from supsup_core.evaluation.metrics import AllocationTally
 from supsup_core.nns.streams import Schedule, Segment
+
+log = logging.getLogger("supsup")
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,10 @@ def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, his
     theirs, mine = origin.masks(parent.group_id), made.masks(group.group_id)
     due = [event for event in history.events if isinstance(event, EvaluationDue)]
     for key in sorted(set(history.current.values()).union(*(event.keys for event in due))):
-        mine.adopt(theirs, key)
+        try:
+            mine.adopt(theirs, key)
+        except CorruptError as error:
+            log.warning("%s; the fork trains this mask version again", error)
     for path in target.ledger_files:
         path.unlink()  # an earlier fork was interrupted before it wrote its sweep file
     with LedgerReader(source.ledger) as reader:

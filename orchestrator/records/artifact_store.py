@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -288,26 +287,23 @@ class ArtifactStore:
     def adopt(self, other: ArtifactStore, key: str) -> None:
         """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
 
-        A hard link is safe, because artifacts are never modified in place. If this store has a storage, or if the other
-        store's folder lacks the artifact, reads and verifies the artifact first. In this case, raises CorruptError if
-        the other store has no intact copy. Does nothing if the other store lacks the artifact.
+        Verifies the artifact first. A hard link is safe, because artifacts are never modified in place. Raises
+        CorruptError if the other store has no intact copy. Does nothing if the other store lacks the artifact.
         """
-        source, target = other.path(key), self.path(key)
+        try:
+            blob, _ = other._read(key)
+        except FileNotFoundError:
+            return
+        if self.storage is not None:
+            self.storage.write(self._name(key), blob)
+        target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.storage is not None or not source.exists():
-            try:
-                blob, _ = other._read(key)
-            except FileNotFoundError:
-                return
-            if self.storage is not None:
-                self.storage.write(self._name(key), blob)
-        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the cache may have evicted the source
-            try:
-                os.link(source, target)
-            except (FileNotFoundError, FileExistsError):
-                raise
-            except OSError:
-                shutil.copyfile(source, target)
+        try:
+            os.link(other.path(key), target)
+        except FileExistsError:
+            pass  # an earlier call was interrupted
+        except OSError:  # another file system, or the other cache has evicted the artifact
+            self._cache(key, blob)
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:

@@ -34,21 +34,26 @@ _TAKE_OVER_TRIES = 5
 """How many times this process tries to take over a group while another process stores newer snapshots."""
 
 
+class NotStoredError(InputError):
+    """A storage contains no sweep of the wanted name."""
+
+
 def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
     """Downloads sweeps from a storage to a local output. Skips a sweep if the storage has no newer state of it.
 
     wanted: a sweep's name or the beginning of its id; None for all sweeps. Returns the ids of the matching sweeps.
     Artifacts are not downloaded; the store reads each one from the storage when it is needed. If a local ledger has
-    rows that the downloaded ledger lacks, the local ledger is renamed and kept. Raises InputError if the storage has no
-    matching sweep, if the output uses another storage, or if a local process is running a sweep to be downloaded.
+    rows that the downloaded ledger lacks, the local ledger is renamed and kept. Raises NotStoredError if the storage
+    has no matching sweep, and InputError if the output uses another storage, or if a local process is running a sweep
+    to be downloaded.
     """
     files = storage.files(STORED_SWEEPS)
     known = stored_sweep_ids(files)
     if not known:
-        raise InputError(f"storage: {storage.url}: contains no sweep; start one with `supsup sweep FILE storage=…`")
+        raise NotStoredError(f"storage: {storage.url}: contains no sweep; start one with `supsup sweep FILE storage=…`")
     names = known if wanted is None else matching_names(wanted, known)
     if not names:
-        raise InputError(f"{wanted}: no such sweep in {storage.url}; choose one of: {', '.join(known)}")
+        raise NotStoredError(f"{wanted}: no such sweep in {storage.url}; choose one of: {', '.join(known)}")
     mark_output(output, storage.url)
     for name in names:
         _fetch_sweep(storage, output.sweep(name), files)
@@ -158,8 +163,8 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     """Downloads the newest state of a sweep from a storage, and returns the sweep's record.
 
     url: the storage; None means the storage that the output uses. If the output uses none, nothing is downloaded.
-    wanted: the sweep's name or the beginning of its id; None for the newest sweep. Raises InputError if no sweep
-    matches, or if the output uses another storage.
+    wanted: the sweep's name or the beginning of its id; None for the newest sweep. A sweep that was never uploaded to
+    the output's own storage is found in the output. Raises InputError as `fetch` and `find_record` do.
     """
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")
@@ -170,10 +175,10 @@ def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> S
     storage = Storage(url, ASKING_SECONDS)
     try:
         names = fetch(storage, output, wanted if wanted is not None else _last_written(storage))
-    except InputError:
+    except NotStoredError:
         if url != own or not has_sweeps:
             raise
-        return find_record(output, wanted)  # for example, the sweep was never uploaded
+        return find_record(output, wanted)
     return find_record(output, names[0] if len(names) == 1 else wanted)
 
 

@@ -28,11 +28,19 @@ LONG = {
 
 
 @pytest.mark.parametrize(
-    ("verb", "told"), [("drain", "stops when the work in progress"), ("stop", "finished work is committed")]
+    ("verb", "told"),
+    [("drain", "stops when the work in progress"), ("stop", "finishes its work; stop it at once with: supsup stop")],
 )
 def test_a_running_sweep_is_stopped_and_resumed(
-    verb: str, told: str, launch: Command, supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+    verb: str,
+    told: str,
+    launch: Command,
+    supsup: Command,
+    sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("orchestrator.cli.verbs.operate.stop.PATIENCE_SECONDS", 0.0)
     process = launch("sweep", sweep_file(**LONG), "--local")
     wait_for(lambda: trained(tmp_path / "runs"))
     found = supsup(verb)

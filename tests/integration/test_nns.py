@@ -68,7 +68,7 @@ def test_an_interrupt_commits_the_round_and_a_resume_ends_with_the_same_bits(
     (os.killpg if whole_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    assert "the sweep stops when the current round is committed" in err
+    assert "the sweep stops when the current round is committed and" in err
     before = len(decisions(tmp_path / "runs"))
     assert 0 < before < 36
     command = out.strip().splitlines()[-1].partition("Go on with: supsup ")[2].split()

@@ -77,8 +77,11 @@ def test_an_extended_run_has_the_same_bits_as_a_longer_run(
     assert supsup("sweep", file, "--local").code == 0
     origin = set(os.listdir(tmp_path / "runs" / "sweeps"))
     before = states(tmp_path / "runs")
+    damaged = max(tmp_path.glob("runs/sweeps/*/groups/*/masks/??/*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     found = supsup("fork", "small", "--local", *longer)
     assert found.code == 0
+    assert f"{damaged}: its bytes do not match its SHA-256; the fork trains this mask version again" in found.err
     assert "6/6 shards" in found.out
     fork = the_fork(tmp_path / "runs", origin)
     after = states(tmp_path / "runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -239,6 +240,40 @@ def test_adopt_copies_an_artifact_that_exists_only_in_the_storage(
     assert target.has(KEY) == own_storage
     target.adopt(origin, OTHER)
     assert not target.has(OTHER)
+
+
+@pytest.mark.parametrize("own_storage", [True, False])
+def test_adopt_refuses_a_corrupt_artifact(folder: Storage, tmp_path: Path, own_storage: bool) -> None:
+    origin = opened(tmp_path / "origin")
+    target = opened(tmp_path / "target", folder if own_storage else None)
+    origin.put(KEY, TENSORS, FACTS)
+    blob = bytearray(origin.path(KEY).read_bytes())
+    blob[-1] ^= 1
+    origin.path(KEY).write_bytes(blob)
+    with pytest.raises(CorruptError, match=str(origin.path(KEY))):
+        target.adopt(origin, KEY)
+    assert not target.has(KEY)
+    origin.put(OTHER, WEIGHTS, FACTS)
+    os.replace(origin.path(OTHER), origin.path(KEY))
+    with pytest.raises(CorruptError, match="another key"):
+        target.adopt(origin, KEY)
+    assert not target.has(KEY)
+
+
+def test_adopt_makes_a_hard_link_or_else_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin, linked, copied = (opened(tmp_path / name) for name in ("origin", "linked", "copied"))
+    origin.put(KEY, TENSORS, FACTS)
+    for _ in range(2):  # again, after an interruption
+        linked.adopt(origin, KEY)
+    assert linked.path(KEY).samefile(origin.path(KEY))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied.adopt(origin, KEY)
+    assert not copied.path(KEY).samefile(origin.path(KEY))
+    assert copied.get(KEY).sha256 == origin.get(KEY).sha256
 
 
 def test_checkpoints_are_found_by_the_key_of_their_task(stores: tuple[ArtifactStore, ArtifactStore]) -> None:

@@ -258,6 +258,18 @@ def test_a_sweep_that_was_never_uploaded_is_found_in_its_output(stored: Sweep, s
     assert fetch_newest(storage.url, stored.output, "unstored").config["name"] == "unstored"
 
 
+def test_a_newer_state_that_cannot_be_fetched_is_an_error_and_not_the_older_state(
+    stored: Sweep, storage: Storage, tmp_path: Path
+) -> None:
+    elsewhere = fetched(storage, tmp_path / "second")
+    append(stored)
+    publish(stored, [])
+    for url, wanted in ((None, "small"), (storage.url, None)):
+        with owned(elsewhere.folder.path), pytest.raises(InputError, match="is running this sweep"):
+            fetch_newest(url, elsewhere.output, wanted)
+    assert num_lost(fetch_newest(None, elsewhere.output, "small")) == 1
+
+
 def test_an_output_of_one_storage_is_not_updated_from_another(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     copy = Storage(f"file://{tmp_path / 'copy'}", 1.0)
     shutil.copytree(tmp_path / "stored", tmp_path / "copy")

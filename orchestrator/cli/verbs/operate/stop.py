@@ -14,10 +14,10 @@ from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.chosen import find_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.sweeps.sweep_record import SweepRecord
-from supsup_core.errors import InputError, SupSupError
+from supsup_core.errors import InputError
 
-STOP_SECONDS = 120.0
-"""The most seconds that a sweep may take to commit its finished work and end after the interrupt."""
+PATIENCE_SECONDS = 10.0
+"""If a sweep takes longer than these seconds to end, the command says how to stop the sweep at once."""
 
 
 @click.command(epilog=example("supsup stop fig04_split_imagenet --address http://127.0.0.1:8265"))
@@ -27,8 +27,8 @@ def stop(words: Words, address: str | None) -> int:
     """Stop a running sweep or job now; finished work is committed.
 
     Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. In scenario NNs, the process
-    may first take up to 60 seconds to finish the current round. `supsup resume` continues the sweep. For a submitted
-    job, add --address.
+    first finishes the current round; a second `supsup stop` stops it at once. `supsup resume` continues the sweep. For
+    a submitted job, add --address.
     """
     if address:
         from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
@@ -36,12 +36,14 @@ def stop(words: Words, address: str | None) -> int:
         return ray_jobs.stop(words.job, address)
     record, process = find_running(words)
     _interrupt(record, process)
-    deadline = time.monotonic() + STOP_SECONDS
+    asked, is_patient = time.monotonic(), True
     while holder_of(record.folder.path) is not None:
-        if time.monotonic() > deadline:
-            raise SupSupError(
-                f"{record.sweep_id}: process {process} is still running after {STOP_SECONDS:.0f} s; "
-                f"see what the process is doing with `{record.command('logs')}`"
+        if is_patient and time.monotonic() > asked + PATIENCE_SECONDS:
+            is_patient = False
+            print(
+                f"{record.sweep_id}: process {process} finishes its work; stop it at once with: "
+                f"{record.command('stop')}",
+                flush=True,
             )
         time.sleep(0.2)
     print(f"{record.sweep_id}: stopped; finished work is committed. Go on with: {record.command('resume')}")
