@@ -1,4 +1,7 @@
-"""Writes files atomically and durably: after a crash, a file has either all its new content or all its old content."""
+"""Writes files atomically and durably: after a crash, a file has either all its new content or all its old content.
+
+Also finds the working folder, the home folder and a private folder of this process.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import re
 import tempfile
 from pathlib import Path
+
+from supsup_core.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -49,3 +54,30 @@ def working_folder() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
+
+
+def private_folder(remedy: str) -> Path:
+    """Returns the folder `/tmp/supsup-UID`, which only this user can read, and creates it if it does not exist.
+
+    remedy: what a user can do instead, for the message. Raises InputError if the folder belongs to another user.
+    """
+    own = Path("/tmp") / f"supsup-{os.getuid()}"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{own}: cannot be created ({error.strerror}); {remedy}") from error
+    if own.is_symlink() or own.stat().st_uid != os.getuid() or not os.access(own, os.W_OK | os.X_OK):
+        raise InputError(f"{own}: belongs to another user; {remedy}")
+    own.chmod(0o700)
+    return own
+
+
+def ensure_home() -> None:
+    """Sets HOME to a private folder if this user has no home folder, as a container's user without a name.
+
+    MLflow, Ray and other libraries need a home folder. Raises InputError as `private_folder` does.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(private_folder("set HOME to a folder of yours"))

@@ -9,11 +9,12 @@ import sys
 
 import click
 
+from orchestrator.base.files import ensure_home, working_folder
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
-from supsup_core.errors import MachineError, SupSupError
+from supsup_core.errors import InputError, MachineError, SupSupError
 
 _FAULTS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
@@ -50,6 +51,9 @@ def main() -> None:
     prepare_streams()
     use_own_settings()
     try:
+        if working_folder() is None:  # libraries cannot be loaded there
+            raise InputError("the current folder was deleted; change to another folder")
+        ensure_home()
         code = cli.main(prog_name="supsup", standalone_mode=False)
         sys.stdout.flush()
     except LostStreamError as error:

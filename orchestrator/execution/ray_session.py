@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.base.files import working_folder
+from orchestrator.base.files import private_folder, working_folder
 from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError
@@ -83,14 +83,7 @@ def own_folder() -> Path | None:
     remedy = f"set RAY_TMPDIR to a folder of yours whose path has at most {_LONGEST_FOLDER - 4} bytes"
     if chosen:
         raise InputError(f"RAY_TMPDIR: Ray cannot use {usual}, which is too long or cannot be written; {remedy}")
-    own = Path("/tmp") / f"supsup-{os.getuid()}"
-    try:
-        own.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{own}: cannot be created for Ray's sockets ({error.strerror}); {remedy}") from error
-    if own.is_symlink() or own.stat().st_uid != os.getuid() or not _is_writable(own):
-        raise InputError(f"{own}: belongs to another user, so Ray's sockets cannot be there; {remedy}")
-    return own
+    return private_folder(f"Ray's sockets need a short folder; {remedy}")
 
 
 def _is_writable(folder: Path) -> bool:
@@ -124,11 +117,16 @@ def keep_token_private() -> None:
     """Makes the file of Ray's authentication token readable only by its owner. Creates a missing file with a new token.
 
     If Ray itself created the file, every user could read the token. Does nothing if RAY_AUTH_MODE disables tokens or if
-    RAY_AUTH_TOKEN contains the token. Raises InputError if the file cannot be written.
+    RAY_AUTH_TOKEN contains the token. If this user's home folder cannot be written, as in many containers, the file is
+    in a private folder, and RAY_AUTH_TOKEN_PATH names it. Raises InputError if the file cannot be written.
     """
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
         return
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    chosen = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(chosen or Path.home() / ".ray" / "auth_token")
+    if not chosen and not path.exists() and not _is_writable(next(above for above in path.parents if above.exists())):
+        path = private_folder("set RAY_AUTH_TOKEN_PATH to a file of yours") / "ray_auth_token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():

@@ -167,7 +167,7 @@ class ArtifactStore:
         Does nothing if the cache holds at most `limit` bytes. Never deletes an artifact that the storage lacks.
         """
         cached = []
-        for path in self.folder.files():
+        for path in self._files():
             with contextlib.suppress(FileNotFoundError):  # another process may have evicted the file
                 stat = path.stat()
                 cached.append((stat.st_mtime, stat.st_size, path))
@@ -184,10 +184,14 @@ class ArtifactStore:
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the keys of all artifacts in the folder and the storage, in no particular order."""
-        found = {path.stem for path in self.folder.files()}
+        found = {path.stem for path in self._files()}
         if self.storage is not None:
             found |= set(self._stored())
         return (key for key in found if KEY.fullmatch(key))
+
+    def _files(self) -> Iterator[Path]:
+        """Yields the artifacts' files in the folder. Skips everything else, such as dead links."""
+        return (path for path in self.folder.files() if KEY.fullmatch(path.stem) and path.is_file())
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
         """Returns the artifacts in the storage, by key. below: the subfolder to list; "" means the whole storage."""
@@ -201,7 +205,7 @@ class ArtifactStore:
         older_than: with a storage, artifacts written less than this many seconds ago are left out.
         """
         if self.storage is None:
-            return {path.stem: path.stat().st_size for path in self.folder.files()}
+            return {path.stem: path.stat().st_size for path in self._files()}
         before = time.time() - older_than
         return {
             key: file.num_bytes for key, file in self._stored().items() if file.written is None or file.written < before
@@ -222,7 +226,7 @@ class ArtifactStore:
         if self.storage is None:
             return 0
         stored = self._stored()
-        missing = [path for path in sorted(self.folder.files()) if path.stem not in stored]
+        missing = [path for path in sorted(self._files()) if path.stem not in stored]
         for path in missing:
             self.storage.write(self._name(path.stem), path.read_bytes())
         return len(missing)

@@ -85,6 +85,11 @@ class Sweep:
         return command(verb, self.folder.path)
 
     @property
+    def portable_config(self) -> Node:
+        """The config as plain values. It does not name the output's folder, so that an output can be moved."""
+        return asdict(replace(self.config, output=SweepConfig.output))
+
+    @property
     def storage(self) -> Storage | None:
         """The storage of all results, or None if the config sets none. With a storage, the output is only a cache."""
         return Storage(self.config.storage, self.patience) if self.config.storage else None
@@ -192,7 +197,7 @@ class Sweep:
         node = {
             "format": FORMAT,
             "sweep_id": self.sweep_id,
-            "config": asdict(self.config),
+            "config": self.portable_config,
             "file": str(self.file),
             "extra_inferences": list(self.extra_inferences),
             "origin": [origin.sweep_id, origin.at_task, origin.groups] if origin else None,

@@ -257,7 +257,12 @@ def _repair_command(output: OutputFolder) -> str:
 
 
 def check_output(output: OutputFolder) -> None:
-    """Raises InputError if this version of the program cannot read the output's format, or if the marker is damaged."""
+    """Raises InputError if this version of the program cannot use the output: because of its path, of its format, or
+    because its marker is damaged."""
+    try:
+        os.fspath(output.path).encode()
+    except UnicodeEncodeError as error:  # Linux allows any bytes in a name, but MLflow and Ray need text
+        raise InputError(f"output: the path {output.path} is not UTF-8; set output=DIR to another folder") from error
     marker = _read_marker(output)
     if marker is not None and marker.format != FORMAT:
         raise InputError(

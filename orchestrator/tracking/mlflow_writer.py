@@ -13,7 +13,6 @@ import logging
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -92,7 +91,7 @@ class Tracker:
         self._seen = {group.group_id: 0 for group in groups}
         self._found = self._existing()
         self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
-        self._client.log_dict(self._parent.run_id, asdict(sweep.config), "sweep.yaml")
+        self._client.log_dict(self._parent.run_id, sweep.portable_config, "sweep.yaml")
         self._means = SeedMeans(groups)
         self._tagged: dict[str, tuple[int, int]] = {}
         self._machine: SystemMetricsMonitor | None = None

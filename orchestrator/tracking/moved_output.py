@@ -18,7 +18,7 @@ def relocate(folder: MLflowFolder) -> None:
     home = folder.artifacts.as_uri()
     ending = f"/{folder.path.name}/{folder.artifacts.name}"  # a user's own experiments may have other places
     with contextlib.closing(sqlite3.connect(folder.database, timeout=30.0)) as db, db:
-        found = db.execute("SELECT DISTINCT artifact_location FROM experiments WHERE experiment_id <> 0").fetchall()
+        found = db.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         for (old,) in found:
             if old is not None and old != home and old.startswith("file:") and old.endswith(ending):
                 move_mlflow_artifacts(db, old, home)

@@ -113,7 +113,10 @@ def serve(output: OutputFolder, port: int) -> int:
 def until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int | None:
     """Run the server command until a signal stops this process. Returns the exit code if the command ends before."""
     with stop_requests() as is_stopping:
-        server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+        try:
+            server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+        except OSError as error:
+            raise MachineError(f"{command[0]}: cannot be started ({error.strerror})") from error
         while (code := server.poll()) is None and not is_stopping():
             time.sleep(POLL_SECONDS)
         if code is None:

@@ -16,8 +16,14 @@ from supsup_core.errors import CorruptError, InputError
 
 
 def user_cache() -> Path:
-    """The user's cache folder. It contains the datasets if neither `data=DIR` nor SUPSUP_DATA names another folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
+    """The user's cache folder. It contains the datasets if neither `data=DIR` nor SUPSUP_DATA names another folder.
+
+    Raises InputError if the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup"
+    except RuntimeError:
+        raise InputError("HOME: this user has no home folder; set HOME to a folder for cached files") from None
 
 
 @dataclass(frozen=True)

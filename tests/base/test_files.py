@@ -1,4 +1,4 @@
-"""Atomic writes: a file is complete or absent."""
+"""Atomic writes: a file is complete or absent. The home folder and the private folder of a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.base.files import is_partial, replace_durably, write_atomically
+from orchestrator.base.files import ensure_home, is_partial, private_folder, replace_durably, write_atomically
+from supsup_core.errors import InputError
 
 
 def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
@@ -48,3 +49,24 @@ def test_renaming_a_file_replaces_the_file_with_that_name(tmp_path: Path) -> Non
     replace_durably(tmp_path / "old", tmp_path / "new")
     assert (tmp_path / "new").read_text() == "new content"
     assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_user_without_a_home_folder_gets_a_private_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    ensure_home()
+    assert os.environ["HOME"] == "/home/somebody"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    ensure_home()
+    home = Path(os.environ["HOME"])
+    assert home == private_folder("")
+    assert (home.stat().st_uid, home.stat().st_mode & 0o777) == (os.getuid(), 0o700)
+
+
+def test_a_private_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"/tmp/supsup-{os.getuid()}: belongs to another user; the remedy"):
+        private_folder("the remedy")

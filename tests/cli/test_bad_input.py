@@ -229,6 +229,29 @@ def test_output_on_a_read_only_file_system_is_named(supsup: Command, sweep_file:
 
 
 @pytest.mark.parametrize("verb", verbs_of_an_output())
+def test_output_whose_path_is_no_text_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sweep_file()
+    folder = os.fsencode(tmp_path) + b"/cwd-\xff"
+    os.mkdir(folder)
+    monkeypatch.chdir(os.fsdecode(folder))
+    refused(supsup(*command_line(verb, file)), r"cwd-\udcff/runs is not UTF-8", "set output=DIR")
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("verb", ["status", "plan", "sweep", "ui"])
+def test_deleted_current_folder_is_named(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
+) -> None:
+    file = sweep_file()
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused(supsup(*command_line(verb, file)), "the current folder was deleted; change to another folder")
+
+
+@pytest.mark.parametrize("verb", verbs_of_an_output())
 def test_output_of_another_version_is_refused(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str
 ) -> None:

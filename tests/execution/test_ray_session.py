@@ -39,6 +39,18 @@ def test_a_token_that_cannot_be_written_is_reported(token: Path, monkeypatch: py
         keep_token_private()
 
 
+def test_the_token_is_in_a_private_folder_if_the_home_folder_cannot_be_written(
+    token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
+    monkeypatch.setattr(os, "access", lambda path, mode: path == Path(f"/tmp/supsup-{os.getuid()}"))
+    keep_token_private()
+    used = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert used.parent == Path(f"/tmp/supsup-{os.getuid()}")
+    assert used.stat().st_mode & 0o777 == 0o600
+    assert not token.exists()
+
+
 def test_a_token_that_the_user_provides_is_not_changed(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     keep_token_private()

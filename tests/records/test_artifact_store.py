@@ -276,6 +276,20 @@ def test_adopt_makes_a_hard_link_or_else_a_copy(tmp_path: Path, monkeypatch: pyt
     assert copied.get(KEY).sha256 == origin.get(KEY).sha256
 
 
+def test_files_that_are_no_artifacts_are_passed_over(folder: Storage, tmp_path: Path) -> None:
+    """Dead links, and what editors, notebooks and file managers leave."""
+    store = opened(tmp_path / "here")
+    store.put(KEY, WEIGHTS, FACTS)
+    inside = store.path(KEY).parent
+    (inside / f"{OTHER}.safetensors").symlink_to("/nonexistent")
+    for name in ("._ab.safetensors", "notes.safetensors", ".DS_Store"):
+        (inside / name).write_text("something else")
+    (inside / ".ipynb_checkpoints").mkdir()
+    assert list(store) == [KEY]
+    assert set(store.sizes(0.0)) == {KEY}
+    assert opened(tmp_path / "here", folder).upload() == 1
+
+
 def test_checkpoints_are_found_by_the_key_of_their_task(stores: tuple[ArtifactStore, ArtifactStore]) -> None:
     one, other = stores
     for number in (5, 40):

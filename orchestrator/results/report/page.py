@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ def render(page: Page) -> str:
     """Returns the page as HTML."""
     source = resources.files("orchestrator.results.report").joinpath("page.html.j2").read_text()
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    config = {key: value for key, value in asdict(page.sweep.config).items() if value not in (None, {}, [])}
+    config = {key: value for key, value in page.sweep.portable_config.items() if value not in (None, {}, [])}
     environments = [to_node(environment) for environment in page.environments]
     different = {canonical(environment): environment for environment in environments}
     return template.render(

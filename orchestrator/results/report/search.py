@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -89,7 +89,7 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
     any folder, because `imports` names the modules in the folder of the search's file by absolute paths. The names of
     installed modules stay unchanged.
     """
-    config = OmegaConf.create(asdict(sweep.config))
+    config = OmegaConf.create(sweep.portable_config)
     for key, value in best.values.items():
         OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
     node: Node = OmegaConf.to_container(config)  # type: ignore[assignment]

@@ -79,7 +79,7 @@ def test_the_best_trial_is_written_as_a_sweep_file_without_default_settings(sear
     file.write_text(best_sweep(search, best))
     node = yaml.safe_load(file.read_text())
     assert node["training"] == {"num_batches": 5, "learning_rate": 3e-4}
-    assert set(node) == {"name", "scenario", "benchmark", "net", "training", "inference", "evaluation", "output"}
+    assert set(node) == {"name", "scenario", "benchmark", "net", "training", "inference", "evaluation"}
     (group,) = open_sweep(file, []).plan()
     assert group.experiment.benchmark.base_name == "digits"  # evaluates on the test images, not on the held-out images
     assert (group.experiment.training.learning_rate, group.experiment.net.num_outputs) == (3e-4, 50)
