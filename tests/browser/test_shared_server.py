@@ -122,6 +122,8 @@ def shared() -> Iterator[SharedServer]:
         missing("needs PostgreSQL (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="supsup-server-"))
     found = SharedServer(folder)
+    (folder / "postgres.unfinished").mkdir()  # the first start was interrupted
+    (folder / "postgres.unfinished" / "PG_VERSION").write_text("15")
     found.start()
     try:
         yield found
