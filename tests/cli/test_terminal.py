@@ -35,7 +35,7 @@ def test_a_lost_stream_is_reported_once_and_the_other_still_works(
     assert isinstance(sys.stdout, Broken)  # the block restores the stream
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.long)])
 def test_characters_that_the_terminal_lacks_are_printed_in_ascii(
     sweep_file: Callable[..., Path], tmp_path: Path, encoding: str
 ) -> None:

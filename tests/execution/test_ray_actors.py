@@ -72,6 +72,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[list[BaseException]]:
     thread.join()
 
 
+@pytest.mark.long
 def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[..., Path]) -> None:
     """The error keeps its class when Ray passes it from the trial's process, even after the trial reported progress."""
     sweep = sweep_of(

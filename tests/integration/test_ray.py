@@ -21,6 +21,7 @@ Call = Callable[..., tuple[int, str, str]]
 TOYS = Path(__file__).with_name("toys.py")
 
 
+@pytest.mark.long  # test_one_kill_changes_no_result compares both too
 def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     file = sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1])
     code, out, err = call("sweep", file, "output=ray")
@@ -36,6 +37,7 @@ def test_ray_and_one_process_give_the_same_bits(call: Call, sweep_file: Callable
     assert next(tables[0]).read_text() == next(tables[1]).read_text()
 
 
+@pytest.mark.long
 def test_groups_with_sequential_tasks_run_in_parallel(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -15,7 +15,12 @@ from orchestrator.sweeps.sweep import open_sweep
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def _marks(file: Path) -> list[pytest.MarkDecorator]:
+    """The marks of a file's test. A search needs Ray, and test_search.py runs one."""
+    return [pytest.mark.long] if file.stem.startswith("search_") else []
+
+
+@pytest.mark.parametrize("file", [pytest.param(file, id=file.stem, marks=_marks(file)) for file in FILES])
 def test_a_sweep_file_at_its_smallest_scale_writes_its_report(
     file: Path, supsup: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
