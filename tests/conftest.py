@@ -19,7 +19,7 @@ import yaml
 
 from orchestrator.base.output_folder import MLflowFolder, OutputFolder
 from orchestrator.records import machine_kind
-from orchestrator.tracking import mlflow_store, mlflow_writer
+from orchestrator.tracking import mlflow_store
 from supsup_core.datasets import Dataset
 from supsup_core.methods import Problem, base
 from supsup_core.nets import NETS, draw_weights
@@ -153,7 +153,7 @@ def supsup(
     from orchestrator.cli import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mlflow_writer, "create_database", lambda folder: give_database(folder.path.parent))
+    monkeypatch.setattr(mlflow_store, "create_database", lambda folder: give_database(folder.path.parent))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -236,6 +236,10 @@ class MLflowFolder:
         """The file that a process locks while it creates the database or an MLflow experiment."""
         return self.path / "lock"
 
+    def writer_lock_file(self, sweep_id: str) -> Path:
+        """Returns the file that a process locks while it creates or writes the MLflow runs of a sweep."""
+        return self.path / "writers" / f"{sweep_id}.lock"
+
 
 @dataclass(frozen=True)
 class OutputFolder:

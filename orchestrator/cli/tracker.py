@@ -1,42 +1,120 @@
-"""Opens the MLflow runs of a sweep for verbs that write to them after the sweep has ended."""
+"""Writes the MLflow runs of a sweep after the sweep has ended, and compares them with the sweep's ledgers."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.base import environment
-from orchestrator.base.output_folder import GroupFolder
+from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.output_folder import OutputFolder
+from orchestrator.base.wording import as_typed, count, first_line, in_shell
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
-from orchestrator.sweeps.sweep import Sweep
+from orchestrator.sweeps.sweep import Sweep, open_record
+from orchestrator.sweeps.sweep_record import read_record
 from orchestrator.sweeps.training_groups import Group
 from orchestrator.tracking.mlflow_address import explained
+from orchestrator.tracking.monitor import conclude
+from supsup_core.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestrator.tracking.comparison.sweep_check import SweepCheck
     from orchestrator.tracking.mlflow_writer import Tracker
+
+log = logging.getLogger("supsup")
+
+OnProgress = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def updated_tracker(sweep: Sweep, groups: Sequence[Group]) -> Iterator[Tracker]:
-    """Updates the sweep's MLflow runs from the sweep's ledgers, and yields the tracker of these MLflow runs.
+def updated_tracker(
+    sweep: Sweep, groups: Sequence[Group], *, is_authority: bool = False
+) -> Iterator[tuple[Tracker, dict[str, GroupState]]]:
+    """Updates the sweep's MLflow runs from its ledgers. Yields their tracker, and the states of the training groups.
 
-    The caller must end the runs with `Tracker.finish`. Raises SupSupError, with a remedy, for any MLflow error in the
-    `with` block.
+    The caller must end the runs with `Tracker.finish`. is_authority: see Tracker. Raises SupSupError, with a remedy,
+    for any MLflow error in the `with` block, and WriterBusyError if another process is writing the runs.
     """
     from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow, which takes seconds
 
-    with explained(sweep):
-        tracker = Tracker(sweep, groups, environment.describe(sweep.imports_folder))
-        rows = {group.group_id: _read_rows(sweep.folder.group(group.group_id)) for group in groups}
+    described = environment.describe(sweep.imports_folder)
+    with explained(sweep), contextlib.closing(Tracker(sweep, groups, described, is_authority=is_authority)) as tracker:
+        rows = _read_rows(sweep, groups)
+        states = _states(rows)
         tracker.project(rows)
-        tracker.tag_machines({group_id: GroupState().apply(found) for group_id, found in rows.items()})
-        yield tracker
+        tracker.tag_machines(states)
+        for group_id, point in tracker.unknown.items() if not is_authority else ():
+            log.warning(
+                "%s: MLflow has %s, but the ledger does not; `supsup fsck output=%s --mlflow` shows all differences",
+                as_typed(sweep.folder.group(group_id).ledger), point.text, in_shell(sweep.output.path),
+            )  # fmt: skip
+        yield tracker, states
 
 
-def _read_rows(folder: GroupFolder) -> list[AnyRow]:
-    """Returns all rows of a group's ledger."""
-    with LedgerReader(folder.ledger) as reader:
-        return reader.rows()
+def _read_rows(sweep: Sweep, groups: Sequence[Group]) -> dict[str, list[AnyRow]]:
+    """Returns all rows of the ledgers of a sweep, by group id."""
+    found = {}
+    for group in groups:
+        with LedgerReader(sweep.folder.group(group.group_id).ledger) as reader:
+            found[group.group_id] = reader.rows()
+    return found
+
+
+def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) -> bool:
+    """Compares the MLflow runs of all sweeps of an output with the ledgers. Returns whether they agree.
+
+    Prints one line for each kind of fault of each MLflow run. Leaves out sweeps that are running, and damaged sweeps.
+    repair: write what is missing, mark duplicates as deleted, and write wrong runs anew. on_progress: called with the
+    number of compared and of all MLflow runs of the present sweep.
+    """
+    agree = True
+    for folder in output.sweeps():
+        if holder_of(folder.path) is not None:
+            print(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
+            continue
+        with contextlib.suppress(InputError):  # fsck has named the damaged sweep
+            record = read_record(folder)
+            try:
+                agree &= _compare_sweep(open_record(record), repair, on_progress)
+            except Exception as error:  # noqa: BLE001 - MLflow, its database, its server or the network may fail
+                print(f"{folder.sweep_id}: the MLflow runs cannot be compared: {first_line(error)}")
+                agree = False
+    return agree
+
+
+def _compare_sweep(sweep: Sweep, repair: bool, on_progress: OnProgress) -> bool:
+    """Compares, and if asked repairs, the MLflow runs of one sweep. Returns whether they agree with the ledgers."""
+    groups = sweep.plan()
+    found = _print_check(sweep, groups, on_progress)
+    if not found.faults:
+        return True
+    if not repair:
+        print("to correct the MLflow runs, add --repair")
+        return False
+    with updated_tracker(sweep, groups, is_authority=True) as (tracker, states):
+        conclude(tracker, groups, states)
+    return not _print_check(sweep, groups, on_progress).faults
+
+
+def _states(rows: Mapping[str, Sequence[AnyRow]]) -> dict[str, GroupState]:
+    return {group_id: GroupState().apply(its_rows) for group_id, its_rows in rows.items()}
+
+
+def _print_check(sweep: Sweep, groups: Sequence[Group], on_progress: OnProgress) -> SweepCheck:
+    """Compares the MLflow runs of a sweep with its ledgers, and prints the faults and a summary."""
+    from orchestrator.tracking.comparison.sweep_check import LedgerContent, check_sweep  # loads MLflow
+
+    rows = _read_rows(sweep, groups)
+    ended = {group_id: state.ended for group_id, state in _states(rows).items()}
+    found = check_sweep(sweep, groups, LedgerContent(rows, ended), on_progress)
+    for fault in found.faults:
+        print(fault)
+    print(
+        f"{sweep.sweep_id}: compared {count(found.num_runs, 'MLflow run')} and {count(found.num_points, 'point')} with "
+        f"the ledgers: found {count(len(found.faults), 'fault')}"
+    )
+    return found

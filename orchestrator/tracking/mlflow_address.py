@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.sweeps.sweep import Sweep
 
 
+class WriterBusyError(SupSupError):
+    """Another process or machine writes the MLflow runs of the sweep."""
+
+
 def tracking_uri(folder: MLflowFolder) -> str:
     """Returns the tracking URI of an output's own MLflow database, for this process and the processes it starts."""
     return sqlite_uri(folder.path, folder.database.name)

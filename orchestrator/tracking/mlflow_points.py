@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 from orchestrator.base.keys import content_key
 from orchestrator.records.rows import AnyRow, PointCompleted, Row, SegmentDecided, ShardTrained, TasksMet
 from orchestrator.sweeps.training_groups import Group
+from supsup_core.evaluation.metrics import AllocationTally
+
+
+class RunKey(NamedTuple):
+    """Names an MLflow run of a sweep. `id`: the id of the sweep, of the training group, or of the evaluated run."""
+
+    kind: Literal["sweep", "training", "evaluation"]
+    id: str
 
 
 class MetricPoint(NamedTuple):
@@ -21,6 +30,24 @@ class MetricPoint(NamedTuple):
     step: int
     value: float
     time_ms: int
+
+    @property
+    def text(self) -> str:
+        """The point's metric, step and time, for a message."""
+        written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.time_ms / 1000))
+        return f"{self.name} at step {self.step} of {written}"
+
+
+_OWN_METRICS = {
+    "loss", "task_accuracy", "task_seconds", "images_per_second", "decision_latency",
+    "accuracy", "forgetting", "task_inference_accuracy", "mask_recovery", "accuracy_labels_shared", "num_bytes",
+    *AllocationTally().metrics(), "margin",
+}  # fmt: skip
+
+
+def is_own_metric(name: str) -> bool:
+    """Returns whether this project writes a metric of this name. Users and MLflow may add metrics of other names."""
+    return name.startswith("accuracy/") or name.removesuffix("_strict") in _OWN_METRICS
 
 
 def training_points(group: Group, row: AnyRow) -> list[MetricPoint]:
@@ -89,13 +116,16 @@ class SeedMeans:
             self._labels[run.run_id] = run.label
 
     def add(self, row: Row[PointCompleted]) -> list[MetricPoint]:
-        """Add an evaluation point of a run. Returns the mean if all seeds have this point, else an empty list."""
+        """Add an evaluation point of a run. Returns the mean if all seeds have this point, else an empty list.
+
+        If a run has several rows of the same evaluation point, the first one counts, as in `GroupState`.
+        """
         event = row.event
         label, n = self._labels.get(event.run_id), event.num_learned
         if label is None:  # the run is no longer part of the sweep
             return []
         found = self._found.setdefault((label, n), {})
-        found[event.run_id] = row
+        found.setdefault(event.run_id, row)
         if len(found) < len(self._seeds[label]):
             return []
         rows = [found[run_id] for run_id in self._seeds[label]]
@@ -108,6 +138,38 @@ class SeedMeans:
         if len(self._seeds) == 1:
             return dict.fromkeys(self._seeds, "accuracy")
         return {label: f"accuracy/{name}" for label, name in metric_names(self._seeds).items()}
+
+
+@final
+class Projection:
+    """Converts the rows of a sweep's ledgers to the metric points of the sweep's MLflow runs.
+
+    If several rows give a point of the same metric and step, for example because a task was trained again, the first
+    one counts.
+    """
+
+    def __init__(self, sweep_id: str, groups: Sequence[Group]) -> None:
+        self._groups = {group.group_id: group for group in groups}
+        self._runs = {run.run_id for group in groups for run in group.runs}
+        self._parent = RunKey("sweep", sweep_id)
+        self._means = SeedMeans(groups)
+
+    def points(self, rows: Mapping[str, Sequence[AnyRow]]) -> dict[RunKey, list[MetricPoint]]:
+        """Returns the points of new rows, by MLflow run. rows: maps a group's id to the next rows of its ledger."""
+        found: dict[RunKey, list[MetricPoint]] = {}
+        for group_id, its_rows in rows.items():
+            for row in its_rows:
+                event = row.event
+                if isinstance(event, PointCompleted):
+                    if event.run_id in self._runs:
+                        points = [MetricPoint(name, event.num_learned, value, row.time_ms)
+                                  for name, value in event.metrics.items()]  # fmt: skip
+                        found.setdefault(RunKey("evaluation", event.run_id), []).extend(points)
+                        means = self._means.add(Row(row.seq, row.time_ms, event))
+                        found.setdefault(self._parent, []).extend(means)
+                elif points := training_points(self._groups[group_id], row):
+                    found.setdefault(RunKey("training", group_id), []).extend(points)
+        return found
 
 
 def metric_names(texts: Collection[str]) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from mlflow.entities import Metric, RunTag
 
-from orchestrator.tracking.mlflow_points import MetricPoint
+from orchestrator.tracking.mlflow_points import MetricPoint, is_own_metric
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,45 +21,67 @@ DESCRIBED = "supsup.described"
 
 @final
 class MLflowRun:
-    """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point."""
+    """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point.
+
+    `tags`, `params`, `status`: as they are in MLflow. Whoever changes them in MLflow changes them here too.
+    """
 
     def __init__(self, client: MlflowClient, found: Any) -> None:
         """found: an mlflow.entities.Run. `log` reads a metric's existing points before it adds the first new point."""
         self.run_id: str = found.info.run_id
-        self.is_described = DESCRIBED in found.data.tags
+        self.tags: dict[str, str] = dict(found.data.tags)
+        self.params: dict[str, str] = dict(found.data.params)
+        self.status: str = found.info.status
         self._client = client
-        self._tags: dict[str, str] = dict(found.data.tags)
+        self._own = sorted(filter(is_own_metric, found.data.metrics))
         self._unread = set(found.data.metrics)
         self._written: dict[tuple[str, int], float] = {}
+
+    def points(self) -> list[MetricPoint]:
+        """Read the points of all metrics that this project writes. `log` then does not read these metrics again."""
+        return [point for name in self._own for point in self._read(name)]
 
     def log(self, points: Iterable[MetricPoint], *, correct: bool = False) -> None:
         """Add the points that the run does not have yet, synchronously. A point is identified by its metric and step.
 
         correct: also add points whose value has changed. MLflow shows the value that was added last.
         """
-        missing: dict[tuple[str, int], Metric] = {}
-        for name, step, value, time_ms in points:
-            if name in self._unread:
-                self._read(name)
-            if (name, step) not in self._written or (correct and self._written[name, step] != value):
-                missing.setdefault((name, step), Metric(name, value, time_ms, step))
-        places = list(missing)
-        for start in range(0, len(places), BATCH_SIZE):
-            batch = places[start : start + BATCH_SIZE]
-            self._client.log_batch(self.run_id, metrics=[missing[place] for place in batch])
-            self._written |= {place: missing[place].value for place in batch}  # not reached if log_batch raises
+        missing: dict[tuple[str, int], MetricPoint] = {}
+        for point in points:
+            if point.name in self._unread:
+                self._read(point.name)
+            place = point.name, point.step
+            if place not in self._written or (correct and self._written[place] != point.value):
+                missing.setdefault(place, point)
+        log_points(self._client, self.run_id, list(missing.values()))
+        self._written |= {place: point.value for place, point in missing.items()}  # not reached if a write fails
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set those tags whose value differs from the run's."""
-        changed = {key: value for key, value in tags.items() if self._tags.get(key) != value}
+        changed = {key: value for key, value in tags.items() if self.tags.get(key) != value}
         if changed:
             self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
-            self._tags |= changed
+            self.tags |= changed
 
-    def _read(self, name: str) -> None:
+    def _read(self, name: str) -> list[MetricPoint]:
         """Read the existing points of a metric from MLflow, so that `log` does not add them again."""
-        history = self._client.get_metric_history(self.run_id, name)
-        self._written |= {
-            (name, point.step): point.value for point in sorted(history, key=lambda point: int(point.timestamp))
-        }
-        self._unread.remove(name)
+        found = read_points(self._client, self.run_id, name)
+        self._written |= {(name, point.step): point.value for point in found}
+        self._unread.discard(name)
+        return found
+
+
+def read_points(client: MlflowClient, run_id: str, name: str) -> list[MetricPoint]:
+    """Returns all points of one metric of an MLflow run, sorted by time."""
+    history = client.get_metric_history(run_id, name)
+    return sorted(
+        (MetricPoint(name, int(point.step), point.value, int(point.timestamp)) for point in history),
+        key=lambda point: point.time_ms,
+    )
+
+
+def log_points(client: MlflowClient, run_id: str, points: Sequence[MetricPoint]) -> None:
+    """Add points to an MLflow run, synchronously. MLflow ignores a point that the run has with the same time."""
+    for start in range(0, len(points), BATCH_SIZE):
+        batch = points[start : start + BATCH_SIZE]
+        client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, step, value, time_ms in batch])

@@ -7,10 +7,12 @@ identifies an MLflow run. Writing is idempotent: it adds only points that the ML
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import os
+import secrets
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +21,6 @@ from typing import TYPE_CHECKING, final
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
 import mlflow
-from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, LifecycleStage, Param, RunTag
 from mlflow.entities import Run as StoredRun
 from mlflow.models import ModelSignature
@@ -29,18 +30,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from orchestrator.base.environment import Environment, versions
 from orchestrator.base.library_internals import mlflow_monitor_is_alive
-from orchestrator.base.plain_values import Node, flatten
+from orchestrator.base.wording import count
 from orchestrator.records.group_state import GroupState, LaunchStatus
 from orchestrator.records.machine_kind import MachineKind, joined
-from orchestrator.records.rows import AnyRow, PointCompleted, Row
-from orchestrator.spec.experiment import Experiment
+from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
-from orchestrator.sweeps.training_groups import VARIANT, Group
+from orchestrator.sweeps.training_groups import Group
+from orchestrator.tracking.comparison.differences import compare_run
+from orchestrator.tracking.comparison.replacement import replace_run
 from orchestrator.tracking.mlflow_address import tracking_uri_of
-from orchestrator.tracking.mlflow_points import MetricPoint, SeedMeans, training_points
+from orchestrator.tracking.mlflow_points import MetricPoint, Projection, RunKey
 from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun
-from orchestrator.tracking.mlflow_store import create_database
-from orchestrator.tracking.moved_output import relocate
+from orchestrator.tracking.mlflow_store import busy, delete_surplus, open_store, sole_writer
+from orchestrator.tracking.wanted_runs import ENDED, KIND, SUPERSEDED, WantedRun, final_states, wanted_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,158 +51,160 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("supsup")
 
-_PAGE = 1000
-"""The number of runs in one page of search_runs. MLflow allows at most 50,000."""
+WRITER = "supsup.writer"
+"""The tag of the sweep's MLflow run that names the tracker that writes the runs. It is a fencing token: a tracker whose
+token another machine has replaced writes no more."""
 
 _MOST_CHARACTERS = 8000
 """The largest length of a tag that MLflow accepts."""
 
-_SUPERSEDED = "superseded"
-"""The value of the tag `supsup.kind` for MLflow runs that are no longer part of the sweep."""
-
-_STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-"""Maps `GroupState.ended` to MLflow's run status. Any other value of `ended` means KILLED."""
-
 
 @final
 class Tracker:
-    """Writes the rows of one sweep's ledgers to MLflow. Not thread-safe; only one process may write a sweep."""
+    """Writes the rows of one sweep's ledgers to MLflow. Not thread-safe.
 
-    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment) -> None:
-        """Create the MLflow database, experiment and runs if they do not exist. Set existing runs to RUNNING.
+    A tracker holds the lock of the sweep's MLflow runs from its creation until `close`, so that two processes of a
+    machine never create or write the same runs at the same time. On a server, the methods that write raise
+    WriterBusyError once another machine runs the sweep. `unknown`: for each training group, the newest point
+    in MLflow at a place where the ledger has none, found by the first call of `project`. Such a point shows that the
+    ledger has lost rows.
+    """
+
+    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, *, is_authority: bool) -> None:
+        """Create the MLflow database, experiment and runs if they do not exist. Keep one of several equal runs.
 
         environment: the machine and software of the process that runs the sweep, logged as tags of new MLflow runs.
+        is_authority: whether the ledgers of this output are the newest ones, as in a process that runs the sweep. The
+        tracker then sets all runs to RUNNING, and writes runs that contradict the ledgers anew. Raises WriterBusyError
+        if another process is writing the runs.
         """
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(
-            logging.CRITICAL
-        )  # its errors are raised too, so the log is redundant
         self._sweep = sweep
-        self._groups = groups
-        if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        folder = sweep.output.mlflow
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.lock_file):  # so that two sweeps do not create the same database or experiment
-            if sweep.config.tracking is None:
-                create_database(folder)
-                relocate(folder)
-            self._client = mlflow.MlflowClient(tracking_uri_of(sweep))
-            self._experiment_id = self._experiment()
+        self._environment = environment
+        self._is_authority = is_authority
+        self._token = secrets.token_hex(8)
+        self._is_compared = False
+        self._wanted = {run.key: run for run in wanted_runs(sweep.sweep_id, groups)}
+        self._projection = Projection(sweep.sweep_id, groups)
         self._seen = {group.group_id: 0 for group in groups}
-        self._found = self._existing()
-        self._parent = self._open("sweep", sweep.sweep_id, sweep.sweep_id, None, environment)
-        self._client.log_dict(self._parent.run_id, sweep.portable_config, "sweep.yaml")
-        self._means = SeedMeans(groups)
+        self._groups = groups
         self._tagged: dict[str, tuple[int, int]] = {}
         self._machine: SystemMetricsMonitor | None = None
-        self._training: dict[str, MLflowRun] = {}
-        self._evaluation: dict[str, MLflowRun] = {}
-        for group in groups:
-            self._open_group(group, environment)
-        self._mark_superseded()
+        self._runs: dict[RunKey, MLflowRun] = {}
+        self.unknown: dict[str, MetricPoint] = {}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sole_writer(sweep))
+            self._store = open_store(sweep)
+            self._open_runs()
+            self._held = stack.pop_all()
 
-    def _mark_superseded(self) -> None:
-        """Tag the sweep's MLflow runs that the plan does not contain, such as runs of an earlier code version."""
-        opened = {run.run_id for run in (self._parent, *self._training.values(), *self._evaluation.values())}
-        for run in self._found.values():
-            if run.info.run_id not in opened and run.data.tags["supsup.kind"] != _SUPERSEDED:
-                self._client.set_tag(run.info.run_id, "supsup.kind", _SUPERSEDED)
+    def _open_runs(self) -> None:
+        """Find or create all MLflow runs of the sweep, and complete their tags, params and descriptions."""
+        sweep_id, new = self._sweep.sweep_id, {}
+        found = delete_surplus(self._store, sweep_id)
+        for run in self._wanted.values():
+            if run.uid not in found:
+                new[run.uid] = self._create(run)
+        if new:  # another machine may have created the same runs at the same time
+            found = new | delete_surplus(self._store, sweep_id)
+        self._runs = {key: MLflowRun(self._store.client, found[run.uid]) for key, run in self._wanted.items()}
+        for key, opened in self._runs.items():
+            self._complete(key)
+            if self._is_authority and opened.status != "RUNNING":
+                self._store.client.update_run(opened.run_id, status="RUNNING")
+                opened.status = "RUNNING"
+        if self._is_authority:
+            self._store.client.set_tag(self._parent.run_id, WRITER, self._token)
+        self._store.client.log_dict(self._parent.run_id, self._sweep.portable_config, "sweep.yaml")
+        opened_ids = {run.run_id for run in self._runs.values()}
+        for other in found.values():  # such as runs of an earlier code version
+            if other.info.run_id not in opened_ids and other.data.tags.get(KIND) != SUPERSEDED:
+                self._store.client.set_tag(other.info.run_id, KIND, SUPERSEDED)
 
-    def _experiment(self) -> str:
-        name = self._sweep.config.name
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == LifecycleStage.DELETED:
-                log.warning("the MLflow experiment %s had been deleted in MLflow; it is restored", name)
-                self._client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        location = None  # a server has its own artifact location
-        if self._sweep.config.tracking is None:
-            artifacts = self._sweep.output.mlflow.artifacts
-            artifacts.mkdir(parents=True, exist_ok=True)
-            location = artifacts.as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # the page then shows runs, not the GenAI view
-        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+    @property
+    def _parent(self) -> MLflowRun:
+        return self._runs[RunKey("sweep", self._sweep.sweep_id)]
 
-    def _existing(self) -> dict[str, StoredRun]:
-        """Returns the sweep's existing MLflow runs by their tag `supsup.uid`."""
-        mine, token = f"tags.`supsup.sweep` = '{self._sweep.sweep_id}'", None
-        found: dict[str, StoredRun] = {}
-        while token != "":
-            page = self._client.search_runs([self._experiment_id], mine, max_results=_PAGE, page_token=token)
-            found |= {run.data.tags["supsup.uid"]: run for run in page}
-            token = page.token or ""
-        return found
+    def _refuse_if_fenced(self) -> None:
+        """Raise WriterBusyError if another machine has opened the same runs on the server to run the sweep."""
+        if self._is_authority and self._sweep.config.tracking is not None:
+            stored = self._store.client.get_run(self._parent.run_id)
+            if stored.data.tags.get(WRITER) != self._token or stored.info.lifecycle_stage == LifecycleStage.DELETED:
+                raise busy(self._sweep)
 
-    def _open(self, kind: str, uid: str, name: str, parent: str | None, environment: Environment) -> MLflowRun:
-        """Returns the MLflow run of this kind and uid, and sets it to RUNNING. Creates the run if it does not exist.
+    def _create(self, run: WantedRun) -> StoredRun:
+        tags = run.tags | _tags(self._environment)
+        created: StoredRun = self._store.client.create_run(self._store.experiment_id, run_name=run.name, tags=tags)
+        return created
 
-        parent: the id of the parent run; None for the sweep's own run.
-        """
-        tag = f"{self._sweep.sweep_id}/{kind}/{uid}"
-        found = self._found.get(tag)
-        if found is not None:
-            self._client.update_run(found.info.run_id, status="RUNNING")
-            if found.data.tags["supsup.kind"] != kind:
-                self._client.set_tag(found.info.run_id, "supsup.kind", kind)
-            return MLflowRun(self._client, found)
-        tags = {"supsup.uid": tag, "supsup.kind": kind, "supsup.sweep": self._sweep.sweep_id, **_tags(environment)}
-        if parent is not None:
-            tags["mlflow.parentRunId"] = parent
-        return MLflowRun(self._client, self._client.create_run(self._experiment_id, run_name=name, tags=tags))
-
-    def _open_group(self, group: Group, environment: Environment) -> None:
-        label = training_label(group)
-        training = self._open("training", group.group_id, label, self._parent.run_id, environment)
-        self._training[group.group_id] = training
-        self._describe(training, group.experiment, group.runs[0].varied, {})
-        for run in group.runs:
-            opened = self._open("evaluation", run.run_id, run.name, self._parent.run_id, environment)
-            self._evaluation[run.run_id] = opened
-            tags = {"supsup.configuration": run.label, "supsup.training_run": training.run_id}
-            self._describe(opened, run.experiment, run.varied, tags)
-
-    def _describe(self, run: MLflowRun, experiment: Experiment, varied: Node, tags: dict[str, str]) -> None:
-        """Log a run's params, config and dataset, unless they have been logged before.
-
-        The params are the keys that the sweep varies and the keys in `_ALWAYS`. For a training run, `tags` is empty,
-        and only keys that affect training are params. The whole config is logged as an artifact.
-        """
-        if run.is_described:
+    def _complete(self, key: RunKey) -> None:
+        """Log the tags and params of a run that are missing, and its config and dataset if it has none yet."""
+        wanted, run, client = self._wanted[key], self._runs[key], self._store.client
+        tags = {name: self._runs[link].run_id for name, link in wanted.links.items()} | wanted.tags
+        new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        new_params = {name: value for name, value in wanted.params.items() if name not in run.params}
+        if new_tags or new_params:
+            client.log_batch(
+                run.run_id,
+                params=[Param(name, value) for name, value in new_params.items()],
+                tags=[RunTag(name, value) for name, value in new_tags.items()],
+            )
+        run.tags |= new_tags
+        run.params |= new_params
+        if wanted.experiment is None or DESCRIBED in run.tags:
             return
-        flat = {key: value for key, value in flatten(experiment.node).items() if tags or not _is_of_inference(key)}
-        shown = {key: flat[key] for key in (*varied, *_ALWAYS) if key in flat}
-        shown |= {key: value for key, value in varied.items() if key == VARIANT}
-        params = [Param(key, str(value)) for key, value in {**shown, "seed": experiment.seed}.items()]
-        self._client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
-        self._client.log_dict(run.run_id, {**experiment.node, "seed": experiment.seed}, "config.yaml")
-        name, digest = experiment.benchmark.base_name, experiment.benchmark.source().checksum()[:32]
-        dataset = Dataset(name=name, digest=digest, source_type="code", source="{}")
-        self._client.log_inputs(run.run_id, [DatasetInput(dataset, [])])
-        self._client.set_tag(run.run_id, DESCRIBED, "true")
+        client.log_dict(run.run_id, {**wanted.experiment.node, "seed": wanted.experiment.seed}, "config.yaml")
+        benchmark = wanted.experiment.benchmark
+        digest = benchmark.source().checksum()[:32]
+        dataset = Dataset(name=benchmark.base_name, digest=digest, source_type="code", source="{}")
+        client.log_inputs(run.run_id, [DatasetInput(dataset, [])])
+        client.set_tag(run.run_id, DESCRIBED, "true")
+        run.tags[DESCRIBED] = "true"
 
     def project(self, rows: Mapping[str, Sequence[AnyRow]]) -> None:
         """Write ledger rows to MLflow.
 
-        rows: maps a training group's id to rows of its ledger, in order. A ledger's rows may be passed in several
-        calls. The method is idempotent: rows that were written before are skipped. After an error, pass the rows again.
+        rows: maps a training group's id to rows of its ledger, in order. The first call must pass all rows that the
+        ledgers have; it compares them with the points in MLflow. Later calls pass new rows. The method is idempotent:
+        rows that were written before are skipped. After an error, pass the rows again.
         """
-        for group in self._groups:
-            new = [row for row in rows.get(group.group_id, ()) if row.seq > self._seen[group.group_id]]
-            if not new:
-                continue
-            self._training[group.group_id].log(point for row in new for point in training_points(group, row))
-            for row in new:
-                if isinstance(row.event, PointCompleted) and row.event.run_id in self._evaluation:
-                    n, metrics = row.event.num_learned, row.event.metrics
-                    run = self._evaluation[row.event.run_id]
-                    run.log(MetricPoint(name, n, value, row.time_ms) for name, value in metrics.items())
-            completed = [Row(row.seq, row.time_ms, row.event) for row in new if isinstance(row.event, PointCompleted)]
-            means = [point for row in completed for point in self._means.add(row)]
-            self._parent.log(means, correct=True)
-            self._seen[group.group_id] = new[-1].seq
+        new = {
+            group_id: [row for row in rows.get(group_id, ()) if row.seq > seen] for group_id, seen in self._seen.items()
+        }
+        if any(new.values()):
+            self._refuse_if_fenced()
+        points = self._projection.points(new)
+        if not self._is_compared:
+            self._compare(points)
+        for key, its_points in points.items():
+            self._runs[key].log(its_points, correct=key.kind == "sweep")
+        self._seen |= {group_id: its_rows[-1].seq for group_id, its_rows in new.items() if its_rows}
+
+    def _compare(self, points: Mapping[RunKey, Sequence[MetricPoint]]) -> None:
+        """Compare the points in MLflow with those of the ledgers. Write runs anew if they contradict the ledgers."""
+        wrong = []
+        for key, run in self._runs.items():
+            wanted = self._wanted[key]
+            differences = compare_run(key.kind, points.get(key, ()), run.points())
+            if differences.contradict or wanted.conflicting_params(run.params):
+                wrong.append(key)
+            if wanted.group_id is not None and differences.unknown:
+                known = self.unknown.get(wanted.group_id, differences.unknown[0])
+                self.unknown[wanted.group_id] = max(known, *differences.unknown, key=lambda point: point.time_ms)
+        if wrong and self._is_authority:
+            self._replace(wrong)
+        self._is_compared = True
+
+    def _replace(self, wrong: Sequence[RunKey]) -> None:
+        """Write MLflow runs anew, without their points."""
+        for key in wrong:
+            new = replace_run(self._store, self._runs[key].run_id, self._wanted[key].params)
+            self._runs[key] = MLflowRun(self._store.client, new)
+        for key in self._runs:  # the tags of other runs name the runs that were replaced
+            self._complete(key)
+        log.warning(
+            "%s: wrote %s anew, because MLflow contradicted the ledgers; MLflow keeps what it had as deleted runs",
+            self._sweep.sweep_id, count(len(wrong), "MLflow run"),
+        )  # fmt: skip
 
     def tag_machines(self, states: Mapping[str, GroupState]) -> None:
         """Tag the MLflow runs with the machine kinds that contributed to their results so far.
@@ -211,9 +215,9 @@ class Tracker:
             state = states.get(group.group_id, GroupState())
             size = len(state.points), len(state.machines)
             if size != self._tagged.get(group.group_id, (0, 0)):
-                self._training[group.group_id].tag(machine_tags(state.machines))
+                self._runs[RunKey("training", group.group_id)].tag(machine_tags(state.machines))
                 for run in group.runs:
-                    self._evaluation[run.run_id].tag(machine_tags(state.machines_of(run.run_id)))
+                    self._runs[RunKey("evaluation", run.run_id)].tag(machine_tags(state.machines_of(run.run_id)))
                 self._parent.tag(machine_tags(joined(*(other.machines for other in states.values()))))
                 self._tagged[group.group_id] = size
 
@@ -234,17 +238,18 @@ class Tracker:
 
         This method does not use MlflowClient.log_table, which would append to a table that an earlier process logged.
         """
-        logged, path = self._evaluation[run_id].run_id, f"tables/{name}.json"
-        self._client.log_text(logged, table.to_json(orient="split", index=False), path)
-        shown = json.loads(self._client.get_run(logged).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        logged, path = self._runs[RunKey("evaluation", run_id)].run_id, f"tables/{name}.json"
+        self._store.client.log_text(logged, table.to_json(orient="split", index=False), path)
+        shown = json.loads(self._store.client.get_run(logged).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
         item = {"path": path, "type": "table"}
         if item not in shown:
-            self._client.set_tag(logged, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, item]))
+            self._store.client.set_tag(logged, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, item]))
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
         """Log files as artifacts of the sweep's MLflow run. folder: the target folder among the run's artifacts."""
+        self._refuse_if_fenced()
         for file in files:
-            self._client.log_artifact(self._parent.run_id, str(file), folder)
+            self._store.client.log_artifact(self._parent.run_id, str(file), folder)
 
     def log_model(self, run_id: str, folder: Path, example: npt.NDArray[np.float32], params: dict[str, int]) -> str:
         """Log an exported run as an MLflow model, attached to the MLflow evaluation run. Returns the model's URI.
@@ -261,7 +266,9 @@ class Tracker:
             warnings.simplefilter("ignore", UserWarning)  # MLflow's own type hints cause a warning
             importlib.import_module("mlflow.pyfunc")
         mlflow.set_tracking_uri(tracking_uri_of(self._sweep))
-        with mlflow.start_run(run_id=self._evaluation[run_id].run_id):
+        run = self._runs[RunKey("evaluation", run_id)]
+        run.status = "RUNNING"  # until `finish`, because start_run sets another status at its end
+        with mlflow.start_run(run_id=run.run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(Path(__file__).with_name("served_model.py")),
                 artifacts={"learned": str(folder)}, signature=signature,
@@ -270,42 +277,31 @@ class Tracker:
             )  # fmt: skip
         return str(logged.model_uri)
 
-    def finish(self, statuses: Mapping[str, LaunchStatus]) -> None:
+    def finish(self, ended: Mapping[str, LaunchStatus]) -> None:
         """End every MLflow run. The parent run gets the worst status of all training groups.
 
-        statuses: maps a training group's id to the group's `GroupState.ended`.
+        ended: maps a training group's id to the group's `GroupState.ended`.
         """
+        self._stop_watching()
+        self._refuse_if_fenced()
+        for key, final_state in final_states(list(self._wanted.values()), ended).items():
+            run = self._runs[key]
+            if final_state.ended is not None and run.tags.get(ENDED) != final_state.ended:
+                self._store.client.set_tag(run.run_id, ENDED, final_state.ended)
+                run.tags[ENDED] = final_state.ended
+            if run.status != final_state.status:
+                self._store.client.set_terminated(run.run_id, final_state.status)
+                run.status = final_state.status
+
+    def _stop_watching(self) -> None:
         if self._machine is not None:
             self._machine.finish()
-        for group in self._groups:
-            ended = statuses.get(group.group_id, "interrupted")
-            status = _STATUSES.get(ended, "KILLED")
-            self._client.set_terminated(self._training[group.group_id].run_id, status)
-            for run in group.runs:
-                self._client.set_tag(self._evaluation[run.run_id].run_id, "supsup.ended", ended)
-                self._client.set_terminated(self._evaluation[run.run_id].run_id, status)
-        worst = [status for status in ("interrupted", "failed") if status in statuses.values()]
-        self._client.set_terminated(self._parent.run_id, _STATUSES.get(worst[0] if worst else "done", "KILLED"))
+            self._machine = None
 
-
-_ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net.num_outputs", "method.name",
-           "inference.rule", "inference.objective", "stream.order", "allocation.name", "budget.num_masks",
-           "budget.on_exhausted")  # fmt: skip
-"""Config keys that are always logged as params, so that MLflow's pages can filter by them."""
-
-
-def _is_of_inference(key: str) -> bool:
-    return key == "scenario" or key.startswith(("inference.", "evaluation."))
-
-
-def training_label(group: Group) -> str:
-    """Returns a readable name of a group: its values of the training keys that the sweep varies, and its seed."""
-    varied = [
-        str(value) if key == VARIANT else f"{key.rpartition('.')[2]}={value}"
-        for key, value in group.runs[0].varied.items()
-        if not _is_of_inference(key)
-    ]
-    return " ".join(["train", *varied, f"seed={group.experiment.seed}"])
+    def close(self) -> None:
+        """Release the lock of the sweep's MLflow runs, so that another process can write them."""
+        self._stop_watching()
+        self._held.close()
 
 
 def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from orchestrator.base.environment import Environment
 from orchestrator.base.output_folder import GroupFolder
-from orchestrator.base.wording import first_line
+from orchestrator.base.wording import as_typed, first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
@@ -20,6 +20,7 @@ from orchestrator.results.progress_line import ProgressLine
 from orchestrator.results.status import SweepStatus, sweep_status
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
+from orchestrator.tracking.mlflow_address import WriterBusyError
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow_writer import Tracker
@@ -107,9 +108,16 @@ class Monitor:
         if self._tracker is None:
             from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
 
-            self._tracker = Tracker(self._sweep, self._groups, self._environment)
+            self._tracker = Tracker(self._sweep, self._groups, self._environment, is_authority=True)
         rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}
         self._tracker.project(rows)
+        while self._tracker.unknown:
+            group_id, point = self._tracker.unknown.popitem()
+            log.warning(
+                "%s: the ledger has lost rows: MLflow has %s, but the ledger does not. The lost work is computed again",
+                as_typed(self._sweep.folder.group(group_id).ledger),
+                point.text,
+            )
         self._tracker.tag_machines(self.states)
         for group_id, written in rows.items():
             del self._ledgers[group_id].unwritten[: len(written)]
@@ -139,7 +147,9 @@ class Monitor:
             self._thread.join()
 
     def close(self) -> None:
-        """Close the ledgers. Call it last."""
+        """Close the ledgers, and let other processes write the sweep's MLflow runs. Call it last."""
+        if self._tracker is not None:
+            self._tracker.close()
         for ledger in self._ledgers.values():
             ledger.close()
 
@@ -147,7 +157,7 @@ class Monitor:
         """Write the remaining rows to MLflow, end the sweep's MLflow runs, and log the runs' tables.
 
         If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error. An error of
-        the output's own database is raised at once.
+        the output's own database is raised at once, and so is WriterBusyError.
         """
         self._retrying(self._finish_once)
 
@@ -167,7 +177,7 @@ class Monitor:
             try:
                 write()
             except Exception as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or isinstance(error, WriterBusyError):
                     raise
                 if not self._complained:
                     log.warning(

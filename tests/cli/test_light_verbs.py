@@ -37,6 +37,8 @@ def test_verbs_that_only_read_ledgers_and_folders_import_no_heavy_library(
     for words in (["stop"], ["drain"]):
         assert run(tmp_path, words) == "2 []", words  # the sweep is not running
     assert run(tmp_path, ["ui", "output=elsewhere"]) == "2 []"  # there is nothing to serve
+    ended, loaded = run(tmp_path, ["fsck"]).split(maxsplit=1)
+    assert (ended, "mlflow" in loaded) == ("0", False)
 
 
 def test_fetch_imports_no_heavy_library(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:

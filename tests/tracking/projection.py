@@ -7,9 +7,12 @@ from typing import Any
 import mlflow
 
 from orchestrator.base.environment import describe
+from orchestrator.records.group_state import GroupState
 from orchestrator.sweeps.sweep import Sweep
+from orchestrator.tracking.comparison.sweep_check import LedgerContent, check_sweep
 from orchestrator.tracking.mlflow_address import tracking_uri_of
 from orchestrator.tracking.mlflow_writer import Tracker
+from orchestrator.tracking.monitor import conclude
 from tests.local_runs import ledgers
 
 Points = dict[str, dict[str, list[tuple[int, float, int]]]]
@@ -19,9 +22,18 @@ LOSS_STEPS = list(range(3, 91, 3))
 """The optimiser steps at which a group with three tasks of 30 batches reports its loss."""
 
 
-def track(sweep: Sweep) -> Tracker:
-    """Returns a new tracker of a sweep, as a new process makes it."""
-    return Tracker(sweep, sweep.plan(), describe(sweep.imports_folder))
+_opened: list[Tracker] = []
+
+
+def track(sweep: Sweep, *, is_authority: bool = False) -> Tracker:
+    """Returns a new tracker of a sweep, as a new process makes it after the end of all others.
+
+    Releases the locks that earlier trackers hold, as the ends of their processes do.
+    """
+    while _opened:
+        _opened.pop().close()
+    _opened.append(Tracker(sweep, sweep.plan(), describe(sweep.imports_folder), is_authority=is_authority))
+    return _opened[-1]
 
 
 def project(sweep: Sweep, tracker: Tracker | None = None) -> None:
@@ -50,6 +62,34 @@ def points(sweep: Sweep) -> Points:
             for key in run.data.metrics
         }
     return found
+
+
+def own_points(sweep: Sweep) -> Points:
+    """Returns the points that this project writes, without those of MLflow's system metrics."""
+    found = points(sweep)
+    return {uid: {k: v for k, v in metrics.items() if not k.startswith("system/")} for uid, metrics in found.items()}
+
+
+def run_of(sweep: Sweep, kind: str) -> Any:
+    """Returns an MLflow run of a kind: the first by name."""
+    found = [run for run in runs(sweep) if f"/{kind}/" in run.data.tags.get("supsup.uid", "")]
+    return min(found, key=lambda run: run.info.run_name)
+
+
+def repair(sweep: Sweep) -> None:
+    """Writes the MLflow runs as `supsup fsck --mlflow --repair` does."""
+    tracker = track(sweep, is_authority=True)
+    tracker.project(ledgers(sweep))
+    states = {group_id: GroupState().apply(rows) for group_id, rows in ledgers(sweep).items()}
+    conclude(tracker, sweep.plan(), states)
+    tracker.close()
+
+
+def faults(sweep: Sweep) -> list[str]:
+    """Returns the faults that `supsup fsck --mlflow` prints."""
+    rows = ledgers(sweep)
+    ended = {group_id: GroupState().apply(its).ended for group_id, its in rows.items()}
+    return check_sweep(sweep, sweep.plan(), LedgerContent(rows, ended), lambda done, total: None).faults
 
 
 def training_losses(sweep: Sweep) -> list[int]:

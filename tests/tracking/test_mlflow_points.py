@@ -89,7 +89,7 @@ def test_a_mean_is_written_when_every_seed_has_a_value_and_has_the_latest_time(s
     assert means.add(completed(first, 0.5, 900)) == []
     assert means.add(completed("a run that the sweep does not ask for any more", 0.1, 950)) == []
     assert means.add(completed(second, 0.7, 800)) == [MetricPoint("accuracy", 3, 0.6, 900)]
-    assert means.add(completed(second, 0.9, 990)) == [MetricPoint("accuracy", 3, 0.7, 990)]
+    assert means.add(completed(second, 0.9, 990)) == [MetricPoint("accuracy", 3, 0.6, 900)]  # the first row counts
 
 
 def test_several_configurations_have_separate_metrics_with_names_that_mlflow_accepts(

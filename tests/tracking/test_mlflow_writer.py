@@ -266,7 +266,9 @@ def test_a_deleted_experiment_is_restored(sweep: Sweep, caplog: pytest.LogCaptur
 def test_a_moved_output_has_its_artifacts_in_its_present_place(sweep: Sweep, tmp_path: Path) -> None:
     """The report is written by another process, because MLflow remembers where each run has its artifacts."""
     run_sweep(sweep)
-    track(sweep).attach([sweep.folder.sweep_file], "earlier")
+    tracker = track(sweep)
+    tracker.attach([sweep.folder.sweep_file], "earlier")
+    tracker.close()
     before = sweep.output.path
     after = before.rename(before.with_name("what? C# 50%25"))
     command = [*PROGRAM, "report", f"output={after}"]

@@ -15,7 +15,6 @@ from orchestrator.cli.tracker import updated_tracker
 from orchestrator.results.exported_run import export_run
 from orchestrator.results.loaded_run import load_run
 from orchestrator.results.machines import MEANING
-from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.run_lookup import find_run
 from orchestrator.tracking.mlflow_address import explained, tracking_uri_of
 from supsup_core.errors import InputError
@@ -37,10 +36,9 @@ def export(words: Words) -> int:
     task = loaded.experiment.benchmark.task(loaded.tasks[0], loaded.dataset, loaded.experiment.seed)
     example = task.test_batch(torch.arange(min(4, task.num_test)))[0].numpy()
     params = {"task": loaded.tasks[0]} if loaded.experiment.scenario.given_at_inference else {}
-    states = read_states(sweep.folder, sweep.planned)
     with tempfile.TemporaryDirectory() as scratch, explained(sweep):
         export_run(sweep, loaded, Path(scratch))
-        with updated_tracker(sweep, sweep.plan()) as tracker:
+        with updated_tracker(sweep, sweep.plan()) as (tracker, states):
             try:
                 uri = tracker.log_model(found.run.run_id, Path(scratch), example, params)
             finally:

@@ -11,6 +11,7 @@ from orchestrator.cli.tracker import updated_tracker
 from orchestrator.results.report import write_report
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import find_sweep
+from orchestrator.tracking.mlflow_address import WriterBusyError
 from orchestrator.tracking.monitor import conclude
 from supsup_core.errors import SupSupError
 
@@ -35,7 +36,10 @@ def report(words: Words) -> int:
     if holder_of(sweep.folder.path) is not None:
         print("the sweep is still running, and attaches the report to its MLflow run only when the sweep ends")
         return ExitCode.DONE
-    with updated_tracker(sweep, groups) as tracker:
-        conclude(tracker, groups, states)
-        tracker.attach(written.files, "report")
+    try:
+        with updated_tracker(sweep, groups) as (tracker, newest):
+            conclude(tracker, groups, newest)
+            tracker.attach(written.files, "report")
+    except WriterBusyError:
+        print("another process is writing the sweep's MLflow runs, so this report is not attached to them")
     return ExitCode.DONE

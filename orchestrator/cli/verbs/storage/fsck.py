@@ -14,6 +14,7 @@ from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.run_sweep import run
+from orchestrator.cli.tracker import compare_mlflow
 from orchestrator.records.ledger_file import set_aside, snapshot_path
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import open_record
@@ -26,12 +27,16 @@ _PROGRESS_SECONDS = 2.0
 @click.command(epilog=example("supsup fsck output=runs --repair"))
 @words("[output=DIR]", "output", most=0)
 @click.option("--repair", is_flag=True, help="Move damaged files aside, and run the sweeps that recompute them.")
+@click.option("--mlflow", is_flag=True, help="Also compare the MLflow runs with the ledgers, or correct the runs.")
 @cluster_options
-def fsck(words: Words, repair: bool, cluster: str | None) -> int:
+def fsck(words: Words, repair: bool, mlflow: bool, cluster: str | None) -> int:
     """Verify the ledgers and artifacts of an output, or repair them.
 
     Reads every ledger and every artifact, and compares them with their checksums. Exit code 0 means that all files are
     intact or were repaired. Exit code 1 means that a file is damaged or missing.
+
+    With `--mlflow`, also compares every MLflow run, with its status, tags, params and points, with the ledgers.
+    `--repair` then writes what is missing, and writes runs that contradict the ledgers anew.
     """
     output = words.output
     if repair and restore_marker(output):
@@ -40,6 +45,14 @@ def fsck(words: Words, repair: bool, cluster: str | None) -> int:
     if repair:
         refuse_running(output, "fsck --repair")
     fetch_all(output)
+    code = _verify_files(output, repair, cluster)
+    if mlflow and code is not ExitCode.INTERRUPTED and not compare_mlflow(output, repair, _Progress("MLflow runs")):
+        return ExitCode.FAILED
+    return code
+
+
+def _verify_files(output: OutputFolder, repair: bool, cluster: str | None) -> ExitCode:
+    """Verifies the ledgers and artifacts of an output, and repairs them if asked."""
     found = _verify(output)
     if not found:
         return ExitCode.DONE
@@ -51,7 +64,7 @@ def fsck(words: Words, repair: bool, cluster: str | None) -> int:
 
 def _verify(output: OutputFolder) -> list[Damage]:
     """Verifies an output. Prints each damaged or missing file with a remedy, and returns all of them."""
-    progress = _Progress()
+    progress = _Progress("files")
     found = damages(output, progress)
     for damage in found:
         print(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
@@ -105,17 +118,19 @@ def _remedy(damage: Damage) -> str:
 
 
 class _Progress:
-    """Prints the number of verified files to standard error, at most every _PROGRESS_SECONDS seconds.
+    """Prints the number of verified things to standard error, at most every _PROGRESS_SECONDS seconds.
 
-    `total`: the number of files to verify.
+    `total`: the number of things to verify.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, things: str) -> None:
+        """things: what is verified, as a plural."""
         self.total = 0
+        self._things = things
         self._printed = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         self.total = total
         if time.monotonic() - self._printed >= _PROGRESS_SECONDS:
             self._printed = time.monotonic()
-            print(f"verified {done:,} of {total:,} files", file=sys.stderr, flush=True)
+            print(f"verified {done:,} of {total:,} {self._things}", file=sys.stderr, flush=True)
