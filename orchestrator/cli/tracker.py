@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.base import environment
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.base.wording import as_typed, count, first_line, in_shell
+from orchestrator.base.wording import count, first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
@@ -25,33 +24,26 @@ if TYPE_CHECKING:
     from orchestrator.tracking.comparison.sweep_check import SweepCheck
     from orchestrator.tracking.mlflow_writer import Tracker
 
-log = logging.getLogger("supsup")
-
 OnProgress = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
 def updated_tracker(
-    sweep: Sweep, groups: Sequence[Group], *, is_authority: bool = False
+    sweep: Sweep, groups: Sequence[Group], purpose: Literal["report", "repair"] = "report"
 ) -> Iterator[tuple[Tracker, dict[str, GroupState]]]:
     """Updates the sweep's MLflow runs from its ledgers. Yields their tracker, and the states of the training groups.
 
-    The caller must end the runs with `Tracker.finish`. is_authority: see Tracker. Raises SupSupError, with a remedy,
+    The caller must end the runs with `Tracker.finish`. purpose: see Tracker. Raises SupSupError, with a remedy,
     for any MLflow error in the `with` block, and WriterBusyError if another process is writing the runs.
     """
     from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow, which takes seconds
 
     described = environment.describe(sweep.imports_folder)
-    with explained(sweep), contextlib.closing(Tracker(sweep, groups, described, is_authority=is_authority)) as tracker:
+    with explained(sweep), contextlib.closing(Tracker(sweep, groups, described, purpose=purpose)) as tracker:
         rows = _read_rows(sweep, groups)
         states = _states(rows)
         tracker.project(rows)
         tracker.tag_machines(states)
-        for group_id, point in tracker.unknown.items() if not is_authority else ():
-            log.warning(
-                "%s: MLflow has %s, but the ledger does not; `supsup fsck output=%s --mlflow` shows all differences",
-                as_typed(sweep.folder.group(group_id).ledger), point.text, in_shell(sweep.output.path),
-            )  # fmt: skip
         yield tracker, states
 
 
@@ -95,7 +87,7 @@ def _compare_sweep(sweep: Sweep, repair: bool, on_progress: OnProgress) -> bool:
     if not repair:
         print("to correct the MLflow runs, add --repair")
         return False
-    with updated_tracker(sweep, groups, is_authority=True) as (tracker, states):
+    with updated_tracker(sweep, groups, "repair") as (tracker, states):
         conclude(tracker, groups, states)
     return not _print_check(sweep, groups, on_progress).faults
 

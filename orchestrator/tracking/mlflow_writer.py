@@ -16,7 +16,7 @@ import secrets
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
@@ -30,7 +30,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from orchestrator.base.environment import Environment, versions
 from orchestrator.base.library_internals import mlflow_monitor_is_alive
-from orchestrator.base.wording import count
+from orchestrator.base.wording import as_typed, count, in_shell
 from orchestrator.records.group_state import GroupState, LaunchStatus
 from orchestrator.records.machine_kind import MachineKind, joined
 from orchestrator.records.rows import AnyRow
@@ -58,6 +58,9 @@ token another machine has replaced writes no more."""
 _MOST_CHARACTERS = 8000
 """The largest length of a tag that MLflow accepts."""
 
+Purpose: TypeAlias = Literal["run", "repair", "report"]
+"""Why MLflow runs are written: a process runs the sweep, repairs its MLflow runs, or writes a report or model."""
+
 
 @final
 class Tracker:
@@ -65,22 +68,20 @@ class Tracker:
 
     A tracker holds the lock of the sweep's MLflow runs from its creation until `close`, so that two processes of a
     machine never create or write the same runs at the same time. On a server, the methods that write raise
-    WriterBusyError once another machine runs the sweep. `unknown`: for each training group, the newest point
-    in MLflow at a place where the ledger has none, found by the first call of `project`. Such a point shows that the
-    ledger has lost rows.
+    WriterBusyError once another machine runs the sweep.
     """
 
-    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, *, is_authority: bool) -> None:
+    def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, *, purpose: Purpose) -> None:
         """Create the MLflow database, experiment and runs if they do not exist. Keep one of several equal runs.
 
         environment: the machine and software of the process that runs the sweep, logged as tags of new MLflow runs.
-        is_authority: whether the ledgers of this output are the newest ones, as in a process that runs the sweep. The
-        tracker then sets all runs to RUNNING, and writes runs that contradict the ledgers anew. Raises WriterBusyError
-        if another process is writing the runs.
+        purpose: `report` only adds what is missing. `run` and `repair` take over the runs: they set all runs to
+        RUNNING, and write runs that contradict the ledgers anew. Raises WriterBusyError if another process is writing
+        the runs.
         """
         self._sweep = sweep
         self._environment = environment
-        self._is_authority = is_authority
+        self._purpose = purpose
         self._token = secrets.token_hex(8)
         self._is_compared = False
         self._wanted = {run.key: run for run in wanted_runs(sweep.sweep_id, groups)}
@@ -90,7 +91,6 @@ class Tracker:
         self._tagged: dict[str, tuple[int, int]] = {}
         self._machine: SystemMetricsMonitor | None = None
         self._runs: dict[RunKey, MLflowRun] = {}
-        self.unknown: dict[str, MetricPoint] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(sweep))
             self._store = open_store(sweep)
@@ -109,10 +109,10 @@ class Tracker:
         self._runs = {key: MLflowRun(self._store.client, found[run.uid]) for key, run in self._wanted.items()}
         for key, opened in self._runs.items():
             self._complete(key)
-            if self._is_authority and opened.status != "RUNNING":
+            if self._purpose != "report" and opened.status != "RUNNING":
                 self._store.client.update_run(opened.run_id, status="RUNNING")
                 opened.status = "RUNNING"
-        if self._is_authority:
+        if self._purpose != "report":
             self._store.client.set_tag(self._parent.run_id, WRITER, self._token)
         self._store.client.log_dict(self._parent.run_id, self._sweep.portable_config, "sweep.yaml")
         opened_ids = {run.run_id for run in self._runs.values()}
@@ -126,7 +126,7 @@ class Tracker:
 
     def _refuse_if_fenced(self) -> None:
         """Raise WriterBusyError if another machine has opened the same runs on the server to run the sweep."""
-        if self._is_authority and self._sweep.config.tracking is not None:
+        if self._purpose != "report" and self._sweep.config.tracking is not None:
             stored = self._store.client.get_run(self._parent.run_id)
             if stored.data.tags.get(WRITER) != self._token or stored.info.lifecycle_stage == LifecycleStage.DELETED:
                 raise busy(self._sweep)
@@ -164,8 +164,9 @@ class Tracker:
         """Write ledger rows to MLflow.
 
         rows: maps a training group's id to rows of its ledger, in order. The first call must pass all rows that the
-        ledgers have; it compares them with the points in MLflow. Later calls pass new rows. The method is idempotent:
-        rows that were written before are skipped. After an error, pass the rows again.
+        ledgers have; it compares them with the points in MLflow. After an error of this call, open a new tracker. Later
+        calls pass new rows. The method is idempotent: rows that were written before are skipped. After an error of a
+        later call, pass the rows again.
         """
         new = {
             group_id: [row for row in rows.get(group_id, ()) if row.seq > seen] for group_id, seen in self._seen.items()
@@ -180,19 +181,45 @@ class Tracker:
         self._seen |= {group_id: its_rows[-1].seq for group_id, its_rows in new.items() if its_rows}
 
     def _compare(self, points: Mapping[RunKey, Sequence[MetricPoint]]) -> None:
-        """Compare the points in MLflow with those of the ledgers. Write runs anew if they contradict the ledgers."""
-        wrong = []
-        for key, run in self._runs.items():
-            wanted = self._wanted[key]
-            differences = compare_run(key.kind, points.get(key, ()), run.points())
-            if differences.contradict or wanted.conflicting_params(run.params):
-                wrong.append(key)
-            if wanted.group_id is not None and differences.unknown:
-                known = self.unknown.get(wanted.group_id, differences.unknown[0])
-                self.unknown[wanted.group_id] = max(known, *differences.unknown, key=lambda point: point.time_ms)
-        if wrong and self._is_authority:
+        """Compare the points in MLflow with those of the ledgers. Warn about unknown points, and write runs anew.
+
+        A tracker that runs a sweep writes the runs anew that contradict their ledger, if MLflow also has points of this
+        very ledger. Otherwise, MLflow shows the results of another output, and only a repair replaces them.
+        """
+        found = {key: compare_run(key.kind, points.get(key, ()), run.points()) for key, run in self._runs.items()}
+        known = {self._wanted[key].group_id for key, differences in found.items() if differences.has_common}
+        wrong = [
+            key
+            for key, differences in found.items()
+            if differences.contradict or self._wanted[key].conflicting_params(self._runs[key].params)
+        ]
+        if self._purpose == "run":
+            wrong = [key for key in wrong if known and self._wanted[key].group_id in {None, *known}]
+        newest: dict[str, MetricPoint] = {}
+        for key, differences in found.items():
+            group_id = self._wanted[key].group_id
+            if group_id is not None and differences.unknown:
+                earlier = newest.get(group_id, differences.unknown[0])
+                newest[group_id] = max(earlier, *differences.unknown, key=lambda point: point.time_ms)
+        self._warn(newest, known)
+        if self._purpose != "report" and wrong:
             self._replace(wrong)
         self._is_compared = True
+
+    def _warn(self, unknown: Mapping[str, MetricPoint], known: Collection[str | None]) -> None:
+        """Warn about the groups whose ledger lacks a point of MLflow. known: groups whose ledger has other points."""
+        for group_id, point in unknown.items() if self._purpose != "repair" else ():
+            ledger = as_typed(self._sweep.folder.group(group_id).ledger)
+            if self._purpose == "run" and group_id in known:
+                log.warning(
+                    "%s: the ledger has lost rows: MLflow has %s, but the ledger does not. The lost work is computed "
+                    "again", ledger, point.text,
+                )  # fmt: skip
+            else:
+                log.warning(
+                    "%s: MLflow has %s, but the ledger does not; `supsup fsck output=%s --mlflow` shows all "
+                    "differences", ledger, point.text, in_shell(self._sweep.output.path),
+                )  # fmt: skip
 
     def _replace(self, wrong: Sequence[RunKey]) -> None:
         """Write MLflow runs anew, without their points."""

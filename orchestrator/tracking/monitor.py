@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 from orchestrator.base.environment import Environment
 from orchestrator.base.output_folder import GroupFolder
-from orchestrator.base.wording import as_typed, first_line
+from orchestrator.base.wording import first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
@@ -104,24 +105,27 @@ class Monitor:
         self._write().watch_machine()
 
     def _write(self) -> Tracker:
-        """Write the unwritten rows to MLflow, and return the tracker. Creates the tracker at the first call."""
-        if self._tracker is None:
-            from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
-
-            self._tracker = Tracker(self._sweep, self._groups, self._environment, is_authority=True)
+        """Write the unwritten rows to MLflow, and return the tracker. Opens the tracker at the first call."""
         rows = {group_id: list(ledger.unwritten) for group_id, ledger in self._ledgers.items()}
-        self._tracker.project(rows)
-        while self._tracker.unknown:
-            group_id, point = self._tracker.unknown.popitem()
-            log.warning(
-                "%s: the ledger has lost rows: MLflow has %s, but the ledger does not. The lost work is computed again",
-                as_typed(self._sweep.folder.group(group_id).ledger),
-                point.text,
-            )
+        if self._tracker is None:
+            self._tracker = self._open(rows)
+        else:
+            self._tracker.project(rows)
         self._tracker.tag_machines(self.states)
         for group_id, written in rows.items():
             del self._ledgers[group_id].unwritten[: len(written)]
         return self._tracker
+
+    def _open(self, rows: Mapping[str, Sequence[AnyRow]]) -> Tracker:
+        """Open a tracker, and write all rows. After an error, the next call opens a new tracker."""
+        from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
+
+        with contextlib.ExitStack() as stack:
+            tracker = Tracker(self._sweep, self._groups, self._environment, purpose="run")
+            stack.callback(tracker.close)
+            tracker.project(rows)
+            stack.pop_all()
+        return tracker
 
     def status(self) -> SweepStatus:
         """Read the ledgers, log new rows, and return the sweep's current status."""

@@ -11,7 +11,7 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.comparison.sweep_check import LedgerContent, check_sweep
 from orchestrator.tracking.mlflow_address import tracking_uri_of
-from orchestrator.tracking.mlflow_writer import Tracker
+from orchestrator.tracking.mlflow_writer import Purpose, Tracker
 from orchestrator.tracking.monitor import conclude
 from tests.local_runs import ledgers
 
@@ -25,14 +25,14 @@ LOSS_STEPS = list(range(3, 91, 3))
 _opened: list[Tracker] = []
 
 
-def track(sweep: Sweep, *, is_authority: bool = False) -> Tracker:
+def track(sweep: Sweep, purpose: Purpose = "report") -> Tracker:
     """Returns a new tracker of a sweep, as a new process makes it after the end of all others.
 
     Releases the locks that earlier trackers hold, as the ends of their processes do.
     """
     while _opened:
         _opened.pop().close()
-    _opened.append(Tracker(sweep, sweep.plan(), describe(sweep.imports_folder), is_authority=is_authority))
+    _opened.append(Tracker(sweep, sweep.plan(), describe(sweep.imports_folder), purpose=purpose))
     return _opened[-1]
 
 
@@ -78,7 +78,7 @@ def run_of(sweep: Sweep, kind: str) -> Any:
 
 def repair(sweep: Sweep) -> None:
     """Writes the MLflow runs as `supsup fsck --mlflow --repair` does."""
-    tracker = track(sweep, is_authority=True)
+    tracker = track(sweep, "repair")
     tracker.project(ledgers(sweep))
     states = {group_id: GroupState().apply(rows) for group_id, rows in ledgers(sweep).items()}
     conclude(tracker, sweep.plan(), states)

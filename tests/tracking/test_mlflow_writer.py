@@ -28,7 +28,7 @@ from supsup_core.evaluation.counts import ProtocolCounts
 from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep
 from tests.records.samples import EVALUATED, ONE_KIND, OTHER_KIND
-from tests.tracking.projection import client, points, project, runs, track
+from tests.tracking.projection import client, own_points, points, project, runs, track
 
 
 def test_every_row_of_the_ledger_is_one_point_with_its_time(sweep: Sweep) -> None:
@@ -120,6 +120,31 @@ def test_a_rebuilt_ledger_duplicates_no_point(sweep: Sweep) -> None:
     run_sweep(sweep)
     project(sweep)
     assert points(sweep) == wanted
+
+
+def test_a_launch_does_not_replace_the_runs_of_another_output_with_the_same_sweep(
+    projected: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a team's server, two people may run the same sweep file."""
+    theirs = own_points(projected)
+    ours = {group_id: [Row(row.seq, row.time_ms + 1000, row.event) for row in rows]
+            for group_id, rows in ledgers(projected).items()}  # fmt: skip
+    tracker = track(projected, "run")
+    for group_id, rows in ours.items():
+        tracker.project({group_id: rows[:-4]})
+        assert "ledger.sqlite: MLflow has accuracy at step 3 of " in caplog.text
+        assert ", but the ledger does not; `supsup fsck output=" in caplog.text
+        tracker.project({group_id: rows})
+    assert own_points(projected) == theirs
+    tracker = track(projected, "repair")
+    tracker.project(ours)
+    assert own_points(projected) == {
+        uid: {
+            name: [(step, value, time_ms + 1000 * (name[:9] != "accuracy/")) for step, value, time_ms in found]
+            for name, found in metrics.items()
+        }
+        for uid, metrics in theirs.items()
+    }
 
 
 def test_mlflow_runs_have_names_tags_and_parents_for_the_pages(sweep: Sweep) -> None:

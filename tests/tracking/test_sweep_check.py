@@ -128,8 +128,8 @@ FAULTS: dict[str, tuple[Callable[[Sweep], object], list[str]]] = {
     "an earlier point": (
         lambda s: log(s, "evaluation", "forgetting", 2, PAST_MS),
         [
-            f".*/ledger.sqlite: has lost rows, or another program has written to MLflow: {EVAL} has 1 more point, the "
-            "last of which is forgetting at step 2 of 2001-09-09 01:46:40 UTC"
+            f".*/ledger.sqlite: has lost rows, or another program or output has written to MLflow: {EVAL} has 1 "
+            "more point, the last of which is forgetting at step 2 of 2001-09-09 01:46:40 UTC"
         ],
     ),
     "a mean of no evaluation point": (

@@ -15,12 +15,14 @@ class Differences(NamedTuple):
 
     `missing`: points of the ledgers at places where MLflow has no point. `altered`: points of MLflow that have another
     value or time than the ledgers' point at this place. `unknown`: points of MLflow at places where the ledgers have no
-    point.
+    point. `has_common`: whether any point is the same in both, with its time. Then the run was written from these
+    ledgers or from copies of them, and not from the ledgers of another output.
     """
 
     missing: list[MetricPoint]
     altered: list[MetricPoint]
     unknown: list[MetricPoint]
+    has_common: bool
 
     @property
     def contradict(self) -> bool:
@@ -43,6 +45,7 @@ def _compare_points(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint])
     for point in wanted:
         implied.setdefault((point.name, point.step), point)
     altered, unknown, seen = [], [], set()
+    has_common = False
     for point in found:
         place = point.name, point.step
         if place not in implied:
@@ -52,7 +55,10 @@ def _compare_points(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint])
         expected = implied[place]
         if point.time_ms != expected.time_ms or _stored(point.value) != _stored(expected.value):
             altered.append(point)
-    return Differences([point for place, point in implied.items() if place not in seen], altered, unknown)
+        else:
+            has_common = True
+    missing = [point for place, point in implied.items() if place not in seen]
+    return Differences(missing, altered, unknown, has_common)
 
 
 def _compare_means(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) -> Differences:
@@ -75,7 +81,7 @@ def _compare_means(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) 
                 altered.append(point)
         elif (point.step, _stored(point.value)) not in values:
             unknown.append(point)
-    return Differences(missing, altered, unknown)
+    return Differences(missing, altered, unknown, has_common=False)  # the time of a mean says nothing
 
 
 def _stored(value: float) -> float | None:

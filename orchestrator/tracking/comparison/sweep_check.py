@@ -134,7 +134,7 @@ class _Check:
     def _faults_of_points(self, wanted: WantedRun, found: Sequence[MetricPoint]) -> Iterator[str]:
         """Yields a line for missing points, for points with another value or time, and for unknown points of a run."""
         name = self._name(wanted)
-        missing, altered, unknown = compare_run(wanted.key.kind, self._points.get(wanted.key, ()), found)
+        missing, altered, unknown, has_common = compare_run(wanted.key.kind, self._points.get(wanted.key, ()), found)
         if missing:
             yield f"{name} lacks {count(len(missing), 'point')} of the ledger, such as {missing[0].text}"
         if altered:
@@ -143,19 +143,19 @@ class _Check:
                 f"{altered[0].text}"
             )
         if unknown:
-            yield self._unknown(wanted, unknown)
+            yield self._unknown(wanted, unknown, has_common)
 
-    def _unknown(self, wanted: WantedRun, unknown: Sequence[MetricPoint]) -> str:
+    def _unknown(self, wanted: WantedRun, unknown: Sequence[MetricPoint], has_common: bool) -> str:
         """Returns the line for points at places where the ledgers have no point."""
         name, newest = self._name(wanted), max(unknown, key=lambda point: point.time_ms)
         what = f"{count(len(unknown), 'more point')}, the last of which is {newest.text}"
         if wanted.group_id is None:
             return f"{name} has {what}; no ledger of the sweep implies them"
         ledger = as_typed(self._folder.group(wanted.group_id).ledger)
-        if newest.time_ms > self._last_ms.get(wanted.group_id, 0):
+        if has_common and newest.time_ms > self._last_ms.get(wanted.group_id, 0):
             resume = command("resume", self._folder.path)
             return f"{ledger}: has lost its last rows: {name} has {what}; `{resume}` computes the lost work again"
-        return f"{ledger}: has lost rows, or another program has written to MLflow: {name} has {what}"
+        return f"{ledger}: has lost rows, or another program or output has written to MLflow: {name} has {what}"
 
     def _name(self, wanted: WantedRun) -> str:
         return f"{self._folder.sweep_id}: the MLflow run {wanted.name!r}"
