@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -234,6 +235,25 @@ def test_servers_whose_processes_die_end_in_one_line_and_start_again(shared: Sha
     version.write_text(right)
     shared.start()
     assert shared.ask("experiments/get-by-name?experiment_name=before%20the%20faults")
+
+
+@pytest.mark.long  # half a minute
+def test_a_process_with_the_number_of_the_old_postgresql_is_not_touched(shared: SharedServer) -> None:
+    """PostgreSQL refuses to start if its file names a living process of its user."""
+    data = shared.folder / "postgres"
+    before = (data / "postmaster.pid").read_text().splitlines()
+    shared.stop()
+    owner = data.stat()
+    as_owner = {} if os.geteuid() else {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    with subprocess.Popen(["sleep", "600"], **as_owner) as stranger:  # type: ignore[call-overload]
+        stale = data / "postmaster.pid"
+        stale.write_text("\n".join([str(stranger.pid), *before[1:]]) + "\n")
+        stale.chmod(0o600)
+        os.chown(stale, owner.st_uid, owner.st_gid)
+        shared.start()
+        assert stranger.poll() is None
+        assert int(stale.read_text().split()[0]) != stranger.pid
+        stranger.kill()
 
 
 @pytest.mark.long  # half a minute
