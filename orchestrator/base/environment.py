@@ -6,10 +6,12 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,8 @@ PACKAGES = ("supsup", "torch", "numpy", "numba", "ray", "mlflow", "omegaconf", "
 class Environment:
     """The machine and the software of a process.
 
-    `versions`: maps a package's name to its version. `git_revision`: the Git revision of the repository that contains
-    the sweep file, or "" if there is none.
+    `versions`: maps a package's name to its version. `num_cpus`: the CPUs that the process may use. `git_revision`: the
+    Git revision of the repository that contains the sweep file, or "" if there is none.
     """
 
     versions: dict[str, str]
@@ -41,7 +43,7 @@ def describe(folder: Path) -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
         processor=processor(),
-        num_cpus=os.cpu_count() or 1,
+        num_cpus=usable_cpus(),
         git_revision=_git_revision(folder),
     )
 
@@ -99,6 +101,48 @@ def processor() -> str:
     if "cpu family" not in told or "model" not in told:
         return name
     return f"{name} (family {told['cpu family']}, model {told['model']})"
+
+
+def usable_cpus(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns how many CPUs this process may use, at least 1.
+
+    These are the CPUs of its affinity, which `taskset` and Slurm set, but at most the CPU limit of its control groups,
+    which containers set. A fractional limit is rounded up. `os.cpu_count` counts all CPUs of the machine,
+    and Ray ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes control groups.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([affinity, *(math.ceil(limit) for limit in _cpu_limits(memberships, cgroups))]))
+
+
+def _cpu_limits(memberships: Path, cgroups: Path) -> Iterator[float]:
+    """Yields the CPU limit of each control group of this process, and of the groups that contain these groups."""
+    try:
+        lines = memberships.read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2; `unified` is its folder beside version 1
+            roots = [cgroups, cgroups / "unified"]
+        elif "cpu" in controllers.split(","):
+            roots = [cgroups / "cpu", cgroups / controllers]
+        else:
+            continue
+        inner = Path(path.lstrip("/"))  # in a container, this folder may not exist: its limits are those of the root
+        for folder in (root / part for root in roots for part in (inner, *inner.parents)):
+            yield from _cpu_limit(folder)
+
+
+def _cpu_limit(folder: Path) -> Iterator[float]:
+    """Yields the CPU limit of one control group, or nothing if it has none: a quota of microseconds in each period."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            limit = int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # no such group; or `max`, which means no limit
+        if limit > 0:  # version 1 writes -1 for no limit
+            yield limit
 
 
 def _git_revision(folder: Path) -> str:

@@ -8,10 +8,14 @@ import Ray or MLflow may import it.
 from __future__ import annotations
 
 import importlib
+import logging
+import os
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 
 class RayDeath(NamedTuple):
@@ -51,6 +55,68 @@ def ray_death_of(error: Any) -> RayDeath:
     )
 
 
+class RayVersions(NamedTuple):
+    """The versions of a Ray cluster and of a process that cannot join it."""
+
+    cluster_ray: str
+    cluster_python: str
+    own_ray: str
+    own_python: str
+
+
+_RAY_MISMATCH = re.compile(
+    r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+This process on .* was started with:\s+"
+    r"Ray: (\S+)\s+Python: (\S+)"
+)
+
+
+def ray_versions_in(error: Exception) -> RayVersions | None:
+    """Returns the versions in an error of ray.init, or None if the error is not about versions.
+
+    In Ray 2.60, ray.init raises a RuntimeError if the cluster runs another version of Ray or Python. Only the error's
+    text contains the versions.
+    """
+    found = _RAY_MISMATCH.search(str(error))
+    return None if found is None else RayVersions(*found.groups())
+
+
+class RayAutoscaling(NamedTuple):
+    """What Ray's autoscaler does.
+
+    `starting`: maps the name of a node type to how many nodes are being started. `failed`: maps the name of a node type
+    to why the last start of such a node failed. `infeasible`: the bundles of each placement group that would not fit
+    even if the cluster had all nodes that it may have.
+    """
+
+    starting: Mapping[str, int] = {}
+    failed: Mapping[str, str] = {}
+    infeasible: Sequence[Sequence[Mapping[str, float]]] = ()
+
+
+def ray_autoscaling(address: str, timeout: float) -> RayAutoscaling:
+    """Returns what the autoscaler of a Ray cluster does. Without an autoscaler, nothing starts and nothing fails.
+
+    address: of the cluster, as HOST:PORT. timeout: in seconds. In Ray 2.60, no public function returns this; the
+    command `ray status` prints it. This function asks in the same way, and sees version 2 of the autoscaler, which
+    `ray up` and KubeRay use. Ray's version 1 has another, undocumented format.
+    """
+    client = importlib.import_module("ray._raylet").GcsClient(address)
+    reply = importlib.import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
+    reply.ParseFromString(client.get_cluster_status(timeout_s=timeout))
+    state = reply.autoscaling_state
+    starting: Counter[str] = Counter()
+    for request in state.pending_instance_requests:
+        starting[request.ray_node_type_name] += request.count
+    for instance in state.pending_instances:
+        starting[instance.ray_node_type_name] += 1
+    failed = {failure.ray_node_type_name: failure.reason for failure in state.failed_instance_requests}
+    infeasible = tuple(
+        [dict(bundle.resources_bundle) for bundle in group.requests]
+        for group in state.infeasible_gang_resource_requests
+    )
+    return RayAutoscaling(dict(starting), failed, infeasible)
+
+
 def mlflow_monitor_is_alive(monitor: Any) -> bool:
     """Returns whether an mlflow.system_metrics SystemMetricsMonitor still records metrics.
 
@@ -74,6 +140,52 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))
     return Path(uri).stem.removeprefix(packaging.RAY_PKG_PREFIX)
+
+
+def ray_upload_limit() -> int:
+    """Returns the most bytes that the working_dir of a job may have.
+
+    In Ray 2.60, the documented limit is that of the cluster's key-value store, 512 MiB. But the dashboard, which
+    receives the package of a job, refuses a request of more than 100 MiB with an error that names no limit (Ray's issue
+    55877).
+    """
+    dashboard: int = importlib.import_module("ray._private.ray_constants").DASHBOARD_CLIENT_MAX_SIZE
+    store: int = importlib.import_module("ray._private.runtime_env.packaging").GCS_STORAGE_MAX_SIZE
+    return min(dashboard, store)
+
+
+UploadRule: TypeAlias = Callable[[Path], bool]
+"""Returns whether Ray leaves out a file or a folder, and all that the folder contains."""
+
+
+def ray_upload_rules(folder: Path, excludes: Sequence[str] = ()) -> list[UploadRule]:
+    """Returns the rules for `folder` and for all that it contains: those of its .gitignore and .rayignore.
+
+    excludes: further patterns, as in the job's runtime_env. Ray 2.60 has no public function that lists the files of a
+    working_dir, or that returns their size.
+    """
+    packaging = importlib.import_module("ray._private.runtime_env.packaging")
+    constants = importlib.import_module("ray._private.ray_constants")
+    with_gitignore = os.environ.get(constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    silent = logging.getLogger("supsup")  # Ray's own logger prints a line for each .gitignore
+    rules: list[UploadRule] = packaging.get_excludes_from_ignore_files(folder, with_gitignore, silent)
+    if not excludes:
+        return rules
+    return [packaging._get_excludes(folder, [*constants.get_runtime_env_default_excludes(), *excludes]), *rules]
+
+
+RAY_HAS_NO_AGENT = "No available agent to submit job"
+"""The text of Ray 2.60's error if the head node cannot run jobs yet. The error has no class of its own."""
+
+
+def ray_version_of(client: Any) -> str | None:
+    """Returns the version of Ray on the cluster of a ray.job_submission.JobSubmissionClient, or None if it is unknown.
+
+    In Ray 2.60, the client asks for this version when it is made, and keeps it in a private attribute. Its public
+    method `get_version` returns the version of the protocol.
+    """
+    version: str | None = client._server_ray_version
+    return version
 
 
 def move_mlflow_artifacts(db: sqlite3.Connection, old: str, new: str) -> None:

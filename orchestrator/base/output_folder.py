@@ -4,10 +4,10 @@
       supsup-output.json            the marker: format, and the URL of the storage, if any
       store/                        an ArtifactFolder: trained tasks and evaluations of all sweeps
       sweeps/SWEEP_ID/              a SweepFolder
-        sweep.json, supsup.log, lock, holder, pause
+        sweep.json, supsup.log, lock, holder, pause, waiting
         report/
         groups/GROUP_ID/            a GroupFolder
-          ledger.sqlite, ledger.previous.sqlite, stop, cancel
+          ledger.sqlite, ledger.previous.sqlite, stop, cancel, waiting
           masks/                    an ArtifactFolder: mask versions of a group in scenario NNs
       mlflow/                       an MLflowFolder
       trash/TIME/                   what `supsup gc --delete` deleted at a time, in the same layout
@@ -26,6 +26,7 @@ LOCK_FILES = ("lock", "holder")
 
 _LEDGER, _SNAPSHOT = "ledger.sqlite", "ledger.previous.sqlite"
 _ARTIFACTS = "??/*.safetensors"
+_WAITING = "waiting"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class GroupFolder:
         return self.path / "cancel"
 
     @property
+    def waiting_file(self) -> Path:
+        """The file that says which room in the cluster the running group lacks. It exists only then."""
+        return self.path / _WAITING
+
+    @property
     def sweep(self) -> SweepFolder:
         """The folder of the group's sweep."""
         return SweepFolder(self.path.parents[1])
@@ -182,6 +188,15 @@ class SweepFolder:
     def pause_file(self) -> Path:
         """The file whose existence tells the sweep to pause. Its text, if any, is the reason."""
         return self.path / "pause"
+
+    @property
+    def waiting_file(self) -> Path:
+        """The file that says which room in the cluster the groups lack that have not started. It exists only then."""
+        return self.path / _WAITING
+
+    def waiting_files(self) -> list[Path]:
+        """Returns the waiting files of the sweep and of its groups that exist now."""
+        return [*self.path.glob(_WAITING), *sorted(self.path.glob(f"groups/*/{_WAITING}"))]
 
     @property
     def report(self) -> Path:

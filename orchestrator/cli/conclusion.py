@@ -50,6 +50,8 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
     _print_warnings(sweep, groups, status, monitor)
     if interrupted:
         print(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
+    elif status.state_when_idle() == "interrupted":
+        print(f"an error stopped the sweep; correct its cause, then continue with: {sweep.command('resume')}")
     elif not is_done:
         print(
             f"some runs failed; read the tracebacks with: {sweep.command('logs')}\n"

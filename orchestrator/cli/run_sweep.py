@@ -14,16 +14,20 @@ from pathlib import Path
 import torch
 
 from orchestrator.base import environment
+from orchestrator.base.environment import usable_cpus
 from orchestrator.base.folder_lock import owned
+from orchestrator.base.wording import count
 from orchestrator.cli.conclusion import conclude
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.terminal import lossy_streams
+from orchestrator.coordination.control_files import forget_waiting
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.launch import launch, prepare_data, take_stock
 from orchestrator.records.ledger_file import merge_side_files
 from orchestrator.results.event_log import LogFile
 from orchestrator.results.progress_line import ProgressLine
+from orchestrator.spec.sweep_config import Resources
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import take_over
@@ -32,6 +36,9 @@ from orchestrator.tracking.monitor import Monitor
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
 log = logging.getLogger("supsup")
+
+_CROWDED = 2
+"""A warning is logged if there are more than this many threads for each CPU."""
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
@@ -55,6 +62,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     folder = sweep.folder
     with owned(folder.path), lossy_streams(), _logged_to(folder.log_file):
         _prepare_folder(sweep)
+        _warn_if_crowded(sweep.config.resources, cluster)
         has_rounds = any(group.experiment.allocation is not None for group in groups)
         with Interrupts(folder.pause_file, has_rounds) as interrupts:
             sweep.save(groups)
@@ -86,6 +94,19 @@ def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
         )
 
 
+def _warn_if_crowded(resources: Resources, cluster: str | None) -> None:
+    """Logs a warning if the workers of one training group have far more threads than this machine has CPUs."""
+    if cluster not in (None, "local"):
+        return  # Ray places the workers on nodes with free CPUs
+    workers, cpus = 1 if cluster is None else resources.num_workers, usable_cpus()
+    if workers * resources.threads > _CROWDED * cpus:
+        log.warning(
+            "%s with %s each share %s, so they slow one another down, and each needs memory of its own; set "
+            "resources.num_workers=%d and resources.threads=1 to use all CPUs",
+            count(workers, "worker"), count(resources.threads, "thread"), count(cpus, "CPU"), cpus,
+        )  # fmt: skip
+
+
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Writes this project's log messages within the `with` block to a file, as JSON lines.
@@ -109,8 +130,9 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 def _prepare_folder(sweep: Sweep) -> None:
-    """Removes outdated pause and stop files. With a storage, fences off other processes that run this sweep."""
+    """Removes outdated control files. With a storage, fences off other processes that run this sweep."""
     sweep.folder.pause_file.unlink(missing_ok=True)
+    forget_waiting(sweep.folder)
     if sweep.storage is not None:
         take_over(sweep)
     for stop_file in sweep.folder.stop_files():

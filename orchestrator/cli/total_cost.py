@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 
+from orchestrator.base.environment import usable_cpus
 from orchestrator.sweeps.cost_estimate import Estimate
 from orchestrator.sweeps.sweep import Sweep
 
@@ -18,7 +18,7 @@ def total_cost(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
     memory is summed over the groups that need the most memory, as many groups as run at the same time.
     """
     resources = sweep.config.resources
-    slots = torch.cuda.device_count() if resources.device == "cuda" else (os.cpu_count() or 1) // resources.threads
+    slots = torch.cuda.device_count() if resources.device == "cuda" else usable_cpus() // resources.threads
     slots = max(slots, resources.num_workers)
     left = [cost for cost in costs if cost.seconds > 0] or costs[:1]
     widest = max(cost.num_workers for cost in left)

@@ -231,11 +231,13 @@ def _aws_problems(node: Node) -> Iterator[str]:
     if (node.get("provider") or {}).get("type") != "aws":
         return
     try:
-        from botocore.session import Session
+        from botocore.loaders import Loader
+        from botocore.model import ServiceModel
     except ImportError:
         yield "provider: node_config cannot be checked without botocore; run `pip install 'supsup[cluster]'`"
         return
-    shape = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    ec2 = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")  # does not read the user's AWS settings
+    shape = ec2.operation_model("RunInstances").input_shape
     for name, found in _node_types(node).items():
         config = found.get("node_config") or {}
         request = {key: value for key, value in config.items() if key not in _SET_BY_RAY} | {

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.base.library_internals import ray_package_hash
+from orchestrator.base.library_internals import RAY_HAS_NO_AGENT, ray_package_hash, ray_version_of
 from orchestrator.base.name_lookup import matching_names
 from orchestrator.base.wording import first_line
+from orchestrator.cluster.upload import large_parts, measure
 from orchestrator.spec.experiment import DatasetError
 from orchestrator.spec.sweep_config import read_sweep
 from orchestrator.sweeps.sweep import Sweep, open_sweep
@@ -29,6 +30,9 @@ folder's own .gitignore excludes are not sent either."""
 STOP_SECONDS = 90
 """How many seconds a stopped job may take to commit and end before Ray kills it."""
 
+START_SECONDS = 60.0
+"""For how many seconds a job is submitted again if the cluster cannot run jobs yet."""
+
 _EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """The exit code for each final state of a Ray job."""
 
@@ -42,7 +46,8 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
     folder, so the same sweep and files give the same job. If that job failed or was stopped, this function submits a
     new job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if
-    the output is a relative path, or if the sweep cannot be planned.
+    the output is a relative path, if the sweep cannot be planned, if the folder cannot be uploaded, or if the cluster
+    runs another version of Ray.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
@@ -62,12 +67,18 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     words += ["--address", "auto", *(["--workers", str(workers)] if workers is not None else [])]
     folder = sweep.output.path
     excludes = [*EXCLUDES, *([str(folder.relative_to(tree))] if folder.is_relative_to(tree) else [])]
+    upload = measure(tree, excludes)
+    excludes += upload.unreadable
+    if (warning := large_parts(upload)) is not None:
+        print(warning, file=sys.stderr)
     with _job_client(address) as client:
+        _refuse_version(client, address)
         name, state = _name_for(client, f"{sweep.sweep_id}-{ray_package_hash(tree, excludes)[:8]}")
         if state is not None:
             print(f"{name}: was submitted before ({state})")
         else:
-            client.submit_job(
+            _submit(
+                client,
                 entrypoint=shlex.join(words),
                 submission_id=name,
                 runtime_env={
@@ -82,6 +93,36 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
             print(f"stop the job:   supsup stop {name} --address {address}")
             return 0
         return _follow(client, name, address)
+
+
+def _refuse_version(client: JobSubmissionClient, address: str) -> None:
+    """Raises InputError if the cluster runs another version of Ray than this machine."""
+    import ray
+
+    version = ray_version_of(client)
+    if version not in (None, ray.__version__):
+        raise InputError(
+            f"--address: the cluster at {address} runs Ray {version}, but this machine has Ray {ray.__version__}; "
+            f"install the cluster's version with `pip install 'ray[default]=={version}'`"
+        )
+
+
+def _submit(client: JobSubmissionClient, **job: Any) -> str:
+    """Submits a job, and returns its name. Waits for a cluster that has just been started.
+
+    Raises SupSupError if the cluster refuses the job, or cannot run jobs for START_SECONDS.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:  # its text may be a traceback of the cluster
+            if RAY_HAS_NO_AGENT not in str(error) or time.monotonic() > deadline:
+                reason = str(error).strip().splitlines()[-1]
+                raise SupSupError(
+                    f"the cluster did not accept the job ({reason}); read the log of its dashboard"
+                ) from error
+        time.sleep(1)
 
 
 def logs(job: str, address: str) -> int:
@@ -114,20 +155,40 @@ def stop(job: str, address: str) -> int:
 def drain(job: str, address: str) -> int:
     """Requests that the sweep of a Ray job finishes the current shards, starts no others, and ends.
 
-    Submits a second Ray job, which runs `supsup drain` on the head node, and prints the log of this second job. Returns
-    the exit code of the second job. Raises InputError if the first job has ended or was not submitted by supsup.
+    Returns an exit code. Raises InputError if there is no such job, or if it has ended or was not submitted by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
         info = client.get_job_info(name)
         if str(info.status.value) in _EXIT_CODES:
             raise InputError(f"{name}: has ended already ({info.status.value}); there is nothing to drain")
-        if not info.metadata or "sweep" not in info.metadata:
-            raise InputError(f"{name}: was not submitted by supsup; stop it with `ray job stop {name}`")
-        python = shlex.split(info.entrypoint)[0]
-        words = [python, "-m", "orchestrator.cli", "drain", info.metadata["sweep"], f"output={info.metadata['output']}"]
-        drain_job = client.submit_job(entrypoint=shlex.join(words), metadata={"asks": name})
-        return _follow(client, drain_job, address)
+        return _run_beside(client, name, address, "drain")
+
+
+def status(job: str, address: str, as_json: bool) -> int:
+    """Prints the status of the sweep of a job, as `supsup status` prints it on the head node. Returns an exit code.
+
+    Raises InputError if there is no such job, or if it was not submitted by supsup.
+    """
+    with _job_client(address) as client:
+        name = _find_job(client, job)
+        if not as_json:
+            print(f"{name}: {client.get_job_status(name).value}")
+        return _run_beside(client, name, address, "status", *(["--json"] if as_json else []))
+
+
+def _run_beside(client: JobSubmissionClient, name: str, address: str, verb: str, *options: str) -> int:
+    """Runs `supsup VERB` for the sweep of a job on the head node, as a second job, and prints the log of this job.
+
+    Returns the exit code of the second job. Raises InputError if supsup did not submit the first job.
+    """
+    info = client.get_job_info(name)
+    if not info.metadata or "sweep" not in info.metadata:
+        raise InputError(f"{name}: was not submitted by supsup; control it with `ray job`")
+    python = shlex.split(info.entrypoint)[0]
+    sweep, output = info.metadata["sweep"], f"output={info.metadata['output']}"
+    words = [python, "-m", "orchestrator.cli", verb, sweep, output, *options]
+    return _follow(client, _submit(client, entrypoint=shlex.join(words), metadata={"asks": name}), address)
 
 
 def _check_plan(sweep: Sweep) -> None:

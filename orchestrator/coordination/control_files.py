@@ -1,13 +1,14 @@
-"""Reads and writes control files, in which other processes leave requests for a running training group."""
+"""Reads and writes control files: requests for running training groups, and the room that they lack in a cluster."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.base.files import write_atomically
-from orchestrator.base.output_folder import GroupFolder
+from orchestrator.base.output_folder import GroupFolder, SweepFolder
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,22 @@ class CancelFile:
             write_atomically(self.path, "".join(f"{task}\n" for task in sorted(tasks)).encode())
         else:
             self.path.unlink(missing_ok=True)
+
+
+def waiting_texts(folder: SweepFolder) -> list[str]:
+    """Returns the texts of a sweep's waiting files: which room in the cluster its training groups lack. Each is one
+    printable line, although it may quote an error of a cloud."""
+    found = []
+    for file in folder.waiting_files():
+        with contextlib.suppress(OSError):  # the wait has just ended
+            found.append("".join(char for char in file.read_text(errors="replace") if char.isprintable()))
+    return [text for text in found if text]
+
+
+def forget_waiting(folder: SweepFolder) -> None:
+    """Deletes a sweep's waiting files."""
+    for file in folder.waiting_files():
+        file.unlink(missing_ok=True)
 
 
 NO_REQUESTS = Requests()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.base.environment import Environment, code_digest
 from orchestrator.base.files import working_folder
 from orchestrator.base.output_folder import STORED_STORE
-from orchestrator.coordination.control_files import Requests
+from orchestrator.coordination.control_files import Requests, forget_waiting
 from orchestrator.coordination.settings import GroupSettings, StorageSettings
 from orchestrator.execution.drive import drive
 from orchestrator.execution.open_coordinator import open_coordinator
@@ -182,7 +182,7 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
     """Runs the trials with Ray Tune, and returns Ray Tune's results. scratch: a folder for Ray Tune's own files."""
     from ray import tune
 
-    from orchestrator.execution.tune_trial import KeepsHandlers, drive_trial
+    from orchestrator.execution.tune_trial import KeepsHandlers, WatchesRoom, drive_trial
 
     worker = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device == "cuda":
@@ -196,12 +196,16 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
         param_space={"group": tune.grid_search(list(settings))},
         tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, settings)),
         run_config=tune.RunConfig(
-            name=sweep.sweep_id, storage_path=scratch, verbose=0, callbacks=[KeepsHandlers()],
+            name=sweep.sweep_id, storage_path=scratch, verbose=0,
+            callbacks=[KeepsHandlers(), WatchesRoom(sweep.folder, worker, list(placements.values()))],
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_DEATHS),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )  # fmt: skip
-    return tuner.fit()
+    try:
+        return tuner.fit()
+    finally:
+        forget_waiting(sweep.folder)
 
 
 def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:

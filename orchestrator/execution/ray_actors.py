@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import ray
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from orchestrator.base.environment import check_code
 from orchestrator.base.library_internals import ray_death_of
+from orchestrator.base.wording import first_line
 from orchestrator.coordination.messages import Failed, Job, Lost, Reply
 from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.cluster_room import RoomWatch
 from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
 
 if TYPE_CHECKING:  # only the workers' processes load torch
@@ -87,9 +89,17 @@ class ActorPool(WorkerPool):
     uses the actor that starts first, and kills the other one.
     """
 
-    def __init__(self, settings: GroupSettings, resources: Mapping[str, float], actor_class: Any = None) -> None:
-        """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class; None means WorkerActor."""
+    def __init__(
+        self,
+        settings: GroupSettings,
+        resources: Mapping[str, float],
+        actor_class: Any = None,
+        watch: RoomWatch | None = None,
+    ) -> None:
+        """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class; None means WorkerActor. watch:
+        is told which workers do not start."""
         self.num_workers = settings.num_workers
+        self._watch = watch
         self._settings = settings
         self._actor_class = actor_class or _RemoteWorker
         self._options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
@@ -122,7 +132,17 @@ class ActorPool(WorkerPool):
             elif time.monotonic() > self._elsewhere_at[number]:
                 self._elsewhere_at[number] = math.inf
                 self._start(number, scheduling_strategy="SPREAD")
+        if self._watch is not None:
+            self._watch.update(self._who_waits())
         return set(self._starting)
+
+    def _who_waits(self) -> str | None:
+        """Returns the start of a message about missing workers, or None if no worker is missing."""
+        if not self._starting:
+            return None
+        present = self.num_workers - len(self._starting)
+        works = f" works with {present} of {self.num_workers} workers, and" if present else ""
+        return f"training group {self._settings.folder.group_id}{works} has waited"
 
     def submit(self, worker: int, job: Job) -> None:
         self._in_flight[self._actors[worker].run.remote(job)] = _InFlight(worker, job)
@@ -139,8 +159,8 @@ class ActorPool(WorkerPool):
     def _collect(self, reference: Any) -> WorkerReply | None:
         """Returns the reply to the job that belongs to a ready Ray object reference.
 
-        Returns None if Ray cannot reach the worker's actor at the moment. If the actor died or the reply was lost,
-        returns a Lost reply and replaces the actor by a new one.
+        Returns None if Ray cannot reach the worker's actor at the moment. If the actor died, or if the reply was lost
+        or cannot be fetched within REPLY_SECONDS, returns a Lost reply and replaces the actor by a new one.
         """
         worker, job = self._in_flight.pop(reference)
         try:
@@ -157,6 +177,8 @@ class ActorPool(WorkerPool):
             lost = Lost(job.key, job.kind, death.reason, death.node_lost, death.out_of_memory)
         except RayTaskError as error:
             return WorkerReply(worker, Failed(job.key, job.kind, str(error.cause), str(error)))
+        except RayError as error:  # the reply was lost with its node, or did not arrive in time
+            lost = Lost(job.key, job.kind, f"the worker's reply cannot be fetched: {first_line(error)}")
         ray.kill(self._actors[worker])
         self._restart(worker)
         return WorkerReply(worker, lost)

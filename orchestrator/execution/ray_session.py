@@ -8,16 +8,29 @@ import os
 import secrets
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
-from orchestrator.base.files import private_folder, working_folder
+from orchestrator.base.environment import usable_cpus
+from orchestrator.base.files import private_folder
+from orchestrator.base.library_internals import ray_versions_in
 from orchestrator.base.signals import STOP_SIGNALS
+from orchestrator.base.wording import first_line
 from orchestrator.spec.sweep_config import Resources
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, SupSupError
+
+log = logging.getLogger("supsup")
+
+ATTEMPTS = 3
+"""How often Ray is started on this machine before the command gives up. Ray ends an attempt after about 30 seconds."""
+
+PATIENCE_SECONDS = 15.0
+"""If Ray takes longer than this to start or to answer, a message says that the command still waits."""
 
 
 def configure_ray() -> None:
@@ -46,20 +59,15 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
     cluster: the address of a running cluster, or `local`. For `local`, this function starts a cluster on this machine,
     with enough CPUs for the workers of one training group, and shuts the cluster down when the block ends.
 
-    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the authentication token.
+    Raises InputError if no cluster can be reached at the address, if it runs other versions of Ray or Python, or if it
+    refuses the authentication token. Raises SupSupError if Ray does not start on this machine.
     """
     _handlers.update({number: signal.getsignal(number) for number in STOP_SIGNALS})
-    own: dict[str, object] = {}
-    if cluster == "local":
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
-        num_cpus = max(resources.num_workers * resources.threads, os.cpu_count() or 1)
-        own = {"num_cpus": num_cpus, "include_dashboard": False}
-        if (folder := own_folder()) is not None:
-            own["_temp_dir"] = str(folder)
-        keep_token_private()
     with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
-        _init(cluster, own, empty)
-        restore_handlers()  # ray.init has replaced some
+        if cluster == "local":
+            _start(resources, empty)
+        else:
+            _connect(cluster, empty)
         try:
             yield
         finally:
@@ -77,7 +85,7 @@ def own_folder() -> Path | None:
     if it belongs to another user. Raises InputError if no folder can be used.
     """
     chosen = os.environ.get("RAY_TMPDIR")
-    usual = Path(chosen or tempfile.gettempdir()) / "ray"
+    usual = _usual_folder()
     if len(os.fsencode(usual)) <= _LONGEST_FOLDER and _is_writable(usual if usual.exists() else usual.parent):
         return None
     remedy = f"set RAY_TMPDIR to a folder of yours whose path has at most {_LONGEST_FOLDER - 4} bytes"
@@ -86,31 +94,103 @@ def own_folder() -> Path | None:
     return private_folder(f"Ray's sockets need a short folder; {remedy}")
 
 
+def _usual_folder() -> Path:
+    """Returns the folder that Ray itself chooses for its sockets and logs."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+
+
 def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _init(cluster: str, own: Mapping[str, object], empty: str) -> None:
-    """Calls ray.init. own: arguments for a cluster that this process starts. Raises InputError as `connected` does.
+def _start(resources: Resources, empty: str) -> None:
+    """Starts a cluster on this machine, with enough CPUs for the workers of one training group.
+
+    Tries again if Ray does not start, as on a busy machine. empty: see `_init`. Raises SupSupError after the last try.
+    """
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
+    num_cpus = max(resources.num_workers * resources.threads, usable_cpus())
+    own: dict[str, object] = {"num_cpus": num_cpus, "include_dashboard": False}
+    folder = own_folder()
+    if folder is not None:
+        own["_temp_dir"] = str(folder)
+    keep_token_private()
+    for number in range(1, ATTEMPTS + 1):
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            _init("local", own, empty, "Ray has not started yet")
+        except Exception as error:
+            _end_attempt(before)
+            if number == ATTEMPTS:
+                logs = (folder or _usual_folder()) / "session_latest" / "logs"
+                raise SupSupError(
+                    f"Ray did not start on this machine in {ATTEMPTS} attempts ({first_line(error)}); wait until the "
+                    f"machine is less busy, read Ray's logs in {logs}, or add --local to run without Ray"
+                ) from error
+            log.warning(
+                "Ray did not start (%s); trying again, attempt %d of %d", first_line(error), number + 1, ATTEMPTS
+            )
+        else:
+            return
+
+
+def _end_attempt(before: set[psutil.Process]) -> None:
+    """Kills the processes that a failed start of Ray has left. before: the processes below this one, before the start.
+
+    Ray itself would end them only at the end of this process.
+    """
+    with contextlib.suppress(Exception):  # Ray may be in any state
+        ray.shutdown()
+    programs = str(Path(ray.__file__).parent)
+    killed = []
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if programs in " ".join(process.cmdline()):
+                process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=10)
+
+
+def _connect(cluster: str, empty: str) -> None:
+    """Connects to a running cluster. empty: see `_init`. Raises InputError as `connected` does."""
+    try:
+        _init(cluster, {}, empty, f"the Ray cluster at {cluster} has not answered yet")
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        versions = ray_versions_in(error)
+        if versions is not None:
+            raise InputError(
+                f"--address: the cluster at {cluster} runs Ray {versions.cluster_ray} and Python "
+                f"{versions.cluster_python}, but this command runs Ray {versions.own_ray} and Python "
+                f"{versions.own_python}; install the versions of constraints.txt on every node, and start the cluster "
+                "again"
+            ) from error
+        raise InputError(
+            f"--address: no Ray cluster can be reached at {cluster} ({first_line(error)}); run this command on a node "
+            "of the cluster, check the address with `ray status --address ADDRESS`, check the token file that "
+            "RAY_AUTH_TOKEN_PATH names, or remove --address to start Ray on this machine"
+        ) from error
+
+
+def _init(cluster: str, own: Mapping[str, object], empty: str, waiting: str) -> None:
+    """Calls ray.init. own: arguments for a cluster that this process starts. waiting: what is printed if it takes long.
 
     empty: an empty folder, which is the working folder during the call. Ray's processes import from the folder in which
     Ray was started first, so a file of the user's there, such as `random.py`, would replace a module of Python.
     """
-    here = working_folder()
+    notice = threading.Timer(
+        PATIENCE_SECONDS, log.warning, ("%s, after %.0f s; waiting longer", waiting, PATIENCE_SECONDS)
+    )
+    notice.daemon = True
+    notice.start()
+    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))  # not a path: Ray may replace the folder of a job
     os.chdir(empty)
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        if cluster == "local":
-            raise
-        raise InputError(
-            f"--address: no Ray cluster can be reached at {cluster} ({str(error).splitlines()[0]}); "
-            "check the address with `ray status --address ADDRESS`, check the token file that RAY_AUTH_TOKEN_PATH "
-            "names, or remove --address to start Ray on this machine"
-        ) from error
     finally:
-        if here is not None:
-            os.chdir(here)
+        notice.cancel()
+        restore_handlers()  # ray.init has replaced some
+        os.fchdir(here)
+        os.close(here)
 
 
 def keep_token_private() -> None:

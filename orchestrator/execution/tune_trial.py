@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ray import tune
 
 from orchestrator.base.environment import check_code
+from orchestrator.base.output_folder import SweepFolder
+from orchestrator.base.wording import count
 from orchestrator.coordination.control_files import Requests
 from orchestrator.coordination.coordinator import Coordinator, Progress
 from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.cluster_room import Asked, RoomWatch, WaitingLog, is_pending, lacks_bundles
 from orchestrator.execution.drive import drive
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.ray_actors import ActorPool
@@ -32,6 +37,44 @@ class KeepsHandlers(tune.Callback):  # type: ignore[misc]  # Ray has no types
         restore_handlers()
 
 
+WATCH_SECONDS = 1.0
+"""Seconds between two checks whether training groups wait for room in the cluster."""
+
+
+class WatchesRoom(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Says in the sweep's log which room in the cluster the training groups lack, if none of them can start.
+
+    Groups that wait while another group of the sweep runs are not mentioned, because their turn comes. A request to
+    pause ends the wait. Otherwise the sweep would end only when there is room, because trials read the request.
+    """
+
+    def __init__(self, folder: SweepFolder, worker: Mapping[str, float], placements: Sequence[Any]) -> None:
+        """worker: the CPUs and GPUs of each worker. placements: the tune.PlacementGroupFactory of each group."""
+        smallest = min(len(one.bundles) for one in placements) - 1  # one bundle is for the trial's process
+        self._watch = RoomWatch(
+            folder.waiting_file,
+            Asked(smallest, worker),
+            lambda: any(is_pending(one.bundles) for one in placements),
+        )
+        self._log = WaitingLog(folder)
+        self._pause_file = folder.pause_file
+        self._due = 0.0
+
+    def on_step_begin(self, iteration: int, trials: Sequence[Any], **info: object) -> None:
+        """Called by Ray Tune several times a second. Raises KeyboardInterrupt if the sweep must pause."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + WATCH_SECONDS
+        states = [str(trial.status) for trial in trials]
+        waiting = 0 if "RUNNING" in states else states.count("PENDING")
+        self._watch.update(
+            f"{count(waiting, 'training group')} {'has' if waiting == 1 else 'have'} waited" if waiting else None
+        )
+        self._log.update()
+        if waiting and self._pause_file.exists():
+            raise KeyboardInterrupt
+
+
 def drive_trial(
     config: Mapping[str, str], settings: Mapping[str, GroupSettings], resources: Mapping[str, float]
 ) -> None:
@@ -52,14 +95,19 @@ def drive_trial(
 def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: Mapping[str, float]) -> None:
     requests = Requests.from_files(settings.folder)
     if not settings.is_trial:
-        drive(coordinator, ActorPool(settings, resources), _report_progress, requests)
+        drive(coordinator, _pool(settings, resources), _report_progress, requests)
         return
     report = _judgement_reporter(coordinator)
     report()  # first report the results of earlier launches, because ASHA compares the other trials with them
     if coordinator.finished():
         coordinator.end()
         return
-    drive(coordinator, ActorPool(settings, resources), lambda progress: report(), requests, every=0)
+    drive(coordinator, _pool(settings, resources), lambda progress: report(), requests, every=0)
+
+
+def _pool(settings: GroupSettings, resources: Mapping[str, float]) -> ActorPool:
+    watch = RoomWatch(settings.folder.waiting_file, Asked(settings.num_workers, resources), lacks_bundles)
+    return ActorPool(settings, resources, watch=watch)
 
 
 def _report_progress(progress: Progress) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.base.environment import usable_cpus
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.nns.evaluations import NNsEvaluations
@@ -102,7 +102,7 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
         sweeps = tuple(owners.get(key, ())) if key in trained else ()
         checks.append(_Check(store, key, sweeps, key in trained))
     checks += [_Check(store.unfinished, key, (), False) for key in store.unfinished]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for number, damage in enumerate(pool.map(_damage, checks), start=1):
             if damage is not None:
                 found.append(damage)

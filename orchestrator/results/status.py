@@ -9,6 +9,7 @@ from statistics import fmean
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import SweepFolder
 from orchestrator.base.plain_values import Node, to_node
+from orchestrator.coordination.control_files import waiting_texts
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.machine_kind import Machines, joined
 from orchestrator.records.planned_group import GroupSize
@@ -56,7 +57,7 @@ class SweepStatus:
 
     `state`: done, running, failed, interrupted or planned. `process`: the id of the process on this machine that runs
     the sweep, or None. `eta`: the remaining seconds. `tasks_per_second` and `eta` are estimated from the times of
-    recent jobs and the number of workers at work.
+    recent jobs and the number of workers at work. `waiting`: which room in the cluster the training groups lack now.
     """
 
     sweep_id: str
@@ -70,6 +71,7 @@ class SweepStatus:
     tasks_per_second: float | None
     eta: float | None
     groups: list[GroupStatus]
+    waiting: list[str]
 
     def state_when_idle(self) -> str:
         """Returns the state of a sweep that no process runs: done, failed, interrupted or planned."""
@@ -182,5 +184,6 @@ def sweep_status(
         tasks_per_second=workers / train_seconds if train_seconds else None,
         eta=eta,
         groups=groups,
+        waiting=[] if process is None else waiting_texts(folder),
     )
     return found if process is not None else replace(found, state=found.state_when_idle())

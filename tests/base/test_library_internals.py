@@ -7,11 +7,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from ray._private.utils import check_version_info
+from ray.core.generated import autoscaler_pb2
+from ray.job_submission import JobSubmissionClient
 
-from orchestrator.base.library_internals import RayDeath, mlflow_monitor_is_alive, ray_death_of, ray_package_hash
+from orchestrator.base.library_internals import (
+    RAY_HAS_NO_AGENT,
+    RayAutoscaling,
+    RayDeath,
+    RayVersions,
+    mlflow_monitor_is_alive,
+    ray_autoscaling,
+    ray_death_of,
+    ray_package_hash,
+    ray_upload_limit,
+    ray_upload_rules,
+    ray_version_of,
+    ray_versions_in,
+)
 from tests.outputs import wait_for
 
 EXCLUDES = ["runs", "*.egg-info"]
@@ -97,3 +115,71 @@ def test_mlflows_system_metrics_monitor_ends_if_its_server_does_not_answer(monke
     wait_for(lambda: [] if mlflow_monitor_is_alive(monitor) else ["ended"], seconds=60)
     monitor.finish()
     assert not mlflow_monitor_is_alive(monitor)
+
+
+def test_rays_error_contains_the_versions_of_both_sides() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        check_version_info({"ray_version": "2.1.0", "python_version": "3.8.1"}, "node 10.0.0.1")
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert ray_versions_in(raised.value) == RayVersions("2.1.0", "3.8.1", ray.__version__, python)
+    assert ray_versions_in(RuntimeError("another error")) is None
+
+
+def test_the_autoscaler_says_what_starts_what_failed_and_what_can_never_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is Ray's. tests/chaos/test_room.py gets it from a real autoscaler."""
+    reply = autoscaler_pb2.GetClusterStatusReply()
+    state = reply.autoscaling_state
+    state.pending_instance_requests.add(ray_node_type_name="gpu", count=2)
+    state.pending_instances.add(ray_node_type_name="gpu")
+    state.pending_instances.add(ray_node_type_name="cpu")
+    state.failed_instance_requests.add(ray_node_type_name="spot", reason="no capacity")
+    state.infeasible_gang_resource_requests.add().requests.add().resources_bundle["CPU"] = 8.0
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "10.0.0.1:6379"
+
+        def get_cluster_status(self, timeout_s: float) -> bytes:
+            return bytes(reply.SerializeToString())
+
+    monkeypatch.setattr("ray._raylet.GcsClient", Client)
+    found = ray_autoscaling("10.0.0.1:6379", 1.0)
+    assert found == RayAutoscaling({"gpu": 3, "cpu": 1}, {"spot": "no capacity"}, ([{"CPU": 8.0}],))
+
+
+def test_a_folder_is_uploaded_by_the_rules_of_its_ignore_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/cluster/test_upload.py compares all rules with Ray's own package."""
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    (tmp_path / ".rayignore").write_text("*.bin\n")
+
+    def left_out(name: str, *excludes: str) -> bool:
+        return any(rule(tmp_path / name) for rule in ray_upload_rules(tmp_path, excludes))
+
+    assert left_out("a.log")
+    assert left_out("a.bin")
+    assert not left_out("a.py")
+    assert left_out("a.py", "*.py")
+    assert left_out(".git", "*.py")
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
+    assert not left_out("a.log")
+    assert ray_upload_limit() == 100 * 2**20
+
+
+def test_the_client_of_jobs_knows_the_version_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Response:
+        status_code = 200
+        text = ""
+
+        def json(self) -> dict[str, str]:
+            return {"version": "4", "ray_version": "2.1.0"}
+
+        def raise_for_status(self) -> None:
+            pass
+
+    def request(*args: Any, **kwargs: Any) -> Response:
+        return Response()
+
+    monkeypatch.setattr("requests.request", request)
+    assert ray_version_of(JobSubmissionClient("http://127.0.0.1:8265")) == "2.1.0"
+    server = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_head.py"
+    assert f'"{RAY_HAS_NO_AGENT}' in server.read_text()

@@ -51,7 +51,10 @@ class Nodes:
 
 @pytest.fixture
 def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Nodes]]:
-    """Returns a function that starts a head without CPUs and a given number of one-CPU nodes, with a Ray token."""
+    """Returns a function that starts a head without CPUs and a given number of one-CPU nodes, with a Ray token.
+
+    Its keywords are those of tests/chaos/nodes.py.
+    """
     token = tmp_path / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -60,8 +63,9 @@ def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: int) -> Nodes:
-        command = [sys.executable, "-m", "tests.chaos.nodes", *map(str, arguments)]
+    def start(num_nodes: int = 0, **options: Any) -> Nodes:
+        arguments = json.dumps({"num_nodes": num_nodes, **options})
+        command = [sys.executable, "-m", "tests.chaos.nodes", arguments]
         started.append(
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import JobRetried
 from tests.chaos.conftest import Nodes
+from tests.chaos.nodes import free_port
 from tests.chaos.test_kill import assert_same
 from tests.outputs import kill_all, nns_science, the_ledger, trained, wait_for
 
@@ -80,28 +80,27 @@ def committed(output: Path) -> int:
     return 0
 
 
-@pytest.mark.long
+@pytest.mark.long  # a minute and a half; ten minutes on half a CPU
+@pytest.mark.timeout(1200)
 def test_a_submitted_sweep_is_one_job_and_can_be_continued_after_its_driver_was_killed(
     call: Call, sweep_file: Callable[..., Path], tmp_path: Path, cluster_of: Callable[..., Nodes]
 ) -> None:
     """The working tree does not contain this project, so the job needs the interpreter in which supsup is installed."""
     file = sweep_file(
-        benchmark={"name": "permuted", "base": "digits", "num_tasks": 40},
+        benchmark={"name": "permuted", "base": "digits", "num_tasks": 24},
         training={"num_batches": 400},
-        evaluation={"at": [40]},
+        evaluation={"at": [24]},
     )
     output = tmp_path / "kept"
     (tmp_path / ".gitignore").write_text("home/\ntoken\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    cluster_of(2, port)
+    port = free_port()
+    cluster_of(head_cpus=2, port=port)  # each other node on this machine would unpack the job's folder again
     asked = ("submit", file, f"output={output}", "--address", f"http://127.0.0.1:{port}")
     code, out, err = call(*asked, "--detach")
     assert code == 0, err
     name = out.split(":")[0]
     assert "was submitted before" in call(*asked, "--detach")[1]
-    wait_for(lambda: trained(output))
+    wait_for(lambda: trained(output), 400)
     (driver,) = [
         process.pid
         for process in psutil.process_iter(["cmdline"])
@@ -114,13 +113,16 @@ def test_a_submitted_sweep_is_one_job_and_can_be_continued_after_its_driver_was_
     code, out, err = call(*asked)
     assert code == 0, out + err
     assert f"{name}-2: was submitted" in out
-    assert "40/40 shards" in out
-    assert before < len(trained(output)) == 40
+    assert "24/24 shards" in out
+    # Each of the two workers may have stored a shard that has no row. The second job finds it and does not train it.
+    after = len(trained(output))
+    assert before < after <= 24
+    assert after >= 24 - 2
     assert "was submitted before (SUCCEEDED)" in call(*asked)[1]
     file.write_text(file.read_text() + "\n# another tree\n")
     code, out, _ = call(*asked, "training.num_batches=4000", "--detach")
     other = out.split(":")[0]
-    wait_for(lambda: len(trained(output)) > 40)
+    wait_for(lambda: len(trained(output)) > after, 400)
     assert call("stop", other, *asked[-2:])[0] == 0
     code, out, _ = call("logs", other, *asked[-2:])
     assert code == 130

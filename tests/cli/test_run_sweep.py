@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator.base.folder_lock import owned
+from orchestrator.cli import run_sweep
 from orchestrator.cli.run_sweep import refuse_impossible, with_workers
 from orchestrator.coordination.messages import Job, Reply
 from orchestrator.execution.worker import Worker, failed_reply
@@ -38,17 +39,24 @@ def test_workers_on_the_command_line_replace_those_of_the_sweep(sweep_file: Call
     assert with_workers(sweep, None) == sweep
 
 
-def test_stop_request_made_after_the_end_does_not_stop_the_next_launch(
-    supsup: Command, sweep_file: Callable[..., Path]
+def test_requests_made_after_the_end_do_not_stop_the_next_launch_and_far_too_many_threads_are_mentioned(
+    supsup: Command, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert supsup("sweep", sweep_file(), "--local").code == 0
+    monkeypatch.setattr(run_sweep, "usable_cpus", lambda: 2)
+    first = supsup("sweep", sweep_file(resources={"threads": 5}), "--local")
+    assert first.code == 0
+    assert "1 worker with 5 threads each share 2 CPUs" in first.err
     (group,) = open_sweep(sweep_file(), []).folder.groups()
     group.stop_file.touch()
     group.sweep.pause_file.touch()
+    group.waiting_file.touch()
+    monkeypatch.setattr(run_sweep, "usable_cpus", lambda: 3)
     again = supsup("resume", "--local")
     assert again.code == 0, again.err
+    assert "share" not in again.err
     assert not group.stop_file.exists()
     assert not group.sweep.pause_file.exists()
+    assert not group.waiting_file.exists()
 
 
 def test_second_process_on_a_sweep_is_refused_with_the_first_ones_id(

@@ -45,6 +45,16 @@ def test_the_file_of_this_project_has_no_problems(supsup: Callable[..., Any]) ->
     assert "gpu_spot: 4 CPU and 1 GPU; 0 to 7 nodes on spot machines" in found.out
 
 
+def test_the_check_does_not_read_the_users_aws_settings(
+    supsup: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home" / ".aws").mkdir(parents=True)
+    (tmp_path / "home" / ".aws" / "config").write_text("[[[ damaged")
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    found = supsup("cluster", "check", FILE)
+    assert (found.code, found.err) == (0, "")
+
+
 WORKER = ("available_node_types", "gpu_on_demand")
 
 

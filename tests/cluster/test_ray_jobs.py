@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from orchestrator.base.plain_values import Node
-from orchestrator.cluster import ray_jobs
-from supsup_core.errors import InputError
+from orchestrator.cluster import ray_jobs, upload
+from supsup_core.errors import InputError, SupSupError
 
 ADDRESS = "http://127.0.0.1:8265"
 
@@ -44,6 +48,7 @@ class Server:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self._server_ray_version = ray.__version__
 
     def submit_job(
         self, *, entrypoint: str, submission_id: str = "", runtime_env: Node | None = None, metadata: dict[str, str]
@@ -207,6 +212,78 @@ def test_stop_waits_for_the_end_of_the_job(server: Server, capsys: pytest.Captur
     assert capsys.readouterr().out == "small-1: STOPPED; to continue the sweep, run the same `supsup submit` again\n"
 
 
+def test_a_status_is_read_by_a_job_beside_the_sweep(
+    server: Server, sweep_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(sweep_file())
+    (name,) = server.jobs
+    assert ray_jobs.status(name, ADDRESS, as_json=False) == 0
+    assert f"{name}: RUNNING\n" in capsys.readouterr().out
+    server.jobs[name].status = Status.SUCCEEDED
+    assert ray_jobs.status(name, ADDRESS, as_json=True) == 0
+    assert name not in capsys.readouterr().out.splitlines()[0]
+    job = list(server.jobs.values())[-1]
+    words = shlex.split(job.entrypoint)
+    assert words[:5] == ["/opt/python", "-m", "orchestrator.cli", "status", name.rpartition("-")[0]]
+    assert words[6:] == ["--json"]
+
+
+def test_a_cluster_of_another_version_gets_no_job(server: Server, sweep_file: Callable[..., Path]) -> None:
+    server._server_ray_version = "2.1.0"
+    with pytest.raises(InputError, match=rf"runs Ray 2\.1\.0, but this machine has Ray {re.escape(ray.__version__)}; "):
+        submit(sweep_file())
+    assert not server.jobs
+
+
+def test_what_ray_cannot_upload_is_refused_or_left_out_before_anything_is_sent(
+    server: Server, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file()
+    os.mkfifo(file.parent / "pipe")  # Ray would wait for ever for the other end of the pipe
+    (file.parent / "data.bin").write_bytes(bytes(600_000))
+    monkeypatch.setattr(upload, "ray_upload_limit", lambda: 500_000)
+    with pytest.raises(InputError, match=r"accepts less than 0\.5 MB; its largest parts are data\.bin"):
+        submit(file)
+    assert not server.jobs
+    monkeypatch.setattr(upload, "ray_upload_limit", lambda: 1_000_000)
+    (file.parent / "data.bin").write_bytes(bytes(1_000))
+    (file.parent / "more.bin").write_bytes(bytes(990_000 - 20_000))
+    submit(file)
+    assert "/pipe" in next(iter(server.jobs.values())).runtime_env["excludes"]
+    assert "the job uploads 1.0 MB, mostly " in capsys.readouterr().err
+
+
+def test_a_job_that_the_cluster_refuses_is_reported_in_one_line(
+    server: Server, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**job: object) -> str:
+        raise RuntimeError("Request failed with status code 500: Traceback\n  File x\nRequest Entity Too Large.\n")
+
+    monkeypatch.setattr(server, "submit_job", refuse)
+    with pytest.raises(SupSupError, match=r"did not accept the job \(Request Entity Too Large\.\)"):
+        submit(sweep_file())
+
+
+def test_a_cluster_that_has_just_been_started_is_waited_for(
+    server: Server, sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cluster.ray_jobs.time.sleep", lambda seconds: None)
+    accept, tries = server.submit_job, iter([1, 2])
+
+    def late(**job: Any) -> str:
+        if next(tries, None) is not None:
+            raise RuntimeError("status code 500: No available agent to submit job, please try again later.")
+        return accept(**job)
+
+    monkeypatch.setattr(server, "submit_job", late)
+    submit(sweep_file())
+    assert len(server.jobs) == 1
+    monkeypatch.setattr(ray_jobs, "START_SECONDS", -1.0)
+    tries = iter([1, 2])
+    with pytest.raises(SupSupError, match="No available agent"):
+        submit(sweep_file(seeds=[7]))
+
+
 def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callable[..., Path]) -> None:
     submit(sweep_file())
     (name,) = server.jobs
@@ -221,7 +298,7 @@ def test_drain_runs_as_a_job_beside_the_sweep(server: Server, sweep_file: Callab
     with pytest.raises(InputError, match=r"has ended already \(SUCCEEDED\)"):
         ray_jobs.drain(name, ADDRESS)
     server.jobs["mine"] = Job("mine", "python", 9)
-    with pytest.raises(InputError, match="was not submitted by supsup; stop it with `ray job stop mine`"):
+    with pytest.raises(InputError, match="was not submitted by supsup; control it with `ray job`"):
         ray_jobs.drain("mine", ADDRESS)
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import GetTimeoutError
 
-from orchestrator.base.environment import describe
+from orchestrator.base.environment import describe, usable_cpus
+from orchestrator.base.library_internals import RayAutoscaling
 from orchestrator.coordination.messages import Done, Failed, Job, Lost, Reply
 from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution.cluster_room import is_pending, look_at_cluster
 from orchestrator.execution.launch import run_on_ray, take_stock
 from orchestrator.execution.ray_actors import ActorPool, WorkerActor
 from orchestrator.execution.ray_session import configure_ray, connected
@@ -197,3 +200,31 @@ def test_replies_of_actors_that_succeed_die_or_raise_an_error(
         pool.submit(0, job)
         ((_, reply),) = wait_for(lambda: pool.wait(5.0))
         assert isinstance(reply, Lost)
+        with monkeypatch.context() as patch:
+            patch.setattr(ray, "get", late)
+            lost = replies_of(pool, job, 1)[1]
+        assert isinstance(lost, Lost)
+        assert "cannot be fetched: Get timed out" in lost.reason
+        assert isinstance(replies_of(pool, job, 1)[1], Done)  # by a new worker
+        check_room()
+
+
+def late(reference: object, timeout: float) -> object:
+    """Raises the error of ray.get if an object does not arrive in time."""
+    raise GetTimeoutError("Get timed out: some object(s) not ready.")
+
+
+def check_room() -> None:
+    """Asserts that a placement group without room is told apart from one with room, and that the room is counted."""
+    bundles = [{"CPU": 500.0}, {"CPU": 1.0}]
+    assert not is_pending(bundles)
+    waiting = ray.util.placement_group(bundles)
+    wait_for(lambda: [True] if is_pending(bundles) else [])
+    assert not is_pending([{"CPU": 1.0}])
+    room = look_at_cluster()
+    assert len(room.nodes) == 1
+    assert room.nodes[0]["CPU"] == max(2, usable_cpus())
+    assert room.free.get("CPU", 0.0) <= room.nodes[0]["CPU"]
+    assert room.autoscaling == RayAutoscaling()
+    ray.util.remove_placement_group(waiting)
+    wait_for(lambda: [] if is_pending(bundles) else [True])

@@ -12,7 +12,7 @@ from orchestrator.results.status import SweepStatus, group_status
 
 STATUS = SweepStatus(
     sweep_id="small-123456", state="running", process=1, shards_done=1, shards=3, evaluations_done=0, evaluations=4,
-    accuracy=0.5, tasks_per_second=0.25, eta=90.0, groups=[group_status("a", GroupState())],
+    accuracy=0.5, tasks_per_second=0.25, eta=90.0, groups=[group_status("a", GroupState())], waiting=[],
 )  # fmt: skip
 
 

@@ -143,6 +143,19 @@ def test_a_running_group_without_a_process_is_shown_as_interrupted(running: bool
     assert status.to_node()["groups"][0]["group_id"] == "a"
 
 
+def test_a_running_sweep_repeats_which_room_it_lacks_until_it_has_room(folder: SweepFolder) -> None:
+    state = {"a": replayed(plan(GroupSize(2, 0), 1))}
+    sizes = {"a": GroupSize(2, 0)}
+    folder.group("a").path.mkdir(parents=True)
+    folder.group("a").waiting_file.write_text("training group a \x1b[2Jhas waited: add nodes\n")
+    folder.waiting_file.write_bytes(b"")
+    assert sweep_status(folder, state, sizes).waiting == []  # no process runs the sweep: it was killed
+    with owned(folder.path):
+        assert sweep_status(folder, state, sizes).waiting == ["training group a [2Jhas waited: add nodes"]
+        folder.group("a").waiting_file.unlink()
+        assert sweep_status(folder, state, sizes).waiting == []
+
+
 def test_the_time_of_an_evaluation_is_estimated_from_recent_evaluations_only() -> None:
     slow = [TaskEvaluated(f"s{number}", EVALUATED, "", seconds=100.0) for number in range(5)]
     fast = [TaskEvaluated(f"f{number}", EVALUATED, "", seconds=2.0) for number in range(50)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.cli.arguments import JSON, Words, example, words
+from orchestrator.cli.arguments import JOB_ADDRESS, JSON, Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.results.machines import MEANING
@@ -21,17 +21,22 @@ from orchestrator.sweeps.sweep_transfer import fetch
 
 
 @click.command(epilog=example("supsup status quickstart --json"))
-@words("[SWEEP] [output=DIR] [storage=URL]", "output", "storage")
+@words("[SWEEP or JOB] [output=DIR] [storage=URL]", "output", "storage")
 @JSON
-def status(words: Words, as_json: bool) -> int:
+@JOB_ADDRESS
+def status(words: Words, as_json: bool, address: str | None) -> int:
     """Show what is done, running or failed, and the time left.
 
     SWEEP is the name of a sweep or its beginning (default: all sweeps of the output). The command only reads, so it can
     be used while the sweep runs.
 
     With storage=URL, the command shows the sweeps in a storage, whichever machine runs them. It reads the state of a
-    sweep from the newest snapshots of the sweep's ledgers in the storage.
+    sweep from the newest snapshots of the sweep's ledgers in the storage. For a submitted job, add --address.
     """
+    if address:
+        from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
+
+        return ray_jobs.status(words.job, address, as_json)
     if words.storage is None:
         _show(words.output, words.name, as_json)
         return ExitCode.DONE
@@ -68,6 +73,8 @@ def _print(found: SweepStatus) -> None:
     process = f" (process {found.process})" if (found.process or 0) > 0 else ""
     print(f"{found.sweep_id}: {found.state}{process}")
     print(f"  {line(found)}")
+    for waiting in found.waiting:
+        print(f"  WAITING {waiting}")
     for group in found.groups:
         _print_group(group)
 
