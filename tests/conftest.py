@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -169,6 +170,7 @@ def supsup(
     for number, handler in handlers.items():
         signal.signal(number, handler)
     os.environ.pop("MLFLOW_DISABLE_TELEMETRY", None)
+    logging.getLogger("supsup").handlers.clear()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import click
 
 from orchestrator.base.files import ensure_home, working_folder
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams
+from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams, print_warnings
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import InputError, MachineError, SupSupError
@@ -49,6 +49,7 @@ def main() -> None:
     """Runs the console script `supsup`. If the user can fix an error, prints it on one line and exits with code 2."""
     atexit.register(gc.freeze)  # skips garbage collection at exit, which takes a second with MLflow and Ray
     prepare_streams()
+    print_warnings()
     use_own_settings()
     try:
         if working_folder() is None:  # libraries cannot be loaded there

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -109,23 +108,16 @@ def _warn_if_crowded(resources: Resources, cluster: str | None) -> None:
 
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Writes this project's log messages within the `with` block to a file, as JSON lines.
-
-    Warnings and errors are also printed to standard error.
-    """
+    """Writes this project's log messages within the `with` block to a file, as JSON lines."""
     file = LogFile(path)
-    console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.WARNING)
-    console.setFormatter(logging.Formatter("supsup: %(message)s"))
     log.setLevel(logging.INFO)
-    log.propagate = False
     log.addHandler(file)
-    log.addHandler(console)
+    log.propagate = False  # libraries may log to the terminal through the root logger
     try:
         yield
     finally:
+        log.propagate = True
         log.removeHandler(file)
-        log.removeHandler(console)
         file.close()
 
 

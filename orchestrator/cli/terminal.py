@@ -34,6 +34,19 @@ def prepare_streams() -> None:
     sys.stdout = _Watched(sys.stdout)
 
 
+class _Console(logging.Handler):
+    """Prints warnings and errors to what is standard error at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"supsup: {record.getMessage()}", file=sys.stderr)
+
+
+def print_warnings() -> None:
+    """Prints this project's warnings and errors to standard error, each as one line. Calling it again does nothing."""
+    if not any(isinstance(handler, _Console) for handler in log.handlers):
+        log.addHandler(_Console(logging.WARNING))
+
+
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     """Returns ASCII text for characters that cannot be encoded, and where to continue (see codecs.register_error)."""
     if not isinstance(error, UnicodeEncodeError):

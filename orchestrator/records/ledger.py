@@ -25,6 +25,7 @@ from orchestrator.records.ledger_file import (
     LOCK_SECONDS,
     SCHEMA,
     check_database,
+    check_wal,
     checksum_at,
     connect_read_only,
     copy_aside,
@@ -37,7 +38,6 @@ from orchestrator.records.ledger_file import (
     set_aside,
     snapshot_path,
 )
-from orchestrator.records.ledger_wal import check_wal
 from orchestrator.records.rows import AnyRow, Event, GroupPlanned, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
 

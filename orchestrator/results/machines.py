@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.machine_kind import Machines
-from orchestrator.sweeps.training_groups import Group
+
+if TYPE_CHECKING:  # loads torch, which `supsup status` does not need
+    from orchestrator.sweeps.training_groups import Group
 
 MEANING = (
     "results of one machine kind are reproducible bit for bit, and results of several kinds only within floating-point "

@@ -218,7 +218,7 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
             raise ValueError(f"format {node['format']!r}")
         return _Marker(node["format"], node.get("storage") or None, node.get("place"))
     except (FileNotFoundError, NotADirectoryError):
-        if not output.sweeps():
+        if not any(folder.sweep_file.exists() for folder in output.sweeps()):
             return None
         raise InputError(
             f"{output.marker}: is missing, but the output has sweeps; `{_repair_command(output)}` writes it again"

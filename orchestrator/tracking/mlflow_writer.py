@@ -32,7 +32,7 @@ from orchestrator.base.environment import Environment, versions
 from orchestrator.base.library_internals import mlflow_monitor_is_alive
 from orchestrator.base.wording import as_typed, count, in_shell
 from orchestrator.records.group_state import GroupState, LaunchStatus
-from orchestrator.records.machine_kind import MachineKind, joined
+from orchestrator.records.machine_kind import joined
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
@@ -40,7 +40,7 @@ from orchestrator.tracking.comparison.differences import compare_run
 from orchestrator.tracking.comparison.replacement import replace_run
 from orchestrator.tracking.mlflow_address import tracking_uri_of
 from orchestrator.tracking.mlflow_points import MetricPoint, Projection, RunKey
-from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun
+from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun, machine_tags
 from orchestrator.tracking.mlflow_store import busy, delete_surplus, open_store, sole_writer
 from orchestrator.tracking.wanted_runs import ENDED, KIND, SUPERSEDED, WantedRun, final_states, wanted_runs
 
@@ -54,9 +54,6 @@ log = logging.getLogger("supsup")
 WRITER = "supsup.writer"
 """The tag of the sweep's MLflow run that names the tracker that writes the runs. It is a fencing token: a tracker whose
 token another machine has replaced writes no more."""
-
-_MOST_CHARACTERS = 8000
-"""The largest length of a tag that MLflow accepts."""
 
 Purpose: TypeAlias = Literal["run", "repair", "report"]
 """Why MLflow runs are written: a process runs the sweep, repairs its MLflow runs, or writes a report or model."""
@@ -329,20 +326,6 @@ class Tracker:
         """Release the lock of the sweep's MLflow runs, so that another process can write them."""
         self._stop_watching()
         self._held.close()
-
-
-def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
-    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
-
-    `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
-    """
-    if not machines:
-        return {}
-    text = " | ".join(str(machine) for machine in sorted(machines))
-    return {
-        "supsup.mixed_machines": str(len(machines) > 1).lower(),
-        "supsup.machines": text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…",
-    }
 
 
 def _tags(environment: Environment) -> dict[str, str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.corruption import CHEAP, Matrix, World, build
+from tests.chaos.corruption import CHEAP, Matrix
+from tests.chaos.worlds import World, build
 from tests.forked import load_ahead
 
 

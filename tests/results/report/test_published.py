@@ -49,7 +49,7 @@ def test_the_curves_of_a_published_figure_are_compared_with_the_runs() -> None:
         ["PSP GG", 10, 94.8, 97.0, 2.2, "better"],
     ]
     assert found["low"].tolist() == pytest.approx([-0.07, -9.33, 1.2])
-    text = to_markdown("fig07", TextTable(["run"], []), {"Beside": published_cells(found)}, 0, [])
+    text = to_markdown("fig07", TextTable(["run"], []), {"Beside": published_cells(found)}, 0, [], [])
     assert "| PSP GG | 10 | 3 | 94.80 | 97.00 | +2.20 (+1.20 to +3.20) | ±0.8 | better | figure 7, left |" in text
 
 
