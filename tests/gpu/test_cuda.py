@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.execution.worker import Worker
+from orchestrator.records.machine_kind import this_machine
 from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
 from supsup_core.kernels.matmul import set_algorithms
@@ -203,6 +204,15 @@ def test_deterministic_algorithms_give_the_same_bits_for_every_method(
     first, second = (learned(method, problem_on("cuda", method, 5), digits, 2) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_the_machine_kind_of_a_worker_names_the_gpu_and_its_libraries() -> None:
+    found = this_machine("cuda", 1)
+    assert found.processor == torch.cuda.get_device_name()
+    assert found.kernels.instructions.startswith("sm_")
+    assert found.cuda.startswith(f"{torch.version.cuda}, cuDNN ")
+    assert found != this_machine("cpu", 1)
+    assert found != this_machine("cuda", 1, tf32=True)
 
 
 @pytest.mark.parametrize("asked", [False, True])
