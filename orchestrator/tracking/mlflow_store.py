@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator.base.files import replace_durably
 from orchestrator.base.library_internals import move_mlflow_artifacts
 from orchestrator.base.output_folder import MLflowFolder
+from orchestrator.base.wording import count
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_address import WriterBusyError, sqlite_uri, tracking_uri_of
 from orchestrator.tracking.moved_output import relocate
@@ -190,9 +191,8 @@ def delete_surplus(store: OpenStore, sweep_id: str) -> dict[str, StoredRun]:
     """Marks surplus MLflow runs of a sweep as deleted. Returns the valid runs by their tag `supsup.uid`."""
     found = find_runs(store, sweep_id)
     if found.surplus:
-        log.warning(
-            "%s: MLflow has %d runs more than once; the later ones are marked as deleted", sweep_id, len(found.surplus)
-        )
+        surplus = count(len(found.surplus), "surplus MLflow run")
+        log.warning("%s: marked %s as deleted; every MLflow run now exists once", sweep_id, surplus)
     for run in found.surplus:
         store.client.delete_run(run.info.run_id)
     return found.by_uid

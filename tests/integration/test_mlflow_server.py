@@ -119,6 +119,14 @@ def test_a_server_that_is_killed_and_restarted_gets_every_point_exactly_once(
     names = {artifact.path for artifact in client.list_artifacts(sweep.info.run_id, "report")}
     assert {"report/report.html", "report/final.csv"} <= names
 
+    code, out, err = call("fsck", "--mlflow", "output=served")
+    assert (code, "found 0 faults" in out) == (0, True), err
+    training = next(run for run in runs if run.data.tags["supsup.kind"] == "training")
+    client.log_metric(training.info.run_id, "loss", 0.125, step=1)
+    code, out, err = call("fsck", "--mlflow", "--repair", "output=served")
+    assert (code, "has 1 more point" in out) == (0, True), err
+    assert points_of(client, "small") == scientific_points(tmp_path / "undisturbed", "small")
+
 
 def test_a_server_that_never_answers_affects_no_result(
     supsup: Callable[..., Any], sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

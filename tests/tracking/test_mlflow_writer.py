@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sqlite3
 import subprocess
 import time
@@ -28,7 +29,7 @@ from supsup_core.evaluation.counts import ProtocolCounts
 from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep
 from tests.records.samples import EVALUATED, ONE_KIND, OTHER_KIND
-from tests.tracking.projection import client, own_points, points, project, runs, track
+from tests.tracking.projection import client, faults, own_points, points, project, repair, runs, track
 
 
 def test_every_row_of_the_ledger_is_one_point_with_its_time(sweep: Sweep) -> None:
@@ -119,7 +120,11 @@ def test_a_rebuilt_ledger_duplicates_no_point(sweep: Sweep) -> None:
         path.unlink()
     run_sweep(sweep)
     project(sweep)
+    project(sweep, track(sweep, "run"))
     assert points(sweep) == wanted
+    assert sum(re.search("with another value or time|has lost rows", fault) is not None for fault in faults(sweep)) > 3
+    repair(sweep)
+    assert faults(sweep) == []
 
 
 def test_a_launch_does_not_replace_the_runs_of_another_output_with_the_same_sweep(

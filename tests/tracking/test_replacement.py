@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,10 @@ def test_a_run_that_is_written_anew_keeps_what_users_and_mlflow_added(
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {run_of(projected, "sweep").info.run_id}
 
 
-def test_a_crash_during_a_replacement_leaves_one_valid_run(projected: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_during_a_replacement_leaves_one_valid_run_with_everything(
+    projected: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = add_own_things(projected, run_of(projected, "evaluation").info.run_id, tmp_path)
     wanted = own_points(projected)
     number_of_crashes = 0
     for moment in itertools.count(1):
@@ -99,17 +104,34 @@ def test_a_crash_during_a_replacement_leaves_one_valid_run(projected: Sweep, mon
             except KeyboardInterrupt:
                 number_of_crashes += 1
         uids = [run.data.tags.get("supsup.uid") for run in runs(projected)]
-        if len(calls) < moment:
-            break
+        if "delete_run" in calls[:-1]:
+            break  # the replacement was complete
         assert set(wanted) <= set(uids), f"no valid run after a crash in {calls[-1]}"
         repair(projected)
         assert faults(projected) == [], f"after a crash in {calls[-1]}"
         assert own_points(projected) == wanted
+        run = client(projected).get_run(run_of(projected, "evaluation").info.run_id)
+        assert run.data.tags["mlflow.note.content"] == "look here"
+        assert run.data.params["last"] == "y"
+        assert [output.model_id for output in run.outputs.model_outputs] == [model]
+        assert Path(run.info.artifact_uri.removeprefix("file://"), "mine", "note.txt").exists()
     assert {"create_run", "log_artifacts", "set_tag", "delete_run"} <= set(calls)
-    assert number_of_crashes > 10
+    assert number_of_crashes >= 8
     experiment = run_of(projected, "sweep").info.experiment_id
     everything = client(projected).search_runs([experiment], run_view_type=ViewType.ALL)
     assert len([run for run in everything if run.info.lifecycle_stage == "active"]) == len(wanted)
+
+
+def test_a_replaced_run_that_a_user_restores_does_not_become_valid_again(projected: Sweep) -> None:
+    before = contradict(projected, "training")
+    repair(projected)
+    client(projected).restore_run(before)
+    with closing(sqlite3.connect(projected.output.mlflow.database)) as db, db:
+        db.execute("UPDATE runs SET start_time = 1 WHERE run_uuid = ?", (before,))
+    assert [fault.partition("' ")[2] for fault in faults(projected)] == ["exists 2 times"]
+    repair(projected)
+    assert faults(projected) == []
+    assert run_of(projected, "training").info.run_id != before
 
 
 def test_artifacts_that_cannot_be_read_do_not_prevent_a_replacement(
