@@ -1,8 +1,11 @@
-"""Formats values for messages: durations, counts, paths and commands that can be pasted, errors in one line."""
+"""Formats values for messages: durations, counts, paths and commands that can be pasted, errors in one line. Looks up
+names that a user has typed in full or in part.
+"""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.base.files import working_folder
@@ -44,3 +47,16 @@ def command(verb: str, folder: Path) -> str:
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's text, or the name of its class if the text is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def matching_names(wanted: str, names: Collection[str]) -> list[str]:
+    """Returns the names that `wanted` may stand for, in the order of `names`. Returns an empty list if none fits.
+
+    Tries three rules in turn, and uses the first that matches any name: (1) the name equals `wanted`; (2) the name
+    without its last `-PART`, such as the hash in a sweep's id, equals `wanted`; (3) the name begins with `wanted`.
+    """
+    return (
+        [name for name in names if name == wanted]
+        or [name for name in names if name.rpartition("-")[0] == wanted]
+        or [name for name in names if name.startswith(wanted)]
+    )

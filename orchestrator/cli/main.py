@@ -5,22 +5,19 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import sqlite3
 import sys
 
 import click
 
 from orchestrator.base.files import ensure_home, working_folder
+from orchestrator.base.library_internals import torch_lacks_memory
+from orchestrator.base.memory_limit import MemoryLimitError
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams, print_warnings
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import InputError, MachineError, SupSupError
-
-_FAULTS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
-    errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENOMEM, errno.EAGAIN,
-)  # fmt: skip
-"""Error numbers of faults of the machine or of a path, which a user can correct."""
 
 
 @click.group(
@@ -62,11 +59,18 @@ def main() -> None:
         code = ExitCode.FAILED
         if error.errno != errno.EPIPE:  # a reader may end before the command, as `head` does
             _fail(f"standard output cannot be written ({error.strerror}); free disk space, or print to another file")
-    except MemoryError as error:
+    except MemoryLimitError as error:
+        code = _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not torch_lacks_memory(error):
+            raise
         code = _fail(
             f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
             "resources.num_workers"
         )
+    except (OSError, sqlite3.Error) as error:  # a disk, a file system or a limit of this machine fails
+        _fail(f"{_fault(error)}; correct the cause, then run the command again")
+        code = ExitCode.FAILED
     except (click.exceptions.Abort, KeyboardInterrupt):
         _fail("interrupted; finished work is committed. Continue an interrupted sweep with: supsup resume")
         code = ExitCode.INTERRUPTED
@@ -78,11 +82,6 @@ def main() -> None:
         code = ExitCode.FAILED
     except (click.ClickException, SupSupError) as error:
         code = _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
-    except OSError as error:
-        if error.errno not in _FAULTS:
-            raise
-        _fail(f"{error.filename or 'a file'}: {error.strerror}; correct the cause, then run the command again")
-        code = ExitCode.FAILED
     sys.exit(code)
 
 
@@ -90,6 +89,13 @@ def _fail(message: str) -> ExitCode:
     """Prints a message as one line on standard error. Returns the exit code of bad input."""
     print(f"supsup: {_in_one_line(message)}", file=sys.stderr)
     return ExitCode.BAD_INPUT
+
+
+def _fault(error: OSError | sqlite3.Error) -> str:
+    """Returns a text that names the file of an error, if it has one, and says what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _in_one_line(text: str) -> str:

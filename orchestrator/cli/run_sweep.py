@@ -15,6 +15,7 @@ import torch
 from orchestrator.base import environment
 from orchestrator.base.environment import usable_cpus
 from orchestrator.base.folder_lock import owned
+from orchestrator.base.memory_limit import LIBRARIES_BYTES, require_memory
 from orchestrator.base.wording import count
 from orchestrator.cli.conclusion import conclude
 from orchestrator.cli.exit_codes import ExitCode
@@ -53,8 +54,9 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 
     cluster: the address of a Ray cluster, `local`, or None for this process. groups: the sweep's plan; if None, this
     function computes the plan. Raises InputError, before any training starts, if a device or dataset is missing, or if
-    another process is running the sweep.
+    another process is running the sweep. Raises MemoryLimitError if the limit of this process is too low.
     """
+    require_memory(LIBRARIES_BYTES)
     groups = groups or sweep.plan()
     refuse_impossible(sweep, cluster)
     prepare_data(groups, sweep.data_root)

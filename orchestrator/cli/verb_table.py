@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 import click
 
+from orchestrator.base.memory_limit import IMPORT_BYTES, require_memory
+
 
 class Verb(NamedTuple):
-    """One verb. `module`: its module below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`."""
+    """One verb. `module`: its module below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`.
+    `is_light`: whether the verb imports no heavy library such as torch."""
 
     module: str
     summary: str
+    is_light: bool = False
 
 
 SECTIONS: Mapping[str, Mapping[str, Verb]] = {
@@ -30,28 +34,28 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = {
     "Plan sweeps and read results": {
         "plan": Verb("look.plan", "Show a sweep file's runs, and estimate time, disk and memory."),
         "sweeps": Verb("look.sweeps", "List the sweep files of a folder, and estimate their cost."),
-        "status": Verb("look.status", "Show what is done, running or failed, and the time left."),
+        "status": Verb("look.status", "Show what is done, running or failed, and the time left.", is_light=True),
         "report": Verb("look.report", "Write the tables, figures and HTML page of a sweep."),
         "compare": Verb("look.compare", "Show runs side by side: their settings and their metrics."),
         "decisions": Verb("look.decisions", "List the decisions of NNs runs, one for each segment."),
         "export": Verb("look.export", "Log a finished run as an MLflow model."),
-        "ui": Verb("look.ui", "Serve the MLflow pages of an output on this machine."),
+        "ui": Verb("look.ui", "Serve the MLflow pages of an output on this machine.", is_light=True),
     },
     "Operate running sweeps": {
-        "logs": Verb("operate.logs", "Show and follow the log of a sweep or job."),
-        "drain": Verb("operate.drain", "Stop a running sweep or job after the work in progress."),
-        "stop": Verb("operate.stop", "Stop a running sweep or job now; finished work is committed."),
+        "logs": Verb("operate.logs", "Show and follow the log of a sweep or job.", is_light=True),
+        "drain": Verb("operate.drain", "Stop a running sweep or job after the work in progress.", is_light=True),
+        "stop": Verb("operate.stop", "Stop a running sweep or job now; finished work is committed.", is_light=True),
         "cancel": Verb("operate.cancel", "Cancel a run, or some of its tasks, while the sweep continues."),
     },
     "Look after outputs and storages": {
-        "fetch": Verb("storage.fetch", "Download sweeps from a storage to an output on this machine."),
-        "gc": Verb("storage.gc", "List or delete the files that no sweep of an output needs."),
+        "fetch": Verb("storage.fetch", "Download sweeps from a storage to an output on this machine.", is_light=True),
+        "gc": Verb("storage.gc", "List or delete the files that no sweep of an output needs.", is_light=True),
         "fsck": Verb("storage.fsck", "Verify the ledgers and artifacts of an output, or repair them."),
     },
     "Use clusters and servers": {
         "submit": Verb("cluster.submit", "Run a sweep file as a job on a Ray cluster."),
         "cluster": Verb("cluster.cluster_check", "Check the file from which `ray up` starts a Ray cluster."),
-        "server": Verb("cluster.server", "Run an MLflow server for several people, with passwords."),
+        "server": Verb("cluster.server", "Run an MLflow server for several people, with passwords.", is_light=True),
     },
 }
 """All verbs, by the sections of the help."""
@@ -61,7 +65,12 @@ VERBS: Mapping[str, Verb] = {name: verb for section in SECTIONS.values() for nam
 
 
 def load_command(name: str) -> click.Command:
-    """Imports the file of a verb, and returns the verb's click command."""
+    """Imports the file of a verb, and returns the verb's click command.
+
+    Raises MemoryLimitError if the limit of this process is too low for the libraries that the verb imports.
+    """
+    if not VERBS[name].is_light:
+        require_memory(IMPORT_BYTES)
     module = importlib.import_module(f"orchestrator.cli.verbs.{VERBS[name].module}")
     command: click.Command = getattr(module, name)
     return command

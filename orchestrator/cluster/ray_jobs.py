@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.base.library_internals import RAY_HAS_NO_AGENT, ray_package_hash, ray_version_of
-from orchestrator.base.name_lookup import matching_names
-from orchestrator.base.wording import first_line
+from orchestrator.base.wording import first_line, matching_names
 from orchestrator.cluster.upload import large_parts, measure
 from orchestrator.spec.experiment import DatasetError
 from orchestrator.spec.sweep_config import read_sweep

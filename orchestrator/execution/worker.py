@@ -15,6 +15,8 @@ import torch
 
 from orchestrator.base import failpoints
 from orchestrator.base.keys import canonical, content_key
+from orchestrator.base.library_internals import torch_lacks_memory
+from orchestrator.base.memory_limit import JOB_BYTES, require_memory
 from orchestrator.base.plain_values import Node
 from orchestrator.coordination.messages import (
     AdvanceJob,
@@ -100,6 +102,7 @@ class Worker:
     def run(self, job: Job) -> Reply:
         """Does one job and returns the reply. If the job raises an exception, the reply is Corrupt or Failed."""
         try:
+            require_memory(JOB_BYTES)
             failpoints.reach("job_begins", job)
             reply = self._train_or_evaluate(job) if isinstance(job, TrainJob | EvaluateJob) else self._do_segment(job)
             failpoints.reach("job_done", job)
@@ -285,5 +288,5 @@ def failed_reply(job: Job, error: Exception) -> Failed:
         error=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc(),
         diverged=isinstance(error, DivergedError),
-        out_of_memory=isinstance(error, MemoryError | torch.OutOfMemoryError),
+        out_of_memory=isinstance(error, MemoryError | torch.OutOfMemoryError) or torch_lacks_memory(error),
     )

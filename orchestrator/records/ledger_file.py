@@ -172,26 +172,31 @@ def read_copy(path: Path) -> bytes:
 
 def read_epoch(path: Path) -> int:
     """Returns the epoch of a ledger's last writer, or 0 if the ledger is missing or its epoch cannot be read."""
-    if not path.exists():
-        return 0
-    try:
-        with contextlib.closing(connect_read_only(path)) as db:
-            (found,) = db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
-            return int(found)
-    except (sqlite3.Error, TypeError, ValueError):
-        return 0
+    return _first(path, "SELECT coalesce(max(epoch), 0) FROM writer")[0]
 
 
 def num_bytes(path: Path) -> int:
     """Returns the size that a copy of a ledger would have, or 0 if the ledger is missing or cannot be read."""
+    return _first(path, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")[0]
+
+
+def read_newest(path: Path) -> tuple[int, int]:
+    """Returns the number and the time in milliseconds of a ledger's newest row, or (0, 0) if it cannot be read."""
+    seq, time_ms = _first(path, "SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1")
+    return seq, time_ms
+
+
+def _first(path: Path, query: str) -> tuple[int, int]:
+    """Returns the first row of a query's result, of one or two integers, filled up with 0. Returns (0, 0) if the ledger
+    is missing or cannot be read, or if there is no row."""
     if not path.exists():
-        return 0
+        return 0, 0
     try:
         with contextlib.closing(connect_read_only(path)) as db:
-            sizes = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
-            return int(sizes[0] * sizes[1])
+            one, two, *_ = (*map(int, db.execute(query).fetchone()), 0)
+            return one, two
     except (sqlite3.Error, TypeError, ValueError):
-        return 0
+        return 0, 0
 
 
 def set_aside(path: Path) -> Path:
@@ -229,9 +234,8 @@ def snapshot_path(path: Path) -> Path:
     return path.with_name("ledger.previous.sqlite")
 
 
-# The format of a -wal is documented at https://www.sqlite.org/walformat.html: a header of 32 bytes, then frames of a
-# 24-byte header and one page each. When a process opens a ledger whose last writer was killed, SQLite reads the -wal up
-# to the first frame with a wrong checksum, and silently ignores the rest. So a flipped bit could remove committed rows.
+# A -wal (https://www.sqlite.org/walformat.html) has a header of 32 bytes, and frames of a 24-byte header and one page.
+# SQLite silently ignores all frames after the first wrong checksum, so a flipped bit could remove committed rows.
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint number, two salts, two checksums
 _FRAME = struct.Struct(">6I")  # page number, size after a commit (0: no commit), two salts, two checksums
 _MAGIC = 0x377F0682  # plus 1 if the checksums read big-endian integers
@@ -239,8 +243,6 @@ _MASK = 0xFFFFFFFF
 
 _TRIES = 3
 """How often a -wal is read before damage is believed: a running writer may have started the file again meanwhile."""
-
-_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def check_wal(ledger: Path) -> None:
     found: WalDamage | None = None
     for number in range(_TRIES):
         if number:
-            time.sleep(_WAIT_SECONDS)
+            time.sleep(0.05)
         try:
             content = ledger.with_name(ledger.name + "-wal").read_bytes()
         except FileNotFoundError:

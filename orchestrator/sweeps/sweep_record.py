@@ -15,11 +15,10 @@ from pathlib import Path
 
 from orchestrator.base.files import write_atomically
 from orchestrator.base.keys import content_key
-from orchestrator.base.name_lookup import matching_names
 from orchestrator.base.output_folder import STORED_STORE, GroupFolder, OutputFolder, SweepFolder
 from orchestrator.base.plain_values import Node
 from orchestrator.base.sealed_json import seal, unseal
-from orchestrator.base.wording import command, in_shell
+from orchestrator.base.wording import command, in_shell, matching_names
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.object_storage import PATIENCE_SECONDS, Storage
 from orchestrator.records.planned_group import GroupSize

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.base.files import write_atomically
 from orchestrator.base.folder_lock import owned
-from orchestrator.base.name_lookup import matching_names
 from orchestrator.base.output_folder import STORED_SWEEPS, GroupFolder, OutputFolder, SweepFolder, stored_sweep_ids
+from orchestrator.base.wording import matching_names
 from orchestrator.records.ledger import FencedError, open_ledger
 from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside, snapshot_path
 from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids

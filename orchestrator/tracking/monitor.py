@@ -15,6 +15,7 @@ from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.wording import first_line
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledger_file import read_newest
 from orchestrator.records.rows import AnyRow
 from orchestrator.results.event_log import log_row
 from orchestrator.results.progress_line import ProgressLine
@@ -45,6 +46,8 @@ class _FollowedLedger:
     def __init__(self, folder: GroupFolder) -> None:
         self.state = GroupState()
         self.unwritten: list[AnyRow] = []
+        self._began_ms = time.time_ns() // 1_000_000
+        self._earlier_seq, self._earlier_ms = read_newest(folder.ledger)
         self._reader = LedgerReader(folder.ledger)
 
     def read(self) -> list[AnyRow]:
@@ -53,6 +56,15 @@ class _FollowedLedger:
         self.state.apply(rows)
         self.unwritten += rows
         return rows
+
+    def is_new(self, row: AnyRow) -> bool:
+        """Returns whether a row was written in this launch.
+
+        If the clock was set back, earlier rows have later times than this launch. If a snapshot has replaced the
+        ledger, rows of this launch have the numbers of earlier rows.
+        """
+        is_earlier = row.seq <= self._earlier_seq and row.time_ms <= self._earlier_ms
+        return row.time_ms >= self._began_ms and not is_earlier
 
     def close(self) -> None:
         """Close the ledger."""
@@ -76,7 +88,6 @@ class Monitor:
         self._planned = {group.group_id: group.size for group in groups}
         self._tracker: Tracker | None = None
         self._complained = False
-        self._began_ms = time.time_ns() // 1_000_000
         self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="monitor", daemon=True)
@@ -136,7 +147,7 @@ class Monitor:
     def _read(self) -> None:
         for group_id, ledger in self._ledgers.items():
             for row in ledger.read():
-                if row.time_ms >= self._began_ms:
+                if ledger.is_new(row):
                     log_row(self._sweep.sweep_id, group_id, row)
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray._private.utils import check_version_info
 from ray.core.generated import autoscaler_pb2
@@ -29,6 +30,7 @@ from orchestrator.base.library_internals import (
     ray_upload_rules,
     ray_version_of,
     ray_versions_in,
+    torch_lacks_memory,
 )
 from tests.outputs import wait_for
 
@@ -183,3 +185,12 @@ def test_the_client_of_jobs_knows_the_version_of_the_cluster(monkeypatch: pytest
     assert ray_version_of(JobSubmissionClient("http://127.0.0.1:8265")) == "2.1.0"
     server = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_head.py"
     assert f'"{RAY_HAS_NO_AGENT}' in server.read_text()
+
+
+def test_a_tensor_that_does_not_fit_into_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(1 << 50)
+    assert torch_lacks_memory(full.value)
+    with pytest.raises(RuntimeError) as other:
+        torch.empty(-1)
+    assert not torch_lacks_memory(other.value)

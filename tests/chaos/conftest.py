@@ -7,10 +7,14 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.chaos.processes import Processes, fork_context  # noqa: F401 - a fixture
+from tests.chaos.twin import Twin, make_twin
 
 
 class Nodes:
@@ -76,3 +80,10 @@ def cluster_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     yield start
     for process in started:
         process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def twin(fork_context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Twin:  # noqa: F811
+    """What undisturbed commands make of the sweeps of `tests.chaos.twin`."""
+    folder = tmp_path_factory.mktemp("twin")
+    return make_twin(Processes(fork_context, folder, {"HOME": str(folder)}), folder)

@@ -76,8 +76,15 @@ def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
     assert {run.info.status for run in runs(sweep)} == {"FINISHED"}
 
 
-def test_the_events_of_an_earlier_launch_are_not_logged_again(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
-    run_sweep(sweep)
+@pytest.mark.parametrize("days", [0, 1])
+def test_the_events_of_an_earlier_launch_are_not_logged_again(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """days: by how much the clock is set back after the earlier launch."""
+    true_time = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: true_time() + days * 86400 * 10**9)
+        run_sweep(sweep)
     time.sleep(0.01)  # rows and launches need different times in milliseconds
     with caplog.at_level(logging.INFO, "supsup"):
         status = monitor_of(sweep, Screen()).status()

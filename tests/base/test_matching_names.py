@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.base.name_lookup import matching_names
+from orchestrator.base.wording import matching_names
 
 NAMES = ["small-123456", "small-abcdef", "smaller-111111", "nns", "nns-222222"]
 

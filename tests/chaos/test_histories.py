@@ -1,0 +1,44 @@
+"""Whatever happens to an output, in whatever order, ends with the results of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.histories import History
+from tests.chaos.processes import Processes
+from tests.chaos.twin import Twin
+
+NEW_SEED = zlib.crc32((os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time())).encode()) % 100_000
+"""A seed that differs between test runs. A failure prints it: set SUPSUP_TEST_SEED to repeat the history."""
+
+SEED = int(os.environ.get("SUPSUP_TEST_SEED", NEW_SEED))
+STEPS = 20
+
+
+def live(context: ForkServerContext, twin: Twin, folder: Path, seed: int, with_ray: bool = False) -> History:
+    """Lives through a history to its end."""
+    folder.mkdir()
+    history = History(Processes(context, folder, {"HOME": str(folder)}), twin, folder, seed, with_ray)
+    for _ in range(STEPS):
+        history.step()
+    history.finish()
+    print(f"seed {seed}: {dict(history.done)}")
+    return history
+
+
+def test_sixty_steps(fork_context: ForkServerContext, twin: Twin, tmp_path: Path) -> None:
+    for seed in range(SEED, SEED + 3):
+        live(fork_context, twin, tmp_path / str(seed), seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_thousand_steps(fork_context: ForkServerContext, twin: Twin, tmp_path: Path) -> None:
+    for seed in range(SEED, SEED + 50):
+        live(fork_context, twin, tmp_path / str(seed), seed, with_ray=True)
