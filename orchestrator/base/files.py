@@ -56,6 +56,15 @@ def working_folder() -> Path | None:
         return None
 
 
+def is_utf8(path: Path | str) -> bool:
+    """Returns whether a path is UTF-8. Linux allows any bytes in a name, but MLflow and Ray need text."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def private_folder(remedy: str) -> Path:
     """Returns the folder `/tmp/supsup-UID`, which only this user can read, and creates it if it does not exist.
 

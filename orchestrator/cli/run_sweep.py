@@ -14,6 +14,7 @@ import torch
 
 from orchestrator.base import environment
 from orchestrator.base.environment import usable_cpus
+from orchestrator.base.files import is_utf8
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.memory_limit import LIBRARIES_BYTES, require_memory
 from orchestrator.base.wording import count
@@ -79,7 +80,11 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 
 
 def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
-    """Raises InputError for a search without Ray, or if this machine has fewer CUDA devices than a group needs."""
+    """Raises InputError for a search without Ray, for a command line that Ray cannot read, or if this machine has fewer
+    CUDA devices than a group needs."""
+    odd = [word for word in sys.argv if not is_utf8(word)]
+    if odd and cluster is not None:
+        raise InputError(f"{odd[0]}: is not UTF-8, and Ray reads the command line; use another name, or --local")
     if cluster is None and sweep.config.search is not None:
         raise InputError("--local: a search needs Ray Tune, which compares the trials; remove --local")
     resources = sweep.config.resources

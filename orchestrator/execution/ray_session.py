@@ -17,7 +17,7 @@ import psutil
 import ray
 
 from orchestrator.base.environment import usable_cpus
-from orchestrator.base.files import private_folder
+from orchestrator.base.files import is_utf8, private_folder
 from orchestrator.base.library_internals import ray_versions_in
 from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.base.wording import first_line
@@ -81,16 +81,17 @@ _LONGEST_FOLDER = 38
 def own_folder() -> Path | None:
     """Returns the folder for Ray's sockets and logs on this machine. Returns None if Ray's own choice can be used.
 
-    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. This folder cannot be used if its path is too long, or
-    if it belongs to another user. Raises InputError if no folder can be used.
+    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. This folder cannot be used if its path is too long or
+    not UTF-8, or if it belongs to another user. Raises InputError if no folder can be used.
     """
     chosen = os.environ.get("RAY_TMPDIR")
     usual = _usual_folder()
-    if len(os.fsencode(usual)) <= _LONGEST_FOLDER and _is_writable(usual if usual.exists() else usual.parent):
+    is_usable = len(os.fsencode(usual)) <= _LONGEST_FOLDER and is_utf8(usual)
+    if is_usable and _is_writable(usual if usual.exists() else usual.parent):
         return None
     remedy = f"set RAY_TMPDIR to a folder of yours whose path has at most {_LONGEST_FOLDER - 4} bytes"
     if chosen:
-        raise InputError(f"RAY_TMPDIR: Ray cannot use {usual}, which is too long or cannot be written; {remedy}")
+        raise InputError(f"RAY_TMPDIR: Ray cannot use {usual}, which is too long, not UTF-8 or not writable; {remedy}")
     return private_folder(f"Ray's sockets need a short folder; {remedy}")
 
 

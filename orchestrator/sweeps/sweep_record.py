@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.base.files import write_atomically
+from orchestrator.base.files import is_utf8, write_atomically
 from orchestrator.base.keys import content_key
 from orchestrator.base.output_folder import STORED_STORE, GroupFolder, OutputFolder, SweepFolder
 from orchestrator.base.plain_values import Node
@@ -258,10 +258,8 @@ def _repair_command(output: OutputFolder) -> str:
 def check_output(output: OutputFolder) -> None:
     """Raises InputError if this version of the program cannot use the output: because of its path, of its format, or
     because its marker is damaged."""
-    try:
-        os.fspath(output.path).encode()
-    except UnicodeEncodeError as error:  # Linux allows any bytes in a name, but MLflow and Ray need text
-        raise InputError(f"output: the path {output.path} is not UTF-8; set output=DIR to another folder") from error
+    if not is_utf8(output.path):
+        raise InputError(f"output: the path {output.path} is not UTF-8; set output=DIR to another folder")
     marker = _read_marker(output)
     if marker is not None and marker.format != FORMAT:
         raise InputError(

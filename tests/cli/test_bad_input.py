@@ -240,6 +240,15 @@ def test_output_whose_path_is_no_text_is_named(
     assert os.listdir(folder) == []
 
 
+def test_name_that_ray_cannot_read_is_refused_before_ray_starts(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(os.fsdecode(b"odd-\xff.yaml"))
+    refused(supsup("sweep", file), r"odd-\udcff.yaml: is not UTF-8", "--local")
+    refused(supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")), r"data=\udcff: is not UTF-8", "--local")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("verb", ["status", "plan", "sweep", "ui"])
 def test_deleted_current_folder_is_named(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, verb: str

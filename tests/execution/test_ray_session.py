@@ -86,6 +86,11 @@ def test_a_long_tmpdir_is_replaced_by_a_private_folder(short: Path, monkeypatch:
     assert found.stat().st_uid == os.getuid()
 
 
+def test_a_tmpdir_that_is_no_text_is_replaced_by_a_private_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", os.fsdecode(b"/tmp/\xff"))
+    assert own_folder() == Path(f"/tmp/supsup-{os.getuid()}")
+
+
 def test_a_folder_of_another_user_is_not_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (short / "ray").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path != short / "ray")
