@@ -105,7 +105,7 @@ def test_a_run_of_nns_whose_ledger_lost_its_last_rows_is_told_and_every_point_is
     assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
     output, ledger = tmp_path / "runs", the_ledger(tmp_path / "runs")
     wanted, science = scientific_points(output, "small"), nns_science(ledger)
-    cut(ledger, "committed", 2)
+    cut(ledger, "committed", 3)
     shutil.copytree(output, tmp_path / "copy")
 
     found = supsup("fsck", "--mlflow")
