@@ -21,7 +21,8 @@ import torch
 
 from supsup_core.datasets.augmentation import resized_crop_and_flip
 from supsup_core.datasets.base import Dataset, Images
-from supsup_core.datasets.image_files import SUFFIXES, ImageFile, decode_square
+from supsup_core.datasets.image_decoding import ImageFile, decode_square
+from supsup_core.datasets.image_files import SUFFIXES
 
 ROUNDS, BATCH, GPU_RATE = 5, 64, 1000
 

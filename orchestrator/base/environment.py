@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -10,6 +11,7 @@ import math
 import os
 import platform
 import re
+import resource
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +87,18 @@ def _folder_of(package: str) -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0])
+
+
+def memory_bytes() -> int:
+    """Returns how many bytes of memory this process may use: those of the machine, of its container, or of `ulimit`."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups version 2 and 1
+        with contextlib.suppress(OSError, ValueError):  # not in a container, or without a limit
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft, _ = resource.getrlimit(kind)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    return min(limits)
 
 
 @functools.cache

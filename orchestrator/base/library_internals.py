@@ -188,16 +188,6 @@ def ray_version_of(client: Any) -> str | None:
     return version
 
 
-def torch_lacks_memory(error: BaseException) -> bool:
-    """Returns whether an error of torch says that the memory of the CPU does not suffice.
-
-    torch 2.13 has a class for such an error on a CUDA device, torch.OutOfMemoryError. On the CPU it raises a
-    RuntimeError, and only the text tells that its allocator failed, or that oneDNN could not compile its code.
-    """
-    texts = ("DefaultCPUAllocator", "could not create a primitive")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-
-
 def move_mlflow_artifacts(db: sqlite3.Connection, old: str, new: str) -> None:
     """Replaces the location of artifacts in an MLflow database, in the transaction of `db`.
 
@@ -215,3 +205,16 @@ def move_mlflow_artifacts(db: sqlite3.Connection, old: str, new: str) -> None:
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
             (new, len(old) + 1, old, len(below), below),
         )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Returns whether an error says that the memory of the CPU or GPU does not suffice.
+
+    torch 2.13 has a class for such an error on a CUDA device, torch.OutOfMemoryError. On the CPU it raises a
+    RuntimeError, and only the text tells that its allocator failed, or that oneDNN could not compile its code.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}  # the class of torch, without loading torch
+    texts = ("DefaultCPUAllocator", "could not create a primitive")
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

@@ -14,6 +14,13 @@ T = TypeVar("T")
 _MOST_NESTED = 200
 """The largest number of brackets of a YAML text that may be open at once."""
 
+MOST_VALUES = 10_000
+"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of what it stands for."""
+
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Not all of them are a YAMLError: a tag
+that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
+
 Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
 the class that the section's `name` selects. The class may be a user's own, so no dataclass of this project can list the
@@ -64,14 +71,51 @@ def text_value(typed: str) -> str | None:
     if typed in ("null", "~", ""):
         return None
     if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "\"'":
-        with contextlib.suppress(yaml.YAMLError):
-            found = yaml.load(typed, Loader=yaml.BaseLoader)
+        with contextlib.suppress(*YAML_ERRORS):
+            found = load_yaml(typed, yaml.BaseLoader)
             if isinstance(found, str):
                 return found
     return typed
 
 
-def check_nesting(text: str) -> None:
+def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> object:
+    """Returns the value of a YAML text. Raises one of YAML_ERRORS if the text is not valid, or if it is too large.
+
+    A small text can stand for billions of values, by aliases (`*name`). It is therefore first read with BaseLoader,
+    which shares one object between all aliases, and copies none, as the other loaders do for `<<`.
+    """
+    _check_nesting(text)
+    written = yaml.load(text, Loader=yaml.BaseLoader)
+    if _num_values(written, {}) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values, aliases included")
+    return written if loader is yaml.BaseLoader else yaml.load(text, Loader=loader)
+
+
+def with_lists(value: object) -> object:
+    """Returns a value with lists in place of tuples at every depth. The YAML tags `!!omap` and `!!pairs` make tuples."""
+    match value:
+        case dict():
+            return {key: with_lists(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [with_lists(inner) for inner in value]
+    return value
+
+
+def _num_values(value: object, known: dict[int, int]) -> int:
+    """Returns the number of values in a nested value. known: the numbers of lists and mappings counted before, by id.
+
+    Aliases share one object, so a value that stands for billions of copies is counted in a moment.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES  # for a value that contains itself
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_num_values(one, known) for one in inner)
+    return known[id(value)]
+
+
+def _check_nesting(text: str) -> None:
     """Raises ValueError if a YAML text has more brackets inside each other than any sensible text.
 
     PyYAML's time grows with the square of this number, and Python's recursion ends at about a thousand.

@@ -1,12 +1,16 @@
-"""Formats values for messages: durations, counts, paths and commands that can be pasted, errors in one line. Looks up
-names that a user has typed in full or in part.
+"""Formats values for messages: durations, counts, paths and commands that can be pasted, errors in one line.
+
+Prints messages without the control characters that names and paths may contain. Looks up names that a user has typed in
+full or in part.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection
 from pathlib import Path
+from typing import TextIO
 
 from orchestrator.base.files import working_folder
 
@@ -42,6 +46,32 @@ def in_shell(path: Path) -> str:
 def command(verb: str, folder: Path) -> str:
     """Returns the command `supsup VERB` for the sweep in `folder`, to be pasted into a shell in the current folder."""
     return f"supsup {verb} {folder.name} output={in_shell(folder.parents[1])}"
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What sets the colour of a terminal. Ray colours its messages."""
+
+
+def one_line(text: object) -> str:
+    """Returns a text in one line. Unprintable characters, such as line breaks and terminal escapes, are escaped."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def printable(text: str) -> str:
+    """Returns lines of text for a terminal. Colours are dropped, other unprintable characters are escaped."""
+    if text.replace("\n", "").isprintable():
+        return text
+    parts = re.split("([\n\t])", _COLOUR.sub("", text.replace("\r\n", "\n")))
+    return "".join(part if part in ("\n", "\t") else one_line(part) for part in parts)
+
+
+def say(text: str = "", *, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Prints a text as `print` does, in the form that `printable` returns. All messages are printed by this function,
+    because any of them may contain a name or a path that somebody else has chosen."""
+    print(printable(text), end=end, file=file, flush=flush)
 
 
 def first_line(error: Exception) -> str:

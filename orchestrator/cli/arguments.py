@@ -19,6 +19,7 @@ from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.base.plain_values import text_value
 from orchestrator.base.wording import in_shell
 from orchestrator.execution.cluster_address import refuse_unreachable
+from supsup_core.input_files import user_path
 
 SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value]...")
@@ -135,8 +136,8 @@ class WordsArgument(click.Argument):
             else:
                 raise click.UsageError(f"{key}: is not an option of this command; the options are: {self._known()}")
         self._check_count(names)
-        data = Path(given["data"]).expanduser().absolute() if "data" in given else None
-        output = OutputFolder(Path(given.get("output", "runs")).expanduser().absolute())
+        data = user_path(given["data"]) if "data" in given else None
+        output = OutputFolder(user_path(given.get("output", "runs")))
         return Words(tuple(names), tuple(overrides), output, data, given.get("storage"))
 
     def _check_count(self, names: Sequence[str]) -> None:

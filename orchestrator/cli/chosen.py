@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.base.folder_lock import holder_in_words, holder_of
 from orchestrator.base.output_folder import STORED_SWEEPS, OutputFolder
-from orchestrator.base.wording import command
+from orchestrator.base.wording import command, say
 from orchestrator.cli.arguments import Words
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.sweeps.sweep_record import SweepRecord, check_output, find_record, storage_of
@@ -50,7 +50,7 @@ def print_sharing_runs(found: FoundRun) -> None:
     """Prints the names of the other runs in the run's training group, because a command on the group affects them."""
     others = [run.name for run in found.group.runs if run.run_id != found.run.run_id]
     if others:
-        print(f"these other runs of the training group are affected too: {'; '.join(others)}")
+        say(f"these other runs of the training group are affected too: {'; '.join(others)}")
 
 
 def check_is_output(output: OutputFolder) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.base.wording import duration, first_line, in_shell
+from orchestrator.base.wording import duration, first_line, in_shell, say
 from orchestrator.cli.arguments import run_command
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.ledger import FencedError
@@ -49,11 +49,11 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
     _print_report(sweep, report, is_done)
     _print_warnings(sweep, groups, status, monitor)
     if interrupted:
-        print(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
+        say(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
     elif status.state_when_idle() == "interrupted":
-        print(f"an error stopped the sweep; correct its cause, then continue with: {sweep.command('resume')}")
+        say(f"an error stopped the sweep; correct its cause, then continue with: {sweep.command('resume')}")
     elif not is_done:
-        print(
+        say(
             f"some runs failed; read the tracebacks with: {sweep.command('logs')}\n"
             f"Fix the cause, then continue with: {sweep.command('resume')}"
         )
@@ -88,7 +88,7 @@ def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds:
     trained = [row.event for state in monitor.states.values() for row in state.trained.values()]
     num_found = sum(event.seconds is None for event in trained)
     found = f" ({num_found} shards were already in the store)" if num_found else ""
-    print(
+    say(
         f"\n{sweep.sweep_id}: {status.shards_done}/{status.shards} shards, "
         f"{status.evaluations_done}/{status.evaluations} evaluations in {duration(seconds)}{found}"
     )
@@ -97,16 +97,16 @@ def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds:
 def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
     """Prints the table of results, the folder of the report, and the address of the MLflow runs."""
     if report is not None:
-        print(f"\n{report.text}")
+        say(f"\n{report.text}")
         if report.trouble is None:
-            print(f"\nreport:  {report.folder}")
+            say(f"\nreport:  {report.folder}")
     elif sweep.config.search is not None and is_done:
-        print(
+        say(
             "\nno trial has a result, because the training of every trial diverged; lower the learning rates in "
             "search.space"
         )
     how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={in_shell(sweep.output.path)})"
-    print(f"MLflow:  {tracking_uri_of(sweep)}{how}")
+    say(f"MLflow:  {tracking_uri_of(sweep)}{how}")
 
 
 def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, monitor: Monitor) -> None:
@@ -115,7 +115,7 @@ def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, 
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
-            print(
+            say(
                 f"WARNING  {state.group.runs[0].name}: no mask was trained on {num_skipped} of {len(state.decisions)} "
                 "segments, because all masks of the budget were in use; raise budget.num_masks, or set "
                 "budget.on_exhausted=reclaim"
@@ -125,14 +125,14 @@ def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, 
             print(f"WARNING  computed on {len(found.machines)} machine kinds ({MEANING}): {', '.join(found.runs)}")
     for group in status.groups:
         for lost in group.lost:
-            print(f"recomputed: {lost}")
+            say(f"recomputed: {lost}")
         for task in group.cancelled:
             retry = run_command("retry", sweep.folder, group.runs[0], [task])
-            print(f"cancelled: task {task} of {group.runs[0]}; retry the task with: {retry}")
+            say(f"cancelled: task {task} of {group.runs[0]}; retry the task with: {retry}")
         for failure in group.failures:
-            print(f"FAILED  {failure}")
+            say(f"FAILED  {failure}")
     if sweep.folder.pause_file.exists() and (reason := sweep.folder.pause_file.read_text()):
-        print(f"WARNING  {reason}")
+        say(f"WARNING  {reason}")
 
 
 def _write_to_mlflow(sweep: Sweep, write: Callable[[], None]) -> bool:
@@ -156,10 +156,10 @@ def _complete_storage(sweep: Sweep, files: Sequence[Path]) -> bool:
         return False
     except SupSupError as error:
         log.warning("%s", error)
-        print(
+        say(
             "all results are in the output folder, but some results are not in the storage yet; upload the rest with: "
             f"{sweep.command('resume')}"
         )
         return False
-    print(f"storage: {sweep.config.storage}")
+    say(f"storage: {sweep.config.storage}")
     return True

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from orchestrator.base.signals import heeded
+from orchestrator.base.wording import say
 
 log = logging.getLogger("supsup")
 
@@ -99,7 +100,7 @@ class Interrupts:
             self.raised = True
             raise KeyboardInterrupt
         self._pause_file.touch()
-        print(
+        say(
             "supsup: the sweep stops when the current round is committed and the evaluations in progress are done; "
             "press Ctrl-C again to stop at once",
             file=sys.stderr,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import os
 import sqlite3
 import sys
 
 import click
 
 from orchestrator.base.files import ensure_home, working_folder
-from orchestrator.base.library_internals import torch_lacks_memory
+from orchestrator.base.library_internals import lacks_memory
 from orchestrator.base.memory_limit import MemoryLimitError
+from orchestrator.base.wording import one_line, say
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams, print_warnings
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import InputError, MachineError, SupSupError
+
+_MOST_CHARACTERS = 2000
+"""The largest length of an error message. Of a longer one, for example with a long name, the middle is left out."""
 
 
 @click.group(
@@ -62,7 +67,7 @@ def main() -> None:
     except MemoryLimitError as error:
         code = _fail(str(error))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not torch_lacks_memory(error):
+        if not lacks_memory(error):
             raise
         code = _fail(
             f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
@@ -85,22 +90,25 @@ def main() -> None:
     sys.exit(code)
 
 
+def _name(path: object) -> str:
+    """Returns the path that an OSError names, as text."""
+    return os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
+
+
 def _fail(message: str) -> ExitCode:
     """Prints a message as one line on standard error. Returns the exit code of bad input."""
-    print(f"supsup: {_in_one_line(message)}", file=sys.stderr)
+    line = one_line(message)
+    if len(line) > _MOST_CHARACTERS:
+        line = f"{line[: _MOST_CHARACTERS // 2]} … {line[-_MOST_CHARACTERS // 2 :]}"
+    say(f"supsup: {line}", file=sys.stderr)
     return ExitCode.BAD_INPUT
 
 
 def _fault(error: OSError | sqlite3.Error) -> str:
     """Returns a text that names the file of an error, if it has one, and says what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{_name(error.filename)}: {error.strerror}"
     return str(error)
-
-
-def _in_one_line(text: str) -> str:
-    """Returns a text with its unprintable characters escaped, such as a line break in a file's name."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 if __name__ == "__main__":

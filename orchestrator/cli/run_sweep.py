@@ -18,7 +18,7 @@ from orchestrator.base.environment import usable_cpus
 from orchestrator.base.files import is_utf8
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.memory_limit import LIBRARIES_BYTES, require_memory
-from orchestrator.base.wording import count
+from orchestrator.base.wording import count, say
 from orchestrator.cli.conclusion import conclude
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.interrupts import Interrupts
@@ -30,6 +30,7 @@ from orchestrator.records.ledger_file import merge_side_files
 from orchestrator.results.event_log import LogFile
 from orchestrator.results.progress_line import ProgressLine
 from orchestrator.spec.sweep_config import Resources
+from orchestrator.sweeps.cost_estimate import check_memory
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.sweep_transfer import take_over
@@ -61,6 +62,9 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     require_memory(LIBRARIES_BYTES)
     groups = groups or sweep.plan()
     refuse_impossible(sweep, cluster)
+    if cluster in (None, "local") and sweep.config.resources.device == "cpu":
+        for group in groups:
+            check_memory(group.experiment)
     prepare_data(groups, sweep.data_root)
     folder = sweep.folder
     with owned(folder.path), lossy_streams(), _logged_to(folder.log_file):
@@ -73,7 +77,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
                 return _run_to_end(sweep, groups, cluster, interrupts)
             except KeyboardInterrupt:
                 interrupts.end_rounds()
-                print(
+                say(
                     "\ninterrupted before the summary was complete; all finished work is committed. "
                     f"Go on with: {sweep.command('resume')}"
                 )

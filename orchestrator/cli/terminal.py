@@ -31,7 +31,8 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="supsup")
-    sys.stdout = _Watched(sys.stdout)
+    if not isinstance(sys.stdout, _Watched):
+        sys.stdout = _Watched(sys.stdout)
 
 
 class _Console(logging.Handler):

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from orchestrator.base.plain_values import Node
+from orchestrator.base.plain_values import YAML_ERRORS, Node, load_yaml
 from orchestrator.base.wording import first_line
 from orchestrator.spec.sweep_config import Resources
-from orchestrator.spec.sweep_text import not_yaml
+from orchestrator.spec.sweep_text import not_yaml, text_of
 from supsup_core.errors import InputError
 from supsup_core.registry import nearest
 
@@ -97,10 +98,8 @@ class ClusterFile:
 def read_cluster_file(path: Path) -> ClusterFile:
     """Reads and checks a cluster file. Raises InputError if the file cannot be read or is not a YAML mapping."""
     try:
-        node = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, RecursionError) as error:
+        node = load_yaml(text_of(path), yaml.SafeLoader)
+    except YAML_ERRORS as error:
         raise InputError(f"{path}{not_yaml(error)}") from error
     if not isinstance(node, dict):
         raise InputError(f"{path}: a cluster file must be a mapping of keys to values, such as `cluster_name: supsup`")
@@ -304,8 +303,8 @@ def _setup_problems(node: Node, path: Path) -> Iterator[str]:
     The file of the authentication token may be missing, because `ray get-auth-token --generate` creates it later.
     """
     for target, source in (node.get("file_mounts") or {}).items():
-        found = path.parent / Path(str(source)).expanduser()
-        if not str(target).endswith("auth_token") and not found.exists():
+        found = path.parent / os.path.expanduser(str(source))
+        if not str(target).endswith("auth_token") and not os.path.exists(found):
             yield f"file_mounts.{target}: {source} does not exist; create it, or remove this entry"
     if not any("constraints.txt" in text for where, text in _texts(node) if "setup_commands" in where):
         yield "setup_commands: add `-c constraints.txt` to `pip install`, so that every node has the tested versions"

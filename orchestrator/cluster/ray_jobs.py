@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.base.library_internals import RAY_HAS_NO_AGENT, ray_package_hash, ray_version_of
-from orchestrator.base.wording import first_line, matching_names
+from orchestrator.base.wording import first_line, matching_names, say
 from orchestrator.cluster.upload import large_parts, measure
 from orchestrator.spec.experiment import DatasetError
 from orchestrator.spec.sweep_config import read_sweep
@@ -74,7 +74,7 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
         _refuse_version(client, address)
         name, state = _name_for(client, f"{sweep.sweep_id}-{ray_package_hash(tree, excludes)[:8]}")
         if state is not None:
-            print(f"{name}: was submitted before ({state})")
+            say(f"{name}: was submitted before ({state})")
         else:
             _submit(
                 client,
@@ -86,10 +86,10 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
                 },
                 metadata={"sweep": sweep.sweep_id, "output": output},
             )  # fmt: skip
-            print(f"{name}: was submitted")
+            say(f"{name}: was submitted")
         if detach:
-            print(f"follow the job: supsup logs {name} --address {address}")
-            print(f"stop the job:   supsup stop {name} --address {address}")
+            say(f"follow the job: supsup logs {name} --address {address}")
+            say(f"stop the job:   supsup stop {name} --address {address}")
             return 0
         return _follow(client, name, address)
 
@@ -147,7 +147,7 @@ def stop(job: str, address: str) -> int:
             if time.monotonic() > deadline:
                 raise SupSupError(f"{name}: is still {state} after {STOP_SECONDS + 30} s; run `supsup stop` again")
             time.sleep(0.5)
-    print(f"{name}: {state}; to continue the sweep, run the same `supsup submit` again")
+    say(f"{name}: {state}; to continue the sweep, run the same `supsup submit` again")
     return 0
 
 
@@ -204,7 +204,7 @@ def _check_plan(sweep: Sweep) -> None:
             cause = cause.__cause__
         if cause is None:
             raise
-        print(
+        say(
             f"the sweep was checked only in part, because its dataset cannot be used on this machine: {error}",
             file=sys.stderr,
         )
@@ -259,20 +259,18 @@ def _follow(client: JobSubmissionClient, name: str, address: str) -> int:
 
     async def print_log() -> None:
         async for text in client.tail_job_logs(name):
-            print(text, end="", flush=True)
+            say(text, end="", flush=True)
 
     try:
         asyncio.run(print_log())
         while (state := client.get_job_status(name).value) not in _EXIT_CODES:
             time.sleep(0.5)
     except KeyboardInterrupt:
-        print(
-            f"\nthe job continues; follow the job again with: supsup logs {name} --address {address}", file=sys.stderr
-        )
+        say(f"\nthe job continues; follow the job again with: supsup logs {name} --address {address}", file=sys.stderr)
         return 130
     if state != "SUCCEEDED":
         message = (client.get_job_info(name).message or "").splitlines()
-        print(f"{name}: {state}{f': {message[0]}' if message else ''}", file=sys.stderr)
+        say(f"{name}: {state}{f': {message[0]}' if message else ''}", file=sys.stderr)
     return _EXIT_CODES[state]
 
 
@@ -282,6 +280,8 @@ def _job_client(address: str) -> Iterator[JobSubmissionClient]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    if not address.startswith(("http://", "https://")):
+        raise InputError(f"--address: {address} must be the URL of the dashboard, such as http://127.0.0.1:8265")
     try:
         yield JobSubmissionClient(address)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:

@@ -18,11 +18,11 @@ def refuse_unreachable(cluster: str) -> None:
             "hand the sweep to the dashboard with `supsup submit`"
         )
     host, colon, port = cluster.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal():
         return  # such as `auto`, which Ray resolves
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # [::1] for IPv6
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that no host can have
         raise InputError(
             f"--address: nothing answers at {cluster} ({error}); start the cluster, correct the address, or remove "
             "--address and RAY_ADDRESS to start Ray on this machine"

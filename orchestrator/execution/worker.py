@@ -15,7 +15,7 @@ import torch
 
 from orchestrator.base import failpoints
 from orchestrator.base.keys import canonical, content_key
-from orchestrator.base.library_internals import torch_lacks_memory
+from orchestrator.base.library_internals import lacks_memory
 from orchestrator.base.memory_limit import JOB_BYTES, require_memory
 from orchestrator.base.plain_values import Node
 from orchestrator.coordination.messages import (
@@ -288,5 +288,5 @@ def failed_reply(job: Job, error: Exception) -> Failed:
         error=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc(),
         diverged=isinstance(error, DivergedError),
-        out_of_memory=isinstance(error, MemoryError | torch.OutOfMemoryError) or torch_lacks_memory(error),
+        out_of_memory=lacks_memory(error),
     )

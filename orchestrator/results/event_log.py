@@ -14,7 +14,7 @@ from typing import TextIO, final
 
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import SweepFolder
-from orchestrator.base.wording import count
+from orchestrator.base.wording import count, say
 from orchestrator.records.rows import (
     AnyRow,
     ArtifactLost,
@@ -80,7 +80,7 @@ class LogFile(logging.FileHandler):
 
     def _report(self, error: BaseException | None) -> None:
         if not self._reported:
-            print(f"supsup: {self.baseFilename}: the log cannot be written ({error})", file=sys.stderr)
+            say(f"supsup: {self.baseFilename}: the log cannot be written ({error})", file=sys.stderr)
         self._reported = True
 
 
@@ -169,11 +169,11 @@ def follow(folder: SweepFolder) -> None:
                 node = json.loads(line)
                 level = "" if node["level"] == "info" else f" {node['level'].upper()}"
                 group = f" {node['group'][:8]}" if "group" in node else ""
-                print(f"{node['time'][:19]}{level}{group} {node['message']}")
+                say(f"{node['time'][:19]}{level}{group} {node['message']}")
                 if "traceback" in node:
-                    print(node["traceback"])
+                    say(node["traceback"])
             except (ValueError, KeyError, TypeError):
-                print(line, end="")  # the line is incomplete or was written by an earlier version
+                say(line, end="")  # the line is incomplete or was written by an earlier version
             sys.stdout.flush()
 
 

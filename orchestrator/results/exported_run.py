@@ -5,7 +5,7 @@ The folder holds experiment.json, learned.safetensors and the user's modules.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from orchestrator.base.plain_values import Node, from_node, to_node
+from orchestrator.base.plain_values import from_node, to_node
+from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.records.learned_tensors import provenance_here
 from orchestrator.records.machine_kind import Provenance, check_weights
 from orchestrator.results.loaded_run import LoadedRun
@@ -27,6 +28,14 @@ from supsup_core.methods import Learner
 FORMAT = 1
 """The version of the format of an exported run's folder."""
 
+_EXPERIMENT, _LEARNED = "experiment.json", "learned.safetensors"
+
+_KEYS = ("format", "experiment", "seed", "num_states", "imports", "tasks", "masks", "numbers")
+"""The keys of experiment.json. Earlier versions wrote the file with these keys and no checksum."""
+
+_DIGEST = "learned_sha256"
+"""The key of the SHA-256 of learned.safetensors."""
+
 
 def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
     """Write a run into an empty folder. Raises InputError if one of the user's modules cannot be copied."""
@@ -35,13 +44,17 @@ def export_run(sweep: Sweep, run: LoadedRun, folder: Path) -> None:
         (folder / path).write_bytes(text)
     names = [Path(entry).name for entry in sweep.config.imports]
     tensors = {f"{number}.{name}": t.contiguous() for number, s in enumerate(run.states) for name, t in s.items()}
-    safetensors.torch.save_file(tensors, folder / "learned.safetensors")
-    node = {
-        "format": FORMAT, "experiment": run.experiment.node, "seed": run.experiment.seed,
-        "num_states": len(run.states), "imports": names, "tasks": run.tasks, "masks": run.masks, "numbers": run.numbers,
-        "provenance": to_node(run.provenance),
-    }  # fmt: skip
-    (folder / "experiment.json").write_text(json.dumps(node, indent=1))
+    learned = folder / _LEARNED
+    safetensors.torch.save_file(tensors, learned)
+    values = (FORMAT, run.experiment.node, run.experiment.seed, len(run.states), names, run.tasks, run.masks,
+              run.numbers)  # fmt: skip
+    node = dict(zip(_KEYS, values, strict=True)) | {_DIGEST: _sha256(learned), "provenance": to_node(run.provenance)}
+    (folder / _EXPERIMENT).write_bytes(seal(node))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ExportedRun:
@@ -55,16 +68,20 @@ class ExportedRun:
         if the installed libraries draw other frozen weights than those with which the masks were trained.
         """
         try:
-            node: Node = json.loads((folder / "experiment.json").read_text())
-            tensors = safetensors.torch.load_file(folder / "learned.safetensors")
+            node, _ = unseal((folder / _EXPERIMENT).read_bytes(), _KEYS)
             if node["format"] != FORMAT:
                 raise CorruptError(
                     f"{folder}: has format {node['format']}, but this version of supsup reads format {FORMAT}"
                 )
+            if node.get(_DIGEST) not in (None, _sha256(folder / _LEARNED)):
+                raise ValueError(f"{_LEARNED} does not match its SHA-256")
+            tensors = safetensors.torch.load_file(folder / _LEARNED)
             states: list[dict[str, Tensor]] = [{} for _ in range(node["num_states"])]
             for name, tensor in tensors.items():
                 number, _, key = name.partition(".")
                 states[int(number)][key] = tensor
+            if any(Path(entry).name != entry for entry in node["imports"]):
+                raise ValueError("its modules are not in this folder")
             user_modules.load(node["imports"], folder)
             self.experiment: Experiment = build_experiment(node["experiment"], node["seed"])
             self.provenance = from_node(node.get("provenance", {}), Provenance)

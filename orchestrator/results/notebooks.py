@@ -14,6 +14,7 @@ from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, find_sweep, open_record
 from orchestrator.sweeps.sweep_record import all_records
 from supsup_core.errors import InputError
+from supsup_core.input_files import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
     all sweeps. The columns are those in `FIRST`, and one column for each key that a sweep varies. Accuracies and other
     shares are in [0, 1]. A damaged sweep is left out with a warning. Raises InputError if no sweep fits or is intact.
     """
-    output = OutputFolder(Path(path).expanduser().absolute())
+    output = OutputFolder(user_path(path))
     if sweep is None:
         records = all_records(output, lambda error: warnings.warn(f"a sweep is left out: {error}", stacklevel=3))
         found = [open_record(record) for record in records]

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import final
 
-from orchestrator.base.wording import duration
+from orchestrator.base.wording import duration, say
 from orchestrator.results.status import SweepStatus
 
 PLAIN_SECONDS = 5.0
@@ -71,5 +71,5 @@ class ProgressLine:
                 total=status.shards + status.evaluations,
             )  # fmt: skip
         elif text != self._last_line and time.monotonic() - self._last_time >= PLAIN_SECONDS:
-            print(text, file=sys.stderr, flush=True)
+            say(text, file=sys.stderr, flush=True)
             self._last_line, self._last_time = text, time.monotonic()

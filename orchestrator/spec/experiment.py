@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from orchestrator.base.plain_values import Node
-from orchestrator.spec.strict_merge import check_finite, field_names, merge
+from orchestrator.spec.strict_merge import field_names, merge
 from orchestrator.spec.user_modules import source_digest
 from supsup_core.datasets import Base
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference, check, check_objective
+from supsup_core.field_limits import check_limits, limited
 from supsup_core.inference import OBJECTIVES
 from supsup_core.later_fields import identity_fields
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
+from supsup_core.nets.base import check_size
 from supsup_core.nns.allocation_tests import ALLOCATION_TESTS, AllocationTest
 from supsup_core.nns.allocator import NNS_VERSION, Budget
 from supsup_core.nns.streams import Schedule, Stream
@@ -39,9 +41,10 @@ class EvaluationConfig:
     Raises InputError if `at` is empty or contains a number below 1.
     """
 
-    at: list[int] | None = None
+    at: list[int] | None = limited(None, most=1_000_000_000, items=1000)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if self.at is not None and (not self.at or min(self.at) < 1):
             raise InputError(
                 f"at: must be a list of numbers of tasks, each at least 1, such as [10, 50], not {self.at}"
@@ -192,6 +195,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     inference = _build_inference(row, node)
     with prefix_errors("net: "):
         layers = net.layers(benchmark.input_shape)
+        check_size(layers)
     with prefix_errors("method."):
         method.check(layers, benchmark.num_labels, benchmark.num_tasks)
     check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
@@ -264,7 +268,6 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
 def _build_section(cls: type[T], node: Node, key: str) -> T:
     """Builds a dataclass object from `node[key]`. Raises InputError, with the full key, if a value is wrong."""
     values = merge(cls, node[key], "", key)
-    check_finite(values, "", key)
     for name in field_names(cls):
         if name not in values:
             raise InputError(f"{key}.{name}: is missing; set this key")

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import yaml
 
-from orchestrator.base.plain_values import Node, check_nesting, text_value
-from orchestrator.spec.strict_merge import merge
+from orchestrator.base.plain_values import YAML_ERRORS, Node, load_yaml, text_value, with_lists
+from orchestrator.spec.strict_merge import check_values, merge
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
@@ -40,21 +40,22 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = (), l
             )
         if key in text_keys:
             changes[key] = text_value(value)
+            check_values({key: changes[key]}, "command line")
             continue
         try:
-            check_nesting(value)
             if key in list_keys:
                 changes[key] = _text_list(value)
             else:
-                changes[key] = _with_numbers(yaml.safe_load(value))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that cannot be
+                changes[key] = _with_numbers(with_lists(load_yaml(value, yaml.SafeLoader)))
+        except YAML_ERRORS as error:
             raise InputError(f"command line: {key}: {value!r} is not a valid YAML value; put it in quotes") from error
+        check_values({key: changes[key]}, "command line")
     return changes
 
 
 def _text_list(typed: str) -> object:
     """Returns the items of a YAML list of texts. Returns None for null."""
-    found = yaml.load(typed, Loader=yaml.BaseLoader) if text_value(typed) is not None else None
+    found = load_yaml(typed, yaml.BaseLoader) if text_value(typed) is not None else None
     return [found] if isinstance(found, str) else found
 
 
@@ -92,13 +93,27 @@ def apply_changes(schema: type[object], config: Node, changes: Node, origin: str
     for varied in (config["grid"], *config["variants"].values(), space):
         for key, value in by_key.items():
             _replace_varied(varied, key, value)
-    for axis in _as_mapping(by_key.get("search.space")):
+    axes = [key.removeprefix("search.space.") for key in by_key if key.startswith("search.space.")]
+    for axis in (*_as_mapping(by_key.get("search.space")), *axes):
         space.pop(axis, None)  # a range is one value, so its old bounds must not be merged with the new ones
     for key, value in by_key.items():
-        path = key.split(".")
+        path = _path_of(key)
         section = {path[0]: config[path[0]]} if path[0] in config else {}
         _remove_renamed(section, path, value)
         config[path[0]] = merge(schema, _merged(section, _nested(path, value)), origin)[path[0]]
+
+
+_OF_DOTTED_KEYS = ("grid", "search.space")
+"""Keys of a sweep file whose value maps the dotted keys of an experiment to lists or ranges."""
+
+
+def _path_of(key: str) -> list[str]:
+    """Returns the keys of nested mappings that lead to a dotted key. `grid.net.width` is the key `net.width` of
+    `grid`."""
+    for section in _OF_DOTTED_KEYS:
+        if key.startswith(f"{section}."):
+            return [*section.split("."), key.removeprefix(f"{section}.")]
+    return key.split(".")
 
 
 def _by_full_key(changes: Node, prefix: str = "") -> Node:

@@ -6,13 +6,19 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from orchestrator.base.keys import canonical
 from orchestrator.base.plain_values import Node
+from orchestrator.spec.sweep_keys import MOST_RUNS
 from supsup_core import seeding
 from supsup_core.errors import InputError
+from supsup_core.field_limits import check_limits, limited
 
 SEARCHABLE = ("net", "method", "training", "stream", "allocation")
 """Sections of an experiment that may be searched: they define how to learn. The other sections define the problem, and
 accuracies on different problems cannot be compared."""
+
+_MOST_CHOICES = 1000
+"""The largest number of choices of a key."""
 
 _DIGITS = 3
 """Drawn numbers are rounded to this many significant digits, so that they are readable."""
@@ -34,13 +40,14 @@ class Search:
     """
 
     space: Node
-    num_trials: int | None = None
+    num_trials: int | None = limited(None, least=2, most=MOST_RUNS)
     seed: int = 0
     held_out: float = 0.1
-    grace_tasks: int = 1
-    reduction: int = 4
+    grace_tasks: int = limited(1, least=1)
+    reduction: int = limited(4, least=2)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if not self.space:
             raise InputError("space: is empty; name at least one key to search, such as training.learning_rate")
         for key, values in self.space.items():
@@ -54,10 +61,11 @@ class Search:
                 f"num_trials: is missing; set how many configurations to draw, because search.space.{ranges[0]} is a "
                 "range"
             )
-        for name, least in (("num_trials", 2), ("grace_tasks", 1), ("reduction", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: must be at least {least}, not {value}")
+        if self.num_trials is None and (num_trials := math.prod(map(len, self.space.values()))) > MOST_RUNS:
+            raise InputError(
+                f"num_trials: is missing; there are {num_trials:,} configurations; set how many to draw, at most "
+                f"{MOST_RUNS:,}"
+            )
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out: must be a share of the training images between 0 and 1, not {self.held_out}")
 
@@ -76,17 +84,31 @@ class Search:
         """
         if self.num_trials is None:
             return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
-        found: list[Node] = []
-        for number in range(100 * self.num_trials):
+        found: dict[tuple[object, ...], Node] = {}
+        most = min(self.num_trials, self._most_different())
+        last, number = 0, 0
+        while len(found) < most and number - last <= 1000 + 10 * most and number < 100 * self.num_trials:
             drawn = {key: self._draw(key, values, number) for key, values in self.space.items()}
-            if drawn not in found:
-                found.append(drawn)
-            if len(found) == self.num_trials:
-                return found
+            number += 1
+            values = tuple(canonical(one) if isinstance(one, (dict, list)) else one for one in drawn.values())
+            if values not in found:
+                found[values] = drawn
+                last = number
+        if len(found) == self.num_trials:
+            return list(found.values())
         raise InputError(
             f"num_trials: {self.num_trials} different configurations are requested, but the space has only about "
             f"{len(found)}; lower search.num_trials, or widen search.space"
         )
+
+    def _most_different(self) -> int:
+        """Returns how many different configurations can be drawn at most; MOST_RUNS if any number can."""
+        sizes = [
+            len(values) if isinstance(values, list) else values["high"] - values["low"] + 1
+            for values in self.space.values()
+            if isinstance(values, list) or isinstance(values["high"] - values["low"], int)
+        ]
+        return min(math.prod(sizes), MOST_RUNS) if len(sizes) == len(self.space) else MOST_RUNS
 
     def _draw(self, key: str, values: object, number: int) -> object:
         """Returns the value of a key in draw `number`."""
@@ -126,5 +148,7 @@ def _check_axis(key: str, values: object) -> None:
         raise InputError(
             f"space.{key}: must be a list of choices, or a range such as {{low: 1.0e-5, high: 1.0e-2, log: true}}"
         )
+    elif len(values) > _MOST_CHOICES:
+        raise InputError(f"space.{key}: lists {len(values):,} choices, but at most {_MOST_CHOICES:,} are possible")
     elif any(value in values[:number] for number, value in enumerate(values)):
         raise InputError(f"space.{key}: {values} contains a value twice; remove one")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from orchestrator.base.plain_values import Node
+from orchestrator.base.wording import one_line
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.registry import nearest
 
@@ -25,19 +27,38 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
     mapping, is merged into the default.
 
     path: the dotted key of `node` in the config; "" for the whole config. Raises InputError if a key is unknown or a
-    value does not fit its field's type. The error's text begins with `where`, if any, and the full dotted key.
+    value does not fit its field's type, or if `check_values` refuses a value. The error's text begins with `where`, if
+    any, and the full dotted key.
     """
+    check_values(node, where, path)
     with prefix_errors(f"{where}: " if where else ""):
-        _check_not_missing(node, path)
         _check(schema, node, path)
         try:
-            return _without_missing(as_node(_merged(schema, node)))
+            merged = copy.deepcopy(_merged_once(_Values(schema, repr(node), node)))
+            check_values(merged, "", path)  # again, because OmegaConf converts a text such as `nan` to a number
+            return merged
         except OmegaConfBaseException as error:
             if error.full_key is None:  # OmegaConf does not name the key of a wrong value in a tuple
                 raise InputError(
                     f"{_below(path, _refused_key(schema, node))}: a value in this list has the wrong type"
                 ) from error
             raise InputError(config_problem(error, path)) from error
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Plain values for a dataclass, which can be compared quickly: two of them are equal if their texts are."""
+
+    schema: type[object]
+    text: str
+    node: Node = field(compare=False)
+
+
+@functools.lru_cache(maxsize=500)
+def _merged_once(values: _Values) -> Node:
+    """Returns the merged fields as plain values. They are cached, because merging is slow, and most runs of a sweep
+    have most of their sections in common. The caller must copy the result."""
+    return _without_missing(as_node(_merged(values.schema, values.node)))
 
 
 def _merged(schema: type[object], node: Node) -> object:
@@ -84,13 +105,74 @@ def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
     return ": ".join(part for part in (_below(path, error.full_key or ""), f"{lines[0]}{remedy}") if part)
 
 
-def check_finite(value: object, where: str, path: str = "") -> None:
-    """Raises InputError if plain values contain NaN or infinity. The error's text begins with `where`, if any, and the
-    full dotted key. path: the dotted key of `value`."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{f'{where}: ' if where else ''}{path}: must be a finite number, not {value}")
+_MOST_NUMBER = 1e30
+"""The largest size of a number with a fraction. The square of a much larger number is no float32 any more."""
+
+_MOST_INTEGER = 2**63 - 1
+"""The largest size of a whole number: that of a number of 64 bits."""
+
+
+_MOST_NESTED = 20
+"""The largest number of mappings and lists inside each other, and of dots in a key."""
+
+
+def check_values(value: object, where: str, path: str = "", depth: int = 0) -> None:
+    """Raises InputError if a value can be no part of a config: NaN, infinity, a number that is too large, a date or
+    another value that JSON lacks, a key or text that is no Unicode text, `???`, or values that are nested too deeply.
+
+    The error's text begins with `where`, if any, and the full dotted key. path: the dotted key of `value`. depth: the
+    number of mappings and lists around `value`.
+    """
+    problem = "values are nested too deeply" if depth > _MOST_NESTED else _problem_of(value)
+    if problem:
+        raise InputError(f"{f'{where}: ' if where else ''}{path}: {problem}")
+    if isinstance(value, dict):
+        for key in value:
+            if problem := _problem_of_key(key):
+                raise InputError(f"{f'{where}: ' if where else ''}{_below(path, key)}: {problem}")
     for inner_path, inner in _inner(value, path):
-        check_finite(inner, where, inner_path)
+        check_values(inner, where, inner_path, depth + 1)
+
+
+def _problem_of_key(key: object) -> str | None:
+    """Returns why a key can be no part of a config, or None."""
+    if not isinstance(key, str):
+        return f"a key must be text; put {one_line(key)} in quotes"
+    return "is no key, because it has too many dots" if key.count(".") > _MOST_NESTED else _problem_of(key)
+
+
+def _problem_of(value: object) -> str | None:
+    """Returns why a value can be no part of a config, or None. Does not check the items of lists and mappings."""
+    match value:
+        case None | bool() | dict() | list() | tuple():
+            return None
+        case int() if abs(value) > _MOST_INTEGER:
+            digits = int(math.log10(abs(value))) + 1
+            return f"a number of {digits} digits is too large; at most 64 bits are possible"
+        case float() if not math.isfinite(value):
+            return f"must be a finite number, not {value}"
+        case float() if abs(value) > _MOST_NUMBER:
+            return f"must be a number from {-_MOST_NUMBER:g} to {_MOST_NUMBER:g}, not {value:g}"
+        case int() | float():
+            return None
+        case str() if value == MISSING:
+            return f"is missing; write a value in place of {value}"
+        case str():
+            return None if _is_text(value) else "contains characters that are no Unicode text; remove them"
+        case _:
+            return f"must be text, a number, true, false or null, not a {type(value).__name__}; put it in quotes"
+
+
+def _is_text(value: str) -> bool:
+    """Returns whether a text can be stored and named in a path: without null characters and lone surrogates.
+
+    Bytes of the command line that are no UTF-8, as in the names of some folders, are accepted.
+    """
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -103,13 +185,7 @@ def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 def _below(path: str, key: object) -> str:
     """Returns the full dotted key of `key` in the section `path`. `key` or `path` may be empty."""
-    return f"{path}.{in_one_line(key)}" if path and key != "" else path or in_one_line(key)
-
-
-def in_one_line(key: object) -> str:
-    """Returns a key as one line of text. Escapes special characters if some, such as line breaks, are unprintable."""
-    text = str(key)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return f"{path}.{one_line(key)}" if path and key != "" else path or one_line(key)
 
 
 def _without_missing(node: Node) -> Node:
@@ -119,14 +195,6 @@ def _without_missing(node: Node) -> Node:
         for key, value in node.items()
         if value != MISSING
     }
-
-
-def _check_not_missing(value: object, path: str) -> None:
-    """Raises InputError if plain values contain the text `???`, which OmegaConf treats as a missing value."""
-    if value == MISSING:
-        raise InputError(f"{path}: is missing; write a value in place of {value}")
-    for inner_path, inner in _inner(value, path):
-        _check_not_missing(inner, inner_path)
 
 
 def _check(kind: object, value: object, path: str) -> None:
@@ -156,9 +224,15 @@ def _check(kind: object, value: object, path: str) -> None:
         raise InputError(f"{path}: must be a single value, not {_described(value)}")
 
 
+@functools.cache
+def _hints_of(schema: type[object]) -> dict[str, Any]:
+    """Returns the types of the fields of a dataclass. They are cached, because evaluating them is slow."""
+    return get_type_hints(schema)
+
+
 def _check_fields(schema: type[object], node: dict[object, object], path: str) -> None:
     """Raises InputError if a key is not a field of the dataclass `schema`, or if its value fails `_check`."""
-    hints = get_type_hints(schema)
+    hints = _hints_of(schema)  # type: ignore[arg-type]  # every class is hashable
     known = sorted(field_names(schema))
     for key, value in node.items():
         if key not in known:

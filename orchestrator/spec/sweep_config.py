@@ -6,22 +6,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from orchestrator.base.plain_values import Node
 from orchestrator.records.object_storage import check_url
 from orchestrator.spec.experiment import EvaluationConfig
-from orchestrator.spec.overrides import apply_changes, overlap, parse_overrides
+from orchestrator.spec.overrides import apply_changes, parse_overrides
 from orchestrator.spec.search_space import Search
-from orchestrator.spec.strict_merge import check_finite, in_one_line, merge
-from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS
+from orchestrator.spec.strict_merge import merge
+from orchestrator.spec.sweep_checks import check_server, check_sweep
+from orchestrator.spec.sweep_keys import MOST_RUNS
 from orchestrator.spec.sweep_text import read_sweep_text
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference
+from supsup_core.field_limits import check_limits, limited
 from supsup_core.nns.allocator import Budget
 from supsup_core.nns.streams import Stream
 from supsup_core.registry import nearest
 from supsup_core.training.loop import TrainingRecipe
+
+MOST_SECONDS = 31_536_000
+"""The longest time between two commits or snapshots: a year."""
 
 PAPER = "paper"
 """The name of the default scale, which means the sweep file without changes."""
@@ -42,20 +46,18 @@ class Resources:
     Raises InputError if a value is out of its range.
     """
 
-    num_workers: int = 2
-    threads: int = 1
+    num_workers: int = limited(2, least=1, most=10_000)
+    threads: int = limited(1, least=1, most=512)
     device: str = "cpu"
-    state_mb: int = 256
+    state_mb: int = limited(256, least=1, most=1_000_000)
     deterministic: bool = False
     tf32: bool = False
-    tasks_at_once: int | None = None
-    cache_gb: float = 50.0
+    tasks_at_once: int | None = limited(None, least=1, most=10_000)
+    cache_gb: float = limited(50.0, most=1_000_000)
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "threads", "state_mb", "tasks_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"resources.{name}: must be at least 1, not {value}")
+        with prefix_errors("resources."):
+            check_limits(self)
         if self.device not in ("cpu", "cuda"):
             raise InputError(
                 f"resources.device: must be cpu or cuda, not {self.device!r}; on cuda, each worker uses a separate GPU"
@@ -110,25 +112,26 @@ class SweepConfig:
     only: list[str] | None = None
     grid: dict[str, list[Any]] = field(default_factory=dict)
     search: Search | None = None
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] = limited([0], items=MOST_RUNS)
     scale: str = PAPER
     scales: dict[str, Node] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     imports: list[str] = field(default_factory=list)
-    commit_every: float = 5.0
+    commit_every: float = limited(5.0, most=MOST_SECONDS)
     output: str = "runs"
     data: str | None = None
     tracking: str | None = None
     storage: str | None = None
-    snapshot_every: float = 30.0
+    snapshot_every: float = limited(30.0, most=MOST_SECONDS)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if not self.commit_every > 0:
             raise InputError(f"commit_every: must be a positive number of seconds, not {self.commit_every}")
         if not self.snapshot_every > 0:
             raise InputError(f"snapshot_every: must be a positive number of seconds, not {self.snapshot_every}")
         if self.tracking is not None:
-            _check_server(self.tracking)
+            check_server(self.tracking)
         if self.storage is not None:
             check_url(self.storage)
         if self.search is not None:
@@ -228,17 +231,10 @@ def _build(node: Node, where: str) -> SweepConfig:
     """Builds a config from merged plain values. Raises InputError, beginning with `where`, if one is not valid."""
     if "name" not in node:
         raise InputError(f"{where}: name: is missing; give the sweep a name")
-    check_finite(node, where)
     with prefix_errors(f"{where}: "):
         search = None if node["search"] is None else _build_search(node["search"])
         sweep = SweepConfig(**{**node, "resources": Resources(**node["resources"]), "search": search})
-        _check_seeds(sweep)
-        _check_varied(sweep)
-        if not sweep.name or not all(c.isalnum() or c in "._-" for c in sweep.name) or sweep.name.startswith("."):
-            raise InputError(
-                f"name: {sweep.name!r} is not a valid folder name; use only letters, digits, '.', '_' and '-', and no "
-                "'.' at the beginning"
-            )
+        check_sweep(sweep)
     return sweep
 
 
@@ -250,65 +246,3 @@ def _build_search(node: Node) -> Search:
         )
     with prefix_errors("search."):
         return Search(**node)
-
-
-def _check_seeds(sweep: SweepConfig) -> None:
-    """Raises InputError if there is no seed, or if a seed is listed twice."""
-    if not sweep.seeds:
-        raise InputError("seeds: is empty; list at least one seed, such as [0]")
-    if len(set(sweep.seeds)) < len(sweep.seeds):
-        raise InputError(f"seeds: {sweep.seeds} contains a seed twice; remove one")
-
-
-def _check_varied(sweep: SweepConfig) -> None:
-    """Raises InputError for a key of the grid without values, a key that cannot be varied or is varied twice, or an
-    unknown variant in `only`."""
-    for key, values in sweep.grid.items():
-        where = in_one_line(f"grid.{key}")
-        if not values:
-            raise InputError(f"{where}: is empty; list at least one value, or remove the key")
-        _check_experiment_key(key, where)
-    for name, changes in sweep.variants.items():
-        for key in changes:
-            where = in_one_line(f"variants.{name}.{key}")
-            _check_experiment_key(key, where)
-            if any(overlap(key, axis) for axis in sweep.grid):
-                raise InputError(
-                    f"{where}: the grid varies this key too; remove the key from the grid or from the variant"
-                )
-    if sweep.only == []:
-        raise InputError("only: is empty; name at least one variant, or remove the key")
-    for name in sweep.only or []:
-        if name not in sweep.variants:
-            known = sorted(sweep.variants)
-            raise InputError(
-                f"only: there is no variant {name!r}{nearest(name, known)}; the variants are: "
-                f"{', '.join(known) or 'none'}"
-            )
-
-
-def _check_experiment_key(key: str, where: str) -> None:
-    """Raises InputError if a key of a grid or variant is not a key of the experiment. where: the place of the key."""
-    if key.split(".")[0] not in EXPERIMENT_KEYS:
-        raise InputError(
-            f"{where}: is not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
-            f"its keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
-        )
-
-
-def _check_server(address: str) -> None:
-    """Raises InputError if `address` is not the URL of a server, or if it contains a user name or a password."""
-    try:
-        parts = urlsplit(address)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # unbalanced brackets, or a port that is not a number
-        is_url = False
-    if not is_url:
-        raise InputError(
-            f"tracking: must be the address of an MLflow server, such as http://localhost:5000, not {address!r}"
-        )
-    if parts.username or parts.password:
-        raise InputError(
-            "tracking: the address must contain no user or password, because it is written to files; "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )

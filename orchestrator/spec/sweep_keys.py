@@ -1,6 +1,9 @@
-"""The keys of a sweep file, by their meaning. Read without loading torch."""
+"""The keys of a sweep file, by their meaning, and the largest number of runs. Read without loading torch."""
 
 from __future__ import annotations
+
+MOST_RUNS = 10_000
+"""The largest number of runs of a sweep."""
 
 NNS_KEYS = ("stream", "allocation", "budget")
 """Keys of the experiment that are used in scenario NNs only, in which no task identity is given in training."""

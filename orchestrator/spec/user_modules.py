@@ -54,7 +54,7 @@ def _load_file(path: Path) -> None:
             return
         raise InputError(f"a module called {path.stem!r} is loaded already; rename the file")
     if not path.is_file():
-        raise InputError(f"no such file: {path}")
+        raise InputError(f"no such file: {path}; name a .py file, relative to the folder of the sweep file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise InputError(f"not a Python file: {path}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import final
@@ -19,7 +18,8 @@ from torch import Tensor
 from orchestrator.base import environment
 from orchestrator.base.files import write_atomically
 from orchestrator.base.keys import content_key
-from orchestrator.base.plain_values import from_json
+from orchestrator.base.plain_values import from_node
+from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.base.wording import count
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.planned_group import GroupSize
@@ -27,6 +27,7 @@ from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.training_groups import Group
 from supsup_core import RECIPE_VERSION
 from supsup_core.datasets.download import user_cache
+from supsup_core.errors import InputError
 from supsup_core.methods import SHARED
 from supsup_core.tasks import Task
 
@@ -54,6 +55,9 @@ _GRADIENT_BYTES = 256 << 20
 
 _BYTES_PER_WEIGHT = 24
 """Bytes of memory per weight of a task in training."""
+
+_BYTES_PER_INDEX = 16
+"""Bytes of memory per image of a task, counted once for each use, when the order of the images is drawn."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,11 @@ def probe_of(experiment: Experiment) -> TimingProbe:
     """Returns the timing probe of an experiment. Measures the probe only if it is not cached.
 
     Two experiments share a probe if their net, method, training recipe, image shape and number of labels are equal,
-    apart from the seeds and the number of batches, and if both or neither have only one task. Probes are cached in
-    memory and in the user's cache folder.
+    apart from the seeds, the number of batches and the learning rate, and if both or neither have only one task. Probes
+    are cached in memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
-    training = {**identity["training"], "num_batches": None}
+    training = {**identity["training"], "num_batches": None, "learning_rate": None}
     shape = [*experiment.benchmark.input_shape, experiment.benchmark.num_labels]
     net = {**identity["net"], "weight_seed": None}
     machine = [platform.node(), environment.processor(), environment.versions(), RECIPE_VERSION]
@@ -127,7 +131,8 @@ def probe_of(experiment: Experiment) -> TimingProbe:
 def _read_probe(file: Path) -> TimingProbe | None:
     """Reads a probe from the cache. Returns None if the file is missing or damaged."""
     try:
-        return from_json(file.read_bytes(), TimingProbe)
+        node, _ = unseal(file.read_bytes(), [one.name for one in fields(TimingProbe)])
+        return from_node(node, TimingProbe)
     except (OSError, ValueError):
         return None
 
@@ -136,8 +141,26 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
     """Writes a probe to the cache and returns it. If writing fails, later plans measure the probe again."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(asdict(probe)).encode())
+        write_atomically(file, seal(asdict(probe)))
     return probe
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Raises InputError if training one task of an experiment needs more memory than this machine has.
+
+    Counts the weights with all that belongs to them, two batches, and the order of the images. Makes none of them.
+    """
+    recipe, shape = experiment.training, experiment.benchmark.input_shape
+    num_weights = sum(layer.size for layer in experiment.net.layers(shape))
+    needed = _BYTES_PER_WEIGHT * num_weights + _BYTES_PER_INDEX * recipe.num_batches * recipe.batch_size
+    needed += 2 * 4 * recipe.batch_size * math.prod(shape)
+    room = environment.memory_bytes()
+    if needed > room:
+        raise InputError(
+            f"net: training a task of {recipe.num_batches:,} batches of {recipe.batch_size:,} images with a net of "
+            f"{num_weights:,} weights needs {needed / 1e9:.1f} GB of memory, but this machine has {room / 1e9:.1f} GB; "
+            "lower net.num_outputs, net.width, training.batch_size or training.num_batches"
+        )
 
 
 def _measure(experiment: Experiment) -> TimingProbe:
@@ -148,6 +171,7 @@ def _measure(experiment: Experiment) -> TimingProbe:
     several. Sets torch to one thread.
     """
     torch.set_num_threads(1)
+    check_memory(experiment)
     asked = experiment.training.batch_size
     shape = experiment.benchmark.input_shape
     batch = min(asked, max(8, _PROBE_FLOATS // math.prod(shape)))

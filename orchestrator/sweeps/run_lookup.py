@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.base.output_folder import OutputFolder
+from orchestrator.base.wording import say
 from orchestrator.records.group_state import GroupState
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_record
@@ -37,13 +38,13 @@ def all_runs(output: OutputFolder) -> list[FoundRun]:
     ledger is damaged.
     """
     found = []
-    for record in all_records(output, lambda error: print(f"supsup: a sweep is left out: {error}", file=sys.stderr)):
+    for record in all_records(output, lambda error: say(f"supsup: a sweep is left out: {error}", file=sys.stderr)):
         try:
             sweep = open_record(record)
             states = read_states(sweep.folder, sweep.planned)
             groups = sweep.plan()
         except InputError as error:
-            print(f"supsup: sweep {record.sweep_id} is left out: {error}", file=sys.stderr)
+            say(f"supsup: sweep {record.sweep_id} is left out: {error}", file=sys.stderr)
             continue
         for group in groups:
             state = states.get(group.group_id, GroupState())

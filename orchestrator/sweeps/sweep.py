@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -39,9 +39,10 @@ from orchestrator.sweeps.sweep_record import (
     storage_of,
     sweep_id_of,
 )
-from orchestrator.sweeps.training_groups import VARIANT, Group, Run, make_plan
+from orchestrator.sweeps.training_groups import VARIANT, Group, Run, limited_runs, make_plan
 from supsup_core.datasets import Base, base_from, base_node
 from supsup_core.errors import InputError, prefix_errors
+from supsup_core.input_files import user_path
 from supsup_core.tasks import BENCHMARKS
 
 log = logging.getLogger("supsup")
@@ -73,7 +74,7 @@ class Sweep:
     @property
     def output(self) -> OutputFolder:
         """The output folder."""
-        return OutputFolder(Path(self.config.output).expanduser().absolute())
+        return OutputFolder(user_path(self.config.output))
 
     @property
     def folder(self) -> SweepFolder:
@@ -113,7 +114,7 @@ class Sweep:
     def data_root(self) -> Path | None:
         """The folder of datasets: the config's `data`, else SUPSUP_DATA, else None, which means the user's cache."""
         root = self.config.data or os.environ.get("SUPSUP_DATA")
-        return Path(root).expanduser().absolute() if root else None
+        return user_path(root) if root else None
 
     @property
     def imports_folder(self) -> Path:
@@ -125,21 +126,26 @@ class Sweep:
 
         Otherwise, each run is one combination of a variant, values of the grid, an inference and a seed. The inferences
         are the config's and those that `supsup evaluate` added. Raises InputError, which names the sweep file and the
-        key, if a combination is not a valid experiment.
+        key, if a combination is not a valid experiment, or if the runs together are too large (see limited_runs).
         """
+        with prefix_errors(f"{self.file}: "):
+            return list(limited_runs(self._runs()))
+
+    def _runs(self) -> Iterator[Run]:
+        """Yields the runs of the sweep, and builds each only when it is asked for."""
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
         if self.config.search is not None:
             validated = self._validation_changes(experiment, self.config.search)
-            return [run for values in self._trials() for run in self._seeded(experiment, validated, values)]
+            for values in self._trials():
+                yield from self._seeded(experiment, validated, values)
+            return
         axes = list(self.config.grid.items())
-        runs = []
         for name, changes in self._variants():
-            for values in itertools.product(*(values for _, values in axes)):
-                varied = name | dict(zip((key for key, _ in axes), values, strict=True))
+            for chosen in itertools.product(*(values for _, values in axes)):
+                varied = name | dict(zip((key for key, _ in axes), chosen, strict=True))
                 for extra in ({}, *self.extra_inferences):
-                    runs += self._seeded(experiment, changes, {**varied, **extra})
-        return runs
+                    yield from self._seeded(experiment, changes, {**varied, **extra})
 
     def _variants(self) -> list[tuple[Node, Node]]:
         """Returns a pair ({VARIANT: name}, changes) for each chosen variant, or one pair ({}, {}) without variants."""
@@ -150,7 +156,7 @@ class Sweep:
     def _trials(self) -> list[Node]:
         """Returns the configurations that a search tries, as values by dotted key."""
         assert self.config.search is not None
-        with prefix_errors(f"{self.file}: search."):
+        with prefix_errors("search."):
             return self.config.search.trials()
 
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
@@ -159,8 +165,7 @@ class Sweep:
         With these changes, trials are evaluated on held-out training images, and at the numbers of tasks that
         `Search.rungs` returns.
         """
-        with prefix_errors(f"{self.file}: "):
-            benchmark = build_component(BENCHMARKS, experiment, "benchmark")
+        benchmark = build_component(BENCHMARKS, experiment, "benchmark")
         return {
             "benchmark.base": {"name": "held_out", "of": benchmark.base, "share": search.held_out, "seed": search.seed},
             "evaluation.at": search.rungs(benchmark.num_tasks),
@@ -172,15 +177,17 @@ class Sweep:
             self.bases[base] = base.resolved(self.data_root)
         return self.bases[base]
 
-    def _seeded(self, node: Node, changes: Node, varied: Node) -> list[Run]:
+    def _seeded(self, node: Node, changes: Node, varied: Node) -> Iterator[Run]:
+        """Yields a run for each seed, with changes of the experiment `node` by dotted key."""
         config = OmegaConf.create(node)
         for key, value in {**changes, **varied}.items():
             if key != VARIANT:
                 OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
         plain: Node = OmegaConf.to_container(config)  # type: ignore[assignment]  # a DictConfig gives a dict
-        where = f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""
-        with prefix_errors(f"{self.file}: {where}"):
-            return [Run(build_experiment(plain, seed, self._resolved), varied) for seed in self.config.seeds]
+        for seed in self.config.seeds:
+            with prefix_errors(f"variants.{varied[VARIANT]}: " if VARIANT in varied else ""):
+                run = Run(build_experiment(plain, seed, self._resolved), varied)
+            yield run
 
     def plan(self) -> list[Group]:
         """Imports the user's modules, and returns the sweep's training groups. Raises InputError as `runs` does."""
@@ -249,9 +256,9 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
     `supsup evaluate` added. Raises InputError if the config is not valid.
     """
     config = read_sweep(file, overrides)
-    config = replace(config, output=str(Path(config.output).expanduser().absolute()))
+    config = replace(config, output=str(user_path(config.output)))
     if config.data:
-        config = replace(config, data=str(Path(config.data).expanduser().absolute()))
+        config = replace(config, data=str(user_path(config.data)))
     output = OutputFolder(Path(config.output))
     check_output(output)
     url = config.storage.rstrip("/") if config.storage else storage_of(output)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.base.keys import content_key
 from orchestrator.base.plain_values import Node
 from orchestrator.records.planned_group import Evaluation, GroupSize, PlannedGroup, PlannedRun, Shard
 from orchestrator.spec.experiment import Experiment
-from orchestrator.spec.sweep_keys import NNS_KEYS
+from orchestrator.spec.sweep_keys import MOST_RUNS, NNS_KEYS
 from orchestrator.spec.user_modules import source_digest
 from supsup_core import RECIPE_VERSION
+from supsup_core.errors import InputError
 from supsup_core.evaluation.protocol import EVALUATION_VERSION
 from supsup_core.inference import OBJECTIVES, RULES
 from supsup_core.later_fields import identity_fields
@@ -19,6 +20,10 @@ from supsup_core.methods import Dependence
 
 VARIANT = "variant"
 """The key of `Run.varied` that holds the name of a run's variant."""
+
+
+_MOST_PLANNED = 2_000_000
+"""The largest number of tasks, segments and evaluations of all runs of a sweep. The plan lists each of them."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,31 @@ def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
         key = content_key({"training": identity, "task": task, "parents": parents})
         shards.append(Shard(key, task, parents))
     return shards
+
+
+def limited_runs(runs: Iterable[Run]) -> Iterator[Run]:
+    """Yields the runs, until they are too large together to be planned. Raises InputError, which names the keys.
+
+    The size of a run is the number of its tasks and evaluations; in scenario NNs, each evaluation point counts all
+    segments once.
+    """
+    size = 0
+    for number, run in enumerate(runs, start=1):
+        experiment = run.experiment
+        points = experiment.evaluation.points(experiment.num_tasks)
+        if experiment.allocation is None:
+            size += experiment.num_tasks + sum(points)
+        else:
+            size += experiment.allocation.schedule.num_segments(experiment.allocation.schedule.num_rounds) * (
+                1 + len(points)
+            )
+        if number > MOST_RUNS or size > _MOST_PLANNED:
+            raise InputError(
+                f"benchmark.num_tasks: the first {number:,} runs have {size:,} tasks, segments and evaluations, but a "
+                f"sweep has at most {_MOST_PLANNED:,}, and at most {MOST_RUNS:,} runs; lower benchmark.num_tasks, list "
+                "fewer numbers in evaluation.at, or divide the sweep"
+            )
+        yield run
 
 
 def make_plan(runs: Sequence[Run]) -> list[Group]:

@@ -24,6 +24,7 @@ import psutil
 
 from orchestrator.base.folder_lock import SERVER, owned
 from orchestrator.base.signals import stop_requests
+from orchestrator.base.wording import say
 from orchestrator.records.object_storage import check_url
 from orchestrator.tracking.team_database import Database, find_binaries, running_database, stop_orphan
 from orchestrator.tracking.ui_server import (
@@ -149,7 +150,7 @@ def _environment(folder: Path, database: Database, password: str) -> dict[str, s
 
 
 def _print_address(folder: Path, port: int) -> None:
-    print(
+    say(
         f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
         f"  user {ADMIN}, whose initial password is in {folder / 'admin_password'}, adds other users at /signup\n"
         f"  sweeps write to this server with tracking=http://127.0.0.1:{port}; set MLFLOW_TRACKING_USERNAME and "

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.base.signals import stop_requests
+from orchestrator.base.wording import say
 from orchestrator.tracking.mlflow_address import tracking_uri
 from orchestrator.tracking.moved_output import relocate
 from supsup_core.errors import InputError, MachineError
@@ -102,7 +103,7 @@ def serve(output: OutputFolder, port: int) -> int:
         "--backend-store-uri", tracking_uri(output.mlflow),
         "--artifacts-destination", output.mlflow.artifacts.as_uri(),
     ]  # fmt: skip
-    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     code = until_stopped(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output.path)
     if code is None:
         return 0

@@ -160,7 +160,7 @@ def base_from(node: Any) -> Base:
     """
     fields = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = str(fields.pop("name", ""))
-    cls = BASES[name]
+    cls = BASES.under("base", name)
     known = {field.name: field for field in dataclasses.fields(cls)}
     for key in fields:
         if key not in known:
@@ -172,7 +172,10 @@ def base_from(node: Any) -> Base:
         if key not in fields and field.default is field.default_factory is dataclasses.MISSING:
             raise InputError(f"base.{key}: is missing; base {name} needs this key")
     for key, value in fields.items():
-        wanted, words = _PLAIN.get(str(known[key].type), (object, ""))
+        kind = str(known[key].type)
+        wanted, words = _PLAIN.get(kind.removesuffix(" | None"), (object, ""))
+        if value is None and kind.endswith(" | None"):
+            continue
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted not in (bool, object)):
             raise InputError(f"base.{key}: must be {words}, not {value!r}")
     try:

@@ -97,7 +97,13 @@ class Cifar(Base):
         return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
-_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+_MOST_BYTES = 171_000_000
+"""The largest size of an archive, in bytes. Both archives have about 170 MB."""
+
+
+def _published(name: str, md5: str) -> Published:
+    """Returns the published archive called `name`."""
+    return Published("cifar", {name: md5}, {name: _MOST_BYTES}, ("https://www.cs.toronto.edu/~kriz/",), unpacks=False)
 
 
 @final
@@ -107,7 +113,7 @@ class CIFAR10(Cifar):
     """CIFAR-10: ten classes."""
 
     num_labels = 10
-    files = Published("cifar", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, _MIRRORS, unpacks=False)
+    files = _published("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
     layout = Layout("cifar-10-batches-bin", [f"data_batch_{n}.bin" for n in range(1, 6)], ["test_batch.bin"], 1)
 
 
@@ -118,5 +124,5 @@ class CIFAR100(Cifar):
     """CIFAR-100 with its hundred fine classes."""
 
     num_labels = 100
-    files = Published("cifar", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, _MIRRORS, unpacks=False)
+    files = _published("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")
     layout = Layout("cifar-100-binary", ["train.bin"], ["test.bin"], 2)

@@ -13,6 +13,7 @@ import torch
 
 from supsup_core.datasets.base import BASES, Base, Dataset, Images, VerifiesFiles
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import check_limits, limited
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,14 +40,15 @@ class Digits(Base, VerifiesFiles):
 
     num_labels = 10
 
-    enlarge: int = 1
-    channels: int = 1
+    enlarge: int = limited(1, least=1, most=32)
+    channels: int = limited(1, least=1, most=4)
 
     def __post_init__(self) -> None:
         for name in ("enlarge", "channels"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: must be a whole number of at least 1, not {value!r}")
+            if not isinstance(value, int):
+                raise InputError(f"{name}: must be a whole number, not {value!r}")
+        check_limits(self)
 
     @property
     def shape(self) -> tuple[int, ...]:

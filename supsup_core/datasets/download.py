@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import os
 import urllib.request
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from supsup_core.errors import CorruptError, InputError
+from supsup_core.errors import CorruptError, InputError, SupSupError
+from supsup_core.input_files import gunzip, read_file
 
 
 def user_cache() -> Path:
@@ -31,12 +30,14 @@ class Published:
     """The files of one dataset.
 
     `folder`: the folder of the files, relative to the data root. `md5`: the published MD5 sum of each file, by file
-    name. `mirrors`: the URLs of folders, to which a file name is appended. `unpacks`: True if an MD5 sum is that of the
+    name. `most_bytes`: the largest size of each file, by file name; of a .gz file, that of the decompressed content.
+    `mirrors`: the URLs of folders, to which a file name is appended. `unpacks`: True if an MD5 sum is that of the
     decompressed content, False if it is that of the file itself.
     """
 
     folder: str
     md5: Mapping[str, str]
+    most_bytes: Mapping[str, int]
     mirrors: tuple[str, ...]
     unpacks: bool
 
@@ -48,12 +49,13 @@ class Published:
         """The verified content of every file, by file name. Files that end in .gz are decompressed, except .tar.gz.
 
         The files are read from `folder` below `root`. If `root` is None, they are read from the user's cache, and
-        missing files are downloaded first. Raises InputError if files are missing and cannot be downloaded. Raises
+        missing files are downloaded first. A file is read and decompressed only up to its published size. Raises
+        InputError if files are missing and cannot be downloaded, are too large, or are no regular files. Raises
         CorruptError if the bytes are not the published ones.
         """
         home = (root or user_cache()) / self.folder
         for name in self.md5:
-            if (home / name).exists():
+            if os.path.lexists(home / name):
                 continue
             if root is not None:
                 raise InputError(
@@ -65,18 +67,22 @@ class Published:
 
     def _read(self, path: Path) -> bytes:
         remedy = "delete the file and run the command again, or replace the file with an intact copy"
-        content = path.read_bytes()
+        content = read_file(path, self._most_read(path.name))
         if not self.unpacks:
             self._verify(path, content, remedy)
         if not path.name.endswith(".gz") or path.name.endswith(".tar.gz"):
             return content
         try:
-            unpacked = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise CorruptError(f"{path}: is truncated or is not a gzip file ({error}); {remedy}") from error
+            unpacked = gunzip(content, self.most_bytes[path.name])
+        except CorruptError as error:
+            raise CorruptError(f"{path}: {error}; {remedy}") from error
         if self.unpacks:
             self._verify(path, unpacked, remedy)
         return unpacked
+
+    def _most_read(self, name: str) -> int:
+        """The most bytes of a file that are read. In a gzip file, random data grow by less than 1 %."""
+        return self.most_bytes[name] + self.most_bytes[name] // 100 + 4096
 
     def _verify(self, path: Path, content: bytes, remedy: str) -> None:
         found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.md5[path.name]
@@ -93,9 +99,9 @@ class Published:
             for mirror in self.mirrors:
                 try:
                     with urllib.request.urlopen(mirror + name, timeout=30) as answer:
-                        partial.write_bytes(answer.read())
+                        partial.write_bytes(answer.read(self._most_read(name) + 1))
                     self._read(partial)
-                except (OSError, http.client.HTTPException, CorruptError) as error:
+                except (OSError, http.client.HTTPException, SupSupError) as error:
                     failures.append(str(error))
                     continue
                 os.replace(partial, home / name)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import final
 
 from supsup_core.datasets.base import BASES
-from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
+from supsup_core.datasets.image_decoding import ImageFile
+from supsup_core.datasets.image_files import MOST_SIDE, ImageFiles, in_folders
 from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_TASKS, limited
 from supsup_core.registry import ChecksFields
 
 
@@ -22,13 +24,13 @@ class ImageFolder(ImageFiles, ChecksFields):
     """
 
     num_classes: int
-    side: int = 32
+    side: int = limited(32, least=1, most=MOST_SIDE)
     train: str = "train"
     test: str = "test"
 
     def check_fields(self) -> None:
-        if not isinstance(self.num_classes, int) or self.num_classes < 1:
-            raise InputError(f"num_classes: must be a whole number of at least 1, not {self.num_classes!r}")
+        if not isinstance(self.num_classes, int) or not 1 <= self.num_classes <= MOST_TASKS:
+            raise InputError(f"num_classes: must be a whole number from 1 to {MOST_TASKS:,}, not {self.num_classes!r}")
 
     @property
     def parts(self) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import math
@@ -20,11 +19,12 @@ from typing import ClassVar, Self
 import numpy as np
 import PIL
 import torch
-from PIL import Image, ImageOps
 
 from supsup_core.datasets.base import Base, Dataset, Images, ReadsFiles
 from supsup_core.datasets.download import user_cache
+from supsup_core.datasets.image_decoding import DECODER_VERSION, ImageFile, decode_square
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import check_limits
 from supsup_core.registry import ChecksFields
 
 log = logging.getLogger("supsup")
@@ -32,14 +32,11 @@ log = logging.getLogger("supsup")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """The accepted suffixes of images."""
 
-_DECODER = 2
-"""The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
+MOST_SIDE = 2048
+"""The largest side of a decoded image, in pixels. The cache needs 3 · side² bytes for each image."""
 
 _CONTENTS = "contents-"
 """The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions hashed names and sizes."""
-
-_MOST_PIXELS = 40_000_000
-"""The largest number of pixels of a resized image. Of longer images, only the part around the centre is resized."""
 
 _FLUSH = 512
 """The number of images decoded between two calls of fsync."""
@@ -47,29 +44,6 @@ _FLUSH = 512
 _HASHED_BYTES = 1 << 30
 """Cache files up to this size, in bytes, are hashed each time they are loaded. For larger files only the size is
 checked."""
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """One compressed image: `size` bytes of a file or of an archive, starting at byte `offset`.
-
-    `name`: the class and file name, unique within the training or test part. `label`: the class number. `changed`: the
-    modification time of the file or archive, in nanoseconds. `inode`: the number of the file or archive on its disk.
-    """
-
-    path: Path
-    name: str
-    label: int
-    size: int
-    changed: int
-    offset: int = 0
-    inode: int = 0
-
-    def read(self) -> bytes:
-        """The compressed bytes of the image."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +73,9 @@ class ImageFiles(Base, ReadsFiles):
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if not (number and math.isfinite(value) and value > least):
                     raise InputError(f"{name}: must be finite numbers{' above 0' if least == 0 else ''}, not {value!r}")
-        if not isinstance(self.side, int) or self.side < 1:
-            raise InputError(f"side: must be a whole number of at least 1, not {self.side!r}")
+        if not isinstance(self.side, int):
+            raise InputError(f"side: must be a whole number, not {self.side!r}")
+        check_limits(self)
         if isinstance(self, ChecksFields):
             self.check_fields()
 
@@ -188,7 +163,7 @@ class ImageFiles(Base, ReadsFiles):
     def _load_part(self, listing: Sequence[ImageFile], part: str) -> Images:
         times = hashlib.sha256(repr([image.changed for image in listing]).encode()).hexdigest()[:8]
         source = self.checksum().removeprefix(_CONTENTS)
-        home = user_cache() / "images" / f"{source[:16]}-{self.side}-{_DECODER}-{PIL.__version__}"
+        home = user_cache() / "images" / f"{source[:16]}-{self.side}-{DECODER_VERSION}-{PIL.__version__}"
         stem = f"{part.replace('/', '_')}-{times}"
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -215,12 +190,12 @@ def _read_manifest(cache: Path) -> str | None:
 
 def _stamp(image: ImageFile) -> str:
     """Returns a text that changes if an image's file may have changed."""
-    return f"{image.path} {image.offset} {image.size} {image.changed} {image.inode} {_DECODER}"
+    return f"{image.path} {image.offset} {image.size} {image.changed} {image.inode} {DECODER_VERSION}"
 
 
 def _content(image: ImageFile) -> str:
     """Returns the SHA-256 of an image's compressed bytes, and the version of the decoder."""
-    return f"{hashlib.sha256(image.read()).hexdigest()} {_DECODER}"
+    return f"{hashlib.sha256(image.read()).hexdigest()} {DECODER_VERSION}"
 
 
 def in_folders(home: Path, part: str, num_classes: int, says: str) -> list[ImageFile]:
@@ -297,42 +272,3 @@ def _read_checksum(description: Path) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Decodes an image, resizes its short side to `side`, and returns the central square, uint8 (3, side, side).
-
-    The image is turned as its EXIF orientation says. 16-bit grey levels are scaled to 8 bits. Transparency is ignored.
-    Raises CorruptError if the file cannot be decoded.
-    """
-    try:
-        with Image.open(io.BytesIO(file.read())) as opened:
-            image = ImageOps.exif_transpose(_in_8_bits(opened)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        where = str(file.path) if str(file.path).endswith(file.name) else f"{file.path}: {file.name}"
-        raise CorruptError(
-            f"{where}: cannot be decoded ({error}); replace this image with an intact copy, or remove it"
-        ) from error
-    scale = side / min(image.size)
-    width, height = (max(side, round(extent * scale)) for extent in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    if width * height > _MOST_PIXELS:
-        across, down = image.width / width, image.height / height
-        centre = (left * across, top * down, (left + side) * across, (top + side) * down)
-        return _pixels(image.resize((side, side), Image.Resampling.BILINEAR, box=centre))
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return _pixels(image.crop((left, top, left + side, top + side)))
-
-
-def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Returns the pixels of an RGB image, uint8 (3, height, width)."""
-    return np.asarray(image, np.uint8).transpose(2, 0, 1)
-
-
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Returns an image with 8 bits per channel. 16-bit grey levels are divided by 257, so that white stays white."""
-    if not image.mode.startswith("I"):
-        return image
-    levels = np.asarray(image).astype(np.int64)
-    return Image.fromarray(((levels.clip(0, 65535) + 128) // 257).astype(np.uint8))

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from supsup_core.datasets.base import BASES
-from supsup_core.datasets.image_files import ImageFile, ImageFiles, in_folders
+from supsup_core.datasets.image_decoding import ImageFile
+from supsup_core.datasets.image_files import MOST_SIDE, ImageFiles, in_folders
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import limited
+from supsup_core.input_files import open_file, read_file
+
+_MOST_DEVKIT_BYTES = 10_000_000
+"""The largest size of the devkit, in bytes. The published devkit has 2.6 MB."""
 
 
 @final
@@ -39,7 +45,7 @@ class ImageNet(ImageFiles):
     """The number of validation images in every class."""
 
     folder: str = "imagenet"
-    side: int = 256
+    side: int = limited(256, least=1, most=MOST_SIDE)
 
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
         train_tar, val_tar, devkit = (
@@ -54,7 +60,7 @@ class ImageNet(ImageFiles):
                     raise InputError(f"{path}: is missing; put it beside {train_tar.name}")
             train = list(_train_images(train_tar))
             wnids = sorted({image.name.partition("/")[0] for image in train})
-            if hashlib.md5(devkit.read_bytes(), usedforsecurity=False).hexdigest() != self.devkit_md5:
+            if hashlib.md5(read_file(devkit, _MOST_DEVKIT_BYTES), usedforsecurity=False).hexdigest() != self.devkit_md5:
                 raise CorruptError(f"{devkit}: is not the published devkit (its MD5 differs); download it again")
             val = list(_val_images(val_tar, _val_wnids(devkit), wnids))
         else:
@@ -93,7 +99,7 @@ def _members(path: Path, start: int = 0) -> Iterator[tarfile.TarInfo]:
     The offset of each yielded file counts from the start of `path`. Raises CorruptError if the archive is incomplete.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield from (member for member in archive if member.isfile())

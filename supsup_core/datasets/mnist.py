@@ -45,6 +45,15 @@ class IdxImages(Base, VerifiesFiles):
         return Dataset(train=parts[0], test=parts[1], mean=self.mean, std=self.std)
 
 
+_NUM_BYTES = {
+    "train-images-idx3-ubyte.gz": 16 + 60_000 * 784,
+    "train-labels-idx1-ubyte.gz": 8 + 60_000,
+    "t10k-images-idx3-ubyte.gz": 16 + 10_000 * 784,
+    "t10k-labels-idx1-ubyte.gz": 8 + 10_000,
+}
+"""The sizes of the decompressed IDX files: a header, then one byte for each pixel or label."""
+
+
 def _images(pixels: bytes, labels: bytes) -> Images:
     """Returns the images and labels in the contents of two IDX files, without the headers of 16 and 8 bytes.
 
@@ -73,6 +82,7 @@ class MNIST(IdxImages):
             "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
             "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
         },
+        most_bytes=_NUM_BYTES,
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -97,6 +107,7 @@ class FashionMNIST(IdxImages):
             "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
+        most_bytes=_NUM_BYTES,
         mirrors=(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",

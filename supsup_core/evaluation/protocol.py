@@ -13,6 +13,7 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.counts import ProtocolCounts
+from supsup_core.field_limits import MOST_IMAGES, check_limits, limited
 from supsup_core.inference.objectives import OBJECTIVES, SLOPE_ONLY, superfluous
 from supsup_core.inference.rules import RULES, Rule
 from supsup_core.methods.base import Dependence, Method
@@ -41,22 +42,19 @@ class Inference:
 
     rule: str = "one_shot"
     objective: str = "entropy"
-    images_per_decision: int = 1
-    decision_group: int = 128
-    strict_images: int = 200
+    images_per_decision: int = limited(1, least=1, most=MOST_IMAGES)
+    decision_group: int = limited(128, most=MOST_IMAGES)
+    strict_images: int = limited(200, least=0, most=MOST_IMAGES)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         RULES.under("rule", self.rule)
         OBJECTIVES.under("objective", self.objective)
-        if self.images_per_decision < 1:
-            raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
         if self.decision_group < self.images_per_decision:
             raise InputError(
                 f"decision_group: must be at least images_per_decision ({self.images_per_decision}), "
                 f"not {self.decision_group}"
             )
-        if self.strict_images < 0:
-            raise InputError(f"strict_images: must not be negative, not {self.strict_images}")
 
 
 def check(

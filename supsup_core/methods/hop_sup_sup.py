@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import MOST_IMAGES, MOST_RATE, check_limits, limited
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import METHODS, ChecksProblem, Dependence, HasMemory, Learned, Method, Problem, States
 from supsup_core.methods.fitting import fit
@@ -125,14 +126,15 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
     superposes: ClassVar[bool] = False
 
-    gamma: float = 1.5e-3
-    recovery_rate: float = 500.0
-    recovery_batch: int = 64
-    recovery_steps: int = 30
+    gamma: float = limited(1.5e-3, most=MOST_RATE)
+    recovery_rate: float = limited(500.0, most=MOST_RATE)
+    recovery_batch: int = limited(64, most=MOST_IMAGES)
+    recovery_steps: int = limited(30, most=10_000)
     recovery_descent: Literal["memory", "paper"] = "memory"
-    recovery_tries: int = 3
+    recovery_tries: int = limited(3, most=1000)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         try:
             self.recovery()
         except InputError as error:

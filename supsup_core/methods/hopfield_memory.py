@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
+from supsup_core.field_limits import check_limits, limited
 
 
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
@@ -58,18 +59,16 @@ class Recovery:
     learning_rate: float = 500.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    batch_size: int = 64
-    num_steps: int = 30
+    batch_size: int = limited(64, least=1)
+    num_steps: int = limited(30, least=1)
     descent: Literal["memory", "paper"] = "memory"
-    tries: int = 3
+    tries: int = limited(3, least=1)
 
     def __post_init__(self) -> None:
         for name in ("gamma", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: must be positive, not {getattr(self, name)}")
-        for name in ("batch_size", "num_steps", "tries"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        check_limits(self)
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum: must be in [0, 1), not {self.momentum}")
 

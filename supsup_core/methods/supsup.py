@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import MOST_RATE, check_limits, limited
 from supsup_core.masks import Each, MaskBank, MaskRule, Threshold, TopK, codec, draw_scores, erdos_renyi_density
 from supsup_core.methods.base import (
     METHODS,
@@ -132,10 +133,11 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
     mask: Literal["threshold", "top_k"] = "threshold"
     density: float = 0.5
     rank: Literal["abs", "raw"] = "abs"
-    erdos_renyi: float | None = None
+    erdos_renyi: float | None = limited(None, most=MOST_RATE)
     transfer: Literal["none", "masks", "scores"] = "none"
 
     def __post_init__(self) -> None:
+        check_limits(self)
         rule = TopK(self.density, self.rank == "abs")
         if self.mask == "threshold" and (rule != TopK(0.5, True) or self.erdos_renyi is not None):
             raise InputError(

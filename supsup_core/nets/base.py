@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from supsup_core.errors import InputError
+from supsup_core.field_limits import check_limits, limited
 from supsup_core.nets.gradients import Autograd, Gradients, Objective
 from supsup_core.registry import ChecksFields, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NETS", "KeepsStatistics", "Layer", "Net", "Objective"]
+MOST_UNITS = 1_000_000
+"""The largest number of outputs of a net, and of units of a layer."""
+
+MOST_WEIGHTS = 1_000_000_000
+"""The largest number of weights of a net, 40 times as many as a ResNet-50 has."""
+
+__all__ = ["MOST_UNITS", "MOST_WEIGHTS", "NETS", "KeepsStatistics", "Layer", "Net", "Objective"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,16 @@ class Layer:
     def size(self) -> int:
         """The number of weights in the layer."""
         return math.prod(self.shape)
+
+
+def check_size(layers: Sequence[Layer]) -> None:
+    """Raises InputError if a net has more than MOST_WEIGHTS weights. No weight is drawn."""
+    size = sum(layer.size for layer in layers)
+    if size > MOST_WEIGHTS:
+        raise InputError(
+            f"a net of {size:,} weights is larger than {MOST_WEIGHTS:,} weights; lower net.num_outputs, net.width, or "
+            "the size of the images"
+        )
 
 
 class KeepsStatistics(ABC):
@@ -75,12 +92,11 @@ class Net(ABC):
     gradients: ClassVar[Gradients[Any]] = Autograd()
     """Computes the gradients that the methods below return. A subclass may replace it with a faster implementation."""
 
-    num_outputs: int = 10
+    num_outputs: int = limited(10, least=1, most=MOST_UNITS)
     weight_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_outputs < 1:
-            raise InputError(f"num_outputs: must be at least 1, not {self.num_outputs}")
+        check_limits(self)
         if isinstance(self, ChecksFields):
             self.check_fields()
 

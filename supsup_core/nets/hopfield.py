@@ -10,15 +10,14 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from supsup_core.errors import InputError
-from supsup_core.nets.base import NETS, Layer, Net
-from supsup_core.registry import ChecksFields
+from supsup_core.field_limits import limited
+from supsup_core.nets.base import MOST_UNITS, NETS, Layer, Net
 
 
 @final
 @NETS.register("hopfield_mlp")
 @dataclass(frozen=True, kw_only=True)
-class HopfieldMLP(Net, ChecksFields):
+class HopfieldMLP(Net):
     """An MLP with two hidden layers of `width` units, which apply batch normalisation, a gate for each unit, and Swish.
 
     The gates of a hidden layer are a separate weight tensor (width, 1), which multiplies the normalised outputs.
@@ -28,11 +27,7 @@ class HopfieldMLP(Net, ChecksFields):
 
     normalises_by_batch: ClassVar[bool] = True
 
-    width: int = 2048
-
-    def check_fields(self) -> None:
-        if self.width < 1:
-            raise InputError(f"width: must be at least 1, not {self.width}")
+    width: int = limited(2048, least=1, most=MOST_UNITS)
 
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
         size, width = math.prod(input_shape), self.width

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.nets.base import NETS, KeepsStatistics, Layer, Net, Objective
+from supsup_core.field_limits import limited
+from supsup_core.nets.base import MOST_UNITS, NETS, KeepsStatistics, Layer, Net, Objective
 from supsup_core.nets.gradients import Autograd, Gradients, map_loss_gradients
-from supsup_core.registry import ChecksFields
 
 Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
@@ -214,17 +214,13 @@ def _stages(
 @final
 @NETS.register("gem_resnet18")
 @dataclass(frozen=True, kw_only=True)
-class GemResNet18(ResNet, ChecksFields):
+class GemResNet18(ResNet):
     """The ResNet-18 of GEM (Gradient Episodic Memory) for images of 32 x 32 pixels: four stages of two basic blocks.
 
     `width`: the number of feature maps in the first stage. Each later stage has twice as many as the previous stage.
     """
 
-    width: int = 20
-
-    def check_fields(self) -> None:
-        if self.width < 1:
-            raise InputError(f"width: must be at least 1, not {self.width}")
+    width: int = limited(20, least=1, most=MOST_UNITS)
 
     @property
     def stem(self) -> Convolution:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import numpy as np
 
 from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_RATE, check_limits, limited
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.registry import ChecksFields, Registry
 
@@ -44,12 +45,11 @@ class AllocationTest(ABC):
     """
 
     objective: str = "entropy"
-    images_per_decision: int = 128
+    images_per_decision: int = limited(128, least=1)
 
     def __post_init__(self) -> None:
         OBJECTIVES.under("objective", self.objective)
-        if self.images_per_decision < 1:
-            raise InputError(f"images_per_decision: must be at least 1, not {self.images_per_decision}")
+        check_limits(self)
         if isinstance(self, ChecksFields):
             self.check_fields()
 
@@ -78,7 +78,7 @@ class Ratio(AllocationTest, ChecksFields):
     data is new.
     """
 
-    epsilon: float = 0.125
+    epsilon: float = limited(0.125, most=MOST_RATE)
 
     def check_fields(self) -> None:
         if self.epsilon <= 0:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_TASKS, check_limits, limited
 from supsup_core.masks import MaskBank, codec
 from supsup_core.masks.products import inner_products
 from supsup_core.nets.base import Layer
@@ -43,12 +43,11 @@ class Budget:
     duplicate, or if a mask is an outlier in the current decision, `reclaim` acts as `reuse`.
     """
 
-    num_masks: int | None = None
+    num_masks: int | None = limited(None, least=1, most=MOST_TASKS)
     on_exhausted: Literal["skip", "reuse", "reclaim"] = "reclaim"
 
     def __post_init__(self) -> None:
-        if self.num_masks is not None and self.num_masks < 1:
-            raise InputError(f"num_masks: must be at least 1, not {self.num_masks}")
+        check_limits(self)
 
 
 @dataclass(frozen=True)

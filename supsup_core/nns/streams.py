@@ -7,6 +7,10 @@ from typing import Literal
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
+from supsup_core.field_limits import check_limits, limited
+
+MOST_SEGMENTS = 1_000_000
+"""The largest number of segments of a run. The paper's longest stream has 25,000."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,14 +35,12 @@ class Stream:
     """
 
     order: Literal["blocks", "recurring"] = "blocks"
-    segment_batches: int = 100
-    visits: int = 5
-    num_streams: int = 1
+    segment_batches: int = limited(100, least=1)
+    visits: int = limited(5, least=1)
+    num_streams: int = limited(1, least=1)
 
     def __post_init__(self) -> None:
-        for field in ("segment_batches", "visits", "num_streams"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+        check_limits(self)
 
     def segments_per_task(self, num_batches: int) -> int:
         """The number of segments of a task with `num_batches` batches.
@@ -61,9 +63,15 @@ class Stream:
         """The segments of each stream, in the order in which they arrive.
 
         In both orders, the tasks of a stream first appear in ascending order, and the segments of a task are in the
-        order of their indices. num_batches: the number of training batches of a task.
+        order of their indices. num_batches: the number of training batches of a task. Raises InputError if there are
+        more than MOST_SEGMENTS segments.
         """
         count = self.segments_per_task(num_batches)
+        if num_tasks * count > MOST_SEGMENTS:
+            raise InputError(
+                f"segment_batches: {num_tasks:,} tasks of {count:,} segments are more than {MOST_SEGMENTS:,} segments; "
+                "raise stream.segment_batches, or lower benchmark.num_tasks or training.num_batches"
+            )
         return [
             self._sequence(list(range(number, num_tasks, self.num_streams)), count, seed, number)
             for number in range(self.num_streams)

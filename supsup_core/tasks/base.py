@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.datasets.base import Base, Dataset, Images, base_from, base_node
-from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_TASKS, check_limits, limited
 from supsup_core.later_fields import identity_fields
 from supsup_core.registry import ChecksFields, Registry
 
@@ -135,11 +135,10 @@ class Benchmark(ABC):
     """
 
     base: Any = "mnist"
-    num_tasks: int = 10
+    num_tasks: int = limited(10, least=1, most=MOST_TASKS)
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1:
-            raise InputError(f"num_tasks: must be at least 1, not {self.num_tasks}")
+        check_limits(self)
         self.source()
         if isinstance(self, ChecksFields):
             self.check_fields()

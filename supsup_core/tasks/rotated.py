@@ -13,6 +13,7 @@ from torch import Tensor
 
 from supsup_core.datasets.base import Dataset
 from supsup_core.errors import InputError
+from supsup_core.field_limits import limited
 from supsup_core.registry import ChecksFields
 from supsup_core.tasks.base import BENCHMARKS, AlteredTask, Benchmark, Task
 
@@ -61,7 +62,7 @@ class Rotated(Benchmark, ChecksFields):
     """
 
     num_tasks: int = 36
-    degrees: float = 10.0
+    degrees: float = limited(10.0, least=-360, most=360)
 
     def check_fields(self) -> None:
         if len(self.source().shape) != 2:

@@ -15,6 +15,7 @@ from supsup_core import seeding
 from supsup_core.datasets.augmentation import AUGMENTATIONS, crop_centre
 from supsup_core.datasets.base import Dataset, Images
 from supsup_core.errors import InputError
+from supsup_core.field_limits import limited
 from supsup_core.registry import ChecksFields
 from supsup_core.tasks.base import BENCHMARKS, Augments, Benchmark, KnowsLabels, Relabels, ReshapesImages, Task
 
@@ -94,7 +95,7 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
     """
 
     num_tasks: int = 5
-    labels_per_task: int = 2
+    labels_per_task: int = limited(2, least=1)
     order: Literal["drawn", "given", "fixed"] = "drawn"
     labels: Literal["own", "base"] = "own"
     crop: int | None = None
@@ -102,8 +103,6 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
 
     def check_fields(self) -> None:
         classes = self.source().num_labels
-        if self.labels_per_task < 1:
-            raise InputError(f"labels_per_task: must be at least 1, not {self.labels_per_task}")
         shape = self.source().shape
         for key in ("augment", "crop"):
             if getattr(self, key) not in (None, "none") and len(shape) != 3:

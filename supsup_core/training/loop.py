@@ -12,11 +12,16 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, DivergedError, InputError
+from supsup_core.field_limits import MOST_IMAGES, MOST_RATE, check_limits, limited
 from supsup_core.kernels.matmul import Precision, products_in
 from supsup_core.tasks.base import TrainingPart
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
+
+MOST_TASK_IMAGES = 500_000_000
+"""The largest number of images that train one task, counted once for each time they are used. Their order is drawn
+before training starts. ImageNet in 90 epochs has 115 million."""
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
 """A function from the weights of all layers, images and labels to the mean loss and its gradient for each weight."""
@@ -35,22 +40,25 @@ class TrainingRecipe:
     """
 
     optimizer: str = "rmsprop"
-    learning_rate: float = 1e-4
-    num_batches: int = 1000
-    batch_size: int = 128
+    learning_rate: float = limited(1e-4, most=MOST_RATE)
+    num_batches: int = limited(1000, least=1, most=10_000_000)
+    batch_size: int = limited(128, least=1, most=MOST_IMAGES)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_batches: int = 0
-    weight_decay: float = 0.0
+    weight_decay: float = limited(0.0, most=MOST_RATE)
     momentum: float = 0.0
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        check_limits(self)
         optimizer = OPTIMIZERS.under("optimizer", self.optimizer)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: must be positive, not {self.learning_rate}")
-        for field in ("num_batches", "batch_size"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}: must be at least 1, not {getattr(self, field)}")
+        if self.num_batches * self.batch_size > MOST_TASK_IMAGES:
+            raise InputError(
+                f"num_batches: {self.num_batches:,} batches of {self.batch_size:,} images are more than "
+                f"{MOST_TASK_IMAGES:,} images for a task; lower num_batches or batch_size"
+            )
         if not 0 <= self.warmup_batches < self.num_batches:
             raise InputError(
                 f"warmup_batches: must be from 0 to below num_batches={self.num_batches}, not {self.warmup_batches}"

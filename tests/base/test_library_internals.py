@@ -22,6 +22,7 @@ from orchestrator.base.library_internals import (
     RayAutoscaling,
     RayDeath,
     RayVersions,
+    lacks_memory,
     mlflow_monitor_is_alive,
     ray_autoscaling,
     ray_death_of,
@@ -30,7 +31,6 @@ from orchestrator.base.library_internals import (
     ray_upload_rules,
     ray_version_of,
     ray_versions_in,
-    torch_lacks_memory,
 )
 from tests.outputs import wait_for
 
@@ -190,7 +190,7 @@ def test_the_client_of_jobs_knows_the_version_of_the_cluster(monkeypatch: pytest
 def test_a_tensor_that_does_not_fit_into_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
-    assert torch_lacks_memory(full.value)
+    assert lacks_memory(full.value)
     with pytest.raises(RuntimeError) as other:
         torch.empty(-1)
-    assert not torch_lacks_memory(other.value)
+    assert not lacks_memory(other.value)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.results.exported_run import ExportedRun, export_run
 from orchestrator.results.loaded_run import load_run
 from orchestrator.sweeps.sweep import Sweep, open_sweep
@@ -60,21 +61,38 @@ def test_an_incomplete_folder_and_an_unknown_task_are_refused(sweep: Sweep, tmp_
         ExportedRun(folder)
 
 
-@pytest.mark.parametrize("damage", ["another format", "a key too few", "no experiment"])
-def test_a_folder_of_another_version_or_without_its_experiment_is_refused(
+DAMAGES = {
+    "another format": (lambda node: seal({**node, "format": 99}), "has format 99"),
+    "a key too few": (lambda node: seal({key: node[key] for key in node if key != "masks"}), "'masks'"),
+    "a changed value": (lambda node: seal(node).replace(b'"seed": 0', b'"seed": 1'), "does not match its SHA-256"),
+    "other tensors": (lambda node: seal({**node, "learned_sha256": "0" * 64}), "learned.safetensors does not match"),
+    "a module elsewhere": (lambda node: seal({**node, "imports": ["../elsewhere.py"]}), "not in this folder"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_folder_of_another_version_or_with_damaged_files_is_refused(
     sweep: Sweep, tmp_path: Path, damage: str
 ) -> None:
     folder = exported(sweep, 0, tmp_path / "exported")
     file = folder / "experiment.json"
-    node = json.loads(file.read_text())
-    if damage == "another format":
-        file.write_text(json.dumps({**node, "format": 99}))
-    elif damage == "a key too few":
-        del node["masks"]
-        file.write_text(json.dumps(node))
-    else:
-        file.unlink()
-    with pytest.raises(CorruptError, match="format 99" if damage == "another format" else "run `supsup export` again"):
+    change, words = DAMAGES[damage]
+    node, is_sealed = unseal(file.read_bytes())
+    assert is_sealed
+    file.write_bytes(change(node))
+    with pytest.raises(CorruptError, match=words):
+        ExportedRun(folder)
+
+
+def test_a_folder_of_an_earlier_version_without_checksums_is_read(sweep: Sweep, tmp_path: Path) -> None:
+    folder = exported(sweep, 0, tmp_path / "exported")
+    file = folder / "experiment.json"
+    node, _ = unseal(file.read_bytes())
+    del node["learned_sha256"]
+    file.write_text(json.dumps(node, indent=1))
+    assert ExportedRun(folder).experiment.num_tasks == 3
+    file.unlink()
+    with pytest.raises(CorruptError, match="run `supsup export` again"):
         ExportedRun(folder)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.base.plain_values import Node
-from orchestrator.spec.strict_merge import check_finite, merge, prefix_errors
+from orchestrator.spec.strict_merge import check_values, merge, prefix_errors
 from supsup_core.errors import InputError
 
 
@@ -130,11 +130,11 @@ def test_any_value_is_merged_or_refused_in_one_line(node: Node) -> None:
 
 
 def test_nan_and_infinity_are_found_anywhere() -> None:
-    check_finite({"a": [1.0, {"b": 2}]}, "here")
+    check_values({"a": [1.0, {"b": 2}]}, "here")
     with pytest.raises(InputError, match=r"^here: a\[1\]\.b: must be a finite number, not nan$"):
-        check_finite({"a": [1.0, {"b": float("nan")}]}, "here")
+        check_values({"a": [1.0, {"b": float("nan")}]}, "here")
     with pytest.raises(InputError, match=r"^at: must be a finite number, not inf$"):
-        check_finite(float("inf"), "", "at")
+        check_values(float("inf"), "", "at")
 
 
 def test_a_prefix_is_added_to_the_text_of_an_error() -> None:

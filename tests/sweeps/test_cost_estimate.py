@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.base.sealed_json import unseal
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.records.rows import Event, GroupPlanned, Row, ShardTrained, TaskEvaluated
@@ -69,15 +71,32 @@ def test_the_estimated_disk_space_of_a_mask_is_one_bit_for_each_weight() -> None
     assert 5 * num_weights / 8 < found.disk_bytes < 5 * (num_weights / 8 + 2000)
 
 
-def test_experiments_with_equal_cost_share_one_timed_probe_that_is_cached_on_disk(cache: Path) -> None:
-    training = {"learning_rate": 0.0123}  # no other test uses this value
-    first = probe_of(build_experiment({**NODE, "training": {"num_batches": 30, **training}}, 0))
-    assert probe_of(build_experiment({**NODE, "training": {"num_batches": 60, **training}}, 5)) is first
+def test_experiments_with_equal_cost_share_one_timed_probe_that_is_cached_on_disk(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.sweeps.cost_estimate._PROBES", {})
+    first = probe_of(build_experiment({**NODE, "training": {"num_batches": 30}}, 0))
+    assert probe_of(build_experiment({**NODE, "training": {"num_batches": 60, "learning_rate": 0.5}}, 5)) is first
     (file,) = (cache / "supsup" / "timings").iterdir()
-    assert file.read_text().startswith('{"batch_seconds":')
-    other = probe_of(build_experiment({**NODE, "training": {"batch_size": 16, **training}}, 0))
+    assert unseal(file.read_bytes()) == (asdict(first), True)
+    other = probe_of(build_experiment({**NODE, "training": {"batch_size": 16}}, 0))
     assert other is not first
     assert len(list(file.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["damaged", "of an earlier version"])
+def test_a_damaged_probe_is_measured_again_and_one_of_an_earlier_version_is_read(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr("orchestrator.sweeps.cost_estimate._PROBES", {})
+    experiment = build_experiment({**NODE, "training": {"num_batches": 30, "learning_rate": 0.0234}}, 0)
+    first = probe_of(experiment)
+    (file,) = (cache / "supsup" / "timings").iterdir()
+    stored = {**asdict(first), "own_bytes": 77}
+    text = file.read_text().replace(f'"own_bytes": {first.own_bytes}', '"own_bytes": 77')
+    file.write_text(text if change == "damaged" else json.dumps(stored))
+    monkeypatch.setattr("orchestrator.sweeps.cost_estimate._PROBES", {})
+    assert probe_of(experiment).own_bytes == (first.own_bytes if change == "damaged" else 77)
 
 
 def test_a_cache_that_cannot_be_written_does_not_prevent_the_estimate(
@@ -85,5 +104,6 @@ def test_a_cache_that_cannot_be_written_does_not_prevent_the_estimate(
 ) -> None:
     (tmp_path / "cache").write_text("a file in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    node = {**NODE, "training": {"num_batches": 30, "learning_rate": 0.0456}}
+    monkeypatch.setattr("orchestrator.sweeps.cost_estimate._PROBES", {})
+    node = {**NODE, "training": {"num_batches": 30}}
     assert probe_of(build_experiment(node, 0)).batch_seconds >= 0

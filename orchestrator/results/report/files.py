@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.base.files import write_atomically
+from orchestrator.results.csv_table import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ class ReportFiles:
 
     def write(self, folder: Path) -> list[Path]:
         """Write all files into a folder, each atomically, and return their paths. Pictures become PNG and SVG files."""
-        contents = {name: table.to_csv(index=False).encode() for name, table in self.tables.items()}
+        contents = {name: to_csv(table).encode() for name, table in self.tables.items()}
         for stem, figure in self.pictures.items():
             contents |= {f"{stem}.{suffix}": picture(figure, suffix) for suffix in ("png", "svg")}
         contents |= {name: text.encode() for name, text in self.texts.items()}

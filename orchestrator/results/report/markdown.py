@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.base.wording import one_line
 from orchestrator.results.machines import MEANING, ComputedOn
 from orchestrator.results.text_table import TextTable
 
@@ -30,7 +31,7 @@ def to_markdown(
     num_incomplete: the number of runs that lack evaluation points. pictures: names of picture files in the report's
     folder. computed: the runs by their machine kinds.
     """
-    lines = [f"# {sweep_id}", ""]
+    lines = [f"# {_literal(sweep_id)}", ""]
     if num_incomplete:
         lines += [f"**Unfinished.** Runs that lack evaluation points: {num_incomplete}.", ""]
     for found in computed:
@@ -47,5 +48,15 @@ def to_markdown(
 
 def _table(table: TextTable) -> list[str]:
     """Returns a table as lines of Markdown."""
-    lines = ["| " + " | ".join(table.headings) + " |", "|" + " --- |" * len(table.headings)]
-    return lines + ["| " + " | ".join(cells) + " |" for cells in table.rows]
+    rule = "|" + " --- |" * len(table.headings)
+    head, *rows = ["| " + " | ".join(map(_literal, cells)) + " |" for cells in (table.headings, *table.rows)]
+    return [head, rule, *rows]
+
+
+_MARKUP = str.maketrans({one: f"\\{one}" for one in "\\`*[]|~"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+"""What stands in Markdown for characters that begin HTML, links, emphasis, code or a cell of a table."""
+
+
+def _literal(text: str) -> str:
+    """Returns Markdown that shows a text as it is, in one line."""
+    return one_line(text).translate(_MARKUP)

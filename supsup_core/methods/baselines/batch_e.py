@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import MOST_RATE, check_limits, limited
 from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import fit
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
@@ -137,9 +138,10 @@ class BatchE(Method):
     superposes: ClassVar[bool] = True
 
     weights: Literal["trained", "random"] = "trained"
-    weight_learning_rate: float = 1e-4
+    weight_learning_rate: float = limited(1e-4, most=MOST_RATE)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if not self.weight_learning_rate > 0:
             raise InputError(f"weight_learning_rate: must be positive, not {self.weight_learning_rate}")
 

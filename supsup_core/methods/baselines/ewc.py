@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_IMAGES, check_limits, limited
 from supsup_core.methods.base import METHODS, SHARED, ChecksProblem, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.baselines.bounds import heads_learner
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
@@ -67,17 +68,14 @@ class OnlineEWC(Method, ChecksProblem):
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
 
-    strength: float = 100.0
+    strength: float = limited(100.0, least=0, most=1e12)
     decay: float = 1.0
-    fisher_images: int = 1024
+    fisher_images: int = limited(1024, least=1, most=MOST_IMAGES)
 
     def __post_init__(self) -> None:
-        if not self.strength >= 0:
-            raise InputError(f"strength: must not be negative, not {self.strength}")
+        check_limits(self)
         if not 0 < self.decay <= 1:
             raise InputError(f"decay: must be in (0, 1], not {self.decay}")
-        if self.fisher_images < 1:
-            raise InputError(f"fisher_images: must be at least 1, not {self.fisher_images}")
 
     @property
     def dependence(self) -> Dependence:

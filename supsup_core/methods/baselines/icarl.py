@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supsup_core import seeding
 from supsup_core.errors import CorruptError, InputError
+from supsup_core.field_limits import MOST_IMAGES, check_limits, limited
 from supsup_core.methods.base import METHODS, SHARED, ChecksProblem, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import dense, fresh_head, fresh_weights
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
@@ -133,11 +134,10 @@ class ICaRL(Method, ChecksProblem):
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNu"})
     superposes: ClassVar[bool] = False
 
-    num_exemplars: int = 2000
+    num_exemplars: int = limited(2000, least=1, most=MOST_IMAGES)
 
     def __post_init__(self) -> None:
-        if self.num_exemplars < 1:
-            raise InputError(f"num_exemplars: must be at least 1, not {self.num_exemplars}")
+        check_limits(self)
 
     @property
     def dependence(self) -> Dependence:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_RATE, check_limits, limited
+from supsup_core.input_files import user_path
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import METHODS, ChecksProblem, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
@@ -58,11 +60,12 @@ class Piggyback(Method, ChecksProblem):
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
 
-    mask_learning_rate: float = 1e-4
+    mask_learning_rate: float = limited(1e-4, most=MOST_RATE)
     backbone: str | None = None
     backbone_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if not self.mask_learning_rate > 0:
             raise InputError(f"mask_learning_rate: must be positive, not {self.mask_learning_rate}")
         if self.backbone is None:
@@ -116,8 +119,8 @@ class Piggyback(Method, ChecksProblem):
 
 
 def _backbone_path(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_absolute():
+    path = user_path(text)
+    if not text.startswith(("/", "~")):
         raise InputError(f"backbone: must be an absolute path that every worker can read, not {text}")
     if not path.is_file():
         raise InputError(f"backbone: {path} does not exist; put a safetensors file of the backbone's weights there")

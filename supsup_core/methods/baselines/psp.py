@@ -21,6 +21,9 @@ from supsup_core.nets.base import Layer
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 
+_MOST_INPUTS = 10_000
+"""The largest number of inputs of a layer. A rotation of n inputs is a matrix of n² numbers."""
+
 
 def rotations(problem: Problem, index: int) -> list[Tensor]:
     """Returns an orthogonal matrix (in, in) for each layer, drawn uniformly at random for task `index`."""
@@ -51,6 +54,11 @@ class PSP(Method, ChecksProblem):
     def check_problem(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         if any(len(layer.shape) != 2 or layer.is_gate for layer in layers):
             raise InputError("name: psp works only with fully connected layers; use an MLP, or another method")
+        if (widest := max(layer.fan_in for layer in layers)) > _MOST_INPUTS:
+            raise InputError(
+                f"name: psp would rotate {widest:,} inputs of a layer, but at most {_MOST_INPUTS:,} are possible; use "
+                "smaller images, a narrower net, or another method"
+            )
 
     def learn(self, problem: Problem, index: int, task: Task, parents: States, keep: Checkpoint = NOWHERE) -> Learned:
         layers = problem.layers

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from supsup_core.errors import InputError
+from supsup_core.field_limits import MOST_RATE, check_limits, limited
 from supsup_core.methods.base import METHODS, Dependence, Learned, Method, Problem, States
 from supsup_core.methods.baselines.bounds import heads_learner
 from supsup_core.methods.fitting import dense, fit, fresh_head, fresh_weights
@@ -34,9 +35,10 @@ class SeparateHeads(Method):
     superposes: ClassVar[bool] = False
 
     trunk: Literal["trained", "random"] = "trained"
-    trunk_learning_rate: float | None = None
+    trunk_learning_rate: float | None = limited(None, most=MOST_RATE)
 
     def __post_init__(self) -> None:
+        check_limits(self)
         rate = self.trunk_learning_rate
         if rate is not None and self.trunk == "random":
             raise InputError("trunk_learning_rate: has no effect, because a random trunk is not trained; remove it")

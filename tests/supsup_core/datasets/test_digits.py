@@ -20,5 +20,5 @@ def test_enlarged_digits_show_the_same_digits(digits: Dataset) -> None:
     assert torch.equal(large.test.pixels[:, 2, 3::4, ::4], digits.test.pixels)
     small, enlarged = (data.normalise(data.test.pixels[:5]) for data in (digits, large))
     torch.testing.assert_close(enlarged[:, 1, ::4, ::4], small)
-    with pytest.raises(InputError, match="enlarge: must be a whole number"):
+    with pytest.raises(InputError, match="enlarge: must be at least 1"):
         BASES["digits"](enlarge=0)

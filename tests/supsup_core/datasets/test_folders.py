@@ -62,7 +62,7 @@ def test_a_dataset_is_read_from_its_configuration_and_written_to_it(root: Path) 
     ) == (replace(whole, base=json.loads(json.dumps(whole.base))))
     for change, words in (
         ({"folders": "x"}, r"base: unknown key 'folders' \(did you mean 'folder'"),
-        ({"side": 0}, "base.side: must be a whole number"),
+        ({"side": 0}, "base.side: must be at least 1, not 0"),
         ({"mean": [1.0]}, "base.mean: must be three numbers"),
         ({"side": "big"}, "base.side: must be a whole number"),
         ({"mean": 3}, "base: a value has the wrong type"),

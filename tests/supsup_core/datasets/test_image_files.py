@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from supsup_core.datasets.base import base_from
-from supsup_core.datasets.image_files import ImageFile, decode_square
+from supsup_core.datasets.image_decoding import ImageFile, decode_square
 from supsup_core.errors import CorruptError, InputError
 from tests.supsup_core.datasets.beasts import beasts
 
@@ -188,7 +188,7 @@ def test_a_long_picture_has_nearly_the_pixels_that_resizing_all_of_it_gives(
     noise = np.random.default_rng(0).integers(0, 256, (900, 30, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "long.png")
     whole = decoded(tmp_path / "long.png", 64).astype(int)
-    monkeypatch.setattr("supsup_core.datasets.image_files._MOST_PIXELS", 1000)
+    monkeypatch.setattr("supsup_core.datasets.image_decoding._MOST_PIXELS", 1000)
     assert np.abs(decoded(tmp_path / "long.png", 64).astype(int) - whole).max() <= 1
 
 

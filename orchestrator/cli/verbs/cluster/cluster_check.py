@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import as_typed
+from orchestrator.base.wording import as_typed, say
 from orchestrator.cli.arguments import OVERRIDES, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
@@ -35,13 +35,13 @@ def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> in
     found = read_cluster_file(file)
     sweep = open_sweep(sweep_file, overrides) if sweep_file is not None else None
     for kind in found.node_types:
-        print(f"  {_describe(kind)}")
+        say(f"  {_describe(kind)}")
     problems = [*found.problems, *([] if sweep is None or not found.node_types else _check_room(found, sweep))]
     for problem in problems:
-        print(f"{as_typed(file)}: {problem}", file=sys.stderr)
+        say(f"{as_typed(file)}: {problem}", file=sys.stderr)
     if problems:
         return ExitCode.BAD_INPUT
-    print(f"{as_typed(file)}: valid; the cluster has at most {found.max_workers} worker nodes")
+    say(f"{as_typed(file)}: valid; the cluster has at most {found.max_workers} worker nodes")
     return ExitCode.DONE
 
 
@@ -75,10 +75,10 @@ def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
     at_once = sum(used <= room for used in itertools.accumulate(shares))
     sizes = " or ".join(map(str, sorted(set(shares))))
-    print(
+    say(
         f"  {sweep.config.name}: {len(shares)} training groups with {sizes} {each}; {at_once} of the groups run at "
         "the same time"
     )
     if resources.device != "cuda" and any(kind.gpus for kind in found.node_types):
-        print("  the cluster's GPUs would be idle, because resources.device is cpu; set resources.device=cuda")
+        say("  the cluster's GPUs would be idle, because resources.device is cpu; set resources.device=cuda")
     return []

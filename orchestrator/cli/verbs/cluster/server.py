@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.arguments import PORT, example
 from orchestrator.tracking import team_server
+from supsup_core.input_files import user_path
 
 
 @click.command(epilog=example("supsup server /srv/mlflow --artifacts s3://bucket/mlflow"))
@@ -22,4 +23,4 @@ def server(folder: Path, port: int, artifacts: str | None) -> int:
     FOLDER (default: server) holds all data of the server, including a PostgreSQL database. A server that is started
     again on the same folder continues with this data. The server runs until Ctrl-C.
     """
-    return team_server.serve(folder.expanduser().absolute(), port, artifacts)
+    return team_server.serve(user_path(folder), port, artifacts)

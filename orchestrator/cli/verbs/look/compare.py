@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.base.plain_values import flatten
-from orchestrator.base.wording import count
+from orchestrator.base.wording import count, say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.results.text_table import align
@@ -41,11 +41,11 @@ def compare(words: Words) -> int:
     n = max(common)
     letters = [chr(ord("A") + number) for number in range(len(chosen))]
     for letter, run in zip(letters, chosen, strict=True):
-        print(f"{letter}  {run.name}")
+        say(f"{letter}  {run.name}")
     rows = [["", *letters], *_differing_settings(chosen), [f"after {count(n, 'task')}", *([""] * len(chosen))]]
     for metric in sorted(set().union(*(run.points[n] for run in chosen))):
         rows.append([f"  {metric}", *(_cell(metric, run.points[n].get(metric)) for run in chosen)])
-    print(align(rows))
+    say(align(rows))
     return ExitCode.DONE
 
 

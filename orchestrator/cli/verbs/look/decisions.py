@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,13 @@ from omegaconf import OmegaConf
 
 from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.plain_values import Node
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import SegmentDecided
+from orchestrator.results.csv_table import to_csv
 from orchestrator.results.report.tables import decisions_table
 from orchestrator.spec.experiment import Allocation, build_experiment
 from orchestrator.spec.overrides import parse_overrides
@@ -89,12 +90,12 @@ def _list(words: Words, as_csv: bool) -> None:
     found = _nns_groups(find_sweep(words.output, words.name))
     table = decisions_table([one.group for one in found], {one.group.group_id: one.state for one in found})
     if as_csv:
-        table.to_csv(sys.stdout, index=False)
+        say(to_csv(table), end="")
         return
-    print(_as_text(table))
+    say(_as_text(table))
     for (run, seed), part in table.groupby(["run", "seed"], sort=False):
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in part["outcome"].value_counts().items())
-        print(
+        say(
             f"{run} seed={seed}: {len(part)} decisions ({outcomes}); "
             f"{part['duplicate'].sum()} duplicates, {part['wrong_reuse'].sum()} wrong reuses; "
             f"median latency of a decision {1000 * part['latency'].median():.1f} ms"
@@ -139,14 +140,14 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
         raise min(refused, key=lambda error: "unknown key" in str(error))  # prefers errors about wrong values
     table = pd.DataFrame([one.row for one in replayed if one.changed])
     if as_csv:
-        table.to_csv(sys.stdout, index=False)
+        say(to_csv(table), end="")
         return
     if not table.empty:
-        print(_as_text(table))
+        say(_as_text(table))
     _print_counts(replayed)
     if refused:
-        print(f"{len(refused)} of {len(groups)} training groups were left out: the changed keys do not fit them.")
-    print(
+        say(f"{len(refused)} of {len(groups)} training groups were left out: the changed keys do not fit them.")
+    say(
         "Each decision is judged alone, from its recorded slopes. To see the effect of a changed decision on the rest "
         "of the run, use "
         "`supsup fork`."
@@ -207,13 +208,13 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     to_known = [one for one in changed if one.now_known]
     forgets = sum(not one.right for one in to_known)
     wastes = sum(not one.now_known and one.right for one in changed)
-    print(
+    say(
         f"{len(changed)} of {num_comparable} decisions would have changed: {len(to_known)} from new to known "
         f"({forgets} of them would train the mask of another task), {len(changed) - len(to_known)} from known to new "
         f"({wastes} of them would allocate a duplicate)."
     )
     if num_comparable < len(replayed):
-        print(
+        say(
             f"{len(replayed) - num_comparable} decisions were left out: the changed test needs more or fewer "
             "untrained masks in the superposition than the run had."
         )

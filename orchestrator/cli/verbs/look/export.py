@@ -9,6 +9,7 @@ import click
 import torch
 
 from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.tracker import updated_tracker
@@ -46,9 +47,9 @@ def export(words: Words) -> int:
     shape = " × ".join(map(str, ("images", *example.shape[1:])))
     given = f", params={params}" if params else ""
     if len(loaded.provenance.machines) > 1:
-        print(f"{found.name}: the masks were computed on {len(loaded.provenance.machines)} machine kinds ({MEANING})")
-    print(f"{found.name}: the run is logged as an MLflow model; load and call the model in Python:\n")
-    print(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
-    print(f"  model = mlflow.pyfunc.load_model({uri!r})")
-    print(f"  model.predict(images{given})    # images: float32, {shape}; returns the label and the mask of each image")
+        say(f"{found.name}: the masks were computed on {len(loaded.provenance.machines)} machine kinds ({MEANING})")
+    say(f"{found.name}: the run is logged as an MLflow model; load and call the model in Python:\n")
+    say(f"  mlflow.set_tracking_uri({tracking_uri_of(sweep)!r})")
+    say(f"  model = mlflow.pyfunc.load_model({uri!r})")
+    say(f"  model.predict(images{given})    # images: float32, {shape}; returns the label and the mask of each image")
     return ExitCode.DONE

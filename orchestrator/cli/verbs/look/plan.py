@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import count, duration
+from orchestrator.base.wording import count, duration, say
 from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
@@ -42,7 +42,7 @@ def plan(file: Path, overrides: tuple[str, ...], as_json: bool) -> int:
             "estimate": asdict(total),
             "groups": [asdict(forecast) for forecast in forecasts],
         }
-        print(json.dumps(node, indent=1))
+        say(json.dumps(node, indent=1))
     else:
         _print(sweep, forecasts, total)
     return ExitCode.DONE
@@ -103,17 +103,17 @@ def _done(group: Group, state: GroupState, stored: Set[str]) -> GroupSize:
 
 def _print(sweep: Sweep, forecasts: Sequence[_Forecast], total: Estimate) -> None:
     runs = count(sum(len(forecast.runs) for forecast in forecasts), "run")
-    print(f"{sweep.sweep_id}: {runs} in {count(len(forecasts), 'training group')}")
+    say(f"{sweep.sweep_id}: {runs} in {count(len(forecasts), 'training group')}")
     for forecast in forecasts:
-        print(
+        say(
             f"  group {forecast.group_id} (seed {forecast.seed}): "
             f"{count(forecast.shards, 'shard')}, {forecast.shards_done} already done; "
             f"{count(forecast.evaluations, 'evaluation')}, {forecast.evaluations_done} already done"
         )
         for name in forecast.runs:
-            print(f"    {name}")
-    print(
+            say(f"    {name}")
+    say(
         f"estimated: {duration(total.seconds)} on {count(total.num_workers, 'worker')} ({total.basis}), "
         f"{total.disk_bytes / 1e6:.1f} MB of disk, {total.memory_bytes / 1e9:.1f} GB of memory"
     )
-    print(f"output: {sweep.output.path}")
+    say(f"output: {sweep.output.path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.base.folder_lock import holder_of
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.tracker import updated_tracker
@@ -29,12 +30,12 @@ def report(words: Words) -> int:
     groups = sweep.plan()
     states = read_states(sweep.folder, sweep.planned)
     written = write_report(sweep, groups, states)
-    print(written.text)
+    say(written.text)
     if written.trouble is not None:
         raise SupSupError(written.trouble)
-    print(f"\nreport: {written.folder}")
+    say(f"\nreport: {written.folder}")
     if holder_of(sweep.folder.path) is not None:
-        print("the sweep is still running, and attaches the report to its MLflow run only when the sweep ends")
+        say("the sweep is still running, and attaches the report to its MLflow run only when the sweep ends")
         return ExitCode.DONE
     try:
         with updated_tracker(sweep, groups) as (tracker, newest):

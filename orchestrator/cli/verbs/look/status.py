@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.output_folder import OutputFolder
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import JOB_ADDRESS, JSON, Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
@@ -45,7 +46,7 @@ def status(words: Words, as_json: bool, address: str | None) -> int:
         names = fetch(Storage(words.storage, ASKING_SECONDS), output, words.name)
         _show(output, names[0] if len(names) == 1 or words.name is not None else None, as_json)
     if not as_json:
-        print(
+        say(
             f"this status comes from the newest snapshots in {words.storage}; a sweep that runs on another machine is "
             "shown as "
             "interrupted"
@@ -59,7 +60,7 @@ def _show(output: OutputFolder, wanted: str | None, as_json: bool) -> None:
     found = [_status_of(record) for record in records]
     if as_json:
         nodes = [one.to_node() for one in found]
-        print(json.dumps(nodes[0] if wanted else nodes, indent=1))
+        say(json.dumps(nodes[0] if wanted else nodes, indent=1))
         return
     for one in found:
         _print(one)
@@ -71,17 +72,17 @@ def _status_of(record: SweepRecord) -> SweepStatus:
 
 def _print(found: SweepStatus) -> None:
     process = f" (process {found.process})" if (found.process or 0) > 0 else ""
-    print(f"{found.sweep_id}: {found.state}{process}")
-    print(f"  {line(found)}")
+    say(f"{found.sweep_id}: {found.state}{process}")
+    say(f"  {line(found)}")
     for waiting in found.waiting:
-        print(f"  WAITING {waiting}")
+        say(f"  WAITING {waiting}")
     for group in found.groups:
         _print_group(group)
 
 
 def _print_group(group: GroupStatus) -> None:
     masks = f", {group.masks} masks" if group.masks is not None else ""
-    print(
+    say(
         f"  group {group.group_id} (seed {group.seed}): {group.state}, shards {group.shards_done}/{group.shards}, "
         f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
     )
@@ -90,10 +91,10 @@ def _print_group(group: GroupStatus) -> None:
         for machine in group.machines:
             print(f"      {machine}")
     for lost in group.lost:
-        print(f"    recomputed: {lost}")
+        say(f"    recomputed: {lost}")
     for stalled in group.stalled:
-        print(f"    STALLED {stalled}")
+        say(f"    STALLED {stalled}")
     for task in group.cancelled:
-        print(f"    cancelled: task {task}")
+        say(f"    cancelled: task {task}")
     for failure in group.failures:
-        print(f"    FAILED {failure}")
+        say(f"    FAILED {failure}")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import count, duration
+from orchestrator.base.wording import count, duration, say
 from orchestrator.cli.arguments import example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
 from orchestrator.records.group_state import GroupState
 from orchestrator.spec.sweep_config import PAPER, scales_of
+from orchestrator.spec.sweep_text import text_of
 from orchestrator.sweeps.cost_estimate import estimate_group
 from orchestrator.sweeps.sweep import open_sweep
 from orchestrator.sweeps.training_groups import share_workers
@@ -35,15 +36,15 @@ def sweeps(folder: Path) -> int:
         try:
             scales = [*scales_of(file), PAPER]
         except InputError as error:
-            print(f"{file.stem}: is not a valid sweep file: {error}")
+            say(f"{file.stem}: is not a valid sweep file: {error}")
             continue
-        print(f"{file.stem}: {_first_sentence(file)}", flush=True)
+        say(f"{file.stem}: {_first_sentence(file)}", flush=True)
         for scale in scales:
             try:
-                print(f"  {scale:6} {_cost(file, scale)}", flush=True)
+                say(f"  {scale:6} {_cost(file, scale)}", flush=True)
             except InputError as error:
-                print(f"  {scale:6} cannot run on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
-    print("\nrun a sweep file with: supsup sweep FILE scale=smoke")
+                say(f"  {scale:6} cannot run on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
+    say("\nrun a sweep file with: supsup sweep FILE scale=smoke")
     return ExitCode.DONE
 
 
@@ -63,5 +64,5 @@ def _cost(file: Path, scale: str) -> str:
 
 def _first_sentence(file: Path) -> str:
     """Returns the first sentence of the comment at the beginning of a sweep file, without its full stop."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text_of(file).splitlines())
     return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".")

@@ -8,6 +8,7 @@ import click
 
 from orchestrator.base.folder_lock import holder_of, owned
 from orchestrator.base.output_folder import GroupFolder
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import Words, example, run_command, tasks_option, words
 from orchestrator.cli.chosen import print_sharing_runs, shard_keys
 from orchestrator.cli.exit_codes import ExitCode
@@ -47,9 +48,7 @@ def cancel(words: Words, tasks: tuple[int, ...]) -> int:
     named = (
         f"{'task' if len(keys) == 1 else 'tasks'} {', '.join(map(str, keys))} of {found.name}" if keys else found.name
     )
-    print(
-        f"{named}: {how}. Undo the cancellation with: {run_command('retry', folder.sweep, found.run.name, list(keys))}"
-    )
+    say(f"{named}: {how}. Undo the cancellation with: {run_command('retry', folder.sweep, found.run.name, list(keys))}")
     return ExitCode.DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.chosen import find_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -25,7 +26,7 @@ def drain(words: Words, address: str | None) -> int:
         return ray_jobs.drain(words.job, address)
     record, _ = find_running(words)
     record.folder.pause_file.touch()
-    print(
+    say(
         f"{record.sweep_id}: stops when the work in progress is committed; watch the sweep with "
         f"`{record.command('status')}`, and continue it with `{record.command('resume')}`"
     )

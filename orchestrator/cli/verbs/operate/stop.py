@@ -10,6 +10,7 @@ import time
 import click
 
 from orchestrator.base.folder_lock import holder_of, host_of
+from orchestrator.base.wording import say
 from orchestrator.cli.arguments import JOB_ADDRESS, Words, example, words
 from orchestrator.cli.chosen import find_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -46,7 +47,7 @@ def stop(words: Words, address: str | None) -> int:
                 flush=True,
             )
         time.sleep(0.2)
-    print(f"{record.sweep_id}: stopped; finished work is committed. Go on with: {record.command('resume')}")
+    say(f"{record.sweep_id}: stopped; finished work is committed. Go on with: {record.command('resume')}")
     return ExitCode.DONE
 
 

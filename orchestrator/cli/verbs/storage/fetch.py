@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.base.wording import as_typed
+from orchestrator.base.wording import as_typed, say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
@@ -25,5 +25,5 @@ def fetch(words: Words) -> int:
     if words.storage is None:
         raise click.UsageError("storage=URL is missing; give the URL of the storage to fetch from")
     for name in fetch_sweeps(Storage(words.storage, ASKING_SECONDS), words.output, words.name):
-        print(f"{name}: fetched to {as_typed(words.output.path)}")
+        say(f"{name}: fetched to {as_typed(words.output.path)}")
     return ExitCode.DONE

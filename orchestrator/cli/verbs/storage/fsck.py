@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
-from orchestrator.base.wording import as_typed, count
+from orchestrator.base.wording import as_typed, count, say
 from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -40,7 +40,7 @@ def fsck(words: Words, repair: bool, mlflow: bool, cluster: str | None) -> int:
     """
     output = words.output
     if repair and restore_marker(output):
-        print(f"written again: {as_typed(output.marker)}")
+        say(f"written again: {as_typed(output.marker)}")
     check_is_output(output)
     if repair:
         refuse_running(output, "fsck --repair")
@@ -57,7 +57,7 @@ def _verify_files(output: OutputFolder, repair: bool, cluster: str | None) -> Ex
     if not found:
         return ExitCode.DONE
     if not repair:
-        print("to move damaged files aside and recompute them, add --repair")
+        say("to move damaged files aside and recompute them, add --repair")
         return ExitCode.FAILED
     return _repair(output, found, cluster)
 
@@ -67,8 +67,8 @@ def _verify(output: OutputFolder) -> list[Damage]:
     progress = _Progress("files")
     found = damages(output, progress)
     for damage in found:
-        print(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
-    print(f"verified {count(progress.total, 'artifact')} and every ledger: found {count(len(found), 'fault')}")
+        say(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
+    say(f"verified {count(progress.total, 'artifact')} and every ledger: found {count(len(found), 'fault')}")
     return found
 
 
@@ -77,10 +77,10 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
     for damage in found:
         _set_aside(damage, found)
     for record in {record.sweep_id: record for damage in found for record in damage.sweeps}.values():
-        print(f"\n{record.sweep_id}: recomputing damaged files")
+        say(f"\n{record.sweep_id}: recomputing damaged files")
         if run(open_record(record), cluster) is ExitCode.INTERRUPTED:
             return ExitCode.INTERRUPTED
-    print()
+    say()
     return ExitCode.FAILED if _verify(output) else ExitCode.DONE
 
 
@@ -102,7 +102,7 @@ def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
     elif damage.path == snapshot_path(ledger):
         aside = set_aside(damage.path)
     if aside is not None:
-        print(f"moved the damaged file to {as_typed(aside)}")
+        say(f"moved the damaged file to {as_typed(aside)}")
 
 
 def _remedy(damage: Damage) -> str:
@@ -133,4 +133,4 @@ class _Progress:
         self.total = total
         if time.monotonic() - self._printed >= _PROGRESS_SECONDS:
             self._printed = time.monotonic()
-            print(f"verified {done:,} of {total:,} {self._things}", file=sys.stderr, flush=True)
+            say(f"verified {done:,} of {total:,} {self._things}", file=sys.stderr, flush=True)

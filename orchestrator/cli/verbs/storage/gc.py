@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.base.wording import as_typed, count, in_shell
+from orchestrator.base.wording import as_typed, count, in_shell, say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -52,29 +52,29 @@ def gc(words: Words, delete: bool, empty_trash: bool) -> int:
     for item in found:
         by_reason[item.why].append(item)
     for why, items in sorted(by_reason.items()):
-        print(f"{why}: {_size(items)}")
+        say(f"{why}: {_size(items)}")
         if not delete:
             _list(items)
     if not found:
-        print("there is nothing to delete: the sweeps need every file of this output")
+        say("there is nothing to delete: the sweeps need every file of this output")
     elif delete:
         trash = _fresh_trash(output)
         for item in found:
             item.discard(trash)
-        print(
+        say(
             f"moved {_size(found)} to {as_typed(trash)}\n"
             f"to restore them: cp -an {in_shell(trash)}/. {in_shell(output.path)}\n"
             f"to free the space: supsup gc output={in_shell(output.path)} --empty-trash"
         )
     else:
-        print(f"{_size(found)} in total; nothing was deleted. To move these files to the trash, add --delete")
+        say(f"{_size(found)} in total; nothing was deleted. To move these files to the trash, add --delete")
     return ExitCode.DONE
 
 
 def _empty(output: OutputFolder) -> int:
     """Deletes the trash of an output and of its storage."""
     num_files, num_bytes = empty_trash(output)
-    print(f"deleted {count(num_files, 'file')} of the trash, {num_bytes / 1e6:.1f} MB")
+    say(f"deleted {count(num_files, 'file')} of the trash, {num_bytes / 1e6:.1f} MB")
     return ExitCode.DONE
 
 
@@ -92,15 +92,15 @@ def _print_needs(output: OutputFolder, sweeps: Sequence[SweepNeeds]) -> None:
     sizes = open_artifacts(output).sizes(older_than=0.0)
     for sweep in sweeps:
         held = [sizes[key] for key in sweep.keys if key in sizes]
-        print(f"{sweep.sweep_id} needs {count(len(held), 'file')} of the store, {sum(held) / 1e6:.1f} MB")
+        say(f"{sweep.sweep_id} needs {count(len(held), 'file')} of the store, {sum(held) / 1e6:.1f} MB")
 
 
 def _list(items: Sequence[Leftover]) -> None:
     """Prints the names of the first _SHOWN files, and the number of further files."""
     for item in items[:_SHOWN]:
-        print(f"  {item.name}")
+        say(f"  {item.name}")
     if len(items) > _SHOWN:
-        print(f"  … and {len(items) - _SHOWN} more")
+        say(f"  … and {len(items) - _SHOWN} more")
 
 
 def _size(items: Sequence[Leftover]) -> str:
