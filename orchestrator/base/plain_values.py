@@ -92,7 +92,7 @@ def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) 
 
 
 def with_lists(value: object) -> object:
-    """Returns a value with lists in place of tuples at every depth. The YAML tags `!!omap` and `!!pairs` make tuples."""
+    """Returns a value with lists for tuples at every depth. The YAML tags `!!omap` and `!!pairs` make tuples."""
     match value:
         case dict():
             return {key: with_lists(inner) for key, inner in value.items()}
