@@ -25,13 +25,15 @@ LOSS_STEPS = list(range(3, 91, 3))
 _opened: list[Tracker] = []
 
 
-def track(sweep: Sweep, purpose: Purpose = "report") -> Tracker:
-    """Returns a new tracker of a sweep, as a new process makes it after the end of all others.
-
-    Releases the locks that earlier trackers hold, as the ends of their processes do.
-    """
+def end_trackers() -> None:
+    """Releases the locks that trackers hold, as the ends of their processes do."""
     while _opened:
         _opened.pop().close()
+
+
+def track(sweep: Sweep, purpose: Purpose = "report") -> Tracker:
+    """Returns a new tracker of a sweep, as a new process makes it after the end of all others."""
+    end_trackers()
     _opened.append(Tracker(sweep, sweep.plan(), describe(sweep.imports_folder), purpose=purpose))
     return _opened[-1]
 
@@ -86,7 +88,8 @@ def repair(sweep: Sweep) -> None:
 
 
 def faults(sweep: Sweep) -> list[str]:
-    """Returns the faults that `supsup fsck --mlflow` prints."""
+    """Returns the faults that `supsup fsck --mlflow` prints after the end of all trackers."""
+    end_trackers()
     rows = ledgers(sweep)
     ended = {group_id: GroupState().apply(its).ended for group_id, its in rows.items()}
     return check_sweep(sweep, sweep.plan(), LedgerContent(rows, ended), lambda done, total: None).faults
