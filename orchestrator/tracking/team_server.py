@@ -107,11 +107,11 @@ def _serve_mlflow(
         "--artifacts-destination", artifacts or (folder / "artifacts").as_uri(),
     ]  # fmt: skip
     environment = _environment(folder, database, password)
+    with log.open("ab") as file:  # no signal can interrupt these lines (see stop_requests)
+        server = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True
+        )
     try:
-        with log.open("ab") as file:
-            server = subprocess.Popen(
-                command, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True
-            )
         deadline, answers = time.monotonic() + START_SECONDS, False
         while server.poll() is None and database.process.poll() is None:
             if not answers and (answers := _answers(port)):
@@ -121,6 +121,7 @@ def _serve_mlflow(
             pause()
     finally:
         _end_mlflow(folder)
+        server.wait()
     if database.process.poll() is not None:
         raise MachineError(f"PostgreSQL ended; read {folder / 'postgres.log'}, then start the server again")
     refuse_taken(port)  # another process may have taken the port in the meantime
