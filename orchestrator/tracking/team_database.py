@@ -30,8 +30,8 @@ DATABASES = ("mlflow", "mlflow_auth")
 ROLE = "mlflow"
 """The name under which MLflow connects to PostgreSQL."""
 
-START_SECONDS = 60.0
-"""How many seconds PostgreSQL may take to start."""
+START_SECONDS = 300.0
+"""How many seconds PostgreSQL may take to start. After a power failure, it first recovers its data."""
 
 STOP_SECONDS = 60.0
 """How many seconds PostgreSQL may take to stop after each signal."""
@@ -163,7 +163,8 @@ def running_database(folder: Path, binaries: Path, password: str, pause: Callabl
         postgres.own(socket)
         if not (data / "PG_VERSION").exists():
             _initialise(postgres, data, socket / "password", password)
-        written = log.stat().st_size if log.exists() else 0
+        log.touch(mode=0o600)
+        written = log.stat().st_size
         process = postgres.start(data, socket, log)
         main = psutil.Process(process.pid)
         try:

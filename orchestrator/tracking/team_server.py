@@ -107,6 +107,7 @@ def _serve_mlflow(
         "--artifacts-destination", artifacts or (folder / "artifacts").as_uri(),
     ]  # fmt: skip
     environment = _environment(folder, database, password)
+    log.touch(mode=0o600)
     with log.open("ab") as file:  # no signal can interrupt these lines (see stop_requests)
         server = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True

@@ -153,7 +153,7 @@ def test_every_page_but_those_of_the_documentation_requires_the_password(shared:
     for path in outside:
         assert shared.status(path) == 404, path
     assert shared.status(EXPERIMENTS, shared.password) == 200
-    for name in ("admin_password", "postgres_password", "cookie_secret"):
+    for name in ("admin_password", "postgres_password", "cookie_secret", "mlflow.log", "postgres.log"):
         assert (shared.folder / name).stat().st_mode & 0o777 == 0o600, name
 
 
