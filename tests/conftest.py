@@ -72,8 +72,8 @@ def small_problem() -> Problem:
 
 @pytest.fixture
 def other_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Returns a function. After its call, this process draws other frozen weights from the same seed, as another version
-    of a library might."""
+    """Returns a function. After its call, this process draws other frozen weights from a seed, as another library
+    version might."""
 
     def draw() -> None:
         other = replace(machine_kind.this_machine("cpu", 1), numpy="99.0")

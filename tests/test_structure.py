@@ -28,6 +28,15 @@ def test_no_file_and_no_function_is_too_long(folder: str) -> None:
     assert too_long == []
 
 
+def test_messages_are_printed_by_say() -> None:
+    """`say` escapes what a terminal would run; see orchestrator/base/wording.py."""
+    found = []
+    for path in sorted((TOP / "orchestrator").rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        found += [path.name for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert found == ["wording.py"]
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_folder_has_too_many_modules(package: str) -> None:
     """`__init__.py` does not count."""

@@ -78,6 +78,18 @@ def text_value(typed: str) -> str | None:
     return typed
 
 
+def is_text(value: str) -> bool:
+    """Returns whether a text can be stored in every file and database: Unicode text without null characters.
+
+    Python makes other texts of bytes that are not UTF-8, on the command line and in the names of files.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
 def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> object:
     """Returns the value of a YAML text. Raises one of YAML_ERRORS if the text is not valid, or if it is too large.
 
@@ -92,7 +104,7 @@ def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) 
 
 
 def with_lists(value: object) -> object:
-    """Returns a value with lists for tuples at every depth. The YAML tags `!!omap` and `!!pairs` make tuples."""
+    """Returns a value with lists in place of tuples, which the YAML tags `!!omap` and `!!pairs` make."""
     match value:
         case dict():
             return {key: with_lists(inner) for key, inner in value.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
-from orchestrator.base.plain_values import text_value
+from orchestrator.base.plain_values import is_text, text_value
 from orchestrator.base.wording import in_shell
 from orchestrator.execution.cluster_address import refuse_unreachable
 from supsup_core.input_files import user_path
@@ -126,6 +126,8 @@ class WordsArgument(click.Argument):
             key, equals, value = word.partition("=")
             if equals and key in self.options:
                 if (text := text_value(value)) is not None:
+                    if not is_text(text):
+                        raise click.UsageError(f"{key}: {text} is no UTF-8 text; rename the folder")
                     given[key] = text
                 elif key == "output":
                     raise click.UsageError("output: give a folder, such as output=runs")

@@ -122,7 +122,7 @@ def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, 
             )
     for found in computed_on(groups, monitor.states):
         if found.is_mixed:
-            print(f"WARNING  computed on {len(found.machines)} machine kinds ({MEANING}): {', '.join(found.runs)}")
+            say(f"WARNING  computed on {len(found.machines)} machine kinds ({MEANING}): {', '.join(found.runs)}")
     for group in status.groups:
         for lost in group.lost:
             say(f"recomputed: {lost}")

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from orchestrator.base.wording import say
+
 log = logging.getLogger("supsup")
 
 _PLAIN = {"–": "-", "−": "-", "…": "...", "·": "|", "±": "+-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "²": "^2"}
@@ -39,7 +41,7 @@ class _Console(logging.Handler):
     """Prints warnings and errors to what is standard error at that time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"supsup: {record.getMessage()}", file=sys.stderr)
+        say(f"supsup: {record.getMessage()}", file=sys.stderr)
 
 
 def print_warnings() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator.base import environment
 from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.base.wording import count, first_line
+from orchestrator.base.wording import count, first_line, say
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
@@ -66,14 +66,14 @@ def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) 
     agree = True
     for folder in output.sweeps():
         if holder_of(folder.path) is not None:
-            print(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
+            say(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
             continue
         with contextlib.suppress(InputError):  # fsck has named the damaged sweep
             record = read_record(folder)
             try:
                 agree &= _compare_sweep(open_record(record), repair, on_progress)
             except Exception as error:  # noqa: BLE001 - MLflow, its database, its server or the network may fail
-                print(f"{folder.sweep_id}: the MLflow runs cannot be compared: {first_line(error)}")
+                say(f"{folder.sweep_id}: the MLflow runs cannot be compared: {first_line(error)}")
                 agree = False
     return agree
 
@@ -85,7 +85,7 @@ def _compare_sweep(sweep: Sweep, repair: bool, on_progress: OnProgress) -> bool:
     if not found.faults:
         return True
     if not repair:
-        print("to correct the MLflow runs, add --repair")
+        say("to correct the MLflow runs, add --repair")
         return False
     with updated_tracker(sweep, groups, "repair") as (tracker, states):
         conclude(tracker, groups, states)
@@ -104,8 +104,8 @@ def _print_check(sweep: Sweep, groups: Sequence[Group], on_progress: OnProgress)
     ended = {group_id: state.ended for group_id, state in _states(rows).items()}
     found = check_sweep(sweep, groups, LedgerContent(rows, ended), on_progress)
     for fault in found.faults:
-        print(fault)
-    print(
+        say(fault)
+    say(
         f"{sweep.sweep_id}: compared {count(found.num_runs, 'MLflow run')} and {count(found.num_points, 'point')} with "
         f"the ledgers: found {count(len(found.faults), 'fault')}"
     )

@@ -69,7 +69,7 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     upload = measure(tree, excludes)
     excludes += upload.unreadable
     if (warning := large_parts(upload)) is not None:
-        print(warning, file=sys.stderr)
+        say(warning, file=sys.stderr)
     with _job_client(address) as client:
         _refuse_version(client, address)
         name, state = _name_for(client, f"{sweep.sweep_id}-{ray_package_hash(tree, excludes)[:8]}")
@@ -172,7 +172,7 @@ def status(job: str, address: str, as_json: bool) -> int:
     with _job_client(address) as client:
         name = _find_job(client, job)
         if not as_json:
-            print(f"{name}: {client.get_job_status(name).value}")
+            say(f"{name}: {client.get_job_status(name).value}")
         return _run_beside(client, name, address, "status", *(["--json"] if as_json else []))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
-from orchestrator.base.plain_values import Node
+from orchestrator.base.plain_values import Node, is_text
 from orchestrator.base.wording import one_line
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.registry import nearest
@@ -158,21 +158,9 @@ def _problem_of(value: object) -> str | None:
         case str() if value == MISSING:
             return f"is missing; write a value in place of {value}"
         case str():
-            return None if _is_text(value) else "contains characters that are no Unicode text; remove them"
+            return None if is_text(value) else "contains characters that are no Unicode text; remove them"
         case _:
             return f"must be text, a number, true, false or null, not a {type(value).__name__}; put it in quotes"
-
-
-def _is_text(value: str) -> bool:
-    """Returns whether a text can be stored and named in a path: without null characters and lone surrogates.
-
-    Bytes of the command line that are no UTF-8, as in the names of some folders, are accepted.
-    """
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
 
 
 def _inner(value: object, path: str) -> Iterator[tuple[str, object]]:

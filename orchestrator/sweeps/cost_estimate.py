@@ -113,8 +113,8 @@ def probe_of(experiment: Experiment) -> TimingProbe:
     """Returns the timing probe of an experiment. Measures the probe only if it is not cached.
 
     Two experiments share a probe if their net, method, training recipe, image shape and number of labels are equal,
-    apart from the seeds, the number of batches and the learning rate, and if both or neither have only one task. Probes
-    are cached in memory and in the user's cache folder.
+    apart from the seeds, the number of batches and the learning rate, and if both or neither have only one task.
+    Probes are cached in memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None, "learning_rate": None}

@@ -7,6 +7,7 @@ the sweep's runs and training groups.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -223,6 +224,8 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
             f"{output.marker}: is missing, but the output has sweeps; `{_repair_command(output)}` writes it again"
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{output.path}: cannot be an output ({error.strerror}); set output=DIR") from error
         raise InputError(
             f"{output.marker}: is damaged ({error}); `{_repair_command(output)}` writes it again"
         ) from error

@@ -204,7 +204,7 @@ def _end_orphans(folder: Path) -> None:
     without a running server, its processes are orphans."""
     names = [name for name, end in (("MLflow", _end_mlflow), ("PostgreSQL", stop_orphan)) if end(folder)]
     if names:
-        print(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)
+        say(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)
 
 
 def _asked_password() -> str | None:

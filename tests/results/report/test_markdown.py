@@ -22,6 +22,15 @@ def test_a_report_has_its_tables_with_rows_and_its_pictures() -> None:
     assert "machine kind" not in text
 
 
+def test_names_cannot_be_html_links_or_cells() -> None:
+    name = "<script>x</script> [a](javascript:b) | c `d` *e* &f\n# g"
+    text = to_markdown("small-123456", TextTable(["run"], [[name]]), {"Trials": TextTable([name], [["1"]])}, 0, [], [])
+    shown = r"&lt;script&gt;x&lt;/script&gt; \[a\](javascript:b) \| c \`d\` \*e\* &amp;f\\n# g"
+    assert f"| {shown} |\n" in text
+    assert text.count(shown) == 2
+    assert "<" not in text
+
+
 def test_an_unfinished_sweep_says_so() -> None:
     assert "**Unfinished.** Runs that lack evaluation points: 3." in to_markdown("small-123456", FINAL, {}, 3, [], [])
 

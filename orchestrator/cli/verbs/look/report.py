@@ -42,5 +42,5 @@ def report(words: Words) -> int:
             conclude(tracker, groups, newest)
             tracker.attach(written.files, "report")
     except WriterBusyError:
-        print("another process is writing the sweep's MLflow runs, so this report is not attached to them")
+        say("another process is writing the sweep's MLflow runs, so this report is not attached to them")
     return ExitCode.DONE

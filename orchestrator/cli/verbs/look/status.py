@@ -87,9 +87,9 @@ def _print_group(group: GroupStatus) -> None:
         f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
     )
     if len(group.machines) > 1:
-        print(f"    MIXED {len(group.machines)} machine kinds ({MEANING}):")
+        say(f"    MIXED {len(group.machines)} machine kinds ({MEANING}):")
         for machine in group.machines:
-            print(f"      {machine}")
+            say(f"      {machine}")
     for lost in group.lost:
         say(f"    recomputed: {lost}")
     for stalled in group.stalled:

@@ -41,7 +41,7 @@ def stop(words: Words, address: str | None) -> int:
     while holder_of(record.folder.path) is not None:
         if is_patient and time.monotonic() > asked + PATIENCE_SECONDS:
             is_patient = False
-            print(
+            say(
                 f"{record.sweep_id}: process {process} finishes its work; stop it at once with: "
                 f"{record.command('stop')}",
                 flush=True,
