@@ -101,8 +101,7 @@ def _print_check(sweep: Sweep, groups: Sequence[Group], on_progress: OnProgress)
     from orchestrator.tracking.comparison.sweep_check import LedgerContent, check_sweep  # loads MLflow
 
     rows = _read_rows(sweep, groups)
-    ended = {group_id: state.ended for group_id, state in _states(rows).items()}
-    found = check_sweep(sweep, groups, LedgerContent(rows, ended), on_progress)
+    found = check_sweep(sweep, groups, LedgerContent(rows, _states(rows)), on_progress)
     for fault in found.faults:
         say(fault)
     say(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from mlflow.entities import Metric, RunTag
 
-from orchestrator.records.machine_kind import MachineKind
 from orchestrator.tracking.mlflow_points import MetricPoint, is_own_metric
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ BATCH_SIZE = 900
 
 DESCRIBED = "supsup.described"
 """The tag that marks a run whose params, config and dataset have been logged."""
-
-_MOST_CHARACTERS = 8000
-"""The largest length of a tag that MLflow accepts."""
 
 
 @final
@@ -89,17 +85,3 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[MetricPoint])
     for start in range(0, len(points), BATCH_SIZE):
         batch = points[start : start + BATCH_SIZE]
         client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, step, value, time_ms in batch])
-
-
-def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
-    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
-
-    `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
-    """
-    if not machines:
-        return {}
-    text = " | ".join(str(machine) for machine in sorted(machines))
-    return {
-        "supsup.mixed_machines": str(len(machines) > 1).lower(),
-        "supsup.machines": text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…",
-    }

@@ -32,7 +32,6 @@ from orchestrator.base.environment import Environment, versions
 from orchestrator.base.library_internals import mlflow_monitor_is_alive
 from orchestrator.base.wording import as_typed, count, in_shell
 from orchestrator.records.group_state import GroupState, LaunchStatus
-from orchestrator.records.machine_kind import joined
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
@@ -40,9 +39,17 @@ from orchestrator.tracking.comparison.differences import compare_run
 from orchestrator.tracking.comparison.replacement import replace_run
 from orchestrator.tracking.mlflow_address import tracking_uri_of
 from orchestrator.tracking.mlflow_points import MetricPoint, Projection, RunKey
-from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun, machine_tags
+from orchestrator.tracking.mlflow_run import DESCRIBED, MLflowRun
 from orchestrator.tracking.mlflow_store import busy, delete_surplus, open_store, sole_writer
-from orchestrator.tracking.wanted_runs import ENDED, KIND, SUPERSEDED, WantedRun, final_states, wanted_runs
+from orchestrator.tracking.wanted_runs import (
+    ENDED,
+    KIND,
+    SUPERSEDED,
+    WantedRun,
+    final_states,
+    machine_tags,
+    wanted_runs,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +91,6 @@ class Tracker:
         self._wanted = {run.key: run for run in wanted_runs(sweep.sweep_id, groups)}
         self._projection = Projection(sweep.sweep_id, groups)
         self._seen = {group.group_id: 0 for group in groups}
-        self._groups = groups
         self._tagged: dict[str, tuple[int, int]] = {}
         self._machine: SystemMetricsMonitor | None = None
         self._runs: dict[RunKey, MLflowRun] = {}
@@ -235,15 +241,12 @@ class Tracker:
 
         states: the states of the training groups by id. Reads only states that have new points or machine kinds.
         """
-        for group in self._groups:
-            state = states.get(group.group_id, GroupState())
-            size = len(state.points), len(state.machines)
-            if size != self._tagged.get(group.group_id, (0, 0)):
-                self._runs[RunKey("training", group.group_id)].tag(machine_tags(state.machines))
-                for run in group.runs:
-                    self._runs[RunKey("evaluation", run.run_id)].tag(machine_tags(state.machines_of(run.run_id)))
-                self._parent.tag(machine_tags(joined(*(other.machines for other in states.values()))))
-                self._tagged[group.group_id] = size
+        sizes = {group_id: (len(state.points), len(state.machines)) for group_id, state in states.items()}
+        changed = {group_id for group_id, size in sizes.items() if size != self._tagged.get(group_id, (0, 0))}
+        for key, run in self._wanted.items():
+            if changed and (run.group_id is None or run.group_id in changed):
+                self._runs[key].tag(machine_tags(run.machines(states)))
+        self._tagged |= sizes
 
     def watch_machine(self) -> None:
         """Start MLflow's system metrics monitor, which records this machine's load until `finish`.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from orchestrator.base.plain_values import Node, flatten
-from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.group_state import GroupState, LaunchStatus
+from orchestrator.records.machine_kind import MachineKind, Machines, joined
 from orchestrator.spec.experiment import Experiment
 from orchestrator.sweeps.training_groups import VARIANT, Group
 from orchestrator.tracking.mlflow_points import RunKey
@@ -28,6 +29,9 @@ _ALWAYS = ("scenario", "benchmark.name", "benchmark.num_tasks", "net.name", "net
            "inference.rule", "inference.objective", "stream.order", "allocation.name", "budget.num_masks",
            "budget.on_exhausted")  # fmt: skip
 """Config keys that are always logged as params, so that MLflow's pages can filter by them."""
+
+_MOST_CHARACTERS = 8000
+"""The largest length of a tag that MLflow accepts."""
 
 _LONG_PARAM = 500
 """MLflow cuts long values of params. The limit depends on the version of the server, but is at least this long."""
@@ -57,6 +61,13 @@ class WantedRun:
     def conflicting_params(self, found: Mapping[str, str]) -> list[str]:
         """Returns the names of the params that have another value in MLflow, which cannot be changed there."""
         return [name for name, value in self.params.items() if name in found and not _is_same(value, found[name])]
+
+    def machines(self, states: Mapping[str, GroupState]) -> Machines:
+        """Returns the machine kinds that contributed to the run's results. states: the training groups' states."""
+        if self.group_id is None:
+            return joined(*(state.machines for state in states.values()))
+        state = states.get(self.group_id, GroupState())
+        return state.machines_of(self.key.id) if self.key.kind == "evaluation" else joined(state.machines)
 
 
 def wanted_runs(sweep_id: str, groups: Sequence[Group]) -> list[WantedRun]:
@@ -147,3 +158,17 @@ def final_states(runs: Sequence[WantedRun], ended: Mapping[str, LaunchStatus]) -
         tag = its if run.key.kind == "evaluation" else None
         found[run.key] = FinalState(_STATUSES.get(its, "KILLED"), tag)
     return found
+
+
+def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
+    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
+
+    `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
+    """
+    if not machines:
+        return {}
+    text = " | ".join(str(machine) for machine in sorted(machines))
+    return {
+        "supsup.mixed_machines": str(len(machines) > 1).lower(),
+        "supsup.machines": text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…",
+    }

@@ -82,17 +82,21 @@ def repair(sweep: Sweep) -> None:
     """Writes the MLflow runs as `supsup fsck --mlflow --repair` does."""
     tracker = track(sweep, "repair")
     tracker.project(ledgers(sweep))
-    states = {group_id: GroupState().apply(rows) for group_id, rows in ledgers(sweep).items()}
-    conclude(tracker, sweep.plan(), states)
+    tracker.tag_machines(states_of(sweep))
+    conclude(tracker, sweep.plan(), states_of(sweep))
     tracker.close()
+
+
+def states_of(sweep: Sweep) -> dict[str, GroupState]:
+    """Returns the states of the training groups, by id."""
+    return {group_id: GroupState().apply(rows) for group_id, rows in ledgers(sweep).items()}
 
 
 def faults(sweep: Sweep) -> list[str]:
     """Returns the faults that `supsup fsck --mlflow` prints after the end of all trackers."""
     end_trackers()
-    rows = ledgers(sweep)
-    ended = {group_id: GroupState().apply(its).ended for group_id, its in rows.items()}
-    return check_sweep(sweep, sweep.plan(), LedgerContent(rows, ended), lambda done, total: None).faults
+    rows, states = ledgers(sweep), states_of(sweep)
+    return check_sweep(sweep, sweep.plan(), LedgerContent(rows, states), lambda done, total: None).faults
 
 
 def training_losses(sweep: Sweep) -> list[int]:

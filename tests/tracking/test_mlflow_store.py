@@ -24,7 +24,7 @@ from orchestrator.tracking.mlflow_store import create_database
 from orchestrator.tracking.mlflow_writer import Tracker
 from orchestrator.tracking.moved_output import relocate
 from tests.local_runs import ledgers, run_sweep
-from tests.tracking.projection import faults, points, project, runs, track
+from tests.tracking.projection import faults, points, project, runs, states_of, track
 
 
 def test_after_a_crash_during_the_creation_of_the_database_it_is_created_again(
@@ -158,6 +158,7 @@ def test_two_machines_that_create_the_same_runs_on_a_server_keep_one_of_each(
     for write in (lambda: trackers[0].project(ledgers(there)), lambda: trackers[0].finish({})):
         with pytest.raises(WriterBusyError, match=r"when it has ended, `supsup report small-\w+ output=other` writes"):
             write()
+    trackers[1].tag_machines(states_of(here))
     trackers[1].finish(ended)
     for tracker in trackers:
         tracker.close()
@@ -184,11 +185,12 @@ def test_a_machine_that_takes_over_a_sweep_stops_the_writing_of_the_other(
                 write()
         moved = [Row(rows[-1].seq + number, row.time_ms, row.event) for number, row in enumerate(computed_again)]
         second.project({group_id: moved})
-    (uid,) = {f"{here.sweep_id}/evaluation/{row.event.run_id}" for row in computed_again[:1]}
     assert len(runs(projected)) == 4
-    found = points(projected)[uid]["accuracy"]
-    assert {time_ms for _, _, time_ms in found} < {row.time_ms for row in computed_again}
-    assert len(found) == 2
+    for run in here.plan()[0].runs:
+        found = points(projected)[f"{here.sweep_id}/evaluation/{run.run_id}"]["accuracy"]
+        assert [time_ms for _, _, time_ms in found] == [
+            row.time_ms for row in computed_again if row.event.run_id == run.run_id
+        ]
 
 
 def test_an_experiment_that_another_machine_creates_at_the_same_time_is_used(

@@ -23,8 +23,8 @@ from orchestrator.records.rows import AnyRow, PointCompleted, Row, ShardTrained,
 from orchestrator.results.report import tables
 from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import Sweep, open_sweep
-from orchestrator.tracking.mlflow_run import machine_tags
 from orchestrator.tracking.moved_output import relocate
+from orchestrator.tracking.wanted_runs import machine_tags
 from supsup_core.evaluation.counts import ProtocolCounts
 from tests.conftest import PROGRAM
 from tests.local_runs import ledgers, run_sweep

@@ -82,6 +82,13 @@ FAULTS: dict[str, tuple[Callable[[Sweep], object], list[str]]] = {
         lambda s: (tag(s, "evaluation", "mlflow.parentRunId", "0"), tag(s, "evaluation", "supsup.ended", "failed")),
         [f"{EVAL} has wrong or missing tags: mlflow.parentRunId, supsup.ended"],
     ),
+    "the tags of machines": (
+        lambda s: [tag(s, kind, "supsup.mixed_machines", "true") for kind in ("sweep", "training", "evaluation")],
+        [
+            rf"small-\w+: the MLflow run '{name}' has wrong or missing tags: supsup.mixed_machines"
+            for name in (r"small-\w+", "train seed=0", "GG seed=0")
+        ],
+    ),
     "a missing param": (
         lambda s: change(s, "training", "DELETE FROM params WHERE key = 'seed'"),
         [f"{TRAIN} has wrong or missing params: seed"],

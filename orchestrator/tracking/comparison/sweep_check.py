@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mlflow.entities import LifecycleStage
 
 from orchestrator.base.wording import as_typed, command, count
-from orchestrator.records.group_state import LaunchStatus
+from orchestrator.records.group_state import GroupState
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group
@@ -25,6 +25,7 @@ from orchestrator.tracking.wanted_runs import (
     UID,
     WantedRun,
     final_states,
+    machine_tags,
     wanted_runs,
 )
 
@@ -41,10 +42,10 @@ class SweepCheck(NamedTuple):
 
 
 class LedgerContent(NamedTuple):
-    """What the ledgers of a sweep hold, by group id. `ended`: each group's `GroupState.ended`."""
+    """What the ledgers of a sweep hold, by group id: their rows, and the states of the training groups."""
 
     rows: Mapping[str, Sequence[AnyRow]]
-    ended: Mapping[str, LaunchStatus]
+    states: Mapping[str, GroupState]
 
 
 def check_sweep(
@@ -74,7 +75,8 @@ class _Check:
         self._folder = sweep.folder
         self._client = store.client
         self._wanted = wanted_runs(sweep.sweep_id, groups)
-        self._states = final_states(self._wanted, ledgers.ended)
+        self._states = ledgers.states
+        self._finals = final_states(self._wanted, {name: state.ended for name, state in ledgers.states.items()})
         self._points = Projection(sweep.sweep_id, groups).points(ledgers.rows)
         self._last_ms = {group_id: rows[-1].time_ms for group_id, rows in ledgers.rows.items() if rows}
         self._found = find_runs(store, sweep.sweep_id)
@@ -116,10 +118,11 @@ class _Check:
 
     def _faults_of_description(self, wanted: WantedRun, found: Any) -> Iterator[str]:
         """Yields a line for a wrong status, for wrong tags, and for wrong params of a run."""
-        name, final = self._name(wanted), self._states[wanted.key]
+        name, final = self._name(wanted), self._finals[wanted.key]
         if found.info.status != final.status:
             yield f"{name} has the status {found.info.status}, not {final.status}"
         tags = wanted.tags | {tag: self._ids[key] for tag, key in wanted.links.items() if key in self._ids}
+        tags |= machine_tags(wanted.machines(self._states))
         if wanted.experiment is not None:
             tags[DESCRIBED] = "true"
         if final.ended is not None:
