@@ -64,7 +64,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return InputError(f"{path}: cannot be read ({reason}); name a file that this user may read")
+    return InputError(f"{path}: cannot be read ({reason}); check the name, and whether you may read it")
 
 
 def gunzip(content: bytes, most_bytes: int) -> bytes:
@@ -94,4 +94,4 @@ def _check_kind(path: Path, mode: int) -> None:
     """Raises InputError if the mode of `path` is not that of a regular file."""
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "not a regular file")
-        raise InputError(f"{path}: cannot be read, because it is {kind}; name a file")
+        raise InputError(f"{path}: cannot be read, because it is {kind}; put a file there, or name another")

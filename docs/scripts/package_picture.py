@@ -48,8 +48,11 @@ PLACES: dict[str, tuple[float, str]] = {
     "supsup_core.nets": (2, "LeNet, ResNet, …"),
     "supsup_core.kernels": (3, "numba, oneDNN"),
     "supsup_core.scenarios": (0, "GG, GNs, GNu, NNs"),
-    "supsup_core.seeding": (2, "random numbers"),
+    "supsup_core.later_fields": (1, "added config keys"),
+    "supsup_core.field_limits": (2, "limits of keys"),
+    "supsup_core.seeding": (3, "random numbers"),
     "supsup_core.registry": (0.75, "names to classes"),
+    "supsup_core.input_files": (2.25, "users' files"),
     "supsup_core.errors": (0.75, "InputError, …"),
 }
 """Column of each package in its panel, and a few words about it. A package without an entry stands in column 0."""

@@ -56,7 +56,9 @@ class LogFile(logging.FileHandler):
     lets the sweep continue."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True)
+        super().__init__(
+            path, delay=True, encoding="utf-8", errors="backslashreplace"
+        )  # for names of files in any bytes
         self.setFormatter(JsonLines())
         self._reported = False
 
@@ -163,7 +165,7 @@ def describe_stalled(event: JobStalled) -> str:
 
 def follow(folder: SweepFolder) -> None:
     """Print a sweep's log in readable form. Waits for further lines while a process on this machine runs the sweep."""
-    with folder.log_file.open() as file:
+    with folder.log_file.open(encoding="utf-8", errors="backslashreplace") as file:
         for line in _lines(file, folder):
             try:
                 node = json.loads(line)

@@ -119,12 +119,14 @@ def _path_of(key: str) -> list[str]:
 def _by_full_key(changes: Node, prefix: str = "") -> Node:
     """Flattens changes to one mapping with full dotted keys.
 
-    Does not flatten a mapping with a `name`, because it describes a whole component, nor the mappings in _KEPT_WHOLE.
+    Does not flatten a mapping with a `name`, because it describes a whole component, nor the mappings in _KEPT_WHOLE,
+    nor a range of a search.
     """
     found: Node = {}
     for key, value in changes.items():
         full = f"{prefix}{key}"
-        if isinstance(value, dict) and value and "name" not in value and full not in _KEPT_WHOLE:
+        kept = full in _KEPT_WHOLE or full.startswith(tuple(f"{section}." for section in _OF_DOTTED_KEYS))
+        if isinstance(value, dict) and value and "name" not in value and not kept:
             found |= _by_full_key(value, f"{full}.")
         else:
             found[full] = value

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from orchestrator.base.plain_values import Node, is_text
 from orchestrator.base.wording import one_line
+from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS
 from supsup_core.errors import InputError, prefix_errors
 from supsup_core.registry import nearest
 
@@ -209,7 +210,9 @@ def _check(kind: object, value: object, path: str) -> None:
         for inner_path, inner in _inner(value, path):
             _check(arguments[0] if arguments and origin is list else Any, inner, inner_path)
     elif isinstance(value, (dict, list)) or (value is None and None not in arguments):
-        raise InputError(f"{path}: must be a single value, not {_described(value)}")
+        is_axis = isinstance(value, list) and path.split(".")[0] in EXPERIMENT_KEYS
+        remedy = f"; to run several values, set grid.{path}" if is_axis else ""
+        raise InputError(f"{path}: must be a single value, not {_described(value)}{remedy}")
 
 
 @functools.cache

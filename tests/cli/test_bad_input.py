@@ -174,7 +174,8 @@ def test_wrong_value_is_named(
         ("inference.rule=[", ["command line", "inference.rule"]),
         ("resources.device=tpu", ["resources.device", "must be cpu or cuda, not 'tpu'"]),
         ("training.optimizer=sgdx", ["training.optimizer: unknown optimizer", "did you mean 'sgd'"]),
-        ("net.num_outputs=100000000000000", ["net.num_outputs", "must be at most 1,000,000"]),
+        ("net.num_outputs=100000000000000", ["net.num_outputs: must be at most 1,000,000"]),
+        ("training.learning_rate=[1e-4,1e-3]", ["training.learning_rate: must be a single value", "set grid.training"]),
     ],
 )
 def test_wrong_override_is_named(

@@ -99,6 +99,19 @@ def test_a_log_is_printed_as_text_even_if_it_contains_malformed_lines(
     ]
 
 
+def test_a_log_of_any_bytes_is_printed_without_terminal_escapes(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to(folder.log_file):
+        logging.getLogger("supsup").warning("\x1b]0;title\x07 of the file a\udcffb")
+    with folder.log_file.open("ab") as file:
+        file.write(b"\x1b[2Jno JSON \xff\n")
+    follow(folder)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(r"WARNING \x1b]0;title\x07 of the file a\udcffb")
+    assert second == r"\x1b[2Jno JSON \xff"
+
+
 def test_a_log_is_followed_while_a_process_runs_the_sweep(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,20 @@ def test_an_override_replaces_a_grid_axis(sweep_file: Callable[..., Path]) -> No
     assert [run.experiment.inference.objective for run in group.runs] == ["energy"]
 
 
+def test_an_override_sets_one_axis_of_the_grid_or_of_a_search(
+    sweep_file: Callable[..., Path], search_file: Path
+) -> None:
+    file = sweep_file("grid.yaml", grid={"net.num_outputs": [30, 40]})
+    runs = open_sweep(file, ["grid.training.learning_rate=[1e-4,1e-3]", "grid.net.num_outputs=[50]"]).runs()
+    assert [run.experiment.training.learning_rate for run in runs] == [1e-4, 1e-3]
+    assert {run.experiment.net.num_outputs for run in runs} == {50}
+    config = read_sweep(search_file, ["search.space.training.learning_rate={low: 1, high: 2}", "search.num_trials=2"])
+    assert config.search is not None
+    assert config.search.space == {"training.learning_rate": {"low": 1, "high": 2}}
+    with pytest.raises(InputError, match=r"command line: grid\.training\.learning_rate: must be a list, not 0\.5"):
+        read_sweep(file, ["grid.training.learning_rate=0.5"])
+
+
 def test_an_override_of_a_components_name_drops_the_keys_of_the_old_component(sweep_file: Callable[..., Path]) -> None:
     node = {"name": "image_folder", "folder": "cats", "num_classes": 3}
     file = sweep_file(
