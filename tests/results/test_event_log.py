@@ -100,8 +100,9 @@ def test_a_log_is_printed_as_text_even_if_it_contains_malformed_lines(
 
 
 def test_a_log_of_any_bytes_is_printed_without_terminal_escapes(
-    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("supsup"), "propagate", False)  # pytest-xdist cannot send this text
     with logging_to(folder.log_file):
         logging.getLogger("supsup").warning("\x1b]0;title\x07 of the file a\udcffb")
     with folder.log_file.open("ab") as file:
