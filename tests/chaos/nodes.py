@@ -9,6 +9,7 @@ input is closed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
@@ -89,7 +91,12 @@ def main(
                 case ["add"]:
                     nodes.append(cluster.add_node(num_cpus=1))
                     print(json.dumps(nodes[-1].node_id), flush=True)
+        session = cluster.head_node.get_session_dir_path()
         cluster.shutdown()
+        for process in psutil.process_iter():  # what the autoscaler's nodes have left
+            with contextlib.suppress(psutil.Error):
+                if any(session in word for word in process.cmdline()):
+                    process.kill()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -23,7 +24,7 @@ STEPS = 20
 
 def live(context: ForkServerContext, twin: Twin, folder: Path, seed: int, with_ray: bool = False) -> History:
     """Lives through a history to its end."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     history = History(Processes(context, folder, {"HOME": str(folder)}), twin, folder, seed, with_ray)
     for _ in range(STEPS):
         history.step()
@@ -32,8 +33,11 @@ def live(context: ForkServerContext, twin: Twin, folder: Path, seed: int, with_r
     return history
 
 
-def test_sixty_steps(fork_context: ForkServerContext, twin: Twin, tmp_path: Path) -> None:
+def test_sixty_steps(
+    fork_context: ForkServerContext, twin: Twin, tmp_path: Path, give_database: Callable[[Path], None]
+) -> None:
     for seed in range(SEED, SEED + 3):
+        give_database(tmp_path / str(seed) / "runs")
         live(fork_context, twin, tmp_path / str(seed), seed)
 
 
