@@ -80,8 +80,8 @@ def test_a_trial_that_diverges_is_stopped_for_good_and_does_not_count_as_failed(
     file = sweep_file(
         scenario="GG",
         method={"name": "upper_bound"},
-        training={"num_batches": 20},
-        search={"space": {"training.learning_rate": [1e30, 1e-3]}, "held_out": 0.2, "reduction": 2},
+        training={"num_batches": 20, "optimizer": "sgd"},
+        search={"space": {"training.learning_rate": [1e6, 1e-3]}, "held_out": 0.2, "reduction": 2},
     )
     sweep = open_sweep(file, [])
     groups = sweep.plan()

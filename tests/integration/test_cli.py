@@ -38,9 +38,8 @@ def test_plan_prints_the_work_of_a_sweep_and_writes_nothing(
 
 
 def test_a_plan_times_the_training_only_once(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    file = sweep_file(
-        training={"num_batches": 30, "learning_rate": 0.00077}
-    )  # no other test in this process plans these settings
+    # no other test in this process plans these settings
+    file = sweep_file(training={"num_batches": 30, "batch_size": 77})
     first = supsup("plan", file)
     assert first.code == 0, first.err
     (kept,) = (tmp_path / "home" / ".cache" / "supsup" / "timings").iterdir()

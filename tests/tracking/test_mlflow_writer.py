@@ -116,7 +116,7 @@ def test_a_rebuilt_ledger_duplicates_no_point(sweep: Sweep) -> None:
     project(sweep)
     wanted = points(sweep)
     (group,) = sweep.folder.groups()
-    for path in group.path.glob("ledger.sqlite*"):
+    for path in group.path.glob("ledger.*"):
         path.unlink()
     run_sweep(sweep)
     project(sweep)
