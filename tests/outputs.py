@@ -39,10 +39,13 @@ def artifacts(output: Path) -> dict[str, str]:
 
 
 def trained(output: Path) -> list[dict[str, Any]]:
-    """Returns the row payload of every shard that was trained and not found in the store, in ledger order."""
+    """Returns the row payload of every shard that was trained and not found in the store, in ledger order.
+
+    Leaves out ledgers that are damaged or have no tables yet.
+    """
     rows = []
     for path in sorted(output.glob("sweeps/*/groups/*/ledger.sqlite")):
-        with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.DatabaseError):
             found = db.execute("SELECT payload FROM rows WHERE kind = 'trained' ORDER BY seq").fetchall()
             rows += [json.loads(payload) for (payload,) in found]
     return [row for row in rows if row["seconds"] is not None]
