@@ -98,6 +98,7 @@ def test_a_trial_that_is_fenced_ends_the_launch_as_fenced(sweep_file: Callable[.
     assert "has taken over this ledger" in str(raised.value.__cause__)
 
 
+@pytest.mark.long
 def test_an_error_of_a_trial_before_its_first_report_ends_the_launch(sweep_file: Callable[..., Path]) -> None:
     sweep = sweep_of(sweep_file())
     settings = stock(sweep)
@@ -110,6 +111,7 @@ def test_an_error_of_a_trial_before_its_first_report_ends_the_launch(sweep_file:
     assert type(raised.value) is SupSupError
 
 
+@pytest.mark.long
 def test_a_trial_whose_process_is_killed_is_restarted(sweep_file: Callable[..., Path]) -> None:
     sweep = sweep_of(
         sweep_file(
