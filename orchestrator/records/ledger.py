@@ -199,7 +199,8 @@ class LedgerReader:
         if self._db is not None:
             try:
                 check_database(self._db)
-                for (seq,) in self._db.execute("SELECT seq FROM attachments ORDER BY seq").fetchall():
+                seqs = self._db.execute("SELECT seq FROM attachments ORDER BY seq") if has_tables(self._db) else ()
+                for (seq,) in list(seqs):
                     self.attachment(seq)
             except DAMAGE as error:
                 raise explain(self._path, error) from error

@@ -30,7 +30,6 @@ CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT N
 
 LOCK_SECONDS = 30.0
 """How many seconds SQLite waits for a lock that another process holds."""
-
 _SUFFIXES = ("", "-wal", "-shm")
 """The ends of the names of a ledger's files: the database, and SQLite's side files."""
 
@@ -53,6 +52,9 @@ _TEMPORARY = (
 
 def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
     """Returns a read-only connection to a ledger. Another process may write to the ledger at the same time."""
+    if path.with_name(path.name + "-journal").exists():  # a killed process left it; SQLite rolls its write back
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as db:
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, timeout=LOCK_SECONDS, check_same_thread=check_same_thread)
 
@@ -187,8 +189,7 @@ def read_newest(path: Path) -> tuple[int, int]:
 
 
 def _first(path: Path, query: str) -> tuple[int, int]:
-    """Returns the first row of a query's result, of one or two integers, filled up with 0. Returns (0, 0) if the ledger
-    is missing or cannot be read, or if there is no row."""
+    """Returns the first row of a query's result, filled up with 0; zeros if there is none or it cannot be read."""
     if not path.exists():
         return 0, 0
     try:
