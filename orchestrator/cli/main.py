@@ -13,7 +13,6 @@ import click
 
 from orchestrator.base.files import ensure_home, working_folder
 from orchestrator.base.library_internals import lacks_memory
-from orchestrator.base.memory_limit import MemoryLimitError
 from orchestrator.base.wording import one_line, say
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams, print_warnings
@@ -64,18 +63,6 @@ def main() -> None:
         code = ExitCode.FAILED
         if error.errno != errno.EPIPE:  # a reader may end before the command, as `head` does
             _fail(f"standard output cannot be written ({error.strerror}); free disk space, or print to another file")
-    except MemoryLimitError as error:
-        code = _fail(str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        code = _fail(
-            f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
-            "resources.num_workers"
-        )
-    except (OSError, sqlite3.Error) as error:  # a disk, a file system or a limit of this machine fails
-        _fail(f"{_fault(error)}; correct the cause, then run the command again")
-        code = ExitCode.FAILED
     except (click.exceptions.Abort, KeyboardInterrupt):
         _fail("interrupted; finished work is committed. Continue an interrupted sweep with: supsup resume")
         code = ExitCode.INTERRUPTED
@@ -87,6 +74,16 @@ def main() -> None:
         code = ExitCode.FAILED
     except (click.ClickException, SupSupError) as error:
         code = _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        code = _fail(
+            f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
+            "resources.num_workers"
+        )
+    except (OSError, sqlite3.Error) as error:  # a disk, a file system or a limit of this machine fails
+        _fail(f"{_fault(error)}; correct the cause, then run the command again")
+        code = ExitCode.FAILED
     sys.exit(code)
 
 

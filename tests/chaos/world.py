@@ -92,6 +92,8 @@ class World:
 
     def check(self) -> None:
         """Checks everything that must hold when no command runs."""
+        if not self.folder.exists:
+            return  # a command was killed before it had made the output
         self._check_damage()
         self._check_store()
         self._check_rows()
@@ -122,11 +124,12 @@ class World:
 
     def _check_rows(self) -> None:
         """A committed row stays committed."""
+        for path in self.damaged:
+            self._rows.pop(path, None)
         for folder in self.folder.sweeps():
             for group in folder.groups():
                 path = group.ledger.relative_to(self.output)
                 if path in self.damaged:
-                    self._rows.pop(path, None)
                     continue
                 rows, before = self._readable(group), self._rows.get(path, [])
                 assert rows[: len(before)] == before, f"{path}: committed rows are lost"
@@ -143,7 +146,7 @@ class World:
             if reason and not line.startswith("verified"):
                 place = (self.processes.folder / path).relative_to(self.output)
                 reported.add(place)
-                began = place in self._rows or "is missing, or has no rows" not in reason
+                began = bool(self._rows.get(place)) or "is missing, or has no rows" not in reason
                 assert place in self.damaged or not began, f"fsck found unexpected damage: {line}"
         assert (ended.code == 0) == (not reported), ended.out + ended.err
         self.damaged &= reported

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +122,16 @@ def test_other_errors_propagate_out_of_the_block(install: Install) -> None:
     with pytest.raises(RuntimeError, match="broken"), handler.contain():
         raise RuntimeError("broken")
     assert not handler.cut_short
+
+
+def test_an_interrupted_verb_ends_with_one_line(supsup: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """click raises its exception Abort, a RuntimeError, in place of KeyboardInterrupt."""
+
+    def interrupt(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("orchestrator.cli.verbs.look.status._show", interrupt)
+    found = supsup("status")
+    assert (found.code, found.out) == (130, "")
+    (line,) = found.err.splitlines()[1:]  # click first ends the line on which the terminal shows ^C
+    assert line.startswith("supsup: interrupted; finished work is committed.")

@@ -48,8 +48,7 @@ def status(words: Words, as_json: bool, address: str | None) -> int:
     if not as_json:
         say(
             f"this status comes from the newest snapshots in {words.storage}; a sweep that runs on another machine is "
-            "shown as "
-            "interrupted"
+            "shown as interrupted"
         )
     return ExitCode.DONE
 
