@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow, Event, Row
 
 E = TypeVar("E", bound=Event)

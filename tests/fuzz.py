@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["orchestrator", "supsup_core"]):
     from orchestrator.cluster.cluster_file import read_cluster_file
     from orchestrator.records.artifact_store import ArtifactStore
     from orchestrator.records.group_state import GroupState
-    from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter, open_ledger
+    from orchestrator.records.ledgers.ledger import Entry, LedgerReader, LedgerWriter, open_ledger
     from orchestrator.records.rows import Event, Row, event_from_json
     from orchestrator.spec.sweep_config import read_sweep
     from orchestrator.sweeps.sweep import open_record

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.base.environment import describe
 from orchestrator.execution.launch import launch, take_stock
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep
 

@@ -22,7 +22,7 @@ from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.learned_tensors import read_mask
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import SegmentDecided
 from orchestrator.tracking.mlflow_address import tracking_uri
 

@@ -22,7 +22,7 @@ from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker import Worker
 from orchestrator.execution.worker_pool import WorkerPool, WorkerReply
 from orchestrator.records.group_state import GroupState, LaunchStatus
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.sweeps.sweep import open_sweep
 
 MOST_EMPTY_ROUNDS = 20

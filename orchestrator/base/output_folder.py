@@ -7,7 +7,7 @@
         sweep.json, supsup.log, lock, holder, pause, waiting
         report/
         groups/GROUP_ID/            a GroupFolder
-          ledger.sqlite, ledger.previous.sqlite, stop, cancel, waiting
+          ledger.sqlite, ledger.previous.sqlite, ledger.last-commit, stop, cancel, waiting
           masks/                    an ArtifactFolder: mask versions of a group in scenario NNs
       mlflow/                       an MLflowFolder
       trash/TIME/                   what `supsup gc --delete` deleted at a time, in the same layout
@@ -24,7 +24,8 @@ from pathlib import Path
 LOCK_FILES = ("lock", "holder")
 """The names of the files of a folder's lock: the lock itself, and the id of the process that holds it."""
 
-_LEDGER, _SNAPSHOT = "ledger.sqlite", "ledger.previous.sqlite"
+_LEDGER, _SNAPSHOT, _LAST_COMMIT = "ledger.sqlite", "ledger.previous.sqlite", "ledger.last-commit"
+_LOG = "supsup.log"
 _ARTIFACTS = "??/*.safetensors"
 _WAITING = "waiting"
 
@@ -105,7 +106,7 @@ class GroupFolder:
 
     @property
     def ledger_files(self) -> Iterator[Path]:
-        """The ledger, its snapshot, their SQLite side files (-wal, -shm), and corrupt ledgers that were renamed."""
+        """The ledger, its snapshot, the note of its last commit, side files of SQLite, and renamed corrupt ledgers."""
         return self.path.glob("ledger*")
 
     @property
@@ -182,7 +183,7 @@ class SweepFolder:
     @property
     def log_file(self) -> Path:
         """The sweep's log, with one JSON object per line."""
-        return self.path / "supsup.log"
+        return self.path / _LOG
 
     @property
     def pause_file(self) -> Path:
@@ -208,8 +209,9 @@ class SweepFolder:
         return GroupFolder(self.path / "groups" / group_id)
 
     def groups(self) -> list[GroupFolder]:
-        """Returns the folders of the training groups that have a ledger or a ledger snapshot, sorted by id."""
-        found = {path.parent for name in (_LEDGER, _SNAPSHOT) for path in self.path.glob(f"groups/*/{name}")}
+        """Returns the folders of the training groups that have, or had, a ledger, sorted by id."""
+        names = (_LEDGER, _SNAPSHOT, _LAST_COMMIT)
+        found = {path.parent for name in names for path in self.path.glob(f"groups/*/{name}")}
         return [GroupFolder(path) for path in sorted(found)]
 
     def stop_files(self) -> Iterator[Path]:
@@ -299,18 +301,25 @@ class OutputFolder:
         return [folder for folder in self.all_sweep_folders() if folder.sweep_file.exists() or folder.groups()]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
-        """Returns all folders in `sweeps` that contain more than a lock, sorted by name. Leaves out hidden folders.
+        """Returns all folders in `sweeps` that a sweep has used, sorted by name. Leaves out hidden folders.
 
-        `fsck` and `gc` check them all, including the folders of sweeps that lost their sweep file.
+        `fsck` and `gc` check them all, including the folders of sweeps that lost their sweep file. A process that was
+        killed before it wrote the sweep file leaves an unused folder: a lock, an empty log and hidden files.
         """
-        found = [path for path in self.path.glob("sweeps/*") if path.is_dir() and not path.name.startswith(".")]
-        is_used = {path: any(inner.name not in LOCK_FILES for inner in path.iterdir()) for path in found}
-        return [SweepFolder(path) for path in sorted(found) if is_used[path]]
+        found = [path for path in sorted(self.path.glob("sweeps/*")) if path.is_dir() and not path.name.startswith(".")]
+        return [SweepFolder(path) for path in found if any(map(_shows_use, path.iterdir()))]
 
     def hidden_files(self) -> Iterator[Path]:
         """Yields the files whose names begin with a dot, such as temporary files that an interrupted write left."""
         for part in ("store", "sweeps"):
             yield from (self.path / part).rglob(".*")
+
+
+def _shows_use(file: Path) -> bool:
+    """Returns whether a file in the folder of a sweep shows that the sweep was started and its sweep file written."""
+    if file.name == _LOG:
+        return file.stat().st_size > 0
+    return file.name not in LOCK_FILES and not file.name.startswith(".")
 
 
 STORED_SWEEPS, STORED_STORE = "sweeps", "store"

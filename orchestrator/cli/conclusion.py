@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.base.wording import duration, first_line, in_shell, say
 from orchestrator.cli.arguments import run_command
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.records.ledger import FencedError
+from orchestrator.records.ledgers.ledger import FencedError
 from orchestrator.results.machines import MEANING, computed_on
 from orchestrator.results.status import SweepStatus
 from orchestrator.sweeps.sweep import Sweep

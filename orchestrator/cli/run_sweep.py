@@ -26,7 +26,7 @@ from orchestrator.cli.terminal import lossy_streams
 from orchestrator.coordination.control_files import forget_waiting
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.launch import launch, prepare_data, take_stock
-from orchestrator.records.ledger_file import merge_side_files
+from orchestrator.records.ledgers.ledger_file import merge_side_files
 from orchestrator.results.event_log import LogFile
 from orchestrator.results.progress_line import ProgressLine
 from orchestrator.spec.sweep_config import Resources
@@ -69,10 +69,10 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
     folder = sweep.folder
     with owned(folder.path), lossy_streams(), _logged_to(folder.log_file):
         _prepare_folder(sweep)
-        _warn_if_crowded(sweep.config.resources, cluster)
         has_rounds = any(group.experiment.allocation is not None for group in groups)
         with Interrupts(folder.pause_file, has_rounds) as interrupts:
             sweep.save(groups)
+            _warn_if_crowded(sweep.config.resources, cluster)
             try:
                 return _run_to_end(sweep, groups, cluster, interrupts)
             except KeyboardInterrupt:

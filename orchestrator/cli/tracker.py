@@ -11,7 +11,7 @@ from orchestrator.base.folder_lock import holder_of
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.base.wording import count, first_line, say
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep import Sweep, open_record
 from orchestrator.sweeps.sweep_record import read_record

@@ -13,9 +13,9 @@ from orchestrator.coordination.messages import Failed, Lost, Result
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState, LaunchStatus
-from orchestrator.records.ledger import BehindError, Entry, FencedError, open_ledger
-from orchestrator.records.ledger_file import snapshot_path
-from orchestrator.records.ledger_snapshots import UPLOAD_SECONDS, SnapshotId, Snapshots, SnapshotUploader
+from orchestrator.records.ledgers.ledger import BehindError, Entry, FencedError, open_ledger
+from orchestrator.records.ledgers.ledger_file import snapshot_path
+from orchestrator.records.ledgers.snapshots import UPLOAD_SECONDS, SnapshotId, Snapshots, SnapshotUploader
 from orchestrator.records.machine_kind import MachineKind
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import (

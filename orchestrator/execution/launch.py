@@ -20,7 +20,7 @@ from orchestrator.execution.drive import drive
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker import Worker
 from orchestrator.execution.worker_pool import LocalPool
-from orchestrator.records.ledger import FencedError
+from orchestrator.records.ledgers.ledger import FencedError
 from orchestrator.records.rows import LaunchEnvironment
 from orchestrator.spec.sweep_config import Resources
 from orchestrator.sweeps.sweep import Sweep

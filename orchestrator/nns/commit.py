@@ -12,7 +12,7 @@ from orchestrator.coordination.group_journal import GroupJournal
 from orchestrator.coordination.messages import SavedMasks, SaveJob
 from orchestrator.nns.mask_holders import Preference
 from orchestrator.nns.mask_versions import Lineages
-from orchestrator.records.ledger import Entry
+from orchestrator.records.ledgers.ledger import Entry
 from orchestrator.records.machine_kind import joined
 from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 

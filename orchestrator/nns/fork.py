@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.base.plain_values import Node
 from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import Entry, LedgerReader, LedgerWriter
+from orchestrator.records.ledgers.ledger import Entry, LedgerReader, LedgerWriter
 from orchestrator.records.machine_kind import Machines, joined
 from orchestrator.records.rows import EvaluationDue, Event, RoundsCommitted, RunForked, SegmentDecided
 from orchestrator.spec.overrides import overlap, parse_overrides

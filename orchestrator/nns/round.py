@@ -17,7 +17,7 @@ import torch
 from orchestrator.base import failpoints
 from orchestrator.coordination.messages import AdvancedMask, AdvanceJob, DecideJob, DecisionVector
 from orchestrator.nns.mask_versions import Lineages
-from orchestrator.records.ledger import Entry
+from orchestrator.records.ledgers.ledger import Entry
 from orchestrator.records.rows import SegmentDecided
 from supsup_core.masks import codec
 from supsup_core.nns.allocation_tests import Slopes

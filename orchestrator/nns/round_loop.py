@@ -25,7 +25,7 @@ from orchestrator.nns.round import Round, decision_of
 from orchestrator.nns.version_files import VersionFiles
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.learned_tensors import read_version
-from orchestrator.records.ledger import Entry
+from orchestrator.records.ledgers.ledger import Entry
 from orchestrator.records.machine_kind import Provenance
 from orchestrator.records.rows import ArtifactLost
 from orchestrator.spec.experiment import Experiment

@@ -14,8 +14,9 @@ from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.nns.evaluations import NNsEvaluations
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
-from orchestrator.records.ledger_file import snapshot_path
+from orchestrator.records.ledgers.last_commit import last_commit_path, read_last_commit
+from orchestrator.records.ledgers.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger_file import snapshot_path
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import AnyRow, RoundsCommitted, SegmentDecided
 from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_record, storage_of
@@ -122,7 +123,7 @@ class _Check(NamedTuple):
 def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage]) -> GroupState:
     """Returns the state of a ledger, or of its snapshot if the ledger is damaged. Verifies all rows of both files.
 
-    Appends any damage to `found`.
+    Verifies the note of the ledger's last commit too. Appends any damage to `found`.
     """
     state = GroupState()
     snapshot = snapshot_path(group.ledger)
@@ -137,6 +138,11 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
             state = GroupState().apply(rows)
         except SupSupError as error:
             found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))
+    try:
+        read_last_commit(group.ledger)
+    except CorruptError as error:
+        note = last_commit_path(group.ledger)
+        found.append(Damage(note, str(error).removeprefix(f"{note}: "), (record,)))
     return state
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestrator.base.output_folder import GroupFolder, SweepFolder
 from orchestrator.base.wording import command
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.planned_group import GroupSize
 from supsup_core.errors import CorruptError
 
@@ -23,10 +23,10 @@ def read_state(folder: GroupFolder) -> GroupState:
 
 
 def read_states(folder: SweepFolder, planned: Mapping[str, GroupSize]) -> dict[str, GroupState]:
-    """Returns the states of a sweep's groups, by group id. Leaves out groups without a ledger.
+    """Returns the states of a sweep's groups, by group id. Leaves out groups that never had a ledger.
 
     planned: the groups of the last launch; other groups are left out. If `planned` is empty, all groups on disk are
-    read. Raises CorruptError if a ledger is damaged.
+    read. Raises CorruptError if a ledger is damaged, or is missing although rows were committed to it.
     """
-    found = [group for group in folder.groups() if group.ledger.exists()]
-    return {group.group_id: read_state(group) for group in found if not planned or group.group_id in planned}
+    found = [group for group in folder.groups() if not planned or group.group_id in planned]
+    return {group.group_id: read_state(group) for group in found}

@@ -11,9 +11,9 @@ from orchestrator.base.files import write_atomically
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.output_folder import STORED_SWEEPS, GroupFolder, OutputFolder, SweepFolder, stored_sweep_ids
 from orchestrator.base.wording import matching_names
-from orchestrator.records.ledger import FencedError, open_ledger
-from orchestrator.records.ledger_file import read_copy, read_epoch, set_aside, snapshot_path
-from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids
+from orchestrator.records.ledgers.ledger import FencedError, open_ledger
+from orchestrator.records.ledgers.ledger_file import read_copy, read_epoch, set_aside, snapshot_path
+from orchestrator.records.ledgers.snapshots import SnapshotId, Snapshots, rows_or_none, snapshot_ids
 from orchestrator.records.object_storage import ASKING_SECONDS, Storage
 from orchestrator.sweeps.sweep_record import (
     SweepRecord,

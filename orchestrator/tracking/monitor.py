@@ -14,8 +14,8 @@ from orchestrator.base.environment import Environment
 from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.wording import first_line
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
-from orchestrator.records.ledger_file import read_newest
+from orchestrator.records.ledgers.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger_file import read_newest
 from orchestrator.records.rows import AnyRow
 from orchestrator.results.event_log import log_row
 from orchestrator.results.progress_line import ProgressLine

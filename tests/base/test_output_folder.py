@@ -40,26 +40,31 @@ def test_sweeps_and_groups_are_found_by_their_files(output: OutputFolder) -> Non
     touch(first.sweep_file)
     touch(third.group("g").ledger)
     fourth = output.sweep("d-4")
-    touch(fourth.log_file)
+    touch(fourth.log_file).write_text("a message")
+    unused = output.sweep("e-5")
+    for file in (unused.log_file, unused.path / "lock", unused.path / ".sweep.json.partial"):
+        touch(file)
     (output.path / "sweeps" / "no sweep").mkdir()
     assert output.exists
     assert output.sweeps() == [first, second, third]
     assert output.all_sweep_folders() == [first, second, third, fourth]
     touch(first.group("y").ledger)
     touch(first.group("x").path / "ledger.previous.sqlite")
+    touch(first.group("z").path / "ledger.last-commit")
     (first.path / "groups" / "empty").mkdir()
-    assert [group.group_id for group in first.groups()] == ["x", "y"]
+    assert [group.group_id for group in first.groups()] == ["x", "y", "z"]
     touch(first.group("x").stop_file)
     assert list(first.stop_files()) == [first.group("x").stop_file]
 
 
 def test_the_files_of_a_ledger_and_the_corrupt_ones_among_them_are_listed(output: OutputFolder) -> None:
     group = output.sweep("a-1").group("g")
-    names = ["ledger.sqlite", "ledger.sqlite-wal", "ledger.previous.sqlite", "ledger.sqlite.corrupt.0"]
+    corrupt = "ledger.sqlite.corrupt.0"
+    names = ["ledger.sqlite", "ledger.sqlite-wal", "ledger.previous.sqlite", "ledger.last-commit", corrupt]
     for name in [*names, "stop"]:
         touch(group.path / name)
     assert {path.name for path in group.ledger_files} == set(names)
-    assert [path.name for path in group.corrupt_ledgers] == ["ledger.sqlite.corrupt.0"]
+    assert [path.name for path in group.corrupt_ledgers] == [corrupt]
 
 
 def test_artifacts_are_found_by_key_and_by_number(tmp_path: Path) -> None:

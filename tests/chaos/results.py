@@ -60,19 +60,23 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def mlflow_points(output: Path) -> tuple[dict[str, Points], dict[str, str]]:
-    """Returns `Results.points` and `Results.statuses`. Fails if two runs have the same uid."""
+    """Returns `Results.points` and `Results.statuses`. Fails if two runs have the same uid.
+
+    Ignores deleted runs: a run that contradicts its ledger, which has lost rows, is deleted and written anew.
+    """
     database = OutputFolder(output).mlflow.database
     if not database.exists():
         return {}, {}
     with closing(sqlite3.connect(database, timeout=30)) as db:
-        uids = dict(db.execute("SELECT run_uuid, value FROM tags WHERE key = 'supsup.uid'").fetchall())
         statuses = dict(db.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall())
+        tags = db.execute("SELECT run_uuid, value FROM tags WHERE key = 'supsup.uid'").fetchall()
         metrics = db.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
+    uids = {run: uid for run, uid in tags if run in statuses}
     doubled = [uid for uid, times in Counter(uids.values()).items() if times > 1]
     assert not doubled, f"several MLflow runs for {doubled}"
     points: dict[str, Points] = {uid: Counter() for uid in uids.values()}
     for run, key, step, value in metrics:
-        if key not in TIMINGS and not key.startswith("system/"):
+        if run in uids and key not in TIMINGS and not key.startswith("system/"):
             points[uids[run]][key, step, value] += 1
     return points, {uids[run]: status for run, status in statuses.items() if run in uids}
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import JobRetried
 from tests.chaos.conftest import Nodes
 from tests.chaos.nodes import free_port

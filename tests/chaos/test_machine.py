@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from tests.chaos.processes import Command, Ended, Processes
 from tests.chaos.results import Results, assert_same
 from tests.chaos.test_faults import assert_told

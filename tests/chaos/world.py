@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder, SweepFolder
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import AnyRow
 from orchestrator.sweeps.sweep_record import read_record
 from supsup_core.errors import SupSupError

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from orchestrator.base.failpoints import set_failpoint
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.tracking import mlflow_store
 from supsup_core.errors import CorruptError
 from tests.conftest import SMALL

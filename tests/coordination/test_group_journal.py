@@ -14,9 +14,9 @@ from orchestrator.coordination.group_journal import MAX_RETRIES, GroupJournal
 from orchestrator.coordination.messages import Failed, Lost
 from orchestrator.coordination.settings import GroupSettings, StorageSettings
 from orchestrator.records.group_state import LaunchStatus
-from orchestrator.records.ledger import BehindError, FencedError, LedgerReader, LedgerWriter
-from orchestrator.records.ledger_file import read_copy, snapshot_path
-from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots
+from orchestrator.records.ledgers.ledger import BehindError, FencedError, LedgerReader, LedgerWriter
+from orchestrator.records.ledgers.ledger_file import read_copy, snapshot_path
+from orchestrator.records.ledgers.snapshots import SnapshotId, Snapshots
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import JobRetried, PointCompleted, ShardTrained, TaskCancelled
 from tests.outputs import wait_for

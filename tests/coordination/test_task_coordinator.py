@@ -20,7 +20,7 @@ from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker_pool import WorkerReply
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerWriter
+from orchestrator.records.ledgers.ledger import LedgerWriter
 from orchestrator.records.rows import RetryRequested
 from supsup_core.methods import Problem
 from supsup_core.methods.supsup import SupSup

@@ -23,7 +23,7 @@ from orchestrator.execution.launch import run_on_ray, take_stock
 from orchestrator.execution.ray_actors import ActorPool, WorkerActor
 from orchestrator.execution.ray_session import configure_ray, connected
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import FencedError, LedgerReader, LedgerWriter
+from orchestrator.records.ledgers.ledger import FencedError, LedgerReader, LedgerWriter
 from orchestrator.records.rows import GroupPlanned, ShardTrained
 from orchestrator.spec.sweep_config import Resources
 from orchestrator.sweeps.sweep import Sweep, open_sweep

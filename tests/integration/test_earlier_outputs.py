@@ -12,7 +12,7 @@ import pytest
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader, open_ledger
+from orchestrator.records.ledgers.ledger import LedgerReader, open_ledger
 from orchestrator.records.rows import AnyRow, event_from_json
 from tests.outputs import artifacts, nns_science, the_ledger, trained
 

@@ -11,7 +11,7 @@ from orchestrator.coordination.group_journal import GroupJournal
 from orchestrator.coordination.messages import SavedMasks, SaveJob
 from orchestrator.nns.commit import Commits, Saving
 from orchestrator.nns.mask_versions import Lineages
-from orchestrator.records.ledger import Entry, LedgerReader
+from orchestrator.records.ledgers.ledger import Entry, LedgerReader
 from orchestrator.records.rows import EvaluationDue, RoundsCommitted
 from supsup_core.nns.streams import Segment
 from tests.nns.small_runs import Make

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import RunForked
 from orchestrator.results.report.tables import confusion_table
 from orchestrator.sweeps.sweep import find_sweep

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.base.failpoints import set_failpoint
-from orchestrator.records.ledger import Entry, FencedError, LedgerReader, LedgerWriter, open_ledger
-from orchestrator.records.ledger_file import set_aside, snapshot_path
+from orchestrator.records.ledgers.last_commit import last_commit_path, read_last_commit
+from orchestrator.records.ledgers.ledger import Entry, FencedError, LedgerReader, LedgerWriter, open_ledger
+from orchestrator.records.ledgers.ledger_file import set_aside, snapshot_path
 from orchestrator.records.rows import AnyRow, JobRetried
 from supsup_core.errors import CorruptError, SupSupError
 from tests.records.samples import EVENTS
@@ -77,7 +78,7 @@ def test_a_second_writer_fences_the_first(tmp_path: Path) -> None:
 
 def test_a_row_that_append_returned_survives_kill_9(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from orchestrator.records.ledger import LedgerWriter\n"
+        "import sys; from pathlib import Path; from orchestrator.records.ledgers.ledger import LedgerWriter\n"
         "from orchestrator.records.rows import JobRetried\n"
         "w = LedgerWriter(Path(sys.argv[1]))\n"
         "n = 0\n"
@@ -168,6 +169,7 @@ def test_a_ledger_that_has_lost_its_last_rows_is_refused_and_its_snapshot_replac
         part.unlink()
     rows = written(path, 12)
     path.write_bytes(older)
+    last_commit_path(path).unlink()
     with LedgerReader(path) as reader, pytest.raises(CorruptError, match="3 rows, but its snapshot has 12"):
         reader.rows()
     opened = open_ledger(path)
@@ -208,7 +210,7 @@ def test_a_damaged_ledger_does_not_replace_its_snapshot(tmp_path: Path) -> None:
 def test_a_commit_to_a_ledger_that_stays_locked_raises_a_supsup_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.records.ledger.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("orchestrator.records.ledgers.ledger.LOCK_SECONDS", 0.1)
     path = tmp_path / "ledger.sqlite"
     writer = LedgerWriter(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -218,3 +220,104 @@ def test_a_commit_to_a_ledger_that_stays_locked_raises_a_supsup_error(
         other.execute("ROLLBACK")
     writer.append(EVENTS[0])
     writer.close()
+
+
+def test_a_ledger_that_lacks_the_last_noted_row_is_refused_and_keeps_its_other_rows(tmp_path: Path) -> None:
+    """Without a snapshot, only the note tells that an older file was put back, or that the -wal is lost."""
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    rows = [writer.append(JobRetried(str(number), "")) for number in range(3)]
+    with contextlib.closing(sqlite3.connect(path)) as db, contextlib.closing(sqlite3.connect(tmp_path / "x")) as copy:
+        db.backup(copy)
+    writer.append(JobRetried("lost", ""))
+    writer.close()
+    (tmp_path / "x").replace(path)
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="3 rows, but 4 were committed"):
+        reader.rows()
+    opened = open_ledger(path)
+    assert opened.rows == rows
+    assert opened.set_aside is not None
+    opened.writer.append(JobRetried("again", ""))
+    opened.writer.close()
+    with LedgerReader(path) as reader:
+        assert len(reader.rows()) == 4
+
+
+def test_a_row_in_the_place_of_the_last_noted_row_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "ledger.sqlite", tmp_path / "other" / "ledger.sqlite"
+    for ledger, key in ((path, "a"), (other, "b")):
+        writer = LedgerWriter(ledger)
+        writer.append(JobRetried(key, ""))
+        writer.close()
+    other.replace(path)
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="row 1 is not the row that was committed"):
+        reader.rows()
+
+
+def test_a_missing_ledger_with_committed_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    writer.append(JobRetried("a", ""))
+    writer.close()
+    path.unlink()
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="missing, although rows were committed"):
+        reader.rows()
+    opened = open_ledger(path)
+    assert opened.rows == []
+    opened.writer.append(JobRetried("a", ""))
+    opened.writer.close()
+    with LedgerReader(path) as reader:
+        assert len(reader.rows()) == 1
+
+
+def test_a_damaged_or_older_note_proves_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    written(path, 3)
+    note = last_commit_path(path)
+    older = note.read_bytes()
+    writer = LedgerWriter(path)
+    assert writer.epoch == 2
+    writer.append(JobRetried("a", ""))
+    writer.close()
+    whole = note.read_bytes()
+    contents = [older, b"", whole[:-1], *(change(whole, place) for place in range(len(whole)))]
+    for content in contents:
+        note.write_bytes(content)
+        with LedgerReader(path) as reader:
+            assert len(reader.rows()) == 4
+    for content in contents[1:]:
+        note.write_bytes(content)
+        with pytest.raises(CorruptError, match="damaged"):
+            read_last_commit(path)
+
+
+def change(content: bytes, place: int) -> bytes:
+    """Flips a bit in the byte at `place`."""
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_a_writer_that_was_replaced_by_another_notes_nothing_that_counts(tmp_path: Path) -> None:
+    """The first writer is stopped between its commit and its note, and writes the note much later."""
+    path = tmp_path / "ledger.sqlite"
+    first = LedgerWriter(path)
+    first.append(JobRetried("a", ""))
+    late = last_commit_path(path).read_bytes()
+    second = LedgerWriter(path)
+    second.append(JobRetried("b", ""))
+    last_commit_path(path).write_bytes(late)
+    with LedgerReader(path) as reader:
+        assert len(reader.rows()) == 2
+    first.close()
+    second.close()
+
+
+def test_a_commit_that_cannot_be_noted_raises_an_error_and_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    last_commit_path(path).mkdir()
+    with pytest.raises(SupSupError, match="last-commit: cannot be written"):
+        writer.append(JobRetried("a", ""))
+    writer.close()
+    last_commit_path(path).rmdir()
+    with LedgerReader(path) as reader:
+        assert len(reader.rows()) == 1

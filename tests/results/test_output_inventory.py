@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledger_file import snapshot_path
+from orchestrator.records.ledgers.ledger_file import snapshot_path
 from orchestrator.results.leftovers import Leftover, leftovers, needs
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import Sweep, open_sweep

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.records.ledger import LedgerWriter
+from orchestrator.records.ledgers.ledger import LedgerWriter
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.records.rows import Event, GroupPlanned, LaunchEnded, ShardTrained
 from orchestrator.sweeps.lookup import read_state, read_states

@@ -14,9 +14,9 @@ from orchestrator.base.folder_lock import owned
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
 from orchestrator.base.sealed_json import seal, unseal
 from orchestrator.execution.launch import launch, take_stock
-from orchestrator.records.ledger import FencedError, LedgerWriter
-from orchestrator.records.ledger_file import read_epoch
-from orchestrator.records.ledger_snapshots import Snapshots
+from orchestrator.records.ledgers.ledger import FencedError, LedgerWriter
+from orchestrator.records.ledgers.ledger_file import read_epoch
+from orchestrator.records.ledgers.snapshots import Snapshots
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import ArtifactLost
 from orchestrator.sweeps.lookup import read_state

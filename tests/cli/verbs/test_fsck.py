@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from orchestrator.base.folder_lock import owned
 from orchestrator.base.output_folder import OutputFolder
-from orchestrator.records.ledger_file import snapshot_path
+from orchestrator.records.ledgers.last_commit import last_commit_path
+from orchestrator.records.ledgers.ledger_file import snapshot_path
 from orchestrator.tracking.mlflow_address import tracking_uri
 from tests.outputs import nns_science, scientific_points, the_ledger
 
@@ -48,9 +49,11 @@ def runs_of(output: Path) -> dict[str, Any]:
 def cut(ledger: Path, kind: str, number: int) -> None:
     """Deletes the last rows of a ledger: all rows after the row with this number among the rows of a kind.
 
-    Deletes the snapshot too, because it would restore these rows.
+    Deletes the snapshot too, because it would restore these rows, and the note of the last commit, so that only MLflow
+    still knows of them.
     """
     snapshot_path(ledger).unlink()
+    last_commit_path(ledger).unlink()
     with closing(sqlite3.connect(ledger)) as db, db:
         (last,) = db.execute(
             "SELECT seq FROM rows WHERE kind = ? ORDER BY seq LIMIT 1 OFFSET ?", (kind, number)

@@ -16,7 +16,7 @@ from orchestrator.base.wording import say
 from orchestrator.cli.arguments import Words, example, words
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.rows import SegmentDecided
 from orchestrator.results.csv_table import to_csv
 from orchestrator.results.report.tables import decisions_table

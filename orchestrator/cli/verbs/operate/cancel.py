@@ -14,7 +14,7 @@ from orchestrator.cli.chosen import print_sharing_runs, shard_keys
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.coordination.control_files import CancelFile
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.ledger import Entry, open_ledger
+from orchestrator.records.ledgers.ledger import Entry, open_ledger
 from orchestrator.records.rows import GroupStopped, TaskCancelled
 from orchestrator.sweeps.lookup import read_state
 from orchestrator.sweeps.run_lookup import FoundRun, find_run

@@ -11,7 +11,7 @@ from orchestrator.cli.arguments import Words, cluster_options, example, tasks_op
 from orchestrator.cli.chosen import print_sharing_runs, shard_keys
 from orchestrator.cli.run_sweep import refuse_impossible, run
 from orchestrator.coordination.control_files import CancelFile
-from orchestrator.records.ledger import open_ledger
+from orchestrator.records.ledgers.ledger import open_ledger
 from orchestrator.records.rows import ArtifactLost, RetryRequested
 from orchestrator.sweeps.run_lookup import FoundRun, find_run
 from orchestrator.sweeps.sweep_transfer import refresh

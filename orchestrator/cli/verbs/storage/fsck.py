@@ -15,7 +15,8 @@ from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.run_sweep import run
 from orchestrator.cli.tracker import compare_mlflow
-from orchestrator.records.ledger_file import set_aside, snapshot_path
+from orchestrator.records.ledgers.last_commit import last_commit_path
+from orchestrator.records.ledgers.ledger_file import set_aside, snapshot_path
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import open_record
 from orchestrator.sweeps.sweep_record import restore_marker
@@ -99,7 +100,7 @@ def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
         snapshot = snapshot_path(ledger)
         if snapshot.exists() and all(other.path != snapshot for other in found):
             aside = set_aside(ledger)
-    elif damage.path == snapshot_path(ledger):
+    elif damage.path in (snapshot_path(ledger), last_commit_path(ledger)):
         aside = set_aside(damage.path)
     if aside is not None:
         say(f"moved the damaged file to {as_typed(aside)}")

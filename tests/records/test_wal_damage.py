@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records.ledger import LedgerReader, LedgerWriter, open_ledger
-from orchestrator.records.ledger_file import check_wal, snapshot_path, wal_damage
+from orchestrator.records.ledgers.ledger import LedgerReader, LedgerWriter, open_ledger
+from orchestrator.records.ledgers.ledger_file import snapshot_path
+from orchestrator.records.ledgers.wal_damage import check_wal, wal_damage
 from orchestrator.records.rows import JobRetried
 from supsup_core.errors import CorruptError
 
@@ -26,7 +27,7 @@ REASON = "a reason that is long enough to fill pages" * 8
 def killed_ledger(folder: Path, count: int) -> Path:
     """Returns a ledger of `count` rows in a -wal, as a writer leaves it that is killed with SIGKILL."""
     code = (
-        "import os, sys; from pathlib import Path; from orchestrator.records.ledger import LedgerWriter\n"
+        "import os, sys; from pathlib import Path; from orchestrator.records.ledgers.ledger import LedgerWriter\n"
         "from orchestrator.records.rows import JobRetried\n"
         "w = LedgerWriter(Path(sys.argv[1]))\n"
         f"[w.append(JobRetried(str(n), {REASON!r})) for n in range({count})]\n"

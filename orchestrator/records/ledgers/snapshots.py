@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledger import FencedError, LedgerReader
-from orchestrator.records.ledger_file import num_bytes, read_epoch
+from orchestrator.records.ledgers.ledger import FencedError, LedgerReader
+from orchestrator.records.ledgers.ledger_file import num_bytes, read_epoch
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import AnyRow
 from supsup_core.errors import CorruptError, SupSupError

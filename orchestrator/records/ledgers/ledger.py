@@ -20,12 +20,12 @@ from typing import NamedTuple
 from orchestrator.base import failpoints
 from orchestrator.base.files import replace_durably, write_atomically
 from orchestrator.base.output_folder import GroupFolder
-from orchestrator.records.ledger_file import (
+from orchestrator.records.ledgers.last_commit import LastCommit, LastCommitWriter, last_commit_path, read_last_commit
+from orchestrator.records.ledgers.ledger_file import (
     DAMAGE,
     LOCK_SECONDS,
     SCHEMA,
     check_database,
-    check_wal,
     checksum_at,
     connect_read_only,
     copy_aside,
@@ -33,11 +33,13 @@ from orchestrator.records.ledger_file import (
     explain,
     extend_checksum,
     has_tables,
+    last_epoch,
     last_seq,
     select_rows,
     set_aside,
     snapshot_path,
 )
+from orchestrator.records.ledgers.wal_damage import check_wal
 from orchestrator.records.rows import AnyRow, Event, GroupPlanned, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
 
@@ -64,11 +66,14 @@ class LedgerWriter:
         """Opens the ledger, or creates it.
 
         above: the highest epoch of the ledger's snapshots in the storage, or 0. This writer's epoch is higher than
-        `above` and higher than the epoch of the file's last writer. Raises CorruptError if the file is not an intact
-        ledger, and SupSupError if the file cannot be used now (full disk, lock, no permission).
+        `above`, than the epoch of the file's last writer, and than the epoch of the last commit that was noted. Raises
+        CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now (full disk,
+        lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._note = LastCommitWriter(path)
+        noted = _noted(path)
         try:
             self._db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -77,7 +82,7 @@ class LedgerWriter:
             self._db.executescript(SCHEMA)
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()
-            self.epoch: int = max(last, above) + 1
+            self.epoch: int = max(last, above, noted.epoch if noted else 0) + 1
             self._db.execute("DELETE FROM writer")
             self._db.execute("INSERT INTO writer VALUES (?)", (self.epoch,))
             self._db.execute("COMMIT")
@@ -94,7 +99,7 @@ class LedgerWriter:
         """Commits rows to disk in one transaction and returns them.
 
         Raises FencedError if another writer has taken over. In that case, no row is written. Raises SupSupError if the
-        file cannot be written or stays locked.
+        file cannot be written or stays locked, or if the commit cannot be noted.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -123,6 +128,8 @@ class LedgerWriter:
             if isinstance(error, sqlite3.DatabaseError):
                 raise explain(self._path, error) from error
             raise
+        if rows:
+            self._note.write(LastCommit(self.epoch, rows[-1].seq, checksum))
         return rows
 
     def snapshot(self) -> None:
@@ -139,18 +146,20 @@ class LedgerWriter:
     def rows(self) -> list[AnyRow]:
         """Returns all rows. Raises CorruptError if a row is damaged or lost, or if they belong to another group."""
         try:
-            _check_not_shortened(self._path, self._db)
-            return _of_group(self._path, select_rows(self._db, 0))
+            rows = _of_group(self._path, select_rows(self._db, 0))
+            _check_complete(self._path, self._db, None)
+            return rows
         except DAMAGE as error:
             raise explain(self._path, error) from error
 
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+        self._note.close()
 
 
 class LedgerReader:
-    """Reads a ledger, even while another process writes to it. A missing file counts as a ledger without rows."""
+    """Reads a ledger, even while another process writes to it. A ledger without a file has no rows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -159,18 +168,26 @@ class LedgerReader:
     def rows(self, after: int = 0) -> list[AnyRow]:
         """Returns the committed rows with seq > `after`, in order.
 
-        Raises CorruptError if the ledger is damaged, has lost its last rows, or belongs to another training group.
+        Raises CorruptError if the ledger is damaged, is missing although rows were committed to it, has lost its last
+        rows, or belongs to another training group.
         """
+        noted = None
+        if is_opened := self._db is None:
+            noted = _noted(self._path)  # before the ledger, to which a running writer may add rows meanwhile
+            if not self._path.exists():
+                _check_never_written(self._path)
+                return []
         try:
             if self._db is None:
-                if not self._path.exists():
-                    return []
                 check_wal(self._path)
                 self._db = connect_read_only(self._path, check_same_thread=False)
-                _check_not_shortened(self._path, self._db)
             if not after and not has_tables(self._db):
-                return []  # the writer is still creating the tables
-            return _of_group(self._path, select_rows(self._db, after))
+                rows: list[AnyRow] = []  # the writer is still creating the tables
+            else:
+                rows = _of_group(self._path, select_rows(self._db, after))
+            if is_opened:
+                _check_complete(self._path, self._db, noted)
+            return rows
         except DAMAGE as error:
             if self._db is not None:
                 self._db.close()
@@ -228,22 +245,53 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
     return rows
 
 
-def _check_not_shortened(path: Path, db: sqlite3.Connection) -> None:
-    """Raises CorruptError if a ledger has fewer rows than its snapshot or its attachments, so that rows are lost.
+def _noted(path: Path) -> LastCommit | None:
+    """Returns the note of a ledger's last commit, or None if there is none, or if it is damaged and proves nothing."""
+    if path == snapshot_path(path):
+        return None
+    try:
+        return read_last_commit(path)
+    except CorruptError:
+        return None
 
-    db: a connection to the ledger. A damaged snapshot, and the snapshot of another group, prove nothing.
+
+def _check_never_written(path: Path) -> None:
+    """Raises CorruptError if rows were committed to a ledger that is missing."""
+    if path != snapshot_path(path) and (snapshot_path(path).exists() or last_commit_path(path).exists()):
+        raise CorruptError(f"{path}: the ledger is missing, although rows were committed to it")
+
+
+def _check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None) -> None:
+    """Raises CorruptError if a ledger lacks committed rows: the last noted one, or one in its snapshot.
+
+    db: a connection to the ledger. noted: the note of the last commit, read before the first use of `db`. A note of an
+    earlier writer proves nothing, because the ledger may have been restored since. A damaged snapshot, and the snapshot
+    of another group, prove nothing either.
     """
-    if last_seq(db, "attachments") > last_seq(db):  # for example, the -wal belongs to a newer file
+    num_rows = last_seq(db)
+    if last_seq(db, "attachments") > num_rows:  # for example, the -wal belongs to a newer file
         raise CorruptError("it has attachments of rows that are lost")
+    _check_noted(db, num_rows, noted)
     previous = snapshot_path(path)
     if path == previous or not previous.exists():
         return
-    num_kept = num_rows = 0
+    num_kept = 0
     with contextlib.suppress(*DAMAGE), contextlib.closing(connect_read_only(previous)) as snapshot:
-        if last_seq(snapshot) > last_seq(db):
-            num_kept, num_rows = len(_of_group(path, select_rows(snapshot, 0))), last_seq(db)
+        if last_seq(snapshot) > num_rows:
+            num_kept = len(_of_group(path, select_rows(snapshot, 0)))
+            num_rows = last_seq(db)  # a running writer may have added rows, and then taken the snapshot
     if num_kept > num_rows:
         raise CorruptError(f"it has {num_rows} rows, but its snapshot has {num_kept}, so its last rows are lost")
+
+
+def _check_noted(db: sqlite3.Connection, num_rows: int, noted: LastCommit | None) -> None:
+    """Raises CorruptError if a ledger with `num_rows` rows lacks the row that was noted at its last commit."""
+    if noted is None or noted.epoch < last_epoch(db):
+        return
+    if num_rows < noted.seq:
+        raise CorruptError(f"it has {num_rows} rows, but {noted.seq} were committed, so its last rows are lost")
+    if checksum_at(db, noted.seq) != noted.checksum:
+        raise CorruptError(f"its row {noted.seq} is not the row that was committed")
 
 
 class OpenedLedger(NamedTuple):
@@ -257,14 +305,15 @@ class OpenedLedger(NamedTuple):
 def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
-    Keeps a corrupt ledger under another name. If the ledger is corrupt or missing, or has lost rows, an intact snapshot
-    replaces it. If only its -wal is damaged, the ledger keeps the rows before the damage, unless the snapshot has more
-    rows. If there is no intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
+    Keeps a corrupt ledger under another name. If the ledger is corrupt or missing, an intact snapshot replaces it. If
+    the ledger has only lost its last rows, it keeps the other rows, unless the snapshot has more rows. If there is no
+    intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)
     aside = None
     try:
         check_wal(path)
+        _check_last_rows(path)
     except CorruptError:
         aside = copy_aside(path)
     try:
@@ -286,3 +335,12 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
         set_aside(path)
     writer = LedgerWriter(path, above)
     return OpenedLedger(writer, [], aside)
+
+
+def _check_last_rows(path: Path) -> None:
+    """Raises CorruptError if a readable ledger lacks the row that was noted at its last commit."""
+    noted = _noted(path)
+    if noted is None or not path.exists():
+        return
+    with contextlib.suppress(sqlite3.Error, ValueError, TypeError), contextlib.closing(connect_read_only(path)) as db:
+        _check_noted(db, last_seq(db), noted)

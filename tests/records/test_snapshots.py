@@ -9,9 +9,9 @@ import torch
 
 from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledger import FencedError, LedgerWriter
-from orchestrator.records.ledger_file import read_copy
-from orchestrator.records.ledger_snapshots import SnapshotId, Snapshots, SnapshotUploader, is_newer, snapshot_ids
+from orchestrator.records.ledgers.ledger import FencedError, LedgerWriter
+from orchestrator.records.ledgers.ledger_file import read_copy
+from orchestrator.records.ledgers.snapshots import SnapshotId, Snapshots, SnapshotUploader, is_newer, snapshot_ids
 from orchestrator.records.object_storage import Storage
 from orchestrator.records.rows import JobRetried
 from tests.records.samples import VERSION
