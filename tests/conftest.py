@@ -94,6 +94,15 @@ SMALL: dict[str, Any] = {
 }
 """The settings of a sweep with three short tasks."""
 
+SMALL_NNS: dict[str, Any] = {
+    "scenario": "NNs",
+    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 3},
+    "training": {"num_batches": 300, "learning_rate": 5e-4},
+    "stream": {"segment_batches": 100},
+    "inference": {"strict_images": 0},
+}
+"""The changes of SMALL that make a sweep in scenario NNs."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -1,4 +1,4 @@
-"""A fixture with a small training group."""
+"""Fixtures: a small training group, and a clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.coordination.settings import GroupSettings
+from tests.execution.clock import Clock
 from tests.scripted import settings_for
 
 
@@ -15,3 +16,8 @@ from tests.scripted import settings_for
 def group(sweep_file: Callable[..., Path]) -> GroupSettings:
     """The settings of a group with three short tasks and four evaluations, for two workers."""
     return settings_for(sweep_file(training={"num_batches": 5}))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -22,6 +22,7 @@ from orchestrator.execution.cluster_room import (
     WaitingLog,
     explain,
 )
+from tests.execution.clock import Clock
 
 CPU = Asked(3, {"CPU": 2.0})
 GPU = Asked(2, {"CPU": 1.0, "GPU": 1.0})
@@ -80,21 +81,6 @@ def folder(tmp_path: Path) -> SweepFolder:
     found = OutputFolder(tmp_path).sweep("small-123456")
     found.group("abc").path.mkdir(parents=True)
     return found
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

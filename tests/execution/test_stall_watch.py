@@ -7,21 +7,7 @@ import pytest
 from orchestrator.coordination.coordinator import StalledJob
 from orchestrator.coordination.messages import EvaluateJob, TrainJob
 from orchestrator.execution.stall_watch import STALLED_SECONDS, STALLED_TIMES, STALLED_UNKNOWN_SECONDS, StallWatch
-
-
-class Clock:
-    """A fake clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.execution.clock import Clock
 
 
 @pytest.fixture

@@ -12,17 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator.base.folder_lock import owned
+from tests.conftest import SMALL_NNS
 from tests.outputs import nns_science, the_ledger
 
 Command = Callable[..., Any]
-
-NNS: dict[str, Any] = {
-    "scenario": "NNs",
-    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 3},
-    "training": {"num_batches": 300, "learning_rate": 5e-4},
-    "stream": {"segment_batches": 100},
-    "inference": {"strict_images": 0},
-}
 
 
 def everything(output: Path) -> dict[Path, bytes]:
@@ -107,7 +100,7 @@ def test_fsck_restores_masks_and_ledgers_of_nns(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "runs"
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    assert supsup("sweep", sweep_file(**SMALL_NNS), "--local").code == 0
     wanted = nns_science(the_ledger(output))
     mask, other, *_ = sorted(output.glob("sweeps/*/groups/*/masks/??/*"))
     spoil(mask)

@@ -20,18 +20,12 @@ from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.ledgers.last_commit import last_commit_path
 from orchestrator.records.ledgers.ledger_file import snapshot_path
 from orchestrator.tracking.mlflow_address import tracking_uri
+from tests.conftest import SMALL_NNS
 from tests.outputs import nns_science, scientific_points, the_ledger
 
 Command = Callable[..., Any]
 
-NNS: dict[str, Any] = {
-    "scenario": "NNs",
-    "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 3},
-    "training": {"num_batches": 300, "learning_rate": 5e-4},
-    "stream": {"segment_batches": 100},
-    "inference": {"strict_images": 0},
-    "commit_every": 0.001,
-}
+NNS = {**SMALL_NNS, "commit_every": 0.001}
 
 
 def store_of(output: Path) -> mlflow.MlflowClient:
