@@ -293,6 +293,10 @@ class OutputFolder:
         """Returns the folder of one sweep."""
         return SweepFolder(self.path / "sweeps" / sweep_id)
 
+    def unfinished_fork(self, sweep_id: str) -> OutputFolder:
+        """Returns the hidden folder, named like a temporary file, in which a fork is written before it is published."""
+        return OutputFolder(self.path / "sweeps" / f".{sweep_id}.new_fork")
+
     def sweeps(self) -> list[SweepFolder]:
         """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id.
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.base.files import replace_durably
+from orchestrator.base.output_folder import LOCK_FILES, SweepFolder
 from orchestrator.base.plain_values import Node
 from orchestrator.nns.mask_versions import Lineages, evaluation_due
 from orchestrator.records.group_state import GroupState
@@ -85,10 +88,28 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     if made.folder.sweep_file.exists():
         raise InputError(f"{made.sweep_id}: this fork exists already; continue it with `{made.command('resume')}`")
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
+    hidden = made.output.unfinished_fork(made.sweep_id)
+    shutil.rmtree(hidden.path, ignore_errors=True)  # an earlier fork was interrupted
+    draft = replace(made, config=replace(made.config, output=str(hidden.path)))
     for group, parent, history in prepared:
-        _write(origin, parent, made, group, at, history)
-    made.save(groups)
+        _write(origin, parent, draft, group, at, history)
+    draft.save(groups)
+    _publish(draft.folder, made.folder)
+    shutil.rmtree(hidden.path, ignore_errors=True)
     return made
+
+
+def _publish(draft: SweepFolder, final: SweepFolder) -> None:
+    """Renames the folder of a complete fork to its final name, so that no command ever sees a part of a fork."""
+    try:
+        for name in LOCK_FILES:
+            (final.path / name).unlink(missing_ok=True)
+        replace_durably(draft.path, final.path)
+    except OSError as error:
+        raise InputError(
+            f"{final.path}: the fork cannot be written ({error.strerror}); if this folder exists, move it to another "
+            "place, then run the command again"
+        ) from error
 
 
 def _name(group: Group) -> tuple[Any, ...]:
@@ -224,8 +245,6 @@ def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, his
             mine.adopt(theirs, key)
         except CorruptError as error:
             log.warning("%s; the fork trains this mask version again", error)
-    for path in target.ledger_files:
-        path.unlink()  # an earlier fork was interrupted before it wrote its sweep file
     with LedgerReader(source.ledger) as reader:
         decisions = iter([row.seq for row in reader.rows() if isinstance(row.event, SegmentDecided)])
         entries = [

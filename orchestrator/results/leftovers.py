@@ -180,6 +180,6 @@ def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 
 
 def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
-    yield from (
-        (path, "a temporary file of an interrupted write") for path in output.hidden_files() if is_partial(path)
-    )
+    for path in filter(is_partial, output.hidden_files()):
+        for file in path.rglob("*") if path.is_dir() else [path]:  # an interrupted fork is a folder
+            yield file, "a temporary file of an interrupted write"

@@ -305,3 +305,27 @@ def test_evaluating_another_inference_adds_no_decision_and_no_mask_file(
     assert decisions(after) == decisions(before)
     assert len(after.points) == 2 * len(before.points)
     assert masks_kept(tmp_path / "runs") == files
+
+
+def test_an_interrupted_fork_is_no_damaged_sweep_and_can_be_repeated(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*folders: object) -> None:
+        raise KeyboardInterrupt
+
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.nns.fork._publish", interrupt)
+        assert supsup(*words).code == 130
+    assert supsup("fsck").code == 0
+    assert "\na temporary file of an interrupted write: " in supsup("gc").out
+    assert supsup(*words).code == 0
+    assert "nothing to delete" in supsup("gc").out
+    fork = the_fork(tmp_path / "runs", {origin})
+    (tmp_path / "runs" / "sweeps" / fork / "sweep.json").unlink()
+    refused = supsup(*words)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "move it to another place" in refused.err
