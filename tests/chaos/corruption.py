@@ -1,6 +1,6 @@
 """Corrupts one file of an output or its storage, runs a command, and judges whether a wrong result was reported.
 
-A cell is one combination of a world (an output, maybe with a storage), a file, a kind of corruption and a command.
+A cell is one combination of a sample (an output, maybe with a storage), a file, a kind of corruption and a command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.chaos.worlds import SWEEPS, Outcome, World, run
+from tests.chaos.corruption_samples import SWEEPS, Outcome, Sample, run
 
 CHEAP = {"open": 8, "status": 8, "gc": 8, "fsck": 2, "resume": 1, "report": 1, "evaluate": 1, "export": 1}
 """How often each command is drawn when cells must be quick."""
@@ -35,10 +35,10 @@ class Cell:
 Verdict = Literal["found", "harmless", "silent", "lost"]
 
 
-def cells(world: World, seed: int, weights: Mapping[str, int]) -> Iterator[Cell]:
+def cells(sample: Sample, seed: int, weights: Mapping[str, int]) -> Iterator[Cell]:
     """Draws cells without end. Each kind of file is equally frequent. weights: the frequency of each command."""
     rng = random.Random(seed)
-    files = world.files()
+    files = sample.files()
     while True:
         kind = rng.choice(sorted(files))
         name = rng.choice(files[kind])
@@ -46,29 +46,29 @@ def cells(world: World, seed: int, weights: Mapping[str, int]) -> Iterator[Cell]
         owner = re.search(r"sweeps/([a-z_]+)-", name.as_posix())
         sweep = owner[1] if owner else rng.choice(sorted(SWEEPS))
         cell = Cell(kind, name, corruption, rng.choices([*weights], [*weights.values()])[0], sweep)
-        if _other(world, files, cell, rng) is not None:
+        if _other(sample, files, cell, rng) is not None:
             yield cell
 
 
-def _other(world: World, files: dict[str, list[Path]], cell: Cell, rng: random.Random) -> Path | None:
+def _other(sample: Sample, files: dict[str, list[Path]], cell: Cell, rng: random.Random) -> Path | None:
     """Returns the file with which the cell's file is swapped or replaced; None if there is none, which excludes the
     cell. Returns the file itself if the corruption needs no other file."""
-    whole = world.folder / cell.name
+    whole = sample.folder / cell.name
     if cell.corruption == "older":
-        older = world.older / cell.name
+        older = sample.older / cell.name
         return older if older.exists() and older.read_bytes() != whole.read_bytes() else None
     if cell.corruption not in ("swapped", "other sweep's"):
         return whole
-    others = [world.folder / name for name in files[cell.kind] if name != cell.name]
+    others = [sample.folder / name for name in files[cell.kind] if name != cell.name]
     if cell.corruption == "other sweep's" and "SWEEP" in cell.kind:
         mine = cell.name.parts[:3]
-        others = [path for path in others if path.relative_to(world.folder).parts[:3] != mine]
+        others = [path for path in others if path.relative_to(sample.folder).parts[:3] != mine]
     others = [path for path in others if path.read_bytes() != whole.read_bytes()]
     return rng.choice(others) if others else None
 
 
-def corrupt(world: World, copy: Path, cell: Cell, rng: random.Random) -> None:
-    """Corrupts the cell's file in a copy of the world."""
+def corrupt(sample: Sample, copy: Path, cell: Cell, rng: random.Random) -> None:
+    """Corrupts the cell's file in a copy of the sample."""
     path = copy / cell.name
     content = bytearray(path.read_bytes())
     match cell.corruption:
@@ -85,11 +85,11 @@ def corrupt(world: World, copy: Path, cell: Cell, rng: random.Random) -> None:
         case "mode 000":
             path.chmod(0)
         case "older":
-            shutil.copyfile(world.older / cell.name, path)
+            shutil.copyfile(sample.older / cell.name, path)
         case _:
-            other = _other(world, world.files(), cell, rng)
+            other = _other(sample, sample.files(), cell, rng)
             assert other is not None
-            its = copy / other.relative_to(world.folder)
+            its = copy / other.relative_to(sample.folder)
             theirs = its.read_bytes()
             if cell.corruption == "swapped":
                 its.write_bytes(bytes(content))
@@ -97,12 +97,12 @@ def corrupt(world: World, copy: Path, cell: Cell, rng: random.Random) -> None:
 
 
 class Matrix:
-    """Runs the cells of a world, each in a fresh copy, and collects the verdicts."""
+    """Runs the cells of a sample, each in a fresh copy, and collects the verdicts."""
 
-    def __init__(self, world: World, seed: int, weights: Mapping[str, int]) -> None:
-        self._world, self._seed = world, seed
+    def __init__(self, sample: Sample, seed: int, weights: Mapping[str, int]) -> None:
+        self._sample, self._seed = sample, seed
         self.verdicts: dict[Verdict, list[str]] = {"found": [], "harmless": [], "silent": [], "lost": []}
-        self._cells = cells(world, seed, weights)
+        self._cells = cells(sample, seed, weights)
         self._number = 0
 
     def run(self, count: int) -> None:
@@ -117,10 +117,10 @@ class Matrix:
             )
 
     def _judge(self, cell: Cell) -> tuple[Verdict, str]:
+        expected = self._baseline(cell.command, cell.sweep)
         copy = self._copied(cell)
         needed = _needed(copy)
-        outcome = run(copy, cell.command, cell.sweep)
-        expected = self._baseline(cell.command, cell.sweep)
+        outcome = run(self._sample, cell.command, cell.sweep)
         gone = [name for name in needed if not (copy / name).exists() and not _kept_aside(copy, name)]
         if gone:
             return "lost", f"{gone[0]} is gone"
@@ -135,10 +135,10 @@ class Matrix:
         return "harmless", ""
 
     def _check_intact(self, copy: Path, cell: Cell) -> tuple[Verdict, str]:
-        """After fsck has found no fault, a resume must end as in the intact world, and report no fault either."""
+        """After fsck has found no fault, a resume must end as in the intact sample, and report no fault either."""
         if cell.kind.startswith("runs/mlflow"):
             return "harmless", "fsck does not read MLflow"
-        outcome, expected = run(copy, "resume", cell.sweep), self._baseline("resume", cell.sweep)
+        outcome, expected = run(self._sample, "resume", cell.sweep), self._baseline("resume", cell.sweep)
         if outcome.code != expected.code or outcome.said - expected.said:
             return "silent", f"but resume says: code {outcome.code}: {sorted(outcome.said - expected.said)}"
         if outcome.result != expected.result:
@@ -146,22 +146,23 @@ class Matrix:
         return "harmless", ""
 
     def _copied(self, cell: Cell | None) -> Path:
-        copy = self._world.here
+        copy = self._sample.processes.folder
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._world.folder, copy)
+        shutil.copytree(self._sample.folder, copy)
         if cell is not None:
-            corrupt(self._world, copy, cell, random.Random(f"{self._seed} {self._number}"))
+            corrupt(self._sample, copy, cell, random.Random(f"{self._seed} {self._number}"))
         return copy
 
     def _baseline(self, name: str, sweep: str) -> Outcome:
-        """Returns the outcome of a command in the intact world."""
-        if (name, sweep) not in self._world.baselines:
-            self._world.baselines[name, sweep] = run(self._copied(None), name, sweep)
-        return self._world.baselines[name, sweep]
+        """Returns the outcome of a command in the intact sample."""
+        if (name, sweep) not in self._sample.baselines:
+            self._copied(None)
+            self._sample.baselines[name, sweep] = run(self._sample, name, sweep)
+        return self._sample.baselines[name, sweep]
 
 
 def _needed(copy: Path) -> list[Path]:
-    """Returns the trained masks of a world, relative to its folder. No command may delete one."""
+    """Returns the trained masks of a sample, relative to its folder. No command may delete one."""
     found = [*copy.glob("*/store/??/*.safetensors"), *copy.glob("*/sweeps/*/groups/*/masks/??/*.safetensors")]
     return [path.relative_to(copy) for path in found]
 

@@ -96,6 +96,11 @@ static int note(int fd, int ours) {
     return fd;
 }
 
+/* Whether a call of open makes a new file, which needs space. */
+static int makes(int at, const char *path, int flags) {
+    return flags & O_TMPFILE & ~O_DIRECTORY || (flags & O_CREAT && faccessat(at, path, F_OK, AT_SYMLINK_NOFOLLOW));
+}
+
 #define OPEN(name)                                                                                                     \
     int name(const char *path, int flags, ...) {                                                                       \
         va_list rest;                                                                                                  \
@@ -104,7 +109,7 @@ static int note(int fd, int ours) {
         va_end(rest);                                                                                                  \
         REAL(int, #name, const char *, int, ...);                                                                      \
         int ours = names_ours(AT_FDCWD, path);                                                                         \
-        FAIL(flags & (O_CREAT | O_TRUNC) ? GROWS : READS, ours)                                                        \
+        FAIL(makes(AT_FDCWD, path, flags) ? GROWS : READS, ours)                                                       \
         return note(real(path, flags, mode), ours);                                                                    \
     }
 OPEN(open)
@@ -118,7 +123,7 @@ OPEN(open64)
         va_end(rest);                                                                                                  \
         REAL(int, #name, int, const char *, int, ...);                                                                 \
         int ours = names_ours(at, path);                                                                               \
-        FAIL(flags & (O_CREAT | O_TRUNC) ? GROWS : READS, ours)                                                        \
+        FAIL(makes(at, path, flags) ? GROWS : READS, ours)                                                             \
         return note(real(at, path, flags, mode), ours);                                                                \
     }
 OPENAT(openat)

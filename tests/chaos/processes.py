@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -31,7 +32,7 @@ PRELOADED = [
     "orchestrator.nns.coordinator", "orchestrator.nns.fork", "orchestrator.results.loaded_run",
     "orchestrator.results.report", "orchestrator.tracking.mlflow_writer", "orchestrator.tracking.monitor",
     "sklearn.datasets", "sqlalchemy.dialects.sqlite", "supsup_core.kernels.rmsprop", "supsup_core.kernels.top_k",
-    "supsup_core.kernels.mask_products", "tests.chaos.processes",
+    "supsup_core.kernels.mask_products", "tests.chaos.corruption_samples", "tests.chaos.processes",
 ]  # fmt: skip
 """The modules that forked processes need not import."""
 
@@ -121,32 +122,87 @@ class Command:
 
 
 class Processes:
-    """Starts supsup commands in forked processes, in the working folder `folder`."""
+    """Runs supsup commands, and functions, in forked processes with the working folder `folder`."""
 
-    def __init__(self, context: ForkServerContext, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, context: ForkServerContext, folder: Path, environment: Mapping[str, str], streams: Path | None = None
+    ) -> None:
+        """streams: the folder for what the processes print (default: a folder in `folder`)."""
         self._context = context
         self.folder = folder
         self.environment = dict(environment)
+        self._streams = streams or folder / "commands"
         self._number = 0
 
-    def start(self, *arguments: object, fault: Fault | None = None, ahead: Sequence[str] = ()) -> Command:
-        """Starts a command. ahead: names of modules to import first."""
-        self._number += 1
-        folder = self.folder / "commands" / str(self._number)
-        folder.mkdir(parents=True)
+    def start(
+        self,
+        *arguments: object,
+        fault: Fault | None = None,
+        ahead: Sequence[str] = (),
+        prepare: Callable[[], None] | None = None,
+    ) -> Command:
+        """Starts a command. ahead: names of modules to import first. prepare: see `call`."""
         words = [str(word) for word in arguments]
-        asked = (words, self.folder, folder, self.environment, str(fault) if fault else "", list(ahead))
+        return self._start(functools.partial(_supsup, words), fault, ahead, prepare)
+
+    def run(self, *arguments: object, fault: Fault | None = None, prepare: Callable[[], None] | None = None) -> Ended:
+        """Runs a command to its end. prepare: see `call`."""
+        return self.start(*arguments, fault=fault, prepare=prepare).wait()
+
+    def call(self, function: Callable[[], None], prepare: Callable[[], None] | None = None) -> Ended:
+        """Calls a function, which pickle must be able to name, in a process of its own.
+
+        prepare: called first in the process, for example to set a failpoint.
+        """
+        return self._start(function, None, (), prepare).wait()
+
+    def _start(
+        self,
+        function: Callable[[], None],
+        fault: Fault | None,
+        ahead: Sequence[str],
+        prepare: Callable[[], None] | None,
+    ) -> Command:
+        self._number += 1
+        own = self._streams / str(self._number)
+        own.mkdir(parents=True)
+        asked = (function, self.folder, own, self.environment, str(fault) if fault else "", list(ahead), prepare)
         process = self._context.Process(target=_main, args=asked, daemon=True)
         process.start()
-        return Command(process, folder)
-
-    def run(self, *arguments: object, fault: Fault | None = None) -> Ended:
-        """Runs a command to its end."""
-        return self.start(*arguments, fault=fault).wait()
+        return Command(process, own)
 
 
-def _main(words: list[str], folder: Path, own: Path, environment: dict[str, str], fault: str, ahead: list[str]) -> None:
-    """Runs a command in a forked process. own: the folder for the command's streams."""
+def drop_file_privileges() -> None:
+    """Takes root's right to read and write every file from this process. Does nothing for other users."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the interface, this process
+    sets = (ctypes.c_uint32 * 6)()  # twice: effective, permitted and inheritable capabilities
+    failed = libc.capget(header, sets)
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert not failed
+    assert not libc.capset(header, sets), os.strerror(ctypes.get_errno())
+
+
+def _supsup(words: list[str]) -> None:
+    """Runs the command `supsup WORDS` in this process."""
+    from orchestrator.cli import main
+
+    sys.argv = ["supsup", *words]
+    main.main()
+
+
+def _main(
+    function: Callable[[], None],
+    folder: Path,
+    own: Path,
+    environment: dict[str, str],
+    fault: str,
+    ahead: list[str],
+    prepare: Callable[[], None] | None,
+) -> None:
+    """Calls a function in a forked process. own: the folder for the streams."""
     os.setsid()
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(own / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -156,13 +212,12 @@ def _main(words: list[str], folder: Path, own: Path, environment: dict[str, str]
     os.chdir(folder)
     for name in ahead:
         __import__(name)
-    from orchestrator.cli import main
-
-    sys.argv = ["supsup", *words]
+    if prepare is not None:
+        prepare()
     library = ctypes.CDLL(os.environ["LD_PRELOAD"])
     library.arm(fault.encode())
     try:
-        main.main()
+        function()
     finally:
         (own / "calls").write_text(str(library.counted()))
         library.arm(b"")

@@ -316,25 +316,32 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
         _check_last_rows(path)
     except CorruptError:
         aside = copy_aside(path)
-    try:
-        if previous.exists() and not (path.exists() and path.stat().st_size):
-            raise CorruptError(f"{path}: missing or empty")
-        writer = LedgerWriter(path, above)
+    for tries_left in (1, 0):  # a read that failed once is no damage
         try:
-            return OpenedLedger(writer, writer.rows(), aside)
+            if previous.exists() and not (path.exists() and path.stat().st_size):
+                raise CorruptError(f"{path}: missing or empty")
+            writer, rows = _opened(path, above)
         except CorruptError:
-            writer.close()
-            raise
-    except CorruptError:
-        aside = set_aside(path)
+            if not tries_left:
+                aside = set_aside(path)
+        else:
+            return OpenedLedger(writer, rows, aside)
     if previous.exists():
         with contextlib.suppress(CorruptError):
             write_atomically(path, previous.read_bytes())
-            writer = LedgerWriter(path, above)
-            return OpenedLedger(writer, writer.rows(), aside)
+            return OpenedLedger(*_opened(path, above), aside)
         set_aside(path)
+    return OpenedLedger(LedgerWriter(path, above), [], aside)
+
+
+def _opened(path: Path, above: int) -> tuple[LedgerWriter, list[AnyRow]]:
+    """Returns a writer of a ledger, and all its rows. Raises CorruptError if the ledger is corrupt."""
     writer = LedgerWriter(path, above)
-    return OpenedLedger(writer, [], aside)
+    try:
+        return writer, writer.rows()
+    except SupSupError:
+        writer.close()
+        raise
 
 
 def _check_last_rows(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -73,11 +72,31 @@ def explain(path: Path, error: Exception) -> SupSupError:
     """
     code = getattr(error, "sqlite_errorcode", None)
     is_temporary = code is None or code & 0xFF in _TEMPORARY
-    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
-        is_temporary = False  # the file is writable but its header says read-only, so the header is damaged
+    if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY:
+        is_temporary = _allows_writes(path)
     if isinstance(error, sqlite3.OperationalError) and is_temporary:
-        return SupSupError(f"{path}: the ledger cannot be used ({error}); correct the cause, then run `supsup resume`")
+        return _unusable(path, error)
+    try:
+        path.read_bytes()
+    except OSError as failed:  # SQLite's check of a database calls pages damaged that cannot be read
+        return _unusable(path, failed)
     return CorruptError(f"{path}: the ledger is damaged ({error})")
+
+
+def _unusable(path: Path, error: Exception) -> SupSupError:
+    return SupSupError(f"{path}: the ledger cannot be used ({error}); correct the cause, then run `supsup resume`")
+
+
+def _allows_writes(path: Path) -> bool:
+    """Returns whether a database's header gives known versions of the format for reading and writing.
+
+    SQLite does not write to a database of another version. https://www.sqlite.org/fileformat.html#file_format_version_numbers
+    """
+    try:
+        with path.open("rb") as file:
+            return set(file.read(20)[18:]) <= {1, 2}
+    except OSError:
+        return True
 
 
 def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -16,10 +17,12 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.run_sweep import run
 from orchestrator.cli.tracker import compare_mlflow
 from orchestrator.records.ledgers.last_commit import last_commit_path
+from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.ledgers.ledger_file import set_aside, snapshot_path
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import open_record
 from orchestrator.sweeps.sweep_record import restore_marker
+from supsup_core.errors import CorruptError, SupSupError
 
 _PROGRESS_SECONDS = 2.0
 """The seconds between two lines of progress."""
@@ -98,12 +101,24 @@ def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
         aside = damage.store.quarantine(damage.key) if damage.store.has(damage.key) else None
     elif damage.path == ledger:
         snapshot = snapshot_path(ledger)
-        if snapshot.exists() and all(other.path != snapshot for other in found):
+        if snapshot.exists() and all(other.path != snapshot for other in found) and _is_corrupt(ledger):
             aside = set_aside(ledger)
     elif damage.path in (snapshot_path(ledger), last_commit_path(ledger)):
         aside = set_aside(damage.path)
     if aside is not None:
         say(f"moved the damaged file to {as_typed(aside)}")
+
+
+def _is_corrupt(ledger: Path) -> bool:
+    """Returns whether a ledger is still corrupt when it is read again, and is not just unreadable at the moment."""
+    try:
+        with LedgerReader(ledger) as reader:
+            reader.verify()
+    except CorruptError:
+        return True
+    except SupSupError:
+        return False
+    return False
 
 
 def _remedy(damage: Damage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.tracking import mlflow_store
 from supsup_core.errors import CorruptError
+from tests.chaos.processes import Ended, Processes, drop_file_privileges
 from tests.conftest import SMALL
-from tests.forked import Answer, call, command, drop_file_privileges
 from tests.outputs import artifacts, nns_science
 
 SWEEPS: dict[str, dict[str, Any]] = {
@@ -51,16 +53,16 @@ SWEEPS |= {
 
 
 @dataclass(frozen=True)
-class World:
+class Sample:
     """A folder with sweep files, an output `runs` and maybe a storage `stored`.
 
-    `older`: the same folder at an earlier time. `here`: where commands run on copies of the folder, because an output
-    contains the absolute path of its storage.
+    `older`: the same folder at an earlier time. `processes`: runs commands in their working folder, on copies of
+    `folder`, because an output contains the absolute path of its storage.
     """
 
     folder: Path
     older: Path
-    here: Path
+    processes: Processes
     baselines: dict[tuple[str, str], Outcome] = field(default_factory=dict)
 
     def files(self) -> dict[str, list[Path]]:
@@ -74,7 +76,7 @@ class World:
 
 
 def kind_of(name: Path) -> str:
-    """Returns the kind of a file, which is its name without ids. name: relative to a world's folder."""
+    """Returns the kind of a file, which is its name without ids. name: relative to a sample's folder."""
     text = re.sub(r"[0-9a-f]{32,}", "ID", name.as_posix())
     text = re.sub(r"sweeps/[a-z_]+-[0-9a-f]+", "sweeps/SWEEP", text)
     text = re.sub(r"groups/[0-9a-f]+", "groups/GROUP", text)
@@ -92,27 +94,28 @@ class Outcome:
     said: frozenset[str]
 
 
-def build(folder: Path, storage: bool) -> tuple[World, World]:
-    """Builds two worlds: an output whose sweeps were killed, and the same output after they were resumed."""
+def build(context: ForkServerContext, folder: Path, storage: bool) -> tuple[Sample, Sample]:
+    """Builds two samples: an output whose sweeps were killed, and the same output after they were resumed."""
     here, early, killed, done = (folder / name for name in ("here", "early", "killed", "done"))
     here.mkdir(parents=True)
+    processes = Processes(context, here, {"HOME": str(here)}, folder / "streams")
     mlflow_store.create_database(OutputFolder(here / "runs").mlflow)
     for name, node in SWEEPS.items():
         content = {**SMALL, **node, "name": name, "snapshot_every": 0.001}
         (here / f"{name}.yaml").write_text(yaml.safe_dump(content))
     extra = [f"storage=file://{here}/stored"] if storage else []
     for name in SWEEPS:
-        _killed(here, 4, "sweep", f"{name}.yaml", "--local", *extra)
+        _killed(processes, 4, "sweep", f"{name}.yaml", "--local", *extra)
     shutil.copytree(here, early)
     for name in SWEEPS:
-        _killed(here, 5, "resume", name, "--local")
+        _killed(processes, 5, "resume", name, "--local")
     shutil.copytree(here, killed)
     for name in SWEEPS:
-        answer = command(here, "resume", name, "--local")
-        assert answer.code == 0, answer
+        ended = processes.run("resume", name, "--local")
+        assert ended.code == 0, ended
     _prune(here)
     shutil.copytree(here, done)
-    return World(killed, early, here), World(done, killed, here)
+    return Sample(killed, early, processes), Sample(done, killed, processes)
 
 
 def _prune(folder: Path) -> None:
@@ -123,28 +126,33 @@ def _prune(folder: Path) -> None:
                 path.unlink()
 
 
-def _killed(folder: Path, commits: int, *words: str) -> None:
+def _killed(processes: Processes, commits: int, *words: str) -> None:
     """Runs a command that kills itself with SIGKILL in the given commit of a ledger, counted from 1."""
-    left = commits
+    ended = processes.run(*words, prepare=functools.partial(_die_in_commit, commits))
+    assert ended.code == -signal.SIGKILL, ended
+
+
+def _die_in_commit(commits: int) -> None:
+    """Lets this process kill itself in the given commit of a ledger."""
+    numbers = iter(range(1, commits + 1))
 
     def count(_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+        if next(numbers) == commits:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    answer = command(folder, *words, prepare=lambda: set_failpoint("in_commit", count))
-    assert answer.code == -signal.SIGKILL, answer
+    set_failpoint("in_commit", count)
 
 
-def run(folder: Path, name: str, sweep: str) -> Outcome:
-    """Runs the command of a cell in a folder, without root's right to read every file, and returns its outcome."""
+def run(sample: Sample, name: str, sweep: str) -> Outcome:
+    """Runs the command of a cell in the sample's working folder, without root's right to read every file."""
+    processes = sample.processes
+    folder = processes.folder
     log = next(iter(folder.glob(f"runs/sweeps/{sweep}-*/supsup.log")), None)
     before = _size(log)
     if name == "open":
-        answer = call(folder, lambda: _open(sweep), _prepare)
+        answer = processes.call(functools.partial(_open, sweep), _prepare)
     else:
-        answer = command(folder, *_words(name, sweep), prepare=_prepare)
+        answer = processes.run(*_words(name, sweep), prepare=_prepare)
     said = {_plain(line) for line in answer.err.splitlines() if not line.startswith("shards ")}
     said |= {_plain(line) for line in _warnings(log, before)}
     return Outcome(answer.code, _result(folder, name, sweep, answer), frozenset(said))
@@ -216,7 +224,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\d+([.,:]\d+)*", "#", text)
 
 
-def _result(folder: Path, name: str, sweep: str, answer: Answer) -> object:
+def _result(folder: Path, name: str, sweep: str, answer: Ended) -> object:
     """Returns everything that the user takes for true after a command."""
     output = folder / "runs"
     if name == "open":
