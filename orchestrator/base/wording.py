@@ -49,7 +49,7 @@ def command(verb: str, folder: Path) -> str:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""What sets the colour of a terminal. Ray colours its messages."""
+"""Matches the escape sequences that set the colour of a terminal. Ray's messages contain them."""
 
 
 def one_line(text: object) -> str:

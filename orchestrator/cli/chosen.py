@@ -71,7 +71,8 @@ def refuse_running(output: OutputFolder, verb: str) -> None:
 
 
 def fetch_all(output: OutputFolder) -> None:
-    """Downloads the ledgers of all sweeps in the output's storage, unless the local ledgers are as new.
+    """Downloads the ledgers of all sweeps in the output's storage, except ledgers of which the output has a copy as
+    new.
 
     Does nothing if the output has no storage. gc and fsck need the ledgers of all sweeps, because sweeps of other
     machines also reference artifacts in the storage.

@@ -1,6 +1,6 @@
 """Ends a command that ran a sweep: ends its MLflow runs, then writes the report and prints a summary.
 
-Whatever goes wrong with a report, a figure or the terminal therefore costs nothing else.
+The MLflow runs come first, so that an error in the report, a figure or the terminal cannot prevent their end.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
 
 
 def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, monitor: Monitor) -> None:
-    """Prints the number of untrained segments, the runs of several machine kinds, recomputed files, cancelled tasks,
-    failures, and why a run paused."""
+    """Prints the number of untrained segments, the runs that were computed on several machine kinds, recomputed files,
+    cancelled tasks, failures, and the reason of a pause."""
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
@@ -148,7 +148,7 @@ def _write_to_mlflow(sweep: Sweep, write: Callable[[], None]) -> bool:
 
 
 def _complete_storage(sweep: Sweep, files: Sequence[Path]) -> bool:
-    """Uploads snapshots of the ledgers, and the files of the report. If this fails, logs the error, returns False."""
+    """Uploads snapshots of the ledgers, and the files of the report. Logs an error and returns False."""
     try:
         publish(sweep, files)
     except FencedError as error:

@@ -134,7 +134,7 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 def _prepare_folder(sweep: Sweep) -> None:
-    """Removes outdated control files. With a storage, fences off other processes that run this sweep."""
+    """Removes outdated control files. If the sweep has a storage, fences off other processes that run this sweep."""
     sweep.folder.pause_file.unlink(missing_ok=True)
     forget_waiting(sweep.folder)
     if sweep.storage is not None:
@@ -142,7 +142,7 @@ def _prepare_folder(sweep: Sweep) -> None:
     for stop_file in sweep.folder.stop_files():
         with contextlib.suppress(CorruptError):
             if read_state(sweep.folder.group(stop_file.parent.name)).status == "done":
-                stop_file.unlink()  # the group was done before it read the request, which must not stop it now
+                stop_file.unlink()  # the group ended before it read this request, which must not stop its next run
 
 
 def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, interrupts: Interrupts) -> ExitCode:
@@ -167,7 +167,10 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
 
 
 def _merge_ledgers(sweep: Sweep) -> None:
-    """Makes each ledger of a sweep one file again. If this fails, logs the error: `supsup resume` can still use it."""
+    """Merges the SQLite -wal file of each ledger into the ledger.
+
+    Only logs an error, as `supsup resume` can read both files.
+    """
     for group in sweep.folder.groups():
         try:
             merge_side_files(group.ledger)

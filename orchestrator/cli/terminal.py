@@ -16,7 +16,7 @@ from orchestrator.base.wording import say
 log = logging.getLogger("supsup")
 
 _PLAIN = {"–": "-", "−": "-", "…": "...", "·": "|", "±": "+-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "²": "^2"}
-"""What is printed for characters of this program's messages that the terminal's encoding lacks."""
+"""The ASCII texts that replace characters of this program's messages if the terminal's encoding lacks them."""
 
 
 class LostStreamError(OSError):
@@ -24,10 +24,11 @@ class LostStreamError(OSError):
 
 
 def prepare_streams() -> None:
-    """Prepares both streams for the whole process.
+    """Prepares standard output and standard error for the whole process.
 
     Characters that the encoding of a stream lacks, such as dashes and a user's names, are printed in ASCII. If standard
-    output cannot be written, printing raises LostStreamError, so that this error differs from those of other files.
+    output cannot be written, printing raises LostStreamError, so that callers can tell this error from errors of other
+    files.
     """
     codecs.register_error("supsup", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -38,7 +39,8 @@ def prepare_streams() -> None:
 
 
 class _Console(logging.Handler):
-    """Prints warnings and errors to what is standard error at that time."""
+    """Prints warnings and errors to the current `sys.stderr`, which a `with` block such as `lossy_streams` may
+    replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"supsup: {record.getMessage()}", file=sys.stderr)
@@ -76,7 +78,10 @@ def lossy_streams() -> Iterator[None]:
 
 
 class _Watched:
-    """A text stream whose errors are LostStreamError. Other attributes are those of the wrapped stream."""
+    """A text stream that raises LostStreamError if it cannot be written.
+
+    Other attributes are those of the wrapped stream.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -138,8 +143,8 @@ class _Lossy:
 
 
 def discard(stream: TextIO) -> None:
-    """Lets everything that is written to a stream go to /dev/null, including the text that is in its buffer now."""
-    with contextlib.suppress(OSError, ValueError):  # a stream without a file descriptor
+    """Redirects a stream to /dev/null, so that all further text and the text in its buffer are dropped."""
+    with contextlib.suppress(OSError, ValueError):  # the stream may have no file descriptor
         descriptor = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)

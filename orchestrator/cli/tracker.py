@@ -60,15 +60,15 @@ def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) 
     """Compares the MLflow runs of all sweeps of an output with the ledgers. Returns whether they agree.
 
     Prints one line for each kind of fault of each MLflow run. Leaves out sweeps that are running, and damaged sweeps.
-    repair: write what is missing, mark duplicates as deleted, and write wrong runs anew. on_progress: called with the
-    number of compared and of all MLflow runs of the present sweep.
+    repair: whether to write missing data, mark duplicate runs as deleted, and write wrong runs anew. on_progress: is
+    called with two numbers for the current sweep: its MLflow runs that were compared so far, and all its MLflow runs.
     """
     agree = True
     for folder in output.sweeps():
         if holder_of(folder.path) is not None:
             say(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
             continue
-        with contextlib.suppress(InputError):  # fsck has named the damaged sweep
+        with contextlib.suppress(InputError):  # fsck has already reported the damaged sweep
             record = read_record(folder)
             try:
                 agree &= _compare_sweep(open_record(record), repair, on_progress)

@@ -74,8 +74,8 @@ class ClusterFile:
     def num_workers(self, resources: Resources) -> int | None:
         """Returns how many workers of a sweep fit in the whole cluster at the same time.
 
-        resources: the sweep's resources. Returns None if the file does not say how many CPUs each node type has, or how
-        many GPUs, if the workers use GPUs.
+        resources: the sweep's resources. Returns None if the file does not give the CPUs of a node type, or does not
+        give its GPUs although the workers use GPUs.
         """
         needs_gpu = resources.device == "cuda"
         total, capacities = 0, []

@@ -27,10 +27,10 @@ EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*
 folder's own .gitignore excludes are not sent either."""
 
 STOP_SECONDS = 90
-"""How many seconds a stopped job may take to commit and end before Ray kills it."""
+"""The number of seconds that a stopped job may take to commit its work and end, before Ray kills it."""
 
 START_SECONDS = 60.0
-"""For how many seconds a job is submitted again if the cluster cannot run jobs yet."""
+"""If the cluster cannot run jobs yet, the submission of a job is repeated for this many seconds."""
 
 _EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """The exit code for each final state of a Ray job."""
@@ -40,7 +40,7 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     """Submits a sweep file as a job, together with the current folder, and prints the job's log unless `detach`.
 
     address: the URL of the dashboard on the cluster's head node. python: the path of the Python interpreter on the head
-    node. workers: the most workers of a training group; None means resources.num_workers of the sweep.
+    node. workers: the largest number of workers of a training group; None means resources.num_workers of the sweep.
 
     Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
     folder, so the same sweep and files give the same job. If that job failed or was stopped, this function submits a

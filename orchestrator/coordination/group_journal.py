@@ -131,8 +131,8 @@ class GroupJournal:
         self.record(JobStalled(stalled.key, what, stalled.worker, stalled.seconds, stalled.usual_seconds))
 
     def record_stop(self, diverged: str | None = None) -> None:
-        """Records that the group is stopped, unless the ledger already says so. diverged: the error, if the training
-        loss became NaN or infinite."""
+        """Records that the group is stopped, unless the ledger already records a stop. diverged: the error, if the
+        training loss became NaN or infinite."""
         if self.state.stopped is None:
             last = max((num_learned for _, num_learned in self.state.points), default=0)
             self.record(GroupStopped(last, diverged))

@@ -166,8 +166,12 @@ Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedM
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done. `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free
-    memory. `provenance`: in scenario NNs, the provenance of the product; None for results, whose facts hold it."""
+    """The job is done.
+
+    `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free memory.
+    `provenance`: in scenario NNs, the provenance of the product; None for a `Result`, whose facts contain the
+    provenance.
+    """
 
     key: str
     product: Product

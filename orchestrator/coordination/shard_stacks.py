@@ -31,7 +31,8 @@ class ShardStacks:
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
-        """Divides the shards into stacks. split: keys of jobs that did not fit in memory. cancelled: keys of shards."""
+        """Divides the shards into stacks. split: keys of jobs that did not fit in memory. cancelled: keys of cancelled
+        shards."""
         self._stacks, self._starts = [], []
         for start in range(0, len(self._shards), self._at_once):
             first = start

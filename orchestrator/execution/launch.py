@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
 _MAX_TRIAL_DEATHS = 20
-"""The most times that Ray Tune restarts a trial in one launch after the trial's process has died."""
+"""The largest number of times that Ray Tune restarts a trial in one launch after the trial's process has died."""
 
 
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
     """Returns the settings of a group's coordinator and workers.
 
-    environment: the machine and software of the launching process. num_workers: the most workers for the group.
+    environment: the machine and software of the launching process. num_workers: the largest number of workers for the
+    group.
     """
     config = sweep.config
     return GroupSettings(
@@ -92,10 +93,10 @@ and the gradient."""
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
     """Returns how many tasks a worker trains together as one stack.
 
-    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if this key is set. If not,
-    a CPU trains one task at a time, because an optimiser step keeps a core busy even if the net is small
-    (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE tasks,
-    and no more than fit into _STACK_BYTES.
+    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if this key is set. If the
+    key is not set, a CPU trains one task at a time, because an optimiser step keeps a core busy even if the net is
+    small (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE
+    tasks, and no more than fit into _STACK_BYTES.
     """
     experiment = group.experiment
     if not experiment.method.stacks:

@@ -225,7 +225,7 @@ def _write(origin: Sweep, parent: Group, made: Sweep, group: Group, at: int, his
         except CorruptError as error:
             log.warning("%s; the fork trains this mask version again", error)
     for path in target.ledger_files:
-        path.unlink()  # an earlier fork was interrupted before it wrote its sweep file
+        path.unlink()  # an earlier fork was interrupted before it wrote its sweep.json
     with LedgerReader(source.ledger) as reader:
         decisions = iter([row.seq for row in reader.rows() if isinstance(row.event, SegmentDecided)])
         entries = [

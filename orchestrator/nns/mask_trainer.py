@@ -59,11 +59,11 @@ class SegmentTraining:
 @final
 class MaskTrainer:
     """Trains the masks of one experiment. Keeps masks in an LRU cache of `limit` bytes, but always at least one mask.
-    Writes evicted masks to disk.
 
-    A crash loses only time, because any version can be retrained from an earlier stored version, or from the start.
-    Methods that train raise CorruptArtifactError if the version to start from is missing or corrupt, and DivergedError
-    if the loss becomes NaN or infinite. They raise SupSupError if this version belongs to other frozen weights.
+    Writes evicted masks to disk. A crash loses only time, because any version can be retrained from an earlier stored
+    version, or from the start. Methods that train raise CorruptArtifactError if the version to start from is missing or
+    corrupt, and DivergedError if the loss becomes NaN or infinite. Methods that train raise SupSupError if the version
+    to start from belongs to other frozen weights.
     """
 
     def __init__(

@@ -141,7 +141,7 @@ class Round:
         return {entry.decision.mask for entry in self.decided if entry.decision.mask is not None and not entry.done}
 
     def add_vector(self, key: str, product: DecisionVector) -> bool:
-        """Receives the vector that decides for one stream. After the last vector, makes the decisions.
+        """Receives the decision vector of one stream. After the last vector, makes the decisions.
 
         key: the key of the DecideJob. Ignores a vector that the round does not wait for. Returns whether this call made
         the decisions.

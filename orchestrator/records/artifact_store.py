@@ -113,8 +113,8 @@ class ArtifactStore:
         """Verifies the copies of an artifact in the folder and in the storage. Returns the artifact's size in bytes.
 
         A corrupt copy in the folder is replaced by the intact copy from the storage. Raises CorruptError if the copy in
-        the storage is corrupt, and FileNotFoundError if it is missing. Without a storage, raises these errors for the
-        copy in the folder.
+        the storage is corrupt, and FileNotFoundError if it is missing. If there is no storage, raises CorruptError or
+        FileNotFoundError for the copy in the folder.
         """
         if self.storage is not None:
             name = self._name(key)
@@ -238,15 +238,16 @@ class ArtifactStore:
     def tensor_and_facts(self, key: str, name: str) -> tuple[Tensor, Facts]:
         """Returns one tensor of an artifact, and the artifact's facts, without verifying the artifact's checksum.
 
-        Use it only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the tensor cannot
-        be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact does not exist.
+        Use this method only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the
+        tensor cannot be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact
+        does not exist.
         """
         path = self.path(key)
         if not path.exists():
             if self.storage is None:
                 raise FileNotFoundError(path)
             return self._verified_tensor(key, name)
-        path.open("rb").close()  # safetensors calls a file without read permission missing
+        path.open("rb").close()  # raises PermissionError; safetensors would say that the file is missing
         try:
             with safetensors.safe_open(path, "pt") as file:
                 entry = check_key(key, file.metadata(), str(path))
@@ -289,7 +290,7 @@ class ArtifactStore:
         return aside
 
     def adopt(self, other: ArtifactStore, key: str) -> None:
-        """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
+        """Adds an artifact of another store to this store by a hard link, or by a copy if hard links are not supported.
 
         Verifies the artifact first. A hard link is safe, because artifacts are never modified in place. Raises
         CorruptError if the other store has no intact copy. Does nothing if the other store lacks the artifact.
@@ -305,7 +306,7 @@ class ArtifactStore:
         try:
             os.link(other.path(key), target)
         except FileExistsError:
-            pass  # an earlier call was interrupted
+            pass  # an earlier call, which was interrupted, has created the link
         except OSError:  # another file system, or the other cache has evicted the artifact
             self._cache(key, blob)
 

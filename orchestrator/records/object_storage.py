@@ -30,7 +30,8 @@ ASKING_SECONDS = 30.0
 """The longest time, in seconds, for which a request is retried while a user waits for the command to finish."""
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
-"""The wait before the first retry, and the longest wait before a retry, in seconds. The wait doubles each time."""
+"""The wait before the first retry, and the longest wait before a retry, in seconds. The wait doubles after each
+retry."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 10, "read_timeout": 60}},

@@ -97,10 +97,10 @@ class PointCompleted:
 class SegmentDecided:
     """Scenario NNs: a decision about one segment, and the training that followed.
 
-    `ordinal`: number of the segment in the run. `segment`: its number in its task. `num_masks` to `margin`: as in
-    supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean training loss on
-    the segment. `key`, `loss`: None if no mask was trained. `seconds`: training time. `latency`: seconds that the
-    round's decisions took. The row's attachment holds the slopes (float32) on which the decision is based.
+    `ordinal`: number of the segment in the run. `segment`: number of the segment in its task. `num_masks` to `margin`:
+    as in supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean training
+    loss on the segment. `key`, `loss`: None if no mask was trained. `seconds`: training time. `latency`: seconds that
+    the round's decisions took. The row's attachment holds the slopes (float32) on which the decision is based.
     """
 
     kind: ClassVar[str] = "decision"

@@ -27,16 +27,20 @@ from supsup_core.errors import CorruptError, SupSupError
 log = logging.getLogger("supsup")
 
 UPLOAD_SECONDS = 20.0
-"""For how many seconds the upload of a snapshot is retried. The time is short, because a newer snapshot follows."""
+"""The upload of a snapshot is retried for this many seconds. The time is short, because a newer snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""For how many seconds a closing coordinator waits for its upload. The driver uploads the ledger again at the end."""
+"""A closing coordinator waits at most this many seconds for its upload. The driver uploads the ledger again at the
+end."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
 class SnapshotId(NamedTuple):
-    """Identifies a snapshot by its writer: the writer's epoch, and the id of the writer's output. Higher is newer."""
+    """Identifies a snapshot by its writer: the writer's epoch, and the id of the writer's output.
+
+    A snapshot with a higher id is newer.
+    """
 
     epoch: int
     output_id: str
@@ -134,7 +138,7 @@ class Snapshots:
         """Returns whether the storage holds a snapshot with rows that the local ledger does not have.
 
         Downloads a snapshot only if the local ledger is damaged, if the snapshot is newer, or if it is the ledger's own
-        snapshot and larger. The last case means that the ledger has lost rows.
+        snapshot and larger. If the ledger is smaller than its own snapshot, the ledger has lost rows.
         """
         stored, here = self._folder.files(), SnapshotId(read_epoch(ledger), output_id)
         ids, known = snapshot_ids(stored), rows_or_none(ledger)
@@ -178,9 +182,9 @@ class SnapshotUploader:
         return False
 
     def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
-        """Starts to upload a snapshot. The upload ends by deleting mask versions from the storage.
+        """Starts to upload a snapshot. After the upload, deletes mask versions from the storage.
 
-        dropped: the keys of these mask versions.
+        dropped: the keys of the mask versions to delete.
         """
         self._dropped += dropped
         self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))

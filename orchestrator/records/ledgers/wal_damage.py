@@ -20,15 +20,16 @@ _MAGIC = 0x377F0682  # plus 1 if the checksums read big-endian integers
 _MASK = 0xFFFFFFFF
 
 _TRIES = 3
-"""How often a -wal is read before damage is believed: a running writer may have started the file again meanwhile."""
+"""A -wal counts as damaged only if this many reads find the same damage, because a running writer may just have
+restarted the file."""
 
 
 @dataclass(frozen=True)
 class WalDamage:
     """The frames of a -wal that SQLite ignores although they belong to committed transactions.
 
-    `first`: the number of the first damaged frame, from 1; 0 if the header is damaged. `num_lost`: the number of
-    frames from there to the last frame that ends a transaction.
+    `first`: the number of the first damaged frame, from 1; 0 if the header is damaged. `num_lost`: the number of frames
+    from the first damaged frame to the last frame that ends a transaction.
     """
 
     first: int
@@ -42,9 +43,10 @@ class WalDamage:
 def check_wal(ledger: Path) -> None:
     """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if it cannot be read.
 
-    A transaction that was being written when its process died is not damage: its last frame is missing. If the process
-    died between the header and the page of this last frame, the transaction is reported, although it was never
-    committed. A -wal that was cut between two transactions is indistinguishable from an older -wal.
+    A transaction without its last frame is not damage, because its process died before the commit. If the process died
+    between the header and the page of the last frame, the transaction is reported as damage, although it was never
+    committed. If a -wal was cut off between two transactions, the loss is not detected, because the file looks like an
+    older -wal.
     """
     found: WalDamage | None = None
     for number in range(_TRIES):
@@ -89,7 +91,7 @@ def wal_damage(content: bytes) -> WalDamage | None:
             if all(same) and list(sums) == rest[2:]:
                 continue
             first = number
-        if (all(same) and commit) or any(same) != all(same):  # a salt cannot match alone, unless a bit has flipped
+        if (all(same) and commit) or any(same) != all(same):  # one salt matches alone only if a bit has flipped
             last = number
     return WalDamage(first, last - first + 1) if last else None
 
