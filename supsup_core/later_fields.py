@@ -1,4 +1,4 @@
-"""Config fields that a later version added. They do not change the identity of experiments that leave them out."""
+"""Config fields that a later version of this program added. Content keys contain these fields only if they are set."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Describes the machine and the package versions of a process. Ledgers record them; content keys do not contain
-them."""
+"""Describes the machine and the package versions of a process.
+
+Ledgers record this description, but content keys do not contain it.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ def _folder_of(package: str) -> Path:
 def memory_bytes() -> int:
     """Returns how many bytes of memory this process may use.
 
-    This is the smallest of three numbers: the memory of the machine, the limit of its container, and `ulimit`.
+    The result is the smallest of three numbers: the memory of the machine, the limit of its container, and `ulimit`.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups version 2 and 1
@@ -124,10 +126,11 @@ def processor() -> str:
 def usable_cpus(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Returns how many CPUs this process may use, at least 1.
 
-    The result is the smaller of two numbers: the CPUs in the affinity of the process, which `taskset` and Slurm set,
-    and the CPU limit of its control groups, which containers set. A fractional limit is rounded up. `os.cpu_count` is
-    not used, because it counts all CPUs of the machine. Ray's count is not used, because it ignores the affinity.
-    memberships, cgroups: the file and the folder in which Linux describes control groups.
+    The result is the smaller of two numbers. The first is the number of CPUs in the affinity of the process, which
+    `taskset` and Slurm set. The second is the CPU limit of its control groups, which containers set. A fractional limit
+    is rounded up. `os.cpu_count` is not used, because it counts all CPUs of the machine. Ray's count is not used,
+    because it ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes control
+    groups.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(limit) for limit in _cpu_limits(memberships, cgroups))]))

@@ -56,7 +56,7 @@ def ray_death_of(error: Any) -> RayDeath:
 
 
 class RayVersions(NamedTuple):
-    """The versions of a Ray cluster and of a process that cannot join it."""
+    """The versions of Ray and Python on a Ray cluster, and in a process that cannot join the cluster."""
 
     cluster_ray: str
     cluster_python: str
@@ -146,8 +146,8 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
 def ray_upload_limit() -> int:
     """Returns the largest size, in bytes, that the working_dir of a Ray job may have.
 
-    In Ray 2.60, the documented limit is that of the cluster's key-value store, 512 MiB. But the dashboard, which
-    receives the package of a job, refuses a request of more than 100 MiB with an error that names no limit (Ray's issue
+    In Ray 2.60, the documented limit is that of the cluster's key-value store, 512 MiB. But the dashboard receives the
+    package of a job, and refuses a request of more than 100 MiB. The dashboard's error names no limit (Ray's issue
     55877).
     """
     dashboard: int = importlib.import_module("ray._private.ray_constants").DASHBOARD_CLIENT_MAX_SIZE
@@ -183,8 +183,8 @@ error."""
 def ray_version_of(client: Any) -> str | None:
     """Returns the version of Ray on the cluster of a ray.job_submission.JobSubmissionClient, or None if it is unknown.
 
-    In Ray 2.60, the client asks for this version when it is made, and keeps it in a private attribute. Its public
-    method `get_version` returns the version of the protocol.
+    In Ray 2.60, the client asks for this version when it is made, and keeps it in a private attribute. The client's
+    public method `get_version` returns the version of the protocol instead.
     """
     version: str | None = client._server_ray_version
     return version

@@ -121,7 +121,7 @@ class GroupFolder:
 
     @property
     def stop_file(self) -> Path:
-        """The file whose existence tells the group to stop. A search or `supsup cancel` creates it."""
+        """The file whose existence tells the group to stop. A search or `supsup cancel` creates this file."""
         return self.path / "stop"
 
     @property
@@ -131,8 +131,10 @@ class GroupFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """The file that says for which cluster resources the running group waits. It exists only while the group
-        waits."""
+        """The file that says for which cluster resources the running group waits.
+
+        The file exists only while the group waits.
+        """
         return self.path / _WAITING
 
     @property
@@ -188,14 +190,14 @@ class SweepFolder:
 
     @property
     def pause_file(self) -> Path:
-        """The file whose existence tells the sweep to pause. Its text, if any, is the reason."""
+        """The file whose existence tells the sweep to pause. The file's text, if any, is the reason of the pause."""
         return self.path / "pause"
 
     @property
     def waiting_file(self) -> Path:
         """The file that says for which cluster resources the groups that have not started wait.
 
-        It exists only while they wait.
+        The file exists only meanwhile.
         """
         return self.path / _WAITING
 

@@ -21,8 +21,8 @@ def unseal(content: bytes, unsealed_keys: Collection[str] = ()) -> tuple[Node, b
     """Returns the values in a JSON file without their checksum, and whether the file has a checksum.
 
     unsealed_keys: the only keys that a file without a checksum may contain. Earlier versions of this program wrote such
-    files. Raises ValueError if the file is not a JSON mapping, if a value does not match the checksum, or if a file
-    without a checksum has another key. This also detects damage that renames the key of the checksum.
+    files. Raises ValueError if the file is not a JSON mapping, or if a value does not match the checksum. Raises
+    ValueError also if a file without a checksum has another key, because the name of the checksum's key may be damaged.
     """
     node = json.loads(content)
     if not isinstance(node, dict):

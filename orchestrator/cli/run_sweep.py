@@ -45,7 +45,7 @@ _CROWDED = 2
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
-    """Returns the sweep with at most `num_workers` workers per training group. None leaves the sweep unchanged."""
+    """Returns the sweep with at most `num_workers` workers per training group. If None, nothing is changed."""
     if num_workers is None:
         return sweep
     resources = replace(sweep.config.resources, num_workers=num_workers)
@@ -85,7 +85,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 
 
 def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
-    """Raises InputError for a search without Ray, for a command line that Ray cannot read, or if this machine has fewer
+    """Raises InputError for a search without Ray, for a command line that Ray cannot read, and for a machine with fewer
     CUDA devices than a group needs."""
     odd = [word for word in sys.argv if not is_utf8(word)]
     if odd and cluster is not None:

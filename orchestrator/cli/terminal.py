@@ -64,8 +64,8 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 def lossy_streams() -> Iterator[None]:
     """Within the `with` block, drops what is printed to a stream that cannot be written any more.
 
-    This happens if the reader of a pipe ends, if a terminal is closed, or if a log is on a full disk. The first failure
-    of a stream is logged as a warning.
+    Writing to a stream fails if the reader of a pipe ends, if a terminal is closed, or if a log is on a full disk. The
+    first failure of a stream is logged as a warning.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Lossy(stream, name) for stream, name in zip(streams, ("output", "error"), strict=True))

@@ -77,7 +77,7 @@ def load_command(name: str) -> click.Command:
 
 
 class LazyGroup(click.Group):
-    """The click group of all verbs. It imports a verb's file only when the verb is used."""
+    """The click group of all verbs. The group imports a verb's file only when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all verbs, in the order of the help."""

@@ -1,8 +1,8 @@
 """Checks a cluster file, the file from which `ray up` starts a cluster. The check needs no network connection.
 
-The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that
-allow access without authentication, secrets in the file, and missing files. The module also computes how many workers
-fit in the cluster.
+The check finds settings that Ray refuses, and settings that AWS would refuse only when a machine starts. The check also
+finds settings that allow access without authentication, secrets in the file, and missing files. The module also
+computes how many workers fit in the cluster.
 """
 
 from __future__ import annotations

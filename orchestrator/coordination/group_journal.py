@@ -46,7 +46,7 @@ class GroupJournal:
     """Writes a group's ledger and snapshots, and keeps the group's `state` up to date.
 
     `store`: trained tasks and evaluations. `masks`: the group's mask versions, in scenario NNs. `is_fenced`: whether
-    another process has taken over the group. If so, no more jobs may be assigned.
+    another process has taken over the group. If `is_fenced` is True, no more jobs may be assigned.
     """
 
     def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:

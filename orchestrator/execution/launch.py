@@ -93,10 +93,10 @@ and the gradient."""
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
     """Returns how many tasks a worker trains together as one stack.
 
-    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if this key is set. If the
-    key is not set, a CPU trains one task at a time, because an optimiser step keeps a core busy even if the net is
-    small (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE
-    tasks, and no more than fit into _STACK_BYTES.
+    Returns 1 if the method cannot stack tasks. If the method can stack tasks, returns `resources.tasks_at_once` if this
+    key is set. If the key is not set, a CPU trains one task at a time, because even a small net keeps a CPU core busy
+    (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE tasks,
+    and no more than fit into _STACK_BYTES.
     """
     experiment = group.experiment
     if not experiment.method.stacks:
@@ -133,7 +133,7 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Records a group's plan, and returns whether the group has no work left. If so, also records the end."""
+    """Records a group's plan, and returns whether the group has no work left. If none is left, also records the end."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()

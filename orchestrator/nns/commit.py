@@ -73,8 +73,8 @@ class Commits:
     """Collects the ledger rows and changed masks of the next commit, and decides when to commit them.
 
     `dirty`: the numbers of the masks that changed since the last commit, in order. `saving`: the commit in progress, or
-    None. `is_settling`: whether a commit is in progress or expected soon. If so, look-ahead training leaves out the
-    masks in `dirty`.
+    None. `is_settling`: whether a commit is in progress or expected soon. While `is_settling` is True, look-ahead
+    training leaves out the masks in `dirty`.
     """
 
     def __init__(self, journal: GroupJournal, lineages: Lineages, every: float, settles: bool) -> None:

@@ -99,8 +99,8 @@ class NNsEvaluations:
     def remove(self, key: str) -> set[str]:
         """Removes the completed evaluation `key` from the queue.
 
-        If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations.
-        Otherwise, returns an empty set.
+        If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations. If
+        evaluations are still waiting, returns an empty set.
         """
         self._queue = deque(job for job in self._queue if job.key != key)
         if self._queue:

@@ -37,8 +37,8 @@ class Start:
     """The state of the origin from which a fork starts.
 
     `at_task`: the number of tasks whose data was learned before the fork; None means all committed tasks. `run`: names
-    the origin's training group to continue, by the beginning of the group's id or a part of a run's name. None is
-    allowed if the seed and the settings of the fork fit only one group.
+    the origin's training group to continue, by the beginning of the group's id or a part of a run's name. `run` may be
+    None if the seed and the settings of the fork fit only one group.
     """
 
     at_task: int | None = None

@@ -212,7 +212,7 @@ class ArtifactStore:
         }
 
     def numbered(self, key: str) -> list[str]:
-        """Returns the keys of a training job's checkpoints, in no particular order. They have the form `KEY-NUMBER`."""
+        """Returns the keys of a training job's checkpoints, in no particular order. Such a key is `KEY-NUMBER`."""
         found = {path.stem for path in self.folder.numbered(key)}
         if self.storage is not None:
             found |= {other for other in self._stored(key[:2]) if other.startswith(f"{key}-")}

@@ -58,7 +58,7 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(
             path, delay=True, encoding="utf-8", errors="backslashreplace"
-        )  # for names of files in any bytes
+        )  # file names may contain any bytes
         self.setFormatter(JsonLines())
         self._reported = False
 

@@ -99,9 +99,10 @@ class ExportedRun:
         """Returns two tensors (images,): the label of each image, and the number of the mask used for the image.
 
         x: images (images, *input_shape), float32, normalised like the benchmark's images. task: the number of the task
-        if the scenario gives the task at inference. Otherwise the task is inferred as in the run's evaluation, so each
-        `decision_group` consecutive images must belong to one task. Raises InputError if the scenario gives the task
-        and `task` is None or was not learned, or if the scenario infers the task and `task` is set.
+        if the scenario gives the task at inference. If the scenario does not give the task, the task is inferred as in
+        the run's evaluation. Each `decision_group` consecutive images must then belong to one task. Raises InputError
+        if the scenario gives the task and `task` is None or was not learned, or if the scenario infers the task and
+        `task` is set.
         """
         given = None
         if self.experiment.scenario.given_at_inference:

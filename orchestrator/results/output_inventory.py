@@ -1,4 +1,4 @@
-"""Finds the damaged and missing files of an output (`supsup fsck`), and what its sweeps reference."""
+"""Finds the damaged and missing files of an output (`supsup fsck`), and the artifacts that its sweeps reference."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
 
 
 class _Check(NamedTuple):
-    """An artifact to verify. `sweeps`: the sweeps that can recreate it. `required`: whether it must exist."""
+    """An artifact to verify. `sweeps`: the sweeps that can recreate the artifact.
+
+    `required`: whether the artifact must exist.
+    """
 
     store: ArtifactStore
     key: str

@@ -36,7 +36,7 @@ class DatasetError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """When to evaluate. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
+    """The evaluation points of a run. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
 
     Raises InputError if `at` is empty or contains a number below 1.
     """
@@ -61,7 +61,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """In an experiment of scenario NNs, the order of the data, and the rules by which masks are allocated.
+    """The part of an experiment that only scenario NNs has: the order of the data, and the rules for allocating masks.
 
     stream: the settings for the order of the data. test: decides whether a segment needs a new mask. policy: what to do
     if a segment needs a new mask and `capacity` masks are in use. capacity: the budget of masks. schedule: the segments
@@ -75,10 +75,10 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """Returns everything that determines the decisions, apart from the masks. Content keys contain it.
+        """Returns everything that determines the decisions, apart from the masks. Content keys contain the result.
 
-        For a single stream of order `blocks`, the result does not contain the number of segments. Of two such streams,
-        the longer one begins with all segments of the shorter one, so both share the decisions about these segments.
+        For a single stream of order `blocks`, the result does not contain the number of segments. A longer stream of
+        this kind begins with all segments of a shorter one, so both make the same decisions about these segments.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -124,12 +124,14 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """Returns everything that determines what a group learns, except the number of tasks. Content keys hold it."""
+        """Returns everything that determines what a group learns, except the number of tasks. For content keys."""
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
         """Returns everything that determines a trained mask, except its task and the tasks on which that task builds.
-        Content keys contain it."""
+
+        Content keys contain the result.
+        """
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         source = self.benchmark.source()
@@ -160,9 +162,10 @@ def _fields_of(component: object) -> Node:
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
-    """Builds an object of the class that is registered as `node[key]["name"]`. Its fields are the rest of `node[key]`.
+    """Builds an object of the class that is registered as `node[key]["name"]`.
 
-    Raises InputError, whose text begins with the full key, if a name or field is unknown or a value is wrong.
+    The other values of `node[key]` become its fields. Raises InputError, whose text begins with the full key, if a name
+    or field is unknown or a value is wrong.
     """
     if not isinstance(node[key], dict):
         raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")

@@ -1,4 +1,4 @@
-"""The keys of a sweep file, by their meaning, and the largest number of runs. Read without loading torch."""
+"""Lists the keys of a sweep file by their meaning. This module does not import torch, so importing it is fast."""
 
 from __future__ import annotations
 

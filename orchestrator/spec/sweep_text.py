@@ -62,7 +62,7 @@ def text_of(path: Path) -> str:
 def _as_written(node: Node, raw: Node, text_keys: Collection[str]) -> Node:
     """Returns the values of text keys, and the mappings of _NAMES, with their texts as they are written in the file.
 
-    node: the file's values. raw: the same, with every value as text.
+    node: the file's values. raw: the same values, each as text.
     """
     texts = {key: raw[key] for key in text_keys if isinstance(raw.get(key), str) and node.get(key) is not None}
     for key in _NAMES:

@@ -69,7 +69,8 @@ class SweepRecord:
     def groups(self) -> list[GroupFolder]:
         """Returns the folders of the sweep's training groups, sorted by id.
 
-        These are the groups of the last launch, even if their ledgers are missing, and the groups of earlier launches.
+        The list contains the groups of the last launch, even if their ledgers are missing, and the groups of earlier
+        launches.
         """
         names = {group.group_id for group in self.folder.groups()} | self.planned.keys()
         return [self.folder.group(name) for name in sorted(names)]
@@ -86,7 +87,10 @@ class SweepRecord:
 
     @property
     def cache_bytes(self) -> int:
-        """The largest size of each artifact folder of the output, in bytes. It applies only if there is a storage."""
+        """The largest size of each artifact folder of the output, in bytes.
+
+        This limit applies only if there is a storage.
+        """
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
@@ -110,7 +114,7 @@ def sweep_id_of(config: Node, origin: ForkOrigin | None) -> str:
 def read_record(folder: SweepFolder) -> SweepRecord:
     """Returns the record of the sweep in a folder.
 
-    Raises InputError if `sweep.json` is damaged or missing, or if it belongs to a sweep with another id. The latter
+    Raises InputError if `sweep.json` is damaged or missing, or if it belongs to a sweep with another id. A wrong id
     means that the folder was renamed, or that the file was replaced.
     """
     file = folder.sweep_file
@@ -232,10 +236,10 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
 
 
 def restore_marker(output: OutputFolder) -> bool:
-    """Writes the marker of an output again if it is damaged or missing. Returns whether it was.
+    """Writes the marker of an output again if it is damaged or missing. Returns whether it wrote the marker.
 
-    The records of the sweeps tell whether the output has a storage. Raises InputError if they contradict each other, or
-    if no record is intact.
+    The records of the sweeps tell whether the output has a storage. Raises InputError if the records contradict each
+    other, or if no record is intact.
     """
     try:
         _read_marker(output)
@@ -259,8 +263,8 @@ def _repair_command(output: OutputFolder) -> str:
 
 
 def check_output(output: OutputFolder) -> None:
-    """Raises InputError if this version of the program cannot use the output: because of its path, of its format, or
-    because its marker is damaged."""
+    """Raises InputError if this version of the program cannot use the output: its path is not UTF-8, its format is not
+    FORMAT, or its marker is damaged."""
     if not is_utf8(output.path):
         raise InputError(f"output: the path {output.path} is not UTF-8; set output=DIR to another folder")
     marker = _read_marker(output)

@@ -31,7 +31,7 @@ SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
 
 PATIENCE_SECONDS = 60.0
-"""For how many seconds `finish` retries if the MLflow server does not answer."""
+"""`finish` retries for this many seconds if the MLflow server does not answer."""
 
 log = logging.getLogger("supsup")
 
@@ -162,7 +162,7 @@ class Monitor:
             self._thread.join()
 
     def close(self) -> None:
-        """Close the ledgers, and let other processes write the sweep's MLflow runs. Call it last."""
+        """Close the ledgers, and let other processes write the sweep's MLflow runs. Call this method last."""
         if self._tracker is not None:
             self._tracker.close()
         for ledger in self._ledgers.values():

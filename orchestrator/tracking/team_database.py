@@ -1,7 +1,7 @@
-"""Runs PostgreSQL for a team's MLflow server. It listens only on a Unix socket.
+"""Runs PostgreSQL for a team's MLflow server. PostgreSQL listens only on a Unix socket.
 
-PostgreSQL's processes survive if the server's process is killed. The next server stops them first, in the way in which
-PostgreSQL keeps all committed data.
+PostgreSQL's processes survive if the server's process is killed. The next server first stops these processes with
+signals after which PostgreSQL keeps all committed data.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ ROLE = "mlflow"
 """The name under which MLflow connects to PostgreSQL."""
 
 START_SECONDS = 300.0
-"""How many seconds PostgreSQL may take to start. After a power failure, it first recovers its data."""
+"""The number of seconds that PostgreSQL may take to start. After a power failure, it first recovers its data."""
 
 STOP_SECONDS = 60.0
-"""How many seconds PostgreSQL may take to stop after each signal."""
+"""The number of seconds that PostgreSQL may take to stop after each signal."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 """PostgreSQL's fast shutdown, which ends sessions, and its immediate shutdown, after which it recovers at its next
-start. Both keep all committed data."""
+start. Both kinds of shutdown keep all committed data."""
 
 _PROGRAM_SECONDS = 120
-"""How many seconds one of PostgreSQL's programs may take."""
+"""The number of seconds that one of PostgreSQL's programs, such as initdb, may take."""
 
 _LONGEST_SOCKET_ROOT = 70
 """The longest path, in bytes, of the folder in which the socket's folder is created. The path of a socket has at most
@@ -238,8 +238,9 @@ def stop_orphan(folder: Path) -> bool:
 
     folder: the server's folder, whose lock is held. All committed data are kept. A process is signalled only if it is a
     PostgreSQL of this folder: its name is `postgres`, its user owns the data folder, and the data folder is its working
-    folder. A process that has the number in an outdated `postmaster.pid` is not touched; this file is then removed,
-    because PostgreSQL would refuse to start. Raises MachineError if the orphan does not stop.
+    folder. If the id in an outdated `postmaster.pid` now belongs to another program's process, the process is not
+    touched. The file is removed, because PostgreSQL would refuse to start. Raises MachineError if the orphan does not
+    stop.
     """
     data = folder / "postgres"
     try:

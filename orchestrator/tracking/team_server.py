@@ -47,7 +47,8 @@ _DEFAULT_PASSWORDS = ("password1234", "password", "changeme", "adminadmin", "adm
 """Well-known default passwords, which are refused."""
 
 START_SECONDS = 180.0
-"""How many seconds MLflow may take until it answers. MLflow itself starts a worker that fails again without end."""
+"""The number of seconds that MLflow may take until it answers. MLflow itself has no such limit: it restarts a failing
+worker forever."""
 
 _MARK = "SUPSUP_SERVER_FOLDER"
 """The environment variable that marks MLflow's processes. Its value identifies the folder (see `_mark`)."""
@@ -130,8 +131,10 @@ def _serve_mlflow(
 
 
 def _environment(folder: Path, database: Database, password: str) -> dict[str, str]:
-    """Returns the environment variables of MLflow, and writes the file of its settings. They contain no password that
-    a list of processes shows."""
+    """Returns the environment variables of MLflow, and writes its settings file.
+
+    Passwords are passed in these variables, because a list of processes shows arguments.
+    """
     settings = folder / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database.uri('mlflow_auth')}\nadmin_username = {ADMIN}\n"
@@ -174,7 +177,8 @@ def _answers(port: int) -> bool:
 
 
 def _mark(folder: Path) -> str:
-    """Returns a text that identifies the folder, also after the folder was moved, and that differs for a copy of it."""
+    """Returns a text that identifies a folder. Moving the folder does not change the text, but a copy has another
+    text."""
     found = folder.stat()
     return f"{found.st_dev}:{found.st_ino}"
 
@@ -200,8 +204,10 @@ def _end_mlflow(folder: Path) -> bool:
 
 
 def _end_orphans(folder: Path) -> None:
-    """Ends MLflow and PostgreSQL if a killed server left them. All committed data are kept. The folder must be locked:
-    without a running server, its processes are orphans."""
+    """Ends MLflow and PostgreSQL if a killed server left them. All committed data are kept.
+
+    The caller must hold the folder's lock. The lock proves that no server is running, so these processes are orphans.
+    """
     names = [name for name, end in (("MLflow", _end_mlflow), ("PostgreSQL", stop_orphan)) if end(folder)]
     if names:
         say(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)

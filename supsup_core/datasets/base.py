@@ -38,8 +38,8 @@ class Images:
 class Dataset:
     """The images of a base dataset in two parts, with the mean and the standard deviation of their pixels.
 
-    `mean`, `std`: for pixels scaled to [0, 1]. Either one number for all pixels, or one for each channel. Channels are
-    the first dimension of an image.
+    `mean`, `std`: the values for pixels scaled to [0, 1]. Each field is one number for all pixels, or a tuple with one
+    number for each channel. Channels are the first dimension of an image.
     """
 
     train: Images
@@ -109,7 +109,8 @@ class Base(ABC):
 
     @abstractmethod
     def checksum(self) -> str:
-        """A text that identifies the content of the dataset. It is part of the content key of every trained task."""
+        """A text that identifies the content of the dataset. The content key of every trained task includes this
+        text."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:

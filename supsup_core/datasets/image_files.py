@@ -36,7 +36,8 @@ MOST_SIDE = 2048
 """The largest side of a decoded image, in pixels. The cache needs 3 · side² bytes for each image."""
 
 _CONTENTS = "contents-"
-"""The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions hashed names and sizes."""
+"""The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions of this program hashed only
+the names and sizes of the files."""
 
 _FLUSH = 512
 """The number of images decoded between two calls of fsync."""
@@ -262,7 +263,8 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
 
 
 def _read_checksum(description: Path) -> str | None:
-    """The SHA-256 in the JSON file beside a cache file; None if the JSON is invalid, as after a power failure."""
+    """The SHA-256 in the JSON file beside a cache file; None if the JSON is invalid, for example after a power
+    failure."""
     try:
         return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):

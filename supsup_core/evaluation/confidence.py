@@ -22,9 +22,9 @@ NUM_BINS = 15
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
     """The expected calibration error (Guo et al. 2017, equation 3).
 
-    It is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number of
-    images. confidences: (images,), the probability of each image's answer, in [0, 1]. right: (images,), bool, whether
-    each answer is right.
+    The error is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number
+    of images. confidences: (images,), the probability of each image's answer, in [0, 1]. right: (images,), bool,
+    whether each answer is right.
     """
     bins = (confidences.double() * num_bins).long().clamp(max=num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, right.double() - confidences.double())

@@ -17,7 +17,7 @@ class ProtocolCounts:
     The last two fields are None unless masks are recovered from a Hopfield network by gradient descent. `recovered`:
     the number of inferences that recovered a mask of the right task exactly. `distances`: the Hamming distance, in
     units, from the current mask of the descent to the nearest mask of the right task, as the mean over all inferences.
-    It has one value before each step of the descent, and one after the last step.
+    `distances` has one value before each step of the descent, and one after the last step.
     """
 
     images: int

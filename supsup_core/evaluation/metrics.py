@@ -29,10 +29,11 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
 
 
 class AllocationTally:
-    """Counts how masks are allocated in scenario NNs. It uses the task identities, which the learner never sees.
+    """Counts how masks are allocated in scenario NNs.
 
-    A mask belongs to the task for which it was allocated. A *duplicate* is a mask allocated for a task that already had
-    a mask. A *wrong reuse* is a segment on which a mask of another task was trained.
+    The counts need the task identities, which the learner never sees. A mask belongs to the task for which it was
+    allocated. A *duplicate* is a mask allocated for a task that already had a mask. A *wrong reuse* is a segment on
+    which a mask of another task was trained.
     """
 
     def __init__(self) -> None:

@@ -304,8 +304,8 @@ def evaluate(
     """Evaluate a learner on the test images of task `index`. Returns the results of each protocol, by its name.
 
     The names are "paper" and "strict". The strict protocol is left out if `strict_images` is 0, or if the scenario
-    gives the task identity at inference. In the latter case nothing is inferred: the task's own mask labels every
-    image.
+    gives the task identity at inference. If the scenario gives the task identity, nothing is inferred: the task's own
+    mask labels every image.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)

@@ -22,8 +22,8 @@ LANES = 16
 """The number of vectors multiplied at a time: an AVX-512 register holds this many floats."""
 _ZERO = np.float32(0)
 _WORDS = 8
-"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. They fill a cache
-line."""
+"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. These words fill a
+cache line."""
 _TILE = 128
 """The number of masks in a tile. The words and sums of a tile, together with the tables of one word, fit into the L1
 cache."""
@@ -117,8 +117,8 @@ def _emit_sum(builder: Any, numbers: list[Any]) -> Any:
 def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
     """Add to sums[at : at + LANES] the sum over n of table[n, (word >> 4 n) & 15]. Both arrays are flat.
 
-    This is an intrinsic because LLVM would not vectorise a loop: LLVM cannot know that `sums` and `table` do not
-    overlap.
+    The function is an intrinsic because LLVM would not vectorise a loop: LLVM cannot know that `sums` and `table` do
+    not overlap.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -239,8 +239,8 @@ def _add_permuted(
 
     rows: packed masks, flat. starts: (REGISTER_LANES,), the index in `rows` at which each mask begins. From byte
     `offset` of each mask, `count` times REGISTER_LANES words are read. tables: REGISTER_LANES sums for each group of
-    each word, flat. ahead: the distance, in bytes, between the data being read and the data to prefetch. This is an
-    intrinsic because numba has no function that permutes a register by indices.
+    each word, flat. ahead: the distance, in bytes, between the data being read and the data to prefetch. The function
+    is an intrinsic because numba has no function that permutes a register by indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

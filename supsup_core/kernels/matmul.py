@@ -18,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
-    """Set how this process computes on CUDA. Call it before any computation.
+    """Set how this process computes on CUDA. Call this function before any computation.
 
     deterministic: use only algorithms that give the same bits every time. tf32: compute products of matrices and
     convolutions in TensorFloat-32, which is faster and less accurate. Without this call, torch would use TF32 for

@@ -75,7 +75,7 @@ class Problem:
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
-"""What a method has stored for several tasks: one `Learned.state` for each task."""
+"""The tensors that a method has stored for several tasks: one `Learned.state` for each task."""
 
 SHARED = "shared."
 """Prefix of the names of tensors that all tasks share. Each task stores new values for these tensors, so a

@@ -16,7 +16,7 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """A mask that a learner recalled from its associative memory. It may differ from all stored masks.
+    """A mask that a learner recalled from its associative memory. The recalled mask may differ from all stored masks.
 
     `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`:
     int64 (steps + 1, k), the Hamming distances, in units, from the descent's pattern to each of the k stored masks. Row

@@ -36,8 +36,8 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""The largest number of decision groups whose gradients are multiplied with the masks in one pass over the masks. It
-equals mask_products.LANES."""
+"""The largest number of decision groups whose gradients are multiplied with the masks in one pass over the masks. The
+number equals mask_products.LANES."""
 _AT_ONCE_BYTES = 256 << 20
 """The largest size in bytes of the gradients for one such pass. For a large net, this limit allows fewer groups."""
 
@@ -233,8 +233,8 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
 def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
     """Returns the values of `drawn`, rearranged so that a position with a larger `mean` has a larger value.
 
-    Positions with equal means keep their relative order in `drawn`. by_size: rearrange only the absolute values. Each
-    position then keeps the sign that it has in `drawn`.
+    Positions with equal means keep their relative order in `drawn`. by_size: rearrange only the absolute values. With
+    `by_size`, each position keeps the sign that it has in `drawn`.
     """
     values = (drawn.abs() if by_size else drawn).flatten()
     own = torch.sort(values, stable=True).indices

@@ -82,8 +82,8 @@ class Net(ABC):
     """
 
     normalises_by_batch: ClassVar[bool] = False
-    """Whether batch normalisation always uses the statistics of the current batch. If so, the logits
-    of a single image are not defined."""
+    """Whether batch normalisation always uses the statistics of the current batch. For such a net, the logits of a
+    single image are not defined."""
 
     trained_from_signs: ClassVar[bool] = False
     """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly
@@ -124,7 +124,7 @@ class Net(ABC):
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the mean cross-entropy (a scalar) of images x (batch, *input_shape) with labels y (batch,).
 
-        Also returns its gradient with respect to each layer's weight.
+        Also returns the gradient of this loss with respect to each layer's weight.
         """
         return self.gradients.loss(self, weights, x, y)
 

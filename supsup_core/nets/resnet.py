@@ -20,7 +20,7 @@ Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with `width` output feature maps. Its padding is such that only the stride shrinks the image."""
+    """A convolution with `width` output feature maps. The image is padded, so only the stride shrinks it."""
 
     width: int
     kernel: int
@@ -31,7 +31,7 @@ class Convolution:
 class Block:
     """Convolutions with batch normalisation, and a shortcut that adds the block's input to their output.
 
-    A ReLU follows every convolution but the last, and the sum. If the block changes the shape of the image, a 1 x 1
+    A ReLU follows the sum, and every convolution except the last. If the block changes the shape of the image, a 1 x 1
     convolution with batch normalisation projects the block's input to the new shape.
     """
 

@@ -55,7 +55,7 @@ def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:
-    """Returns the SHA-256 of all weights. It detects a machine that draws different weights from the same seed."""
+    """Returns the SHA-256 of all weights. The hash shows if a machine draws other weights from the same seed."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -1,6 +1,6 @@
 """Decides which mask is trained on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
 
-In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions. It numbers
+In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions, and numbers
 masks in the order of their allocation.
 """
 
@@ -23,7 +23,7 @@ from supsup_core.nets.base import Layer
 from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, find_outliers
 
 NNS_VERSION = 1
-"""Part of the identity of every NNs run. Raise it whenever a change of the code alters a decision."""
+"""Part of the identity of every NNs run. Raise this number whenever a change of the code alters a decision."""
 
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
@@ -74,7 +74,7 @@ class Decision:
 
     @property
     def margin(self) -> float:
-        """The statistic minus the threshold. For known data it is at least 0."""
+        """The statistic minus the threshold. The margin of known data is at least 0."""
         return self.statistic - self.threshold
 
 

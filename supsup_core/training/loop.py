@@ -20,8 +20,8 @@ from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
 
 MOST_TASK_IMAGES = 500_000_000
-"""The largest number of images that train one task, counted once for each time they are used. Their order is drawn
-before training starts. ImageNet in 90 epochs has 115 million."""
+"""The largest number of training images of one task over all epochs. The order of these images is drawn before training
+starts, and needs memory. 90 epochs of ImageNet have 115 million images."""
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
 """A function from the weights of all layers, images and labels to the mean loss and its gradient for each weight."""
@@ -35,8 +35,8 @@ class TrainingRecipe:
     rate stays `learning_rate`; with `cosine`, it falls along a half cosine to 0 after the last batch. With either
     schedule, the learning rate first rises linearly during the first `warmup_batches` batches. `weight_decay`: this
     number times the parameter is added to the parameter's gradient (an L2 penalty). `momentum`: the momentum of sgd.
-    `precision`: the number format of matrix products and convolutions in the forward and backward pass. Everything
-    else, such as the scores and the optimiser's state, stays float32.
+    `precision`: the number format of matrix products and convolutions in the forward and backward pass. All other
+    numbers, such as the scores and the optimiser's state, are float32.
     """
 
     optimizer: str = "rmsprop"

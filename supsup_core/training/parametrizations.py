@@ -30,7 +30,7 @@ class Parametrization(ABC):
     def gradients(self, gradient: Tensor) -> list[Tensor]:
         """Returns the gradient of each tensor in `tensors`.
 
-        gradient: the gradient of the layer's weight. This method may overwrite it.
+        gradient: the gradient of the layer's weight. This method may overwrite `gradient`.
         """
 
 

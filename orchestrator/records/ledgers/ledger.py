@@ -135,8 +135,8 @@ class LedgerWriter:
     def snapshot(self) -> None:
         """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
-        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. In both cases,
-        the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
+        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. After such an
+        error, the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -246,10 +246,7 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
 
 
 def _noted(path: Path) -> LastCommit | None:
-    """Returns the note of a ledger's last commit, or None if the note is missing or damaged.
-
-    Returns None for a snapshot.
-    """
+    """Returns the note of a ledger's last commit, or None if the note is missing or damaged, or for a snapshot."""
     if path == snapshot_path(path):
         return None
     try:

@@ -147,8 +147,9 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
 def merge_side_files(path: Path) -> None:
     """Moves the rows in a ledger's -wal into the ledger, and deletes the side files -wal and -shm.
 
-    This protects the rows of a finished ledger, because SQLite silently ignores the end of a damaged -wal. Does nothing
-    if the ledger does not exist or if another process has opened it. Raises sqlite3.Error if the ledger cannot be used.
+    Merging protects the rows of a finished ledger, because SQLite silently ignores the end of a damaged -wal. Does
+    nothing if the ledger does not exist or if another process has opened it. Raises sqlite3.Error if the ledger cannot
+    be used.
     """
     if not path.exists():
         return

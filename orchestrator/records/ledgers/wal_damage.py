@@ -121,8 +121,11 @@ def _weights(num_pairs: int) -> Any:
 
 @functools.cache
 def _fibonacci(n: int) -> tuple[int, int, int]:
-    """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³²: the matrix [[1, 1], [1, 2]] to the power n,
-    which is the effect of n pairs of zeros on SQLite's two checksums."""
+    """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³².
+
+    They are the entries of the matrix [[1, 1], [1, 2]] to the power n. This matrix is the effect of n pairs of zeros on
+    SQLite's two checksums.
+    """
     one, two = 1, 0  # F(-1), F(0)
     for _ in range(n):
         one, two = (one + two) & _MASK, (one + 2 * two) & _MASK

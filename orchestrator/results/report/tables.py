@@ -89,7 +89,7 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
 def summary_table(points: pd.DataFrame) -> pd.DataFrame:
     """Returns a table with the mean over seeds and the 95 % interval of the mean (Student's t).
 
-    There is one row per run label, number of tasks learned and metric. With one seed, the interval is that of the
+    There is one row per run label, number of tasks learned and metric. With one seed, the interval is copied from the
     columns `low` and `high` of `points`: the uncertainty from a finite number of test images, or NaN. points: a table
     that `points_table` has returned.
     """
