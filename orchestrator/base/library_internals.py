@@ -1,8 +1,8 @@
 """Uses non-public behaviour of other libraries.
 
-Each docstring says why, and names the library version that was examined. Each function has a test that fails if the
-behaviour changes. No library is imported at module level, so importing this module is cheap, and packages that must not
-import Ray or MLflow may import it.
+Each docstring says why the behaviour is needed, and names the library version that was examined. Each function has a
+test that fails if the behaviour changes. No library is imported at module level, so importing this module is cheap, and
+packages that must not import Ray or MLflow may import it.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def ray_autoscaling(address: str, timeout: float) -> RayAutoscaling:
     """Returns the nodes that the autoscaler of a Ray cluster starts or cannot start.
 
     Without an autoscaler, the result is empty. address: the cluster's address, as HOST:PORT. timeout: in seconds. In
-    Ray 2.60, no public function returns this state. This function gets the state in the same way as the command `ray
-    status`. The function supports version 2 of the autoscaler, which `ray up` and KubeRay use. Version 1 uses a
-    different, undocumented format.
+    Ray 2.60, no public function returns the state of the autoscaler. This function gets the state in the same way as
+    the command `ray status`. The function supports version 2 of the autoscaler, which `ray up` and KubeRay use. Version
+    1 uses a different, undocumented format.
     """
     client = importlib.import_module("ray._raylet").GcsClient(address)
     reply = importlib.import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
@@ -135,8 +135,8 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
     .rayignore list, unless Ray's environment variables say otherwise.
 
     Ray 2.60 names the package of a working_dir by this hash, but has no public function that returns the hash. A hash
-    function in this project would have to repeat Ray's exclusion rules. If it ignored a file that Ray uploads, two
-    different jobs could get the same hash.
+    function in this project would have to repeat Ray's exclusion rules. If such a function ignored a file that Ray
+    uploads, two different jobs could get the same hash.
     """
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))

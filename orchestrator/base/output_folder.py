@@ -197,7 +197,7 @@ class SweepFolder:
     def waiting_file(self) -> Path:
         """The file that says for which cluster resources the groups that have not started wait.
 
-        The file exists only meanwhile.
+        The file exists only while groups wait.
         """
         return self.path / _WAITING
 

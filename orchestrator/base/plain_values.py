@@ -15,7 +15,8 @@ _MOST_NESTED = 200
 """The largest number of brackets of a YAML text that may be open at once."""
 
 MOST_VALUES = 10_000
-"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of what it stands for."""
+"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
+names."""
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Not all of them are a YAMLError: a tag
@@ -98,8 +99,8 @@ def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) 
     """Returns the value of a YAML text. Raises one of YAML_ERRORS if the text is not valid, or if it is too large.
 
     A small text can stand for billions of values, by aliases (`*name`). The text is therefore first read with
-    BaseLoader, which uses one shared object for all aliases of a value. Other loaders copy a mapping for each merge key
-    (`<<`).
+    BaseLoader, which uses one shared object for all aliases of a value. Other loaders would copy a mapping for each
+    merge key (`<<`).
     """
     _check_nesting(text)
     written = yaml.load(text, Loader=yaml.BaseLoader)

@@ -14,4 +14,4 @@ class ExitCode(IntEnum):
     to the report or to the storage."""
     BAD_INPUT = 2
     INTERRUPTED = 130
-    """Stopped by Ctrl-C, SIGTERM or `supsup drain`; finished work is committed."""
+    """The command was stopped by Ctrl-C, SIGTERM or `supsup drain`; finished work is committed."""

@@ -9,7 +9,7 @@ A signal raises KeyboardInterrupt in the main thread, with these exceptions:
   handler can leave this lock acquired, and then every thread that imports the module waits forever. The signal is
   therefore sent again every RETRY_SECONDS until no import is in progress.
 - **Python is running a callback**, such as `__del__` or the callback of a weak reference. Python then discards the
-  exception and calls `sys.unraisablehook`. Our hook sends the signal again.
+  exception and calls `sys.unraisablehook`. The hook `_on_unraisable` sends the signal again.
 
 A library can also catch KeyboardInterrupt and raise a different error. `Interrupts.raised` therefore records that
 KeyboardInterrupt was raised, and later errors count as part of the interrupt.

@@ -45,7 +45,10 @@ _CROWDED = 2
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
-    """Returns the sweep with at most `num_workers` workers per training group. If None, nothing is changed."""
+    """Returns the sweep with at most `num_workers` workers per training group.
+
+    If `num_workers` is None, returns the sweep unchanged.
+    """
     if num_workers is None:
         return sweep
     resources = replace(sweep.config.resources, num_workers=num_workers)
@@ -169,7 +172,7 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
 def _merge_ledgers(sweep: Sweep) -> None:
     """Merges the SQLite -wal file of each ledger into the ledger.
 
-    Only logs an error, as `supsup resume` can read both files.
+    Logs errors instead of raising them, because `supsup resume` can read both files.
     """
     for group in sweep.folder.groups():
         try:

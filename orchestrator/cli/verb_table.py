@@ -1,6 +1,6 @@
 """Lists all verbs, and defines the click group that imports the file of a verb only when the verb is used.
 
-`supsup --help` prints the summaries of this table and imports no verb, so it is fast.
+`supsup --help` prints the summaries of this table and imports no verb, so this command is fast.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from orchestrator.base.memory_limit import IMPORT_BYTES, require_memory
 
 
 class Verb(NamedTuple):
-    """One verb. `module`: its module below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`.
-    `is_light`: whether the verb imports no heavy library such as torch."""
+    """One verb. `module`: the verb's module below `orchestrator.cli.verbs`.
+
+    `summary`: the verb's line in `supsup --help`. `is_light`: whether the verb imports no heavy library such as torch.
+    """
 
     module: str
     summary: str

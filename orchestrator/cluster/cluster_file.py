@@ -249,8 +249,8 @@ def _aws_problems(node: Node) -> Iterator[str]:
 def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
     """Yields the problems for which AWS would refuse one part of a request.
 
-    value: this part. shape: its botocore.model.Shape, which lists the keys and types that AWS accepts. where: the
-    dotted key of this part.
+    value: the part of the request. shape: the botocore.model.Shape of the part, which lists the keys and types that AWS
+    accepts. where: the dotted key of the part.
     """
     from botocore.validate import ParamValidator
 

@@ -107,7 +107,7 @@ def _refuse_version(client: JobSubmissionClient, address: str) -> None:
 
 
 def _submit(client: JobSubmissionClient, **job: Any) -> str:
-    """Submits a job, and returns its name. Waits for a cluster that has just been started.
+    """Submits a job, and returns its name. Waits until a cluster that has just been started can run jobs.
 
     Raises SupSupError if the cluster refuses the job, or cannot run jobs for START_SECONDS.
     """

@@ -102,7 +102,7 @@ def _mb(part: Part) -> str:
 
 
 def _rules(folder: Path, excludes: Sequence[str] = ()) -> list[UploadRule]:
-    """Returns the rules of a folder (see `ray_upload_rules`). Raises InputError if its .gitignore cannot be read."""
+    """Returns the rules of a folder (see `ray_upload_rules`). Raises InputError if a rule file cannot be read."""
     try:
         return ray_upload_rules(folder, excludes)
     except (OSError, ValueError) as error:
@@ -158,7 +158,7 @@ class _Walk:
         )
 
     def _found(self, path: Path) -> os.stat_result | None:
-        """Returns the status of a file or folder, or None for a dead link. Raises InputError if it cannot be read."""
+        """Returns the status of a file or folder, or None for a dead link. Raises InputError if access is denied."""
         try:
             return path.stat()
         except PermissionError as error:
@@ -167,7 +167,7 @@ class _Walk:
             return None
 
     def _is_over(self) -> bool:
-        """Returns whether to end the walk: the upload is too large, and this was known SEARCH_SECONDS ago."""
+        """Returns whether to end the walk: SEARCH_SECONDS have passed since the upload was found to be too large."""
         if self._num_bytes >= self.limit and self._deadline is None:
             self._deadline = time.monotonic() + SEARCH_SECONDS
         self.is_cut_short |= self._deadline is not None and time.monotonic() > self._deadline

@@ -63,7 +63,7 @@ class CancelFile:
 
 
 def waiting_texts(folder: SweepFolder) -> list[str]:
-    """Returns the texts of a sweep's waiting files: for which cluster resources its training groups wait.
+    """Returns the texts of a sweep's waiting files, which say for which cluster resources its training groups wait.
 
     Unprintable characters, for example of a quoted cloud error, are removed, so each text is one line.
     """

@@ -31,11 +31,11 @@ from orchestrator.records.rows import (
 from supsup_core.errors import CorruptError
 
 MAX_RETRIES = 3
-"""A job fails when more than this number of workers have died during it. Workers that died with their node do not
-count."""
+"""A job fails when more than this number of workers have died during it. Workers that died because their node died are
+not counted."""
 
 SNAPSHOT_SECONDS = 60.0
-"""Without a storage, the shortest time between two snapshots, in seconds. Slow snapshots make the time longer."""
+"""Without a storage, the shortest time between two snapshots, in seconds. If snapshots are slow, the time is longer."""
 
 _SNAPSHOT_SHARE = 100
 """Taking snapshots uses at most 1/_SNAPSHOT_SHARE of the coordinator's time."""
@@ -119,7 +119,8 @@ class GroupJournal:
     def record_death(self, reply: Lost, what: str) -> None:
         """Records that a worker died during a job.
 
-        Also records that the job failed, if more than MAX_RETRIES workers have died during it. what: the job in words.
+        Also records that the job failed, if more than MAX_RETRIES workers have died during the job. what: the job in
+        words.
         """
         self.record(JobRetried(reply.key, reply.reason, reply.node_lost))
         deaths = self.state.retried[reply.key]
@@ -195,8 +196,8 @@ class GroupJournal:
     def end(self, paused: bool) -> LaunchStatus:
         """Closes the ledger, and returns how the launch ended. paused: whether the group was paused.
 
-        Before closing, records how the launch ended, except for `interrupted`, and takes a snapshot. With a storage,
-        uploads this snapshot.
+        Before closing, records how the launch ended, except for `interrupted`, and takes a snapshot. If the sweep has a
+        storage, uploads this last snapshot.
         """
         status: LaunchStatus
         if self.state.failed:

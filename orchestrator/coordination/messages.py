@@ -37,8 +37,9 @@ class TrainJob:
 class EvaluateJob:
     """Evaluate one task with a learner that has learned `num_learned` tasks.
 
-    `masks`: in scenario NNs, the keys of the learner's mask versions. In other scenarios, None: the learner then
-    consists of the group's first `num_learned` shards. `right`: the positions of the task's own masks in the learner.
+    `masks`: in scenario NNs, the keys of the learner's mask versions. In other scenarios, `masks` is None, and the
+    learner consists of the group's first `num_learned` shards. `right`: the positions of the task's own masks in the
+    learner.
     """
 
     kind: ClassVar[JobKind] = "evaluate"

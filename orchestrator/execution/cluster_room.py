@@ -153,8 +153,8 @@ class RoomWatch:
     ) -> None:
         """lacks_room: returns whether Ray has too few free resources for the workers.
 
-        If it returns False, the workers are only slow to start. look: returns the resources of the cluster. clock:
-        returns the time of a monotonic clock, in seconds.
+        If `lacks_room` returns False, the workers are only slow to start. look: returns the resources of the cluster.
+        clock: returns the time of a monotonic clock, in seconds.
         """
         self._file = file
         self._asked = asked

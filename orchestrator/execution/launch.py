@@ -79,11 +79,12 @@ def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
 
 
 _MOST_AT_ONCE = 32
-"""The most tasks that a worker trains together by default. On an H200, an optimiser step of LeNet takes 0.44 ms for one
-task, 0.49 ms for 32 tasks and 0.82 ms for 64 tasks."""
+"""The largest number of tasks that a worker trains together by default. On an H200, an optimiser step of LeNet takes
+0.44 ms for one task, 0.49 ms for 32 tasks and 0.82 ms for 64 tasks."""
 
 _STACK_BYTES = 256 << 20
-"""The most bytes of memory for the tasks of a stack. A large net needs no stack, because one task keeps a GPU busy."""
+"""The largest number of bytes of memory for the tasks of a stack. A large net needs no stack, because one task keeps a
+GPU busy."""
 
 _TASK_BYTES = 16
 """Bytes of memory per weight and task in training: 4 each for the score, the optimiser's mean square, the masked weight
@@ -133,7 +134,8 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Records a group's plan, and returns whether the group has no work left. If none is left, also records the end."""
+    """Records a group's plan, and returns whether the group has no work left. If no work is left, also records the
+    end."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
@@ -223,8 +225,8 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
     """Returns the placement group of a trial: one bundle for the trial's process and one for each worker.
 
-    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so this
-    process must run on the node of the current process. Workers may be on any node.
+    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so the trial's
+    process must run on the same node as the caller of this function. Workers may be on any node.
     """
     import ray
     from ray import tune

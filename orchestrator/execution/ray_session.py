@@ -31,7 +31,7 @@ ATTEMPTS = 3
 seconds."""
 
 PATIENCE_SECONDS = 15.0
-"""If Ray takes longer than this to start or to answer, a message says that the command still waits."""
+"""If Ray takes longer than these seconds to start or to answer, a message says that the command still waits."""
 
 
 def configure_ray() -> None:

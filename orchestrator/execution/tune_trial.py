@@ -33,7 +33,7 @@ class KeepsHandlers(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Gives this process its own signal handlers again after Ray Tune has set a handler of SIGUSR1."""
 
     def setup(self, **info: object) -> None:
-        """Called by Ray Tune before the first trial starts."""
+        """Ray Tune calls this method before the first trial starts."""
         restore_handlers()
 
 
@@ -62,7 +62,7 @@ class WatchesRoom(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._due = 0.0
 
     def on_step_begin(self, iteration: int, trials: Sequence[Any], **info: object) -> None:
-        """Called by Ray Tune several times a second. Raises KeyboardInterrupt if the sweep must pause."""
+        """Ray Tune calls this method several times a second. Raises KeyboardInterrupt if the sweep must pause."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + WATCH_SECONDS

@@ -1,4 +1,5 @@
-"""The evaluations of an NNs run. At each point, workers evaluate all tasks met so far with the masks in use."""
+"""The evaluations of an NNs run. At each evaluation point, workers evaluate all tasks met so far with the masks in
+use."""
 
 from __future__ import annotations
 

@@ -92,7 +92,8 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
 
 
 def _name(group: Group) -> tuple[Any, ...]:
-    """Returns a group's seed, and the group's value of each key that the sweep varies. `_parent` compares both."""
+    """Returns a group's seed, and the group's value of each key that the sweep varies. `_parent` compares these
+    values."""
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 

@@ -98,7 +98,7 @@ class Lookahead:
             self._masks_of[segment.task] = decision.mask
 
     def start(self, num_rounds: int) -> None:
-        """Starts the predictions after the first `num_rounds` rounds. Add the decisions of these rounds first."""
+        """Starts the predictions after the first `num_rounds` rounds. Call `add_decision` for these rounds first."""
         self._num_decided = num_rounds
         self._reset()
 

@@ -104,8 +104,8 @@ class MaskTrainer:
     def decision_vector(self, superposition: Tensor, task: int, index: int) -> DecisionVector:
         """Returns -d objective / dW * W, flattened to (n,), on the first `images_per_decision` images of a segment.
 
-        superposition: the mean of all masks, (n,). The gradient is computed at the weights times this mean. task,
-        index: the segment's task, and the segment's index within the task.
+        superposition: the mean of all masks, (n,). The gradient is computed at the frozen weights times
+        `superposition`. task, index: the segment's task, and the segment's index within the task.
         """
         started = time.perf_counter()
         problem, test = self._problem, self._allocation.test

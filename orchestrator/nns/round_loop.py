@@ -133,7 +133,10 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Adds to round `now` the look-ahead versions that its decisions need. Ends a completed round."""
+        """Adds to round `now` the look-ahead versions that its decisions need.
+
+        If the round is then complete, ends the round.
+        """
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
@@ -273,7 +276,10 @@ class RoundLoop:
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Marks versions that were rebuilt for evaluations as deletable. If no commit follows, deletes them now."""
+        """Marks versions that were rebuilt for evaluations as deletable.
+
+        If no commit follows, deletes the versions now.
+        """
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)

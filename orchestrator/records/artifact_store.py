@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class ArtifactStore:
-    """A folder of artifacts. Several processes and sweeps may use it at once.
+    """A folder of artifacts. Several processes and sweeps may use the folder at once.
 
     With a storage, the folder is an LRU cache of the storage: `put` writes to the storage first, then to the folder.
     Other machines may use the same storage.
@@ -76,8 +76,8 @@ class ArtifactStore:
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> Artifact:
         """Writes an artifact atomically and durably, and returns it.
 
-        Idempotent: keeps and returns an intact artifact that is already stored under this key, because equal keys mean
-        equal results.
+        The method is idempotent: it keeps and returns an intact artifact that is already stored under this key, because
+        equal keys mean equal results.
         """
         if self.has(key):
             with contextlib.suppress(CorruptError):
@@ -101,7 +101,10 @@ class ArtifactStore:
         return decode(key, blob, header, str(self.path(key)))
 
     def require(self, key: str) -> Artifact:
-        """Reads and verifies an artifact. Raises CorruptArtifactError, with the key, if it is missing or corrupt."""
+        """Reads and verifies an artifact.
+
+        Raises CorruptArtifactError, with the key, if the artifact is missing or corrupt.
+        """
         try:
             return self.get(key)
         except FileNotFoundError as error:
@@ -190,7 +193,7 @@ class ArtifactStore:
         return (key for key in found if KEY.fullmatch(key))
 
     def _files(self) -> Iterator[Path]:
-        """Yields the artifacts' files in the folder. Skips everything else, such as dead links."""
+        """Yields the artifacts' files in the folder. Skips other files, such as dead links."""
         return (path for path in self.folder.files() if KEY.fullmatch(path.stem) and path.is_file())
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
@@ -269,7 +272,7 @@ class ArtifactStore:
         self.forget([key])
 
     def drop(self, key: str) -> None:
-        """Deletes an artifact from the folder only. The storage keeps it until `forget` is called."""
+        """Deletes an artifact from the folder only. The storage keeps the artifact until `forget` is called."""
         self.path(key).unlink(missing_ok=True)
 
     def forget(self, keys: Iterable[str]) -> None:

@@ -29,7 +29,8 @@ further training needs."""
 
 
 class StoredStates(NamedTuple):
-    """The stored tensors of several tasks or masks, by name. `machines`: the machine kinds that computed them."""
+    """The stored tensors of several tasks or masks, by name. `machines`: the machine kinds that computed the
+    tensors."""
 
     states: list[dict[str, Tensor]]
     machines: Machines

@@ -78,7 +78,7 @@ class StoredFile(NamedTuple):
 
 
 class Storage:
-    """One folder in an object store or file system. Several processes and machines may use it at once."""
+    """One folder in an object store or file system. Several processes and machines may use the folder at once."""
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
         """patience: the longest time, in seconds, for which a request that fails with a temporary error is retried."""
@@ -114,7 +114,10 @@ class Storage:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a file. Raises FileNotFoundError if it is missing, StorageError if reading fails."""
+        """Returns the content of a file.
+
+        Raises FileNotFoundError if the file is missing, and StorageError if reading fails.
+        """
         content: bytes = self._patiently(f"reading {name}", lambda: self._system.cat_file(self._at(name)))
         return content
 

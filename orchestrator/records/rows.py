@@ -24,8 +24,11 @@ GroupEnd: TypeAlias = Literal["done", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """The machine and software that run a sweep. `num_workers`: the most workers that the group may use at once.
-    `versions`: maps package names to versions. `git_revision`: "" if the sweep file is in no Git repository."""
+    """The machine and software that run a sweep.
+
+    `num_workers`: the largest number of workers that the group may use at once. `versions`: maps package names to
+    versions. `git_revision`: "" if the sweep file is in no Git repository.
+    """
 
     num_workers: int
     versions: dict[str, str]
@@ -158,7 +161,7 @@ class EvaluationDue:
 
 @dataclass(frozen=True)
 class RunForked:
-    """Scenario NNs: this run is a fork of another run after `at_task` tasks. Rows up to the first commit are copies."""
+    """Scenario NNs: this run is a fork of another run after `at_task` tasks. Rows up to the first commit are copied."""
 
     kind: ClassVar[str] = "forked"
 
@@ -197,8 +200,10 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died during a job. The job is retried, unless a JobFailed row follows. `free`: the worker's whole node
-    died, so the retry does not count towards MAX_RETRIES."""
+    """A worker died during a job. The job is retried, unless a JobFailed row follows.
+
+    `free`: whether the worker's whole node died. Such a retry does not count towards MAX_RETRIES.
+    """
 
     kind: ClassVar[str] = "retried"
 
@@ -244,7 +249,7 @@ class JobFailed:
 
 @dataclass(frozen=True)
 class TaskCancelled:
-    """The user has cancelled a task. Tasks that build on it are not trained either."""
+    """The user has cancelled a task. Tasks that build on this task are not trained either."""
 
     kind: ClassVar[str] = "cancelled"
 

@@ -74,7 +74,7 @@ class LogFile(logging.FileHandler):
         self._report(sys.exc_info()[1])
 
     def close(self) -> None:
-        """Close the file. If this fails, print the error, unless an error was printed before."""
+        """Close the file. If the file cannot be closed, print the error, unless an error was printed before."""
         try:
             super().close()
         except OSError as error:

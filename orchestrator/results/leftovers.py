@@ -54,7 +54,7 @@ class SweepNeeds:
 
 
 def needs(output: OutputFolder) -> list[SweepNeeds]:
-    """Returns what each sweep of an output needs, sorted by sweep id.
+    """Returns the needs of each sweep of an output, sorted by sweep id.
 
     Raises InputError or CorruptError if the record of a sweep is damaged, missing or belongs to another sweep. Raises
     the same errors if a ledger is damaged, missing or belongs to another training group.
@@ -75,7 +75,7 @@ def _is_open_ended(state: GroupState) -> bool:
 
 
 def _state(group: GroupFolder) -> GroupState:
-    """Returns the state of a training group. Raises InputError if its ledger is missing or holds no plan."""
+    """Returns the state of a training group. Raises InputError if the ledger is missing or holds no plan."""
     state = read_state(group)
     if state.plan or state.stopped or state.cancelled:  # a group may be cancelled before it starts
         return state

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FURTHER_FONTS = frozenset({"Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"})
-"""Fonts with characters that Matplotlib's own font lacks. Figures use those of these fonts that are installed."""
+"""Fonts with characters that Matplotlib's own font lacks. Figures use a font of this list only if the font is
+installed."""
 
 
 def use_own_settings() -> None:
@@ -22,7 +23,7 @@ def use_own_settings() -> None:
 
 @contextlib.contextmanager
 def default_style() -> Iterator[None]:
-    """Within the `with` block, Matplotlib draws with its default settings, whatever the user has set."""
+    """Within the `with` block, Matplotlib draws with its default settings instead of the user's settings."""
     import matplotlib.style
     from matplotlib import font_manager
 

@@ -22,12 +22,12 @@ class GroupStatus:
     """The status of one training group.
 
     `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean seconds that a worker
-    took for a recent shard or evaluation. These three fields are None until there is a result. `masks`: the number of
-    masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained or evaluated anything since
-    the sweep was last started or resumed, and the group has not ended. `shards`: the number of planned shards, without
-    cancelled tasks. `evaluations`: the number of planned evaluations. If the group was stopped, `shards` and
-    `evaluations` are the numbers done. `cancelled`: the numbers of the cancelled tasks. `machines`: the kinds of all
-    machines that contributed to the results so far.
+    took for a recent shard or evaluation. `accuracy`, `train_seconds` and `evaluate_seconds` are None until there is a
+    result. `masks`: the number of masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained
+    or evaluated anything since the sweep was last started or resumed, and the group has not ended. `shards`: the number
+    of planned shards, without cancelled tasks. `evaluations`: the number of planned evaluations. If the group was
+    stopped, `shards` and `evaluations` count only finished shards and evaluations. `cancelled`: the numbers of the
+    cancelled tasks. `machines`: the kinds of all machines that contributed to the results so far.
     """
 
     group_id: str

@@ -96,9 +96,10 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configuration with one seed. `build_experiment` creates it and checks that its parts fit together.
+    """One configuration with one seed.
 
-    allocation: None except in scenario NNs. node: the whole configuration as plain values, including defaults.
+    `build_experiment` creates experiments, and checks that their parts fit together. allocation: None except in
+    scenario NNs. node: the whole configuration as plain values, including defaults.
     """
 
     scenario: Scenario
@@ -124,7 +125,10 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """Returns everything that determines what a group learns, except the number of tasks. For content keys."""
+        """Returns everything that determines what a group learns, except the number of tasks.
+
+        Content keys contain the result.
+        """
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:

@@ -40,7 +40,7 @@ class LastCommit(NamedTuple):
 
     @classmethod
     def from_bytes(cls, content: bytes) -> LastCommit:
-        """Parses a note. Raises CorruptError if it is damaged."""
+        """Parses a note. Raises CorruptError if the note is damaged."""
         found = _PATTERN.fullmatch(content)
         if found is None or zlib.crc32(found[1]) != int(found[5], 16):
             raise CorruptError("the note of the last commit is damaged")
@@ -55,7 +55,7 @@ def last_commit_path(ledger: Path) -> Path:
 def read_last_commit(ledger: Path) -> LastCommit | None:
     """Returns the note of a ledger's last commit, or None if there is no note.
 
-    Raises CorruptError if the note is damaged, and SupSupError if it cannot be read.
+    Raises CorruptError if the note is damaged, and SupSupError if the note cannot be read.
     """
     path = last_commit_path(ledger)
     for tries_left in reversed(range(_TRIES)):
@@ -80,7 +80,7 @@ class LastCommitWriter:
         self._file: int | None = None
 
     def write(self, last: LastCommit) -> None:
-        """Writes the note. Raises SupSupError if the note cannot be written. The commit itself is valid even then."""
+        """Writes the note. Raises SupSupError if the note cannot be written, although the commit itself is valid."""
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -309,7 +309,7 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
     Keeps a corrupt ledger under another name. If the ledger is corrupt or missing, an intact snapshot replaces it. If
-    the ledger has only lost its last rows, it keeps the other rows, unless the snapshot has more rows. If there is no
+    the ledger has only lost its last rows, its other rows are kept, unless the snapshot has more rows. If there is no
     intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)

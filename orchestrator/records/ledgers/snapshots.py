@@ -30,8 +30,8 @@ UPLOAD_SECONDS = 20.0
 """The upload of a snapshot is retried for this many seconds. The time is short, because a newer snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""A closing coordinator waits at most this many seconds for its upload. The driver uploads the ledger again at the
-end."""
+"""A closing coordinator waits at most this many seconds for its upload. The driver uploads the ledger again when the
+sweep ends."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
@@ -91,7 +91,7 @@ class Snapshots:
         return snapshot_ids(self._folder.files())
 
     def put(self, snapshot: SnapshotId, content: bytes) -> None:
-        """Stores a snapshot. Keeps the newest of the older snapshots, and deletes the others.
+        """Stores a snapshot. Of the older snapshots, keeps only the newest.
 
         Raises FencedError if the storage holds a newer snapshot, which means that another writer has taken over.
         """
@@ -137,8 +137,9 @@ class Snapshots:
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
         """Returns whether the storage holds a snapshot with rows that the local ledger does not have.
 
-        Downloads a snapshot only if the local ledger is damaged, if the snapshot is newer, or if it is the ledger's own
-        snapshot and larger. If the ledger is smaller than its own snapshot, the ledger has lost rows.
+        Downloads a snapshot only in three cases: the local ledger is damaged, the snapshot is newer, or the ledger's
+        own snapshot is larger than the ledger. If the ledger is smaller than its own snapshot, the ledger has lost
+        rows.
         """
         stored, here = self._folder.files(), SnapshotId(read_epoch(ledger), output_id)
         ids, known = snapshot_ids(stored), rows_or_none(ledger)

@@ -43,10 +43,10 @@ class WalDamage:
 def check_wal(ledger: Path) -> None:
     """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if it cannot be read.
 
-    A transaction without its last frame is not damage, because its process died before the commit. If the process died
-    between the header and the page of the last frame, the transaction is reported as damage, although it was never
-    committed. If a -wal was cut off between two transactions, the loss is not detected, because the file looks like an
-    older -wal.
+    A transaction without its last frame is not damage, because the writing process died before the commit. If the
+    process died between the header and the page of the last frame, the transaction is reported as damage, although it
+    was never committed. If a -wal was cut off between two transactions, the loss is not detected, because the file
+    looks like an older -wal.
     """
     found: WalDamage | None = None
     for number in range(_TRIES):
@@ -99,8 +99,8 @@ def wal_damage(content: bytes) -> WalDamage | None:
 def _continued(sums: Sequence[int], num_pairs: int, added: Sequence[int]) -> tuple[int, int]:
     """Returns SQLite's checksum after more data. SQLite's checksum is linear in the previous checksum and the data.
 
-    sums: the checksum before. num_pairs: the number of pairs of 32-bit integers in the data. added: the integers of the
-    data times `_weights(num_pairs)`.
+    sums: the checksum before the data. num_pairs: the number of pairs of 32-bit integers in the data. added: the
+    integers of the data times `_weights(num_pairs)`.
     """
     one, two, three = _fibonacci(num_pairs)
     first, second = sums
@@ -123,8 +123,8 @@ def _weights(num_pairs: int) -> Any:
 def _fibonacci(n: int) -> tuple[int, int, int]:
     """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³².
 
-    They are the entries of the matrix [[1, 1], [1, 2]] to the power n. This matrix is the effect of n pairs of zeros on
-    SQLite's two checksums.
+    The three numbers are the entries of the matrix [[1, 1], [1, 2]] to the power n. This matrix is the effect of n
+    pairs of zeros on SQLite's two checksums.
     """
     one, two = 1, 0  # F(-1), F(0)
     for _ in range(n):

@@ -56,7 +56,7 @@ def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
 
 
 _MOST_PANELS = 8
-"""The maximum number of panels in one figure. Further runs are left out."""
+"""The maximum number of panels in one figure. Runs beyond this number are left out."""
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:

@@ -89,8 +89,8 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
     """Returns a table of verdicts, with one row per run label and published accuracy.
 
     Accuracies are in percent. The difference (ours minus published) is in percentage points, with its 95 % interval
-    over our seeds. If conditions differ, the verdict is `not comparable`, followed by these conditions. summary: a
-    table that `tables.summary_table` has returned.
+    over our seeds. If an experiment does not meet some conditions, the verdict is `not comparable`, followed by these
+    conditions. summary: a table that `tables.summary_table` has returned.
     """
     accuracy = summary[summary["metric"] == "accuracy"]
     measured = {(row["run"], row["num_learned"]): row for row in accuracy.to_dict("records")}

@@ -63,7 +63,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     """Returns a table with one row for each run, number of learned tasks and metric.
 
     `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. For
-    other metrics, both are NaN.
+    other metrics, `low` and `high` are NaN.
     """
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
