@@ -133,10 +133,7 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Adds to round `now` the look-ahead versions that its decisions need.
-
-        If the round is then complete, ends the round.
-        """
+        """Adds the look-ahead versions that round `now` needs. Ends the round if it is then complete."""
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
@@ -276,10 +273,7 @@ class RoundLoop:
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Marks versions that were rebuilt for evaluations as deletable.
-
-        If no commit follows, deletes the versions now.
-        """
+        """Marks versions that were rebuilt for evaluations as deletable. Deletes them now if no commit follows."""
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)

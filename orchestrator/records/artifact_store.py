@@ -116,8 +116,8 @@ class ArtifactStore:
         """Verifies the copies of an artifact in the folder and in the storage. Returns the artifact's size in bytes.
 
         A corrupt copy in the folder is replaced by the intact copy from the storage. Raises CorruptError if the copy in
-        the storage is corrupt, and FileNotFoundError if it is missing. If there is no storage, raises CorruptError or
-        FileNotFoundError for the copy in the folder.
+        the storage is corrupt, and FileNotFoundError if that copy is missing. If there is no storage, raises
+        CorruptError or FileNotFoundError for the copy in the folder.
         """
         if self.storage is not None:
             name = self._name(key)

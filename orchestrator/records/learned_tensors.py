@@ -91,8 +91,10 @@ def read_mask(versions: ArtifactStore, key: str) -> Tensor:
 
 
 def _read_mask(versions: ArtifactStore, key: str) -> tuple[Tensor, Facts]:
-    """Returns the verified mask of a mask version, and the version's facts. Raises CorruptError if the mask is corrupt,
-    and FileNotFoundError if it is missing."""
+    """Returns the verified mask of a mask version, and the version's facts.
+
+    Raises CorruptError if the mask is corrupt, and FileNotFoundError if the mask is missing.
+    """
     blob, facts = versions.tensor_and_facts(key, f"{LEARNED}mask")
     try:
         codec.decode(blob.numpy().tobytes())

@@ -24,11 +24,8 @@ GroupEnd: TypeAlias = Literal["done", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """The machine and software that run a sweep.
-
-    `num_workers`: the largest number of workers that the group may use at once. `versions`: maps package names to
-    versions. `git_revision`: "" if the sweep file is in no Git repository.
-    """
+    """The machine and software that run a sweep. `num_workers`: the most workers that the group may use at once.
+    `versions`: maps package names to versions. `git_revision`: "" if the sweep file is in no Git repository."""
 
     num_workers: int
     versions: dict[str, str]
@@ -200,10 +197,8 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died during a job. The job is retried, unless a JobFailed row follows.
-
-    `free`: whether the worker's whole node died. Such a retry does not count towards MAX_RETRIES.
-    """
+    """A worker died during a job. The job is retried, unless a JobFailed row follows. `free`: whether the worker's
+    whole node died. Such a retry does not count towards MAX_RETRIES."""
 
     kind: ClassVar[str] = "retried"
 

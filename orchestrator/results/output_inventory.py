@@ -69,7 +69,7 @@ def open_artifacts(output: OutputFolder) -> ArtifactStore:
 
 
 def stored_root(output: OutputFolder) -> Storage | None:
-    """Returns the storage of an output, or None if it has none."""
+    """Returns the storage of an output, or None if the output has no storage."""
     url = storage_of(output)
     return Storage(url) if url else None
 

@@ -120,8 +120,8 @@ def _path_of(key: str) -> list[str]:
 def _by_full_key(changes: Node, prefix: str = "") -> Node:
     """Flattens changes to one mapping with full dotted keys.
 
-    Does not flatten a mapping with a `name`, because it describes a whole component, nor the mappings in _KEPT_WHOLE,
-    nor a range of a search.
+    Does not flatten three kinds of mappings: a mapping with a `name`, because such a mapping describes a whole
+    component; the mappings in _KEPT_WHOLE; and a range of a search.
     """
     found: Node = {}
     for key, value in changes.items():

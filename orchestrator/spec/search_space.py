@@ -1,4 +1,4 @@
-"""Defines a search: the configurations it tries, and the numbers of tasks after which it compares them."""
+"""Defines a search: the configurations that a search tries, and the numbers of tasks after which it compares them."""
 
 from __future__ import annotations
 

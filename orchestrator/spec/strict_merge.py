@@ -245,7 +245,7 @@ def _check_key(kind: object, key: object, path: str) -> None:
 
 
 def _mapping(value: object, path: str) -> dict[object, object]:
-    """Returns `value`. Raises InputError if it is not a mapping."""
+    """Returns `value`. Raises InputError if `value` is not a mapping."""
     if not isinstance(value, dict):
         raise InputError(f"{f'{path}: ' if path else ''}must be a mapping, not {_described(value)}")
     return value

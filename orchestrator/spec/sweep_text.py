@@ -23,7 +23,7 @@ _NAMES = ("variants", "scales")
 
 
 def read_sweep_text(path: Path, text_keys: Collection[str]) -> Node:
-    """Returns the plain values of a sweep file. `name` is the file's stem if the file does not set it.
+    """Returns the plain values of a sweep file. `name` is the file's stem if the file does not set `name`.
 
     text_keys: keys whose value is text, even if YAML reads it as a number, a date, true or false. Names of variants and
     scales are text too. Raises InputError if the file cannot be read, is too large, or is not a YAML mapping.

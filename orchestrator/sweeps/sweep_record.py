@@ -176,7 +176,7 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
 
 
 def _written(file: Path) -> float:
-    """Returns when a file was written, in seconds since 1970; 0 if it is missing."""
+    """Returns when a file was written, in seconds since 1970; 0 if the file is missing."""
     return file.stat().st_mtime if file.exists() else 0.0
 
 
@@ -214,7 +214,7 @@ class _Marker:
 def _read_marker(output: OutputFolder) -> _Marker | None:
     """Returns the marker of an output, or None if the output has neither a marker nor a sweep.
 
-    Raises InputError if the marker is damaged, or if it is missing though the output has sweeps.
+    Raises InputError if the marker is damaged, or if the output has sweeps but no marker.
     """
     try:
         node, _ = unseal(output.marker.read_bytes(), ("format", "storage", "place"))
@@ -276,7 +276,10 @@ def check_output(output: OutputFolder) -> None:
 
 
 def storage_of(output: OutputFolder) -> str | None:
-    """Returns the URL of an output's storage, or None if it has none. Raises InputError if the marker is damaged."""
+    """Returns the URL of an output's storage, or None if the output has no storage.
+
+    Raises InputError if the marker is damaged.
+    """
     marker = _read_marker(output)
     return marker.storage if marker else None
 

@@ -86,7 +86,7 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
     """Replaces a ledger and its local snapshot by the newest intact snapshot. Changes nothing if no snapshot is intact.
 
-    If the local ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
+    If the local ledger is damaged, or has rows that the snapshot lacks, the ledger is renamed and kept.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
@@ -162,7 +162,7 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
 def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> SweepRecord:
     """Downloads the newest state of a sweep from a storage, and returns the sweep's record.
 
-    url: the storage; None means the storage that the output uses. If the output uses none, nothing is downloaded.
+    url: the storage; None means the storage that the output uses. If the output uses no storage, nothing is downloaded.
     wanted: the sweep's name or the beginning of its id; None for the newest sweep. A sweep that is in the output, but
     not in the output's storage, is also found. Raises InputError as `fetch` and `find_record` do.
     """

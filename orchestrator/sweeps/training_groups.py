@@ -23,7 +23,8 @@ VARIANT = "variant"
 
 
 _MOST_PLANNED = 2_000_000
-"""The largest number of tasks, segments and evaluations of all runs of a sweep. The plan lists each of them."""
+"""The largest number of tasks, segments and evaluations of all runs of a sweep. The plan lists all tasks, segments and
+evaluations."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ def limited_runs(runs: Iterable[Run]) -> Iterator[Run]:
     """Yields the runs.
 
     Raises InputError, which names the keys, when the runs so far are together too large to be planned. The size of a
-    run is the number of its tasks and evaluations; in scenario NNs, each evaluation point counts all segments once.
+    run is the number of its tasks and evaluations. In scenario NNs, the size is the number of segments, times one plus
+    the number of evaluation points.
     """
     size = 0
     for number, run in enumerate(runs, start=1):
@@ -257,7 +259,8 @@ def _is_final(experiment: Experiment) -> bool:
 
 
 def inference_identity(experiment: Experiment) -> Node:
-    """Returns everything that determines an evaluation, except the masks and the task. For content keys."""
+    """Returns everything that determines an evaluation, except the masks and the task. Content keys include the
+    result."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,
