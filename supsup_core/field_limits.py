@@ -46,7 +46,7 @@ def limited(default: T, least: float | None = None, most: float | None = None, i
 
 
 def limits_of(cls: type, name: str) -> Limits | None:
-    """Returns the limits of a dataclass field, or None if it has none.
+    """Returns the limits of a dataclass field, or None if the field has no limits.
 
     If a subclass declares the field again, for another default, the limits of its base class remain.
     """

@@ -37,7 +37,7 @@ LOCK_SECONDS = 30.0
 """A process waits at most this many seconds for another process that writes the same MLflow runs."""
 
 REPLACES = "supsup.replaces"
-"""The tag of a run that was written anew. Its value is the id of the run that it replaces."""
+"""The tag of a run that was written anew. The value of the tag is the id of the replaced run."""
 
 _PAGE = 1000
 """The number of runs in one page of search_runs. MLflow allows at most 50,000."""

@@ -68,7 +68,7 @@ Purpose: TypeAlias = Literal["run", "repair", "report"]
 
 @final
 class Tracker:
-    """Writes the rows of one sweep's ledgers to MLflow. Not thread-safe.
+    """Writes the rows of one sweep's ledgers to MLflow. A tracker is not thread-safe.
 
     A tracker holds the lock of the sweep's MLflow runs from its creation until `close`. Two processes of a machine
     therefore never create or write the same runs at the same time. On a server, the methods that write raise
@@ -140,7 +140,7 @@ class Tracker:
         return created
 
     def _complete(self, key: RunKey) -> None:
-        """Log the tags and params of a run that are missing, and its config and dataset if it has none yet."""
+        """Log a run's tags that are missing or outdated, and the run's missing params, config and dataset."""
         wanted, run, client = self._wanted[key], self._runs[key], self._store.client
         tags = {name: self._runs[link].run_id for name, link in wanted.links.items()} | wanted.tags
         new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
@@ -187,8 +187,8 @@ class Tracker:
         """Compare the points in MLflow with those of the ledgers. Warn about unknown points, and write runs anew.
 
         With purpose `run`, a run that contradicts its ledger is written anew only if MLflow also has points of this
-        ledger. If MLflow has none, the run shows the results of another output, and only purpose `repair` replaces the
-        run.
+        ledger. If MLflow has no point of this ledger, the run shows the results of another output, and only purpose
+        `repair` replaces the run.
         """
         found = {key: compare_run(key.kind, points.get(key, ()), run.points()) for key, run in self._runs.items()}
         known = {self._wanted[key].group_id for key, differences in found.items() if differences.has_common}

@@ -171,8 +171,8 @@ class Monitor:
     def finish(self) -> None:
         """Write the remaining rows to MLflow, end the sweep's MLflow runs, and log the runs' tables.
 
-        If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error. An error of
-        the output's own database is raised at once, and so is WriterBusyError.
+        If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error.
+        WriterBusyError, and an error of the output's own database, are raised at once.
         """
         self._retrying(self._finish_once)
 

@@ -31,7 +31,8 @@ ROLE = "mlflow"
 """The name under which MLflow connects to PostgreSQL."""
 
 START_SECONDS = 300.0
-"""The number of seconds that PostgreSQL may take to start. After a power failure, it first recovers its data."""
+"""The number of seconds that PostgreSQL may take to start. After a power failure, PostgreSQL first recovers its
+data."""
 
 STOP_SECONDS = 60.0
 """The number of seconds that PostgreSQL may take to stop after each signal."""
@@ -71,7 +72,8 @@ class _Postgres:
     environment: dict[str, str]
 
     def run(self, program: str, *arguments: object) -> str:
-        """Run a program and return its output. Raises SupSupError with the program's last message if it fails."""
+        """Run a program and return its output. Raises SupSupError with the program's last message if the program
+        fails."""
         try:
             done = subprocess.run(
                 [str(self.binaries / program), *map(str, arguments)], check=False, env=self.environment, cwd="/",
@@ -234,13 +236,13 @@ def _create_databases(postgres: _Postgres, socket: Path) -> None:
 
 
 def stop_orphan(folder: Path) -> bool:
-    """Stops the PostgreSQL that a killed server left in its folder. Returns whether one was running.
+    """Stops the PostgreSQL that a killed server left in its folder. Returns whether such a PostgreSQL was running.
 
     folder: the server's folder, whose lock is held. All committed data are kept. A process is signalled only if it is a
     PostgreSQL of this folder: its name is `postgres`, its user owns the data folder, and the data folder is its working
     folder. If the id in an outdated `postmaster.pid` now belongs to another program's process, the process is not
-    touched. The file is removed, because PostgreSQL would refuse to start. Raises MachineError if the orphan does not
-    stop.
+    signalled. The outdated file is removed, because PostgreSQL would otherwise refuse to start. Raises MachineError if
+    the orphan does not stop.
     """
     data = folder / "postgres"
     try:

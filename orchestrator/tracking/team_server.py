@@ -4,8 +4,8 @@ One folder holds the database, the secrets and, unless a URL is given, the artif
 starts the server, and no other user can read the secrets. PostgreSQL listens only on a Unix socket, and MLflow only on
 127.0.0.1.
 
-If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends them and starts them
-again. MLflow's processes carry a mark of the folder in their environment, by which they are found.
+If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends both and then starts
+both again. MLflow's processes carry a mark of the folder in their environment, by which they are found.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ START_SECONDS = 180.0
 worker forever."""
 
 _MARK = "SUPSUP_SERVER_FOLDER"
-"""The environment variable that marks MLflow's processes. Its value identifies the folder (see `_mark`)."""
+"""The environment variable that marks MLflow's processes. The value of the variable identifies the folder (see
+`_mark`)."""
 
 
 def serve(folder: Path, port: int, artifacts: str | None) -> int:
@@ -194,7 +195,8 @@ def _marked(folder: Path) -> list[psutil.Process]:
 
 
 def _end_mlflow(folder: Path) -> bool:
-    """Ends the processes of MLflow that a server on this folder started. Returns whether there were any."""
+    """Ends the processes of MLflow that a server on this folder started. Returns whether there were any such
+    processes."""
     had_any = False
     while marked := _marked(folder):
         had_any = True

@@ -43,7 +43,7 @@ POLL_SECONDS = 0.2
 def refuse_taken(port: int) -> None:
     """Raise InputError if this process cannot listen on this port of 127.0.0.1.
 
-    The error names the process that uses it.
+    The error names the process that uses the port.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -148,7 +148,8 @@ def final_states(runs: Sequence[WantedRun], ended: Mapping[str, LaunchStatus]) -
 
     The parent run gets the worst status of all training groups.
 
-    ended: maps a training group's id to the group's `GroupState.ended`. Other groups count as interrupted.
+    ended: maps a training group's id to the group's `GroupState.ended`. A group that `ended` does not contain counts as
+    interrupted.
     """
     found: dict[RunKey, FinalState] = {}
     of_groups = [ended.get(run.group_id, "interrupted") for run in runs if run.group_id is not None]
@@ -161,7 +162,7 @@ def final_states(runs: Sequence[WantedRun], ended: Mapping[str, LaunchStatus]) -
 
 
 def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
-    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
+    """Returns the tags of an MLflow run with results from these machine kinds; {} if there are no machine kinds.
 
     `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
     """

@@ -99,4 +99,5 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "crop_flip": crop_and_flip,
     "resized_crop_flip": resized_crop_and_flip,
 }
-"""Augmentations by name. Each takes the images, the seed, the value of black, and the side of the result."""
+"""Augmentations by name. Each augmentation takes the images, the seed, the value of black, and the side of the
+result."""

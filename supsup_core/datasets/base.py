@@ -21,7 +21,8 @@ from supsup_core.registry import Registry, nearest
 class Images:
     """The training or the test part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,).
 
-    `places`: int64 indices (N,), or None. If given, `pixels` is (M, *shape), and the N images are pixels[places].
+    `places`: int64 indices (N,), or None. If `places` is given, `pixels` is (M, *shape), and the N images are
+    pixels[places].
     """
 
     pixels: Tensor
@@ -149,8 +150,8 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""The field annotations that `base_from` checks. The value is a pair: the accepted types, and their description in a
-message."""
+"""The field annotations that `base_from` checks. Each value is a pair: the accepted types, and a description of these
+types for messages."""
 
 
 def base_from(node: Any) -> Base:

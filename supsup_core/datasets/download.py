@@ -48,7 +48,7 @@ class Published:
     def contents(self, root: Path | None) -> dict[str, bytes]:
         """The verified content of every file, by file name. Files that end in .gz are decompressed, except .tar.gz.
 
-        The files are read from `folder` below `root`. If `root` is None, they are read from the user's cache, and
+        The files are read from `folder` below `root`. If `root` is None, the files are read from the user's cache, and
         missing files are downloaded first. A file is read and decompressed only up to its published size. Raises
         InputError if files are missing and cannot be downloaded, are too large, or are no regular files. Raises
         CorruptError if the bytes are not the published ones.
@@ -90,7 +90,10 @@ class Published:
             raise CorruptError(f"{path}: has the wrong MD5 sum ({found}; the published sum is {wanted}); {remedy}")
 
     def _download(self, home: Path, name: str) -> None:
-        """Download a file from the first mirror with an intact copy. Once verified, the file is moved into `home`."""
+        """Download a file from the first mirror with an intact copy.
+
+        The file is moved into `home` after it is verified.
+        """
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f".{name}.{os.getpid()}" / name
         partial.parent.mkdir(exist_ok=True)

@@ -26,8 +26,8 @@ _MOST_BYTES = 1 << 28
 """The largest size of an image file, in bytes."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are decoded, whatever a file's suffix says. Pillow starts other programs for some further formats,
-such as Ghostscript for EPS."""
+"""The formats that are decoded, independently of a file's suffix. Pillow starts other programs for some further
+formats, such as Ghostscript for EPS."""
 
 
 @dataclass(frozen=True)

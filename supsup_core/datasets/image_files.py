@@ -91,9 +91,10 @@ class ImageFiles(Base, ReadsFiles):
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        """The images of the training part and of the test part below `home`. Their order determines their indices.
+        """The images of the training part and of the test part below `home`.
 
-        Raises InputError if files are missing or contradict the config.
+        The order of the images determines their indices. Raises InputError if files are missing or contradict the
+        config.
         """
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:

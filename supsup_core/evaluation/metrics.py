@@ -47,8 +47,8 @@ class AllocationTally:
     def add(self, task: int, mask: int | None, freed: int | None) -> None:
         """Count one segment.
 
-        task: the task of the segment's data. mask: the mask that was trained on the segment, or None if none was.
-        freed: the mask that was deleted to make room for `mask`, or None.
+        task: the task of the segment's data. mask: the mask that was trained on the segment, or None if no mask was
+        trained. freed: the mask that was deleted to make room for `mask`, or None.
         """
         self.num_segments += 1
         if freed is not None:

@@ -44,7 +44,8 @@ class Rule(ABC):
         """Returns the number of the mask that each of the D decisions chooses, shape (D,), and the recalled masks.
 
         Only a RecallingRule recalls masks: one for each decision. The caller then labels the images with the recalled
-        masks, not with the stored masks. For other rules, the list is empty. The arguments are those of `choose`.
+        masks, not with the stored masks. For other rules, the list of recalled masks is empty. The arguments are those
+        of `choose`.
         """
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)
@@ -140,7 +141,7 @@ class OneShot(Rule):
 class Binary(Rule):
     """Repeatedly keeps the half of the masks with the largest slopes, and renormalises alpha (algorithm 2).
 
-    The rule computes ceil(log2 k) gradients for k masks. Of an odd number of masks, it keeps the larger half.
+    The rule computes ceil(log2 k) gradients for k masks. Of an odd number of masks, the rule keeps the larger half.
     """
 
     needs_superposition = True

@@ -1,6 +1,7 @@
-"""Says which kernels and instruction sets a process uses. Other choices can change the last bits of a result.
+"""Says which kernels and instruction sets a process uses.
 
-This module loads torch and numba only when `chosen_kernels` is called.
+Other kernels or instruction sets can change the last bits of a result. This module loads torch and numba only when
+`chosen_kernels` is called.
 """
 
 from __future__ import annotations

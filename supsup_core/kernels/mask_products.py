@@ -39,8 +39,8 @@ def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt
     rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. A block belongs to B bytes of a
     mask. Plane b of a block holds the B numbers that bit b of these bytes selects. The inner loop tests one bit in all
     B bytes and is vectorised: with AVX-512 it adds sixteen numbers at a time. A block stays in the L1 cache until all
-    masks have used it, and four masks share each read of the block. The sum over a block is float32. The sums of blocks
-    are added in float64.
+    masks have used it, and four masks share each read of the block. The sum over a block is computed in float32. The
+    sums of all blocks are added in float64.
     """
     width = planes.shape[2]
     in_fours = rows.shape[0] // 4 * 4
@@ -166,8 +166,8 @@ def add_products_by_lookup(
 
     The algorithm is the method of the Four Russians. For every four weights, a table holds the sums of all sixteen
     subsets, for all vectors side by side. Half a byte of a mask is an index into the table. The sixteen tables of a
-    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. The sum over
-    2048 weights is float32. The sums of all such parts are added in float64.
+    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. Sums over 2048
+    weights are computed in float32. These partial sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
@@ -288,8 +288,8 @@ def add_products_by_permutation(
 
     rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
     bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One
-    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. The sum
-    over 4096 weights is float32. The sums of all such parts are added in float64.
+    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. Sums over
+    4096 weights are computed in float32. These partial sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     size = 4 * REGISTER_LANES

@@ -34,7 +34,7 @@ def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
 def products_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Returns a context in which matrix products and convolutions round their operands and results to `precision`.
 
-    The sums inside a product are float32.
+    The sums inside a product are computed in float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 

@@ -1,7 +1,8 @@
 """The non-public functions of torch that this project uses, gathered in one module.
 
 Both functions belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch may
-change or drop them without notice. If a function changes, tests/supsup_core/kernels/test_onednn.py fails.
+change or drop these functions without notice. If torch changes a function, tests/supsup_core/kernels/test_onednn.py
+fails.
 
 - `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. On processors with AVX-512, at the
   shapes of LeNet 300-100 and on one thread, this kernel was 1.1 to 2.2 times as fast as torch.mm, with the same

@@ -54,7 +54,7 @@ class Fitted:
     norms: dict[str, Tensor]
 
     def learned(self, state: Mapping[str, Tensor]) -> Learned:
-        """Returns the learned task. Its stored tensors are `state` and `norms`."""
+        """Returns the learned task. The stored tensors of the task are `state` and `norms`."""
         return Learned({**state, **self.norms}, self.curve)
 
 

@@ -143,7 +143,7 @@ class Recovered:
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """Returns a copy of a memory (d, d) without the pattern z (d,), which it unlearns. The diagonal stays 0.
+    """Returns a copy of a memory (d, d) from which the pattern z (d,) is removed ("unlearned"). The diagonal stays 0.
 
     Source: Hopfield, Feinstein and Palmer 1983.
     """

@@ -30,7 +30,7 @@ class Recalled:
 class Learner(ABC):
     """Predicts labels for the tasks learned so far.
 
-    Mask number i stands for whatever the method stored for task i, for example a mask or a head.
+    Mask number i stands for what the method stored for task i, for example a mask or a head.
     """
 
     num_masks: int
@@ -71,14 +71,14 @@ class RecallingLearner(Learner):
 
 
 def superposing(learner: Learner) -> SuperposingLearner:
-    """Returns `learner` itself. Raises InputError if it cannot superpose its masks."""
+    """Returns `learner` itself. Raises InputError if the learner cannot superpose its masks."""
     if not isinstance(learner, SuperposingLearner):
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
     return learner
 
 
 def recalling(learner: Learner) -> RecallingLearner:
-    """Returns `learner` itself. Raises InputError if it has no associative memory."""
+    """Returns `learner` itself. Raises InputError if the learner has no associative memory."""
     if not isinstance(learner, RecallingLearner):
         raise InputError("this method does not store its masks in a Hopfield network; use another inference.rule")
     return learner

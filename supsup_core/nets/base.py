@@ -90,7 +90,8 @@ class Net(ABC):
     (draw_uniform)."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
-    """Computes the gradients that the methods below return. A subclass may replace it with a faster implementation."""
+    """Computes the gradients that the methods below return. A subclass may replace this object by a faster
+    implementation."""
 
     num_outputs: int = limited(10, least=1, most=MOST_UNITS)
     weight_seed: int | None = None
@@ -133,9 +134,9 @@ class Net(ABC):
     ) -> tuple[Tensor, list[Tensor]]:
         """Computes the loss and the gradients as `loss_gradients` does, but first rotates the inputs of each layer.
 
-        Only for nets of fully connected layers. weights: (out, in) for each layer. turns: an orthogonal matrix (in, in)
-        for each layer. The layer therefore computes with weight @ turn. The gradients are with respect to `weights`,
-        not to the rotated weights.
+        This method works only for nets of fully connected layers. weights: (out, in) for each layer. turns: an
+        orthogonal matrix (in, in) for each layer. Each layer therefore computes with weight @ turn. The gradients are
+        with respect to `weights`, not to the rotated weights.
         """
         return self.gradients.rotated_loss(self, turns, weights, x, y)
 

@@ -176,9 +176,9 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""The number of floats in an AVX-512 register. If a channels-last image has fewer channels than this number, oneDNN
-writes past the end of a buffer in the backward pass of a strided 1 × 1 convolution (uxlfoundation/oneDNN issue 6035,
-on AVX2)."""
+"""The number of floats in an AVX-512 register. If a channels-last image has fewer channels, oneDNN writes past the end
+of a buffer in the backward pass of a strided 1 × 1 convolution. See uxlfoundation/oneDNN issue 6035, which reports the
+error on AVX2."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:

@@ -33,7 +33,7 @@ def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) ->
     """Draws initial weights ±1 / sqrt(fan_in), as float32 tensors on the CPU, one for each layer.
 
     Every (seed, purpose, index) gives an independent draw. The paper does not say how trained weights are initialised.
-    These values reproduce the published curves (docs/results).
+    The values ±1 / sqrt(fan_in) reproduce the published curves (docs/results).
     """
     drawn = []
     for layer in layers:

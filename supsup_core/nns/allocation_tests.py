@@ -152,12 +152,12 @@ def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
     compares each mask with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 +
     1/m)), where `mean` is the mean slope of the m masks. The threshold is the upper quantile of Student's t at level
     rate / (m + 1). The last mask whose statistic exceeds its threshold is an outlier, and so are all steeper masks. A
-    second mask for the same data (a duplicate, or a similar task) therefore cannot hide the first. The test stops after
-    a quarter of the learned masks (at least 1, at most 32).
+    second mask for the same data (a duplicate, or a similar task) therefore cannot hide the first mask. The test stops
+    after a quarter of the learned masks (at least 1, at most 32).
 
     On any data, the slopes of learned masks differ systematically from those of untrained masks, so `mean` is over
     learned masks only. The standard deviation s is pooled within the two groups, because a few learned masks do not
-    suffice to estimate it. There are no outliers if num_masks < 2, or if there are too few slopes to estimate s.
+    suffice to estimate s. There are no outliers if num_masks < 2, or if there are too few slopes to estimate s.
     """
     from scipy.special import stdtrit  # the import takes 0.3 s, and `supsup plan` does not need it
 

@@ -28,8 +28,8 @@ NNS_VERSION = 1
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The false-alarm rate, over a whole run, of the search for duplicate masks. The search always uses the outlier test,
-whichever allocation test the run uses."""
+"""The false-alarm rate, over a whole run, of the search for duplicate masks. The search uses the outlier test, even if
+the run uses another allocation test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Budget:
     """The largest number of masks in use, and the policy for new data once that many masks are in use.
 
     `num_masks`: the largest number; None means one mask for each task of the stream. `on_exhausted`: the policy. `skip`
-    trains no mask on the segment, as in the authors' code, and counts it as not trained. `reuse` trains the steepest
-    mask on the segment. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks that
-    were outliers in the same decisions, the one trained on fewer segments counts as a duplicate. If there is no
+    trains no mask on the segment, as in the authors' code, and counts the segment as not trained. `reuse` trains the
+    steepest mask on the segment. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks
+    that were outliers in the same decisions, the one trained on fewer segments counts as a duplicate. If there is no
     duplicate, or if a mask is an outlier in the current decision, `reclaim` acts as `reuse`.
     """
 
@@ -89,8 +89,9 @@ class Allocator:
     `policy`: `Budget.on_exhausted`. `capacity`: the largest number of masks that may be in use. `draw(number)` returns
     the packed bits of mask `number` before its training, which also serve as an untrained mask. `live`: the numbers of
     the masks in use, in the order of the bank. `num_allocated`: the number of masks allocated so far, including deleted
-    ones. The next mask gets this number. `trained_segments`: for each mask, the number of segments that it was trained
-    on. `together`: for each pair of masks in use, the number of decisions in which both were outliers.
+    ones. The next allocated mask gets the number `num_allocated`. `trained_segments`: for each mask, the number of
+    segments that it was trained on. `together`: for each pair of masks in use, the number of decisions in which both
+    were outliers.
     """
 
     layers: Sequence[Layer]
@@ -238,7 +239,10 @@ class Allocator:
             self.trained_segments[decision.mask] += 1
 
     def trained(self, number: int, bits: codec.Bits) -> None:
-        """Accept the new bits of mask `number`, which the caller has trained. `end_round` copies them into the bank."""
+        """Accept the new bits of mask `number`, which the caller has trained.
+
+        `end_round` copies the bits into the bank.
+        """
         self._retrained[number] = bits
 
     def end_round(self) -> None:

@@ -32,7 +32,7 @@ class TrainingRecipe:
     """How one task is trained. The defaults are the paper's values for MNIST.
 
     `num_batches`: the number of optimiser steps, of `batch_size` images each. `schedule`: with `constant`, the learning
-    rate stays `learning_rate`; with `cosine`, it falls along a half cosine to 0 after the last batch. With either
+    rate stays `learning_rate`; with `cosine`, the rate falls along a half cosine to 0 after the last batch. With either
     schedule, the learning rate first rises linearly during the first `warmup_batches` batches. `weight_decay`: this
     number times the parameter is added to the parameter's gradient (an L2 penalty). `momentum`: the momentum of sgd.
     `precision`: the number format of matrix products and convolutions in the forward and backward pass. All other
@@ -104,7 +104,10 @@ small."""
 
 
 def batch_order(recipe: TrainingRecipe, task: TrainingPart, seed: int) -> Tensor:
-    """Draws from `seed` which training images each batch has. Returns their indices, (num_batches, batch_size)."""
+    """Draws from `seed` which training images each batch has.
+
+    Returns the indices of these images, (num_batches, batch_size).
+    """
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 

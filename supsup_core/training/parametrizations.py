@@ -1,4 +1,4 @@
-"""Parametrizations: they hold a layer's trained tensors and compute the layer's weight from them.
+"""Parametrizations, which hold a layer's trained tensors and compute the layer's weight from these tensors.
 
 A method trains a list of parametrizations, one for each layer of the net, with `training.loop.Step`.
 """
