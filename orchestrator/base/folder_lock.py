@@ -19,8 +19,9 @@ from supsup_core.errors import InputError
 class LockKind:
     """The words that error messages use for one kind of locked folder.
 
-    `what`: what runs in the folder. `where`: the argument of the command line that names the folder. `remedy`: tells
-    the user how to choose another folder. `follow`: the verb that shows the progress, or None.
+    `what`: the noun for the thing that runs in the folder, such as `sweep`. `where`: the argument of the command line
+    that names the folder. `remedy`: tells the user how to choose another folder. `follow`: the verb that shows the
+    progress, or None.
     """
 
     what: str

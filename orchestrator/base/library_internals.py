@@ -213,7 +213,8 @@ def lacks_memory(error: BaseException) -> bool:
     """Returns whether an error says that the CPU or GPU has too little memory.
 
     torch 2.13 has a class for such an error on a CUDA device, torch.OutOfMemoryError. On the CPU, torch raises a
-    RuntimeError. Only the error's text says that torch's allocator failed, or that oneDNN could not compile its code.
+    RuntimeError. Only the text of a RuntimeError says that torch's allocator failed, or that oneDNN could not compile
+    its code.
     """
     names = {cls.__name__ for cls in type(error).__mro__}  # compares class names, so that torch is not loaded
     texts = ("DefaultCPUAllocator", "could not create a primitive")

@@ -19,12 +19,12 @@ MOST_VALUES = 10_000
 names."""
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Not all of them are a YAMLError: a tag
-that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
+"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Some of these errors are no YAMLError:
+a tag that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
 
 Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
-the class that the section's `name` selects. The class may be a user's own, so no dataclass of this project can list the
+the class that the section's `name` selects. A user may define this class, so no dataclass of this project can list the
 keys."""
 
 

@@ -15,8 +15,8 @@ def heeded() -> list[signal.Signals]:
     """Returns the signals that stop a sweep in this process: STOP_SIGNALS, but without SIGHUP if `nohup` made it
     ignored.
 
-    SIGINT always counts: a shell makes the background commands (`&`) of a script ignore SIGINT, but `supsup stop` sends
-    SIGINT and must stop them too.
+    SIGINT always stops a sweep. A shell makes the background commands (`&`) of a script ignore SIGINT, but `supsup
+    stop` sends SIGINT and must stop these commands too.
     """
     ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOP_SIGNALS if not (number is signal.SIGHUP and ignores_hangup)]

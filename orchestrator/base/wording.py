@@ -49,7 +49,7 @@ def command(verb: str, folder: Path) -> str:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""Matches the escape sequences that set the colour of a terminal. Ray's messages contain them."""
+"""Matches the escape sequences that set the colour of a terminal. Ray's messages contain such sequences."""
 
 
 def one_line(text: object) -> str:

@@ -149,7 +149,10 @@ def _prepare_folder(sweep: Sweep) -> None:
 
 
 def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, interrupts: Interrupts) -> ExitCode:
-    """Runs the groups while a monitor shows progress and writes to MLflow. Then prints the summary and the report."""
+    """Runs the groups while a monitor shows progress and writes to MLflow.
+
+    After the groups have ended, prints the summary and the report.
+    """
     described = environment.describe(sweep.imports_folder)
     started = time.monotonic()
     with ProgressLine() as progress:

@@ -47,7 +47,7 @@ class _Console(logging.Handler):
 
 
 def print_warnings() -> None:
-    """Prints this project's warnings and errors to standard error, each as one line. Calling it again does nothing."""
+    """Prints this project's warnings and errors to standard error, each as one line. A second call does nothing."""
     if not any(isinstance(handler, _Console) for handler in log.handlers):
         log.addHandler(_Console(logging.WARNING))
 

@@ -52,8 +52,9 @@ class GroupJournal:
     def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:
         """Opens the ledger, restores the state, and records the plan unless this launch has already recorded it.
 
-        remedy: returns a message that says how a corrupt ledger was repaired. The argument of `remedy` is whether a
-        snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the local ledger.
+        remedy: a function that returns a message that says how a corrupt ledger was repaired. The argument of `remedy`
+        is whether a snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the
+        local ledger.
         """
         self.group = settings.group
         self.store, self.masks = settings.open_store(), settings.open_masks()

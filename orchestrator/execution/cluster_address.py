@@ -13,7 +13,7 @@ ANSWER_SECONDS = 4.0
 def refuse_unreachable(cluster: str) -> None:
     """Raises InputError if nothing listens at the address of a Ray cluster.
 
-    Ray itself would try to connect for 15 minutes.
+    Without this check, Ray would try to connect for 15 minutes.
     """
     if cluster.startswith(("http://", "https://")):
         raise InputError(

@@ -151,10 +151,10 @@ class RoomWatch:
         look: Callable[[], Room] = look_at_cluster,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """lacks_room: returns whether Ray has too few free resources for the workers.
+        """lacks_room: a function that returns whether Ray has too few free resources for the workers.
 
-        If `lacks_room` returns False, the workers are only slow to start. look: returns the resources of the cluster.
-        clock: returns the time of a monotonic clock, in seconds.
+        If `lacks_room` returns False, the workers are only slow to start. look: a function that returns the resources
+        of the cluster. clock: a function that returns the time of a monotonic clock, in seconds.
         """
         self._file = file
         self._asked = asked

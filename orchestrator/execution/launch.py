@@ -153,8 +153,8 @@ def launch(
     """Runs each group until it is done, stopped, failed or paused. The group's ledger records any end except a pause.
 
     unfinished: maps a group's id to its settings. cluster: the address of a Ray cluster, `local` for a new cluster on
-    this machine, or None to run without Ray. interrupted: returns whether KeyboardInterrupt was raised in this process.
-    Raises SupSupError on an error that stops all groups, such as a full disk.
+    this machine, or None to run without Ray. interrupted: a function that returns whether KeyboardInterrupt was raised
+    in this process. Raises SupSupError on an error that stops all groups, such as a full disk.
     """
     if cluster is None:
         for settings in unfinished.values():

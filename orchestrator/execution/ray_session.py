@@ -44,7 +44,8 @@ def configure_ray() -> None:
 
 
 _handlers: dict[signal.Signals, Any] = {}
-"""The handlers of STOP_SIGNALS before Ray started. Ray and Ray Tune replace some of them."""
+"""The signal handlers that this process had for STOP_SIGNALS before Ray started. Ray and Ray Tune replace some of these
+handlers."""
 
 
 def restore_handlers() -> None:
@@ -180,8 +181,7 @@ def _init(cluster: str, own: Mapping[str, object], empty: str, waiting: str) -> 
     logged if Ray is slow.
 
     empty: an empty folder, which is the working folder during the call. Ray's processes import modules from the folder
-    in which Ray was started. If this were the user's folder, a file such as `random.py` would replace a module of
-    Python.
+    in which Ray was started. In the user's folder, a file such as `random.py` would replace a module of Python.
     """
     notice = threading.Timer(
         PATIENCE_SECONDS, log.warning, ("%s, after %.0f s; waiting longer", waiting, PATIENCE_SECONDS)

@@ -139,8 +139,8 @@ class Worker:
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
         """Returns a Done reply with the ledger events of the artifacts that the job asks for.
 
-        If any of these artifacts is not in the store, first computes and stores all of them. Returns Busy if another
-        process has claimed one of the artifacts. Raises CorruptArtifactError if a stored artifact is corrupt.
+        If any of the artifacts is not in the store, first computes and stores all these artifacts. Returns Busy if
+        another process has claimed one of the artifacts. Raises CorruptArtifactError if a stored artifact is corrupt.
         """
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()

@@ -108,8 +108,9 @@ class Commits:
         therefore stops after half of the interval. After half of the interval, a commit is due as soon as no changed
         mask is beyond its last decided segment.
 
-        round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: returns
-        whether a worker has trained, or is training, any of the given masks beyond its last decided segment.
+        round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: a
+        function that returns whether a worker has trained, or is training, any of the given masks beyond its last
+        decided segment.
         """
         now = time.monotonic()
         elapsed = now + (now - round_started) - self._last

@@ -52,7 +52,7 @@ class RoundLoop:
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
         here: Provenance, paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """here: the provenance of this process. paused: returns whether the group is paused or stopped.
+        """here: the provenance of this process. paused: a function that returns whether the group is paused or stopped.
 
         While `paused` returns True, the loop opens no round.
         """

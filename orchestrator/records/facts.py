@@ -1,7 +1,7 @@
 """Defines facts: the metadata that an artifact stores with its tensors. Each kind of artifact has its own dataclass.
 
 All facts have the field `machines`: the kinds of the machines that computed the artifact, or another artifact from
-which it was computed. `weights_sha256`: the SHA-256 of the frozen weights W; "" if it was not recorded.
+which it was computed. `weights_sha256`: the SHA-256 of the frozen weights W; "" if the hash was not recorded.
 """
 
 from __future__ import annotations

@@ -71,8 +71,11 @@ def joined(*groups: Iterable[MachineKind]) -> Machines:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from. `machines`: the kinds of all machines that contributed to it. `weights_sha256`: the
-    SHA-256 of the frozen weights W that it was computed with, or "" if it was not recorded."""
+    """Where a result comes from. `machines`: the kinds of all machines that contributed to the result.
+
+    `weights_sha256`: the SHA-256 of the frozen weights W with which the result was computed, or "" if the hash was not
+    recorded.
+    """
 
     machines: Machines = UNKNOWN
     weights_sha256: str = ""

@@ -266,7 +266,8 @@ class GroupStopped:
 
 @dataclass(frozen=True)
 class RetryRequested:
-    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; () means all of them."""
+    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; () means all cancelled
+    tasks."""
 
     kind: ClassVar[str] = "retry"
 

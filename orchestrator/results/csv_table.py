@@ -15,7 +15,7 @@ _FORMULA = tuple("=+-@＝＋－＠")
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Returns a table as CSV. `text_cell` converts texts and headings. Numbers are not changed."""
+    """Returns a table as CSV. `text_cell` converts texts and headings. Numbers are written unchanged."""
     written = table.rename(columns=_cell)
     for number, kind in enumerate(table.dtypes):
         if kind.kind not in "biuf":

@@ -58,8 +58,11 @@ def _sha256(path: Path) -> str:
 
 
 class ExportedRun:
-    """A learner loaded from a folder that `export_run` wrote. `provenance`: the kinds of the machines that computed its
-    masks, and the frozen weights; both are unknown if an earlier version exported the run."""
+    """A learner loaded from a folder that `export_run` wrote.
+
+    `provenance`: the kinds of the machines that computed the masks, and the hash of the frozen weights. Both are
+    unknown if an earlier version of supsup exported the run.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder, and import the user's modules that it contains.

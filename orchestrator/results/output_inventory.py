@@ -64,7 +64,7 @@ def _live_masks(state: GroupState) -> set[str]:
 
 
 def open_artifacts(output: OutputFolder) -> ArtifactStore:
-    """Opens the store of an output with its storage, if it has one."""
+    """Opens the store of an output, together with the output's storage if the output has a storage."""
     return open_store(output, stored_root(output))
 
 

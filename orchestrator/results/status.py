@@ -131,7 +131,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """Returns the mean accuracy of the trained tasks, each evaluated with its own mask; None if none is known.
+    """Returns the mean accuracy of the trained tasks, each evaluated with its own mask; None if no accuracy is known.
 
     In NNs, returns the accuracy at the last complete evaluation point.
     """

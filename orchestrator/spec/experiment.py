@@ -78,7 +78,8 @@ class Allocation:
         """Returns everything that determines the decisions, apart from the masks. Content keys contain the result.
 
         For a single stream of order `blocks`, the result does not contain the number of segments. A longer stream of
-        this kind begins with all segments of a shorter one, so both make the same decisions about these segments.
+        this kind begins with all segments of a shorter stream, so both streams lead to the same decisions about these
+        segments.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -185,7 +186,8 @@ def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
 def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
     """Builds an Experiment from the plain values of EXPERIMENT_KEYS.
 
-    resolve: returns a dataset with the fields filled in that are read from the dataset's files (see Base.resolved).
+    resolve: a function that returns a dataset with the fields filled in that are read from the dataset's files (see
+    Base.resolved).
 
     If the scenario gives the task identity at inference, the rule `known` replaces the inference section. Runs that
     differ only in this section are therefore equal, and are deduplicated.

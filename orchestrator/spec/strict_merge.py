@@ -140,15 +140,17 @@ def check_values(value: object, where: str, path: str = "", depth: int = 0) -> N
 
 
 def _problem_of_key(key: object) -> str | None:
-    """Returns why a config cannot contain a key, or None if it can."""
+    """Returns why a config cannot contain a key, or None if the key is allowed."""
     if not isinstance(key, str):
         return f"a key must be text; put {one_line(key)} in quotes"
     return "is no key, because it has too many dots" if key.count(".") > _MOST_NESTED else _problem_of(key)
 
 
 def _problem_of(value: object) -> str | None:
-    """Returns why a config cannot contain a value, or None if it can. Does not check the items of lists and
-    mappings."""
+    """Returns why a config cannot contain a value, or None if the value is allowed.
+
+    Does not check the items of lists and mappings.
+    """
     match value:
         case None | bool() | dict() | list() | tuple():
             return None

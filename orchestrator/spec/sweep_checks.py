@@ -83,7 +83,10 @@ def _check_names(sweep: SweepConfig) -> None:
 
 
 def _check_num_runs(sweep: SweepConfig) -> None:
-    """Raises InputError if the variants, the grid and the seeds give more than MOST_RUNS runs. Builds no run."""
+    """Raises InputError if the variants, the grid and the seeds give more than MOST_RUNS runs.
+
+    Counts the runs without building them.
+    """
     num_variants = len(sweep.variants if sweep.only is None else sweep.only) or 1
     lengths = {f"grid.{key}": len(values) for key, values in sweep.grid.items()}
     num_runs = num_variants * len(sweep.seeds) * math.prod(lengths.values())

@@ -107,7 +107,8 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
 
 
 def _sources_from(first: ModuleType) -> dict[Path, bytes]:
-    """Returns the source of a module, and of all modules below its top folder that it imports, directly or indirectly.
+    """Returns the source of a module, and of all modules below the same top folder that the module imports, directly or
+    indirectly.
 
     The keys of the result are paths relative to the top folder, sorted. The top folder is the folder that contains the
     module or, if the module is in a package, its outermost package.

@@ -150,8 +150,8 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
 def check_memory(experiment: Experiment) -> None:
     """Raises InputError if training one task of an experiment needs more memory than this machine has.
 
-    Counts the weights, their scores, gradients and optimiser states, two batches, and the order of the images.
-    Allocates none of these.
+    Counts the weights, their scores, gradients and optimiser states, two batches, and the order of the images. The
+    check allocates no tensor.
     """
     recipe, shape = experiment.training, experiment.benchmark.input_shape
     num_weights = sum(layer.size for layer in experiment.net.layers(shape))
@@ -212,7 +212,8 @@ def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers
     """Estimates the cost of the remaining work of one group.
 
     left: the numbers of shards and evaluations still to do. num_workers: how many workers the group gets. The time of
-    an evaluation is the mean time of the group's evaluations so far, or a tenth of a shard's time if there are none.
+    an evaluation is the mean time of the group's evaluations so far. If the group has no evaluations yet, the time is a
+    tenth of a shard's time.
     """
     experiment = group.experiment
     probe = probe_of(experiment)

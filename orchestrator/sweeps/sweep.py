@@ -92,7 +92,10 @@ class Sweep:
 
     @property
     def storage(self) -> Storage | None:
-        """The storage of all results, or None if the config sets none. With a storage, the output is only a cache."""
+        """The storage of all results, or None if the config sets no storage.
+
+        With a storage, the output is only a cache.
+        """
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property

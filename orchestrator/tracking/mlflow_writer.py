@@ -167,9 +167,9 @@ class Tracker:
         """Write ledger rows to MLflow.
 
         rows: maps a training group's id to rows of its ledger, in order. The first call must pass all rows that the
-        ledgers have, and compares them with the points in MLflow. After an error of the first call, open a new tracker.
-        Later calls pass new rows. The method is idempotent: rows that were written before are skipped. After an error
-        of a later call, pass the rows again.
+        ledgers have, and compares these rows with the points in MLflow. After an error of the first call, open a new
+        tracker. A later call passes the rows that were added since the call before. The method is idempotent: rows that
+        were written before are skipped. After an error of a later call, pass the rows again.
         """
         new = {
             group_id: [row for row in rows.get(group_id, ()) if row.seq > seen] for group_id, seen in self._seen.items()

@@ -38,8 +38,8 @@ STOP_SECONDS = 60.0
 """The number of seconds that PostgreSQL may take to stop after each signal."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
-"""PostgreSQL's fast shutdown, which ends sessions, and its immediate shutdown, after which it recovers at its next
-start. Both kinds of shutdown keep all committed data."""
+"""The signals for PostgreSQL's fast shutdown, which ends sessions, and for its immediate shutdown, after which
+PostgreSQL recovers at the next start. Both kinds of shutdown keep all committed data."""
 
 _PROGRAM_SECONDS = 120
 """The number of seconds that one of PostgreSQL's programs, such as initdb, may take."""
@@ -65,7 +65,7 @@ class _SystemUser(NamedTuple):
 
 @dataclass(frozen=True)
 class _Postgres:
-    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs them."""
+    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs the programs."""
 
     binaries: Path
     user: _SystemUser

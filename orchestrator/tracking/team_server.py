@@ -5,7 +5,8 @@ starts the server, and no other user can read the secrets. PostgreSQL listens on
 127.0.0.1.
 
 If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends both and then starts
-both again. MLflow's processes carry a mark of the folder in their environment, by which they are found.
+both again. An environment variable that identifies the folder marks MLflow's processes, so that the next server finds
+these processes.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def refuse_taken(port: int) -> None:
 
 
 def _listener(port: int) -> str:
-    """Returns the words ` by process ID (NAME)` for the process that listens on a port, or "" if it is not known."""
+    """Returns the words ` by process ID (NAME)` for the process that listens on a port, or "" for an unknown
+    process."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:

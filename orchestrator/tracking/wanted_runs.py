@@ -42,7 +42,7 @@ class WantedRun:
     """An MLflow run that a sweep must have.
 
     `group_id`: the id of the training group; None for the run of the sweep. `links`: tags whose values are the ids of
-    other MLflow runs. `experiment`: None for the run of the sweep, which has no params either.
+    other MLflow runs. `experiment`: None for the run of the sweep, which also has no params.
     """
 
     key: RunKey
@@ -59,7 +59,8 @@ class WantedRun:
         return self.tags[UID]
 
     def conflicting_params(self, found: Mapping[str, str]) -> list[str]:
-        """Returns the names of the params that have another value in MLflow, which cannot be changed there."""
+        """Returns the names of the params that have another value in MLflow. MLflow cannot change the value of a
+        param."""
         return [name for name, value in self.params.items() if name in found and not _is_same(value, found[name])]
 
     def machines(self, states: Mapping[str, GroupState]) -> Machines:
@@ -73,8 +74,8 @@ class WantedRun:
 def wanted_runs(sweep_id: str, groups: Sequence[Group]) -> list[WantedRun]:
     """Returns the MLflow runs of a sweep: the parent run first, then those of each training group.
 
-    The params are the keys that the sweep varies and the keys in `_ALWAYS`. Training runs have only the keys that
-    affect training.
+    The params are the keys that the sweep varies and the keys in `_ALWAYS`. The params of a training run are only the
+    keys that affect training.
     """
     parent = RunKey("sweep", sweep_id)
     found = [WantedRun(parent, sweep_id, _tags(sweep_id, parent))]

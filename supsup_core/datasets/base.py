@@ -101,12 +101,12 @@ class Base(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one image. Subclasses may define it as a class attribute."""
+        """The shape of one image. Subclasses may define `shape` as a class attribute."""
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """The number of classes. Subclasses may define it as a class attribute."""
+        """The number of classes. Subclasses may define `num_labels` as a class attribute."""
 
     @abstractmethod
     def checksum(self) -> str:

@@ -1,4 +1,4 @@
-"""Reads compressed image files. Decodes them once into a cache file, which all processes memory-map."""
+"""Reads compressed image files. Decodes the images once into a cache file, which all processes memory-map."""
 
 from __future__ import annotations
 

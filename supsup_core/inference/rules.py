@@ -35,7 +35,7 @@ class Rule(ABC):
         """Chooses a mask for each of D groups of images x (D, images, *shape). Returns mask numbers (D,), int64.
 
         The choice for a group does not depend on the other groups. objective: the objective to minimise. given: the
-        task identity in scenarios that give it at inference, else None.
+        task identity, or None in scenarios that do not give the task identity at inference.
         """
 
     def decide(

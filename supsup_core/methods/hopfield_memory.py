@@ -84,8 +84,8 @@ class Recovery:
         """Recovers a pattern from images x (count, *shape) of one task. Each descent cycles through batches of x.
 
         memories: a Hopfield weight matrix (d, d) for each gate layer. start: the mean of the `num_patterns` stored
-        patterns, (d,) for each gate layer. objective_of(z, images): returns the objective of the net's outputs on
-        `images` under the pattern z. Raises InputError if x has fewer than `batch_size` images.
+        patterns, (d,) for each gate layer. objective_of(z, images): a function that returns the objective of the net's
+        outputs on `images` under the pattern z. Raises InputError if x has fewer than `batch_size` images.
         """
         if len(x) < self.batch_size:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Learners: they predict the labels of images with what a method has stored for its tasks."""
+"""Learners, which predict the labels of images with what a method has stored for its tasks."""
 
 from __future__ import annotations
 

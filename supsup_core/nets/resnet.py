@@ -20,7 +20,7 @@ Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with `width` output feature maps. The image is padded, so only the stride shrinks it."""
+    """A convolution with `width` output feature maps. The image is padded, so only the stride shrinks the image."""
 
     width: int
     kernel: int
@@ -202,7 +202,7 @@ def _stages(
     """Returns the blocks of all stages, in order.
 
     Stage i has numbers[i] blocks of first * doublings[i] feature maps. The first block of every stage after the first
-    stage has stride 2. make: returns a block of a given width and stride.
+    stage has stride 2. make: a function that returns a block of a given width and stride.
     """
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)

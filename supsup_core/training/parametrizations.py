@@ -116,8 +116,8 @@ class Scored(Parametrization):
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 
-    weight: (out, in, ...). outputs: the vector (out,). inputs: the vector (in,). train_weight: True if the weight is
-    trained too.
+    weight: (out, in, ...). outputs: the vector for the layer's outputs, (out,). inputs: the vector for the layer's
+    inputs, (in,). train_weight: True if the weight is trained too.
     """
 
     def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:

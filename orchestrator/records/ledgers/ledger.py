@@ -135,7 +135,7 @@ class LedgerWriter:
     def snapshot(self) -> None:
         """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
-        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. After such an
+        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. After either
         error, the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
         """
         target = snapshot_path(self._path)

@@ -61,8 +61,8 @@ def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
     """Returns whether the newest stored snapshot is newer than a local ledger, by epoch and output id.
 
     stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If the epochs are equal
-    but the output ids differ, the snapshot counts as newer. In this case, the local ledger is an unchanged copy from
-    the other output, because opening a ledger for writing increases its epoch.
+    but the output ids differ, the snapshot counts as newer. With equal epochs, the local ledger is an unchanged copy
+    from the other output, because opening a ledger for writing increases its epoch.
     """
     if not stored:
         return False

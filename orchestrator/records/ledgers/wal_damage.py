@@ -41,7 +41,7 @@ class WalDamage:
 
 
 def check_wal(ledger: Path) -> None:
-    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if it cannot be read.
+    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if the -wal is unreadable.
 
     A transaction without its last frame is not damage, because the writing process died before the commit. If the
     process died between the header and the page of the last frame, the transaction is reported as damage, although it

@@ -76,7 +76,7 @@ class _NNsGroup:
 
 
 def _nns_groups(sweep: Sweep) -> list[_NNsGroup]:
-    """Returns the training groups of a sweep that have scenario NNs. Raises InputError if there is none."""
+    """Returns the training groups of a sweep that have scenario NNs. Raises InputError if there is no such group."""
     folders = [(group, sweep.folder.group(group.group_id)) for group in sweep.plan()]
     found = [_NNsGroup(g, read_state(folder), folder) for g, folder in folders if g.experiment.allocation is not None]
     if not found:
@@ -224,8 +224,8 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
 def _allocation(group: Group, changes: Node) -> Allocation:
     """Returns the allocation settings of a group with some keys changed.
 
-    changes: values by dotted key. If they select another test, its keys get their defaults, except `objective` and
-    `images_per_decision`, which keep the group's values. Raises InputError if a key or value is wrong.
+    changes: values by dotted key. If the changes select another test, the test's keys get their defaults. Only
+    `objective` and `images_per_decision` keep the group's values. Raises InputError if a key or value is wrong.
     """
     node = dict(group.experiment.node)
     name = changes.get("allocation.name", node["allocation"]["name"])
