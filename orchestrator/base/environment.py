@@ -126,11 +126,11 @@ def processor() -> str:
 def usable_cpus(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Returns how many CPUs this process may use, at least 1.
 
-    The result is the smaller of two numbers. The first is the number of CPUs in the affinity of the process, which
-    `taskset` and Slurm set. The second is the CPU limit of its control groups, which containers set. A fractional limit
-    is rounded up. `os.cpu_count` is not used, because it counts all CPUs of the machine. Ray's count is not used,
-    because it ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes control
-    groups.
+    The result is the smaller of two numbers. The first number counts the CPUs in the affinity of the process, which
+    `taskset` and Slurm set. The second number is the CPU limit of the process's control groups, which containers set. A
+    fractional limit is rounded up. `os.cpu_count` is not used, because it counts all CPUs of the machine. Ray's count
+    is not used, because it ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes
+    control groups.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(limit) for limit in _cpu_limits(memberships, cgroups))]))

@@ -22,8 +22,8 @@ def unseal(content: bytes, unsealed_keys: Collection[str] = ()) -> tuple[Node, b
 
     unsealed_keys: the only keys that a file without a checksum may contain. Earlier versions of this program wrote
     files without a checksum. Raises ValueError if the file is not a JSON mapping, or if a value does not match the
-    checksum. Raises ValueError also if a file without a checksum has another key. Such a key may be the damaged name of
-    the checksum's key.
+    checksum. Raises ValueError also if a file without a checksum has another key. The other key may be the damaged name
+    of the checksum's key.
     """
     node = json.loads(content)
     if not isinstance(node, dict):

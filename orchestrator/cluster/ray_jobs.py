@@ -42,11 +42,11 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     address: the URL of the dashboard on the cluster's head node. python: the path of the Python interpreter on the head
     node. workers: the largest number of workers of a training group; None means resources.num_workers of the sweep.
 
-    Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
-    folder, so the same sweep and files give the same job. If that job failed or was stopped, this function submits a
-    new job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if
-    the output is a relative path, if the sweep cannot be planned, if the folder cannot be uploaded, or if the cluster
-    runs another version of Ray.
+    Returns an exit code. Submitting is idempotent: the same sweep and files give the same job. The job's name is
+    derived from the sweep and from a hash of the folder. If that job failed or was stopped, this function submits a new
+    job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if the
+    output is a relative path, or if the sweep cannot be planned. Raises InputError also if the folder cannot be
+    uploaded, or if the cluster runs another version of Ray.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
@@ -193,8 +193,8 @@ def _run_beside(client: JobSubmissionClient, name: str, address: str, verb: str,
 def _check_plan(sweep: Sweep) -> None:
     """Raises InputError if a sweep cannot be planned.
 
-    If planning needs a dataset that is not on this machine, prints a message to standard error and raises nothing,
-    because the dataset may be on the cluster.
+    If planning needs a dataset that is not on this machine, prints a message to standard error and raises nothing. The
+    dataset may be on the cluster.
     """
     try:
         sweep.plan()

@@ -11,7 +11,7 @@ from orchestrator.records.planned_group import Shard
 
 
 def job_key(stack: Sequence[Shard]) -> str:
-    """Returns the key of the job that trains these shards. For a single shard, this is the shard's own key."""
+    """Returns the key of the job that trains these shards. The job of a single shard has the shard's own key."""
     keys = [shard.key for shard in stack]
     return keys[0] if len(keys) == 1 else content_key(keys)
 

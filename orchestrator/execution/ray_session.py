@@ -59,10 +59,11 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
     """Connects to a Ray cluster, and disconnects when the `with` block ends.
 
     cluster: the address of a running cluster, or `local`. For `local`, this function starts a cluster on this machine,
-    with enough CPUs for the workers of one training group, and shuts the cluster down when the block ends.
+    with enough CPUs for the workers of one training group. The end of the block shuts this cluster down.
 
-    Raises InputError if no cluster can be reached at the address, if the cluster runs other versions of Ray or Python,
-    or if the cluster refuses the authentication token. Raises SupSupError if Ray does not start on this machine.
+    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the authentication token.
+    Raises InputError also if the cluster runs other versions of Ray or Python. Raises SupSupError if Ray does not start
+    on this machine.
     """
     _handlers.update({number: signal.getsignal(number) for number in STOP_SIGNALS})
     with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
@@ -83,8 +84,8 @@ _LONGEST_FOLDER = 38
 def own_folder() -> Path | None:
     """Returns the folder for Ray's sockets and logs on this machine. Returns None if Ray's own choice can be used.
 
-    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. This folder cannot be used if its path is too long or
-    not UTF-8, or if it belongs to another user. Raises InputError if no folder can be used.
+    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. Ray cannot use a folder whose path is too long or not
+    UTF-8, or that belongs to another user. Raises InputError if no folder can be used.
     """
     chosen = os.environ.get("RAY_TMPDIR")
     usual = _usual_folder()

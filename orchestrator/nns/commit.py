@@ -103,10 +103,10 @@ class Commits:
     def is_due(self, round_started: float, is_beyond: Callable[[Collection[int]], bool]) -> bool:
         """Returns whether to commit now, for example because the next round would end after the interval `every`.
 
-        Look-ahead training may have trained a changed mask beyond its last decided segment. To commit such a mask, a
-        worker must retrain it from an earlier version. With `settles`, the look-ahead training of changed masks
-        therefore stops after half of the interval. After half of the interval, a commit is due as soon as no changed
-        mask is beyond its last decided segment.
+        Look-ahead training may have trained a changed mask beyond its last decided segment. To commit a mask that is
+        trained too far, a worker must retrain the mask from an earlier version. With `settles`, the look-ahead training
+        of changed masks therefore stops after half of the interval. After half of the interval, a commit is due as soon
+        as no changed mask is beyond its last decided segment.
 
         round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: a
         function that returns whether a worker has trained, or is training, any of the given masks beyond its last

@@ -90,8 +90,8 @@ class NNsEvaluations:
     def needed_versions(self) -> set[str]:
         """Returns the keys of the mask versions that waiting evaluations or the last evaluation point of a run need.
 
-        Loading or exporting a run reads the versions at the last point. These versions may differ from the current
-        versions, because masks may be trained further after this point.
+        Loading or exporting a run reads the versions at the last point. The versions at the last point may differ from
+        the current versions, because masks may be trained further after the point.
         """
         last = {max(run.points) for run in self._group.runs}
         points = {job.num_learned for job in self._queue} | (last & set(self._state.due))

@@ -181,7 +181,7 @@ class Lookahead:
     def _is_too_early(self, prediction: Prediction, num_rounds: int) -> bool:
         """Returns whether an evaluation point that includes the mask comes before the predicted segment.
 
-        For such an evaluation point, the mask must be written to disk before it is trained on this segment.
+        For the evaluation point, the mask must be written to disk before the mask is trained on the predicted segment.
         """
         place = bisect_right(self._points, max(prediction.since, num_rounds))
         return place < len(self._points) and self._points[place] <= prediction.round

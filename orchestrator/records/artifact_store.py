@@ -152,7 +152,7 @@ class ArtifactStore:
         return blob, header
 
     def _cache(self, key: str, blob: bytes) -> None:
-        """Writes an artifact's bytes to the folder. Then evicts other artifacts if the cache may exceed its limit."""
+        """Writes an artifact's bytes to the folder. Evicts other artifacts if the cache may then exceed its limit."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         failpoints.reach("writing_artifact", key)
@@ -215,7 +215,10 @@ class ArtifactStore:
         }
 
     def numbered(self, key: str) -> list[str]:
-        """Returns the keys of a training job's checkpoints, in no particular order. Such a key is `KEY-NUMBER`."""
+        """Returns the keys of a training job's checkpoints, in no particular order.
+
+        The key of a checkpoint is `KEY-NUMBER`.
+        """
         found = {path.stem for path in self.folder.numbered(key)}
         if self.storage is not None:
             found |= {other for other in self._stored(key[:2]) if other.startswith(f"{key}-")}

@@ -51,8 +51,8 @@ class ShardTrained:
     """A task has been trained and its artifact is stored.
 
     `started_ms`: the Unix time in ms at which the job started. `seconds`: the job's time, divided by its number of
-    tasks. `resumed_at`: the number of batches that were restored from a checkpoint. These three fields and `worker` are
-    None if the artifact already existed in the store.
+    tasks. `resumed_at`: the number of batches that were restored from a checkpoint. `started_ms`, `seconds`,
+    `resumed_at` and `worker` are None if the artifact already existed in the store.
     """
 
     kind: ClassVar[str] = "trained"

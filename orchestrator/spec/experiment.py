@@ -169,8 +169,8 @@ def _fields_of(component: object) -> Node:
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
     """Builds an object of the class that is registered as `node[key]["name"]`.
 
-    The other values of `node[key]` become its fields. Raises InputError, whose text begins with the full key, if a name
-    or field is unknown or a value is wrong.
+    The other values of `node[key]` become the object's fields. Raises InputError, whose text begins with the full key,
+    if a name or field is unknown or a value is wrong.
     """
     if not isinstance(node[key], dict):
         raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")

@@ -102,7 +102,7 @@ class Sweep:
     def cache_bytes(self) -> int:
         """The largest size of each artifact folder of the output, in bytes.
 
-        This limit applies only if there is a storage.
+        The limit applies only if the sweep has a storage.
         """
         return int(self.config.resources.cache_gb * 1e9)
 

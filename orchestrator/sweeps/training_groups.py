@@ -216,8 +216,8 @@ def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
     """Returns how many workers each group gets, by group id. most: the largest number of workers per group.
 
     A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run at the same time.
-    Such a group gets one worker for each task that it can train at once, but at least `most` divided by the number of
-    such groups. Workers that cannot train do evaluations.
+    A group with fewer workers gets one worker for each task that the group can train at once, but at least `most`
+    divided by the number of such groups. Workers that cannot train do evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)
@@ -253,7 +253,8 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
 def _is_final(experiment: Experiment) -> bool:
     """Returns whether a learned task never changes later.
 
-    For such a task, if the task is given at inference, one evaluation is valid at all evaluation points.
+    If a learned task never changes and the task is given at inference, one evaluation is valid at all evaluation
+    points.
     """
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 

@@ -238,11 +238,11 @@ def _create_databases(postgres: _Postgres, socket: Path) -> None:
 def stop_orphan(folder: Path) -> bool:
     """Stops the PostgreSQL that a killed server left in its folder. Returns whether such a PostgreSQL was running.
 
-    folder: the server's folder, whose lock is held. All committed data are kept. A process is signalled only if it is a
-    PostgreSQL of this folder: its name is `postgres`, its user owns the data folder, and the data folder is its working
-    folder. If the id in an outdated `postmaster.pid` now belongs to another program's process, the process is not
-    signalled. The outdated file is removed, because PostgreSQL would otherwise refuse to start. Raises MachineError if
-    the orphan does not stop.
+    folder: the server's folder, whose lock is held. All committed data are kept. Only processes with three properties
+    are signalled: the name is `postgres`, the user owns the data folder, and the working folder is the data folder. If
+    the id in an outdated `postmaster.pid` now belongs to another program's process, the process is not signalled. The
+    outdated file is removed, because PostgreSQL would otherwise refuse to start. Raises MachineError if the orphan does
+    not stop.
     """
     data = folder / "postgres"
     try:

@@ -61,8 +61,9 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
 
     folder: the server's folder. artifacts: the URL of the artifacts; None means a folder inside `folder`. Creates the
     folder, the database and the secrets if they do not exist. Ends MLflow and PostgreSQL if a killed server left them.
-    Raises InputError if the port is in use, if another process runs this server, if PostgreSQL is not installed, or if
-    the first user's password is a default password or too short. Raises MachineError if MLflow or PostgreSQL fails.
+    Raises InputError if the port is in use, if another process runs this server, or if PostgreSQL is not installed.
+    Raises InputError also if the first user's password is a default password or too short. Raises MachineError if
+    MLflow or PostgreSQL fails.
     """
     if artifacts is not None:
         check_url(artifacts)

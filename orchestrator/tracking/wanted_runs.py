@@ -1,4 +1,7 @@
-"""Computes which MLflow runs a sweep must have, with their names, params, tags and final statuses. Needs no MLflow."""
+"""Computes which MLflow runs a sweep must have, with their names, params, tags and final statuses.
+
+Does not import MLflow.
+"""
 
 from __future__ import annotations
 

@@ -65,10 +65,10 @@ class LedgerWriter:
     def __init__(self, path: Path, above: int = 0) -> None:
         """Opens the ledger, or creates it.
 
-        above: the highest epoch of the ledger's snapshots in the storage, or 0. This writer's epoch is higher than
-        `above`, than the epoch of the file's last writer, and than the epoch in the note of the last commit. Raises
-        CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now (full disk,
-        lock, no permission).
+        above: the highest epoch of the ledger's snapshots in the storage, or 0. The new writer's epoch is higher than
+        three numbers: `above`, the epoch of the file's last writer, and the epoch in the note of the last commit.
+        Raises CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now (full
+        disk, lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path

@@ -123,8 +123,8 @@ def _weights(num_pairs: int) -> Any:
 def _fibonacci(n: int) -> tuple[int, int, int]:
     """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³².
 
-    The three numbers are the entries of the matrix [[1, 1], [1, 2]] to the power n. This matrix is the effect of n
-    pairs of zeros on SQLite's two checksums.
+    The three numbers are the entries of the matrix [[1, 1], [1, 2]] to the power n. Multiplying SQLite's two checksums
+    by this matrix has the effect of n pairs of zeros.
     """
     one, two = 1, 0  # F(-1), F(0)
     for _ in range(n):

@@ -67,8 +67,8 @@ def curves() -> tuple[Curve, ...]:
 def _value(node: Any, key: str) -> Any:
     """Returns the value at a dotted key of an experiment's config, or None if there is no such key.
 
-    If a dataset has no settings, the config holds the dataset's name in place of a mapping. For such a dataset, a key
-    that ends in `.name` gives the dataset's name.
+    If a dataset has no settings, the config holds the dataset's name in place of a mapping. For a dataset without
+    settings, a key that ends in `.name` gives the dataset's name.
     """
     for part in key.split("."):
         if isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""Compares the points of an MLflow run with the points that the ledgers imply. Needs no MLflow."""
+"""Compares the points of an MLflow run with the points that the ledgers imply. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Differences(NamedTuple):
 
     `missing`: points of the ledgers at places where MLflow has no point. `altered`: points of MLflow that have another
     value or time than the ledgers' point at this place. `unknown`: points of MLflow at places where the ledgers have no
-    point. `has_common`: whether MLflow and the ledgers have a point with the same value and time. Such a point shows
-    that the run was written from these ledgers or copies of them, and not from the ledgers of another output.
+    point. `has_common`: whether MLflow and the ledgers have a point with the same value and time. A common point shows
+    that the run was written from these ledgers or their copies, and not from the ledgers of another output.
     """
 
     missing: list[MetricPoint]
