@@ -15,7 +15,7 @@ from supsup_core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Whether the task identity is given in training and at inference, and what counts as a correct answer.
+    """A scenario: whether the task identity is given in training and at inference, and what counts as a correct answer.
 
     `wrong_task_is_wrong`: True if tasks do not share their labels. In such a scenario, an answer is correct only if
     both the label and the inferred task are correct.

@@ -15,7 +15,7 @@ from supsup_core.input_files import gunzip, read_file
 
 
 def user_cache() -> Path:
-    """The user's cache folder. This folder has the datasets if neither `data=DIR` nor SUPSUP_DATA names another folder.
+    """The user's cache folder. Datasets are in the cache folder unless `data=DIR` or SUPSUP_DATA names another folder.
 
     Raises InputError if the user has no home folder.
     """

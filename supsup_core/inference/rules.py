@@ -27,8 +27,8 @@ class Rule(ABC):
     """Whether the rule compares the objective's values under different masks, rather than its slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must recall a mask from an associative memory. Such a rule uses at most half of a group's
-    images for the recall, and the recalled mask is scored on the other images."""
+    """Whether the learner must recall a mask from an associative memory. A rule that needs a memory uses at most half
+    of a group's images for the recall. The recalled mask is scored on the other images."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
@@ -155,11 +155,11 @@ class Binary(Rule):
 class Shortlist(Rule):
     """Halves the masks as `binary` does until at most four remain, then chooses among them as `exhaustive` does.
 
-    This rule is not from the paper. The rule corrects an error of `binary`. Suppose that three masks are similar (as
-    for three neighbouring rotations), and that the middle one is right. The two outer masks together have the effect of
-    the middle mask, so the middle mask has the smallest slope of the three. `binary` then drops the middle mask,
-    although a forward pass under each mask would show that it is right. For k masks, `shortlist` computes ceil(log2(k /
-    4)) gradients and at most four forward passes.
+    `shortlist` is not from the paper. `shortlist` corrects an error of `binary`. Suppose that three masks are similar
+    (as for three neighbouring rotations), and that the middle mask is right. The two outer masks together have the
+    effect of the middle mask, so the middle mask has the smallest slope of the three. `binary` then drops the middle
+    mask, although a forward pass under each mask would show that it is right. For k masks, `shortlist` computes
+    ceil(log2(k / 4)) gradients and at most four forward passes.
     """
 
     needs_superposition = True

@@ -22,7 +22,7 @@ LANES = 16
 """The number of vectors multiplied at a time: an AVX-512 register holds this many floats."""
 _ZERO = np.float32(0)
 _WORDS = 8
-"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. These words fill a
+"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. Eight words fill a
 cache line."""
 _TILE = 128
 """The number of masks in a tile. The words and sums of a tile, together with the tables of one word, fit into the L1
@@ -143,7 +143,7 @@ def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
 
 @compile_exact
 def _tabulate(numbers: Floats, table: Floats) -> None:
-    """Set table[n, v] to a sum of rows 4 n to 4 n + 3 of `numbers`: row 4 n + b is included if bit b of v is set.
+    """Set table[n, v] to the sum of the rows 4 n + b of `numbers`, for all bits b (0 to 3) that are set in v.
 
     A row has LANES floats.
     """
@@ -284,7 +284,7 @@ def _add_permuted(
 def add_products_by_permutation(
     rows: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint8], vector: Floats, out: npt.NDArray[np.float64]
 ) -> None:
-    """Add to `out` (k,) the inner product of each packed mask with a vector. Needs HAS_PERMUTATION.
+    """Add to `out` (k,) the inner product of each packed mask with a vector. HAS_PERMUTATION must be True.
 
     rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
     bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One

@@ -37,8 +37,8 @@ _LARGEST_SHARE = 0.98
 """A mask is range-coded only if its coded length is less than this share of its packed length. Packed masks are faster
 to read."""
 _CHUNK = 1 << 22
-"""The number of weights coded at a time, a multiple of 8. This number bounds memory, since each weight is expanded to a
-32-bit integer."""
+"""The number of weights coded at a time, a multiple of 8. Coding by chunks bounds memory, since each weight is expanded
+to a 32-bit integer."""
 
 Bits: TypeAlias = "npt.NDArray[np.uint8]"
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from supsup_core.masks import codec
 
 _CHUNK_BYTES = 64 << 20
-"""The size, in bytes, of the float32 buffer into which masks are unpacked, one chunk after the other. This size bounds
-memory for any number of masks."""
+"""The size, in bytes, of the float32 buffer into which masks are unpacked, one chunk after the other. The buffer's size
+bounds memory for any number of masks."""
 
 
 @functools.cache

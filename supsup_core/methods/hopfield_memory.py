@@ -47,8 +47,8 @@ class Recovery:
       z along any of the d dimensions. Within a few steps, z is far from all stored patterns, and the energy pulls z to
       an arbitrary stored pattern.
     - `memory`: z is the trained variable itself, clamped to [-1, 1]. The net therefore starts with the superposition of
-      all masks. The gradient of H is multiplied by each layer's memory. This product projects the gradient onto the
-      span of the stored patterns.
+      all masks. The gradient of H is multiplied by each layer's memory. Multiplying by the memory projects the gradient
+      onto the span of the stored patterns.
 
     For some tasks, a descent ends at a wrong pattern, for any choice of the task's images. `recover` therefore makes up
     to `tries` descents. After each descent, `recover` removes the recovered pattern from the memories and from the

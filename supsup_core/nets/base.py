@@ -82,8 +82,8 @@ class Net(ABC):
     """
 
     normalises_by_batch: ClassVar[bool] = False
-    """Whether batch normalisation always uses the statistics of the current batch. For such a net, the logits of a
-    single image are not defined."""
+    """Whether batch normalisation always uses the statistics of the current batch. If the current batch is always used,
+    the logits of a single image are not defined."""
 
     trained_from_signs: ClassVar[bool] = False
     """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly

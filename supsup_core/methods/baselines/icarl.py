@@ -97,7 +97,7 @@ class ICaRLLearner(Learner):
     """Predicts the class whose exemplars have the nearest mean feature vector.
 
     Each class of the given task has one logit: minus the squared distance between the image's feature vector and the
-    class's mean, which is scaled to length 1.
+    class's mean. The mean is scaled to length 1.
     """
 
     def __init__(
