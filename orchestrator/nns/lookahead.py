@@ -4,8 +4,8 @@ Each decision needs the masks that the previous round has trained. Without look-
 keeps only one worker busy. Two facts make look-ahead training possible. First, a mask's scores depend only on the
 mask's number and segments (see `mask_versions`). Second, most decisions can be predicted: a task that has a mask keeps
 this mask, and a new task gets the next mask number. A mask version that look-ahead training has produced is kept in
-memory. If a later decision needs a version with this content key, the coordinator uses the kept version. After a wrong
-prediction, the kept versions are discarded, and only idle time is wasted.
+memory. If a later decision needs a version with the content key of a kept version, the coordinator uses the kept
+version. After a wrong prediction, the kept versions are discarded, and only idle time is wasted.
 
 Decisions never use predictions. Predictions use the true task numbers of the simulated stream. Therefore the task
 numbers affect only how busy the workers are, never the results.

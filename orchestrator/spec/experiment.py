@@ -190,7 +190,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     Base.resolved).
 
     If the scenario gives the task identity at inference, the rule `known` replaces the inference section. Runs that
-    differ only in this section are therefore equal, and are deduplicated.
+    differ only in the inference section are therefore equal, and are deduplicated.
 
     Raises InputError if the values contradict each other, and DatasetError if the dataset's files cannot be used.
     """

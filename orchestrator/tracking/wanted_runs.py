@@ -37,7 +37,8 @@ _MOST_CHARACTERS = 8000
 """The largest length of a tag that MLflow accepts."""
 
 _LONG_PARAM = 500
-"""MLflow cuts long values of params. The limit depends on the version of the server, but is at least this long."""
+"""MLflow cuts values of params that are too long. The limit depends on the server's version, but is at least this
+number of characters."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ class AllocationTally:
     def purity(self) -> float:
         """The purity of the masks in use, in [0, 1]; 1 if there are no masks.
 
-        For each mask, one task provided more of the mask's segments than any other task. Purity is the share of
-        segments that come from this task, over the segments of all masks in use.
+        The main task of a mask is the task that provided the largest number of the mask's segments. Purity is the share
+        of segments that come from the main task of their mask, over the segments of all masks in use.
         """
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0

@@ -50,7 +50,7 @@ def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class SupSupLearner(SuperposingLearner):
-    """Predicts labels with the frozen net under one mask. Can also superpose several masks."""
+    """Predicts labels with the frozen net under one mask. The learner can also superpose several masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         self._problem = problem

@@ -88,5 +88,5 @@ def _compare_means(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) 
 
 
 def _stored(value: float) -> float | None:
-    """Returns a value as MLflow's database holds it: infinity becomes the largest number. Returns None for NaN."""
+    """Returns a value as MLflow's database holds it: infinity becomes the largest float. Returns None for NaN."""
     return None if math.isnan(value) else max(-sys.float_info.max, min(value, sys.float_info.max))
