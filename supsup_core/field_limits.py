@@ -1,4 +1,5 @@
-"""Smallest and largest values of config fields, declared with the fields and checked in one place."""
+"""Declares the smallest and the largest values of config fields together with the fields, and checks them in one
+place."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ MOST_IMAGES = 1_000_000
 """The largest number of images of a decision, or of an evaluation of one task."""
 
 MOST_RATE = 1e6
-"""The largest learning rate, penalty or similar factor. Beyond it, float32 arithmetic overflows within a few steps."""
+"""The largest learning rate, penalty or similar factor. With a larger factor, float32 arithmetic overflows within a few
+steps."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """The smallest and the largest value of a field, both allowed; None means no limit.
 
-    If the value is a list, they limit its items, and `items` is the largest number of items.
+    If the value is a list, `least` and `most` limit each item, and `items` is the largest number of items.
     """
 
     least: float | None = None
@@ -44,7 +46,7 @@ def limited(default: T, least: float | None = None, most: float | None = None, i
 
 
 def limits_of(cls: type, name: str) -> Limits | None:
-    """Returns the limits of a dataclass field, or None if it has none.
+    """Returns the limits of a dataclass field, or None if the field has no limits.
 
     If a subclass declares the field again, for another default, the limits of its base class remain.
     """
@@ -57,9 +59,9 @@ def limits_of(cls: type, name: str) -> Limits | None:
 
 
 def check_limits(component: Any) -> None:
-    """Raises InputError if a field of a dataclass object is out of its limits. The message begins with its name.
+    """Raises InputError if a field of a dataclass object is out of its limits.
 
-    None, and values that are no numbers, are not checked.
+    The message begins with the field's name. None, and values that are no numbers, are not checked.
     """
     for one in fields(component):
         limits = limits_of(type(component), one.name)

@@ -35,7 +35,7 @@ def user_path(text: str | Path) -> Path:
 def open_file(path: Path) -> BinaryIO:
     """Opens a regular file for reading, or the file that a link names. Never waits, as opening a named pipe would.
 
-    Raises InputError, which names the path, if it is something else, or if it cannot be opened.
+    Raises InputError, which names the path, if the path is not a regular file, or if the file cannot be opened.
     """
     try:
         _check_kind(path, os.stat(path).st_mode)  # before it is opened, because opening a device may have effects
@@ -51,7 +51,10 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """Returns the content of a regular file. Raises InputError as `open_file` does, or if the file is larger."""
+    """Returns the content of a regular file.
+
+    Raises InputError as `open_file` does, or if the file is larger than `most_bytes`.
+    """
     with open_file(path) as file:
         try:
             content = file.read(most_bytes + 1)
@@ -68,7 +71,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
 
 
 def gunzip(content: bytes, most_bytes: int) -> bytes:
-    """Decompresses a gzip file of any number of members. Never makes more than `most_bytes` + 1 bytes.
+    """Decompresses a gzip file of any number of members. Never decompresses more than `most_bytes` + 1 bytes.
 
     Raises CorruptError if the content would be larger, if the file is truncated, or if it is not a gzip file.
     """

@@ -1,4 +1,7 @@
-"""Config fields that a later version added. They do not change the identity of experiments that leave them out."""
+"""Config fields that a later version of this program added.
+
+A content key contains such a field only if the field's value is not the default.
+"""
 
 from __future__ import annotations
 

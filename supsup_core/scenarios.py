@@ -1,8 +1,8 @@
 """The continual-learning scenarios (paper, section 2 and table 1).
 
 The first letter of a scenario's name says whether the task identity is given (G) or not (N) in training. The second
-letter says the same for inference. The third letter says whether the tasks share their labels (s) or not (u). GG has no
-third letter.
+letter says whether the task identity is given (G) or not (N) at inference. The third letter says whether the tasks
+share their labels (s) or not (u). GG has no third letter.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from supsup_core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Whether the task identity is given in training and at inference, and what counts as a correct answer.
+    """A scenario: whether the task identity is given in training and at inference, and what counts as a correct answer.
 
-    `wrong_task_is_wrong`: True if tasks do not share their labels. An answer is then correct only if both the label and
-    the inferred task are correct.
+    `wrong_task_is_wrong`: True if tasks do not share their labels. In such a scenario, an answer is correct only if
+    both the label and the inferred task are correct.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""Describes the machine and the package versions of a process. Ledgers record both; content keys contain neither."""
+"""Describes the machine and the package versions of a process.
+
+Ledgers record this description, but content keys do not contain it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code_digest() -> str:
-    """Returns a hash of the source of this program, as this process imports it."""
+    """Returns a hash of the .py files from which this process imports the packages orchestrator and supsup_core."""
     found = hashlib.sha256()
     for package in ("orchestrator", "supsup_core"):
         folder = _folder_of(package)
@@ -69,9 +72,9 @@ def code_digest() -> str:
 
 
 def check_code(digest: str) -> None:
-    """Raises SupSupError if this process imports another source of this program than the command that started it.
+    """Raises SupSupError if this process and the command that started it import different source code of this program.
 
-    digest: what `code_digest` returned in the process of the command.
+    digest: the hash that `code_digest` returned in the process of the command.
     """
     if code_digest() != digest:
         raise SupSupError(
@@ -90,10 +93,13 @@ def _folder_of(package: str) -> Path:
 
 
 def memory_bytes() -> int:
-    """Returns how many bytes of memory this process may use: those of the machine, of its container, or of `ulimit`."""
+    """Returns how many bytes of memory this process may use.
+
+    The result is the smallest of three numbers: the memory of the machine, the limit of its container, and `ulimit`.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups version 2 and 1
-        with contextlib.suppress(OSError, ValueError):  # not in a container, or without a limit
+        with contextlib.suppress(OSError, ValueError):  # no container, or a container without a limit
             limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         soft, _ = resource.getrlimit(kind)
@@ -120,9 +126,11 @@ def processor() -> str:
 def usable_cpus(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Returns how many CPUs this process may use, at least 1.
 
-    These are the CPUs of its affinity, which `taskset` and Slurm set, but at most the CPU limit of its control groups,
-    which containers set. A fractional limit is rounded up. `os.cpu_count` counts all CPUs of the machine,
-    and Ray ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes control groups.
+    The result is the smaller of two numbers. The first number counts the CPUs in the affinity of the process, which
+    `taskset` and Slurm set. The second number is the CPU limit of the process's control groups, which containers set. A
+    fractional limit is rounded up. `os.cpu_count` is not used, because it counts all CPUs of the machine. Ray's count
+    is not used, because it ignores the affinity. memberships, cgroups: the file and the folder in which Linux describes
+    control groups.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(limit) for limit in _cpu_limits(memberships, cgroups))]))
@@ -136,25 +144,26 @@ def _cpu_limits(memberships: Path, cgroups: Path) -> Iterator[float]:
         return  # not Linux
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2; `unified` is its folder beside version 1
+        if controllers == "":  # cgroups version 2, in the folder `unified` if version 1 is also in use
             roots = [cgroups, cgroups / "unified"]
         elif "cpu" in controllers.split(","):
             roots = [cgroups / "cpu", cgroups / controllers]
         else:
             continue
-        inner = Path(path.lstrip("/"))  # in a container, this folder may not exist: its limits are those of the root
+        inner = Path(path.lstrip("/"))  # may not exist in a container; then the root folder has the limits
         for folder in (root / part for root in roots for part in (inner, *inner.parents)):
             yield from _cpu_limit(folder)
 
 
 def _cpu_limit(folder: Path) -> Iterator[float]:
-    """Yields the CPU limit of one control group, or nothing if it has none: a quota of microseconds in each period."""
+    """Yields the CPU limit of one control group (its quota divided by its period), or nothing if the group has no
+    limit."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((folder / name).read_text() for name in names).split()
             limit = int(quota) / int(period)
         except (OSError, ValueError, ZeroDivisionError):
-            continue  # no such group; or `max`, which means no limit
+            continue  # the group does not exist, or its quota is `max` (no limit)
         if limit > 0:  # version 1 writes -1 for no limit
             yield limit
 

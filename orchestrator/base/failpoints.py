@@ -26,7 +26,7 @@ def reach(point: Point, subject: object = None) -> None:
 
 
 def set_failpoint(point: Point, function: Callable[[object], None] | None) -> None:
-    """Sets the function that this process calls at a failpoint. None removes the function."""
+    """Sets the function that this process calls at a failpoint. If `function` is None, removes the earlier function."""
     if function is None:
         _functions.pop(point, None)
     else:

@@ -68,7 +68,8 @@ def is_utf8(path: Path | str) -> bool:
 def private_folder(remedy: str) -> Path:
     """Returns the folder `/tmp/supsup-UID`, which only this user can read, and creates it if it does not exist.
 
-    remedy: what a user can do instead, for the message. Raises InputError if the folder belongs to another user.
+    remedy: the end of the error message, which says what the user can do instead. Raises InputError if the folder
+    belongs to another user.
     """
     own = Path("/tmp") / f"supsup-{os.getuid()}"
     try:
@@ -82,7 +83,7 @@ def private_folder(remedy: str) -> Path:
 
 
 def ensure_home() -> None:
-    """Sets HOME to a private folder if this user has no home folder, as a container's user without a name.
+    """Sets HOME to a private folder if this user has no home folder, for example a user without a name in a container.
 
     MLflow, Ray and other libraries need a home folder. Raises InputError as `private_folder` does.
     """

@@ -17,10 +17,11 @@ from supsup_core.errors import InputError
 
 @dataclass(frozen=True)
 class LockKind:
-    """What a process does in a folder that it holds, in words for error messages.
+    """The words that error messages use for one kind of locked folder.
 
-    `what`: what runs in the folder. `where`: the word of the command line that names the folder. `remedy`: how a user
-    gives another folder. `follow`: the verb that shows the progress, or None.
+    `what`: the noun for the thing that runs in the folder, such as `sweep`. `where`: the argument of the command line
+    that names the folder. `remedy`: tells the user how to choose another folder. `follow`: the verb that shows the
+    progress, or None.
     """
 
     what: str
@@ -60,7 +61,7 @@ def owned(folder: Path, kind: LockKind = SWEEP) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # on a disk that fails; without the lock, the file means nothing
+        with contextlib.suppress(OSError):  # the disk may fail; without the lock, the file is ignored
             holder.unlink(missing_ok=True)
         lock.release()
 
@@ -100,7 +101,7 @@ def host_of(folder: Path) -> str | None:
 
 
 def holder_in_words(folder: Path) -> str:
-    """Returns `process ID`, with its host if that is another one, for the process that holds the lock of `folder`.
+    """Describes the process that holds the lock of `folder`: `process ID`, or `process ID on HOST` if on another host.
 
     Returns `another process` if the id cannot be read, for example because that process has just started or ended.
     """

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-"""The JSON encoder of all content keys. It is created once, because a sweep may need tens of thousands of keys, and
-creating an encoder takes as long as encoding a value."""
+"""The JSON encoder of all content keys. The encoder is created once, because a sweep may need tens of thousands of
+keys, and creating an encoder takes as long as encoding a value."""
 
 
 def canonical(value: Any) -> str:

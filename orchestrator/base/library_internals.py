@@ -1,8 +1,8 @@
 """Uses non-public behaviour of other libraries.
 
-Each docstring says why, and names the library version that was examined. Each function has a test that fails if the
-behaviour changes. No library is imported at module level, so importing this module is cheap, and packages that must not
-import Ray or MLflow may import it.
+Each docstring says why the behaviour is needed, and names the library version that was examined. Each function has a
+test that fails if the behaviour changes. No library is imported at module level, so importing this module is cheap, and
+packages that must not import Ray or MLflow may import it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def ray_death_of(error: Any) -> RayDeath:
 
 
 class RayVersions(NamedTuple):
-    """The versions of a Ray cluster and of a process that cannot join it."""
+    """The versions of Ray and Python on a Ray cluster, and in a process that cannot join the cluster."""
 
     cluster_ray: str
     cluster_python: str
@@ -81,7 +81,7 @@ def ray_versions_in(error: Exception) -> RayVersions | None:
 
 
 class RayAutoscaling(NamedTuple):
-    """What Ray's autoscaler does.
+    """The nodes that Ray's autoscaler starts or cannot start.
 
     `starting`: maps the name of a node type to how many nodes are being started. `failed`: maps the name of a node type
     to why the last start of such a node failed. `infeasible`: the bundles of each placement group that would not fit
@@ -94,11 +94,12 @@ class RayAutoscaling(NamedTuple):
 
 
 def ray_autoscaling(address: str, timeout: float) -> RayAutoscaling:
-    """Returns what the autoscaler of a Ray cluster does. Without an autoscaler, nothing starts and nothing fails.
+    """Returns the nodes that the autoscaler of a Ray cluster starts or cannot start.
 
-    address: of the cluster, as HOST:PORT. timeout: in seconds. In Ray 2.60, no public function returns this; the
-    command `ray status` prints it. This function asks in the same way, and sees version 2 of the autoscaler, which
-    `ray up` and KubeRay use. Ray's version 1 has another, undocumented format.
+    Without an autoscaler, the result is empty. address: the cluster's address, as HOST:PORT. timeout: in seconds. In
+    Ray 2.60, no public function returns the state of the autoscaler. This function gets the state in the same way as
+    the command `ray status`. The function supports version 2 of the autoscaler, which `ray up` and KubeRay use. Version
+    1 uses a different, undocumented format.
     """
     client = importlib.import_module("ray._raylet").GcsClient(address)
     reply = importlib.import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
@@ -134,8 +135,8 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
     .rayignore list, unless Ray's environment variables say otherwise.
 
     Ray 2.60 names the package of a working_dir by this hash, but has no public function that returns the hash. A hash
-    function in this project would have to repeat Ray's exclusion rules. If it ignored a file that Ray uploads, two
-    different jobs could get the same hash.
+    function in this project would have to repeat Ray's exclusion rules. If such a function ignored a file that Ray
+    uploads, two different jobs could get the same hash.
     """
     packaging = importlib.import_module("ray._private.runtime_env.packaging")
     uri: str = packaging.get_uri_for_directory(str(folder), include_gitignore=True, excludes=list(excludes))
@@ -143,10 +144,10 @@ def ray_package_hash(folder: Path, excludes: Sequence[str]) -> str:
 
 
 def ray_upload_limit() -> int:
-    """Returns the most bytes that the working_dir of a job may have.
+    """Returns the largest size, in bytes, that the working_dir of a Ray job may have.
 
-    In Ray 2.60, the documented limit is that of the cluster's key-value store, 512 MiB. But the dashboard, which
-    receives the package of a job, refuses a request of more than 100 MiB with an error that names no limit (Ray's issue
+    In Ray 2.60, the documented limit is that of the cluster's key-value store, 512 MiB. But the dashboard receives the
+    package of a job, and refuses a request of more than 100 MiB. The dashboard's error names no limit (Ray's issue
     55877).
     """
     dashboard: int = importlib.import_module("ray._private.ray_constants").DASHBOARD_CLIENT_MAX_SIZE
@@ -155,11 +156,11 @@ def ray_upload_limit() -> int:
 
 
 UploadRule: TypeAlias = Callable[[Path], bool]
-"""Returns whether Ray leaves out a file or a folder, and all that the folder contains."""
+"""A function that returns whether Ray leaves a file or folder out of the upload, including everything in the folder."""
 
 
 def ray_upload_rules(folder: Path, excludes: Sequence[str] = ()) -> list[UploadRule]:
-    """Returns the rules for `folder` and for all that it contains: those of its .gitignore and .rayignore.
+    """Returns the upload rules that the .gitignore and .rayignore of `folder` give for everything in `folder`.
 
     excludes: further patterns, as in the job's runtime_env. Ray 2.60 has no public function that lists the files of a
     working_dir, or that returns their size.
@@ -175,14 +176,15 @@ def ray_upload_rules(folder: Path, excludes: Sequence[str] = ()) -> list[UploadR
 
 
 RAY_HAS_NO_AGENT = "No available agent to submit job"
-"""The text of Ray 2.60's error if the head node cannot run jobs yet. The error has no class of its own."""
+"""The text of Ray 2.60's error if the head node cannot run jobs yet. Ray has no separate exception class for this
+error."""
 
 
 def ray_version_of(client: Any) -> str | None:
     """Returns the version of Ray on the cluster of a ray.job_submission.JobSubmissionClient, or None if it is unknown.
 
-    In Ray 2.60, the client asks for this version when it is made, and keeps it in a private attribute. Its public
-    method `get_version` returns the version of the protocol.
+    In Ray 2.60, the client asks for this version when it is made, and keeps it in a private attribute. The client's
+    public method `get_version` returns the version of the protocol instead.
     """
     version: str | None = client._server_ray_version
     return version
@@ -208,12 +210,13 @@ def move_mlflow_artifacts(db: sqlite3.Connection, old: str, new: str) -> None:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Returns whether an error says that the memory of the CPU or GPU does not suffice.
+    """Returns whether an error says that the CPU or GPU has too little memory.
 
-    torch 2.13 has a class for such an error on a CUDA device, torch.OutOfMemoryError. On the CPU it raises a
-    RuntimeError, and only the text tells that its allocator failed, or that oneDNN could not compile its code.
+    torch 2.13 has a class for such an error on a CUDA device, torch.OutOfMemoryError. On the CPU, torch raises a
+    RuntimeError. Only the text of a RuntimeError says that torch's allocator failed, or that oneDNN could not compile
+    its code.
     """
-    names = {cls.__name__ for cls in type(error).__mro__}  # the class of torch, without loading torch
+    names = {cls.__name__ for cls in type(error).__mro__}  # compares class names, so that torch is not loaded
     texts = ("DefaultCPUAllocator", "could not create a primitive")
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

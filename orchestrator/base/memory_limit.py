@@ -1,7 +1,7 @@
-"""Checks how much memory the limit of this process (`ulimit -v`) leaves.
+"""Checks how much memory this process may still allocate under its limit (`ulimit -v`).
 
 Native libraries do not survive a failed allocation: with torch 2.13, oneDNN writes to address 0 (signal 11), and
-OpenBLAS ends the process. The limit is therefore checked before work that allocates.
+OpenBLAS ends the process. This program therefore checks the limit before it starts work that allocates memory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 from supsup_core.errors import SupSupError
 
 IMPORT_BYTES = 800_000_000
-"""What the import of torch allocates."""
+"""The number of bytes that the import of torch allocates."""
 
 LIBRARIES_BYTES = 1_500_000_000 + 25_000_000 * (os.cpu_count() or 1)
-"""What the libraries of a sweep allocate after torch is loaded, including the stacks of one thread for each core."""
+"""The number of bytes that the libraries of a sweep allocate after torch is loaded, including one thread stack per
+core."""
 
 JOB_BYTES = 100_000_000
-"""What must be left before a job. An array that does not fit raises an error, but a small allocation may not fail."""
+"""The number of bytes that must be free before a job starts. An array that does not fit only raises an error, but a
+failed small allocation can crash the process."""
 
 _USED = Path("/proc/self/statm")
 
@@ -29,7 +31,7 @@ class MemoryLimitError(SupSupError, MemoryError):
 
 
 def require_memory(num_bytes: int) -> None:
-    """Raises MemoryLimitError if the limit leaves less than `num_bytes`. Does nothing without a limit."""
+    """Raises MemoryLimitError if the limit leaves less than `num_bytes`. Does nothing if the process has no limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or not _USED.exists():
         return

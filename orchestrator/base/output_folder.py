@@ -121,7 +121,7 @@ class GroupFolder:
 
     @property
     def stop_file(self) -> Path:
-        """The file whose existence tells the group to stop. A search or `supsup cancel` creates it."""
+        """The file whose existence tells the group to stop. A search or `supsup cancel` creates this file."""
         return self.path / "stop"
 
     @property
@@ -131,7 +131,10 @@ class GroupFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """The file that says which room in the cluster the running group lacks. It exists only then."""
+        """The file that says for which cluster resources the running group waits.
+
+        The file exists only while the group waits.
+        """
         return self.path / _WAITING
 
     @property
@@ -187,12 +190,15 @@ class SweepFolder:
 
     @property
     def pause_file(self) -> Path:
-        """The file whose existence tells the sweep to pause. Its text, if any, is the reason."""
+        """The file whose existence tells the sweep to pause. The file's text, if any, is the reason of the pause."""
         return self.path / "pause"
 
     @property
     def waiting_file(self) -> Path:
-        """The file that says which room in the cluster the groups lack that have not started. It exists only then."""
+        """The file that says for which cluster resources the groups that have not started wait.
+
+        The file exists only while groups wait.
+        """
         return self.path / _WAITING
 
     def waiting_files(self) -> list[Path]:
@@ -300,15 +306,15 @@ class OutputFolder:
     def sweeps(self) -> list[SweepFolder]:
         """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id.
 
-        A sweep that has lost its `sweep.json` is among them, so that no command overlooks it.
+        The list includes sweeps that have lost their `sweep.json`, so that no command overlooks them.
         """
         return [folder for folder in self.all_sweep_folders() if folder.sweep_file.exists() or folder.groups()]
 
     def all_sweep_folders(self) -> list[SweepFolder]:
         """Returns all folders in `sweeps` that a sweep has used, sorted by name. Leaves out hidden folders.
 
-        `fsck` and `gc` check them all, including the folders of sweeps that lost their sweep file. A process that was
-        killed before it wrote the sweep file leaves an unused folder: a lock, an empty log and hidden files.
+        `fsck` and `gc` check all these folders, including the folders of sweeps that lost their `sweep.json`. A process
+        that was killed before it wrote `sweep.json` leaves an unused folder: a lock, an empty log and hidden files.
         """
         found = [path for path in sorted(self.path.glob("sweeps/*")) if path.is_dir() and not path.name.startswith(".")]
         return [SweepFolder(path) for path in found if any(map(_shows_use, path.iterdir()))]
@@ -320,7 +326,7 @@ class OutputFolder:
 
 
 def _shows_use(file: Path) -> bool:
-    """Returns whether a file in the folder of a sweep shows that the sweep was started and its sweep file written."""
+    """Returns whether a file in the folder of a sweep shows that the sweep was started and its `sweep.json` written."""
     if file.name == _LOG:
         return file.stat().st_size > 0
     return file.name not in LOCK_FILES and not file.name.startswith(".")

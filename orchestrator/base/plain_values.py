@@ -15,15 +15,16 @@ _MOST_NESTED = 200
 """The largest number of brackets of a YAML text that may be open at once."""
 
 MOST_VALUES = 10_000
-"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of what it stands for."""
+"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
+names."""
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Not all of them are a YAMLError: a tag
-that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
+"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Some of these errors are no YAMLError:
+a tag that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
 
 Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
-the class that the section's `name` selects. The class may be a user's own, so no dataclass of this project can list the
+the class that the section's `name` selects. A user may define this class, so no dataclass of this project can list the
 keys."""
 
 
@@ -67,7 +68,10 @@ def flatten(node: Node, prefix: str = "") -> Node:
 
 
 def text_value(typed: str) -> str | None:
-    """Returns the value of a text key that was typed as `key=value`: as typed, or without its quotes; None for null."""
+    """Returns the value of a text key that was typed as `key=value`, without the quotes around it.
+
+    Returns None for `null`, `~` and an empty text.
+    """
     if typed in ("null", "~", ""):
         return None
     if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "\"'":
@@ -81,7 +85,8 @@ def text_value(typed: str) -> str | None:
 def is_text(value: str) -> bool:
     """Returns whether a text can be stored in every file and database: Unicode text without null characters.
 
-    Python makes other texts of bytes that are not UTF-8, on the command line and in the names of files.
+    Command lines and file names can contain bytes that are not UTF-8. Python represents such bytes by surrogates, which
+    cannot be encoded as UTF-8.
     """
     try:
         value.encode()
@@ -93,8 +98,9 @@ def is_text(value: str) -> bool:
 def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> object:
     """Returns the value of a YAML text. Raises one of YAML_ERRORS if the text is not valid, or if it is too large.
 
-    A small text can stand for billions of values, by aliases (`*name`). It is therefore first read with BaseLoader,
-    which shares one object between all aliases, and copies none, as the other loaders do for `<<`.
+    A small text can stand for billions of values, by aliases (`*name`). The text is therefore first read with
+    BaseLoader, which uses one shared object for all aliases of a value. Other loaders would copy a mapping for each
+    merge key (`<<`).
     """
     _check_nesting(text)
     written = yaml.load(text, Loader=yaml.BaseLoader)
@@ -114,23 +120,24 @@ def with_lists(value: object) -> object:
 
 
 def _num_values(value: object, known: dict[int, int]) -> int:
-    """Returns the number of values in a nested value. known: the numbers of lists and mappings counted before, by id.
+    """Returns the number of values in a nested value. known: maps the `id` of each list and mapping that was counted
+    before to its number of values.
 
     Aliases share one object, so a value that stands for billions of copies is counted in a moment.
     """
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST_VALUES  # for a value that contains itself
+        known[id(value)] = MOST_VALUES  # ends the recursion if a value contains itself
         inner = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_num_values(one, known) for one in inner)
     return known[id(value)]
 
 
 def _check_nesting(text: str) -> None:
-    """Raises ValueError if a YAML text has more brackets inside each other than any sensible text.
+    """Raises ValueError if a YAML text has more than _MOST_NESTED nested brackets.
 
-    PyYAML's time grows with the square of this number, and Python's recursion ends at about a thousand.
+    PyYAML's run time grows with the square of the nesting depth, and Python's recursion limit is about a thousand.
     """
     depth = 0
     for character in text:

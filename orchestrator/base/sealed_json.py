@@ -20,9 +20,10 @@ def seal(node: Node) -> bytes:
 def unseal(content: bytes, unsealed_keys: Collection[str] = ()) -> tuple[Node, bool]:
     """Returns the values in a JSON file without their checksum, and whether the file has a checksum.
 
-    unsealed_keys: the keys that files of earlier versions, which have no checksum, may contain. Raises ValueError if
-    the file is not a JSON mapping, if a value does not match the checksum, or if a file without a checksum has another
-    key. A damaged name of a key is therefore found as well.
+    unsealed_keys: the only keys that a file without a checksum may contain. Earlier versions of this program wrote
+    files without a checksum. Raises ValueError if the file is not a JSON mapping, or if a value does not match the
+    checksum. Raises ValueError also if a file without a checksum has another key. The other key may be the damaged name
+    of the checksum's key.
     """
     node = json.loads(content)
     if not isinstance(node, dict):

@@ -7,13 +7,16 @@ import signal
 from collections.abc import Callable, Iterator
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""Ctrl-C, the end of a job or container, the end of a terminal, and Slurm's warning before a time limit."""
+"""In this order, the signals mean: Ctrl-C, the end of a job or container, the end of a terminal, and Slurm's warning
+before a time limit."""
 
 
 def heeded() -> list[signal.Signals]:
-    """Returns the signals that stop a sweep in this process: all, except SIGHUP if it is ignored, as with `nohup`.
+    """Returns the signals that stop a sweep in this process: STOP_SIGNALS, but without SIGHUP if `nohup` made it
+    ignored.
 
-    A shell lets the commands of a script that end in `&` ignore SIGINT. `supsup stop` must stop these sweeps too.
+    SIGINT always stops a sweep. A shell makes the background commands (`&`) of a script ignore SIGINT, but `supsup
+    stop` sends SIGINT and must stop these commands too.
     """
     ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOP_SIGNALS if not (number is signal.SIGHUP and ignores_hangup)]
@@ -21,9 +24,9 @@ def heeded() -> list[signal.Signals]:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within the `with` block, the signals that stop a command do only one thing: the yielded function returns True.
+    """Within the `with` block, a signal that stops commands has one effect only: the yielded function returns True.
 
-    The block can therefore always end what it has started. Only the main thread may enter the block.
+    No signal interrupts the block, so the block can always complete its work. Only the main thread may enter the block.
     """
     arrived: list[int] = []
     with contextlib.ExitStack() as restore:

@@ -49,7 +49,7 @@ def command(verb: str, folder: Path) -> str:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""What sets the colour of a terminal. Ray colours its messages."""
+"""Matches the escape sequences that set the colour of a terminal. Ray's messages contain such sequences."""
 
 
 def one_line(text: object) -> str:
@@ -82,8 +82,9 @@ def first_line(error: Exception) -> str:
 def matching_names(wanted: str, names: Collection[str]) -> list[str]:
     """Returns the names that `wanted` may stand for, in the order of `names`. Returns an empty list if none fits.
 
-    Tries three rules in turn, and uses the first that matches any name: (1) the name equals `wanted`; (2) the name
-    without its last `-PART`, such as the hash in a sweep's id, equals `wanted`; (3) the name begins with `wanted`.
+    Tries three rules in turn, and uses the first rule that matches any name. Rule 1: the name equals `wanted`. Rule 2:
+    the name without its last `-PART`, such as the hash in a sweep's id, equals `wanted`. Rule 3: the name begins with
+    `wanted`.
     """
     return (
         [name for name in names if name == wanted]

@@ -161,7 +161,7 @@ class WordsArgument(click.Argument):
 def words(
     metavar: str, *options: str, noun: str = "sweep", least: int = 0, most: int | None = 1, has_overrides: bool = False
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Returns a decorator that declares the bare words of a verb. The verb gets them as the argument `words`.
+    """Returns a decorator that declares the bare words of a verb. The verb gets the words as the argument `words`.
 
     metavar: the description of the words in `--help`. options: the allowed keys among `output`, `data` and `storage`.
     noun: what a name stands for, `sweep` or `run`, for messages. least, most: the minimum and maximum number of names;

@@ -1,4 +1,7 @@
-"""Finds the sweep, run, tasks or output that a verb acts on. Raises InputError if the verb cannot act on it."""
+"""Finds the sweep, run, tasks or output that a verb acts on.
+
+Raises InputError if there is nothing that the verb can act on.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def refuse_running(output: OutputFolder, verb: str) -> None:
 
 
 def fetch_all(output: OutputFolder) -> None:
-    """Downloads the ledgers of all sweeps in the output's storage, unless the local ledgers are as new.
+    """Downloads each ledger in the output's storage that is newer than the output's own copy.
 
     Does nothing if the output has no storage. gc and fsck need the ledgers of all sweeps, because sweeps of other
     machines also reference artifacts in the storage.

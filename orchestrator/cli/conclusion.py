@@ -1,6 +1,6 @@
 """Ends a command that ran a sweep: ends its MLflow runs, then writes the report and prints a summary.
 
-Whatever goes wrong with a report, a figure or the terminal therefore costs nothing else.
+The MLflow runs are ended first, because the report, a figure or the terminal may fail.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
 
 
 def _write_report(sweep: Sweep, groups: Sequence[Group], monitor: Monitor) -> Report | None:
-    """Writes the report and returns it. If this fails, logs the error and returns None."""
+    """Writes the report and returns it. If the report cannot be written, logs the error and returns None."""
     try:
         from orchestrator.results.report import write_report  # pandas and matplotlib take a second to load
 
@@ -110,8 +110,8 @@ def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
 
 
 def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, monitor: Monitor) -> None:
-    """Prints the number of untrained segments, the runs of several machine kinds, recomputed files, cancelled tasks,
-    failures, and why a run paused."""
+    """Prints the number of untrained segments, the runs that were computed on several machine kinds, recomputed files,
+    cancelled tasks, failures, and the reason of a pause."""
     for state in monitor.states.values():
         num_skipped = state.segments_not_trained()
         if num_skipped:
@@ -136,7 +136,7 @@ def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, 
 
 
 def _write_to_mlflow(sweep: Sweep, write: Callable[[], None]) -> bool:
-    """Calls a function that writes to MLflow. If this fails, logs the error and returns False."""
+    """Calls a function that writes to MLflow. If the function raises an error, logs the error and returns False."""
     try:
         with explained(sweep):
             write()
@@ -148,7 +148,8 @@ def _write_to_mlflow(sweep: Sweep, write: Callable[[], None]) -> bool:
 
 
 def _complete_storage(sweep: Sweep, files: Sequence[Path]) -> bool:
-    """Uploads snapshots of the ledgers, and the files of the report. If this fails, logs the error, returns False."""
+    """Uploads snapshots of the ledgers, and the files of the report. Returns False, and logs the error, if this
+    fails."""
     try:
         publish(sweep, files)
     except FencedError as error:

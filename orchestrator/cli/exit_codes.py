@@ -10,8 +10,8 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAILED = 1
-    """A run failed, a file is damaged, a program that the command needs failed, or data could not be written to MLflow,
-    to the report or to the storage."""
+    """A run failed, a file is damaged, or a program that the command needs failed. Data that cannot be written to
+    MLflow, to the report or to the storage also gives this code."""
     BAD_INPUT = 2
     INTERRUPTED = 130
-    """Stopped by Ctrl-C, SIGTERM or `supsup drain`; finished work is committed."""
+    """The command was stopped by Ctrl-C, SIGTERM or `supsup drain`; finished work is committed."""

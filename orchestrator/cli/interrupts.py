@@ -3,15 +3,15 @@
 A signal raises KeyboardInterrupt in the main thread, with these exceptions:
 
 - **NNs trains in rounds, and only whole rounds are committed.** The first signal therefore only creates the sweep's
-  pause file, and the coordinator ends the current round and commits it, however long the round takes. A second signal
+  pause file. The coordinator then ends the current round and commits it, however long the round takes. A second signal
   raises KeyboardInterrupt.
-- **A module is being imported.** Python holds a lock for each module while the module loads. An exception from a
-  signal handler can leave this lock acquired, and then every thread that imports the module waits forever. So the
-  signal is sent again every RETRY_SECONDS until no import is in progress.
+- **A module is being imported.** Python holds a lock for each module while the module loads. An exception from a signal
+  handler can leave this lock acquired, and then every thread that imports the module waits forever. The signal is
+  therefore sent again every RETRY_SECONDS until no import is in progress.
 - **Python is running a callback**, such as `__del__` or the callback of a weak reference. Python then discards the
-  exception and calls `sys.unraisablehook`. Our hook sends the signal again.
+  exception and calls `sys.unraisablehook`. The hook `_on_unraisable` sends the signal again.
 
-A library can also catch KeyboardInterrupt and raise a different error. So `Interrupts.raised` records that
+A library can also catch KeyboardInterrupt and raise a different error. `Interrupts.raised` therefore records that
 KeyboardInterrupt was raised, and later errors count as part of the interrupt.
 """
 

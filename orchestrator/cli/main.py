@@ -21,7 +21,7 @@ from orchestrator.results.report_settings import use_own_settings
 from supsup_core.errors import InputError, MachineError, SupSupError
 
 _MOST_CHARACTERS = 2000
-"""The largest length of an error message. Of a longer one, for example with a long name, the middle is left out."""
+"""The largest length of an error message. The middle of a longer message is left out."""
 
 
 @click.group(
@@ -53,7 +53,7 @@ def main() -> None:
     print_warnings()
     use_own_settings()
     try:
-        if working_folder() is None:  # libraries cannot be loaded there
+        if working_folder() is None:  # importing a library would fail there
             raise InputError("the current folder was deleted; change to another folder")
         ensure_home()
         code = cli.main(prog_name="supsup", standalone_mode=False)
@@ -81,7 +81,7 @@ def main() -> None:
             f"there is not enough memory ({error}); lower net.num_outputs, net.width, training.batch_size or "
             "resources.num_workers"
         )
-    except (OSError, sqlite3.Error) as error:  # a disk, a file system or a limit of this machine fails
+    except (OSError, sqlite3.Error) as error:  # for example a full disk, or a limit of this machine
         _fail(f"{_fault(error)}; correct the cause, then run the command again")
         code = ExitCode.FAILED
     sys.exit(code)
@@ -102,7 +102,7 @@ def _fail(message: str) -> ExitCode:
 
 
 def _fault(error: OSError | sqlite3.Error) -> str:
-    """Returns a text that names the file of an error, if it has one, and says what is wrong with it."""
+    """Returns an error as text: the file that the error concerns, if any, and what is wrong."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{_name(error.filename)}: {error.strerror}"
     return str(error)

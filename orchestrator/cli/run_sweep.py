@@ -45,7 +45,10 @@ _CROWDED = 2
 
 
 def with_workers(sweep: Sweep, num_workers: int | None) -> Sweep:
-    """Returns the sweep with at most `num_workers` workers per training group. None leaves the sweep unchanged."""
+    """Returns the sweep with at most `num_workers` workers per training group.
+
+    If `num_workers` is None, returns the sweep unchanged.
+    """
     if num_workers is None:
         return sweep
     resources = replace(sweep.config.resources, num_workers=num_workers)
@@ -85,7 +88,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
 
 
 def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
-    """Raises InputError for a search without Ray, for a command line that Ray cannot read, or if this machine has fewer
+    """Raises InputError for a search without Ray, for a command line that Ray cannot read, and for a machine with fewer
     CUDA devices than a group needs."""
     odd = [word for word in sys.argv if not is_utf8(word)]
     if odd and cluster is not None:
@@ -134,7 +137,7 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 def _prepare_folder(sweep: Sweep) -> None:
-    """Removes outdated control files. With a storage, fences off other processes that run this sweep."""
+    """Removes outdated control files. If the sweep has a storage, fences off other processes that run this sweep."""
     sweep.folder.pause_file.unlink(missing_ok=True)
     forget_waiting(sweep.folder)
     if sweep.storage is not None:
@@ -142,11 +145,14 @@ def _prepare_folder(sweep: Sweep) -> None:
     for stop_file in sweep.folder.stop_files():
         with contextlib.suppress(CorruptError):
             if read_state(sweep.folder.group(stop_file.parent.name)).status == "done":
-                stop_file.unlink()  # the group was done before it read the request, which must not stop it now
+                stop_file.unlink()  # the group ended before it read this request, which must not stop its next run
 
 
 def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, interrupts: Interrupts) -> ExitCode:
-    """Runs the groups while a monitor shows progress and writes to MLflow. Then prints the summary and the report."""
+    """Runs the groups while a monitor shows progress and writes to MLflow.
+
+    After the groups have ended, prints the summary and the report.
+    """
     described = environment.describe(sweep.imports_folder)
     started = time.monotonic()
     with ProgressLine() as progress:
@@ -167,7 +173,10 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
 
 
 def _merge_ledgers(sweep: Sweep) -> None:
-    """Makes each ledger of a sweep one file again. If this fails, logs the error: `supsup resume` can still use it."""
+    """Merges the SQLite -wal file of each ledger into the ledger.
+
+    Logs errors instead of raising them, because `supsup resume` can read both files.
+    """
     for group in sweep.folder.groups():
         try:
             merge_side_files(group.ledger)

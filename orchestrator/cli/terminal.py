@@ -16,7 +16,7 @@ from orchestrator.base.wording import say
 log = logging.getLogger("supsup")
 
 _PLAIN = {"–": "-", "−": "-", "…": "...", "·": "|", "±": "+-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "²": "^2"}
-"""What is printed for characters of this program's messages that the terminal's encoding lacks."""
+"""The ASCII texts that replace characters of this program's messages if the terminal's encoding lacks them."""
 
 
 class LostStreamError(OSError):
@@ -24,10 +24,11 @@ class LostStreamError(OSError):
 
 
 def prepare_streams() -> None:
-    """Prepares both streams for the whole process.
+    """Prepares standard output and standard error for the whole process.
 
     Characters that the encoding of a stream lacks, such as dashes and a user's names, are printed in ASCII. If standard
-    output cannot be written, printing raises LostStreamError, so that this error differs from those of other files.
+    output cannot be written, printing raises LostStreamError, so that callers can tell this error from errors of other
+    files.
     """
     codecs.register_error("supsup", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -38,14 +39,15 @@ def prepare_streams() -> None:
 
 
 class _Console(logging.Handler):
-    """Prints warnings and errors to what is standard error at that time."""
+    """Prints warnings and errors to the current `sys.stderr`, which a `with` block such as `lossy_streams` may
+    replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"supsup: {record.getMessage()}", file=sys.stderr)
 
 
 def print_warnings() -> None:
-    """Prints this project's warnings and errors to standard error, each as one line. Calling it again does nothing."""
+    """Prints this project's warnings and errors to standard error, each as one line. A second call does nothing."""
     if not any(isinstance(handler, _Console) for handler in log.handlers):
         log.addHandler(_Console(logging.WARNING))
 
@@ -62,8 +64,8 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 def lossy_streams() -> Iterator[None]:
     """Within the `with` block, drops what is printed to a stream that cannot be written any more.
 
-    This happens if the reader of a pipe ends, if a terminal is closed, or if a log is on a full disk. The first failure
-    of a stream is logged as a warning.
+    Writing to a stream fails if the reader of a pipe ends, if a terminal is closed, or if a log is on a full disk. The
+    first failure of a stream is logged as a warning.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Lossy(stream, name) for stream, name in zip(streams, ("output", "error"), strict=True))
@@ -76,7 +78,10 @@ def lossy_streams() -> Iterator[None]:
 
 
 class _Watched:
-    """A text stream whose errors are LostStreamError. Other attributes are those of the wrapped stream."""
+    """A text stream that raises LostStreamError if it cannot be written.
+
+    Other attributes are those of the wrapped stream.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -138,8 +143,8 @@ class _Lossy:
 
 
 def discard(stream: TextIO) -> None:
-    """Lets everything that is written to a stream go to /dev/null, including the text that is in its buffer now."""
-    with contextlib.suppress(OSError, ValueError):  # a stream without a file descriptor
+    """Redirects a stream to /dev/null, so that all further text and the text in its buffer are dropped."""
+    with contextlib.suppress(OSError, ValueError):  # the stream may have no file descriptor
         descriptor = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)

@@ -15,7 +15,7 @@ def total_cost(sweep: Sweep, costs: Sequence[Estimate]) -> Estimate:
     """Returns the cost of all groups together. costs: the cost of each group; not empty.
 
     Assumes that as many groups run at the same time as this machine has CPU threads, or GPUs, for their workers. The
-    memory is summed over the groups that need the most memory, as many groups as run at the same time.
+    memory is the sum over as many groups as run at the same time, beginning with the groups that need the most memory.
     """
     resources = sweep.config.resources
     slots = torch.cuda.device_count() if resources.device == "cuda" else usable_cpus() // resources.threads

@@ -31,10 +31,11 @@ OnProgress = Callable[[int, int], None]
 def updated_tracker(
     sweep: Sweep, groups: Sequence[Group], purpose: Literal["report", "repair"] = "report"
 ) -> Iterator[tuple[Tracker, dict[str, GroupState]]]:
-    """Updates the sweep's MLflow runs from its ledgers. Yields their tracker, and the states of the training groups.
+    """Updates the sweep's MLflow runs from its ledgers.
 
-    The caller must end the runs with `Tracker.finish`. purpose: see Tracker. Raises SupSupError, with a remedy,
-    for any MLflow error in the `with` block, and WriterBusyError if another process is writing the runs.
+    Yields the tracker of these runs, and the states of the training groups. The caller must end the runs with
+    `Tracker.finish`. purpose: see Tracker. Raises SupSupError, with a remedy, for any MLflow error in the `with` block,
+    and WriterBusyError if another process is writing the runs.
     """
     from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow, which takes seconds
 
@@ -57,18 +58,19 @@ def _read_rows(sweep: Sweep, groups: Sequence[Group]) -> dict[str, list[AnyRow]]
 
 
 def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) -> bool:
-    """Compares the MLflow runs of all sweeps of an output with the ledgers. Returns whether they agree.
+    """Compares the MLflow runs of all sweeps of an output with the ledgers.
 
-    Prints one line for each kind of fault of each MLflow run. Leaves out sweeps that are running, and damaged sweeps.
-    repair: write what is missing, mark duplicates as deleted, and write wrong runs anew. on_progress: called with the
-    number of compared and of all MLflow runs of the present sweep.
+    Returns whether the runs agree with the ledgers. Prints one line for each kind of fault of each MLflow run. Leaves
+    out sweeps that are running, and damaged sweeps. repair: whether to write missing data, mark duplicate runs as
+    deleted, and write wrong runs anew. on_progress: is called with two numbers for the current sweep: its MLflow runs
+    that were compared so far, and all its MLflow runs.
     """
     agree = True
     for folder in output.sweeps():
         if holder_of(folder.path) is not None:
             say(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
             continue
-        with contextlib.suppress(InputError):  # fsck has named the damaged sweep
+        with contextlib.suppress(InputError):  # fsck has already reported the damaged sweep
             record = read_record(folder)
             try:
                 agree &= _compare_sweep(open_record(record), repair, on_progress)
@@ -79,7 +81,10 @@ def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) 
 
 
 def _compare_sweep(sweep: Sweep, repair: bool, on_progress: OnProgress) -> bool:
-    """Compares, and if asked repairs, the MLflow runs of one sweep. Returns whether they agree with the ledgers."""
+    """Compares the MLflow runs of one sweep with its ledgers. If `repair` is True, corrects the runs.
+
+    Returns whether the runs agree with the ledgers in the end.
+    """
     groups = sweep.plan()
     found = _print_check(sweep, groups, on_progress)
     if not found.faults:

@@ -1,6 +1,6 @@
 """Lists all verbs, and defines the click group that imports the file of a verb only when the verb is used.
 
-`supsup --help` prints the summaries of this table and imports no verb, so it is fast.
+`supsup --help` prints the summaries of this table and imports no verb, so this command is fast.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from orchestrator.base.memory_limit import IMPORT_BYTES, require_memory
 
 
 class Verb(NamedTuple):
-    """One verb. `module`: its module below `orchestrator.cli.verbs`. `summary`: its line in `supsup --help`.
-    `is_light`: whether the verb imports no heavy library such as torch."""
+    """One verb. `module`: the verb's module below `orchestrator.cli.verbs`.
+
+    `summary`: the verb's line in `supsup --help`. `is_light`: whether the verb imports no heavy library such as torch.
+    """
 
     module: str
     summary: str
@@ -77,7 +79,7 @@ def load_command(name: str) -> click.Command:
 
 
 class LazyGroup(click.Group):
-    """The click group of all verbs. It imports a verb's file only when the verb is used."""
+    """The click group of all verbs. The group imports a verb's file only when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all verbs, in the order of the help."""

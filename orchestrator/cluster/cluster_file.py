@@ -1,8 +1,8 @@
 """Checks a cluster file, the file from which `ray up` starts a cluster. The check needs no network connection.
 
-The check finds settings that Ray refuses, settings that AWS would refuse only when a machine starts, settings that
-allow access without authentication, secrets in the file, and missing files. The module also computes how many workers
-fit in the cluster.
+The check finds settings that Ray refuses, and settings that AWS would refuse only when a machine starts. The check also
+finds settings that allow access without authentication, secrets in the file, and missing files. The module also
+computes how many workers fit in the cluster.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class ClusterFile:
     def num_workers(self, resources: Resources) -> int | None:
         """Returns how many workers of a sweep fit in the whole cluster at the same time.
 
-        resources: the sweep's resources. Returns None if the file does not say how many CPUs each node type has, or how
-        many GPUs, if the workers use GPUs.
+        resources: the sweep's resources. Returns None if the file does not give the CPUs of a node type, or does not
+        give its GPUs although the workers use GPUs.
         """
         needs_gpu = resources.device == "cuda"
         total, capacities = 0, []
@@ -249,8 +249,8 @@ def _aws_problems(node: Node) -> Iterator[str]:
 def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
     """Yields the problems for which AWS would refuse one part of a request.
 
-    value: this part. shape: its botocore.model.Shape, which lists the keys and types that AWS accepts. where: the
-    dotted key of this part.
+    value: the part of the request. shape: the botocore.model.Shape of the part, which lists the keys and types that AWS
+    accepts. where: the dotted key of the part.
     """
     from botocore.validate import ParamValidator
 

@@ -27,10 +27,10 @@ EXCLUDES = [".git", ".venv", "runs", "site", "**/__pycache__", "*.egg-info", ".*
 folder's own .gitignore excludes are not sent either."""
 
 STOP_SECONDS = 90
-"""How many seconds a stopped job may take to commit and end before Ray kills it."""
+"""The number of seconds that a stopped job may take to commit its work and end, before Ray kills it."""
 
 START_SECONDS = 60.0
-"""For how many seconds a job is submitted again if the cluster cannot run jobs yet."""
+"""If the cluster cannot run jobs yet, the submission of a job is repeated for this many seconds."""
 
 _EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}
 """The exit code for each final state of a Ray job."""
@@ -40,13 +40,13 @@ def submit(file: Path, overrides: Sequence[str], address: str, python: str, work
     """Submits a sweep file as a job, together with the current folder, and prints the job's log unless `detach`.
 
     address: the URL of the dashboard on the cluster's head node. python: the path of the Python interpreter on the head
-    node. workers: the most workers of a training group; None means resources.num_workers of the sweep.
+    node. workers: the largest number of workers of a training group; None means resources.num_workers of the sweep.
 
-    Returns an exit code. Submitting is idempotent: the job's name is derived from the sweep and from a hash of the
-    folder, so the same sweep and files give the same job. If that job failed or was stopped, this function submits a
-    new job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if
-    the output is a relative path, if the sweep cannot be planned, if the folder cannot be uploaded, or if the cluster
-    runs another version of Ray.
+    Returns an exit code. Submitting is idempotent: the same sweep and files give the same job. The job's name is
+    derived from the sweep and from a hash of the folder. If that job failed or was stopped, this function submits a new
+    job, which resumes the sweep (see `_name_for`). Raises InputError if the file is outside the current folder, if the
+    output is a relative path, or if the sweep cannot be planned. Raises InputError also if the folder cannot be
+    uploaded, or if the cluster runs another version of Ray.
     """
     tree = Path.cwd()
     if not file.absolute().is_relative_to(tree):
@@ -107,7 +107,7 @@ def _refuse_version(client: JobSubmissionClient, address: str) -> None:
 
 
 def _submit(client: JobSubmissionClient, **job: Any) -> str:
-    """Submits a job, and returns its name. Waits for a cluster that has just been started.
+    """Submits a job, and returns its name. Waits until a cluster that has just been started can run jobs.
 
     Raises SupSupError if the cluster refuses the job, or cannot run jobs for START_SECONDS.
     """
@@ -193,8 +193,8 @@ def _run_beside(client: JobSubmissionClient, name: str, address: str, verb: str,
 def _check_plan(sweep: Sweep) -> None:
     """Raises InputError if a sweep cannot be planned.
 
-    If planning needs a dataset that is not on this machine, prints a message to standard error and raises nothing,
-    because the dataset may be on the cluster.
+    If planning needs a dataset that is not on this machine, prints a message to standard error and raises nothing. The
+    dataset may be on the cluster.
     """
     try:
         sweep.plan()

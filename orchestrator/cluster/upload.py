@@ -1,4 +1,5 @@
-"""Checks the folder that a job uploads, before Ray reads it: its size, and whether Ray can read it to the end."""
+"""Checks the folder that a job uploads before Ray reads the folder: its size, and whether Ray can read all its
+files."""
 
 from __future__ import annotations
 
@@ -16,23 +17,27 @@ from orchestrator.base.wording import as_typed
 from supsup_core.errors import InputError
 
 DEEPEST = 200
-"""The most folders inside one another. Ray reads them by recursion, which Python limits."""
+"""The largest allowed nesting depth of folders. Ray reads folders recursively, and Python limits the recursion
+depth."""
 
 SEARCH_SECONDS = 5.0
-"""For how many seconds the largest folders are searched if the size of all files is over the limit."""
+"""If the upload is larger than the limit, the search for its largest folders ends after this many seconds."""
 
 _LARGE_SHARE, _SMALL_SHARE = 0.25, 0.01
-"""A part of the upload with more than the first share of the limit is mentioned, and one below the second is not kept.
+"""Shares of the upload limit. A message names the parts of the upload above the first share. `Part.parts` leaves out
+the parts below the second share.
 """
 
 _ENTRY_BYTES, _END_BYTES = 76, 22
-"""The bytes of an uncompressed ZIP file for each entry, besides its name twice and its content, and at its end."""
+"""Sizes in bytes in an uncompressed ZIP file: the headers of one entry, without its content and without its name (which
+is stored twice), and the end of the file."""
 
 
 @final
 @dataclass
 class Part:
-    """A file or folder that is uploaded. num_bytes: in the ZIP file. parts: of a folder, those that are not small."""
+    """A file or folder that is uploaded. num_bytes: its size in the ZIP file. parts: the files and folders in a folder,
+    without small ones (see _SMALL_SHARE)."""
 
     path: Path
     num_bytes: int = 0
@@ -54,17 +59,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Upload:
-    """What Ray would upload. unreadable: patterns, in .gitignore syntax, of what Ray would read without end."""
+    """The files that Ray would upload. unreadable: patterns, in .gitignore syntax, of pipes, devices and circular
+    links, which Ray would read forever."""
 
     whole: Part
     unreadable: tuple[str, ...]
 
 
 def measure(tree: Path, excludes: Sequence[str]) -> Upload:
-    """Returns what Ray would upload of a folder. excludes: patterns as in the job's runtime_env.
+    """Returns the part of a folder that Ray would upload. excludes: patterns as in the job's runtime_env.
 
-    Pipes, sockets, devices, and links to a folder that contains them are not part of it. Raises InputError if the
-    upload is too large, or if Ray could not read a file or folder.
+    The upload leaves out pipes, sockets, devices, and links to a folder that contains the link. Raises InputError if
+    the upload is too large, or if Ray could not read a file or folder.
     """
     walk = _Walk(tree, ray_upload_limit())
     whole = walk.part(tree, _rules(tree, excludes), ()) or Part(tree)
@@ -96,7 +102,7 @@ def _mb(part: Part) -> str:
 
 
 def _rules(folder: Path, excludes: Sequence[str] = ()) -> list[UploadRule]:
-    """Returns the rules of a folder (see `ray_upload_rules`). Raises InputError if its .gitignore cannot be read."""
+    """Returns the rules of a folder (see `ray_upload_rules`). Raises InputError if a rule file cannot be read."""
     try:
         return ray_upload_rules(folder, excludes)
     except (OSError, ValueError) as error:
@@ -119,9 +125,10 @@ class _Walk:
         self._deadline: float | None = None
 
     def part(self, path: Path, rules: Sequence[UploadRule], within: Sequence[tuple[int, int]]) -> Part | None:
-        """Returns a file or folder, or None if it is not uploaded.
+        """Returns the `Part` for a file or folder, or None if the file or folder is not uploaded.
 
-        rules: of the folders that contain it. within: the device and inode of each of these folders.
+        rules: the upload rules of the folders that contain `path`. within: the device and inode of each of these
+        folders.
         """
         found = self._found(path)
         if found is None or self._is_over():
@@ -143,7 +150,7 @@ class _Walk:
         except OSError as error:
             raise self._refusal(path, f"cannot be read ({error.strerror})") from error
         if not names:
-            return self._entry(path, 2)  # its name ends in a slash, twice
+            return self._entry(path, 2)  # 2 bytes: the name, which is stored twice, ends in a slash
         inner = [self.part(path / name, rules, [*within, itself]) for name in names]
         parts = [part for part in inner if part is not None]
         return Part(
@@ -151,7 +158,7 @@ class _Walk:
         )
 
     def _found(self, path: Path) -> os.stat_result | None:
-        """Returns the status of a file or folder, or None for a dead link. Raises InputError if it cannot be read."""
+        """Returns the status of a file or folder, or None for a dead link. Raises InputError if access is denied."""
         try:
             return path.stat()
         except PermissionError as error:
@@ -160,14 +167,14 @@ class _Walk:
             return None
 
     def _is_over(self) -> bool:
-        """Returns whether to end the walk: if the upload is too large, and its largest parts were searched for long."""
+        """Returns whether to end the walk: SEARCH_SECONDS have passed since the upload was found to be too large."""
         if self._num_bytes >= self.limit and self._deadline is None:
             self._deadline = time.monotonic() + SEARCH_SECONDS
         self.is_cut_short |= self._deadline is not None and time.monotonic() > self._deadline
         return self.is_cut_short
 
     def _refuse_unreadable(self, path: Path, is_folder: bool, depth: int) -> None:
-        """Raises InputError if Ray would end with an error when it reads a file or folder."""
+        """Raises InputError if Ray would fail to read a file or folder."""
         if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
             raise self._refusal(path, "cannot be read")
         if depth > DEEPEST:
@@ -181,7 +188,7 @@ class _Walk:
         return InputError(f"{path}: {why}, so the folder {self._tree} cannot be uploaded; list it in .gitignore")
 
     def _entry(self, path: Path, num_bytes: int) -> Part:
-        """Returns an entry of the ZIP file. Its name is there twice."""
+        """Returns the `Part` for one entry of the ZIP file, which stores the entry's name twice."""
         size = _ENTRY_BYTES + 2 * len(os.fsencode(path.relative_to(self._tree))) + num_bytes
         self._num_bytes += size
         return Part(path, size)

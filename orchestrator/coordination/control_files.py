@@ -1,4 +1,4 @@
-"""Reads and writes control files: requests for running training groups, and the room that they lack in a cluster."""
+"""Reads and writes control files: requests to running training groups, and notes about the resources they wait for."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ class CancelFile:
 
 
 def waiting_texts(folder: SweepFolder) -> list[str]:
-    """Returns the texts of a sweep's waiting files: which room in the cluster its training groups lack. Each is one
-    printable line, although it may quote an error of a cloud."""
+    """Returns the texts of a sweep's waiting files, which say for which cluster resources its training groups wait.
+
+    Unprintable characters, for example of a quoted cloud error, are removed, so each text is one line.
+    """
     found = []
     for file in folder.waiting_files():
         with contextlib.suppress(OSError):  # the wait has just ended

@@ -14,8 +14,9 @@ from orchestrator.records.group_state import LaunchStatus
 class Progress:
     """The progress of a training group.
 
-    `accuracy`: in [0, 1]; 0 if no accuracy is known yet. In scenario NNs, this is the accuracy at the last completed
-    evaluation point. In other scenarios, it is the mean over all trained tasks whose artifact holds an accuracy.
+    `accuracy`: in [0, 1]; 0 if no accuracy is known yet. In scenario NNs, `accuracy` is the accuracy at the last
+    completed evaluation point. In other scenarios, `accuracy` is the mean over all trained tasks whose artifact holds
+    an accuracy.
     """
 
     shards_done: int

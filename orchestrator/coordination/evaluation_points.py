@@ -49,11 +49,11 @@ class EvaluationPoints:
         points_of: Callable[[PlannedRun], Points],
         metrics_of: Callable[[int, Sequence[str]], dict[str, float]],
     ) -> None:
-        """points_of: returns the evaluation points that a run has reached so far.
+        """points_of: a function that returns the evaluation points that a run has reached so far.
 
-        metrics_of: returns metrics of a point in addition to `point_metrics`, given the number of tasks learned and the
-        keys of the evaluations. One of these metrics must be `num_bytes`, the size in bytes of all tensors that the
-        learner stores.
+        metrics_of: a function that returns metrics of a point in addition to `point_metrics`, given the number of tasks
+        learned and the keys of the evaluations. One of these metrics must be `num_bytes`, the size in bytes of all
+        tensors that the learner stores.
         """
         self._journal = journal
         self._points_of = points_of

@@ -31,11 +31,11 @@ from orchestrator.records.rows import (
 from supsup_core.errors import CorruptError
 
 MAX_RETRIES = 3
-"""A job fails when more than this number of workers have died during it. Workers that died with their node do not
-count."""
+"""A job fails when more than this number of workers have died during it. Workers that died because their node died are
+not counted."""
 
 SNAPSHOT_SECONDS = 60.0
-"""Without a storage, the shortest time between two snapshots, in seconds. Slow snapshots make the time longer."""
+"""Without a storage, the shortest time between two snapshots, in seconds. If snapshots are slow, the time is longer."""
 
 _SNAPSHOT_SHARE = 100
 """Taking snapshots uses at most 1/_SNAPSHOT_SHARE of the coordinator's time."""
@@ -46,14 +46,15 @@ class GroupJournal:
     """Writes a group's ledger and snapshots, and keeps the group's `state` up to date.
 
     `store`: trained tasks and evaluations. `masks`: the group's mask versions, in scenario NNs. `is_fenced`: whether
-    another process has taken over the group. If so, no more jobs may be assigned.
+    another process has taken over the group. If `is_fenced` is True, no more jobs may be assigned.
     """
 
     def __init__(self, settings: GroupSettings, remedy: Callable[[bool], str]) -> None:
         """Opens the ledger, restores the state, and records the plan unless this launch has already recorded it.
 
-        remedy: returns a message that says how a corrupt ledger was repaired. The argument of `remedy` is whether a
-        snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the local ledger.
+        remedy: a function that returns a message that says how a corrupt ledger was repaired. The argument of `remedy`
+        is whether a snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the
+        local ledger.
         """
         self.group = settings.group
         self.store, self.masks = settings.open_store(), settings.open_masks()
@@ -119,7 +120,8 @@ class GroupJournal:
     def record_death(self, reply: Lost, what: str) -> None:
         """Records that a worker died during a job.
 
-        Also records that the job failed, if more than MAX_RETRIES workers have died during it. what: the job in words.
+        Also records that the job failed, if more than MAX_RETRIES workers have died during the job. what: the job in
+        words.
         """
         self.record(JobRetried(reply.key, reply.reason, reply.node_lost))
         deaths = self.state.retried[reply.key]
@@ -131,8 +133,8 @@ class GroupJournal:
         self.record(JobStalled(stalled.key, what, stalled.worker, stalled.seconds, stalled.usual_seconds))
 
     def record_stop(self, diverged: str | None = None) -> None:
-        """Records that the group is stopped, unless the ledger already says so. diverged: the error, if the training
-        loss became NaN or infinite."""
+        """Records that the group is stopped, unless the ledger already records a stop. diverged: the error, if the
+        training loss became NaN or infinite."""
         if self.state.stopped is None:
             last = max((num_learned for _, num_learned in self.state.points), default=0)
             self.record(GroupStopped(last, diverged))
@@ -195,8 +197,8 @@ class GroupJournal:
     def end(self, paused: bool) -> LaunchStatus:
         """Closes the ledger, and returns how the launch ended. paused: whether the group was paused.
 
-        Before closing, records how the launch ended, except for `interrupted`, and takes a snapshot. With a storage,
-        uploads this snapshot.
+        Before closing, records how the launch ended, except for `interrupted`, and takes a snapshot. If the sweep has a
+        storage, uploads this last snapshot.
         """
         status: LaunchStatus
         if self.state.failed:

@@ -37,8 +37,9 @@ class TrainJob:
 class EvaluateJob:
     """Evaluate one task with a learner that has learned `num_learned` tasks.
 
-    `masks`: in scenario NNs, the keys of the learner's mask versions. In other scenarios, None: the learner then
-    consists of the group's first `num_learned` shards. `right`: the positions of the task's own masks in the learner.
+    `masks`: in scenario NNs, the keys of the learner's mask versions. In other scenarios, `masks` is None, and the
+    learner consists of the group's first `num_learned` shards. `right`: the positions of the task's own masks in the
+    learner.
     """
 
     kind: ClassVar[JobKind] = "evaluate"
@@ -166,8 +167,12 @@ Product: TypeAlias = tuple[Result, ...] | DecisionVector | AdvancedMask | SavedM
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done. `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free
-    memory. `provenance`: in scenario NNs, the provenance of the product; None for results, whose facts hold it."""
+    """The job is done.
+
+    `evicted`: in scenario NNs, the keys of the mask versions that the worker wrote to disk to free memory.
+    `provenance`: in scenario NNs, the provenance of the product; None for a `Result`, whose facts contain the
+    provenance.
+    """
 
     key: str
     product: Product

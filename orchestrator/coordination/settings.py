@@ -38,8 +38,9 @@ class GroupSettings:
     files are relative to `imports_folder`. `device` to `tasks_at_once`: as in a sweep file's `resources`.
     `commit_every`, in seconds: the longest training time between two commits in scenario NNs, and the shortest time
     between two checkpoints of a task in other scenarios. `continues_launch`: whether the launching process has already
-    recorded the plan and verified the artifacts. `code_digest`: a hash of the program's source, which every process of
-    the group must import too. `working_folder`: the working folder of the command; None if it was deleted.
+    recorded the plan and verified the artifacts. `code_digest`: a hash of the program's source; every process of the
+    group must import source code with this hash. `working_folder`: the working folder of the command; None if it was
+    deleted.
     """
 
     group: PlannedGroup

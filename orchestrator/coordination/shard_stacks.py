@@ -11,7 +11,7 @@ from orchestrator.records.planned_group import Shard
 
 
 def job_key(stack: Sequence[Shard]) -> str:
-    """Returns the key of the job that trains these shards. For a single shard, this is the shard's own key."""
+    """Returns the key of the job that trains these shards. The job of a single shard has the shard's own key."""
     keys = [shard.key for shard in stack]
     return keys[0] if len(keys) == 1 else content_key(keys)
 
@@ -31,7 +31,8 @@ class ShardStacks:
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
-        """Divides the shards into stacks. split: keys of jobs that did not fit in memory. cancelled: keys of shards."""
+        """Divides the shards into stacks. split: keys of jobs that did not fit in memory. cancelled: keys of cancelled
+        shards."""
         self._stacks, self._starts = [], []
         for start in range(0, len(self._shards), self._at_once):
             first = start

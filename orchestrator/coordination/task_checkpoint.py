@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GENERATIONS = 2
-"""The number of checkpoints that are kept for each job. If the newest is corrupt, training resumes from the other."""
+"""The number of checkpoints that are kept for each job. If the newest checkpoint is corrupt, training resumes from the
+older one."""
 
 COST_SHARE = 50
 """Saving checkpoints takes at most 1/COST_SHARE of the training time. Large nets are therefore saved less often."""
@@ -27,8 +28,8 @@ class StoredCheckpoint(Checkpoint):
     """Stores the checkpoints of one job's training as artifacts, in the store's subfolder `unfinished`.
 
     `resumed_at`: the number of batches in the checkpoint from which training resumed; 0 if training did not resume.
-    `seconds_before`: the training time of these batches in seconds. `provenance`: that of all training so far, which
-    includes the training before the checkpoint.
+    `seconds_before`: the training time of these batches in seconds. `provenance`: the provenance of all training of the
+    job so far, including the training before the checkpoint.
     """
 
     def __init__(self, store: ArtifactStore, key: str, every: float = 0.0) -> None:
@@ -63,7 +64,7 @@ class StoredCheckpoint(Checkpoint):
             self.resumed_at, self.seconds_before = found.facts.batches, found.facts.seconds
             self.provenance = self._here.with_machines(found.facts.machines)
             yield found.tensors
-            self.resumed_at, self.seconds_before, self.provenance = 0, 0.0, self._here  # the caller could not use it
+            self.resumed_at, self.seconds_before, self.provenance = 0, 0.0, self._here  # this state was unusable
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._wait

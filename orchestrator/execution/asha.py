@@ -17,10 +17,10 @@ class LedgeredASHA(ASHAScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving (ASHA, Li et al. 2020), in which each selected trial stops itself.
 
     ASHA compares the accuracies of trials after the same number of tasks. If ASHA selects a trial to be stopped, this
-    class creates the trial's stop file and does not kill the trial's process. This process reads the stop file, records
-    the stop in the trial's ledger, and ends. No other process may write to the ledger. After a crash or a resume, each
-    trial first reports its earlier results again, so that ASHA can compare other trials with these results. As always
-    in ASHA, the order in which trials report affects which trials stop.
+    class creates the trial's stop file and does not kill the trial's process. The trial's process reads the stop file,
+    records the stop in the trial's ledger, and ends. No other process may write to the ledger. After a crash or a
+    resume, each trial first reports its earlier results again, so that ASHA can compare other trials with these
+    results. As always in ASHA, the order in which trials report affects which trials stop.
     """
 
     def __init__(self, search: Search, num_tasks: int, stop_files: Mapping[str, Path]) -> None:

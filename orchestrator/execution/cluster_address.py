@@ -1,4 +1,4 @@
-"""Checks the address of a Ray cluster before anything is loaded or started. Does not import Ray."""
+"""Checks the address of a Ray cluster before slow libraries are loaded. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import socket
 from supsup_core.errors import InputError
 
 ANSWER_SECONDS = 4.0
-"""For how many seconds a Ray cluster may take to accept a connection."""
+"""The number of seconds that a Ray cluster may take to accept a connection."""
 
 
 def refuse_unreachable(cluster: str) -> None:
-    """Raises InputError if nothing listens at the address of a Ray cluster. Ray itself would try for a quarter hour."""
+    """Raises InputError if nothing listens at the address of a Ray cluster.
+
+    Without this check, Ray would try to connect for 15 minutes.
+    """
     if cluster.startswith(("http://", "https://")):
         raise InputError(
             f"--address: {cluster} is the URL of a dashboard; give the cluster's own address, such as HOST:6379, or "
@@ -22,7 +25,7 @@ def refuse_unreachable(cluster: str) -> None:
         return  # such as `auto`, which Ray resolves
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # [::1] for IPv6
-    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that no host can have
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: an invalid host name
         raise InputError(
             f"--address: nothing answers at {cluster} ({error}); start the cluster, correct the address, or remove "
             "--address and RAY_ADDRESS to start Ray on this machine"

@@ -1,4 +1,4 @@
-"""Says which room training groups lack in a Ray cluster: in a file that `supsup status` reads, and in the log."""
+"""Reports for which resources of a Ray cluster training groups wait: in a file for `supsup status`, and in the log."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from orchestrator.base.wording import count, duration, first_line
 from orchestrator.coordination.control_files import waiting_texts
 
 FIRST_SECONDS = 8.0
-"""For how many seconds a group waits before the first message. Ray needs some of them to start a group with room."""
+"""The number of seconds that a group must wait before the first message. Ray needs a few seconds to start a group even
+if enough resources are free."""
 
 LOOK_SECONDS = 4.0
-"""Seconds between two looks at the cluster while a group waits."""
+"""The seconds between two checks of the cluster's resources while a group waits."""
 
 REPEAT_SECONDS = 300.0
-"""Seconds after which an unchanged message is logged again."""
+"""An unchanged message is logged again after this many seconds."""
 
 _ANSWER_SECONDS = 3.0
-"""The most seconds that the cluster may take to say what its autoscaler does."""
+"""The longest time, in seconds, to wait for the state of the cluster's autoscaler."""
 
 _LONGEST_REASON = 300
-"""The most characters that are quoted of an error of a cloud."""
+"""The largest number of characters that a message quotes from an error of the cloud provider."""
 
 log = logging.getLogger("supsup")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The room that a training group asks for: `num_workers` times the resources of `worker`, CPU and perhaps GPU."""
+    """The resources that a training group asks for: `num_workers` times the resources of `worker`, CPU and perhaps
+    GPU."""
 
     num_workers: int
     worker: Mapping[str, float]
@@ -52,7 +54,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Room:
-    """The resources of a cluster: of each of its nodes, and how much of the sum is free now."""
+    """The resources of a cluster. `nodes`: the resources of each node.
+
+    `free`: the free resources, summed over all nodes.
+    """
 
     nodes: Sequence[Mapping[str, float]]
     free: Mapping[str, float]
@@ -62,20 +67,20 @@ class Room:
 def look_at_cluster() -> Room:
     """Returns the resources of the cluster to which this process is connected."""
     autoscaling = RayAutoscaling()
-    with contextlib.suppress(Exception):  # the rest of the message is worth as much without the autoscaler
+    with contextlib.suppress(Exception):  # the message is useful even without the autoscaler's state
         autoscaling = ray_autoscaling(ray.get_runtime_context().gcs_address, _ANSWER_SECONDS)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Room(nodes, ray.available_resources(), autoscaling)
 
 
 def is_pending(bundles: Sequence[Mapping[str, float]]) -> bool:
-    """Returns whether a placement group with exactly these bundles waits for room in the cluster."""
+    """Returns whether a placement group with exactly these bundles waits for free resources in the cluster."""
     groups = ray.util.placement_group_table().values()
     return any(one["state"] == "PENDING" and _same(list(one["bundles"].values()), bundles) for one in groups)
 
 
 def lacks_bundles() -> bool:
-    """Returns whether the placement group of this process has lost a node and waits for room elsewhere."""
+    """Returns whether the placement group of this process has lost a node and waits for resources on other nodes."""
     return str(ray.util.placement_group_table(ray.util.get_current_placement_group())["state"]) != "CREATED"
 
 
@@ -87,7 +92,8 @@ def _same(bundles: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, 
 
 
 def explain(who: str, asked: Asked, room: Room) -> str:
-    """Returns a line that says what is asked for, what is there, and what would help. who: who waits since when."""
+    """Returns one line: the resources asked for, the cluster's resources, and what would help. who: the start of the
+    line, which says who has waited since when."""
     total = {name: sum(node.get(name, 0.0) for node in room.nodes) for name in asked.worker}
     free = {name: room.free.get(name, 0.0) for name in asked.worker}
     return (
@@ -98,7 +104,7 @@ def explain(who: str, asked: Asked, room: Room) -> str:
 
 
 def _help(asked: Asked, room: Room) -> list[str]:
-    """Returns what the autoscaler does about a lack of room, and what the user can do about it."""
+    """Returns texts that say what the autoscaler does about missing resources, and what the user can do."""
     found = []
     scaling = room.autoscaling
     for name, reason in sorted(scaling.failed.items()):
@@ -132,7 +138,10 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 @final
 class RoomWatch:
-    """Keeps a file that says which room is lacking, as long as it is lacking. One process at a time has such a file."""
+    """Writes a file that says which resources are missing, and deletes the file when they are no longer missing.
+
+    Each file has at most one writing process at a time.
+    """
 
     def __init__(
         self,
@@ -142,8 +151,11 @@ class RoomWatch:
         look: Callable[[], Room] = look_at_cluster,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """lacks_room: returns whether Ray has no room for the workers; if it has, they only start slowly. look: returns
-        the resources of the cluster. clock: returns the time of a monotonic clock, in seconds."""
+        """lacks_room: a function that returns whether Ray has too few free resources for the workers.
+
+        If `lacks_room` returns False, the workers are only slow to start. look: a function that returns the resources
+        of the cluster. clock: a function that returns the time of a monotonic clock, in seconds.
+        """
         self._file = file
         self._asked = asked
         self._lacks_room = lacks_room
@@ -155,9 +167,10 @@ class RoomWatch:
         self._write("")
 
     def update(self, who: str | None) -> None:
-        """Writes or deletes the file. Call it often. who: such as `2 training groups have waited`, or None if none has.
+        """Writes or deletes the file.
 
-        If the cluster does not answer, the file stays as it is: a sweep never fails because of it.
+        Call this method often. who: such as `2 training groups have waited`; None if no group waits. If the cluster
+        does not answer, the file does not change, and this method raises no error.
         """
         if who is None:
             self._look_at = None
@@ -179,10 +192,10 @@ class RoomWatch:
         self._write(text)
 
     def _write(self, text: str) -> None:
-        """Writes the file, or deletes it if `text` is empty. Does nothing if this is not possible."""
+        """Writes the file, or deletes it if `text` is empty. Raises no error if the file cannot be written."""
         if text == self._text:
             return
-        with contextlib.suppress(OSError):  # the message is not worth a sweep
+        with contextlib.suppress(OSError):  # a sweep must not fail because of this message
             if text:
                 write_atomically(self._file, text.encode(errors="replace"))
             else:
@@ -192,7 +205,7 @@ class RoomWatch:
 
 @final
 class WaitingLog:
-    """Logs the waiting files of a sweep: new ones at once, and unchanged ones every REPEAT_SECONDS."""
+    """Logs the texts of a sweep's waiting files: a new text at once, and an unchanged text every REPEAT_SECONDS."""
 
     def __init__(self, folder: SweepFolder, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
@@ -201,9 +214,10 @@ class WaitingLog:
         self._logged: dict[str, float] = {}
 
     def update(self) -> None:
-        """Reads the files, and logs them as warnings, which are printed too. Logs when the last wait has ended.
+        """Logs the texts as warnings, which are also printed.
 
-        Texts that differ in nothing but numbers count as unchanged: the free CPUs of a shared cluster change often.
+        When no group waits any more, logs how long the wait took. Texts that differ only in numbers count as unchanged,
+        because the free CPUs of a shared cluster change often.
         """
         now, texts = self._clock(), waiting_texts(self._folder)
         if not texts and self._began is not None:

@@ -14,8 +14,8 @@ from orchestrator.execution.worker_pool import WorkerPool
 from orchestrator.records.group_state import LaunchStatus
 
 BUSY_SECONDS = 2.0
-"""The seconds for which a job is postponed if another process is computing the job's result. Also the most seconds that
-one wait for replies takes."""
+"""The seconds for which a job is postponed if another process is computing the job's result. One wait for replies also
+lasts at most this many seconds."""
 
 PROGRESS_SECONDS = 1.0
 """The minimum number of seconds between two progress reports."""

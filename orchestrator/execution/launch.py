@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
 _MAX_TRIAL_DEATHS = 20
-"""The most times that Ray Tune restarts a trial in one launch after the trial's process has died."""
+"""The largest number of times that Ray Tune restarts a trial in one launch after the trial's process has died."""
 
 
 def settings_of(sweep: Sweep, group: Group, environment: Environment, num_workers: int) -> GroupSettings:
     """Returns the settings of a group's coordinator and workers.
 
-    environment: the machine and software of the launching process. num_workers: the most workers for the group.
+    environment: the machine and software of the launching process. num_workers: the largest number of workers for the
+    group.
     """
     config = sweep.config
     return GroupSettings(
@@ -78,11 +79,12 @@ def _storage_settings(sweep: Sweep, group: Group) -> StorageSettings | None:
 
 
 _MOST_AT_ONCE = 32
-"""The most tasks that a worker trains together by default. On an H200, an optimiser step of LeNet takes 0.44 ms for one
-task, 0.49 ms for 32 tasks and 0.82 ms for 64 tasks."""
+"""The largest number of tasks that a worker trains together by default. On an H200, an optimiser step of LeNet takes
+0.44 ms for one task, 0.49 ms for 32 tasks and 0.82 ms for 64 tasks."""
 
 _STACK_BYTES = 256 << 20
-"""The most bytes of memory for the tasks of a stack. A large net needs no stack, because one task keeps a GPU busy."""
+"""The largest number of bytes of memory for the tasks of a stack. A large net needs no stack, because one task keeps a
+GPU busy."""
 
 _TASK_BYTES = 16
 """Bytes of memory per weight and task in training: 4 each for the score, the optimiser's mean square, the masked weight
@@ -92,8 +94,8 @@ and the gradient."""
 def tasks_at_once(resources: Resources, group: Group, num_workers: int) -> int:
     """Returns how many tasks a worker trains together as one stack.
 
-    Returns 1 if the method cannot stack tasks. Otherwise returns `resources.tasks_at_once`, if this key is set. If not,
-    a CPU trains one task at a time, because an optimiser step keeps a core busy even if the net is small
+    Returns 1 if the method cannot stack tasks. If the method can stack tasks, returns `resources.tasks_at_once` if this
+    key is set. If the key is not set, a CPU trains one task at a time, because even a small net keeps a CPU core busy
     (docs/results/speed.md). A GPU trains an equal share of the group's tasks together, but at most _MOST_AT_ONCE tasks,
     and no more than fit into _STACK_BYTES.
     """
@@ -132,7 +134,8 @@ def take_stock(
 
 
 def _is_finished(settings: GroupSettings) -> bool:
-    """Records a group's plan, and returns whether the group has no work left. If so, also records the end."""
+    """Records a group's plan, and returns whether the group has no work left. If no work is left, also records the
+    end."""
     coordinator = open_coordinator(settings)
     if coordinator.finished():
         coordinator.end()
@@ -150,8 +153,8 @@ def launch(
     """Runs each group until it is done, stopped, failed or paused. The group's ledger records any end except a pause.
 
     unfinished: maps a group's id to its settings. cluster: the address of a Ray cluster, `local` for a new cluster on
-    this machine, or None to run without Ray. interrupted: returns whether KeyboardInterrupt was raised in this process.
-    Raises SupSupError on an error that stops all groups, such as a full disk.
+    this machine, or None to run without Ray. interrupted: a function that returns whether KeyboardInterrupt was raised
+    in this process. Raises SupSupError on an error that stops all groups, such as a full disk.
     """
     if cluster is None:
         for settings in unfinished.values():
@@ -222,8 +225,8 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:
     """Returns the placement group of a trial: one bundle for the trial's process and one for each worker.
 
-    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so this
-    process must run on the node of the current process. Workers may be on any node.
+    worker: the CPUs and GPUs of each worker. The trial's process writes the ledger to the output folder, so the trial's
+    process must run on the same node as the caller of this function. Workers may be on any node.
     """
     import ray
     from ray import tune

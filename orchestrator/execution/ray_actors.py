@@ -86,7 +86,7 @@ class ActorPool(WorkerPool):
 
     When nodes are lost, Ray reschedules a placement group as a whole or not at all. Therefore, if a worker's actor has
     not started within START_SECONDS, the pool starts a second actor for this worker anywhere in the cluster. The pool
-    uses the actor that starts first, and kills the other one.
+    uses the actor that starts first, and kills the other actor.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ActorPool(WorkerPool):
         watch: RoomWatch | None = None,
     ) -> None:
         """resources: the CPUs and GPUs of each worker. actor_class: a Ray remote class; None means WorkerActor. watch:
-        is told which workers do not start."""
+        receives a message about workers that do not start."""
         self.num_workers = settings.num_workers
         self._watch = watch
         self._settings = settings

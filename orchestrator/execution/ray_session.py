@@ -27,10 +27,11 @@ from supsup_core.errors import InputError, SupSupError
 log = logging.getLogger("supsup")
 
 ATTEMPTS = 3
-"""How often Ray is started on this machine before the command gives up. Ray ends an attempt after about 30 seconds."""
+"""The number of attempts to start Ray on this machine before the command fails. Ray ends an attempt after about 30
+seconds."""
 
 PATIENCE_SECONDS = 15.0
-"""If Ray takes longer than this to start or to answer, a message says that the command still waits."""
+"""If Ray takes longer than these seconds to start or to answer, a message says that the command still waits."""
 
 
 def configure_ray() -> None:
@@ -43,7 +44,8 @@ def configure_ray() -> None:
 
 
 _handlers: dict[signal.Signals, Any] = {}
-"""The handlers of STOP_SIGNALS before Ray started. Ray and Ray Tune replace some of them."""
+"""The signal handlers that this process had for STOP_SIGNALS before Ray started. Ray and Ray Tune replace some of these
+handlers."""
 
 
 def restore_handlers() -> None:
@@ -57,10 +59,11 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
     """Connects to a Ray cluster, and disconnects when the `with` block ends.
 
     cluster: the address of a running cluster, or `local`. For `local`, this function starts a cluster on this machine,
-    with enough CPUs for the workers of one training group, and shuts the cluster down when the block ends.
+    with enough CPUs for the workers of one training group. The end of the block shuts this cluster down.
 
-    Raises InputError if no cluster can be reached at the address, if it runs other versions of Ray or Python, or if it
-    refuses the authentication token. Raises SupSupError if Ray does not start on this machine.
+    Raises InputError if no cluster can be reached at the address, or if the cluster refuses the authentication token.
+    Raises InputError also if the cluster runs other versions of Ray or Python. Raises SupSupError if Ray does not start
+    on this machine.
     """
     _handlers.update({number: signal.getsignal(number) for number in STOP_SIGNALS})
     with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
@@ -81,8 +84,8 @@ _LONGEST_FOLDER = 38
 def own_folder() -> Path | None:
     """Returns the folder for Ray's sockets and logs on this machine. Returns None if Ray's own choice can be used.
 
-    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. This folder cannot be used if its path is too long or
-    not UTF-8, or if it belongs to another user. Raises InputError if no folder can be used.
+    Ray chooses the folder `ray` in RAY_TMPDIR, TMPDIR or /tmp. Ray cannot use a folder whose path is too long or not
+    UTF-8, or that belongs to another user. Raises InputError if no folder can be used.
     """
     chosen = os.environ.get("RAY_TMPDIR")
     usual = _usual_folder()
@@ -107,9 +110,10 @@ def _is_writable(folder: Path) -> bool:
 def _start(resources: Resources, empty: str) -> None:
     """Starts a cluster on this machine, with enough CPUs for the workers of one training group.
 
-    Tries again if Ray does not start, as on a busy machine. empty: see `_init`. Raises SupSupError after the last try.
+    Tries again if Ray does not start, for example because the machine is busy. empty: see `_init`. Raises SupSupError
+    if the last attempt fails.
     """
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts processes that no actor uses
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # otherwise Ray starts processes that no actor uses
     num_cpus = max(resources.num_workers * resources.threads, usable_cpus())
     own: dict[str, object] = {"num_cpus": num_cpus, "include_dashboard": False}
     folder = own_folder()
@@ -136,16 +140,17 @@ def _start(resources: Resources, empty: str) -> None:
 
 
 def _end_attempt(before: set[psutil.Process]) -> None:
-    """Kills the processes that a failed start of Ray has left. before: the processes below this one, before the start.
+    """Kills the processes that a failed start of Ray has left. before: the child processes of this process before the
+    start.
 
-    Ray itself would end them only at the end of this process.
+    Ray itself would end the killed processes only at the end of this process.
     """
     with contextlib.suppress(Exception):  # Ray may be in any state
         ray.shutdown()
     programs = str(Path(ray.__file__).parent)
     killed = []
     for process in set(psutil.Process().children(recursive=True)) - before:
-        with contextlib.suppress(psutil.Error):  # it has ended
+        with contextlib.suppress(psutil.Error):  # the process has ended
             if programs in " ".join(process.cmdline()):
                 process.kill()
                 killed.append(process)
@@ -173,23 +178,24 @@ def _connect(cluster: str, empty: str) -> None:
 
 
 def _init(cluster: str, own: Mapping[str, object], empty: str, waiting: str) -> None:
-    """Calls ray.init. own: arguments for a cluster that this process starts. waiting: what is printed if it takes long.
+    """Calls ray.init. own: arguments for a cluster that this process starts. waiting: the start of the warning that is
+    logged if Ray is slow.
 
-    empty: an empty folder, which is the working folder during the call. Ray's processes import from the folder in which
-    Ray was started first, so a file of the user's there, such as `random.py`, would replace a module of Python.
+    empty: an empty folder, which is the working folder during the call. Ray's processes import modules from the folder
+    in which Ray was started. In the user's folder, a file such as `random.py` would replace a module of Python.
     """
     notice = threading.Timer(
         PATIENCE_SECONDS, log.warning, ("%s, after %.0f s; waiting longer", waiting, PATIENCE_SECONDS)
     )
     notice.daemon = True
     notice.start()
-    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))  # not a path: Ray may replace the folder of a job
+    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))  # no path, because Ray may replace the folder of a job
     os.chdir(empty)
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **own)
     finally:
         notice.cancel()
-        restore_handlers()  # ray.init has replaced some
+        restore_handlers()  # ray.init has replaced some handlers
         os.fchdir(here)
         os.close(here)
 

@@ -30,7 +30,7 @@ class StallWatch:
     """Measures the times of jobs. The usual time for a kind of job is an exponential moving average of these times."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: returns the time of a monotonic clock, in seconds."""
+        """clock: a function that returns the time of a monotonic clock, in seconds."""
         self._clock = clock
         self._running: dict[int, _Running] = {}
         self._usual: dict[JobKind, float] = {}

@@ -33,19 +33,20 @@ class KeepsHandlers(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Gives this process its own signal handlers again after Ray Tune has set a handler of SIGUSR1."""
 
     def setup(self, **info: object) -> None:
-        """Called by Ray Tune before the first trial starts."""
+        """Ray Tune calls this method before the first trial starts."""
         restore_handlers()
 
 
 WATCH_SECONDS = 1.0
-"""Seconds between two checks whether training groups wait for room in the cluster."""
+"""The seconds between two checks whether training groups wait for free resources in the cluster."""
 
 
 class WatchesRoom(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Says in the sweep's log which room in the cluster the training groups lack, if none of them can start.
+    """If no training group can start, logs for which cluster resources the groups wait.
 
-    Groups that wait while another group of the sweep runs are not mentioned, because their turn comes. A request to
-    pause ends the wait. Otherwise the sweep would end only when there is room, because trials read the request.
+    Groups that wait while another group of the sweep runs are not logged, because they start when that group ends. A
+    request to pause ends the wait. Without this rule, a waiting sweep could not be paused, because only running trials
+    read the request.
     """
 
     def __init__(self, folder: SweepFolder, worker: Mapping[str, float], placements: Sequence[Any]) -> None:
@@ -61,7 +62,7 @@ class WatchesRoom(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._due = 0.0
 
     def on_step_begin(self, iteration: int, trials: Sequence[Any], **info: object) -> None:
-        """Called by Ray Tune several times a second. Raises KeyboardInterrupt if the sweep must pause."""
+        """Ray Tune calls this method several times a second. Raises KeyboardInterrupt if the sweep must pause."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + WATCH_SECONDS

@@ -139,8 +139,8 @@ class Worker:
     def _train_or_evaluate(self, job: TrainJob | EvaluateJob) -> Done | Busy:
         """Returns a Done reply with the ledger events of the artifacts that the job asks for.
 
-        If any of these artifacts is not in the store, first computes and stores all of them. Returns Busy if another
-        process has claimed one of the artifacts. Raises CorruptArtifactError if a stored artifact is corrupt.
+        If any of the artifacts is not in the store, first computes and stores all these artifacts. Returns Busy if
+        another process has claimed one of the artifacts. Raises CorruptArtifactError if a stored artifact is corrupt.
         """
         started_ms = time.time_ns() // 1_000_000
         started = time.perf_counter()
@@ -261,7 +261,7 @@ class Worker:
         keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
         cached = self._learner
         if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:
-            self._learner = None  # frees the old learner first, because two would need twice the memory
+            self._learner = None  # frees the old learner first, because two learners would need twice the memory
             are_masks = experiment.allocation is not None
             found = states_of(keys, self._masks if are_masks else self._store, are_masks, context.here)
             num_bytes = sum(tensor.nbytes for state in found.states for tensor in state.values())
@@ -281,7 +281,10 @@ def _check_shape(experiment: Experiment, task: Task) -> None:
 
 
 def failed_reply(job: Job, error: Exception) -> Failed:
-    """Returns the reply to a job that raised `error`. Call this inside the except block, where the traceback exists."""
+    """Returns the reply to a job that raised `error`.
+
+    Call this function inside the except block, because the traceback exists only there.
+    """
     return Failed(
         job.key,
         job.kind,

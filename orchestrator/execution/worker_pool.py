@@ -50,7 +50,7 @@ class LocalPool(WorkerPool):
     """A pool of one worker in this process, without Ray, for `--local`. `wait` does the job and ignores `timeout`."""
 
     def __init__(self, worker: Worker, interrupted: Callable[[], bool]) -> None:
-        """interrupted: returns whether KeyboardInterrupt was raised in this process."""
+        """interrupted: a function that returns whether KeyboardInterrupt was raised in this process."""
         self.num_workers = 1
         self._worker = worker
         self._interrupted = interrupted

@@ -50,7 +50,7 @@ class AllocationRecord:
             self.training_seconds += entry.seconds
 
     def tasks_met(self, n: int) -> TasksMet:
-        """Returns the ledger event with the allocation metrics after n tasks' worth of data.
+        """Returns the ledger event with the allocation metrics after the data of n tasks.
 
         Three values cover only the last `segments_per_task` decisions: the mean margin, the mean latency and the sum of
         the training seconds.

@@ -31,7 +31,7 @@ class Saving:
     ) -> None:  # fmt: skip
         """num_rounds: the number of rounds that have ended. due: the evaluation points that become due with the commit.
         changed: the numbers of the changed masks. holders: maps each mask that a worker holds in memory to this worker.
-        The caller may change this mapping later, and `jobs` then uses the changed mapping."""
+        The caller may change `holders` later, and `jobs` then uses the changed mapping."""
         self.due = list(due)
         self.started = time.perf_counter()
         self.num_bytes = 0
@@ -73,8 +73,8 @@ class Commits:
     """Collects the ledger rows and changed masks of the next commit, and decides when to commit them.
 
     `dirty`: the numbers of the masks that changed since the last commit, in order. `saving`: the commit in progress, or
-    None. `is_settling`: whether a commit is in progress or expected soon. If so, look-ahead training leaves out the
-    masks in `dirty`.
+    None. `is_settling`: whether a commit is in progress or expected soon. While `is_settling` is True, look-ahead
+    training leaves out the masks in `dirty`.
     """
 
     def __init__(self, journal: GroupJournal, lineages: Lineages, every: float, settles: bool) -> None:
@@ -103,13 +103,14 @@ class Commits:
     def is_due(self, round_started: float, is_beyond: Callable[[Collection[int]], bool]) -> bool:
         """Returns whether to commit now, for example because the next round would end after the interval `every`.
 
-        Look-ahead training may have trained a changed mask beyond its last decided segment. For a commit, a worker must
-        then retrain this mask from an earlier version. With `settles`, the look-ahead training of changed masks
-        therefore stops after half of the interval. From then on, a commit is due as soon as no changed mask is beyond
-        its last decided segment.
+        Look-ahead training may have trained a changed mask beyond its last decided segment. To commit a mask that is
+        trained too far, a worker must retrain the mask from an earlier version. With `settles`, the look-ahead training
+        of changed masks therefore stops after half of the interval. After half of the interval, a commit is due as soon
+        as no changed mask is beyond its last decided segment.
 
-        round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: returns
-        whether a worker has trained, or is training, any of the given masks beyond its last decided segment.
+        round_started: when the round that has just ended began, in seconds of the monotonic clock. is_beyond: a
+        function that returns whether a worker has trained, or is training, any of the given masks beyond its last
+        decided segment.
         """
         now = time.monotonic()
         elapsed = now + (now - round_started) - self._last

@@ -44,7 +44,8 @@ class NNsCoordinator(Coordinator):
     """Runs the rounds of one NNs training group, and its evaluations.
 
     With more workers than streams, evaluations run in parallel with the rounds, on the workers with numbers
-    `num_streams` and above. Otherwise, and after the last round, evaluations are assigned before all other jobs.
+    `num_streams` and above. With fewer workers, and after the last round, evaluations are assigned before all other
+    jobs.
     """
 
     def __init__(self, settings: GroupSettings) -> None:

@@ -1,4 +1,5 @@
-"""The evaluations of an NNs run. At each point, workers evaluate all tasks met so far with the masks in use."""
+"""The evaluations of an NNs run. At each evaluation point, workers evaluate all tasks met so far with the masks in
+use."""
 
 from __future__ import annotations
 
@@ -89,8 +90,8 @@ class NNsEvaluations:
     def needed_versions(self) -> set[str]:
         """Returns the keys of the mask versions that waiting evaluations or the last evaluation point of a run need.
 
-        Loading or exporting a run reads the versions at the last point. These versions may differ from the current
-        versions, because masks may be trained further after this point.
+        Loading or exporting a run reads the versions at the last point. The versions at the last point may differ from
+        the current versions, because masks may be trained further after the point.
         """
         last = {max(run.points) for run in self._group.runs}
         points = {job.num_learned for job in self._queue} | (last & set(self._state.due))
@@ -99,8 +100,8 @@ class NNsEvaluations:
     def remove(self, key: str) -> set[str]:
         """Removes the completed evaluation `key` from the queue.
 
-        If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations.
-        Otherwise, returns an empty set.
+        If the queue is now empty, returns the keys of the mask versions that were rebuilt only for evaluations. If
+        evaluations are still waiting, returns an empty set.
         """
         self._queue = deque(job for job in self._queue if job.key != key)
         if self._queue:

@@ -40,8 +40,8 @@ class Start:
     """The state of the origin from which a fork starts.
 
     `at_task`: the number of tasks whose data was learned before the fork; None means all committed tasks. `run`: names
-    the origin's training group to continue, by the beginning of the group's id or a part of a run's name. None is
-    allowed if the seed and the settings of the fork fit only one group.
+    the origin's training group to continue, by the beginning of the group's id or a part of a run's name. `run` may be
+    None if the seed and the settings of the fork fit only one group.
     """
 
     at_task: int | None = None
@@ -113,7 +113,8 @@ def _publish(draft: SweepFolder, final: SweepFolder) -> None:
 
 
 def _name(group: Group) -> tuple[Any, ...]:
-    """Returns a group's seed, and the group's value of each key that the sweep varies. `_parent` compares both."""
+    """Returns a group's seed, and the group's value of each key that the sweep varies. `_parent` compares these
+    values."""
     return (group.experiment.seed, tuple(sorted((key, str(value)) for key, value in group.runs[0].varied.items())))
 
 

@@ -3,9 +3,9 @@
 Each decision needs the masks that the previous round has trained. Without look-ahead training, one stream therefore
 keeps only one worker busy. Two facts make look-ahead training possible. First, a mask's scores depend only on the
 mask's number and segments (see `mask_versions`). Second, most decisions can be predicted: a task that has a mask keeps
-this mask, and a new task gets the next mask number. A version that look-ahead training has produced is kept. If a later
-decision needs this version (the content keys are equal), the coordinator uses it. Otherwise the version is discarded,
-and only idle time is wasted.
+this mask, and a new task gets the next mask number. A mask version that look-ahead training has produced is kept in
+memory. If a later decision needs a version with the content key of a kept version, the coordinator uses the kept
+version. After a wrong prediction, the kept versions are discarded, and only idle time is wasted.
 
 Decisions never use predictions. Predictions use the true task numbers of the simulated stream. Therefore the task
 numbers affect only how busy the workers are, never the results.
@@ -98,7 +98,7 @@ class Lookahead:
             self._masks_of[segment.task] = decision.mask
 
     def start(self, num_rounds: int) -> None:
-        """Starts the predictions after the first `num_rounds` rounds. Add the decisions of these rounds first."""
+        """Starts the predictions after the first `num_rounds` rounds. Call `add_decision` for these rounds first."""
         self._num_decided = num_rounds
         self._reset()
 
@@ -181,7 +181,7 @@ class Lookahead:
     def _is_too_early(self, prediction: Prediction, num_rounds: int) -> bool:
         """Returns whether an evaluation point that includes the mask comes before the predicted segment.
 
-        If so, the mask must first be written to disk without this segment.
+        For the evaluation point, the mask must be written to disk before the mask is trained on the predicted segment.
         """
         place = bisect_right(self._points, max(prediction.since, num_rounds))
         return place < len(self._points) and self._points[place] <= prediction.round

@@ -59,11 +59,11 @@ class SegmentTraining:
 @final
 class MaskTrainer:
     """Trains the masks of one experiment. Keeps masks in an LRU cache of `limit` bytes, but always at least one mask.
-    Writes evicted masks to disk.
 
-    A crash loses only time, because any version can be retrained from an earlier stored version, or from the start.
-    Methods that train raise CorruptArtifactError if the version to start from is missing or corrupt, and DivergedError
-    if the loss becomes NaN or infinite. They raise SupSupError if this version belongs to other frozen weights.
+    Writes evicted masks to disk. A crash loses only time, because any version can be retrained from an earlier stored
+    version, or from the start. Methods that train raise CorruptArtifactError if the version to start from is missing or
+    corrupt, and DivergedError if the loss becomes NaN or infinite. Methods that train raise SupSupError if the version
+    to start from belongs to other frozen weights.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class MaskTrainer:
     def decision_vector(self, superposition: Tensor, task: int, index: int) -> DecisionVector:
         """Returns -d objective / dW * W, flattened to (n,), on the first `images_per_decision` images of a segment.
 
-        superposition: the mean of all masks, (n,). The gradient is computed at the weights times this mean. task,
-        index: the segment's task, and the segment's index within the task.
+        superposition: the mean of all masks, (n,). The gradient is computed at the frozen weights times
+        `superposition`. task, index: the segment's task, and the segment's index within the task.
         """
         started = time.perf_counter()
         problem, test = self._problem, self._allocation.test

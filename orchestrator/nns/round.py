@@ -59,8 +59,8 @@ class Round:
     """The work of one round, from the streams' segments to the trained masks.
 
     `decided`: the decided segments in the order of the streams; empty until all decision vectors have arrived.
-    `latency`: the seconds that the decisions took. This time includes the superposition, the slowest decision vector
-    and the slopes. `started`: when the round began, in seconds of the monotonic clock.
+    `latency`: the seconds that the decisions took. The latency includes the time of the superposition, of the slowest
+    decision vector and of the slopes. `started`: when the round began, in seconds of the monotonic clock.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Round:
         return {entry.decision.mask for entry in self.decided if entry.decision.mask is not None and not entry.done}
 
     def add_vector(self, key: str, product: DecisionVector) -> bool:
-        """Receives the vector that decides for one stream. After the last vector, makes the decisions.
+        """Receives the decision vector of one stream. After the last vector, makes the decisions.
 
         key: the key of the DecideJob. Ignores a vector that the round does not wait for. Returns whether this call made
         the decisions.

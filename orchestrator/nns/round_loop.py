@@ -52,8 +52,10 @@ class RoundLoop:
         self, settings: GroupSettings, experiment: Experiment, journal: GroupJournal, evaluations: NNsEvaluations,
         here: Provenance, paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """here: the provenance of this process. paused: returns whether the group is paused or stopped. While it
-        returns True, the loop opens no round."""
+        """here: the provenance of this process. paused: a function that returns whether the group is paused or stopped.
+
+        While `paused` returns True, the loop opens no round.
+        """
         assert experiment.allocation is not None
         self.holders = MaskHolders.empty()
         self.phase = Phase.RECOVER
@@ -131,7 +133,7 @@ class RoundLoop:
             self._use_trained_ahead(self._round)
 
     def _use_trained_ahead(self, now: Round) -> None:
-        """Adds to round `now` the look-ahead versions that its decisions need. If this completes the round, ends it."""
+        """Adds the look-ahead versions that round `now` needs. Ends the round if it is then complete."""
         for ahead in self._lookahead.follow_round(now.decided):
             self._add_mask(now, ahead.key, ahead.product, ahead.worker)
         if now.over:
@@ -241,7 +243,7 @@ class RoundLoop:
             yield Preference(ahead.job, best, only)
 
     def add_vector(self, key: str, product: DecisionVector) -> None:
-        """Receives the vector that decides for one stream. After the last vector, the round makes its decisions."""
+        """Receives the decision vector of one stream. After the last vector, the round makes its decisions."""
         if self._round is not None and self._round.add_vector(key, product):
             self._use_trained_ahead(self._round)
 
@@ -271,14 +273,17 @@ class RoundLoop:
         self._files.add_evicted(keys)
 
     def delete_evaluated(self, versions: set[str]) -> None:
-        """Marks versions that were rebuilt for evaluations as deletable. If no commit follows, deletes them now."""
+        """Marks versions that were rebuilt for evaluations as deletable. Deletes them now if no commit follows."""
         self._files.mark_deletable(versions)
         if self.phase is Phase.OVER and not self._evaluations:
             self._delete_unused(self._files.current)
 
     def lose(self, key: str, reason: str) -> None:
-        """Records an artifact that is missing or corrupt as lost. Quarantines a corrupt artifact. Schedules the rebuild
-        of a mask version that belongs to a lineage. Does nothing if the artifact is intact. reason: the fault."""
+        """Records an artifact that is missing or corrupt as lost. Quarantines a corrupt artifact.
+
+        Schedules the rebuild of a mask version that belongs to a lineage. Does nothing if the artifact is intact.
+        reason: what is wrong with the artifact.
+        """
         decided = self._lineages.knows(key)
         is_version = decided or key in self._files.stored
         aside = self._journal.set_aside(self._journal.masks if is_version else self._journal.store, key)
@@ -316,8 +321,8 @@ class RoundLoop:
         """Pauses the group: opens no further round, and commits all rows that are not committed yet.
 
         A commit in progress is finished first. The current round is finished if its decisions are made and one of two
-        conditions holds: a worker is training for the round, or earlier rounds are not committed. Otherwise the round
-        is discarded.
+        conditions holds: a worker is training for the round, or earlier rounds are not committed. In all other cases,
+        the current round is discarded.
         """
         if self.phase is Phase.SAVE:
             return

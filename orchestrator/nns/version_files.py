@@ -19,7 +19,7 @@ class VersionFiles:
     """
 
     def __init__(self, store: ArtifactStore, lineages: Lineages, live: Iterable[int]) -> None:
-        """live: the numbers of the masks in use. `lineages` must end at the last commit."""
+        """live: the numbers of the masks in use. `lineages` must contain exactly the segments that are committed."""
         self._store = store
         self._lineages = lineages
         self.stored = set(store)
@@ -59,12 +59,12 @@ class VersionFiles:
         self.stored.add(key)
 
     def advance(self, current: Mapping[int, str], used: Set[str]) -> set[str]:
-        """Makes the versions of a new commit the current versions. Returns the keys of the versions that it deletes.
+        """Makes the versions of a new commit the current versions. Returns the keys of the deleted versions.
 
         current: maps each mask in use to the key of its version in the new commit. used: the keys of further versions
-        that must be kept. Deletes all other deletable versions. Versions that the new commit supersedes become
-        deletable only at the commit after it. Until then, a worker can rebuild a corrupt current version from the
-        version that it supersedes.
+        that must be kept. Deletes the deletable versions that are in neither `current` nor `used`. A version that the
+        new commit supersedes becomes deletable only at the next commit. A worker can therefore rebuild a corrupt
+        current version from the superseded version.
         """
         needed = set(current.values())
         superseded = set(self.current.values()) - needed

@@ -1,8 +1,8 @@
 """Defines the file format of an artifact: a safetensors file that contains its own checksum.
 
 The file's one metadata entry is a JSON text with the key, the facts (see facts.py) and the SHA-256 of the whole file.
-The SHA-256 is computed with zeros in place of its own 64 digits, so that it detects any changed byte. Any safetensors
-reader can open the file. The format is deterministic: equal content gives equal bytes.
+The SHA-256 is computed with zeros in place of its own 64 digits, so that the checksum detects any changed byte. Any
+safetensors reader can open the file. The format is deterministic: equal content gives equal bytes.
 """
 
 from __future__ import annotations

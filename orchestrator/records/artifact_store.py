@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class ArtifactStore:
-    """A folder of artifacts. Several processes and sweeps may use it at once.
+    """A folder of artifacts. Several processes and sweeps may use the folder at once.
 
     With a storage, the folder is an LRU cache of the storage: `put` writes to the storage first, then to the folder.
     Other machines may use the same storage.
@@ -76,8 +76,8 @@ class ArtifactStore:
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> Artifact:
         """Writes an artifact atomically and durably, and returns it.
 
-        Idempotent: keeps and returns an intact artifact that is already stored under this key, because equal keys mean
-        equal results.
+        The method is idempotent: it keeps and returns an intact artifact that is already stored under this key, because
+        equal keys mean equal results.
         """
         if self.has(key):
             with contextlib.suppress(CorruptError):
@@ -101,7 +101,10 @@ class ArtifactStore:
         return decode(key, blob, header, str(self.path(key)))
 
     def require(self, key: str) -> Artifact:
-        """Reads and verifies an artifact. Raises CorruptArtifactError, with the key, if it is missing or corrupt."""
+        """Reads and verifies an artifact.
+
+        Raises CorruptArtifactError, with the key, if the artifact is missing or corrupt.
+        """
         try:
             return self.get(key)
         except FileNotFoundError as error:
@@ -113,8 +116,8 @@ class ArtifactStore:
         """Verifies the copies of an artifact in the folder and in the storage. Returns the artifact's size in bytes.
 
         A corrupt copy in the folder is replaced by the intact copy from the storage. Raises CorruptError if the copy in
-        the storage is corrupt, and FileNotFoundError if it is missing. Without a storage, raises these errors for the
-        copy in the folder.
+        the storage is corrupt, and FileNotFoundError if that copy is missing. If there is no storage, raises
+        CorruptError or FileNotFoundError for the copy in the folder.
         """
         if self.storage is not None:
             name = self._name(key)
@@ -149,7 +152,7 @@ class ArtifactStore:
         return blob, header
 
     def _cache(self, key: str, blob: bytes) -> None:
-        """Writes an artifact's bytes to the folder. Then evicts other artifacts if the cache may exceed its limit."""
+        """Writes an artifact's bytes to the folder. Evicts other artifacts if the cache may then exceed its limit."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         failpoints.reach("writing_artifact", key)
@@ -190,7 +193,7 @@ class ArtifactStore:
         return (key for key in found if KEY.fullmatch(key))
 
     def _files(self) -> Iterator[Path]:
-        """Yields the artifacts' files in the folder. Skips everything else, such as dead links."""
+        """Yields the artifacts' files in the folder. Skips other files, such as dead links."""
         return (path for path in self.folder.files() if KEY.fullmatch(path.stem) and path.is_file())
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
@@ -212,7 +215,10 @@ class ArtifactStore:
         }
 
     def numbered(self, key: str) -> list[str]:
-        """Returns the keys of a training job's checkpoints, in no particular order. They have the form `KEY-NUMBER`."""
+        """Returns the keys of a training job's checkpoints, in no particular order.
+
+        The key of a checkpoint is `KEY-NUMBER`.
+        """
         found = {path.stem for path in self.folder.numbered(key)}
         if self.storage is not None:
             found |= {other for other in self._stored(key[:2]) if other.startswith(f"{key}-")}
@@ -238,15 +244,16 @@ class ArtifactStore:
     def tensor_and_facts(self, key: str, name: str) -> tuple[Tensor, Facts]:
         """Returns one tensor of an artifact, and the artifact's facts, without verifying the artifact's checksum.
 
-        Use it only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the tensor cannot
-        be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact does not exist.
+        Use this method only for tensors that contain a checksum, such as encoded masks. Raises CorruptError if the
+        tensor cannot be read or if the file holds the artifact of another key, and FileNotFoundError if the artifact
+        does not exist.
         """
         path = self.path(key)
         if not path.exists():
             if self.storage is None:
                 raise FileNotFoundError(path)
             return self._verified_tensor(key, name)
-        path.open("rb").close()  # safetensors calls a file without read permission missing
+        path.open("rb").close()  # raises PermissionError; safetensors would say that the file is missing
         try:
             with safetensors.safe_open(path, "pt") as file:
                 entry = check_key(key, file.metadata(), str(path))
@@ -268,7 +275,7 @@ class ArtifactStore:
         self.forget([key])
 
     def drop(self, key: str) -> None:
-        """Deletes an artifact from the folder only. The storage keeps it until `forget` is called."""
+        """Deletes an artifact from the folder only. The storage keeps the artifact until `forget` is called."""
         self.path(key).unlink(missing_ok=True)
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -289,7 +296,7 @@ class ArtifactStore:
         return aside
 
     def adopt(self, other: ArtifactStore, key: str) -> None:
-        """Adds an artifact of another store to this one by a hard link, or by a copy if hard links are not supported.
+        """Adds an artifact of another store to this store by a hard link, or by a copy if hard links are not supported.
 
         Verifies the artifact first. A hard link is safe, because artifacts are never modified in place. Raises
         CorruptError if the other store has no intact copy. Does nothing if the other store lacks the artifact.
@@ -305,7 +312,7 @@ class ArtifactStore:
         try:
             os.link(other.path(key), target)
         except FileExistsError:
-            pass  # an earlier call was interrupted
+            pass  # an earlier call, which was interrupted, has created the link
         except OSError:  # another file system, or the other cache has evicted the artifact
             self._cache(key, blob)
 

@@ -1,7 +1,7 @@
 """Defines facts: the metadata that an artifact stores with its tensors. Each kind of artifact has its own dataclass.
 
 All facts have the field `machines`: the kinds of the machines that computed the artifact, or another artifact from
-which it was computed. `weights_sha256`: the SHA-256 of the frozen weights W; "" if it was not recorded.
+which it was computed. `weights_sha256`: the SHA-256 of the frozen weights W; "" if the hash was not recorded.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class EvaluatedFacts:
 
 @dataclass(frozen=True)
 class UnfinishedFacts:
-    """Facts of a checkpoint. `batches`: the number of batches trained so far. `seconds`: their training time."""
+    """Facts of a checkpoint. `batches`: the number of batches trained so far. `seconds`: the time of this training."""
 
     kind: ClassVar[str] = "unfinished"
 
@@ -106,7 +106,7 @@ def facts_from_node(node: object) -> Facts:
 
 
 def provenance_of(facts: Facts) -> Provenance:
-    """Returns the provenance of an artifact. An evaluation has no frozen weights of its own."""
+    """Returns the provenance of an artifact. The provenance of an evaluation has no hash of frozen weights."""
     if isinstance(facts, EvaluatedFacts):
         return Provenance(facts.machines)
     if isinstance(facts, TrainedFacts) and facts.machines == UNKNOWN:

@@ -49,10 +49,10 @@ class GroupState:
 
     `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
     of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or events
-    by number of tasks learned. `retried`: by job key, how many workers died during the job, except those that died with
-    their node. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of commits before the
-    last launch. `machines`: the kinds of all machines that trained, decided or evaluated. `at_work`: whether a worker
-    has trained or evaluated anything in the last launch, and the launch has not ended.
+    by number of tasks learned. `retried`: maps a job's key to the number of workers that died during the job, without
+    workers whose node died. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of
+    commits before the last launch. `machines`: the kinds of all machines that trained, decided or evaluated. `at_work`:
+    whether a worker has trained or evaluated anything in the last launch, and the launch has not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -264,8 +264,8 @@ class GroupState:
     def seconds_per_task(self) -> float | None:
         """Returns the wall time in seconds that an NNs run needs for the data of one task, on average.
 
-        The average is over the last 20 commits of the current launch. Returns None before the second of these commits,
-        and in other scenarios.
+        The average is over the last 20 commits of the current launch. Returns None if the current launch has fewer than
+        two commits, and in other scenarios.
         """
         recent = self.commits[self.earlier_commits :][-20:]
         rounds = recent[-1].event.round - recent[0].event.round if recent else 0

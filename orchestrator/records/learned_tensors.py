@@ -1,7 +1,8 @@
 """Reads the tensors of trained tasks and masks from artifacts, in the form that a learner loads.
 
-Masks belong to the frozen weights W with which they were trained. W is drawn from a seed and never stored. If a library
-version draws another W, the functions of this module raise an error instead of returning masks that do not fit.
+Masks belong to the frozen weights W with which they were trained. W is drawn from a seed and never stored. If another
+version of a library draws a different W, the functions of this module raise an error instead of returning masks that do
+not fit W.
 """
 
 from __future__ import annotations
@@ -23,29 +24,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEARNED, TRAINING = "state.", "training."
-"""Prefixes of an artifact's tensor names. LEARNED: needed for inference. TRAINING: needed for further training."""
+"""Prefixes of an artifact's tensor names. LEARNED: for tensors that inference needs. TRAINING: for tensors that only
+further training needs."""
 
 
 class StoredStates(NamedTuple):
-    """The stored tensors of several tasks or masks, by name. `machines`: the machine kinds that computed them."""
+    """The stored tensors of several tasks or masks, by name. `machines`: the machine kinds that computed the
+    tensors."""
 
     states: list[dict[str, Tensor]]
     machines: Machines
 
 
 def provenance_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Provenance:
-    """Returns the provenance of this process for a problem. The other arguments are those of `this_machine`."""
+    """Returns the provenance of this process for a problem. threads, deterministic, tf32: see `this_machine`."""
     machine = machine_kind.this_machine(problem.device, threads, deterministic, tf32)
     return Provenance((machine,), weights_sha256(problem.weights))
 
 
 def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: Provenance) -> StoredStates:
-    """Reads the stored tensors of tasks or masks, in the form that a learner loads. keys: their content keys.
+    """Reads the stored tensors of tasks or masks, in the form that a learner loads. keys: the content keys of the tasks
+    or masks.
 
     are_masks: whether `keys` are the keys of mask versions in scenario NNs, and not of trained tasks. here: the
-    provenance of this process. Of the tensors that tasks share (see SHARED), only those of the last task are
-    returned. Raises CorruptArtifactError if an artifact is missing or corrupt, and SupSupError if it was computed with
-    other frozen weights (see `machine_kind.check_weights`).
+    provenance of this process. Tensors that the tasks share (see SHARED) are returned only for the last task. Raises
+    CorruptArtifactError if an artifact is missing or corrupt, and SupSupError if it was computed with other frozen
+    weights (see `machine_kind.check_weights`).
     """
     states, machines = [], []
     for key in keys:
@@ -87,8 +91,10 @@ def read_mask(versions: ArtifactStore, key: str) -> Tensor:
 
 
 def _read_mask(versions: ArtifactStore, key: str) -> tuple[Tensor, Facts]:
-    """Returns the verified mask of a mask version, and the version's facts. Raises CorruptError if the mask is corrupt,
-    and FileNotFoundError if it is missing."""
+    """Returns the verified mask of a mask version, and the version's facts.
+
+    Raises CorruptError if the mask is corrupt, and FileNotFoundError if the mask is missing.
+    """
     blob, facts = versions.tensor_and_facts(key, f"{LEARNED}mask")
     try:
         codec.decode(blob.numpy().tobytes())

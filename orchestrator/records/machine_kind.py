@@ -24,9 +24,9 @@ _NO_KERNELS = Kernels()
 class MachineKind:
     """A kind of machine. On machines of the same kind, equal content keys give equal bits.
 
-    `processor`: the model of the processor, or on CUDA that of the GPU. `threads`: the CPU threads of a worker.
-    `torch` to `python`: versions. `cuda`: the versions of CUDA and cuDNN, or "" on a CPU. All fields are empty if an
-    earlier version of supsup computed the result (NOT_RECORDED).
+    `processor`: the model of the processor; on CUDA, the model of the GPU. `threads`: the CPU threads of a worker.
+    `torch` to `python`: the versions of these packages. `cuda`: the versions of CUDA and cuDNN, or "" on a CPU. All
+    fields are empty if an earlier version of supsup computed the result (NOT_RECORDED).
     """
 
     processor: str = ""
@@ -71,18 +71,24 @@ def joined(*groups: Iterable[MachineKind]) -> Machines:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from. `machines`: the kinds of all machines that contributed to it. `weights_sha256`: the
-    SHA-256 of the frozen weights W that it was computed with, or "" if it was not recorded."""
+    """Where a result comes from. `machines`: the kinds of all machines that contributed to the result.
+
+    `weights_sha256`: the SHA-256 of the frozen weights W with which the result was computed, or "" if the hash was not
+    recorded.
+    """
 
     machines: Machines = UNKNOWN
     weights_sha256: str = ""
 
     def with_machines(self, machines: Iterable[MachineKind]) -> Provenance:
-        """Returns the provenance of a result that builds on results of other machines too."""
+        """Returns this provenance with further machines, for a result that also builds on results of these machines."""
         return Provenance(joined(self.machines, machines), self.weights_sha256)
 
     def fits(self, other: Provenance) -> bool:
-        """Returns whether both have the same frozen weights. Weights that were not recorded count as the same."""
+        """Returns whether two provenances have the same frozen weights.
+
+        Weights that were not recorded count as the same.
+        """
         return "" in (self.weights_sha256, other.weights_sha256) or self.weights_sha256 == other.weights_sha256
 
     @property
@@ -95,8 +101,8 @@ def check_weights(where: Path, found: Provenance, here: Provenance) -> None:
     """Raises SupSupError if stored masks belong to other frozen weights than this process draws.
 
     Masks are useless without the weights W with which they were trained. W is drawn from a seed and never stored, so a
-    library version that draws another W would give wrong results. where: the file of the masks. found: their
-    provenance. here: the provenance of this process.
+    library version that draws another W would give wrong results. where: the file of the masks. found: the provenance
+    of the masks. here: the provenance of this process.
     """
     if not found.fits(here):
         raise SupSupError(

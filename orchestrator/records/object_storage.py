@@ -30,7 +30,8 @@ ASKING_SECONDS = 30.0
 """The longest time, in seconds, for which a request is retried while a user waits for the command to finish."""
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
-"""The wait before the first retry, and the longest wait before a retry, in seconds. The wait doubles each time."""
+"""The wait before the first retry, and the longest wait before a retry, in seconds. The wait doubles after each
+retry."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 10, "read_timeout": 60}},
@@ -77,7 +78,7 @@ class StoredFile(NamedTuple):
 
 
 class Storage:
-    """One folder in an object store or file system. Several processes and machines may use it at once."""
+    """One folder in an object store or file system. Several processes and machines may use the folder at once."""
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
         """patience: the longest time, in seconds, for which a request that fails with a temporary error is retried."""
@@ -113,7 +114,10 @@ class Storage:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a file. Raises FileNotFoundError if it is missing, StorageError if reading fails."""
+        """Returns the content of a file.
+
+        Raises FileNotFoundError if the file is missing, and StorageError if reading fails.
+        """
         content: bytes = self._patiently(f"reading {name}", lambda: self._system.cat_file(self._at(name)))
         return content
 

@@ -1,4 +1,4 @@
-"""Defines the plan of a training group, as its ledger records it and its coordinator and workers receive it.
+"""Defines the plan of a training group, in the form that ledgers record, and that coordinators and workers receive.
 
 This module does not import supsup_core or torch, so that ledgers can be read quickly.
 """

@@ -51,8 +51,8 @@ class ShardTrained:
     """A task has been trained and its artifact is stored.
 
     `started_ms`: the Unix time in ms at which the job started. `seconds`: the job's time, divided by its number of
-    tasks. `resumed_at`: the number of batches that were restored from a checkpoint. These three fields and `worker` are
-    None if the artifact already existed in the store.
+    tasks. `resumed_at`: the number of batches that were restored from a checkpoint. `started_ms`, `seconds`,
+    `resumed_at` and `worker` are None if the artifact already existed in the store.
     """
 
     kind: ClassVar[str] = "trained"
@@ -97,10 +97,10 @@ class PointCompleted:
 class SegmentDecided:
     """Scenario NNs: a decision about one segment, and the training that followed.
 
-    `ordinal`: number of the segment in the run. `segment`: its number in its task. `num_masks` to `margin`: as in
-    supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean training loss on
-    the segment. `key`, `loss`: None if no mask was trained. `seconds`: training time. `latency`: seconds that the
-    round's decisions took. The row's attachment holds the slopes (float32) on which the decision is based.
+    `ordinal`: number of the segment in the run. `segment`: number of the segment in its task. `num_masks` to `margin`:
+    as in supsup_core.nns.allocator.Decision. `key`: key of the mask version after the segment. `loss`: mean training
+    loss on the segment. `key`, `loss`: None if no mask was trained. `seconds`: training time. `latency`: seconds that
+    the round's decisions took. The row's attachment holds the slopes (float32) on which the decision is based.
     """
 
     kind: ClassVar[str] = "decision"
@@ -158,7 +158,7 @@ class EvaluationDue:
 
 @dataclass(frozen=True)
 class RunForked:
-    """Scenario NNs: this run is a fork of another run after `at_task` tasks. Rows up to the first commit are copies."""
+    """Scenario NNs: this run is a fork of another run after `at_task` tasks. Rows up to the first commit are copied."""
 
     kind: ClassVar[str] = "forked"
 
@@ -197,8 +197,8 @@ class ArtifactLost:
 
 @dataclass(frozen=True)
 class JobRetried:
-    """A worker died during a job. The job is retried, unless a JobFailed row follows. `free`: the worker's whole node
-    died, so the retry does not count towards MAX_RETRIES."""
+    """A worker died during a job. The job is retried, unless a JobFailed row follows. `free`: whether the worker's
+    whole node died. Such a retry does not count towards MAX_RETRIES."""
 
     kind: ClassVar[str] = "retried"
 
@@ -244,7 +244,7 @@ class JobFailed:
 
 @dataclass(frozen=True)
 class TaskCancelled:
-    """The user has cancelled a task. Tasks that build on it are not trained either."""
+    """The user has cancelled a task. Tasks that build on this task are not trained either."""
 
     kind: ClassVar[str] = "cancelled"
 
@@ -266,7 +266,8 @@ class GroupStopped:
 
 @dataclass(frozen=True)
 class RetryRequested:
-    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; () means all of them."""
+    """The user retries failed jobs or a stopped group. `tasks`: the cancelled tasks to retry; () means all cancelled
+    tasks."""
 
     kind: ClassVar[str] = "retry"
 

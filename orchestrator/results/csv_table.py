@@ -1,4 +1,4 @@
-"""Writes tables as CSV. No text in them can be a formula of a spreadsheet program."""
+"""Writes tables as CSV, so that a spreadsheet program runs no text of a table as a formula."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORMULA = tuple("=+-@＝＋－＠")
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Returns a table as CSV. Texts and headings are written by `text_cell`, numbers as they are."""
+    """Returns a table as CSV. `text_cell` converts texts and headings. Numbers are written unchanged."""
     written = table.rename(columns=_cell)
     for number, kind in enumerate(table.dtypes):
         if kind.kind not in "biuf":

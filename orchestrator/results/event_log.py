@@ -58,7 +58,7 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(
             path, delay=True, encoding="utf-8", errors="backslashreplace"
-        )  # for names of files in any bytes
+        )  # file names may contain any bytes
         self.setFormatter(JsonLines())
         self._reported = False
 
@@ -74,7 +74,7 @@ class LogFile(logging.FileHandler):
         self._report(sys.exc_info()[1])
 
     def close(self) -> None:
-        """Close the file. If this fails, print the error, unless an error was printed before."""
+        """Close the file. If the file cannot be closed, print the error, unless an error was printed before."""
         try:
             super().close()
         except OSError as error:

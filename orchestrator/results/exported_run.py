@@ -58,8 +58,11 @@ def _sha256(path: Path) -> str:
 
 
 class ExportedRun:
-    """A learner loaded from a folder that `export_run` wrote. `provenance`: the kinds of the machines that computed its
-    masks, and the frozen weights; both are unknown if an earlier version exported the run."""
+    """A learner loaded from a folder that `export_run` wrote.
+
+    `provenance`: the kinds of the machines that computed the masks, and the hash of the frozen weights. Both are
+    unknown if an earlier version of supsup exported the run.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder, and import the user's modules that it contains.
@@ -99,9 +102,10 @@ class ExportedRun:
         """Returns two tensors (images,): the label of each image, and the number of the mask used for the image.
 
         x: images (images, *input_shape), float32, normalised like the benchmark's images. task: the number of the task
-        if the scenario gives the task at inference. Otherwise the task is inferred as in the run's evaluation, so each
-        `decision_group` consecutive images must belong to one task. Raises InputError if the scenario gives the task
-        and `task` is None or was not learned, or if the scenario infers the task and `task` is set.
+        if the scenario gives the task at inference. If the scenario does not give the task, the task is inferred as in
+        the run's evaluation. Each `decision_group` consecutive images must then belong to one task. Raises InputError
+        if the scenario gives the task and `task` is None or was not learned, or if the scenario infers the task and
+        `task` is set.
         """
         given = None
         if self.experiment.scenario.given_at_inference:

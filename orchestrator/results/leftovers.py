@@ -40,11 +40,11 @@ class Leftover:
 
 @dataclass(frozen=True)
 class SweepNeeds:
-    """What a sweep needs of an output's store.
+    """The artifacts that a sweep needs from an output's store.
 
     `keys`: the keys of its trained tasks and evaluations, even of those that do not exist yet. `is_done`: whether all
-    its training groups are done. `open_since`: the time of the last row of its unfinished NNs groups, in seconds since
-    1970, or infinity. The keys of evaluations in later rounds are unknown.
+    its training groups are done. `open_since`: a time in seconds since 1970. After this time, unfinished NNs groups may
+    have stored evaluations whose keys are not known yet. The time is infinity if the sweep has no such groups.
     """
 
     sweep_id: str
@@ -54,10 +54,10 @@ class SweepNeeds:
 
 
 def needs(output: OutputFolder) -> list[SweepNeeds]:
-    """Returns what each sweep of an output needs, sorted by sweep id.
+    """Returns the needs of each sweep of an output, sorted by sweep id.
 
-    Raises InputError or CorruptError if this cannot be told for each sweep: if the record of a sweep is damaged,
-    missing or belongs to another sweep, or if a ledger is damaged, missing or belongs to another training group.
+    Raises InputError or CorruptError if the record of a sweep is damaged, missing or belongs to another sweep. Raises
+    the same errors if a ledger is damaged, missing or belongs to another training group.
     """
     found = []
     for folder in output.all_sweep_folders():
@@ -75,7 +75,7 @@ def _is_open_ended(state: GroupState) -> bool:
 
 
 def _state(group: GroupFolder) -> GroupState:
-    """Returns the state of a training group. Raises InputError if its ledger is missing or holds no plan."""
+    """Returns the state of a training group. Raises InputError if the ledger is missing or holds no plan."""
     state = read_state(group)
     if state.plan or state.stopped or state.cancelled:  # a group may be cancelled before it starts
         return state
@@ -90,10 +90,11 @@ def _state(group: GroupFolder) -> GroupState:
 def leftovers(output: OutputFolder, sweeps: Sequence[SweepNeeds]) -> list[Leftover]:
     """Returns all files of an output that may be deleted, sorted by name.
 
-    These are artifacts and checkpoints that no sweep of the output references, files set aside as corrupt, claims, and
-    files left by interrupted writes. Mask versions are not included, because an NNs run deletes them itself.
+    The list contains artifacts and checkpoints that no sweep of the output references, files set aside as corrupt,
+    claims, and files left by interrupted writes. Mask versions are not included, because an NNs run deletes them
+    itself.
 
-    sweeps: what each sweep of the output needs, as `needs` returns it.
+    sweeps: the result of `needs` for the output.
     """
     referenced = {key for sweep in sweeps for key in sweep.keys}
     files = [*_corrupt_files(output), *_interrupted_writes(output)]
@@ -133,7 +134,7 @@ def _unreferenced_artifacts(
         shard = key.partition("-")[0]
         if shard in trained:
             left.append((checkpoints, key, "its task has been trained"))
-        elif shard not in referenced and is_done:  # a checkpoint of several tasks does not have a shard's key
+        elif shard not in referenced and is_done:  # kept until all are done: a stack's key is no shard's key
             left.append((checkpoints, key, "no sweep references its task"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
@@ -157,7 +158,10 @@ def _discard(path: Path, output: OutputFolder, storage: Storage | None, trash: P
 
 
 def empty_trash(output: OutputFolder) -> tuple[int, int]:
-    """Deletes the trash of an output and of its storage. Returns the number of deleted files and of their bytes."""
+    """Deletes the trash of an output and of its storage.
+
+    Returns the number of deleted files, and their total size in bytes.
+    """
     files = [path for path in output.trash.rglob("*") if path.is_file()]
     num_files, num_bytes = len(files), sum(path.stat().st_size for path in files)
     if output.trash.exists():

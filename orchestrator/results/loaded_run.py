@@ -43,16 +43,16 @@ class LoadedRun:
 
     @cached_property
     def learner(self) -> Learner:
-        """A learner that holds all of `states`. It is built at the first access and then cached."""
+        """A learner that holds all of `states`. The learner is built at the first access and then cached."""
         return self.experiment.method.learner(self.problem, self.states)
 
 
 def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> LoadedRun:
     """Load a run as it was at the run's last evaluation point. Imports the user's modules.
 
-    group: the run's training group. Raises InputError if the run has not reached this evaluation point,
-    CorruptArtifactError if an artifact is damaged, and SupSupError if the installed libraries draw other frozen weights
-    than those with which the masks were trained.
+    group: the run's training group. Raises InputError if the run has not reached this evaluation point, and
+    CorruptArtifactError if an artifact is damaged. Raises SupSupError if the installed libraries draw other frozen
+    weights than those with which the masks were trained.
     """
     user_modules.load(sweep.config.imports, sweep.imports_folder)
     experiment = run.experiment

@@ -16,7 +16,7 @@ MEANING = (
     "results of one machine kind are reproducible bit for bit, and results of several kinds only within floating-point "
     "tolerance"
 )
-"""What it means for a result that several machine kinds contributed to it."""
+"""Explains to users why it matters that several machine kinds contributed to a result."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def load_results(path: str | Path, sweep: str | None = None) -> pd.DataFrame:
 def _of(sweep: Sweep, wanted: bool) -> list[pd.DataFrame]:
     """Returns a list with the table of one sweep. Warns and returns an empty list if the sweep cannot be planned.
 
-    wanted: whether the user named this sweep. If so, raises InputError instead of warning.
+    wanted: whether the user named this sweep. For a sweep that the user named, raises InputError instead of warning.
     """
     try:
         groups = sweep.plan()

@@ -1,4 +1,4 @@
-"""Finds the damaged and missing files of an output (`supsup fsck`), and what its sweeps reference."""
+"""Finds the damaged and missing files of an output (`supsup fsck`), and the artifacts that its sweeps reference."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def _live_masks(state: GroupState) -> set[str]:
 
 
 def open_artifacts(output: OutputFolder) -> ArtifactStore:
-    """Opens the store of an output with its storage, if it has one."""
+    """Opens the store of an output, together with the output's storage if the output has a storage."""
     return open_store(output, stored_root(output))
 
 
 def stored_root(output: OutputFolder) -> Storage | None:
-    """Returns the storage of an output, or None if it has none."""
+    """Returns the storage of an output, or None if the output has no storage."""
     url = storage_of(output)
     return Storage(url) if url else None
 
@@ -112,7 +112,10 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
 
 
 class _Check(NamedTuple):
-    """An artifact to verify. `sweeps`: the sweeps that can recreate it. `required`: whether it must exist."""
+    """An artifact to verify. `sweeps`: the sweeps that can recreate the artifact.
+
+    `required`: whether the artifact must exist.
+    """
 
     store: ArtifactStore
     key: str

@@ -62,7 +62,10 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, status: SweepStatus) -> None:
-        """Show a status. Without a terminal, prints only changed lines, at most one line per PLAIN_SECONDS seconds."""
+        """Show the status of the sweep.
+
+        Without a terminal, prints only changed lines, at most one line per PLAIN_SECONDS seconds.
+        """
         text = line(status)
         if self._terminal:
             self._bar.update(

@@ -22,12 +22,12 @@ class GroupStatus:
     """The status of one training group.
 
     `accuracy`: the mean accuracy so far, in [0, 1]. `train_seconds`, `evaluate_seconds`: the mean seconds that a worker
-    took for a recent shard or evaluation. These three fields are None until there is a result. `masks`: the number of
-    masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained or evaluated anything since
-    the sweep was last started or resumed, and the group has not ended. `shards`: the number of planned shards, without
-    cancelled tasks. `evaluations`: the number of planned evaluations. If the group was stopped, `shards` and
-    `evaluations` are the numbers done. `cancelled`: the numbers of the cancelled tasks. `machines`: the kinds of all
-    machines that contributed to the results so far.
+    took for a recent shard or evaluation. `accuracy`, `train_seconds` and `evaluate_seconds` are None until there is a
+    result. `masks`: the number of masks in use in NNs; None in other scenarios. `at_work`: whether a worker has trained
+    or evaluated anything since the sweep was last started or resumed, and the group has not ended. `shards`: the number
+    of planned shards, without cancelled tasks. `evaluations`: the number of planned evaluations. If the group was
+    stopped, `shards` and `evaluations` count only finished shards and evaluations. `cancelled`: the numbers of the
+    cancelled tasks. `machines`: the kinds of all machines that contributed to the results so far.
     """
 
     group_id: str
@@ -57,7 +57,8 @@ class SweepStatus:
 
     `state`: done, running, failed, interrupted or planned. `process`: the id of the process on this machine that runs
     the sweep, or None. `eta`: the remaining seconds. `tasks_per_second` and `eta` are estimated from the times of
-    recent jobs and the number of workers at work. `waiting`: which room in the cluster the training groups lack now.
+    recent jobs and the number of workers at work. `waiting`: texts that say for which cluster resources the training
+    groups wait now.
     """
 
     sweep_id: str
@@ -92,7 +93,8 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _recent_seconds(rows: Iterable[Row[TaskEvaluated]]) -> float | None:
-    """Returns the mean seconds of the last 50 evaluations that were not reused from the store; None without any."""
+    """Returns the mean seconds of the last 50 evaluations that were not reused from the store; None if there are
+    none."""
     return _mean([row.event.seconds for row in rows if row.event.seconds][-50:])
 
 
@@ -129,7 +131,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
 
 
 def _accuracy_so_far(state: GroupState) -> float | None:
-    """Returns the mean accuracy of the trained tasks, each evaluated with its own mask; None without any accuracy.
+    """Returns the mean accuracy of the trained tasks, each evaluated with its own mask; None if no accuracy is known.
 
     In NNs, returns the accuracy at the last complete evaluation point.
     """

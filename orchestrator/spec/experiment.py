@@ -36,7 +36,7 @@ class DatasetError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """When to evaluate. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
+    """The evaluation points of a run. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
 
     Raises InputError if `at` is empty or contains a number below 1.
     """
@@ -61,7 +61,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """In an experiment of scenario NNs, the order of the data, and the rules by which masks are allocated.
+    """The part of an experiment that only scenario NNs has: the order of the data, and the rules for allocating masks.
 
     stream: the settings for the order of the data. test: decides whether a segment needs a new mask. policy: what to do
     if a segment needs a new mask and `capacity` masks are in use. capacity: the budget of masks. schedule: the segments
@@ -75,10 +75,11 @@ class Allocation:
     schedule: Schedule
 
     def identity(self) -> Node:
-        """Returns everything that determines the decisions, apart from the masks. Content keys contain it.
+        """Returns everything that determines the decisions, apart from the masks. Content keys contain the result.
 
-        For a single stream of order `blocks`, the result does not contain the number of segments. Of two such streams,
-        the longer one begins with all segments of the shorter one, so both share the decisions about these segments.
+        For a single stream of order `blocks`, the result does not contain the number of segments. A longer stream of
+        this kind begins with all segments of a shorter stream, so both streams lead to the same decisions about these
+        segments.
         """
         whole_prefix = self.stream.order == "blocks" and self.stream.num_streams == 1
         return {
@@ -96,9 +97,10 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One configuration with one seed. `build_experiment` creates it and checks that its parts fit together.
+    """One configuration with one seed.
 
-    allocation: None except in scenario NNs. node: the whole configuration as plain values, including defaults.
+    `build_experiment` creates experiments, and checks that their parts fit together. allocation: None except in
+    scenario NNs. node: the whole configuration as plain values, including defaults.
     """
 
     scenario: Scenario
@@ -124,12 +126,17 @@ class Experiment:
         )
 
     def training_identity(self) -> Node:
-        """Returns everything that determines what a group learns, except the number of tasks. Content keys hold it."""
+        """Returns everything that determines what a group learns, except the number of tasks.
+
+        Content keys contain the result.
+        """
         return self.mask_identity() | ({"nns": self.allocation.identity()} if self.allocation else {})
 
     def mask_identity(self) -> Node:
         """Returns everything that determines a trained mask, except its task and the tasks on which that task builds.
-        Content keys contain it."""
+
+        Content keys contain the result.
+        """
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         source = self.benchmark.source()
@@ -160,9 +167,10 @@ def _fields_of(component: object) -> Node:
 
 
 def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
-    """Builds an object of the class that is registered as `node[key]["name"]`. Its fields are the rest of `node[key]`.
+    """Builds an object of the class that is registered as `node[key]["name"]`.
 
-    Raises InputError, whose text begins with the full key, if a name or field is unknown or a value is wrong.
+    The other values of `node[key]` become the object's fields. Raises InputError, whose text begins with the full key,
+    if a name or field is unknown or a value is wrong.
     """
     if not isinstance(node[key], dict):
         raise InputError(f"{key}: must be a mapping with a name, such as {{name: {registry.names()[0]}}}")
@@ -178,10 +186,11 @@ def build_component(registry: Registry[type[T]], node: Node, key: str) -> T:
 def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = lambda base: base) -> Experiment:
     """Builds an Experiment from the plain values of EXPERIMENT_KEYS.
 
-    resolve: returns a dataset with the fields filled in that are read from the dataset's files (see Base.resolved).
+    resolve: a function that returns a dataset with the fields filled in that are read from the dataset's files (see
+    Base.resolved).
 
     If the scenario gives the task identity at inference, the rule `known` replaces the inference section. Runs that
-    differ only in this section are therefore equal, and are deduplicated.
+    differ only in the inference section are therefore equal, and are deduplicated.
 
     Raises InputError if the values contradict each other, and DatasetError if the dataset's files cannot be used.
     """

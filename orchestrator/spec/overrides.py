@@ -24,8 +24,9 @@ chose. `_by_full_key` does not flatten the mappings."""
 def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = (), list_keys: Collection[str] = ()) -> Node:
     """Parses ["a.b=1", …] into {"a.b": 1, …}. Each value is read as YAML.
 
-    text_keys: keys whose value is text, such as `output`. Their values stay as typed (see text_value). list_keys: keys
-    whose value is a list of texts, such as `only`. Its items stay as typed; a single text becomes a list.
+    text_keys: keys whose value is text, such as `output`. The values of text keys stay as typed (see text_value).
+    list_keys: keys whose value is a list of texts, such as `only`. The items of a list stay as typed; a single text
+    becomes a list.
 
     Raises InputError if an override is not `key=value`, or if its value is not YAML.
     """
@@ -119,8 +120,8 @@ def _path_of(key: str) -> list[str]:
 def _by_full_key(changes: Node, prefix: str = "") -> Node:
     """Flattens changes to one mapping with full dotted keys.
 
-    Does not flatten a mapping with a `name`, because it describes a whole component, nor the mappings in _KEPT_WHOLE,
-    nor a range of a search.
+    Does not flatten three kinds of mappings: a mapping with a `name`, because such a mapping describes a whole
+    component; the mappings in _KEPT_WHOLE; and a range of a search.
     """
     found: Node = {}
     for key, value in changes.items():

@@ -1,4 +1,4 @@
-"""Defines a search: the configurations it tries, and the numbers of tasks after which it compares them."""
+"""Defines a search: the configurations that a search tries, and the numbers of tasks after which it compares them."""
 
 from __future__ import annotations
 
@@ -70,17 +70,20 @@ class Search:
             raise InputError(f"held_out: must be a share of the training images between 0 and 1, not {self.held_out}")
 
     def rungs(self, num_tasks: int) -> list[int]:
-        """Returns the numbers of tasks after which a trial is evaluated, ascending. The last number is `num_tasks`: a
-        trial that reaches it is complete and is not stopped."""
+        """Returns the numbers of tasks after which a trial is evaluated, ascending.
+
+        The last number is `num_tasks`: a trial that has learned all tasks is complete and is not stopped.
+        """
         rungs = itertools.takewhile(
             lambda n: n < num_tasks, (self.grace_tasks * self.reduction**power for power in itertools.count())
         )
         return [*rungs, num_tasks]
 
     def trials(self) -> list[Node]:
-        """Returns the configurations to try. Each maps every key of the space to a value. The result is deterministic.
+        """Returns the configurations to try. Each configuration maps every key of the space to a value.
 
-        Raises InputError if the space seems to have fewer than `num_trials` different configurations.
+        The result is deterministic. Raises InputError if the space seems to have fewer than `num_trials` different
+        configurations.
         """
         if self.num_trials is None:
             return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
@@ -102,7 +105,7 @@ class Search:
         )
 
     def _most_different(self) -> int:
-        """Returns how many different configurations can be drawn at most; MOST_RUNS if any number can."""
+        """Returns the number of different configurations that can be drawn, but at most MOST_RUNS."""
         sizes = [
             len(values) if isinstance(values, list) else values["high"] - values["low"] + 1
             for values in self.space.values()

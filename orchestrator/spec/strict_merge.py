@@ -48,7 +48,7 @@ def merge(schema: type[object], node: Node, where: str, path: str = "") -> Node:
 
 @dataclass(frozen=True)
 class _Values:
-    """Plain values for a dataclass, which can be compared quickly: two of them are equal if their texts are."""
+    """Plain values for a dataclass. Comparing two objects is fast, because only `schema` and `text` are compared."""
 
     schema: type[object]
     text: str
@@ -57,8 +57,11 @@ class _Values:
 
 @functools.lru_cache(maxsize=500)
 def _merged_once(values: _Values) -> Node:
-    """Returns the merged fields as plain values. They are cached, because merging is slow, and most runs of a sweep
-    have most of their sections in common. The caller must copy the result."""
+    """Returns the merged fields as plain values.
+
+    The fields are cached, because merging is slow, and most runs of a sweep have most of their sections in common. The
+    caller must copy the result.
+    """
     return _without_missing(as_node(_merged(values.schema, values.node)))
 
 
@@ -69,7 +72,7 @@ def _merged(schema: type[object], node: Node) -> object:
 
 @functools.cache
 def _schema_config(schema: type[object]) -> DictConfig:
-    """Returns a writable OmegaConf config with the fields of a dataclass. It is cached, because creating it is slow."""
+    """Returns a writable OmegaConf config with the fields of a dataclass. Cached, because creating a config is slow."""
     config = OmegaConf.structured(schema)
     assert isinstance(config, DictConfig)
     _make_writable(config)
@@ -107,22 +110,23 @@ def config_problem(error: OmegaConfBaseException, path: str = "") -> str:
 
 
 _MOST_NUMBER = 1e30
-"""The largest size of a number with a fraction. The square of a much larger number is no float32 any more."""
+"""The largest absolute value of a float. A much larger number would overflow float32 (at most about 3.4e38)."""
 
 _MOST_INTEGER = 2**63 - 1
-"""The largest size of a whole number: that of a number of 64 bits."""
+"""The largest absolute value of an integer, which must fit into 64 bits."""
 
 
 _MOST_NESTED = 20
-"""The largest number of mappings and lists inside each other, and of dots in a key."""
+"""The largest nesting depth of mappings and lists, and the largest number of dots in a key."""
 
 
 def check_values(value: object, where: str, path: str = "", depth: int = 0) -> None:
-    """Raises InputError if a value can be no part of a config: NaN, infinity, a number that is too large, a date or
-    another value that JSON lacks, a key or text that is no Unicode text, `???`, or values that are nested too deeply.
+    """Raises InputError if a config cannot contain a value.
 
-    The error's text begins with `where`, if any, and the full dotted key. path: the dotted key of `value`. depth: the
-    number of mappings and lists around `value`.
+    A config cannot contain NaN, infinity, too large numbers, values that JSON lacks (such as dates), or texts that are
+    not Unicode. A config also cannot contain `???`, which means a missing value in OmegaConf, or values that are nested
+    too deeply. The error's text begins with `where`, if any, and the full dotted key. path: the dotted key of `value`.
+    depth: the number of mappings and lists around `value`.
     """
     problem = "values are nested too deeply" if depth > _MOST_NESTED else _problem_of(value)
     if problem:
@@ -136,14 +140,17 @@ def check_values(value: object, where: str, path: str = "", depth: int = 0) -> N
 
 
 def _problem_of_key(key: object) -> str | None:
-    """Returns why a key can be no part of a config, or None."""
+    """Returns why a config cannot contain a key, or None if the key is allowed."""
     if not isinstance(key, str):
         return f"a key must be text; put {one_line(key)} in quotes"
     return "is no key, because it has too many dots" if key.count(".") > _MOST_NESTED else _problem_of(key)
 
 
 def _problem_of(value: object) -> str | None:
-    """Returns why a value can be no part of a config, or None. Does not check the items of lists and mappings."""
+    """Returns why a config cannot contain a value, or None if the value is allowed.
+
+    Does not check the items of lists and mappings.
+    """
     match value:
         case None | bool() | dict() | list() | tuple():
             return None
@@ -217,7 +224,7 @@ def _check(kind: object, value: object, path: str) -> None:
 
 @functools.cache
 def _hints_of(schema: type[object]) -> dict[str, Any]:
-    """Returns the types of the fields of a dataclass. They are cached, because evaluating them is slow."""
+    """Returns the types of the fields of a dataclass. The types are cached, because evaluating them is slow."""
     return get_type_hints(schema)
 
 
@@ -240,7 +247,7 @@ def _check_key(kind: object, key: object, path: str) -> None:
 
 
 def _mapping(value: object, path: str) -> dict[object, object]:
-    """Returns `value`. Raises InputError if it is not a mapping."""
+    """Returns `value`. Raises InputError if `value` is not a mapping."""
     if not isinstance(value, dict):
         raise InputError(f"{f'{path}: ' if path else ''}must be a mapping, not {_described(value)}")
     return value

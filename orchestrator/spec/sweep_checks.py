@@ -1,4 +1,4 @@
-"""Checks of a whole sweep: its names, its seeds, the keys that it varies, and the number of its runs."""
+"""Checks a whole sweep: its names, its seeds, the keys that it varies, and the number of its runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _MOST_NAME = 200
 
 
 def check_sweep(sweep: SweepConfig) -> None:
-    """Raises InputError, which begins with the key, if the names or numbers of a sweep cannot be."""
+    """Raises InputError, whose text begins with the key, if a sweep's seeds, varied keys, number of runs or names are
+    invalid."""
     _check_seeds(sweep)
     _check_varied(sweep)
     _check_num_runs(sweep)
@@ -36,8 +37,8 @@ def _check_seeds(sweep: SweepConfig) -> None:
 
 
 def _check_varied(sweep: SweepConfig) -> None:
-    """Raises InputError for a key of the grid without values, a key that cannot be varied or is varied twice, or an
-    unknown variant in `only`."""
+    """Raises InputError if a grid key has no values, if a key cannot be varied or is varied twice, or if `only` names
+    an unknown variant."""
     for key, values in sweep.grid.items():
         where = one_line(f"grid.{key}")
         if not values:
@@ -65,7 +66,7 @@ def _check_varied(sweep: SweepConfig) -> None:
 def _check_names(sweep: SweepConfig) -> None:
     """Raises InputError if the sweep's name cannot be a folder's name, or if the name of a variant cannot be printed.
 
-    A folder's name has at most 255 bytes, of which the sweep's hash needs some.
+    A folder's name has at most 255 bytes, and the hash in a sweep's id needs some of these bytes.
     """
     name = sweep.name
     is_folder_name = name and all(c.isalnum() or c in "._-" for c in name) and not name.startswith(".")
@@ -82,7 +83,10 @@ def _check_names(sweep: SweepConfig) -> None:
 
 
 def _check_num_runs(sweep: SweepConfig) -> None:
-    """Raises InputError if the variants, the grid and the seeds give more than MOST_RUNS runs. Makes no run."""
+    """Raises InputError if the variants, the grid and the seeds give more than MOST_RUNS runs.
+
+    Counts the runs without building them.
+    """
     num_variants = len(sweep.variants if sweep.only is None else sweep.only) or 1
     lengths = {f"grid.{key}": len(values) for key, values in sweep.grid.items()}
     num_runs = num_variants * len(sweep.seeds) * math.prod(lengths.values())

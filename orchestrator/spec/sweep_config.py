@@ -35,13 +35,13 @@ PAPER = "paper"
 class Resources:
     """The machine resources that a sweep may use.
 
-    num_workers: the most workers of a training group. If tasks build on one another, a group gets fewer workers, so
-    that several groups run at the same time. threads: CPU threads of each worker. device: `cpu` or `cuda`; on `cuda`,
-    each worker uses a separate GPU. state_mb: in scenario NNs, the size in megabytes of a worker's LRU cache of scores
-    and optimiser states; evicted states are on disk. deterministic: on CUDA, use only bitwise reproducible algorithms.
-    tf32: on CUDA, compute matrix products in TensorFloat-32. tasks_at_once: how many independent tasks a worker trains
-    together, if the method allows it; None lets the program choose. cache_gb: with `storage`, the most gigabytes of
-    artifacts that each artifact folder of the output keeps on disk.
+    num_workers: the largest number of workers of a training group. If tasks build on one another, a group gets fewer
+    workers, so that several groups run at the same time. threads: CPU threads of each worker. device: `cpu` or `cuda`;
+    on `cuda`, each worker uses a separate GPU. state_mb: in scenario NNs, the size in megabytes of a worker's LRU cache
+    of scores and optimiser states; evicted states are on disk. deterministic: on CUDA, use only bitwise reproducible
+    algorithms. tf32: on CUDA, compute matrix products in TensorFloat-32. tasks_at_once: how many independent tasks a
+    worker trains together, if the method allows it; None lets the program choose. cache_gb: if `storage` is set, the
+    largest size in gigabytes of each artifact folder of the output.
 
     Raises InputError if a value is out of its range.
     """
@@ -70,13 +70,13 @@ class Resources:
 class SweepConfig:
     """The content of a sweep file: an experiment, the keys to vary, the seeds, and the resources to use.
 
-    Sections of the experiment. They remain plain values until `build_experiment` is called, because the user's classes
+    These sections of the experiment remain plain values until `build_experiment` is called, because the user's classes
     must be imported first:
     - benchmark, net, method, allocation: the `name` of a registered class, and values of its fields.
     - training, inference, evaluation, stream, budget: fields of TrainingRecipe, Inference, EvaluationConfig, Stream and
       Budget. allocation, stream and budget are used in scenario NNs only.
 
-    What to run. Every variant runs with every combination of the grid, for every seed:
+    These keys say what to run. Every variant runs with every combination of the grid, for every seed:
     - variants: maps a variant's name to its changes, which are values by dotted key. only: the names of the variants to
       run; None runs all of them.
     - grid: maps a dotted key to a list of its values.
@@ -84,14 +84,14 @@ class SweepConfig:
     - scales: maps a scale's name to changes that make the sweep smaller. scale: the name of the scale to run. The
       scale's changes are applied before the overrides of the command line; PAPER changes nothing.
 
-    How to run:
+    These keys say how to run the sweep:
     - imports: the user's modules, which register classes (see user_modules.load).
-    - commit_every: in NNs, the most seconds of training between two commits; otherwise, the least seconds between two
-      checkpoints of a task.
+    - commit_every, in seconds: in NNs, the longest training time between two commits; in other scenarios, the shortest
+      time between two checkpoints of a task.
     - output: the output folder. data: the folder of the datasets; None means SUPSUP_DATA or the user's cache.
     - tracking: the address of an MLflow server; None means a store in the output.
-    - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With it, any
-      machine can resume the sweep, and the output is only a cache. snapshot_every: the shortest time between two
+    - storage: the URL (s3://, gs://, file://) of a folder for artifacts, ledger snapshots and reports. With a storage,
+      any machine can resume the sweep, and the output is only a cache. snapshot_every: the shortest time between two
       snapshots, in seconds.
 
     Raises InputError if values are out of their range or contradict each other.
@@ -228,7 +228,7 @@ def _scale_changes(config: Node, scale: str, where: str) -> Node:
 
 
 def _build(node: Node, where: str) -> SweepConfig:
-    """Builds a config from merged plain values. Raises InputError, beginning with `where`, if one is not valid."""
+    """Builds a config from merged plain values. Raises InputError, beginning with `where`, if a value is invalid."""
     if "name" not in node:
         raise InputError(f"{where}: name: is missing; give the sweep a name")
     with prefix_errors(f"{where}: "):
@@ -239,7 +239,7 @@ def _build(node: Node, where: str) -> SweepConfig:
 
 
 def _build_search(node: Node) -> Search:
-    """Builds a search from merged plain values. Raises InputError if they are not valid."""
+    """Builds a search from merged plain values. Raises InputError if the values are not valid."""
     if "space" not in node:
         raise InputError(
             "search.space: is missing; name the keys to search, such as {training.learning_rate: [1.0e-4, 1.0e-3]}"

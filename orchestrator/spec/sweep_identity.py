@@ -1,4 +1,4 @@
-"""The part of a sweep's config that determines the sweep's id."""
+"""Computes the part of a sweep's config that determines the sweep's id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECTIONS = {
 def sweep_identity(config: SweepConfig) -> Node:
     """Returns a config as plain values, without the fields that a later version added and that have their defaults.
 
-    A sweep of an earlier version therefore keeps its id.
+    A sweep that an earlier version of this program created therefore keeps its id.
     """
     node: Node = identity_fields(config)
     return node | {key: without_later_defaults(schema, node[key]) for key, schema in _SECTIONS.items()}

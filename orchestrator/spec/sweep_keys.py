@@ -1,4 +1,4 @@
-"""The keys of a sweep file, by their meaning, and the largest number of runs. Read without loading torch."""
+"""Lists the keys of a sweep file by their meaning. This module does not import torch, so importing it is fast."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ EXPERIMENT_KEYS = ("scenario", "benchmark", "net", "method", "training", "infere
 """Keys of a sweep file that define what is computed. The other keys define repetitions, resources and outputs."""
 
 REPETITION_KEYS = ("variants", "only", "grid", "seeds", "imports")
-"""Keys of a sweep file that define which experiments run. With EXPERIMENT_KEYS, they determine a sweep's id."""
+"""Keys of a sweep file that define which experiments run. These keys and EXPERIMENT_KEYS together determine a sweep's
+id."""

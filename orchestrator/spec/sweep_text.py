@@ -23,7 +23,7 @@ _NAMES = ("variants", "scales")
 
 
 def read_sweep_text(path: Path, text_keys: Collection[str]) -> Node:
-    """Returns the plain values of a sweep file. `name` is the file's stem if the file does not set it.
+    """Returns the plain values of a sweep file. `name` is the file's stem if the file does not set `name`.
 
     text_keys: keys whose value is text, even if YAML reads it as a number, a date, true or false. Names of variants and
     scales are text too. Raises InputError if the file cannot be read, is too large, or is not a YAML mapping.
@@ -62,7 +62,7 @@ def text_of(path: Path) -> str:
 def _as_written(node: Node, raw: Node, text_keys: Collection[str]) -> Node:
     """Returns the values of text keys, and the mappings of _NAMES, with their texts as they are written in the file.
 
-    node: the file's values. raw: the same, with every value as text.
+    node: the file's values. raw: the same values, each as text.
     """
     texts = {key: raw[key] for key in text_keys if isinstance(raw.get(key), str) and node.get(key) is not None}
     for key in _NAMES:

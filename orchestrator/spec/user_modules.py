@@ -1,4 +1,7 @@
-"""Imports the user's own modules and hashes their source. Every process imports them; content keys hold the hashes."""
+"""Imports the user's own modules and hashes their source. All processes import these modules.
+
+Content keys include the hashes.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +87,11 @@ def source_digest(thing: type[object] | Callable[..., object]) -> str | None:
 
 
 def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
-    """Returns the source of the user's modules and of the modules that they import. An exported run contains it.
+    """Returns the source of the user's modules and of the modules that they import.
 
-    entries: the `imports` of a sweep, which must be loaded already. The keys of the result are paths relative to the
-    top folders of the modules. Raises InputError if an entry is not a .py file, or if two different files have the same
-    path.
+    An exported run contains this source. entries: the `imports` of a sweep, which must be loaded already. The keys of
+    the result are paths relative to the top folders of the modules. Raises InputError if an entry is not a .py file, or
+    if two different files have the same path.
     """
     found: dict[Path, bytes] = {}
     for entry in entries:
@@ -104,7 +107,8 @@ def sources(entries: Sequence[str], folder: Path) -> dict[Path, bytes]:
 
 
 def _sources_from(first: ModuleType) -> dict[Path, bytes]:
-    """Returns the source of a module, and of all modules below its top folder that it imports, directly or indirectly.
+    """Returns the source of a module, and of all modules below the same top folder that the module imports, directly or
+    indirectly.
 
     The keys of the result are paths relative to the top folder, sorted. The top folder is the folder that contains the
     module or, if the module is in a package, its outermost package.

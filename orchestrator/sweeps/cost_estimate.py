@@ -33,10 +33,12 @@ from supsup_core.tasks import Task
 
 _PROBE_BATCHES = 12
 _PROBE_SECONDS = 3.0
-"""The most batches that a probe times, and approximately the most seconds that timing these batches may take."""
+"""The largest number of batches that a probe times, and approximately the longest time for these batches, in
+seconds."""
 
 _PROBE_FLOATS = 1 << 22
-"""Approximately the most pixels in a timed batch. A larger batch is timed in part, and the time is scaled up."""
+"""Approximately the largest number of pixel values in a timed batch. Instead of a larger batch, a batch of this size is
+timed, and the time is scaled up."""
 
 _NUM_NOISE = 2000
 """The minimum number of images of the noise task."""
@@ -57,7 +59,7 @@ _BYTES_PER_WEIGHT = 24
 """Bytes of memory per weight of a task in training."""
 
 _BYTES_PER_INDEX = 16
-"""Bytes of memory per image of a task, counted once for each use, when the order of the images is drawn."""
+"""Bytes of memory per position in the order of a task's training images, while this order is drawn."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,9 @@ _PROBES: dict[str, TimingProbe] = {}
 def probe_of(experiment: Experiment) -> TimingProbe:
     """Returns the timing probe of an experiment. Measures the probe only if it is not cached.
 
-    Two experiments share a probe if their net, method, training recipe, image shape and number of labels are equal,
-    apart from the seeds, the number of batches and the learning rate, and if both or neither have only one task.
-    Probes are cached in memory and in the user's cache folder.
+    Two experiments share a probe if their net, method, training recipe, image shape and number of labels are equal.
+    Their seeds, numbers of batches and learning rates may differ. Experiments with one task share no probe with
+    experiments with several tasks. Probes are cached in memory and in the user's cache folder.
     """
     identity = experiment.mask_identity()
     training = {**identity["training"], "num_batches": None, "learning_rate": None}
@@ -148,7 +150,8 @@ def _write_probe(file: Path, probe: TimingProbe) -> TimingProbe:
 def check_memory(experiment: Experiment) -> None:
     """Raises InputError if training one task of an experiment needs more memory than this machine has.
 
-    Counts the weights with all that belongs to them, two batches, and the order of the images. Makes none of them.
+    Counts the weights, their scores, gradients and optimiser states, two batches, and the order of the images. The
+    check allocates no tensor.
     """
     recipe, shape = experiment.training, experiment.benchmark.input_shape
     num_weights = sum(layer.size for layer in experiment.net.layers(shape))
@@ -209,7 +212,8 @@ def estimate_group(group: Group, state: GroupState, left: GroupSize, num_workers
     """Estimates the cost of the remaining work of one group.
 
     left: the numbers of shards and evaluations still to do. num_workers: how many workers the group gets. The time of
-    an evaluation is the mean time of the group's evaluations so far, or a tenth of a shard's time if there are none.
+    an evaluation is the mean time of the group's evaluations so far. If the group has no evaluations yet, the time is a
+    tenth of a shard's time.
     """
     experiment = group.experiment
     probe = probe_of(experiment)

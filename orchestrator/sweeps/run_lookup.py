@@ -64,10 +64,10 @@ def find_run(words: str, output: OutputFolder) -> FoundRun:
 def choose_run(words: str, runs: Sequence[FoundRun]) -> FoundRun:
     """Returns the run that `words` name.
 
-    Tries three rules in turn, and uses the first that any run fits: (1) `words` is the run's name, with or without the
-    sweep's id before it, or the beginning of the run's id; (2) each word is a word of the run's name, or the beginning
-    of the sweep's id; (3) each word is a part of the sweep's id or of the run's name. Raises InputError, which lists
-    names of runs, if no run or more than one run fits.
+    Tries three rules in turn, and uses the first rule that any run fits. Rule 1: `words` is the run's name, with or
+    without the sweep's id before the name, or the beginning of the run's id. Rule 2: each word is a word of the run's
+    name, or the beginning of the sweep's id. Rule 3: each word is a part of the sweep's id or of the run's name. Raises
+    InputError, which lists names of runs, if no run or more than one run fits.
     """
     parts = words.split()
 

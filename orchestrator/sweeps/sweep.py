@@ -87,17 +87,23 @@ class Sweep:
 
     @property
     def portable_config(self) -> Node:
-        """The config as plain values. It does not name the output's folder, so that an output can be moved."""
+        """The config as plain values. The config does not name the output's folder, so an output can be moved."""
         return asdict(replace(self.config, output=SweepConfig.output))
 
     @property
     def storage(self) -> Storage | None:
-        """The storage of all results, or None if the config sets none. With a storage, the output is only a cache."""
+        """The storage of all results, or None if the config sets no storage.
+
+        With a storage, the output is only a cache.
+        """
         return Storage(self.config.storage, self.patience) if self.config.storage else None
 
     @property
     def cache_bytes(self) -> int:
-        """The largest size of each artifact folder of the output, in bytes. It applies only if there is a storage."""
+        """The largest size of each artifact folder of the output, in bytes.
+
+        The limit applies only if the sweep has a storage.
+        """
         return int(self.config.resources.cache_gb * 1e9)
 
     @property
@@ -124,15 +130,16 @@ class Sweep:
     def runs(self) -> list[Run]:
         """Returns the runs of the sweep in order. For a search, returns one run for each trial.
 
-        Otherwise, each run is one combination of a variant, values of the grid, an inference and a seed. The inferences
-        are the config's and those that `supsup evaluate` added. Raises InputError, which names the sweep file and the
-        key, if a combination is not a valid experiment, or if the runs together are too large (see limited_runs).
+        Without a search, each run is one combination of a variant, values of the grid, inference settings and a seed.
+        The inference settings are those of the config and those that `supsup evaluate` added. Raises InputError, which
+        names the sweep file and the key, if a combination is not a valid experiment, or if the runs together are too
+        large (see limited_runs).
         """
         with prefix_errors(f"{self.file}: "):
             return list(limited_runs(self._runs()))
 
     def _runs(self) -> Iterator[Run]:
-        """Yields the runs of the sweep, and builds each only when it is asked for."""
+        """Yields the runs of the sweep. Each run is built only when the caller needs it."""
         node = asdict(self.config)
         experiment = {key: node[key] for key in EXPERIMENT_KEYS}
         if self.config.search is not None:

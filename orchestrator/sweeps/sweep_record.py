@@ -69,7 +69,8 @@ class SweepRecord:
     def groups(self) -> list[GroupFolder]:
         """Returns the folders of the sweep's training groups, sorted by id.
 
-        These are the groups of the last launch, even if their ledgers are missing, and the groups of earlier launches.
+        The list contains the groups of the last launch, even if their ledgers are missing, and the groups of earlier
+        launches.
         """
         names = {group.group_id for group in self.folder.groups()} | self.planned.keys()
         return [self.folder.group(name) for name in sorted(names)]
@@ -86,7 +87,10 @@ class SweepRecord:
 
     @property
     def cache_bytes(self) -> int:
-        """The largest size of each artifact folder of the output, in bytes. It applies only if there is a storage."""
+        """The largest size of each artifact folder of the output, in bytes.
+
+        The limit applies only if the sweep has a storage.
+        """
         return int(self.config["resources"]["cache_gb"] * 1e9)
 
 
@@ -110,7 +114,7 @@ def sweep_id_of(config: Node, origin: ForkOrigin | None) -> str:
 def read_record(folder: SweepFolder) -> SweepRecord:
     """Returns the record of the sweep in a folder.
 
-    Raises InputError if `sweep.json` is damaged or missing, or if it belongs to a sweep with another id. The latter
+    Raises InputError if `sweep.json` is damaged or missing, or if it belongs to a sweep with another id. A wrong id
     means that the folder was renamed, or that the file was replaced.
     """
     file = folder.sweep_file
@@ -172,7 +176,7 @@ def find_record(output: OutputFolder, wanted: str | None) -> SweepRecord:
 
 
 def _written(file: Path) -> float:
-    """Returns when a file was written, in seconds since 1970; 0 if it is missing."""
+    """Returns when a file was written, in seconds since 1970; 0 if the file is missing."""
     return file.stat().st_mtime if file.exists() else 0.0
 
 
@@ -210,7 +214,7 @@ class _Marker:
 def _read_marker(output: OutputFolder) -> _Marker | None:
     """Returns the marker of an output, or None if the output has neither a marker nor a sweep.
 
-    Raises InputError if the marker is damaged, or if it is missing though the output has sweeps.
+    Raises InputError if the marker is damaged, or if the output has sweeps but no marker.
     """
     try:
         node, _ = unseal(output.marker.read_bytes(), ("format", "storage", "place"))
@@ -232,10 +236,10 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
 
 
 def restore_marker(output: OutputFolder) -> bool:
-    """Writes the marker of an output again if it is damaged or missing. Returns whether it was.
+    """Writes the marker of an output again if it is damaged or missing. Returns whether it wrote the marker.
 
-    The records of the sweeps tell whether the output has a storage. Raises InputError if they contradict each other, or
-    if no record is intact.
+    The records of the sweeps tell whether the output has a storage. Raises InputError if the records contradict each
+    other, or if no record is intact.
     """
     try:
         _read_marker(output)
@@ -259,8 +263,8 @@ def _repair_command(output: OutputFolder) -> str:
 
 
 def check_output(output: OutputFolder) -> None:
-    """Raises InputError if this version of the program cannot use the output: because of its path, of its format, or
-    because its marker is damaged."""
+    """Raises InputError if this version of the program cannot use the output: its path is not UTF-8, its format is not
+    FORMAT, or its marker is damaged."""
     if not is_utf8(output.path):
         raise InputError(f"output: the path {output.path} is not UTF-8; set output=DIR to another folder")
     marker = _read_marker(output)
@@ -272,7 +276,10 @@ def check_output(output: OutputFolder) -> None:
 
 
 def storage_of(output: OutputFolder) -> str | None:
-    """Returns the URL of an output's storage, or None if it has none. Raises InputError if the marker is damaged."""
+    """Returns the URL of an output's storage, or None if the output has no storage.
+
+    Raises InputError if the marker is damaged.
+    """
     marker = _read_marker(output)
     return marker.storage if marker else None
 

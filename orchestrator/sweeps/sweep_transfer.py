@@ -39,13 +39,13 @@ class NotStoredError(InputError):
 
 
 def fetch(storage: Storage, output: OutputFolder, wanted: str | None) -> list[str]:
-    """Downloads sweeps from a storage to a local output. Skips a sweep if the storage has no newer state of it.
+    """Downloads sweeps from a storage to a local output. Skips sweeps that the storage does not have in a newer state.
 
     wanted: a sweep's name or the beginning of its id; None for all sweeps. Returns the ids of the matching sweeps.
-    Artifacts are not downloaded; the store reads each one from the storage when it is needed. If a local ledger has
-    rows that the downloaded ledger lacks, the local ledger is renamed and kept. Raises NotStoredError if the storage
-    has no matching sweep, and InputError if the output uses another storage, or if a local process is running a sweep
-    to be downloaded.
+    Artifacts are not downloaded; the store reads an artifact from the storage when a command needs the artifact. If a
+    local ledger has rows that the downloaded ledger lacks, the local ledger is renamed and kept. Raises NotStoredError
+    if the storage has no matching sweep. Raises InputError if the output uses another storage, or if a local process is
+    running a sweep to be downloaded.
     """
     files = storage.files(STORED_SWEEPS)
     known = stored_sweep_ids(files)
@@ -84,9 +84,9 @@ def _is_behind(storage: Storage, group: GroupFolder) -> bool:
 
 
 def _restore(snapshots: Snapshots, ledger: Path) -> None:
-    """Replaces a ledger and its local snapshot by the newest intact snapshot. Changes nothing if none is intact.
+    """Replaces a ledger and its local snapshot by the newest intact snapshot. Changes nothing if no snapshot is intact.
 
-    If the local ledger is damaged, or has rows that the snapshot lacks, it is renamed and kept.
+    If the local ledger is damaged, or has rows that the snapshot lacks, the ledger is renamed and kept.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     for content, rows in snapshots.sound():
@@ -101,11 +101,11 @@ def _restore(snapshots: Snapshots, ledger: Path) -> None:
 
 
 def take_over(sweep: Sweep) -> None:
-    """Prepares a launch with a storage: checks it, uploads missing artifacts, and makes this process the only writer.
+    """Prepares a launch with a storage: checks the storage, uploads artifacts, and makes this process the only writer.
 
-    If another process still runs the sweep, this function downloads the newest snapshots of that process and then
-    fences it off: its next upload of a snapshot fails, and that process stops. Raises FencedError if that process keeps
-    storing newer snapshots, and InputError if the storage cannot be written.
+    If another process still runs the sweep, this function downloads the newest snapshots of that process, and then
+    fences that process off. The next snapshot upload of the fenced process fails, and the process stops. Raises
+    FencedError if another process keeps storing newer snapshots, and InputError if the storage cannot be written.
     """
     storage = sweep.storage
     assert storage is not None
@@ -121,7 +121,7 @@ def take_over(sweep: Sweep) -> None:
 
 
 def _take_over_group(storage: Storage, group: GroupFolder) -> None:
-    """Fences off other writers of a ledger: raises its epoch above those of all snapshots, and uploads a snapshot."""
+    """Fences off other writers of a ledger: raises the epoch above all snapshots' epochs, and uploads a snapshot."""
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
@@ -162,9 +162,9 @@ def publish(sweep: Sweep, report: Iterable[Path]) -> None:
 def fetch_newest(url: str | None, output: OutputFolder, wanted: str | None) -> SweepRecord:
     """Downloads the newest state of a sweep from a storage, and returns the sweep's record.
 
-    url: the storage; None means the storage that the output uses. If the output uses none, nothing is downloaded.
-    wanted: the sweep's name or the beginning of its id; None for the newest sweep. A sweep that was never uploaded to
-    the output's own storage is found in the output. Raises InputError as `fetch` and `find_record` do.
+    url: the storage; None means the storage that the output uses. If the output uses no storage, nothing is downloaded.
+    wanted: the sweep's name or the beginning of its id; None for the newest sweep. A sweep that is in the output, but
+    not in the output's storage, is also found. Raises InputError as `fetch` and `find_record` do.
     """
     own, has_sweeps = storage_of(output), bool(output.sweeps())
     url = own if url is None else url.rstrip("/")

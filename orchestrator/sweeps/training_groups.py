@@ -23,7 +23,8 @@ VARIANT = "variant"
 
 
 _MOST_PLANNED = 2_000_000
-"""The largest number of tasks, segments and evaluations of all runs of a sweep. The plan lists each of them."""
+"""The largest number of tasks, segments and evaluations of all runs of a sweep. The plan lists all tasks, segments and
+evaluations."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
     `points[r][n]`: for run r and evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs,
-    `shards`, `evaluations` and `points[r][n]` are empty, because decisions during training determine the masks. `size`
-    then counts the data of one task as one shard.
+    `shards`, `evaluations` and `points[r][n]` are empty, because decisions during training determine the masks. In
+    scenario NNs, `size` counts the data of one task as one shard.
     """
 
     group_id: str
@@ -93,13 +94,17 @@ class Group:
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment of the run with the most tasks. Its shards include those of the other runs, because all runs
-        of the group have the same training settings."""
+        """The experiment of the run with the most tasks.
+
+        The shards of this run include those of the other runs, because all runs of the group have the same training
+        settings.
+        """
         return max((run.experiment for run in self.runs), key=lambda experiment: experiment.num_tasks)
 
     @property
     def width(self) -> int | None:
-        """How many tasks can be trained at the same time. None in NNs, where idle workers do look-ahead training."""
+        """The number of tasks that can be trained at the same time; None in NNs, where idle workers do look-ahead
+        training."""
         if self.experiment.allocation is not None:
             return None
         return 1 if self.experiment.method.dependence is Dependence.SEQUENTIAL else len(self.shards)
@@ -173,10 +178,11 @@ def shard_keys(experiment: Experiment, num_tasks: int) -> list[Shard]:
 
 
 def limited_runs(runs: Iterable[Run]) -> Iterator[Run]:
-    """Yields the runs, until they are too large together to be planned. Raises InputError, which names the keys.
+    """Yields the runs.
 
-    The size of a run is the number of its tasks and evaluations; in scenario NNs, each evaluation point counts all
-    segments once.
+    Raises InputError, which names the keys, when the runs so far are together too large to be planned. The size of a
+    run is the number of its tasks and evaluations. In scenario NNs, the size is the number of segments, times one plus
+    the number of evaluation points.
     """
     size = 0
     for number, run in enumerate(runs, start=1):
@@ -207,11 +213,11 @@ def make_plan(runs: Sequence[Run]) -> list[Group]:
 
 
 def share_workers(groups: Sequence[Group], most: int) -> dict[str, int]:
-    """Returns how many workers each group gets, by group id. most: the most workers that the sweep allows per group.
+    """Returns how many workers each group gets, by group id. most: the largest number of workers per group.
 
     A group that cannot train `most` tasks at once gets fewer workers, so that several such groups run at the same time.
-    Such a group gets one worker for each task that it can train at once, but at least `most` divided by the number of
-    such groups. Workers that cannot train do evaluations.
+    A group with fewer workers gets one worker for each task that the group can train at once, but at least `most`
+    divided by the number of such groups. Workers that cannot train do evaluations.
     """
     narrow = sum(group.width is not None and group.width < most for group in groups)
     share = most // max(1, narrow)
@@ -247,13 +253,15 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
 def _is_final(experiment: Experiment) -> bool:
     """Returns whether a learned task never changes later.
 
-    If so, and if the task is given at inference, one evaluation of the task is valid at all evaluation points.
+    If a learned task never changes and the task is given at inference, one evaluation is valid at all evaluation
+    points.
     """
     return experiment.method.dependence is not Dependence.SEQUENTIAL
 
 
 def inference_identity(experiment: Experiment) -> Node:
-    """Returns everything that determines an evaluation, except the masks and the task. Content keys contain it."""
+    """Returns everything that determines an evaluation, except the masks and the task. Content keys include the
+    result."""
     inference = experiment.inference
     return {
         "version": EVALUATION_VERSION,

@@ -31,8 +31,8 @@ def tracking_uri(folder: MLflowFolder) -> str:
 def sqlite_uri(folder: Path, name: str) -> str:
     """Returns the URI of an SQLite database in a folder, in the form that MLflow reads.
 
-    MLflow cannot read a path that contains `?`, `#` or `%`. For such a folder, the URI names a symbolic link to it,
-    which is deleted when this process ends.
+    MLflow cannot read a path that contains `?`, `#` or `%`. For such a folder, the URI names a symbolic link to the
+    folder. The link is deleted when this process ends.
     """
     return f"sqlite:///{_link_to(folder) if set('?#%') & set(str(folder)) else folder}/{name}"
 

@@ -173,7 +173,8 @@ class Projection:
 
 
 def metric_names(texts: Collection[str]) -> dict[str, str]:
-    """Returns a valid MLflow metric name for each text: the text, shortened and without what MLflow refuses.
+    """Returns a valid MLflow metric name for each text: the text, shortened, and with `_` for characters that MLflow
+    refuses.
 
     MLflow refuses some characters, and names that are not normal paths, such as `a//b`. If texts would get the same
     name, a hash of the text is added to each.

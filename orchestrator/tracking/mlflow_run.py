@@ -23,7 +23,8 @@ DESCRIBED = "supsup.described"
 class MLflowRun:
     """Adds only missing points to an MLflow run, so that no crash or resume loses or duplicates a point.
 
-    `tags`, `params`, `status`: as they are in MLflow. Whoever changes them in MLflow changes them here too.
+    `tags`, `params`, `status`: the values in MLflow. Code that changes a value in MLflow must also change the
+    attribute.
     """
 
     def __init__(self, client: MlflowClient, found: Any) -> None:
@@ -81,7 +82,8 @@ def read_points(client: MlflowClient, run_id: str, name: str) -> list[MetricPoin
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[MetricPoint]) -> None:
-    """Add points to an MLflow run, synchronously. MLflow ignores a point that the run has with the same time."""
+    """Add points to an MLflow run, synchronously. MLflow ignores a point that the run already has with the same
+    time."""
     for start in range(0, len(points), BATCH_SIZE):
         batch = points[start : start + BATCH_SIZE]
         client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, step, value, time_ms in batch])

@@ -1,8 +1,8 @@
 """Opens the MLflow store of a sweep: its database or server, its experiment, its existing runs, and its writer's lock.
 
-Only the process that holds the writer's lock creates or changes the sweep's MLflow runs. On a server, two machines may
-write the same sweep, and no lock can exclude this. So whoever has created runs searches again, and every process keeps
-the same one of several runs with the same tag `supsup.uid`.
+Only the process that holds the writer's lock creates or changes the sweep's MLflow runs. With a server, two machines
+may write the MLflow runs of the same sweep, and no lock can prevent this. A process therefore searches again after it
+has created runs. If several runs have the same tag `supsup.uid`, all processes keep the same run.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from orchestrator.tracking.wanted_runs import SWEEP, UID
 log = logging.getLogger("supsup")
 
 LOCK_SECONDS = 30.0
-"""For how many seconds a process waits for another process that writes the same MLflow runs."""
+"""A process waits at most this many seconds for another process that writes the same MLflow runs."""
 
 REPLACES = "supsup.replaces"
-"""The tag of a run that was written anew. Its value is the id of the run that it replaces."""
+"""The tag of a run that was written anew. The value of the tag is the id of the replaced run."""
 
 _PAGE = 1000
 """The number of runs in one page of search_runs. MLflow allows at most 50,000."""
@@ -53,9 +53,9 @@ def busy(sweep: Sweep) -> WriterBusyError:
 
 @contextlib.contextmanager
 def sole_writer(sweep: Sweep) -> Iterator[None]:
-    """Holds the lock of the writer of a sweep's MLflow runs during the `with` block. The lock ends with the process.
+    """Holds the lock of the writer of a sweep's MLflow runs during the `with` block.
 
-    Raises WriterBusyError if another process holds the lock for LOCK_SECONDS.
+    The end of the process releases the lock. Raises WriterBusyError if another process holds the lock for LOCK_SECONDS.
     """
     file = sweep.output.mlflow.writer_lock_file(sweep.sweep_id)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def create_database(folder: MLflowFolder) -> None:
     partial = folder.partial_database(time.time_ns())
     mlflow.MlflowClient(sqlite_uri(folder.path, partial.name)).search_experiments(max_results=1)
     with contextlib.closing(sqlite3.connect(partial)) as db, db:
-        ((current,),) = db.execute("SELECT artifact_location FROM experiments").fetchall()  # of "Default"
+        ((current,),) = db.execute("SELECT artifact_location FROM experiments").fetchall()  # of Default
         move_mlflow_artifacts(db, current, folder.artifacts.as_uri())
     replace_durably(partial, folder.database)
 
@@ -138,7 +138,7 @@ def _open_experiment(client: mlflow.MlflowClient, sweep: Sweep) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another machine may have created it just now
+            found = client.get_experiment_by_name(name)  # another machine may have just created the experiment
             if found is None:
                 raise
     if found.lifecycle_stage == LifecycleStage.DELETED:
@@ -161,8 +161,9 @@ class SweepRuns(NamedTuple):
 def find_runs(store: OpenStore, sweep_id: str) -> SweepRuns:
     """Returns the MLflow runs of a sweep.
 
-    Of several runs with the same tag `supsup.uid`, a run that replaces another one is valid. Otherwise, the run that
-    was started first is valid; for the same time, the one with the smaller id. All processes come to the same result.
+    Of several runs with the same tag `supsup.uid`, a run that replaces another one is valid. If no run replaces another
+    one, the run that was started first is valid. If the start times are equal, the run with the smaller id is valid.
+    All processes therefore choose the same run.
     """
     token: str | None = None
     same: dict[str | None, list[StoredRun]] = defaultdict(list)

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("supsup")
 
 WRITER = "supsup.writer"
-"""The tag of the sweep's MLflow run that names the tracker that writes the runs. It is a fencing token: a tracker whose
-token another machine has replaced writes no more."""
+"""The tag of the sweep's MLflow run that names the tracker that writes the runs. The tag is a fencing token: a tracker
+writes nothing more after another machine has replaced its token."""
 
 Purpose: TypeAlias = Literal["run", "repair", "report"]
 """Why MLflow runs are written: a process runs the sweep, repairs its MLflow runs, or writes a report or model."""
@@ -68,20 +68,20 @@ Purpose: TypeAlias = Literal["run", "repair", "report"]
 
 @final
 class Tracker:
-    """Writes the rows of one sweep's ledgers to MLflow. Not thread-safe.
+    """Writes the rows of one sweep's ledgers to MLflow. A tracker is not thread-safe.
 
-    A tracker holds the lock of the sweep's MLflow runs from its creation until `close`, so that two processes of a
-    machine never create or write the same runs at the same time. On a server, the methods that write raise
+    A tracker holds the lock of the sweep's MLflow runs from its creation until `close`. Two processes of a machine
+    therefore never create or write the same runs at the same time. On a server, the methods that write raise
     WriterBusyError once another machine runs the sweep.
     """
 
     def __init__(self, sweep: Sweep, groups: Sequence[Group], environment: Environment, *, purpose: Purpose) -> None:
-        """Create the MLflow database, experiment and runs if they do not exist. Keep one of several equal runs.
+        """Create the MLflow database, experiment and runs if they do not exist.
 
-        environment: the machine and software of the process that runs the sweep, logged as tags of new MLflow runs.
-        purpose: `report` only adds what is missing. `run` and `repair` take over the runs: they set all runs to
-        RUNNING, and write runs that contradict the ledgers anew. Raises WriterBusyError if another process is writing
-        the runs.
+        Keep one of several runs with the same `supsup.uid`. environment: the machine and software of the process that
+        runs the sweep, logged as tags of new MLflow runs. purpose: `report` only adds missing data. `run` and `repair`
+        take over the runs: they set all runs to RUNNING, and write runs that contradict the ledgers anew. Raises
+        WriterBusyError if another process is writing the runs.
         """
         self._sweep = sweep
         self._environment = environment
@@ -140,7 +140,7 @@ class Tracker:
         return created
 
     def _complete(self, key: RunKey) -> None:
-        """Log the tags and params of a run that are missing, and its config and dataset if it has none yet."""
+        """Log a run's tags that are missing or outdated, and the run's missing params, config and dataset."""
         wanted, run, client = self._wanted[key], self._runs[key], self._store.client
         tags = {name: self._runs[link].run_id for name, link in wanted.links.items()} | wanted.tags
         new_tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
@@ -167,9 +167,9 @@ class Tracker:
         """Write ledger rows to MLflow.
 
         rows: maps a training group's id to rows of its ledger, in order. The first call must pass all rows that the
-        ledgers have; it compares them with the points in MLflow. After an error of this call, open a new tracker. Later
-        calls pass new rows. The method is idempotent: rows that were written before are skipped. After an error of a
-        later call, pass the rows again.
+        ledgers have, and compares these rows with the points in MLflow. After an error of the first call, open a new
+        tracker. A later call passes the rows that were added since the call before. The method is idempotent: rows that
+        were written before are skipped. After an error of a later call, pass the rows again.
         """
         new = {
             group_id: [row for row in rows.get(group_id, ()) if row.seq > seen] for group_id, seen in self._seen.items()
@@ -186,8 +186,9 @@ class Tracker:
     def _compare(self, points: Mapping[RunKey, Sequence[MetricPoint]]) -> None:
         """Compare the points in MLflow with those of the ledgers. Warn about unknown points, and write runs anew.
 
-        A tracker that runs a sweep writes the runs anew that contradict their ledger, if MLflow also has points of this
-        very ledger. Otherwise, MLflow shows the results of another output, and only a repair replaces them.
+        With purpose `run`, a run that contradicts its ledger is written anew only if MLflow also has points of this
+        ledger. If MLflow has no point of this ledger, the run shows the results of another output, and only purpose
+        `repair` replaces the run.
         """
         found = {key: compare_run(key.kind, points.get(key, ()), run.points()) for key, run in self._runs.items()}
         known = {self._wanted[key].group_id for key, differences in found.items() if differences.has_common}
@@ -251,8 +252,8 @@ class Tracker:
     def watch_machine(self) -> None:
         """Start MLflow's system metrics monitor, which records this machine's load until `finish`.
 
-        Call this method repeatedly, because the monitor stops after one failed request to the server. This method then
-        starts a new monitor.
+        The monitor stops after one failed request to the server. Call this method repeatedly, because it starts a new
+        monitor if the monitor has stopped.
         """
         if self._machine is not None and mlflow_monitor_is_alive(self._machine):
             return

@@ -31,7 +31,7 @@ SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
 
 PATIENCE_SECONDS = 60.0
-"""For how many seconds `finish` retries if the MLflow server does not answer."""
+"""`finish` retries for this many seconds if the MLflow server does not answer."""
 
 log = logging.getLogger("supsup")
 
@@ -162,7 +162,7 @@ class Monitor:
             self._thread.join()
 
     def close(self) -> None:
-        """Close the ledgers, and let other processes write the sweep's MLflow runs. Call it last."""
+        """Close the ledgers, and let other processes write the sweep's MLflow runs. Call this method last."""
         if self._tracker is not None:
             self._tracker.close()
         for ledger in self._ledgers.values():
@@ -171,8 +171,8 @@ class Monitor:
     def finish(self) -> None:
         """Write the remaining rows to MLflow, end the sweep's MLflow runs, and log the runs' tables.
 
-        If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error. An error of
-        the output's own database is raised at once, and so is WriterBusyError.
+        If writing to a server fails, this method retries for PATIENCE_SECONDS and then raises the error.
+        WriterBusyError, and an error of the output's own database, are raised at once.
         """
         self._retrying(self._finish_once)
 

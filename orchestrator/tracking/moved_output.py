@@ -10,10 +10,10 @@ from orchestrator.base.output_folder import MLflowFolder
 
 
 def relocate(folder: MLflowFolder) -> None:
-    """Let the experiments and runs of a moved or copied output have their artifacts in the output's present place.
+    """Updates the locations of artifacts in the MLflow database of an output that was moved or copied.
 
-    MLflow stores absolute locations. Without this function, it would read and write the files in the old place. Does
-    nothing for an output that was not moved. Call it with the folder's lock held.
+    MLflow stores absolute locations. Without this function, MLflow would read and write the files in the old place.
+    Does nothing for an output that was not moved. The caller must hold the folder's lock.
     """
     home = folder.artifacts.as_uri()
     ending = f"/{folder.path.name}/{folder.artifacts.name}"  # a user's own experiments may have other places

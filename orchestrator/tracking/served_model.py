@@ -31,8 +31,8 @@ class LearnedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Returns the label of each image and the number of the mask that was used, one row per image.
 
-        model_input: (images, *input_shape), float32. params: `task` is the task's number if the scenario gives the
-        task at inference; -1 means none. Raises InputError as ExportedRun.answer does.
+        model_input: (images, *input_shape), float32. params: `task` is the task's number if the scenario gives the task
+        at inference; -1 means that no task is given. Raises InputError as ExportedRun.answer does.
         """
         task = int((params or {}).get("task", -1))
         x = torch.from_numpy(np.array(model_input, np.float32))

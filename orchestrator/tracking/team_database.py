@@ -1,7 +1,7 @@
-"""Runs PostgreSQL for a team's MLflow server. It listens only on a Unix socket.
+"""Runs PostgreSQL for a team's MLflow server. PostgreSQL listens only on a Unix socket.
 
-PostgreSQL's processes survive if the server's process is killed. The next server stops them first, in the way in which
-PostgreSQL keeps all committed data.
+PostgreSQL's processes survive if the server's process is killed. The next server first stops these processes with
+signals after which PostgreSQL keeps all committed data.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ ROLE = "mlflow"
 """The name under which MLflow connects to PostgreSQL."""
 
 START_SECONDS = 300.0
-"""How many seconds PostgreSQL may take to start. After a power failure, it first recovers its data."""
+"""The number of seconds that PostgreSQL may take to start. After a power failure, PostgreSQL first recovers its
+data."""
 
 STOP_SECONDS = 60.0
-"""How many seconds PostgreSQL may take to stop after each signal."""
+"""The number of seconds that PostgreSQL may take to stop after each signal."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
-"""PostgreSQL's fast shutdown, which ends sessions, and its immediate shutdown, after which it recovers at its next
-start. Both keep all committed data."""
+"""The signals for PostgreSQL's fast shutdown, which ends sessions, and for its immediate shutdown, after which
+PostgreSQL recovers at the next start. Both kinds of shutdown keep all committed data."""
 
 _PROGRAM_SECONDS = 120
-"""How many seconds one of PostgreSQL's programs may take."""
+"""The number of seconds that one of PostgreSQL's programs, such as initdb, may take."""
 
 _LONGEST_SOCKET_ROOT = 70
 """The longest path, in bytes, of the folder in which the socket's folder is created. The path of a socket has at most
@@ -64,14 +65,15 @@ class _SystemUser(NamedTuple):
 
 @dataclass(frozen=True)
 class _Postgres:
-    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs them."""
+    """Runs PostgreSQL's programs. `binaries`: the folder of the programs. `user`: the user who runs the programs."""
 
     binaries: Path
     user: _SystemUser
     environment: dict[str, str]
 
     def run(self, program: str, *arguments: object) -> str:
-        """Run a program and return its output. Raises SupSupError with the program's last message if it fails."""
+        """Run a program and return its output. Raises SupSupError with the program's last message if the program
+        fails."""
         try:
             done = subprocess.run(
                 [str(self.binaries / program), *map(str, arguments)], check=False, env=self.environment, cwd="/",
@@ -234,12 +236,13 @@ def _create_databases(postgres: _Postgres, socket: Path) -> None:
 
 
 def stop_orphan(folder: Path) -> bool:
-    """Stops the PostgreSQL that a killed server left in its folder. Returns whether one was running.
+    """Stops the PostgreSQL that a killed server left in its folder. Returns whether such a PostgreSQL was running.
 
-    folder: the server's folder, whose lock is held. All committed data are kept. A process is signalled only if it is a
-    PostgreSQL of this folder: its name is `postgres`, its user owns the data folder, and the data folder is its working
-    folder. A process that has the number in an outdated `postmaster.pid` is not touched; this file is then removed,
-    because PostgreSQL would refuse to start. Raises MachineError if the orphan does not stop.
+    folder: the server's folder, whose lock is held. All committed data are kept. Only processes with three properties
+    are signalled: the name is `postgres`, the user owns the data folder, and the working folder is the data folder. If
+    the id in an outdated `postmaster.pid` now belongs to another program's process, the process is not signalled. The
+    outdated file is removed, because PostgreSQL would otherwise refuse to start. Raises MachineError if the orphan does
+    not stop.
     """
     data = folder / "postgres"
     try:

@@ -4,8 +4,9 @@ One folder holds the database, the secrets and, unless a URL is given, the artif
 starts the server, and no other user can read the secrets. PostgreSQL listens only on a Unix socket, and MLflow only on
 127.0.0.1.
 
-If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends them and starts them
-again. MLflow's processes carry a mark of the folder in their environment, by which they are found.
+If the server's process is killed, MLflow and PostgreSQL run on. The next server on the folder ends both and then starts
+both again. An environment variable that identifies the folder marks MLflow's processes, so that the next server finds
+these processes.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ _DEFAULT_PASSWORDS = ("password1234", "password", "changeme", "adminadmin", "adm
 """Well-known default passwords, which are refused."""
 
 START_SECONDS = 180.0
-"""How many seconds MLflow may take until it answers. MLflow itself starts a worker that fails again without end."""
+"""The number of seconds that MLflow may take until it answers. MLflow itself has no such limit: it restarts a failing
+worker forever."""
 
 _MARK = "SUPSUP_SERVER_FOLDER"
-"""The environment variable that marks MLflow's processes. Its value identifies the folder (see `_mark`)."""
+"""The environment variable that marks MLflow's processes. The value of the variable identifies the folder (see
+`_mark`)."""
 
 
 def serve(folder: Path, port: int, artifacts: str | None) -> int:
@@ -58,8 +61,9 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
 
     folder: the server's folder. artifacts: the URL of the artifacts; None means a folder inside `folder`. Creates the
     folder, the database and the secrets if they do not exist. Ends MLflow and PostgreSQL if a killed server left them.
-    Raises InputError if the port is in use, if another process runs this server, if PostgreSQL is not installed, or if
-    the first user's password is a default password or too short. Raises MachineError if MLflow or PostgreSQL fails.
+    Raises InputError if the port is in use, if another process runs this server, or if PostgreSQL is not installed.
+    Raises InputError also if the first user's password is a default password or too short. Raises MachineError if
+    MLflow or PostgreSQL fails.
     """
     if artifacts is not None:
         check_url(artifacts)
@@ -130,8 +134,10 @@ def _serve_mlflow(
 
 
 def _environment(folder: Path, database: Database, password: str) -> dict[str, str]:
-    """Returns the environment variables of MLflow, and writes the file of its settings. They contain no password that
-    a list of processes shows."""
+    """Returns the environment variables of MLflow, and writes its settings file.
+
+    Passwords are passed in these variables, because a list of processes shows arguments.
+    """
     settings = folder / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database.uri('mlflow_auth')}\nadmin_username = {ADMIN}\n"
@@ -174,7 +180,8 @@ def _answers(port: int) -> bool:
 
 
 def _mark(folder: Path) -> str:
-    """Returns a text that identifies the folder, also after the folder was moved, and that differs for a copy of it."""
+    """Returns a text that identifies a folder. Moving the folder does not change the text, but a copy has another
+    text."""
     found = folder.stat()
     return f"{found.st_dev}:{found.st_ino}"
 
@@ -190,7 +197,8 @@ def _marked(folder: Path) -> list[psutil.Process]:
 
 
 def _end_mlflow(folder: Path) -> bool:
-    """Ends the processes of MLflow that a server on this folder started. Returns whether there were any."""
+    """Ends the processes of MLflow that a server on this folder started. Returns whether there were any such
+    processes."""
     had_any = False
     while marked := _marked(folder):
         had_any = True
@@ -200,8 +208,10 @@ def _end_mlflow(folder: Path) -> bool:
 
 
 def _end_orphans(folder: Path) -> None:
-    """Ends MLflow and PostgreSQL if a killed server left them. All committed data are kept. The folder must be locked:
-    without a running server, its processes are orphans."""
+    """Ends MLflow and PostgreSQL if a killed server left them. All committed data are kept.
+
+    The caller must hold the folder's lock. The lock proves that no server is running, so these processes are orphans.
+    """
     names = [name for name, end in (("MLflow", _end_mlflow), ("PostgreSQL", stop_orphan)) if end(folder)]
     if names:
         say(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)

@@ -1,4 +1,7 @@
-"""Runs MLflow's web server on the database of one output. It has one worker process and listens only on 127.0.0.1."""
+"""Runs MLflow's web server on the database of one output.
+
+The server has one worker process and listens only on 127.0.0.1.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,14 @@ STOP_SIGNALS, STOP_SECONDS = (signal.SIGTERM, signal.SIGKILL), 20.0
 """The signals that end MLflow's processes, and the seconds that requests in progress get after each signal."""
 
 POLL_SECONDS = 0.2
-"""The seconds between two looks at the processes of a server."""
+"""The seconds between two checks of the processes of a server."""
 
 
 def refuse_taken(port: int) -> None:
-    """Raise InputError if this process cannot listen on this port of 127.0.0.1. The error names the process there."""
+    """Raise InputError if this process cannot listen on this port of 127.0.0.1.
+
+    The error names the process that uses the port.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -54,7 +60,8 @@ def refuse_taken(port: int) -> None:
 
 
 def _listener(port: int) -> str:
-    """Returns the words ` by process ID (NAME)` for the process that listens on a port, or "" if it is not known."""
+    """Returns the words ` by process ID (NAME)` for the process that listens on a port, or "" for an unknown
+    process."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
@@ -63,9 +70,10 @@ def _listener(port: int) -> str:
 
 
 def end_processes(processes: Iterable[psutil.Process], signals: Iterable[int], seconds: float) -> list[psutil.Process]:
-    """Ends processes: sends them the first of `signals`, and the next one to those that still run after `seconds`.
+    """Ends processes: sends each of `signals` in turn, with a wait of up to `seconds`, to the processes that still run.
 
-    Returns the processes that still run at the end. Sends nothing to a process that got the number of an ended one.
+    Returns the processes that still run at the end. Sends no signal to a new process that has the id of an ended
+    process.
     """
     alive = list(processes)
     for number in signals:
@@ -79,7 +87,7 @@ def end_processes(processes: Iterable[psutil.Process], signals: Iterable[int], s
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Returns whether a process runs. A zombie, which nobody has waited for, does not."""
+    """Returns whether a process runs. A zombie does not count as running."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -112,7 +120,10 @@ def serve(output: OutputFolder, port: int) -> int:
 
 
 def until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int | None:
-    """Run the server command until a signal stops this process. Returns the exit code if the command ends before."""
+    """Run the server command until a signal stops this process.
+
+    Returns the exit code if the command ends first, else None.
+    """
     with stop_requests() as is_stopping:
         try:
             server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)

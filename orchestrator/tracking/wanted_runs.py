@@ -1,4 +1,7 @@
-"""Computes which MLflow runs a sweep must have, with their names, params, tags and final statuses. Needs no MLflow."""
+"""Computes which MLflow runs a sweep must have, with their names, params, tags and final statuses.
+
+Does not import MLflow.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ _MOST_CHARACTERS = 8000
 """The largest length of a tag that MLflow accepts."""
 
 _LONG_PARAM = 500
-"""MLflow cuts long values of params. The limit depends on the version of the server, but is at least this long."""
+"""MLflow cuts values of params that are too long. The limit depends on the server's version, but is at least this
+number of characters."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class WantedRun:
     """An MLflow run that a sweep must have.
 
     `group_id`: the id of the training group; None for the run of the sweep. `links`: tags whose values are the ids of
-    other MLflow runs. `experiment`: None for the run of the sweep, which has no params either.
+    other MLflow runs. `experiment`: None for the run of the sweep, which also has no params.
     """
 
     key: RunKey
@@ -59,7 +63,8 @@ class WantedRun:
         return self.tags[UID]
 
     def conflicting_params(self, found: Mapping[str, str]) -> list[str]:
-        """Returns the names of the params that have another value in MLflow, which cannot be changed there."""
+        """Returns the names of the params that have another value in MLflow. MLflow cannot change the value of a
+        param."""
         return [name for name, value in self.params.items() if name in found and not _is_same(value, found[name])]
 
     def machines(self, states: Mapping[str, GroupState]) -> Machines:
@@ -73,8 +78,8 @@ class WantedRun:
 def wanted_runs(sweep_id: str, groups: Sequence[Group]) -> list[WantedRun]:
     """Returns the MLflow runs of a sweep: the parent run first, then those of each training group.
 
-    The params are the keys that the sweep varies and the keys in `_ALWAYS`. Training runs have only the keys that
-    affect training.
+    The params are the keys that the sweep varies and the keys in `_ALWAYS`. The params of a training run are only the
+    keys that affect training.
     """
     parent = RunKey("sweep", sweep_id)
     found = [WantedRun(parent, sweep_id, _tags(sweep_id, parent))]
@@ -148,7 +153,8 @@ def final_states(runs: Sequence[WantedRun], ended: Mapping[str, LaunchStatus]) -
 
     The parent run gets the worst status of all training groups.
 
-    ended: maps a training group's id to the group's `GroupState.ended`. Other groups count as interrupted.
+    ended: maps a training group's id to the group's `GroupState.ended`. A group that `ended` does not contain counts as
+    interrupted.
     """
     found: dict[RunKey, FinalState] = {}
     of_groups = [ended.get(run.group_id, "interrupted") for run in runs if run.group_id is not None]
@@ -161,7 +167,7 @@ def final_states(runs: Sequence[WantedRun], ended: Mapping[str, LaunchStatus]) -
 
 
 def machine_tags(machines: Collection[MachineKind]) -> dict[str, str]:
-    """Returns the tags of an MLflow run whose results were computed on these machine kinds; none if it has no result.
+    """Returns the tags of an MLflow run with results from these machine kinds; {} if there are no machine kinds.
 
     `supsup.mixed_machines` is `true` if there are several kinds. `supsup.machines` is at most _MOST_CHARACTERS long.
     """

@@ -19,8 +19,8 @@ PADDING = 4
 """The width in pixels of the black border that `crop_and_flip` adds."""
 
 TRIES = 10
-"""The number of random parts that `resized_crop_and_flip` draws for each image. It uses the first part that fits into
-the image."""
+"""The number of random parts that `resized_crop_and_flip` draws for each image. The function uses the first part that
+fits into the image."""
 
 
 def crop_centre(x: Tensor, side: int | None) -> Tensor:
@@ -99,4 +99,5 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "crop_flip": crop_and_flip,
     "resized_crop_flip": resized_crop_and_flip,
 }
-"""Augmentations by name. Each takes the images, the seed, the value of black, and the side of the result."""
+"""Augmentations by name. Each augmentation takes the images, the seed, the value of black, and the side of the
+result."""

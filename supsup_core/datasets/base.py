@@ -21,7 +21,8 @@ from supsup_core.registry import Registry, nearest
 class Images:
     """The training or the test part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,).
 
-    `places`: int64 indices (N,), or None. If given, `pixels` is (M, *shape), and the N images are pixels[places].
+    `places`: int64 indices (N,), or None. If `places` is given, `pixels` is (M, *shape), and the N images are
+    pixels[places].
     """
 
     pixels: Tensor
@@ -38,8 +39,8 @@ class Images:
 class Dataset:
     """The images of a base dataset in two parts, with the mean and the standard deviation of their pixels.
 
-    `mean`, `std`: for pixels scaled to [0, 1]. Either one number for all pixels, or one for each channel. Channels are
-    the first dimension of an image.
+    `mean`, `std`: the values for pixels scaled to [0, 1]. Each field is one number for all pixels, or a tuple with one
+    number for each channel. Channels are the first dimension of an image.
     """
 
     train: Images
@@ -100,16 +101,17 @@ class Base(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one image. Subclasses may define it as a class attribute."""
+        """The shape of one image. Subclasses may define `shape` as a class attribute."""
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """The number of classes. Subclasses may define it as a class attribute."""
+        """The number of classes. Subclasses may define `num_labels` as a class attribute."""
 
     @abstractmethod
     def checksum(self) -> str:
-        """A text that identifies the content of the dataset. It is part of the content key of every trained task."""
+        """A text that identifies the content of the dataset. The content key of every trained task includes this
+        text."""
 
     @abstractmethod
     def load(self, root: Path | None) -> Dataset:
@@ -148,8 +150,8 @@ _PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),
 }
-"""The field annotations that `base_from` checks. The value is a pair: the accepted types, and their description in a
-message."""
+"""The field annotations that `base_from` checks. Each value is a pair: the accepted types, and a description of these
+types for messages."""
 
 
 def base_from(node: Any) -> Base:

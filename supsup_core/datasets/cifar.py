@@ -36,7 +36,7 @@ class Layout:
 class Cifar(Base):
     """An abstract base dataset of 32 x 32 colour images, read from `<root>/cifar/*-binary.tar.gz`.
 
-    It has 50,000 training images and 10,000 test images.
+    The dataset has 50,000 training images and 10,000 test images.
     """
 
     shape = (3, 32, 32)

@@ -24,7 +24,7 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 _MEAN, _STD = 0.2874, 0.3534
 
 NUM_TRAIN = 1437
-"""The number of training images. They come first in the file; the other 360 images are the test part."""
+"""The number of training images. The training images come first in the file; the other 360 images are the test part."""
 
 
 @final

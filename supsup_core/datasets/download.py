@@ -15,7 +15,7 @@ from supsup_core.input_files import gunzip, read_file
 
 
 def user_cache() -> Path:
-    """The user's cache folder. It contains the datasets if neither `data=DIR` nor SUPSUP_DATA names another folder.
+    """The user's cache folder. Datasets are in the cache folder unless `data=DIR` or SUPSUP_DATA names another folder.
 
     Raises InputError if the user has no home folder.
     """
@@ -30,9 +30,9 @@ class Published:
     """The files of one dataset.
 
     `folder`: the folder of the files, relative to the data root. `md5`: the published MD5 sum of each file, by file
-    name. `most_bytes`: the largest size of each file, by file name; of a .gz file, that of the decompressed content.
-    `mirrors`: the URLs of folders, to which a file name is appended. `unpacks`: True if an MD5 sum is that of the
-    decompressed content, False if it is that of the file itself.
+    name. `most_bytes`: the largest size of each file, by file name; for a .gz file, the size of the decompressed
+    content. `mirrors`: the URLs of folders, to which a file name is appended. `unpacks`: True if the MD5 sums belong to
+    the decompressed contents, False if they belong to the files themselves.
     """
 
     folder: str
@@ -48,7 +48,7 @@ class Published:
     def contents(self, root: Path | None) -> dict[str, bytes]:
         """The verified content of every file, by file name. Files that end in .gz are decompressed, except .tar.gz.
 
-        The files are read from `folder` below `root`. If `root` is None, they are read from the user's cache, and
+        The files are read from `folder` below `root`. If `root` is None, the files are read from the user's cache, and
         missing files are downloaded first. A file is read and decompressed only up to its published size. Raises
         InputError if files are missing and cannot be downloaded, are too large, or are no regular files. Raises
         CorruptError if the bytes are not the published ones.
@@ -81,7 +81,7 @@ class Published:
         return unpacked
 
     def _most_read(self, name: str) -> int:
-        """The most bytes of a file that are read. In a gzip file, random data grow by less than 1 %."""
+        """The largest number of bytes to read from a file. gzip can make a file at most 1 % larger than its content."""
         return self.most_bytes[name] + self.most_bytes[name] // 100 + 4096
 
     def _verify(self, path: Path, content: bytes, remedy: str) -> None:
@@ -90,7 +90,10 @@ class Published:
             raise CorruptError(f"{path}: has the wrong MD5 sum ({found}; the published sum is {wanted}); {remedy}")
 
     def _download(self, home: Path, name: str) -> None:
-        """Download a file from the first mirror with an intact copy. Once verified, the file is moved into `home`."""
+        """Download a file from the first mirror with an intact copy.
+
+        The file is moved into `home` after it is verified.
+        """
         home.mkdir(parents=True, exist_ok=True)
         partial = home / f".{name}.{os.getpid()}" / name
         partial.parent.mkdir(exist_ok=True)

@@ -16,17 +16,18 @@ from supsup_core.errors import CorruptError, InputError
 from supsup_core.input_files import open_file
 
 DECODER_VERSION = 2
-"""The version of `decode_square`. Raise it with any change that alters the decoded pixels."""
+"""The version of `decode_square`. Raise this number with any change that alters the decoded pixels."""
 
 _MOST_PIXELS = 40_000_000
-"""The largest number of pixels of a resized image. Of longer images, only the part around the centre is resized."""
+"""The largest number of pixels of a resized image. Of an image that would become larger, only the part around the
+centre is resized."""
 
 _MOST_BYTES = 1 << 28
 """The largest size of an image file, in bytes."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are decoded, whatever a file's suffix says. Pillow starts other programs for some further formats,
-such as Ghostscript for EPS."""
+"""The formats that are decoded, independently of a file's suffix. Pillow starts other programs for some further
+formats, such as Ghostscript for EPS."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class ImageFile:
 
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error,
                     Image.DecompressionBombError)  # fmt: skip
-"""What Pillow raises for a file that is damaged, or whose image has more than twice Image.MAX_IMAGE_PIXELS pixels."""
+"""The exceptions that Pillow raises for a damaged file, or for an image with more than twice Image.MAX_IMAGE_PIXELS
+pixels."""
 
 
 def decode_square(file: ImageFile, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -1,4 +1,4 @@
-"""Reads compressed image files. Decodes them once into a cache file, which all processes memory-map."""
+"""Reads compressed image files. Decodes the images once into a cache file, which all processes memory-map."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ MOST_SIDE = 2048
 """The largest side of a decoded image, in pixels. The cache needs 3 · side² bytes for each image."""
 
 _CONTENTS = "contents-"
-"""The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions hashed names and sizes."""
+"""The beginning of a `checksum_of_files` that covers the files' contents. Earlier versions of this program hashed only
+the names and sizes of the files."""
 
 _FLUSH = 512
 """The number of images decoded between two calls of fsync."""
@@ -90,9 +91,10 @@ class ImageFiles(Base, ReadsFiles):
 
     @abstractmethod
     def listing(self, home: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-        """The images of the training part and of the test part below `home`. Their order determines their indices.
+        """The images of the training part and of the test part below `home`.
 
-        Raises InputError if files are missing or contradict the config.
+        The order of the images determines their indices. Raises InputError if files are missing or contradict the
+        config.
         """
 
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
@@ -262,7 +264,8 @@ def _decode(images: Sequence[ImageFile], side: int, file: Path) -> Path:
 
 
 def _read_checksum(description: Path) -> str | None:
-    """The SHA-256 in the JSON file beside a cache file; None if the JSON is invalid, as after a power failure."""
+    """The SHA-256 in the JSON file beside a cache file; None if the JSON is invalid, for example after a power
+    failure."""
     try:
         return str(json.loads(description.read_text())["sha256"])
     except (ValueError, LookupError, TypeError):

@@ -144,7 +144,7 @@ def _val_images(path: Path, wnid_of: Sequence[str], wnids: Sequence[str]) -> Ite
 def _val_wnids(devkit: Path) -> list[str]:
     """The WordNet id of each validation image, in the order of the file names.
 
-    It is read from the ground truth and the table of classes in the devkit.
+    The ids are read from the ground truth and the table of classes in the devkit.
     """
 
     from scipy.io import loadmat  # the import takes 0.2 s, and only the tar files need it

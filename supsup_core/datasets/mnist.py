@@ -17,7 +17,7 @@ from supsup_core.datasets.download import Published
 class IdxImages(Base, VerifiesFiles):
     """An abstract base dataset of 28 x 28 grey images, read from `<root>/<folder>/*.gz`.
 
-    It has 60,000 training images and 10,000 test images.
+    The dataset has 60,000 training images and 10,000 test images.
     """
 
     shape = (28, 28)

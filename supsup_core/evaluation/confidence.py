@@ -22,9 +22,9 @@ NUM_BINS = 15
 def calibration_error(confidences: Tensor, right: Tensor, num_bins: int = NUM_BINS) -> float:
     """The expected calibration error (Guo et al. 2017, equation 3).
 
-    It is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number of
-    images. confidences: (images,), the probability of each image's answer, in [0, 1]. right: (images,), bool, whether
-    each answer is right.
+    The error is the mean of |accuracy - confidence| over bins of confidence, where each bin is weighted by its number
+    of images. confidences: (images,), the probability of each image's answer, in [0, 1]. right: (images,), bool,
+    whether each answer is right.
     """
     bins = (confidences.double() * num_bins).long().clamp(max=num_bins - 1)
     gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, right.double() - confidences.double())
@@ -48,10 +48,10 @@ def auroc(own: Tensor, others: Tensor) -> float:
 class Confidence:
     """The confidence of one mask on images of its own task and of other tasks.
 
-    `mask`: the mask's number. The next four fields are measured on images of the mask's own task. `accuracy`: the share
-    of right answers. `confidence`: the mean probability of the answer, by a softmax over the real labels only.
-    `calibration_error`: the expected calibration error. `entropy`: the mean entropy of the softmax over all outputs, in
-    nats (objective H).
+    `mask`: the mask's number. `accuracy`, `confidence`, `calibration_error` and `entropy` are measured on images of the
+    mask's own task. `accuracy`: the share of right answers. `confidence`: the mean probability of the answer, by a
+    softmax over the real labels only. `calibration_error`: the expected calibration error. `entropy`: the mean entropy
+    of the softmax over all outputs, in nats (objective H).
 
     `entropy_of_others`: the mean entropy on images of other tasks. `told_apart`: for each objective, the `auroc` of two
     sets of values: those on images of the mask's own task, and those on images of other tasks.

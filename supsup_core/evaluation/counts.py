@@ -14,10 +14,10 @@ class ProtocolCounts:
     `decisions`: the number of inferences. `right_task`: the number of inferences that chose a mask of the right task.
     `confusion`: for each chosen mask, the number of inferences that chose it; the keys are mask numbers as strings.
 
-    The last two fields are None unless masks are recovered from a Hopfield network by gradient descent. `recovered`:
-    the number of inferences that recovered a mask of the right task exactly. `distances`: the Hamming distance, in
-    units, from the current mask of the descent to the nearest mask of the right task, as the mean over all inferences.
-    It has one value before each step of the descent, and one after the last step.
+    `recovered` and `distances` are None unless masks are recovered from a Hopfield network by gradient descent.
+    `recovered`: the number of inferences that recovered a mask of the right task exactly. `distances`: the Hamming
+    distance, in units, from the current mask of the descent to the nearest mask of the right task, as the mean over all
+    inferences. `distances` has one value before each step of the descent, and one after the last step.
     """
 
     images: int

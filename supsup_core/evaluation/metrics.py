@@ -29,10 +29,11 @@ def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
 
 
 class AllocationTally:
-    """Counts how masks are allocated in scenario NNs. It uses the task identities, which the learner never sees.
+    """Counts how masks are allocated in scenario NNs.
 
-    A mask belongs to the task for which it was allocated. A *duplicate* is a mask allocated for a task that already had
-    a mask. A *wrong reuse* is a segment on which a mask of another task was trained.
+    The counts need the task identities, which the learner never sees. A mask belongs to the task for which it was
+    allocated. A *duplicate* is a mask allocated for a task that already had a mask. A *wrong reuse* is a segment on
+    which a mask of another task was trained.
     """
 
     def __init__(self) -> None:
@@ -46,8 +47,8 @@ class AllocationTally:
     def add(self, task: int, mask: int | None, freed: int | None) -> None:
         """Count one segment.
 
-        task: the task of the segment's data. mask: the mask that was trained on the segment, or None if none was.
-        freed: the mask that was deleted to make room for `mask`, or None.
+        task: the task of the segment's data. mask: the mask that was trained on the segment, or None if no mask was
+        trained. freed: the mask that was deleted to make room for `mask`, or None.
         """
         self.num_segments += 1
         if freed is not None:
@@ -70,8 +71,8 @@ class AllocationTally:
     def purity(self) -> float:
         """The purity of the masks in use, in [0, 1]; 1 if there are no masks.
 
-        For each mask, one task provided more of the mask's segments than any other task. Purity is the share of
-        segments that come from this task, over the segments of all masks in use.
+        The main task of a mask is the task that provided the largest number of the mask's segments. Purity is the share
+        of segments that come from the main task of their mask, over the segments of all masks in use.
         """
         total = sum(sum(counts.values()) for counts in self._segments.values())
         return sum(max(counts.values()) for counts in self._segments.values()) / total if total else 1.0

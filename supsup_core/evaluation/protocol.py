@@ -147,9 +147,9 @@ class Decisions:
     """The results of task inference on D groups of one task's test images.
 
     `chosen`: the number of the mask chosen for each group. `sizes`: the number of scored images in each group.
-    `correct`: the number of scored images in each group that the chosen or recalled mask labels correctly. These three
-    tensors are int64, (D,). `trace`: for a RecallingRule, `Recalled.distances` of each group, (D, steps + 1, k), else
-    None.
+    `correct`: the number of scored images in each group that the chosen or recalled mask labels correctly. `chosen`,
+    `sizes` and `correct` are int64, (D,). `trace`: for a RecallingRule, `Recalled.distances` of each group, (D, steps +
+    1, k), else None.
     """
 
     chosen: Tensor
@@ -303,9 +303,9 @@ def evaluate(
 ) -> dict[str, Decisions]:
     """Evaluate a learner on the test images of task `index`. Returns the results of each protocol, by its name.
 
-    The names are "paper" and "strict". The strict protocol is left out if `strict_images` is 0, or if the scenario
-    gives the task identity at inference. In the latter case nothing is inferred: the task's own mask labels every
-    image.
+    The names of the protocols are "paper" and "strict". The strict protocol is left out if `strict_images` is 0, or if
+    the scenario gives the task identity at inference. If the scenario gives the task identity, nothing is inferred: the
+    task's own mask labels every image.
     """
     given = index if scenario.given_at_inference else None
     choose = (RULES[inference.rule](), OBJECTIVES[inference.objective], given)

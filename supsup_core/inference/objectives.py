@@ -43,5 +43,8 @@ def max_logit(logits: Tensor, num_labels: int) -> Tensor:
 
 @OBJECTIVES.register("energy")
 def energy(logits: Tensor, num_labels: int) -> Tensor:
-    """The free energy of the real outputs: minus their logsumexp. It is low on images similar to training images."""
+    """The free energy of the real outputs: minus their logsumexp.
+
+    The free energy is low on images similar to training images.
+    """
     return -logits[..., :num_labels].logsumexp(-1).mean(-1)

@@ -27,15 +27,15 @@ class Rule(ABC):
     """Whether the rule compares the objective's values under different masks, rather than its slopes."""
 
     needs_memory: ClassVar[bool] = False
-    """Whether the learner must recall a mask from an associative memory. If so, at most half of a group's images are
-    used for the recall, and the recalled mask is scored on the other images."""
+    """Whether the learner must recall a mask from an associative memory. A rule that needs a memory uses at most half
+    of a group's images for the recall. The recalled mask is scored on the other images."""
 
     @abstractmethod
     def choose(self, learner: Learner, x: Tensor, objective: Objective, given: int | None) -> Tensor:
         """Chooses a mask for each of D groups of images x (D, images, *shape). Returns mask numbers (D,), int64.
 
         The choice for a group does not depend on the other groups. objective: the objective to minimise. given: the
-        task identity in scenarios that give it at inference, else None.
+        task identity, or None in scenarios that do not give the task identity at inference.
         """
 
     def decide(
@@ -44,7 +44,8 @@ class Rule(ABC):
         """Returns the number of the mask that each of the D decisions chooses, shape (D,), and the recalled masks.
 
         Only a RecallingRule recalls masks: one for each decision. The caller then labels the images with the recalled
-        masks, not with the stored masks. For other rules, the list is empty. The arguments are those of `choose`.
+        masks, not with the stored masks. For other rules, the list of recalled masks is empty. The arguments are those
+        of `choose`.
         """
         if isinstance(self, RecallingRule):
             return self.recall(learner, x, objective)
@@ -140,7 +141,7 @@ class OneShot(Rule):
 class Binary(Rule):
     """Repeatedly keeps the half of the masks with the largest slopes, and renormalises alpha (algorithm 2).
 
-    The rule computes ceil(log2 k) gradients for k masks. Of an odd number of masks, it keeps the larger half.
+    The rule computes ceil(log2 k) gradients for k masks. Of an odd number of masks, the rule keeps the larger half.
     """
 
     needs_superposition = True
@@ -154,11 +155,11 @@ class Binary(Rule):
 class Shortlist(Rule):
     """Halves the masks as `binary` does until at most four remain, then chooses among them as `exhaustive` does.
 
-    This rule is not from the paper. It corrects an error of `binary`. Suppose that three masks are similar (as for
-    three neighbouring rotations), and that the middle one is right. The two outer masks together have the effect of the
-    middle mask, so the middle mask has the smallest slope of the three. `binary` then drops the middle mask, although a
-    forward pass under each mask would show that it is right. For k masks, `shortlist` computes ceil(log2(k / 4))
-    gradients and at most four forward passes.
+    `shortlist` is not from the paper. `shortlist` corrects an error of `binary`. Suppose that three masks are similar
+    (as for three neighbouring rotations), and that the middle mask is right. The two outer masks together have the
+    effect of the middle mask, so the middle mask has the smallest slope of the three. `binary` then drops the middle
+    mask, although a forward pass under each mask would show that it is right. For k masks, `shortlist` computes
+    ceil(log2(k / 4)) gradients and at most four forward passes.
     """
 
     needs_superposition = True

@@ -1,6 +1,7 @@
-"""Says which kernels and instruction sets a process uses. Other choices can change the last bits of a result.
+"""Says which kernels and instruction sets a process uses.
 
-This module loads torch and numba only when `chosen_kernels` is called.
+Other kernels or instruction sets can change the last bits of a result. This module loads torch and numba only when
+`chosen_kernels` is called.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _BFLOAT16 = {"avx512_bf16": "BF16", "amx_bf16": "AMX", "bf16": "BF16"}
 class Kernels:
     """The kernels of a process. An empty text means that the kernel was not recorded.
 
-    `instructions`: the widest instruction sets that torch and oneDNN use, such as `AVX512+BF16+AMX`; on a GPU, its
-    compute capability. `matmul`: the products of an MLP's layers. `rmsprop`: RMSprop steps. `top_k`: top-k masks.
+    `instructions`: the widest instruction sets that torch and oneDNN use, such as `AVX512+BF16+AMX`; on a GPU, the
+    GPU's compute capability. `matmul`: the products of an MLP's layers. `rmsprop`: RMSprop steps. `top_k`: top-k masks.
     `mask_products`: inner products of packed masks with up to four vectors. `compiled` means a loop of this package,
     and `torch` a function of torch.
     """

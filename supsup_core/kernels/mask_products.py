@@ -22,8 +22,8 @@ LANES = 16
 """The number of vectors multiplied at a time: an AVX-512 register holds this many floats."""
 _ZERO = np.float32(0)
 _WORDS = 8
-"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. They fill a cache
-line."""
+"""The number of 64-bit words (64 weights each) that are read from one mask before the next mask. Eight words fill a
+cache line."""
 _TILE = 128
 """The number of masks in a tile. The words and sums of a tile, together with the tables of one word, fit into the L1
 cache."""
@@ -39,8 +39,8 @@ def add_products_by_planes(rows: npt.NDArray[np.uint8], planes: Floats, out: npt
     rows: (k, bytes). planes: (blocks, 8, B), the vector cut into blocks of 8 B numbers. A block belongs to B bytes of a
     mask. Plane b of a block holds the B numbers that bit b of these bytes selects. The inner loop tests one bit in all
     B bytes and is vectorised: with AVX-512 it adds sixteen numbers at a time. A block stays in the L1 cache until all
-    masks have used it, and four masks share each read of the block. The sum over a block is float32. The sums of blocks
-    are added in float64.
+    masks have used it, and four masks share each read of the block. The sum over a block is computed in float32. The
+    sums of all blocks are added in float64.
     """
     width = planes.shape[2]
     in_fours = rows.shape[0] // 4 * 4
@@ -117,8 +117,8 @@ def _emit_sum(builder: Any, numbers: list[Any]) -> Any:
 def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
     """Add to sums[at : at + LANES] the sum over n of table[n, (word >> 4 n) & 15]. Both arrays are flat.
 
-    This is an intrinsic because LLVM would not vectorise a loop: LLVM cannot know that `sums` and `table` do not
-    overlap.
+    The function is an intrinsic because LLVM would not vectorise a loop: LLVM cannot know that `sums` and `table` do
+    not overlap.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -143,7 +143,7 @@ def _add_entries(typing: Any, table: Any, sums: Any, at: Any, word: Any) -> Any:
 
 @compile_exact
 def _tabulate(numbers: Floats, table: Floats) -> None:
-    """Set table[n, v] to a sum of rows 4 n to 4 n + 3 of `numbers`: row 4 n + b is included if bit b of v is set.
+    """Set table[n, v] to the sum of the rows 4 n + b of `numbers`, for all bits b (0 to 3) that are set in v.
 
     A row has LANES floats.
     """
@@ -166,8 +166,8 @@ def add_products_by_lookup(
 
     The algorithm is the method of the Four Russians. For every four weights, a table holds the sums of all sixteen
     subsets, for all vectors side by side. Half a byte of a mask is an index into the table. The sixteen tables of a
-    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. The sum over
-    2048 weights is float32. The sums of all such parts are added in float64.
+    word (16 KB) stay in the L1 cache for a whole tile of masks, together with the tile's words and sums. Sums over 2048
+    weights are computed in float32. These partial sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     num_whole, num_words = num_bytes // 8, (num_bytes + 7) // 8
@@ -239,8 +239,8 @@ def _add_permuted(
 
     rows: packed masks, flat. starts: (REGISTER_LANES,), the index in `rows` at which each mask begins. From byte
     `offset` of each mask, `count` times REGISTER_LANES words are read. tables: REGISTER_LANES sums for each group of
-    each word, flat. ahead: the distance, in bytes, between the data being read and the data to prefetch. This is an
-    intrinsic because numba has no function that permutes a register by indices.
+    each word, flat. ahead: the distance, in bytes, between the data being read and the data to prefetch. The function
+    is an intrinsic because numba has no function that permutes a register by indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -284,12 +284,12 @@ def _add_permuted(
 def add_products_by_permutation(
     rows: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint8], vector: Floats, out: npt.NDArray[np.float64]
 ) -> None:
-    """Add to `out` (k,) the inner product of each packed mask with a vector. Needs HAS_PERMUTATION.
+    """Add to `out` (k,) the inner product of each packed mask with a vector. HAS_PERMUTATION must be True.
 
     rows: (k, bytes). ends: (k, 4 REGISTER_LANES), the bytes of each row after its last full block of 4 REGISTER_LANES
     bytes, padded with zeros. A register holds the sums of all subsets of four weights (three with AVX2). One
-    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. The sum
-    over 4096 weights is float32. The sums of all such parts are added in float64.
+    permutation looks up one sum for each of REGISTER_LANES masks, indexed by four (three) bits of the mask. Sums over
+    4096 weights are computed in float32. These partial sums are added in float64.
     """
     num_masks, num_bytes = rows.shape
     size = 4 * REGISTER_LANES

@@ -18,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
-    """Set how this process computes on CUDA. Call it before any computation.
+    """Set how this process computes on CUDA. Call this function before any computation.
 
     deterministic: use only algorithms that give the same bits every time. tf32: compute products of matrices and
     convolutions in TensorFloat-32, which is faster and less accurate. Without this call, torch would use TF32 for
@@ -34,7 +34,7 @@ def set_algorithms(deterministic: bool = False, tf32: bool = False) -> None:
 def products_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Returns a context in which matrix products and convolutions round their operands and results to `precision`.
 
-    The sums inside a product are float32.
+    The sums inside a product are computed in float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 

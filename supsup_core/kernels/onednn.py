@@ -1,12 +1,13 @@
 """The non-public functions of torch that this project uses, gathered in one module.
 
-Both functions belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch may
-change or drop them without notice. In that case, tests/supsup_core/kernels/test_onednn.py fails.
+The two functions below belong to torch's binding of oneDNN, as of torch 2.13 (constraints.txt pins the version). torch
+may change or drop these functions without notice. If torch changes a function, tests/supsup_core/kernels/test_onednn.py
+fails.
 
-- `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. On processors
-  with AVX-512, at the shapes of LeNet 300-100 and on one thread, it was 1.1 to 2.2 times as fast as torch.mm, with the
-  same accuracy. The public interface to this kernel is `torch.nn.functional.linear` with tensors that `to_mkldnn`
-  converts. The public interface gives the same bits but took 1.1 to 1.5 times as long, since it copies the operands.
+- `torch.ops.mkldnn._linear_pointwise` computes a linear layer with oneDNN's kernel. This kernel was 1.1 to 2.2 times as
+  fast as torch.mm, with the same accuracy (measured on one thread with AVX-512, at the shapes of LeNet 300-100). The
+  public interface to this kernel is `torch.nn.functional.linear` with tensors that `to_mkldnn` converts. The public
+  interface gives the same bits but took 1.1 to 1.5 times as long, since it copies the operands.
 - `torch.ops.mkldnn._is_mkldnn_bf16_supported` is the check that this kernel performs on bfloat16 operands. The public
   `torch.cpu.get_capabilities` only lists instruction sets, so this project would have to repeat oneDNN's own rules.
 """

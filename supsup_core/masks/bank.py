@@ -51,12 +51,12 @@ class MaskBank:
 
     @property
     def rows(self) -> codec.Bits:
-        """All masks as packed bits (k, ceil(n / 8)). This is a view; do not write to it."""
+        """All masks as packed bits (k, ceil(n / 8)). The result is a view. Do not write to this view."""
         return self._rows[: self.num_masks]
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """The number of masks that keep each weight, (n,). This is a view; do not write to it."""
+        """The number of masks that keep each weight, (n,). The result is a view. Do not write to this view."""
         return self._counts
 
     def split(self, flat: Tensor) -> list[Tensor]:

@@ -34,11 +34,11 @@ _MOST_WEIGHTS = 1 << 32
 """The largest number of weights that `decode` accepts. Without this limit, a corrupt blob of a few bytes could claim
 any number of weights, and `decode` would allocate memory for them."""
 _LARGEST_SHARE = 0.98
-"""A mask is range-coded only if its coded length is less than this share of its packed length, since packed masks are
-faster to read."""
+"""A mask is range-coded only if its coded length is less than this share of its packed length. Packed masks are faster
+to read."""
 _CHUNK = 1 << 22
-"""The number of weights coded at a time, a multiple of 8. It bounds memory, since each weight is expanded to a 32-bit
-integer."""
+"""The number of weights coded at a time, a multiple of 8. Coding by chunks bounds memory, since each weight is expanded
+to a 32-bit integer."""
 
 Bits: TypeAlias = "npt.NDArray[np.uint8]"
 

@@ -53,8 +53,8 @@ class MaskRule(ABC):
     """Computes a layer's mask from its scores, and the gradient of the scores from the gradient of the mask."""
 
     elementwise: ClassVar[bool] = False
-    """Whether each mask bit depends only on the score of the same weight. If so, the mask of the stacked scores of
-    several tasks can be computed in one call."""
+    """Whether each mask bit depends only on the score of the same weight. For an elementwise rule, one call can compute
+    the masks of several tasks from their stacked scores."""
 
     @abstractmethod
     def mask(self, scores: Tensor, out: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class MaskRule(ABC):
     def to_scores(self, scores: Tensor, gradient: Tensor) -> Tensor:
         """Returns the straight-through gradient with respect to the scores.
 
-        gradient: the gradient with respect to the mask. It may be overwritten.
+        gradient: the gradient with respect to the mask. `gradient` may be overwritten.
         """
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from supsup_core.masks import codec
 
 _CHUNK_BYTES = 64 << 20
-"""The size, in bytes, of the float32 buffer into which masks are unpacked, one chunk after the other. It bounds memory
-for any number of masks."""
+"""The size, in bytes, of the float32 buffer into which masks are unpacked, one chunk after the other. The buffer's size
+bounds memory for any number of masks."""
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def inner_products(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
 
 
 def multiply_unpacked(rows: codec.Bits, size: int, vectors: Tensor) -> Tensor:
-    """Computes the result of `inner_products` by matrix products on the vectors' device, and leaves it there.
+    """Computes the result of `inner_products` by matrix products. The result is on the vectors' device.
 
     Masks are unpacked to float32 in chunks, into one buffer.
     """

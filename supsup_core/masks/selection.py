@@ -17,11 +17,12 @@ from supsup_core.kernels.mask_products import (
 from supsup_core.masks import codec
 
 _BLOCK = 512
-"""The number of bytes of a mask read at a time. These bytes select from 16 KB of floats, which stay in the L1 cache."""
+"""The number of bytes of a mask read at a time. The bits of this many bytes select from 16 KB of floats, which stay in
+the L1 cache."""
 _FEWEST_VECTORS = 5
 _FEWEST_PRODUCTS = 600
-"""If there are at least this many vectors, and at least this many inner products, it is faster to multiply the vectors
-side by side than one after the other."""
+"""With at least _FEWEST_VECTORS vectors and at least _FEWEST_PRODUCTS inner products, multiplying the vectors side by
+side is faster than multiplying one after the other."""
 
 
 def select_products(rows: codec.Bits, vectors: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def products_by_planes(rows: codec.Bits, vectors: Tensor) -> Tensor:
 
 
 def products_by_permutation(rows: codec.Bits, vectors: Tensor) -> Tensor:
-    """Computes the result of `select_products` for one vector after the other. Needs AVX2.
+    """Computes the result of `select_products` for one vector after the other. The processor must have AVX2.
 
     The loop reads a few bits of REGISTER_LANES masks at a time (kernels.mask_products.add_products_by_permutation).
     """

@@ -75,11 +75,11 @@ class Problem:
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"
-"""What a method has stored for several tasks: one `Learned.state` for each task."""
+"""The tensors that a method has stored for several tasks: one `Learned.state` for each task."""
 
 SHARED = "shared."
-"""Prefix of the names of tensors that all tasks share. Each task stores new values for these tensors, so a
-learner reads only those of the last task."""
+"""Prefix of the names of tensors that all tasks share. Each task stores new values for these tensors, so a learner
+reads only the values of the last task."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ class HasMemory(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A continual-learning method. Subclasses are final. Their fields are the keys under `method` in a sweep file.
+    """A continual-learning method. Subclasses are final.
 
-    A method with an optional ability also derives from the interface of this ability: ChecksProblem, TrainsInPieces,
-    StacksTasks or HasMemory.
+    The fields of a subclass are the keys under `method` in a sweep file. A method with an optional ability also derives
+    from the interface of this ability: ChecksProblem, TrainsInPieces, StacksTasks or HasMemory.
     """
 
     scenarios: ClassVar[frozenset[str]]

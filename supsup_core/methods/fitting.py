@@ -54,7 +54,7 @@ class Fitted:
     norms: dict[str, Tensor]
 
     def learned(self, state: Mapping[str, Tensor]) -> Learned:
-        """Returns the learned task. Its stored tensors are `state` and `norms`."""
+        """Returns the learned task. The stored tensors of the task are `state` and `norms`."""
         return Learned({**state, **self.norms}, self.curve)
 
 
@@ -69,9 +69,10 @@ def fit(
 ) -> Fitted:
     """Train `layers` on task `index` with the problem's recipe.
 
-    layers: a parametrization for each layer of the net. Training updates its tensors in place. loss_gradients: a
-    function to use instead of `Net.loss_gradients`. keep: stores checkpoints. If it already holds a checkpoint of this
-    training, the training resumes from there. changes: new values for fields of the recipe, by name.
+    layers: a parametrization for each layer of the net. Training updates the tensors of the parametrizations in place.
+    loss_gradients: a function to use instead of `Net.loss_gradients`. keep: stores checkpoints. If `keep` already holds
+    a checkpoint of this training, the training resumes from this checkpoint. changes: new values for fields of the
+    recipe, by name.
     """
     recipe = replace(problem.recipe, **changes)
     order = batch_order(recipe, task, problem.order_seed(index))

@@ -55,7 +55,8 @@ class HopfieldLearner(RecallingLearner):
         return self._single.logits(x, mask)
 
     def answers(self, x: Tensor, pattern: Sequence[Tensor]) -> Tensor:
-        """Returns the labels (batch,) of images x under a pattern. The pattern need not be one of the stored ones."""
+        """Returns the labels (batch,) of images x under a pattern. The pattern need not be one of the stored
+        patterns."""
         weights = _gated(self._problem, pattern)
         logits = self._problem.net.forward(weights, x.to(self._problem.device))
         return logits[:, : self.num_labels].argmax(1).to(x.device)

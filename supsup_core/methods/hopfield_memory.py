@@ -16,9 +16,9 @@ from supsup_core.field_limits import check_limits, limited
 def storkey(memory: Tensor, z: Tensor) -> Tensor:
     """Returns a copy of a memory (d, d) that also stores the pattern z (d,) of -1 and +1 (Storkey 1997).
 
-    A memory is the weight matrix W of a Hopfield network. The rule changes its entry W_ij to
-    W_ij + (z_i z_j - z_i h_ji - h_ij z_j) / d. The local field h_ij is the sum of W_ik z_k over all k other than i
-    and j. The diagonal stays 0.
+    A memory is the weight matrix W of a Hopfield network. The rule changes each entry W_ij of W to W_ij + (z_i z_j -
+    z_i h_ji - h_ij z_j) / d. The local field h_ij is the sum of W_ik z_k over all k other than i and j. The diagonal
+    stays 0.
     """
     size = len(z)
     field = memory @ z
@@ -47,12 +47,13 @@ class Recovery:
       z along any of the d dimensions. Within a few steps, z is far from all stored patterns, and the energy pulls z to
       an arbitrary stored pattern.
     - `memory`: z is the trained variable itself, clamped to [-1, 1]. The net therefore starts with the superposition of
-      all masks. The gradient of H is multiplied by each layer's memory. This product projects the gradient onto the
-      span of the stored patterns.
+      all masks. The gradient of H is multiplied by each layer's memory. Multiplying by the memory projects the gradient
+      onto the span of the stored patterns.
 
-    For some tasks, a descent ends at a wrong pattern, whichever images of the task it uses. `recover` therefore makes
-    up to `tries` descents. After each descent, it removes the recovered pattern from the memories and from the starting
-    point of the next descent. It returns the recovered pattern with the smallest objective over all images.
+    For some tasks, a descent ends at a wrong pattern, for any choice of the task's images. `recover` therefore makes up
+    to `tries` descents. After each descent, `recover` removes the recovered pattern from the memories and from the
+    starting point of the next descent. `recover` returns the recovered pattern with the smallest objective over all
+    images.
     """
 
     gamma: float = 1.5e-3
@@ -83,8 +84,8 @@ class Recovery:
         """Recovers a pattern from images x (count, *shape) of one task. Each descent cycles through batches of x.
 
         memories: a Hopfield weight matrix (d, d) for each gate layer. start: the mean of the `num_patterns` stored
-        patterns, (d,) for each gate layer. objective_of(z, images): returns the objective of the net's outputs on
-        `images` under the pattern z. Raises InputError if x has fewer than `batch_size` images.
+        patterns, (d,) for each gate layer. objective_of(z, images): a function that returns the objective of the net's
+        outputs on `images` under the pattern z. Raises InputError if x has fewer than `batch_size` images.
         """
         if len(x) < self.batch_size:
             raise InputError(
@@ -142,7 +143,7 @@ class Recovered:
 
 
 def _forget(memory: Tensor, z: Tensor) -> Tensor:
-    """Returns a copy of a memory (d, d) without the pattern z (d,), which it unlearns. The diagonal stays 0.
+    """Returns a copy of a memory (d, d) from which the pattern z (d,) is removed ("unlearned"). The diagonal stays 0.
 
     Source: Hopfield, Feinstein and Palmer 1983.
     """

@@ -1,4 +1,4 @@
-"""Learners: they predict the labels of images with what a method has stored for its tasks."""
+"""Learners, which predict the labels of images with what a method has stored for its tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supsup_core.tasks.base import Task
 
 @dataclass(frozen=True)
 class Recalled:
-    """A mask that a learner recalled from its associative memory. It may differ from all stored masks.
+    """A mask that a learner recalled from its associative memory. The recalled mask may differ from all stored masks.
 
     `labels`: a function from images (batch, *shape) to their labels (batch,) under the recalled mask. `distances`:
     int64 (steps + 1, k), the Hamming distances, in units, from the descent's pattern to each of the k stored masks. Row
@@ -30,7 +30,7 @@ class Recalled:
 class Learner(ABC):
     """Predicts labels for the tasks learned so far.
 
-    Mask number i stands for whatever the method stored for task i, for example a mask or a head.
+    Mask number i stands for what the method stored for task i, for example a mask or a head.
     """
 
     num_masks: int
@@ -71,14 +71,14 @@ class RecallingLearner(Learner):
 
 
 def superposing(learner: Learner) -> SuperposingLearner:
-    """Returns `learner` itself. Raises InputError if it cannot superpose its masks."""
+    """Returns `learner` itself. Raises InputError if the learner cannot superpose its masks."""
     if not isinstance(learner, SuperposingLearner):
         raise InputError("this method cannot superpose its masks; use inference.rule=exhaustive")
     return learner
 
 
 def recalling(learner: Learner) -> RecallingLearner:
-    """Returns `learner` itself. Raises InputError if it has no associative memory."""
+    """Returns `learner` itself. Raises InputError if the learner has no associative memory."""
     if not isinstance(learner, RecallingLearner):
         raise InputError("this method does not store its masks in a Hopfield network; use another inference.rule")
     return learner

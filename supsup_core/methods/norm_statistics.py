@@ -21,7 +21,8 @@ _KEY = "norm."
 def measure_norms(
     problem: Problem, index: int, task: TrainingPart, weights: Sequence[Tensor], prefix: str = ""
 ) -> dict[str, Tensor]:
-    """Returns the batch-normalisation statistics of task `index` as entries of its state; {} if the net stores none.
+    """Returns the batch-normalisation statistics of task `index` as entries of its state; {} if the net stores no
+    statistics.
 
     Draws training batches from the seed, computes the mean and the variance of each batch with the final weights, and
     averages over the batches. PyTorch's running averages would also include batches from before the last weight update.

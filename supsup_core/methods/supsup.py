@@ -36,10 +36,11 @@ from supsup_core.training.loop import NUM_POINTS, LossCurve, Step, batch_order, 
 from supsup_core.training.parametrizations import Scored
 
 _AT_ONCE = 16
-"""The largest number of decision groups whose gradients are multiplied with the masks in one pass over the masks. It
-equals mask_products.LANES."""
+"""The largest number of decision groups whose gradients are multiplied with the masks in one pass over the masks. The
+number equals mask_products.LANES."""
 _AT_ONCE_BYTES = 256 << 20
-"""The largest size in bytes of the gradients for one such pass. For a large net, this limit allows fewer groups."""
+"""The largest size in bytes of the gradients for one pass over the masks. For a large net, the limit in bytes allows
+fewer decision groups than _AT_ONCE."""
 
 
 def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
@@ -49,7 +50,7 @@ def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
 
 @final
 class SupSupLearner(SuperposingLearner):
-    """Predicts labels with the frozen net under one mask. Can also superpose several masks."""
+    """Predicts labels with the frozen net under one mask. The learner can also superpose several masks."""
 
     def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
         self._problem = problem
@@ -119,12 +120,13 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
 
     `mask`: `threshold` keeps the weights with scores >= 0. `top_k` keeps a fixed share of each layer's weights: those
     with the largest |score| (`rank: abs`) or the largest score (`rank: raw`). The share is `density`. If `erdos_renyi`
-    gives a budget b, the share is instead min(0.5, b * (out + in) / number of weights), so that small layers keep a
-    larger share.
+    gives a budget b, the share is instead min(0.5, b * (out + in) / number of weights). Small layers then keep a larger
+    share.
 
-    `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, rearranged so
-    that the weights that more earlier masks kept get the larger scores (paper, section 4.1), or the larger |scores| if
-    |score| ranks the weights (`sort_like`). `scores`: the running mean of the earlier tasks' scores (authors' code).
+    `transfer` sets the initial scores of a task. `none`: a new random draw. `masks`: a new random draw, rearranged by
+    the earlier masks (`sort_like`; paper, section 4.1). Weights that more earlier masks kept get the larger scores, or
+    the larger |scores| if |score| ranks the weights. `scores`: the running mean of the earlier tasks' scores (authors'
+    code).
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu", "NNs"})
@@ -233,8 +235,8 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
 def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:
     """Returns the values of `drawn`, rearranged so that a position with a larger `mean` has a larger value.
 
-    Positions with equal means keep their relative order in `drawn`. by_size: rearrange only the absolute values. Each
-    position then keeps the sign that it has in `drawn`.
+    Positions with equal means keep their relative order in `drawn`. by_size: rearrange only the absolute values. With
+    `by_size`, each position keeps the sign that it has in `drawn`.
     """
     values = (drawn.abs() if by_size else drawn).flatten()
     own = torch.sort(values, stable=True).indices

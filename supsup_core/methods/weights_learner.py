@@ -13,8 +13,8 @@ from supsup_core.methods.learners import Learner
 from supsup_core.methods.norm_statistics import load_norms
 
 _IMAGES_AT_ONCE = 1024
-"""The largest number of images (channels, height, width) in one forward pass, which bounds memory. Flat images are
-small, and are not split."""
+"""The largest number of images (channels, height, width) in one forward pass, which bounds memory. A batch of flat
+images is not split, because flat images are small."""
 
 
 @final

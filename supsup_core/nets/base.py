@@ -82,15 +82,16 @@ class Net(ABC):
     """
 
     normalises_by_batch: ClassVar[bool] = False
-    """Whether batch normalisation always uses the statistics of the current batch. If so, the logits
-    of a single image are not defined."""
+    """Whether batch normalisation always uses the statistics of the current batch. If the current batch is always used,
+    the logits of a single image are not defined."""
 
     trained_from_signs: ClassVar[bool] = False
     """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly
     (draw_uniform)."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
-    """Computes the gradients that the methods below return. A subclass may replace it with a faster implementation."""
+    """Computes the gradients that the methods below return. A subclass may replace this object by a faster
+    implementation."""
 
     num_outputs: int = limited(10, least=1, most=MOST_UNITS)
     weight_seed: int | None = None
@@ -124,7 +125,7 @@ class Net(ABC):
     def loss_gradients(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the mean cross-entropy (a scalar) of images x (batch, *input_shape) with labels y (batch,).
 
-        Also returns its gradient with respect to each layer's weight.
+        Also returns the gradient of this loss with respect to each layer's weight.
         """
         return self.gradients.loss(self, weights, x, y)
 
@@ -133,9 +134,9 @@ class Net(ABC):
     ) -> tuple[Tensor, list[Tensor]]:
         """Computes the loss and the gradients as `loss_gradients` does, but first rotates the inputs of each layer.
 
-        Only for nets of fully connected layers. weights: (out, in) for each layer. turns: an orthogonal matrix (in, in)
-        for each layer. The layer therefore computes with weight @ turn. The gradients are with respect to `weights`,
-        not to the rotated weights.
+        This method works only for nets of fully connected layers. weights: (out, in) for each layer. turns: an
+        orthogonal matrix (in, in) for each layer. Each layer therefore computes with weight @ turn. The gradients are
+        with respect to `weights`, not to the rotated weights.
         """
         return self.gradients.rotated_loss(self, turns, weights, x, y)
 

@@ -21,8 +21,8 @@ class HopfieldMLP(Net):
     """An MLP with two hidden layers of `width` units, which apply batch normalisation, a gate for each unit, and Swish.
 
     The gates of a hidden layer are a separate weight tensor (width, 1), which multiplies the normalised outputs.
-    Without a mask, gates are 1. Batch normalisation has neither affine parameters nor stored statistics. It always uses
-    the statistics of the current batch.
+    Without a mask, gates are 1. Batch normalisation has neither affine parameters nor stored statistics. Batch
+    normalisation always uses the statistics of the current batch.
     """
 
     normalises_by_batch: ClassVar[bool] = True

@@ -67,7 +67,7 @@ def _backpropagate(
 class MLPGradients(Gradients[Any]):
     """Computes an MLP's gradients by hand-written forward and backward passes, without an autograd graph.
 
-    The backward passes compute only the gradients that they need, so not the gradient of the images.
+    The backward passes leave out the gradient with respect to the images, which training does not need.
     """
 
     def loss(self, net: Net, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:

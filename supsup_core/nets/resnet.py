@@ -20,7 +20,7 @@ Normalise: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with `width` output feature maps. Its padding is such that only the stride shrinks the image."""
+    """A convolution with `width` output feature maps. The image is padded, so only the stride shrinks the image."""
 
     width: int
     kernel: int
@@ -31,7 +31,7 @@ class Convolution:
 class Block:
     """Convolutions with batch normalisation, and a shortcut that adds the block's input to their output.
 
-    A ReLU follows every convolution but the last, and the sum. If the block changes the shape of the image, a 1 x 1
+    A ReLU follows the sum, and every convolution except the last. If the block changes the shape of the image, a 1 x 1
     convolution with batch normalisation projects the block's input to the new shape.
     """
 
@@ -176,9 +176,9 @@ def _layer(name: str, into: int, convolution: Convolution) -> Layer:
 
 
 _ONEDNN_BLOCK = 16
-"""The number of floats in an AVX-512 register. If a channels-last image has fewer channels than this number, oneDNN
-writes past the end of a buffer in the backward pass of a strided 1 × 1 convolution (uxlfoundation/oneDNN issue 6035,
-on AVX2)."""
+"""The number of floats in an AVX-512 register. If a channels-last image has fewer channels, oneDNN writes past the end
+of a buffer in the backward pass of a strided 1 × 1 convolution. See uxlfoundation/oneDNN issue 6035, which reports the
+error on AVX2."""
 
 
 def _convolve(x: Tensor, weights: Iterator[Tensor], convolution: Convolution) -> Tensor:
@@ -202,7 +202,7 @@ def _stages(
     """Returns the blocks of all stages, in order.
 
     Stage i has numbers[i] blocks of first * doublings[i] feature maps. The first block of every stage after the first
-    stage has stride 2. make: returns a block of a given width and stride.
+    stage has stride 2. make: a function that returns a block of a given width and stride.
     """
     return tuple(
         make(first * doubling, 2 if stage and index == 0 else 1)

@@ -33,7 +33,7 @@ def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) ->
     """Draws initial weights ±1 / sqrt(fan_in), as float32 tensors on the CPU, one for each layer.
 
     Every (seed, purpose, index) gives an independent draw. The paper does not say how trained weights are initialised.
-    These values reproduce the published curves (docs/results).
+    The values ±1 / sqrt(fan_in) reproduce the published curves (docs/results).
     """
     drawn = []
     for layer in layers:
@@ -55,7 +55,7 @@ def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:
-    """Returns the SHA-256 of all weights. It detects a machine that draws different weights from the same seed."""
+    """Returns the SHA-256 of all weights. The hash shows if a machine draws other weights from the same seed."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

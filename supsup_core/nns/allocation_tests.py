@@ -95,8 +95,8 @@ class Ratio(AllocationTest, ChecksFields):
 
 
 _SUPERPOSED = 32
-"""The outlier test superposes at least this many masks, enough to estimate the spread of their slopes. It adds
-untrained masks if fewer are learned."""
+"""The outlier test superposes at least this many masks, enough to estimate the spread of their slopes. If fewer masks
+are learned, the test adds untrained masks."""
 
 _MOST_OUTLIERS = 32
 """The largest number of masks that are tested as outliers."""
@@ -148,16 +148,16 @@ def find_outliers(slopes: Slopes, num_masks: int, rate: float) -> Outliers:
     slopes: the slopes of the `num_masks` learned masks, then those of the untrained masks. rate: the probability of a
     false alarm in this call.
 
-    The test is one-sided and has the leave-one-out form. It goes through the learned masks, steepest first, and
-    compares each with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 +
+    The test is one-sided and has the leave-one-out form. The test goes through the learned masks, steepest first, and
+    compares each mask with the m learned masks that are less steep. The statistic is t = (slope - mean) / (s * sqrt(1 +
     1/m)), where `mean` is the mean slope of the m masks. The threshold is the upper quantile of Student's t at level
     rate / (m + 1). The last mask whose statistic exceeds its threshold is an outlier, and so are all steeper masks. A
-    second mask for the same data (a duplicate, or a similar task) therefore cannot hide the first. The test stops after
-    a quarter of the learned masks (at least 1, at most 32).
+    second mask for the same data (a duplicate, or a similar task) therefore cannot hide the first mask. The test stops
+    after a quarter of the learned masks (at least 1, at most 32).
 
     On any data, the slopes of learned masks differ systematically from those of untrained masks, so `mean` is over
     learned masks only. The standard deviation s is pooled within the two groups, because a few learned masks do not
-    suffice to estimate it. There are no outliers if num_masks < 2, or if there are too few slopes to estimate s.
+    suffice to estimate s. There are no outliers if num_masks < 2, or if there are too few slopes to estimate s.
     """
     from scipy.special import stdtrit  # the import takes 0.3 s, and `supsup plan` does not need it
 

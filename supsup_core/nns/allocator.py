@@ -1,6 +1,6 @@
 """Decides which mask is trained on the next segment in scenario NNs (paper, section 3.4), within a budget of masks.
 
-In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions. It numbers
+In NNs the task identity is given neither in training nor at inference. `Allocator` makes all decisions, and numbers
 masks in the order of their allocation.
 """
 
@@ -23,13 +23,13 @@ from supsup_core.nets.base import Layer
 from supsup_core.nns.allocation_tests import AllocationTest, Slopes, Verdict, find_outliers
 
 NNS_VERSION = 1
-"""Part of the identity of every NNs run. Raise it whenever a change of the code alters a decision."""
+"""Part of the identity of every NNs run. Raise this number whenever a change of the code alters a decision."""
 
 Outcome = Literal["train", "allocate", "reuse", "reclaim", "skip"]
 
 _REDUNDANT_RATE = 0.01
-"""The false-alarm rate, over a whole run, of the search for duplicate masks. The search always uses the outlier test,
-whichever allocation test the run uses."""
+"""The false-alarm rate, over a whole run, of the search for duplicate masks. The search uses the outlier test, even if
+the run uses another allocation test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Budget:
     """The largest number of masks in use, and the policy for new data once that many masks are in use.
 
     `num_masks`: the largest number; None means one mask for each task of the stream. `on_exhausted`: the policy. `skip`
-    trains no mask on the segment, as in the authors' code, and counts it as not trained. `reuse` trains the steepest
-    mask on the segment. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks that
-    were outliers in the same decisions, the one trained on fewer segments counts as a duplicate. If there is no
+    trains no mask on the segment, as in the authors' code, and counts the segment as not trained. `reuse` trains the
+    steepest mask on the segment. `reclaim` deletes a duplicate mask and allocates a new mask in its place. Of two masks
+    that were outliers in the same decisions, the one trained on fewer segments counts as a duplicate. If there is no
     duplicate, or if a mask is an outlier in the current decision, `reclaim` acts as `reuse`.
     """
 
@@ -74,7 +74,7 @@ class Decision:
 
     @property
     def margin(self) -> float:
-        """The statistic minus the threshold. For known data it is at least 0."""
+        """The statistic minus the threshold. The margin of known data is at least 0."""
         return self.statistic - self.threshold
 
 
@@ -89,8 +89,9 @@ class Allocator:
     `policy`: `Budget.on_exhausted`. `capacity`: the largest number of masks that may be in use. `draw(number)` returns
     the packed bits of mask `number` before its training, which also serve as an untrained mask. `live`: the numbers of
     the masks in use, in the order of the bank. `num_allocated`: the number of masks allocated so far, including deleted
-    ones. The next mask gets this number. `trained_segments`: for each mask, the number of segments that it was trained
-    on. `together`: for each pair of masks in use, the number of decisions in which both were outliers.
+    ones. The next allocated mask gets the number `num_allocated`. `trained_segments`: for each mask, the number of
+    segments that it was trained on. `together`: for each pair of masks in use, the number of decisions in which both
+    were outliers.
     """
 
     layers: Sequence[Layer]
@@ -238,7 +239,10 @@ class Allocator:
             self.trained_segments[decision.mask] += 1
 
     def trained(self, number: int, bits: codec.Bits) -> None:
-        """Accept the new bits of mask `number`, which the caller has trained. `end_round` copies them into the bank."""
+        """Accept the new bits of mask `number`, which the caller has trained.
+
+        `end_round` copies the bits into the bank.
+        """
         self._retrained[number] = bits
 
     def end_round(self) -> None:

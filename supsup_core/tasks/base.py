@@ -145,7 +145,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def task(self, index: int, dataset: Dataset, seed: int) -> Task:
-        """Returns task `index` for the run seed `seed`. A pure function of its arguments."""
+        """Returns task `index` for the run seed `seed`. This method is a pure function of its arguments."""
 
     def source(self) -> Base:
         """Returns the base dataset that the tasks are made from.

@@ -19,7 +19,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def due(self) -> bool:
-        """Whether a checkpoint should be saved now. The training loop calls this after every batch."""
+        """Whether a checkpoint should be saved now. The training loop calls this method after every batch."""
 
     @abstractmethod
     def save(self, done: int, state: Mapping[str, Tensor]) -> None:

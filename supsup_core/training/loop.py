@@ -20,8 +20,8 @@ from supsup_core.training.optimizers import OPTIMIZERS
 from supsup_core.training.parametrizations import Parametrization
 
 MOST_TASK_IMAGES = 500_000_000
-"""The largest number of images that train one task, counted once for each time they are used. Their order is drawn
-before training starts. ImageNet in 90 epochs has 115 million."""
+"""The largest number of training images of one task over all epochs. The order of these images is drawn before training
+starts, and needs memory. 90 epochs of ImageNet have 115 million images."""
 
 LossGradients: TypeAlias = "Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]"
 """A function from the weights of all layers, images and labels to the mean loss and its gradient for each weight."""
@@ -32,11 +32,11 @@ class TrainingRecipe:
     """How one task is trained. The defaults are the paper's values for MNIST.
 
     `num_batches`: the number of optimiser steps, of `batch_size` images each. `schedule`: with `constant`, the learning
-    rate stays `learning_rate`; with `cosine`, it falls along a half cosine to 0 after the last batch. With either
+    rate stays `learning_rate`; with `cosine`, the rate falls along a half cosine to 0 after the last batch. With either
     schedule, the learning rate first rises linearly during the first `warmup_batches` batches. `weight_decay`: this
     number times the parameter is added to the parameter's gradient (an L2 penalty). `momentum`: the momentum of sgd.
-    `precision`: the number format of matrix products and convolutions in the forward and backward pass. Everything
-    else, such as the scores and the optimiser's state, stays float32.
+    `precision`: the number format of matrix products and convolutions in the forward and backward pass. All other
+    numbers, such as the scores and the optimiser's state, are float32.
     """
 
     optimizer: str = "rmsprop"
@@ -104,7 +104,10 @@ small."""
 
 
 def batch_order(recipe: TrainingRecipe, task: TrainingPart, seed: int) -> Tensor:
-    """Draws from `seed` which training images each batch has. Returns their indices, (num_batches, batch_size)."""
+    """Draws from `seed` which training images each batch has.
+
+    Returns the indices of these images, (num_batches, batch_size).
+    """
     return torch.from_numpy(seeding.batches(seed, task.num_train, recipe.num_batches, recipe.batch_size))
 
 

@@ -45,7 +45,7 @@ class RMSprop(Optimizer):
     """RMSprop with torch.optim.RMSprop's defaults (alpha 0.99, eps 1e-8).
 
     For a contiguous float32 parameter on a CPU, a compiled loop makes the update in one pass, with the same bits on
-    every processor. Otherwise, torch operations make the update.
+    every processor. For all other parameters, torch operations make the update.
     """
 
     def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:

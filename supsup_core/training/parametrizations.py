@@ -1,4 +1,4 @@
-"""Parametrizations: they hold a layer's trained tensors and compute the layer's weight from them.
+"""Parametrizations, which hold a layer's trained tensors and compute the layer's weight from these tensors.
 
 A method trains a list of parametrizations, one for each layer of the net, with `training.loop.Step`.
 """
@@ -30,7 +30,7 @@ class Parametrization(ABC):
     def gradients(self, gradient: Tensor) -> list[Tensor]:
         """Returns the gradient of each tensor in `tensors`.
 
-        gradient: the gradient of the layer's weight. This method may overwrite it.
+        gradient: the gradient of the layer's weight. This method may overwrite `gradient`.
         """
 
 
@@ -116,8 +116,8 @@ class Scored(Parametrization):
 class RankOne(Parametrization):
     """A weight times the outer product of two trained vectors (BatchE, Wen et al. 2020, equation 1).
 
-    weight: (out, in, ...). outputs: the vector (out,). inputs: the vector (in,). train_weight: True if the weight is
-    trained too.
+    weight: (out, in, ...). outputs: the vector for the layer's outputs, (out,). inputs: the vector for the layer's
+    inputs, (in,). train_weight: True if the weight is trained too.
     """
 
     def __init__(self, weight: Tensor, outputs: Tensor, inputs: Tensor, train_weight: bool) -> None:

@@ -1,8 +1,9 @@
-"""Notes the last commit of a ledger in a file beside it, so that the loss of committed rows is noticed.
+"""Records the last commit of each ledger in a separate file (the note), so that a loss of committed rows is detected.
 
-SQLite cannot notice when its file is replaced by an older one, or when its -wal is lost or cut between two commits. The
-note lies in its own file and is written after each commit, so it never names a row that was not committed. It is not
-forced to the disk: after a power failure it may be older than the ledger, and then proves less.
+SQLite does not detect that an older file has replaced the database, or that its -wal was lost or cut off between two
+commits. The note is written after each commit, so the note never names an uncommitted row. The note is not synced to
+disk (fsync). After a power failure, the note may therefore be older than the ledger. An older note detects only the
+loss of older rows.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from supsup_core.errors import CorruptError, SupSupError
 
 _PATTERN = re.compile(rb"(epoch (\d{20}), row (\d{20}), checksum ([0-9a-f]{8}), )([0-9a-f]{8})\n")
 _TRIES = 3
-"""How often a note is read before damage is believed: a running writer may be writing it."""
+"""The note counts as damaged only if this many reads find damage, because a running process may just be writing the
+note."""
 
 
 class LastCommit(NamedTuple):
-    """The last commit of a ledger. `epoch`: of its writer. `seq`, `checksum`: of the last row."""
+    """The last commit of a ledger. `epoch`: the epoch of the writer.
+
+    `seq`, `checksum`: the number and the checksum of the last row.
+    """
 
     epoch: int
     seq: int
@@ -35,7 +40,7 @@ class LastCommit(NamedTuple):
 
     @classmethod
     def from_bytes(cls, content: bytes) -> LastCommit:
-        """Parses a note. Raises CorruptError if it is damaged."""
+        """Parses a note. Raises CorruptError if the note is damaged."""
         found = _PATTERN.fullmatch(content)
         if found is None or zlib.crc32(found[1]) != int(found[5], 16):
             raise CorruptError("the note of the last commit is damaged")
@@ -43,14 +48,14 @@ class LastCommit(NamedTuple):
 
 
 def last_commit_path(ledger: Path) -> Path:
-    """Returns the path of the note of a ledger, which lies in the same folder."""
+    """Returns the path of a ledger's note. The note lies in the ledger's folder."""
     return ledger.with_name("ledger.last-commit")
 
 
 def read_last_commit(ledger: Path) -> LastCommit | None:
     """Returns the note of a ledger's last commit, or None if there is no note.
 
-    Raises CorruptError if the note is damaged, and SupSupError if it cannot be read.
+    Raises CorruptError if the note is damaged, and SupSupError if the note cannot be read.
     """
     path = last_commit_path(ledger)
     for tries_left in reversed(range(_TRIES)):
@@ -75,7 +80,7 @@ class LastCommitWriter:
         self._file: int | None = None
 
     def write(self, last: LastCommit) -> None:
-        """Writes the note. Raises SupSupError if that fails; the commit itself then stays valid."""
+        """Writes the note. Raises SupSupError if the note cannot be written, although the commit itself is valid."""
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

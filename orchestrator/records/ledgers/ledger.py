@@ -65,10 +65,10 @@ class LedgerWriter:
     def __init__(self, path: Path, above: int = 0) -> None:
         """Opens the ledger, or creates it.
 
-        above: the highest epoch of the ledger's snapshots in the storage, or 0. This writer's epoch is higher than
-        `above`, than the epoch of the file's last writer, and than the epoch of the last commit that was noted. Raises
-        CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now (full disk,
-        lock, no permission).
+        above: the highest epoch of the ledger's snapshots in the storage, or 0. The new writer's epoch is higher than
+        three numbers: `above`, the epoch of the file's last writer, and the epoch in the note of the last commit.
+        Raises CorruptError if the file is not an intact ledger, and SupSupError if the file cannot be used now (full
+        disk, lock, no permission).
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -98,8 +98,8 @@ class LedgerWriter:
     def commit(self, entries: Iterable[Entry]) -> list[AnyRow]:
         """Commits rows to disk in one transaction and returns them.
 
-        Raises FencedError if another writer has taken over. In that case, no row is written. Raises SupSupError if the
-        file cannot be written or stays locked, or if the commit cannot be noted.
+        Raises FencedError, and writes no row, if another writer has taken over. Raises SupSupError if the file cannot
+        be written or stays locked, or if the note of the commit cannot be written.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -135,8 +135,8 @@ class LedgerWriter:
     def snapshot(self) -> None:
         """Copies the ledger to the snapshot file beside it. `open_ledger` uses the snapshot if the ledger is corrupt.
 
-        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. In both cases,
-        the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
+        Raises SupSupError if the snapshot cannot be written, and CorruptError if the copy is not intact. After either
+        error, the previous snapshot is kept, so that a damaged ledger never overwrites its last intact copy.
         """
         target = snapshot_path(self._path)
         partial = target.with_name(target.name + ".partial")
@@ -144,7 +144,7 @@ class LedgerWriter:
         replace_durably(partial, target)
 
     def rows(self) -> list[AnyRow]:
-        """Returns all rows. Raises CorruptError if a row is damaged or lost, or if they belong to another group."""
+        """Returns all rows. Raises CorruptError if a row is damaged or lost, or if the rows belong to another group."""
         try:
             rows = _of_group(self._path, select_rows(self._db, 0))
             _check_complete(self._path, self._db, None)
@@ -173,7 +173,7 @@ class LedgerReader:
         """
         noted = None
         if is_opened := self._db is None:
-            noted = _noted(self._path)  # before the ledger, to which a running writer may add rows meanwhile
+            noted = _noted(self._path)  # read before the ledger, because a running writer may add rows meanwhile
             if not self._path.exists():
                 _check_never_written(self._path)
                 return []
@@ -237,7 +237,7 @@ class LedgerReader:
 
 
 def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
-    """Returns the rows of a ledger. Raises CorruptError if they belong to another group than the ledger's folder."""
+    """Returns the rows of a ledger. Raises CorruptError if the rows belong to another group than the folder."""
     folder = GroupFolder.of_ledger(path)
     planned = {row.event.group.group_id for row in rows if isinstance(row.event, GroupPlanned)}
     if folder is not None and (others := planned - {folder.group_id}):
@@ -246,7 +246,7 @@ def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
 
 
 def _noted(path: Path) -> LastCommit | None:
-    """Returns the note of a ledger's last commit, or None if there is none, or if it is damaged and proves nothing."""
+    """Returns the note of a ledger's last commit, or None if the note is missing or damaged, or for a snapshot."""
     if path == snapshot_path(path):
         return None
     try:
@@ -262,11 +262,11 @@ def _check_never_written(path: Path) -> None:
 
 
 def _check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger lacks committed rows: the last noted one, or one in its snapshot.
+    """Raises CorruptError if a ledger lacks the row that the note of its last commit names, or a row of its snapshot.
 
-    db: a connection to the ledger. noted: the note of the last commit, read before the first use of `db`. A note of an
-    earlier writer proves nothing, because the ledger may have been restored since. A damaged snapshot, and the snapshot
-    of another group, prove nothing either.
+    db: a connection to the ledger. noted: the note of the last commit, read before the first use of `db`. Ignores the
+    note of an earlier writer, because the ledger may have been restored since. Ignores a damaged snapshot, and a
+    snapshot of another group.
     """
     num_rows = last_seq(db)
     if last_seq(db, "attachments") > num_rows:  # for example, the -wal belongs to a newer file
@@ -285,7 +285,7 @@ def _check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None
 
 
 def _check_noted(db: sqlite3.Connection, num_rows: int, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger with `num_rows` rows lacks the row that was noted at its last commit."""
+    """Raises CorruptError if a ledger with `num_rows` rows lacks the row that the note of its last commit names."""
     if noted is None or noted.epoch < last_epoch(db):
         return
     if num_rows < noted.seq:
@@ -295,7 +295,10 @@ def _check_noted(db: sqlite3.Connection, num_rows: int, noted: LastCommit | None
 
 
 class OpenedLedger(NamedTuple):
-    """What `open_ledger` returns. `set_aside`: the path at which a corrupt ledger is kept; None if it was intact."""
+    """The result of `open_ledger`.
+
+    `set_aside`: the path at which a corrupt ledger is kept; None if the ledger was intact.
+    """
 
     writer: LedgerWriter
     rows: list[AnyRow]
@@ -306,7 +309,7 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     """Opens a ledger for writing, and restores it from its snapshot if necessary.
 
     Keeps a corrupt ledger under another name. If the ledger is corrupt or missing, an intact snapshot replaces it. If
-    the ledger has only lost its last rows, it keeps the other rows, unless the snapshot has more rows. If there is no
+    the ledger has only lost its last rows, its other rows are kept, unless the snapshot has more rows. If there is no
     intact snapshot, the ledger starts empty. above: see `LedgerWriter.__init__`.
     """
     previous = snapshot_path(path)
@@ -345,7 +348,7 @@ def _opened(path: Path, above: int) -> tuple[LedgerWriter, list[AnyRow]]:
 
 
 def _check_last_rows(path: Path) -> None:
-    """Raises CorruptError if a readable ledger lacks the row that was noted at its last commit."""
+    """Raises CorruptError if a readable ledger lacks the row that the note of its last commit names."""
     noted = _noted(path)
     if noted is None or not path.exists():
         return

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS attachments (seq INTEGER PRIMARY KEY, data BLOB NOT N
 """
 
 LOCK_SECONDS = 30.0
-"""How many seconds SQLite waits for a lock that another process holds."""
+"""The number of seconds that SQLite waits for a lock that another process holds."""
 _SUFFIXES = ("", "-wal", "-shm")
 """The ends of the names of a ledger's files: the database, and SQLite's side files."""
 
@@ -46,7 +46,7 @@ _TEMPORARY = (
 
 def connect_read_only(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
     """Returns a read-only connection to a ledger. Another process may write to the ledger at the same time."""
-    if path.with_name(path.name + "-journal").exists():  # a killed process left it; SQLite rolls its write back
+    if path.with_name(path.name + "-journal").exists():  # left by a killed process; SQLite rolls the write back
         with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as db:
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -111,7 +111,8 @@ def checksum_at(db: sqlite3.Connection, seq: int) -> int:
 
 
 def last_seq(db: sqlite3.Connection, table: Literal["rows", "attachments"] = "rows") -> int:
-    """Returns the number of the last row, or of the last row with an attachment; 0 if there is none."""
+    """Returns the number of a ledger's last row, or of its last row that has an attachment; 0 if there is no such
+    row."""
     return int(db.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()[0]) if has_tables(db) else 0
 
 
@@ -121,7 +122,7 @@ def last_epoch(db: sqlite3.Connection) -> int:
 
 
 def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
-    """Returns the rows with seq > `after`, in order. Raises CorruptError if one is missing or damaged."""
+    """Returns the rows with seq > `after`, in order. Raises CorruptError if a row is missing or damaged."""
     checksum = checksum_at(db, after)
     query = (
         "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
@@ -165,9 +166,9 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
 def merge_side_files(path: Path) -> None:
     """Moves the rows in a ledger's -wal into the ledger, and deletes the side files -wal and -shm.
 
-    A finished ledger is then one file, whose rows all have checksums: SQLite silently drops the rest of a damaged -wal.
-    Does nothing if the ledger does not exist or if another process has opened it. Raises sqlite3.Error if the ledger
-    cannot be used.
+    Merging protects the rows of a finished ledger, because SQLite silently ignores the end of a damaged -wal. Does
+    nothing if the ledger does not exist or if another process has opened it. Raises sqlite3.Error if the ledger cannot
+    be used.
     """
     if not path.exists():
         return
@@ -202,13 +203,16 @@ def num_bytes(path: Path) -> int:
 
 
 def read_newest(path: Path) -> tuple[int, int]:
-    """Returns the number and the time in milliseconds of a ledger's newest row, or (0, 0) if it cannot be read."""
+    """Returns the number and the time in milliseconds of a ledger's newest row, or (0, 0) if the row cannot be read."""
     seq, time_ms = _first(path, "SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1")
     return seq, time_ms
 
 
 def _first(path: Path, query: str) -> tuple[int, int]:
-    """Returns the first row of a query's result, filled up with 0; zeros if there is none or it cannot be read."""
+    """Returns the first two values of a query's first row.
+
+    Missing values are 0, and so are the values of an unreadable ledger.
+    """
     if not path.exists():
         return 0, 0
     try:
@@ -228,7 +232,8 @@ def set_aside(path: Path) -> Path:
 
 
 def copy_aside(path: Path) -> Path:
-    """Copies a ledger with a damaged -wal, and the -wal, before SQLite changes them. Returns the copy's path."""
+    """Copies a damaged ledger and its side files (-wal, -shm) before SQLite changes them. Returns the path of the
+    copy."""
     aside = _path_aside(path)
     for part, target in _parts(path, aside):
         shutil.copyfile(part, target)
@@ -244,7 +249,8 @@ def _path_aside(path: Path) -> Path:
 
 
 def _parts(path: Path, aside: Path) -> list[tuple[Path, Path]]:
-    """Returns the files of a ledger that exist, each with its path beside `aside`."""
+    """Returns pairs of paths: each existing file of a ledger, and the path of its copy. aside: the path of the ledger's
+    copy."""
     parts = [(path.with_name(path.name + suffix), aside.with_name(aside.name + suffix)) for suffix in _SUFFIXES]
     return [(part, target) for part, target in parts if part.exists()]
 

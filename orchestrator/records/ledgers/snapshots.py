@@ -27,16 +27,20 @@ from supsup_core.errors import CorruptError, SupSupError
 log = logging.getLogger("supsup")
 
 UPLOAD_SECONDS = 20.0
-"""For how many seconds the upload of a snapshot is retried. The time is short, because a newer snapshot follows."""
+"""The upload of a snapshot is retried for this many seconds. The time is short, because a newer snapshot follows."""
 
 CLOSING_SECONDS = 60.0
-"""For how many seconds a closing coordinator waits for its upload. The driver uploads the ledger again at the end."""
+"""A closing coordinator waits at most this many seconds for its upload. The driver uploads the ledger again when the
+sweep ends."""
 
 _NAME = re.compile(r"ledger-(\d{8})-([0-9a-f]{8})\.sqlite")
 
 
 class SnapshotId(NamedTuple):
-    """Identifies a snapshot by its writer: the writer's epoch, and the id of the writer's output. Higher is newer."""
+    """Identifies a snapshot by its writer: the writer's epoch, and the id of the writer's output.
+
+    A snapshot with a higher id is newer.
+    """
 
     epoch: int
     output_id: str
@@ -57,8 +61,8 @@ def is_newer(stored: Sequence[SnapshotId], here: SnapshotId) -> bool:
     """Returns whether the newest stored snapshot is newer than a local ledger, by epoch and output id.
 
     stored: ids of snapshots, the newest first. here: the local ledger's epoch and output id. If the epochs are equal
-    but the output ids differ, the snapshot counts as newer. The local ledger is then a copy from the other output, and
-    nothing was written to this copy, because opening it for writing would have increased its epoch.
+    but the output ids differ, the snapshot counts as newer. With equal epochs, the local ledger is an unchanged copy
+    from the other output, because opening a ledger for writing increases its epoch.
     """
     if not stored:
         return False
@@ -87,7 +91,7 @@ class Snapshots:
         return snapshot_ids(self._folder.files())
 
     def put(self, snapshot: SnapshotId, content: bytes) -> None:
-        """Stores a snapshot. Keeps the newest of the older snapshots, and deletes the others.
+        """Stores a snapshot. Of the older snapshots, keeps only the newest.
 
         Raises FencedError if the storage holds a newer snapshot, which means that another writer has taken over.
         """
@@ -133,8 +137,9 @@ class Snapshots:
     def are_ahead_of(self, ledger: Path, output_id: str) -> bool:
         """Returns whether the storage holds a snapshot with rows that the local ledger does not have.
 
-        Downloads a snapshot only if the local ledger is damaged, if the snapshot is newer, or if it is the ledger's own
-        snapshot and larger. The last case means that the ledger has lost rows.
+        Downloads a snapshot only in three cases: the local ledger is damaged, the snapshot is newer, or the ledger's
+        own snapshot is larger than the ledger. If the ledger is smaller than its own snapshot, the ledger has lost
+        rows.
         """
         stored, here = self._folder.files(), SnapshotId(read_epoch(ledger), output_id)
         ids, known = snapshot_ids(stored), rows_or_none(ledger)
@@ -178,9 +183,9 @@ class SnapshotUploader:
         return False
 
     def start(self, snapshot: SnapshotId, content: bytes, dropped: Iterable[str]) -> None:
-        """Starts to upload a snapshot. The upload ends by deleting mask versions from the storage.
+        """Starts to upload a snapshot. After the upload, deletes mask versions from the storage.
 
-        dropped: the keys of these mask versions.
+        dropped: the keys of the mask versions to delete.
         """
         self._dropped += dropped
         self._upload = self._pool.submit(self._store, snapshot, content, list(self._dropped))

@@ -20,15 +20,16 @@ _MAGIC = 0x377F0682  # plus 1 if the checksums read big-endian integers
 _MASK = 0xFFFFFFFF
 
 _TRIES = 3
-"""How often a -wal is read before damage is believed: a running writer may have started the file again meanwhile."""
+"""A -wal counts as damaged only if this many reads find the same damage, because a running writer may just have
+restarted the file."""
 
 
 @dataclass(frozen=True)
 class WalDamage:
     """The frames of a -wal that SQLite ignores although they belong to committed transactions.
 
-    `first`: the number of the first damaged frame, from 1; 0 if the header is damaged. `num_lost`: the number of
-    frames from there to the last frame that ends a transaction.
+    `first`: the number of the first damaged frame, from 1; 0 if the header is damaged. `num_lost`: the number of frames
+    from the first damaged frame to the last frame that ends a transaction.
     """
 
     first: int
@@ -40,11 +41,12 @@ class WalDamage:
 
 
 def check_wal(ledger: Path) -> None:
-    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if it cannot be read.
+    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if the -wal is unreadable.
 
-    A transaction that was being written when its process died is not damage: its last frame is missing. If the process
-    died between the header and the page of this last frame, the transaction is reported, although it was never
-    committed. A -wal that was cut between two transactions is indistinguishable from an older -wal.
+    A transaction without its last frame is not damage, because the writing process died before the commit. If the
+    process died between the header and the page of the last frame, the transaction is reported as damage, although it
+    was never committed. If a -wal was cut off between two transactions, the loss is not detected, because the file
+    looks like an older -wal.
     """
     found: WalDamage | None = None
     for number in range(_TRIES):
@@ -89,7 +91,7 @@ def wal_damage(content: bytes) -> WalDamage | None:
             if all(same) and list(sums) == rest[2:]:
                 continue
             first = number
-        if (all(same) and commit) or any(same) != all(same):  # a salt cannot match alone, unless a bit has flipped
+        if (all(same) and commit) or any(same) != all(same):  # one salt matches alone only if a bit has flipped
             last = number
     return WalDamage(first, last - first + 1) if last else None
 
@@ -97,8 +99,8 @@ def wal_damage(content: bytes) -> WalDamage | None:
 def _continued(sums: Sequence[int], num_pairs: int, added: Sequence[int]) -> tuple[int, int]:
     """Returns SQLite's checksum after more data. SQLite's checksum is linear in the previous checksum and the data.
 
-    sums: the checksum before. num_pairs: the number of pairs of 32-bit integers in the data. added: the integers of the
-    data times `_weights(num_pairs)`.
+    sums: the checksum before the data. num_pairs: the number of pairs of 32-bit integers in the data. added: the
+    integers of the data times `_weights(num_pairs)`.
     """
     one, two, three = _fibonacci(num_pairs)
     first, second = sums
@@ -119,8 +121,11 @@ def _weights(num_pairs: int) -> Any:
 
 @functools.cache
 def _fibonacci(n: int) -> tuple[int, int, int]:
-    """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³²: the matrix [[1, 1], [1, 2]] to the power n,
-    which is the effect of n pairs of zeros on SQLite's two checksums."""
+    """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³².
+
+    The three numbers are the entries of the matrix [[1, 1], [1, 2]] to the power n. Multiplying SQLite's two checksums
+    by this matrix has the effect of n pairs of zeros.
+    """
     one, two = 1, 0  # F(-1), F(0)
     for _ in range(n):
         one, two = (one + two) & _MASK, (one + 2 * two) & _MASK

@@ -18,8 +18,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 """The palette of Okabe and Ito, whose colours are also distinct for colour-blind readers."""
 _MARKERS = "osD^vPX*<"
 _STYLES = ("-", "--", ":", "-.")
-"""There are 7 colours, 9 markers and 4 styles. These numbers are pairwise coprime, so when a colour repeats, the marker
-and the style are different."""
+"""There are 7 colours, 9 markers and 4 styles. The numbers 7, 9 and 4 are pairwise coprime, so when a colour repeats,
+the marker and the style are different."""
 
 
 _UNLABELLED = re.compile(r"_child\d+")
@@ -56,7 +56,7 @@ def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
 
 
 _MOST_PANELS = 8
-"""The maximum number of panels in one figure. Further runs are left out."""
+"""The maximum number of panels in one figure. Runs beyond this number are left out."""
 
 
 def _panels(data: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:

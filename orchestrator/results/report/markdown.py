@@ -55,9 +55,9 @@ def _table(table: TextTable) -> list[str]:
 
 
 _MARKUP = str.maketrans({one: f"\\{one}" for one in "\\`*[]|~"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-"""What stands in Markdown for characters that begin HTML, links, emphasis, code or a cell of a table."""
+"""Escapes characters that would begin HTML, a link, emphasis, code or a cell of a table in Markdown."""
 
 
 def _literal(text: str) -> str:
-    """Returns Markdown that shows a text as it is, in one line."""
+    """Returns Markdown that shows a text unchanged, in one line."""
     return one_line(text).translate(_MARKUP)

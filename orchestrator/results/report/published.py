@@ -67,8 +67,8 @@ def curves() -> tuple[Curve, ...]:
 def _value(node: Any, key: str) -> Any:
     """Returns the value at a dotted key of an experiment's config, or None if there is no such key.
 
-    If a dataset has no settings, the config holds the dataset's name in place of a mapping. The part `name` of a key
-    then stands for this value.
+    If a dataset has no settings, the config holds the dataset's name in place of a mapping. For a dataset without
+    settings, a key that ends in `.name` gives the dataset's name.
     """
     for part in key.split("."):
         if isinstance(node, dict):
@@ -89,8 +89,8 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
     """Returns a table of verdicts, with one row per run label and published accuracy.
 
     Accuracies are in percent. The difference (ours minus published) is in percentage points, with its 95 % interval
-    over our seeds. If conditions differ, the verdict is `not comparable`, followed by these conditions. summary: a
-    table that `tables.summary_table` has returned.
+    over our seeds. If an experiment does not meet some conditions, the verdict is `not comparable`, followed by these
+    conditions. summary: a table that `tables.summary_table` has returned.
     """
     accuracy = summary[summary["metric"] == "accuracy"]
     measured = {(row["run"], row["num_learned"]): row for row in accuracy.to_dict("records")}

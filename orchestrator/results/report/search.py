@@ -58,7 +58,10 @@ def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Returns the first trial that is done, which is the best. Returns None if any is not over, or if none is done."""
+    """Returns the first trial that is done, which is the best.
+
+    Returns None if a trial is not over, or if no trial is done.
+    """
     over = all(trial.is_over for trial in trials)
     return next((trial for trial in trials if over and trial.ended == "done"), None)
 

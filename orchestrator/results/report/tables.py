@@ -63,7 +63,7 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     """Returns a table with one row for each run, number of learned tasks and metric.
 
     `low` and `high` are the 95 % interval of a strict accuracy, which is measured on a sample of the test images. For
-    other metrics, both are NaN.
+    other metrics, `low` and `high` are NaN.
     """
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
@@ -89,7 +89,7 @@ def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupS
 def summary_table(points: pd.DataFrame) -> pd.DataFrame:
     """Returns a table with the mean over seeds and the 95 % interval of the mean (Student's t).
 
-    There is one row per run label, number of tasks learned and metric. With one seed, the interval is that of the
+    There is one row per run label, number of tasks learned and metric. With one seed, the interval is copied from the
     columns `low` and `high` of `points`: the uncertainty from a finite number of test images, or NaN. points: a table
     that `points_table` has returned.
     """

@@ -1,4 +1,4 @@
-"""Compares the points of an MLflow run with the points that the ledgers imply. Needs no MLflow."""
+"""Compares the points of an MLflow run with the points that the ledgers imply. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Differences(NamedTuple):
 
     `missing`: points of the ledgers at places where MLflow has no point. `altered`: points of MLflow that have another
     value or time than the ledgers' point at this place. `unknown`: points of MLflow at places where the ledgers have no
-    point. `has_common`: whether any point is the same in both, with its time. Then the run was written from these
-    ledgers or from copies of them, and not from the ledgers of another output.
+    point. `has_common`: whether MLflow and the ledgers have a point with the same value and time. A common point shows
+    that the run was written from these ledgers or their copies, and not from the ledgers of another output.
     """
 
     missing: list[MetricPoint]
@@ -40,7 +40,10 @@ def compare_run(kind: str, wanted: Iterable[MetricPoint], found: Iterable[Metric
 
 
 def _compare_points(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) -> Differences:
-    """Compares an MLflow run of a training group or of an evaluated run. The first wanted point at a place counts."""
+    """Compares an MLflow run of a training group or of an evaluated run.
+
+    Of several wanted points at one place, the first counts.
+    """
     implied: dict[tuple[str, int], MetricPoint] = {}
     for point in wanted:
         implied.setdefault((point.name, point.step), point)
@@ -64,9 +67,9 @@ def _compare_points(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint])
 def _compare_means(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) -> Differences:
     """Compares the MLflow run of a sweep, which holds means over seeds, with the ledgers.
 
-    When an evaluation changes, the new mean is added with a later time, and MLflow shows this one. When configurations
-    are added, the metric of a mean can get another name. So at each place only the newest value counts, and a mean may
-    also stand under an earlier name.
+    When an evaluation changes, the new mean is added with a later time, and MLflow shows the newest mean. Therefore
+    only the newest value at each place counts. When configurations are added to the sweep, the metric of a mean can get
+    another name. Therefore a mean under an earlier name is no fault.
     """
     implied = {(point.name, point.step): point for point in wanted}
     values = {(point.step, _stored(point.value)) for point in implied.values()}
@@ -81,9 +84,9 @@ def _compare_means(wanted: Iterable[MetricPoint], found: Iterable[MetricPoint]) 
                 altered.append(point)
         elif (point.step, _stored(point.value)) not in values:
             unknown.append(point)
-    return Differences(missing, altered, unknown, has_common=False)  # the time of a mean says nothing
+    return Differences(missing, altered, unknown, has_common=False)  # the times of means are not compared
 
 
 def _stored(value: float) -> float | None:
-    """Returns a value as MLflow's database holds it: infinity becomes the largest number. Returns None for NaN."""
+    """Returns a value as MLflow's database holds it: infinity becomes the largest float. Returns None for NaN."""
     return None if math.isnan(value) else max(-sys.float_info.max, min(value, sys.float_info.max))

@@ -30,10 +30,10 @@ def replace_run(store: OpenStore, run_id: str, own_params: Collection[str]) -> S
     """Creates a new MLflow run in the place of an existing one, marks the existing one as deleted, and returns the new.
 
     The new run has the name, start time, tags, artifacts and models of the existing one, and the metrics and params
-    that users or MLflow added. It has no points and no params of this project yet. own_params: the names of these
-    params. MLflow keeps the deleted run.
+    that users or MLflow added. The new run has no points and no params of this project yet. own_params: the names of
+    this project's params. MLflow keeps the deleted run.
 
-    A crash at any moment leaves exactly one valid run: the new run becomes valid when it gets its tag `supsup.uid`,
+    A crash at any moment leaves exactly one valid run. The new run becomes valid when it gets its tag `supsup.uid`,
     which is the last step before the deletion (see `find_runs`).
     """
     client = store.client
@@ -58,7 +58,8 @@ def replace_run(store: OpenStore, run_id: str, own_params: Collection[str]) -> S
 
 
 def _copy_artifacts(client: MlflowClient, old: Any, new: str) -> None:
-    """Copies the artifacts of a run. If they cannot be read, logs a warning: this project writes its own ones again."""
+    """Copies the artifacts of a run. If reading fails, logs a warning only: this project's artifacts are written
+    again."""
     with tempfile.TemporaryDirectory(prefix="supsup-") as scratch:
         try:
             client.download_artifacts(old.info.run_id, "", scratch)

@@ -84,7 +84,7 @@ class _Check:
         self._ids = {run.key: by_uid[run.uid].info.run_id for run in self._wanted if run.uid in by_uid}
 
     def run(self, on_progress: Callable[[int, int], None]) -> SweepCheck:
-        """Compares all runs."""
+        """Compares all MLflow runs of the sweep."""
         faults, num_points = list(self._faults_of_the_whole()), 0
         stored = [(run, self._found.by_uid[run.uid]) for run in self._wanted if run.uid in self._found.by_uid]
         with ThreadPoolExecutor(_THREADS) as pool:

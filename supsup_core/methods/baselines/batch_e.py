@@ -130,8 +130,8 @@ class BatchE(Method):
 
     `weights`: `trained` trains the shared weights on the first task only, together with the first task's vectors, at
     the learning rate `weight_learning_rate`. `random` uses the frozen random weights. If the task is unknown,
-    `inference.rule` selects how to infer it: one_shot, binary and shortlist superpose the outer products of the tasks.
-    The rule exhaustive tries the outer products of each task in turn, as in the authors' code.
+    `inference.rule` selects how to infer the task: one_shot, binary and shortlist superpose the outer products of the
+    tasks. The rule exhaustive tries the outer products of each task in turn, as in the authors' code.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})

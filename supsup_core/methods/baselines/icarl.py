@@ -97,7 +97,7 @@ class ICaRLLearner(Learner):
     """Predicts the class whose exemplars have the nearest mean feature vector.
 
     Each class of the given task has one logit: minus the squared distance between the image's feature vector and the
-    class's mean, which is scaled to length 1.
+    class's mean. The mean is scaled to length 1.
     """
 
     def __init__(
@@ -227,8 +227,8 @@ class ICaRL(Method, ChecksProblem):
     ) -> Exemplars:
         """Returns the exemplars to store after task `index`, up to `per_class` of each class.
 
-        Keeps the first exemplars of each earlier class, and chooses those of each new class by herding. fixed: the
-        trunk, and the batch-normalisation statistics. before: the exemplars of earlier tasks.
+        Keeps the first exemplars of each earlier class, and chooses the exemplars of each new class by herding. fixed:
+        the trunk, and the batch-normalisation statistics. before: the exemplars of earlier tasks.
         """
         kept = before.first(per_class)
         images, classes = [kept.images], [kept.classes]

@@ -106,7 +106,8 @@ class Piggyback(Method, ChecksProblem):
         return fitted.learned({"mask": mask, **name_layer_tensors("head.", last, head)})
 
     def _trunk(self, problem: Problem, states: States) -> list[Tensor]:
-        """Returns the backbone's weights: from the file `backbone`, or if it is None from the first task's state."""
+        """Returns the backbone's weights: from the file `backbone`, or from the first task's state if `backbone` is
+        None."""
         if self.backbone is None:
             return load_layer_tensors(states[0], "backbone.", problem, problem.layers[:-1])
         return [w.to(problem.device) for w in _read(_backbone_path(self.backbone), problem.layers[:-1])]

@@ -29,7 +29,8 @@ from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.metrics import AllocationTally
 
 _REPLAYED = ("allocation.", "budget.num_masks")
-"""The keys that a replay may change. The allocation test computes its verdict from these keys and the slopes."""
+"""The keys that a replay may change. From these keys and the slopes, the allocation test classifies the data as new or
+known."""
 
 _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
@@ -75,7 +76,7 @@ class _NNsGroup:
 
 
 def _nns_groups(sweep: Sweep) -> list[_NNsGroup]:
-    """Returns the training groups of a sweep that have scenario NNs. Raises InputError if there is none."""
+    """Returns the training groups of a sweep that have scenario NNs. Raises InputError if there is no such group."""
     folders = [(group, sweep.folder.group(group.group_id)) for group in sweep.plan()]
     found = [_NNsGroup(g, read_state(folder), folder) for g, folder in folders if g.experiment.allocation is not None]
     if not found:
@@ -104,7 +105,7 @@ def _list(words: Words, as_csv: bool) -> None:
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A recorded decision, and the verdict of another test on the same slopes.
+    """A recorded decision, and how another allocation test classifies the same slopes.
 
     `row`: the printed columns. `comparable`: whether the run's superposition had as many untrained masks as the other
     test needs. `was_known`, `now_known`: whether the run's test and the other test judge the data to be known. `right`:
@@ -119,7 +120,7 @@ class _Replayed:
 
     @property
     def changed(self) -> bool:
-        """Whether the two verdicts are comparable and differ."""
+        """Whether the two tests are comparable and classify the segment's data differently."""
         return self.comparable and self.was_known != self.now_known
 
 
@@ -168,7 +169,7 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
 
 
 def _judge_again(one: _NNsGroup, other: Allocation) -> Iterator[_Replayed]:
-    """Yields the recorded decisions of a group, each with the verdict of the test in `other` on the same slopes.
+    """Yields the recorded decisions of a group, and how the test in `other` classifies the same slopes.
 
     Leaves out decisions that were made before any mask was in use, because these decisions have no slopes.
     """
@@ -223,8 +224,8 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
 def _allocation(group: Group, changes: Node) -> Allocation:
     """Returns the allocation settings of a group with some keys changed.
 
-    changes: values by dotted key. If they select another test, its keys get their defaults, except `objective` and
-    `images_per_decision`, which keep the group's values. Raises InputError if a key or value is wrong.
+    changes: values by dotted key. If the changes select another test, the test's keys get their defaults. Only
+    `objective` and `images_per_decision` keep the group's values. Raises InputError if a key or value is wrong.
     """
     node = dict(group.experiment.node)
     name = changes.get("allocation.name", node["allocation"]["name"])

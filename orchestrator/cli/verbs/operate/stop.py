@@ -61,7 +61,7 @@ def _interrupt(record: SweepRecord, process: int) -> None:
     try:
         os.kill(process, signal.SIGINT)
     except ProcessLookupError:
-        pass  # it has just ended
+        pass  # the process has just ended
     except PermissionError as error:
         raise InputError(
             f"{record.sweep_id}: process {process} belongs to another user; only that user can stop it"

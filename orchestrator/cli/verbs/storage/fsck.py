@@ -140,7 +140,7 @@ class _Progress:
     """
 
     def __init__(self, things: str) -> None:
-        """things: what is verified, as a plural."""
+        """things: a plural noun for the verified items, such as `files`, for messages."""
         self.total = 0
         self._things = things
         self._printed = time.monotonic()

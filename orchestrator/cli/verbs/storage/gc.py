@@ -19,7 +19,7 @@ from orchestrator.results.output_inventory import open_artifacts
 from supsup_core.errors import InputError
 
 _SHOWN = 3
-"""The most files of each kind that are listed by name."""
+"""The largest number of files of each kind that are listed by name."""
 
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
