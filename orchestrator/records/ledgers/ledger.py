@@ -19,8 +19,14 @@ from typing import NamedTuple
 
 from orchestrator.base import failpoints
 from orchestrator.base.files import replace_durably, write_atomically
-from orchestrator.base.output_folder import GroupFolder
-from orchestrator.records.ledgers.last_commit import LastCommit, LastCommitWriter, last_commit_path, read_last_commit
+from orchestrator.records.ledgers.completeness import (
+    check_complete,
+    check_last_rows,
+    check_never_written,
+    note_of,
+    of_group,
+)
+from orchestrator.records.ledgers.last_commit import LastCommit, LastCommitWriter
 from orchestrator.records.ledgers.ledger_file import (
     DAMAGE,
     LOCK_SECONDS,
@@ -33,14 +39,12 @@ from orchestrator.records.ledgers.ledger_file import (
     explain,
     extend_checksum,
     has_tables,
-    last_epoch,
-    last_seq,
     select_rows,
     set_aside,
     snapshot_path,
 )
 from orchestrator.records.ledgers.wal_damage import check_wal
-from orchestrator.records.rows import AnyRow, Event, GroupPlanned, Row, event_to_node
+from orchestrator.records.rows import AnyRow, Event, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
 
 
@@ -73,7 +77,7 @@ class LedgerWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._note = LastCommitWriter(path)
-        noted = _noted(path)
+        noted = note_of(path)
         try:
             self._db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -146,8 +150,8 @@ class LedgerWriter:
     def rows(self) -> list[AnyRow]:
         """Returns all rows. Raises CorruptError if a row is damaged or lost, or if the rows belong to another group."""
         try:
-            rows = _of_group(self._path, select_rows(self._db, 0))
-            _check_complete(self._path, self._db, None)
+            rows = of_group(self._path, select_rows(self._db, 0))
+            check_complete(self._path, self._db, None)
             return rows
         except DAMAGE as error:
             raise explain(self._path, error) from error
@@ -173,9 +177,9 @@ class LedgerReader:
         """
         noted = None
         if is_opened := self._db is None:
-            noted = _noted(self._path)  # read before the ledger, because a running writer may add rows meanwhile
+            noted = note_of(self._path)  # read before the ledger, because a running writer may add rows meanwhile
             if not self._path.exists():
-                _check_never_written(self._path)
+                check_never_written(self._path)
                 return []
         try:
             if self._db is None:
@@ -184,9 +188,9 @@ class LedgerReader:
             if not after and not has_tables(self._db):
                 rows: list[AnyRow] = []  # the writer is still creating the tables
             else:
-                rows = _of_group(self._path, select_rows(self._db, after))
+                rows = of_group(self._path, select_rows(self._db, after))
             if is_opened:
-                _check_complete(self._path, self._db, noted)
+                check_complete(self._path, self._db, noted)
             return rows
         except DAMAGE as error:
             if self._db is not None:
@@ -236,64 +240,6 @@ class LedgerReader:
             self._db = None
 
 
-def _of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
-    """Returns the rows of a ledger. Raises CorruptError if the rows belong to another group than the folder."""
-    folder = GroupFolder.of_ledger(path)
-    planned = {row.event.group.group_id for row in rows if isinstance(row.event, GroupPlanned)}
-    if folder is not None and (others := planned - {folder.group_id}):
-        raise CorruptError(f"it belongs to the training group {others.pop()}")
-    return rows
-
-
-def _noted(path: Path) -> LastCommit | None:
-    """Returns the note of a ledger's last commit, or None if the note is missing or damaged, or for a snapshot."""
-    if path == snapshot_path(path):
-        return None
-    try:
-        return read_last_commit(path)
-    except CorruptError:
-        return None
-
-
-def _check_never_written(path: Path) -> None:
-    """Raises CorruptError if rows were committed to a ledger that is missing."""
-    if path != snapshot_path(path) and (snapshot_path(path).exists() or last_commit_path(path).exists()):
-        raise CorruptError(f"{path}: the ledger is missing, although rows were committed to it")
-
-
-def _check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger lacks the row that the note of its last commit names, or a row of its snapshot.
-
-    db: a connection to the ledger. noted: the note of the last commit, read before the first use of `db`. Ignores the
-    note of an earlier writer, because the ledger may have been restored since. Ignores a damaged snapshot, and a
-    snapshot of another group.
-    """
-    num_rows = last_seq(db)
-    if last_seq(db, "attachments") > num_rows:  # for example, the -wal belongs to a newer file
-        raise CorruptError("it has attachments of rows that are lost")
-    _check_noted(db, num_rows, noted)
-    previous = snapshot_path(path)
-    if path == previous or not previous.exists():
-        return
-    num_kept = 0
-    with contextlib.suppress(*DAMAGE), contextlib.closing(connect_read_only(previous)) as snapshot:
-        if last_seq(snapshot) > num_rows:
-            num_kept = len(_of_group(path, select_rows(snapshot, 0)))
-            num_rows = last_seq(db)  # a running writer may have added rows, and then taken the snapshot
-    if num_kept > num_rows:
-        raise CorruptError(f"it has {num_rows} rows, but its snapshot has {num_kept}, so its last rows are lost")
-
-
-def _check_noted(db: sqlite3.Connection, num_rows: int, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger with `num_rows` rows lacks the row that the note of its last commit names."""
-    if noted is None or noted.epoch < last_epoch(db):
-        return
-    if num_rows < noted.seq:
-        raise CorruptError(f"it has {num_rows} rows, but {noted.seq} were committed, so its last rows are lost")
-    if checksum_at(db, noted.seq) != noted.checksum:
-        raise CorruptError(f"its row {noted.seq} is not the row that was committed")
-
-
 class OpenedLedger(NamedTuple):
     """The result of `open_ledger`.
 
@@ -316,7 +262,7 @@ def open_ledger(path: Path, above: int = 0) -> OpenedLedger:
     aside = None
     try:
         check_wal(path)
-        _check_last_rows(path)
+        check_last_rows(path)
     except CorruptError:
         aside = copy_aside(path)
     for tries_left in (1, 0):  # a read that failed once is no damage
@@ -345,12 +291,3 @@ def _opened(path: Path, above: int) -> tuple[LedgerWriter, list[AnyRow]]:
     except SupSupError:
         writer.close()
         raise
-
-
-def _check_last_rows(path: Path) -> None:
-    """Raises CorruptError if a readable ledger lacks the row that the note of its last commit names."""
-    noted = _noted(path)
-    if noted is None or not path.exists():
-        return
-    with contextlib.suppress(sqlite3.Error, ValueError, TypeError), contextlib.closing(connect_read_only(path)) as db:
-        _check_noted(db, last_seq(db), noted)
