@@ -27,7 +27,7 @@ from orchestrator.records.artifact_format import (
 )
 from orchestrator.records.facts import Facts, facts_from_node
 from orchestrator.records.object_storage import Storage, StoredFile
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, MachineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,11 +132,12 @@ class ArtifactStore:
         """Returns the verified bytes of an artifact and their header.
 
         Replaces a missing or corrupt copy in the folder by the storage's copy. Raises CorruptError or FileNotFoundError
-        if no intact copy exists.
+        if no intact copy exists, and MachineError if the file cannot be read.
         """
         path = self.path(key)
         try:
-            blob = path.read_bytes()
+            with _readable(path):
+                blob = path.read_bytes()
             header = verify(key, blob, str(path))
         except (FileNotFoundError, CorruptError):
             if self.storage is None:
@@ -253,7 +254,8 @@ class ArtifactStore:
             if self.storage is None:
                 raise FileNotFoundError(path)
             return self._verified_tensor(key, name)
-        path.open("rb").close()  # raises PermissionError; safetensors would say that the file is missing
+        with _readable(path):
+            path.open("rb").close()  # safetensors would say that a file without permission is missing
         try:
             with safetensors.safe_open(path, "pt") as file:
                 entry = check_key(key, file.metadata(), str(path))
@@ -336,3 +338,16 @@ class ArtifactStore:
         finally:
             file.unlink(missing_ok=True)
             lock.release()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises MachineError if the `with` block cannot read a file that exists, for example without permission."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run the command again"
+        ) from error

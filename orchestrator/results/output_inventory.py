@@ -150,7 +150,7 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
 
 
 def _damage(check: _Check) -> Damage | None:
-    """Returns the damage of an artifact, or None if it is intact. Raises SupSupError if its file cannot be read."""
+    """Returns the damage of an artifact, or None if it is intact. Raises MachineError if its file cannot be read."""
     store, key, sweeps, required = check
     path = store.path(key)
     try:
@@ -159,8 +159,4 @@ def _damage(check: _Check) -> Damage | None:
         return Damage(path, "missing", sweeps, store, key) if required else None
     except CorruptError as error:
         return Damage(path, str(error).removeprefix(f"{path}: "), sweeps, store, key)
-    except OSError as error:
-        raise SupSupError(
-            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run `supsup fsck` again"
-        ) from error
     return None

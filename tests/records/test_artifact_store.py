@@ -18,7 +18,7 @@ from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.object_storage import Storage
-from supsup_core.errors import CorruptError
+from supsup_core.errors import CorruptError, MachineError
 from tests.records.samples import TRAINED
 
 KEY, OTHER = "ab12" * 8, "cd34" * 8
@@ -98,6 +98,14 @@ def test_the_error_for_a_required_artifact_that_cannot_be_read_contains_its_key(
     with pytest.raises(CorruptArtifactError, match="not a readable artifact") as corrupt:
         store.require(KEY)
     assert missing.value.key == corrupt.value.key == KEY
+
+
+def test_a_file_that_cannot_be_read_is_named_by_every_way_to_read_it(store: ArtifactStore) -> None:
+    """A folder in the place of the file stands for a file without permission, because root may read every file."""
+    store.path(KEY).mkdir(parents=True)
+    for read in (store.get, store.require, store.verify, lambda key: store.tensor(key, "other")):
+        with pytest.raises(MachineError, match=rf"{KEY}.safetensors: cannot be read \(Is a directory\); correct"):
+            read(KEY)
 
 
 def test_an_interrupted_write_leaves_no_artifact(store: ArtifactStore) -> None:
