@@ -280,15 +280,36 @@ def test_a_damaged_or_older_note_proves_no_loss(tmp_path: Path) -> None:
     writer.append(JobRetried("a", ""))
     writer.close()
     whole = note.read_bytes()
-    contents = [older, b"", whole[:-1], *(change(whole, place) for place in range(len(whole)))]
-    for content in contents:
+    half = len(whole) // 2
+    damaged = [change(change(whole, place), half + place) for place in range(half)]
+    for content in [older, b"", *(change(whole, place) for place in range(len(whole))), *damaged]:
         note.write_bytes(content)
         with LedgerReader(path) as reader:
             assert len(reader.rows()) == 4
-    for content in contents[1:]:
+    for content in damaged:
         note.write_bytes(content)
         with pytest.raises(CorruptError, match="damaged"):
             read_last_commit(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, 60, 82])
+def test_an_interrupted_note_names_the_commit_before(tmp_path: Path, length: int) -> None:
+    """A process that dies while it writes a line of the note leaves a part of the line."""
+    path = tmp_path / "ledger.sqlite"
+    note = last_commit_path(path)
+    writer = LedgerWriter(path)
+    for number in range(1, 6):
+        before = note.read_bytes() if note.exists() else b""
+        known = read_last_commit(path)
+        writer.append(JobRetried(str(number), ""))
+        after = note.read_bytes()
+        (start,) = {start for start in (0, 82) if after[start : start + 82] != before[start : start + 82]}
+        part = start + length
+        note.write_bytes(after[:part] + before[part:] if start < len(before) else after[:part])
+        found = read_last_commit(path)
+        assert (found and found.seq) == (number if length == 82 else known and known.seq)
+        note.write_bytes(after)
+    writer.close()
 
 
 def change(content: bytes, place: int) -> bytes:

@@ -4,23 +4,22 @@ SQLite does not detect that an older file has replaced the database, or that its
 commits. The note is written after each commit, so the note never names an uncommitted row. The note is not synced to
 disk (fsync). After a power failure, the note may therefore be older than the ledger. An older note detects only the
 loss of older rows.
+
+The note has two lines: one for the last commit and one for the commit before. Each commit overwrites the older line. If
+a crash interrupts the write, the other line is intact.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import time
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from supsup_core.errors import CorruptError, SupSupError
 
-_PATTERN = re.compile(rb"(epoch (\d{20}), row (\d{20}), checksum ([0-9a-f]{8}), )([0-9a-f]{8})\n")
-_TRIES = 3
-"""The note counts as damaged only if this many reads find damage, because a running process may just be writing the
-note."""
+_LINE = re.compile(rb"(epoch (\d{20}), row (\d{20}), checksum ([0-9a-f]{8}), )([0-9a-f]{8})\n")
 
 
 class LastCommit(NamedTuple):
@@ -33,18 +32,26 @@ class LastCommit(NamedTuple):
     seq: int
     checksum: int
 
-    def to_bytes(self) -> bytes:
-        """Returns the content of the note. All notes have the same length."""
+    def to_line(self) -> bytes:
+        """Returns a line of the note. All lines have the same length."""
         text = b"epoch %020d, row %020d, checksum %08x, " % self
         return b"%s%08x\n" % (text, zlib.crc32(text))
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> LastCommit:
-        """Parses a note. Raises CorruptError if the note is damaged."""
-        found = _PATTERN.fullmatch(content)
+    def from_line(cls, line: bytes) -> LastCommit | None:
+        """Parses a line of the note. Returns None if the line is damaged or was not written completely."""
+        found = _LINE.fullmatch(line)
         if found is None or zlib.crc32(found[1]) != int(found[5], 16):
-            raise CorruptError("the note of the last commit is damaged")
+            return None
         return cls(int(found[2]), int(found[3]), int(found[4], 16))
+
+
+_LENGTH = len(LastCommit(0, 0, 0).to_line())
+
+
+def _lines(content: bytes) -> list[LastCommit | None]:
+    """Parses the two lines of a note."""
+    return [LastCommit.from_line(content[start : start + _LENGTH]) for start in (0, _LENGTH)]
 
 
 def last_commit_path(ledger: Path) -> Path:
@@ -53,23 +60,21 @@ def last_commit_path(ledger: Path) -> Path:
 
 
 def read_last_commit(ledger: Path) -> LastCommit | None:
-    """Returns the note of a ledger's last commit, or None if there is no note.
+    """Returns the last commit that the note of a ledger names, or None if no commit was noted completely.
 
-    Raises CorruptError if the note is damaged, and SupSupError if the note cannot be read.
+    Raises CorruptError if both lines of the note are damaged, and SupSupError if the note cannot be read.
     """
     path = last_commit_path(ledger)
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            return LastCommit.from_bytes(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except CorruptError as error:
-            if not tries_left:
-                raise CorruptError(f"{path}: {error}") from None
-            time.sleep(0.01)
-        except OSError as error:
-            raise SupSupError(f"{path}: cannot be read ({error.strerror}); correct the cause") from error
-    raise AssertionError("unreachable")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SupSupError(f"{path}: cannot be read ({error.strerror}); correct the cause") from error
+    found = [line for line in _lines(content) if line is not None]
+    if not found and len(content) > _LENGTH:
+        raise CorruptError(f"{path}: the note of the last commit is damaged")
+    return max(found, default=None)
 
 
 class LastCommitWriter:
@@ -78,13 +83,17 @@ class LastCommitWriter:
     def __init__(self, ledger: Path) -> None:
         self._path = last_commit_path(ledger)
         self._file: int | None = None
+        self._start = 0
 
     def write(self, last: LastCommit) -> None:
         """Writes the note. Raises SupSupError if the note cannot be written, although the commit itself is valid."""
         try:
             if self._file is None:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            os.pwrite(self._file, last.to_bytes(), 0)
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                first, second = _lines(os.pread(self._file, 2 * _LENGTH, 0))
+                self._start = _LENGTH if first is not None and (second is None or first > second) else 0
+            os.pwrite(self._file, last.to_line(), self._start)
+            self._start = _LENGTH - self._start
         except OSError as error:
             raise SupSupError(
                 f"{self._path}: cannot be written ({error.strerror}); correct the cause, then run `supsup resume`"
