@@ -119,7 +119,7 @@ def _submit(client: JobSubmissionClient, **job: Any) -> str:
             if RAY_HAS_NO_AGENT not in str(error) or time.monotonic() > deadline:
                 reason = str(error).strip().splitlines()[-1]
                 raise SupSupError(
-                    f"the cluster did not accept the job ({reason}); read the log of its dashboard"
+                    f"the cluster did not accept the job ({reason}); read the log of the cluster's dashboard"
                 ) from error
         time.sleep(1)
 
@@ -288,5 +288,5 @@ def _job_client(address: str) -> Iterator[JobSubmissionClient]:
         raise InputError(
             f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check that this "
             "is the URL of the head node's dashboard, such as http://127.0.0.1:8265, that ray[default] is installed on "
-            "both machines, and that this machine has the cluster's token"
+            "this machine and on the head node, and that this machine has the cluster's token"
         ) from error

@@ -127,7 +127,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
     (
         ["--at-task", "1", "stream.segment_batches=60"],
-        ["stream.segment_batches", "must keep the value of its origin"],
+        ["stream.segment_batches", "must keep the value of the original sweep"],
     ),
     (["benchmark.num_tasks=2"], ["2 is below the 4 tasks that the fork starts with"]),
 ]

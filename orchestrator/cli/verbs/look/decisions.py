@@ -146,11 +146,13 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
         say(_as_text(table))
     _print_counts(replayed)
     if refused:
-        say(f"{len(refused)} of {len(groups)} training groups were left out: the changed keys do not fit them.")
+        say(
+            f"{len(refused)} of {len(groups)} training groups were left out, because the changed keys do not fit their "
+            "allocation test."
+        )
     say(
         "Each decision is judged alone, from its recorded slopes. To see the effect of a changed decision on the rest "
-        "of the run, use "
-        "`supsup fork`."
+        "of the run, use `supsup fork`."
     )
 
 
@@ -215,8 +217,8 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     )
     if num_comparable < len(replayed):
         say(
-            f"{len(replayed) - num_comparable} decisions were left out: the changed test needs more or fewer "
-            "untrained masks in the superposition than the run had."
+            f"{len(replayed) - num_comparable} decisions were left out, because the changed test needs a different "
+            "number of untrained masks in the superposition than the run used."
         )
 
 
