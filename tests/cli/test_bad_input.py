@@ -247,7 +247,7 @@ def test_name_that_ray_cannot_read_is_refused_before_ray_starts(
     file = sweep_file(os.fsdecode(b"odd-\xff.yaml"))
     refused(supsup("sweep", file), r"odd-\udcff.yaml: is not valid UTF-8", "--local")
     refused(
-        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")), "data: contains characters that are no Unicode text"
+        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")), "data: contains characters that are not valid Unicode"
     )
     assert not (tmp_path / "runs").exists()
 

@@ -178,6 +178,8 @@ def test_a_run_with_masks_of_other_frozen_weights_is_not_resumed(make: Make, oth
     tried = make("tried")
     run(tried, [None] * 25 + ["kill"])
     other_weights()
-    with pytest.raises(SupSupError, match="belongs to other frozen weights than this process draws") as refused:
+    with pytest.raises(
+        SupSupError, match="this result belongs to other frozen weights than this process draws"
+    ) as refused:
         open_coordinator(tried)
     assert Path(str(refused.value).partition(": ")[0]) in files_of(tried)

@@ -88,13 +88,13 @@ TOO_LARGE = {
         "search={space: {net.num_outputs: {low: 20, high: 90}}, num_trials: 1000000000}",
     ): "num_trials: must be at most 10,000",
     ("search={space: {net.num_outputs: {low: 20, high: 90}}, num_trials: 9999}",): "the space has only about 71",
-    (f"search={{space: {{net.num_outputs: [{LIST}]}}}}",): "lists 3,000 choices, but at most 1,000 are possible",
+    (f"search={{space: {{net.num_outputs: [{LIST}]}}}}",): "lists 3,000 choices, but the maximum is 1,000",
     (
         "search={space: {training.learning_rate: {low: 1.0, high: 1.001}}, num_trials: 9999}",
     ): "the space has only about 1",
     (f"variants={BOMB}",): "is not a valid YAML value",
     ("benchmark.base={name: digits, enlarge: 1000000}",): "benchmark.base.enlarge: must be at most 32",
-    ("net.num_outputs=0x" + "f" * 6000,): "net.num_outputs: a number of 7225 digits is too large",
+    ("net.num_outputs=0x" + "f" * 6000,): "net.num_outputs: a number of 7225 digits does not fit into 64 bits",
 }
 """Overrides of a small sweep that ask for too much, and what the message must contain."""
 

@@ -38,7 +38,7 @@ class LastCommit(NamedTuple):
         """Parses a note. Raises CorruptError if it is damaged."""
         found = _PATTERN.fullmatch(content)
         if found is None or zlib.crc32(found[1]) != int(found[5], 16):
-            raise CorruptError("the note of the last commit is damaged")
+            raise CorruptError("this file records the last commit of a ledger, and is damaged")
         return cls(int(found[2]), int(found[3]), int(found[4], 16))
 
 

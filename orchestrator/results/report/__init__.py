@@ -159,9 +159,8 @@ _CAPTIONS = {
     "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last task was learned, as the mean over seeds.",
     "recovery_over_steps": "Number of units that differ from the right mask after each step of the recovery, with one "
-    "line per "
-    "seed and task.",
-    "masks_over_tasks": "Number of masks in use, against the training data seen (in tasks).",
+    "line per seed and task.",
+    "masks_over_tasks": "Number of masks in use, against the amount of training data so far, measured in tasks.",
     "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and the "
     "threshold, against the number of masks in superposition.",
 }

@@ -10,11 +10,12 @@ from orchestrator.results.text_table import TextTable
 
 _EXPLANATION = """\
 Each value is a mean over seeds ± half the width of its 95 % interval (Student's t over seeds). With one seed, only
-*strict* has an interval: Wilson's interval over the sampled images. *accuracy*: in the paper's protocol, which infers
-the task once for each group of test images. *strict*: in the strict protocol, which infers the task for each sampled
-image alone. NNs: a *duplicate* is a mask allocated for a task that already had a mask. A *wrong reuse* is a segment on
-which the mask of another task was trained. The main task of a mask is the task of most segments that the mask was
-trained on. *purity* is the share of trained segments that belong to the main task of their mask."""
+*strict* has an interval: Wilson's interval over the sampled images. *accuracy* is measured in the paper's protocol,
+which infers the task once for each group of test images. *strict* is the accuracy in the strict protocol, which
+infers the task for each sampled image alone. In scenario NNs, a *duplicate* is a mask allocated for a task that
+already had a mask. A *wrong reuse* is a segment on which the mask of another task was trained. The main task of a
+mask is the task of most segments that the mask was trained on. *purity* is the share of trained segments that belong
+to the main task of their mask."""
 
 
 def to_markdown(
