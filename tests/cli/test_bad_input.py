@@ -337,7 +337,7 @@ def test_damaged_output_is_named_and_resume_repairs_it(
     with ledger.open("r+b") as file:
         file.write(content)
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
-        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "moves the ledger aside")
+        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "restores the ledger")
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     assert "recomputed" in found.out

@@ -51,7 +51,7 @@ def test_every_verb_uses_the_folder_that_is_typed(
         ("x" * 256, "cannot be an output (File name too long)"),
         ("y/" * 3000, "cannot be an output (File name too long)"),
         ("loop/x", "cannot be an output (Too many levels"),
-        ("~nobody_at_all/x", "no such home folder"),
+        ("~nobody_at_all/x", "this machine does not know the home folder"),
         ("a\udcffb", "UTF-8"),
     ],
 )

@@ -77,7 +77,7 @@ TOO_LARGE = {
         "benchmark.num_tasks=100000",
         *NNS,
     ): "stream.segment_batches: 100,000 tasks of 1,000 segments are more than 1,000,000",
-    (f"evaluation.at=[{LIST}]",): "evaluation.at: lists 3,000 values, but at most 1,000 are possible",
+    (f"evaluation.at=[{LIST}]",): "evaluation.at: lists 3,000 values, but the maximum is 1,000",
     ("seeds=[" + ", ".join(map(str, range(11000))) + "]",): "command line: seeds: '[0, 1",
     (
         "grid.training.learning_rate=[" + LIST + "]",
@@ -132,6 +132,6 @@ def test_a_net_that_does_not_fit_into_memory_is_refused_before_it_is_made(
     for command in (["plan", sweep_file()], ["sweep", sweep_file(), "--local"]):
         found = supsup(*command)
         assert found.code == 2
-        assert "with a net of 52,200 weights needs" in found.err
+        assert "GB of memory (52,200 weights, " in found.err
         assert "lower net.num_outputs" in found.err
     assert not (tmp_path / "runs").exists()
