@@ -31,6 +31,9 @@ from supsup_core.evaluation.metrics import AllocationTally
 _REPLAYED = ("allocation.", "budget.num_masks")
 """The keys that a replay may change. The allocation test computes its verdict from these keys and the slopes."""
 
+_FORKED = ("allocation.", "budget.", "evaluation.", "inference.", "benchmark.num_tasks")
+"""The keys that a fork may change."""
+
 _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
 
@@ -161,10 +164,11 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
     changes = parse_overrides(overrides)
     for key in changes:
         if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
+            fork = ", or use `supsup fork`" if key.startswith(_FORKED) else ""
             raise InputError(
-                f"command line: {key}: a replay reuses the recorded slopes, so it can change only the allocation test "
-                f"(allocation.name and its keys) and budget.num_masks; to change {key}, start a new sweep with "
-                f"{key}=…, or use `supsup fork`"
+                f"command line: {key}: a replay reuses the recorded slopes, so it can change only budget.num_masks and "
+                f"those keys of the allocation test that do not affect the slopes. To change {key}, start a new sweep with "
+                f"{key}=…{fork}"
             )
     return changes
 

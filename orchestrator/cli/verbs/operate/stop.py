@@ -28,8 +28,8 @@ def stop(words: Words, address: str | None) -> int:
     """Stop a running sweep or job now; finished work is committed.
 
     Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. In scenario NNs, the process
-    first finishes the current round; a second `supsup stop` stops it at once. `supsup resume` continues the sweep. For
-    a submitted job, add --address.
+    first finishes the current round; a second `supsup stop` stops the process at once. `supsup resume` continues the
+    sweep. For a submitted job, add --address.
     """
     if address:
         from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
