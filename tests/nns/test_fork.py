@@ -257,7 +257,8 @@ def test_decisions_are_listed_and_replayed(supsup: Command, sweep_file: Callable
     for key in ("stream.order=blocks", "allocation.objective=energy", "allocation.images_per_decision=1"):
         refused = supsup("decisions", "--replay", key)
         assert refused.code == 2
-        assert "supsup fork" in refused.err
+        assert f"start a new sweep with {key.partition('=')[0]}=…" in refused.err
+        assert ("supsup fork" in refused.err) == key.startswith("allocation.")  # a fork cannot change stream.*
 
 
 def test_the_confusion_table_names_masks_by_their_numbers(

@@ -167,8 +167,8 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
             fork = ", or use `supsup fork`" if key.startswith(_FORKED) else ""
             raise InputError(
                 f"command line: {key}: a replay reuses the recorded slopes, so it can change only budget.num_masks and "
-                f"those keys of the allocation test that do not affect the slopes. To change {key}, start a new sweep with "
-                f"{key}=…{fork}"
+                f"those keys of the allocation test that do not affect the slopes. To change {key}, start a new "
+                f"sweep with {key}=…{fork}"
             )
     return changes
 
