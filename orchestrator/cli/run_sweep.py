@@ -116,8 +116,8 @@ def _warn_if_crowded(resources: Resources, cluster: str | None) -> None:
     if workers * resources.threads > _CROWDED * cpus:
         best = f"threads={cpus}" if cluster is None else f"num_workers={cpus} and resources.threads=1"
         log.warning(
-            "this machine has %s for %s with %s per worker, so the threads slow one another down; set resources.%s to use "
-            "all CPUs", count(cpus, "CPU"), count(workers, "worker"), count(resources.threads, "thread"), best,
+            "this machine has %s for %s with %s per worker, so the threads slow one another down; set resources.%s to "
+            "use all CPUs", count(cpus, "CPU"), count(workers, "worker"), count(resources.threads, "thread"), best,
         )  # fmt: skip
 
 

@@ -286,7 +286,7 @@ def _job_client(address: str) -> Iterator[JobSubmissionClient]:
         yield JobSubmissionClient(address)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check that this "
-            "is the URL of the head node's dashboard, such as http://127.0.0.1:8265, that ray[default] is installed on "
-            "this machine and on the head node, and that this machine has the cluster's token"
+            f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check three "
+            "things: the URL is that of the head node's dashboard, such as http://127.0.0.1:8265; ray[default] is "
+            "installed on this machine and on the head node; this machine has the cluster's token"
         ) from error

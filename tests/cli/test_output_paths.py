@@ -63,5 +63,5 @@ def test_every_verb_refuses_a_folder_that_cannot_be(
     before = files_of(tmp_path)
     found = supsup(*line, f"output={path}")
     refused(found)
-    assert words in found.err or "Unicode text" in found.err, found.err
+    assert words in found.err or "valid Unicode" in found.err, found.err
     assert files_of(tmp_path) == before
