@@ -170,7 +170,7 @@ def _connect(cluster: str, empty: str) -> None:
             ) from error
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({first_line(error)}); run this command on a node "
-            f"of the cluster; check the address with `ray status --address {cluster}`; check the token file that "
+            "of the cluster; check the address with `ray status --address ADDRESS`; check the token file that "
             "RAY_AUTH_TOKEN_PATH names; or remove --address to start Ray on this machine"
         ) from error
 

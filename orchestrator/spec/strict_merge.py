@@ -163,7 +163,11 @@ def _problem_of(value: object) -> str | None:
         case str() if value == MISSING:
             return f"is missing; write a value in place of {value}"
         case str():
-            return None if is_text(value) else "contains characters that are not valid Unicode; remove these characters"
+            return (
+                None
+                if is_text(value)
+                else "contains null characters or characters that are not valid Unicode; remove these"
+            )
         case _:
             return f"must be text, a number, true, false or null, not a {type(value).__name__}; put it in quotes"
 

@@ -247,7 +247,8 @@ def test_name_that_ray_cannot_read_is_refused_before_ray_starts(
     file = sweep_file(os.fsdecode(b"odd-\xff.yaml"))
     refused(supsup("sweep", file), r"odd-\udcff.yaml: is not valid UTF-8", "--local")
     refused(
-        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")), "data: contains characters that are not valid Unicode"
+        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")),
+        "data: contains null characters or characters that are not valid Unicode; remove",
     )
     assert not (tmp_path / "runs").exists()
 
