@@ -236,7 +236,7 @@ def _find_job(client: JobSubmissionClient, job: str) -> str:
     if not fitting:
         raise InputError(f"{job}: the cluster has no such job; its jobs are: {', '.join(sweeps) or 'none'}")
     if len({name.rpartition("-")[0] for name in fitting}) > 1:
-        raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; give more of the name")
+        raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; type more of the name")
     return [name for name, sweep in sweeps.items() if sweep in fitting or name in fitting][-1]
 
 

@@ -182,7 +182,7 @@ class _Walk:
 
     def _refusal(self, path: Path, why: str) -> InputError:
         return InputError(
-            f"{path}: {why}, so the folder {self._tree} cannot be uploaded; list {path.name} in .gitignore"
+            f"{path}: {why}, so the folder {self._tree} cannot be uploaded; add {path.name} to .gitignore"
         )
 
     def _entry(self, path: Path, num_bytes: int) -> Part:

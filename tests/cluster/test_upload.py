@@ -170,7 +170,7 @@ def test_files_and_folders_without_permission_are_refused(tree: Path, monkeypatc
     write(tree / "inner" / "secret")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "secret")
     with pytest.raises(
-        InputError, match=r"inner/secret: cannot be read, so the folder .*tree cannot be uploaded; list secret in"
+        InputError, match=r"inner/secret: cannot be read, so the folder .*tree cannot be uploaded; add secret to"
     ):
         measure(tree, [])
     (tree / ".gitignore").write_text("secret\n")

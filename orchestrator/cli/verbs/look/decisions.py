@@ -43,8 +43,8 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--replay", "changes", multiple=True, metavar="key=value",
-    help="List only the decisions that would be different with this value of a key of allocation.* or of "
-    "budget.num_masks. To change several keys, add more key=value words.",
+    help="Set a key of allocation.*, or budget.num_masks, to this value, and list only the decisions that would "
+    "change. To change several keys, add more key=value words.",
 )  # fmt: skip
 def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
     """List the decisions of NNs runs, one for each segment.

@@ -24,7 +24,11 @@ _SHOWN = 3
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
 @words("[output=DIR]", "output", most=0)
-@click.option("--delete", is_flag=True, help="Move the files to the trash. Without this option, nothing changes.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Move the unneeded files to the trash. Without this option, the command changes nothing.",
+)
 @click.option(
     "--empty-trash", is_flag=True, help="Delete for good what earlier `gc --delete` commands moved to the trash."
 )
