@@ -120,8 +120,11 @@ def _line_of(event: Event) -> _Line | None:
             return _Line(
                 f"{event.file}: {reason}; the missing results are computed again", {"key": key, "reason": reason}
             )
-        case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
-            return _Line(f"a job was {event.kind}: {reason}", {"key": key, "reason": reason})
+        case JobRetried(key=key, reason=reason):
+            return _Line(f"a worker died during a job: {reason}", {"key": key, "reason": reason})
+        case JobSplit(key=key, reason=reason):
+            text = f"the tasks of a job did not fit into memory together, so the job was split: {reason}"
+            return _Line(text, {"key": key, "reason": reason})
         case JobStalled(key=key, what=what, worker=worker, seconds=seconds):
             fields = {"key": key, "what": what, "worker": worker, "seconds": seconds}
             return _Line(describe_stalled(event), fields)

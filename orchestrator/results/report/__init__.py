@@ -57,7 +57,9 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     """
     points = tables.points_table(groups, states)
     if points.empty:
-        raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
+        raise InputError(
+            f"{sweep.sweep_id}: no evaluation point is complete yet; run `{sweep.command('resume')}` first"
+        )
     with default_style():
         return _write(sweep, groups, states, points)
 
