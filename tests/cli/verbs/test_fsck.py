@@ -125,7 +125,7 @@ def test_a_run_of_nns_whose_ledger_lost_its_last_rows_is_told_and_every_point_is
     assert len(told) == 1
     assert "ledger.sqlite: " in told[0]
     assert told[0].endswith("The lost work is computed again")
-    assert "anew, because MLflow contradicted the ledgers" in resumed.err
+    assert "because MLflow contradicted the ledgers; MLflow keeps the old runs, marked as deleted" in resumed.err
     assert nns_science(ledger) == science
     assert scientific_points(output, "small") == wanted
     assert supsup("fsck", "--mlflow").code == 0
