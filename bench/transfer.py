@@ -94,7 +94,8 @@ def main() -> None:
             gain, of_gain = mean_and_error(ahead)
             print(
                 f"{size} batches, {way}: {mean:.2f} ± {error:.2f} %, "
-                f"gain of transfer {gain:.2f} ± {of_gain:.2f}, in {sum(a > 0 for a in ahead)} of {len(ahead)} seeds"
+                f"gain of transfer {gain:.2f} ± {of_gain:.2f}, positive in {sum(a > 0 for a in ahead)} of {len(ahead)} "
+                "seeds"
             )
 
 

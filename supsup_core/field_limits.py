@@ -72,7 +72,7 @@ def check_limits(component: Any) -> None:
 def _check(name: str, value: object, limits: Limits) -> None:
     if isinstance(value, (list, tuple)):
         if limits.items is not None and len(value) > limits.items:
-            raise InputError(f"{name}: lists {len(value):,} values, but at most {limits.items:,} are possible")
+            raise InputError(f"{name}: lists {len(value):,} values, but the maximum is {limits.items:,}; remove some")
         for item in value:
             _check(name, item, limits)
     elif isinstance(value, (int, float)):

@@ -27,7 +27,9 @@ def user_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
-        raise InputError(f"{text}: this machine knows no such home folder; write the full path") from error
+        raise InputError(
+            f"{text}: this machine does not know the home folder in this path; write the full path"
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"{text}: the working folder was deleted; change to another folder") from error
 
@@ -67,7 +69,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return InputError(f"{path}: cannot be read ({reason}); check the name, and whether you may read it")
+    return InputError(f"{path}: cannot be read ({reason}); check the path and its permissions")
 
 
 def gunzip(content: bytes, most_bytes: int) -> bytes:
@@ -97,4 +99,6 @@ def _check_kind(path: Path, mode: int) -> None:
     """Raises InputError if the mode of `path` is not that of a regular file."""
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "not a regular file")
-        raise InputError(f"{path}: cannot be read, because it is {kind}; put a file there, or name another")
+        raise InputError(
+            f"{path}: cannot be read, because it is {kind}; put a regular file there, or name another file"
+        )

@@ -78,9 +78,9 @@ def check_code(digest: str) -> None:
     """
     if code_digest() != digest:
         raise SupSupError(
-            f"{_folder_of('supsup_core')}: a Ray process imports this source of supsup, which differs from the source "
-            "that the command runs; install the same version of supsup on every node, do not edit it during a run, and "
-            "start the command again"
+            f"{_folder_of('supsup_core')}: a Ray process uses the source code of supsup in this folder, which differs "
+            "from the source code of the command; install the same version of supsup on every node, do not edit supsup "
+            "during a run, and run the command again"
         )
 
 

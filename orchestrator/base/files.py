@@ -77,7 +77,7 @@ def private_folder(remedy: str) -> Path:
     except OSError as error:
         raise InputError(f"{own}: cannot be created ({error.strerror}); {remedy}") from error
     if own.is_symlink() or own.stat().st_uid != os.getuid() or not os.access(own, os.W_OK | os.X_OK):
-        raise InputError(f"{own}: belongs to another user; {remedy}")
+        raise InputError(f"{own}: is a symbolic link, belongs to another user or is not writable; {remedy}")
     own.chmod(0o700)
     return own
 
@@ -90,4 +90,4 @@ def ensure_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = str(private_folder("set HOME to a folder of yours"))
+        os.environ["HOME"] = str(private_folder("set HOME to a folder that you own"))

@@ -30,8 +30,8 @@ class LockKind:
     follow: str | None = None
 
 
-SWEEP = LockKind("sweep", "output", "set output=DIR to a folder that you can write", "status")
-SERVER = LockKind("server", "FOLDER", "give another folder to `supsup server`")
+SWEEP = LockKind("sweep", "output", "set output=DIR to a writable folder", "status")
+SERVER = LockKind("server", "FOLDER", "run `supsup server` with another folder")
 
 
 @contextlib.contextmanager

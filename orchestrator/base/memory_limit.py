@@ -38,6 +38,6 @@ def require_memory(num_bytes: int) -> None:
     left = limit - int(_USED.read_text().split()[0]) * resource.getpagesize()
     if left < num_bytes:
         raise MemoryLimitError(
-            f"ulimit -v: the limit of {limit / 1e9:.2f} GB leaves {max(0, left) / 1e9:.2f} GB of memory, but "
-            f"{num_bytes / 1e9:.2f} GB are needed; run `ulimit -v unlimited`, or raise the limit"
+            f"ulimit -v: the limit of {limit / 1e9:.2f} GB of virtual memory leaves {max(0, left) / 1e9:.2f} GB, but "
+            f"supsup needs {num_bytes / 1e9:.2f} GB; run `ulimit -v unlimited` in this shell, or raise the limit"
         )

@@ -105,7 +105,7 @@ def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) 
     _check_nesting(text)
     written = yaml.load(text, Loader=yaml.BaseLoader)
     if _num_values(written, {}) > MOST_VALUES:
-        raise ValueError(f"it has more than {MOST_VALUES:,} values, aliases included")
+        raise ValueError(f"the text has more than {MOST_VALUES:,} values when its aliases are expanded")
     return written if loader is yaml.BaseLoader else yaml.load(text, Loader=loader)
 
 
@@ -143,4 +143,4 @@ def _check_nesting(text: str) -> None:
     for character in text:
         depth += (character in "[{") - (character in "]}")
         if depth > _MOST_NESTED:
-            raise ValueError(f"more than {_MOST_NESTED} brackets are open at once")
+            raise ValueError(f"brackets are nested more than {_MOST_NESTED} levels deep")

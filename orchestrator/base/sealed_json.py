@@ -27,11 +27,11 @@ def unseal(content: bytes, unsealed_keys: Collection[str] = ()) -> tuple[Node, b
     """
     node = json.loads(content)
     if not isinstance(node, dict):
-        raise ValueError("not a mapping")
+        raise ValueError("it is not a JSON mapping")
     claimed = node.pop(CHECKSUM, None)
     if claimed is None:
         if unknown := sorted(node.keys() - set(unsealed_keys)):
-            raise ValueError(f"no checksum, and unknown keys {', '.join(unknown)}")
+            raise ValueError(f"it has no checksum, but unknown keys: {', '.join(unknown)}")
         return node, False
     if claimed != content_key(node, 64):
         raise ValueError("its content does not match its SHA-256")

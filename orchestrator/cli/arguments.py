@@ -127,10 +127,10 @@ class WordsArgument(click.Argument):
             if equals and key in self.options:
                 if (text := text_value(value)) is not None:
                     if not is_text(text):
-                        raise click.UsageError(f"{key}: {text} is no UTF-8 text; rename the folder")
+                        raise click.UsageError(f"{key}: {text} is not valid UTF-8; rename the folder")
                     given[key] = text
                 elif key == "output":
-                    raise click.UsageError("output: give a folder, such as output=runs")
+                    raise click.UsageError("output: the folder is missing; write, for example, output=runs")
             elif not equals or self.noun == "run":  # the names of runs contain `seed=0`
                 names.append(word)
             elif self.has_overrides:
@@ -145,13 +145,17 @@ class WordsArgument(click.Argument):
     def _check_count(self, names: Sequence[str]) -> None:
         """Raises click.UsageError if there are too few or too many names."""
         if len(names) < self.least:
-            kind = "words of the run's name" if self.noun == "run" else "its name, or the beginning of its name"
+            kind = (
+                "the run's id, or words of its name" if self.noun == "run" else "its name, or the beginning of its name"
+            )
             raise click.UsageError(f"{self.noun.upper()} is missing: give {kind}")
         if self.most is None or len(names) <= self.most:
             return
         if not self.most:
             raise click.UsageError(f"{names[0]!r} is not an option of this command; the options are: {self._known()}")
-        quoted = f"; put the words of one name in quotes: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
+        quoted = (
+            f"; put the words of a run's name in quotes: {shlex.quote(' '.join(names))}" if self.noun == "run" else ""
+        )
         raise click.UsageError(f"give one {self.noun}, not {len(names)}: {', '.join(names)}{quoted}")
 
     def _known(self) -> str:

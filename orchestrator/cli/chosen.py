@@ -53,7 +53,7 @@ def print_sharing_runs(found: FoundRun) -> None:
     """Prints the names of the other runs in the run's training group, because a command on the group affects them."""
     others = [run.name for run in found.group.runs if run.run_id != found.run.run_id]
     if others:
-        say(f"these other runs of the training group are affected too: {'; '.join(others)}")
+        say(f"these runs share the run's training, so the command affects them too: {'; '.join(others)}")
 
 
 def check_is_output(output: OutputFolder) -> None:

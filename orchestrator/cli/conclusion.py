@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.base.wording import duration, first_line, in_shell, say
+from orchestrator.base.wording import count, duration, first_line, in_shell, say
 from orchestrator.cli.arguments import run_command
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.records.ledgers.ledger import FencedError
@@ -39,14 +39,15 @@ def conclude(sweep: Sweep, groups: Sequence[Group], monitor: Monitor, interrupte
     is_done = status.state_when_idle() == "done"
     written = _write_to_mlflow(sweep, monitor.finish)
     report = None
-    if any(state.points for state in monitor.states.values()):
+    has_results = any(state.points for state in monitor.states.values())
+    if has_results:
         report = _write_report(sweep, groups, monitor)
         written &= report is not None and report.trouble is None
     files = report.files if report else []
     if written and files:
         written &= _write_to_mlflow(sweep, lambda: monitor.attach(files))
     _print_summary(sweep, status, monitor, seconds)
-    _print_report(sweep, report, is_done)
+    _print_report(sweep, report, is_done and not has_results)
     _print_warnings(sweep, groups, status, monitor)
     if interrupted:
         say(f"interrupted; all finished work is committed. Go on with: {sweep.command('resume')}")
@@ -87,23 +88,23 @@ def _print_summary(sweep: Sweep, status: SweepStatus, monitor: Monitor, seconds:
     """Prints how many shards and evaluations are done, and how many shards the store already had."""
     trained = [row.event for state in monitor.states.values() for row in state.trained.values()]
     num_found = sum(event.seconds is None for event in trained)
-    found = f" ({num_found} shards were already in the store)" if num_found else ""
+    found = f" ({count(num_found, 'shard')} already in the store)" if num_found else ""
     say(
         f"\n{sweep.sweep_id}: {status.shards_done}/{status.shards} shards, "
         f"{status.evaluations_done}/{status.evaluations} evaluations in {duration(seconds)}{found}"
     )
 
 
-def _print_report(sweep: Sweep, report: Report | None, is_done: bool) -> None:
+def _print_report(sweep: Sweep, report: Report | None, ended_without_results: bool) -> None:
     """Prints the table of results, the folder of the report, and the address of the MLflow runs."""
     if report is not None:
         say(f"\n{report.text}")
         if report.trouble is None:
             say(f"\nreport:  {report.folder}")
-    elif sweep.config.search is not None and is_done:
+    elif sweep.config.search is not None and ended_without_results:
         say(
-            "\nno trial has a result, because the training of every trial diverged; lower the learning rates in "
-            "search.space"
+            "\nno trial has a result, because every trial diverged or was cancelled before its first evaluation point; "
+            "if the trials diverged, lower the learning rates in search.space"
         )
     how = "" if sweep.config.tracking else f"  (open it with: supsup ui output={in_shell(sweep.output.path)})"
     say(f"MLflow:  {tracking_uri_of(sweep)}{how}")
@@ -122,7 +123,7 @@ def _print_warnings(sweep: Sweep, groups: Sequence[Group], status: SweepStatus, 
             )
     for found in computed_on(groups, monitor.states):
         if found.is_mixed:
-            say(f"WARNING  computed on {len(found.machines)} machine kinds ({MEANING}): {', '.join(found.runs)}")
+            say(f"WARNING  {', '.join(found.runs)}: computed on {len(found.machines)} machine kinds; {MEANING}")
     for group in status.groups:
         for lost in group.lost:
             say(f"recomputed: {lost}")
@@ -158,7 +159,7 @@ def _complete_storage(sweep: Sweep, files: Sequence[Path]) -> bool:
     except SupSupError as error:
         log.warning("%s", error)
         say(
-            "all results are in the output folder, but some results are not in the storage yet; upload the rest with: "
+            "all results are in the output folder, but some results are not in the storage yet; upload them with: "
             f"{sweep.command('resume')}"
         )
         return False

@@ -92,7 +92,10 @@ def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
     CUDA devices than a group needs."""
     odd = [word for word in sys.argv if not is_utf8(word)]
     if odd and cluster is not None:
-        raise InputError(f"{odd[0]}: is not UTF-8, and Ray reads the command line; use another name, or --local")
+        raise InputError(
+            f"{odd[0]}: is not valid UTF-8, so Ray cannot read the command line; rename the file or folder, or add "
+            "--local"
+        )
     if cluster is None and sweep.config.search is not None:
         raise InputError("--local: a search needs Ray Tune, which compares the trials; remove --local")
     resources = sweep.config.resources
@@ -114,10 +117,10 @@ def _warn_if_crowded(resources: Resources, cluster: str | None) -> None:
         return  # Ray places the workers on nodes with free CPUs
     workers, cpus = 1 if cluster is None else resources.num_workers, usable_cpus()
     if workers * resources.threads > _CROWDED * cpus:
+        best = f"threads={cpus}" if cluster is None else f"num_workers={cpus} and resources.threads=1"
         log.warning(
-            "%s with %s each share %s, so they slow one another down, and each needs memory of its own; set "
-            "resources.num_workers=%d and resources.threads=1 to use all CPUs",
-            count(workers, "worker"), count(resources.threads, "thread"), count(cpus, "CPU"), cpus,
+            "this machine has %s for %s with %s per worker, so the threads slow one another down; set resources.%s to "
+            "use all CPUs", count(cpus, "CPU"), count(workers, "worker"), count(resources.threads, "thread"), best,
         )  # fmt: skip
 
 
@@ -181,7 +184,12 @@ def _merge_ledgers(sweep: Sweep) -> None:
         try:
             merge_side_files(group.ledger)
         except sqlite3.Error as error:
-            log.warning("%s: the rows of its -wal cannot be moved into the ledger (%s)", group.ledger, error)
+            log.warning(
+                "%s: the rows in SQLite's -wal file cannot be moved into this ledger (%s); keep both files for "
+                "`supsup resume`",
+                group.ledger,
+                error,
+            )
 
 
 def _launch(sweep: Sweep, unfinished: Mapping[str, GroupSettings], cluster: str | None, interrupts: Interrupts) -> None:

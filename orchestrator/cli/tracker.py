@@ -68,7 +68,7 @@ def compare_mlflow(output: OutputFolder, repair: bool, on_progress: OnProgress) 
     agree = True
     for folder in output.sweeps():
         if holder_of(folder.path) is not None:
-            say(f"{folder.sweep_id}: is running; its MLflow runs can be compared when it has ended")
+            say(f"{folder.sweep_id}: is still running; compare its MLflow runs when the sweep has ended")
             continue
         with contextlib.suppress(InputError):  # fsck has already reported the damaged sweep
             record = read_record(folder)
@@ -110,7 +110,7 @@ def _print_check(sweep: Sweep, groups: Sequence[Group], on_progress: OnProgress)
     for fault in found.faults:
         say(fault)
     say(
-        f"{sweep.sweep_id}: compared {count(found.num_runs, 'MLflow run')} and {count(found.num_points, 'point')} with "
-        f"the ledgers: found {count(len(found.faults), 'fault')}"
+        f"{sweep.sweep_id}: compared {count(found.num_runs, 'MLflow run')} and "
+        f"{count(found.num_points, 'metric point')} with the ledgers: found {count(len(found.faults), 'fault')}"
     )
     return found

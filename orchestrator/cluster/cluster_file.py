@@ -158,7 +158,7 @@ def _ray_problems(node: Node) -> Iterator[str]:
     except jsonschema.ValidationError as error:
         yield _schema_problem(error)
     except Exception as error:  # noqa: BLE001 - Ray may raise any exception for a malformed file
-        yield f"the file: Ray refuses this file: {type(error).__name__}: {first_line(error)}"
+        yield f"Ray refuses this file: {type(error).__name__}: {first_line(error)}"
     else:
         yield from _node_count_problems(complete)
 
@@ -187,8 +187,8 @@ def _node_count_problems(complete: Node) -> Iterator[str]:
     wanted = sum(found.get("min_workers", 0) for found in types.values())
     if wanted > most:
         yield (
-            f"max_workers: {most} is smaller than the sum of `min_workers` of all node types, {wanted}; "
-            "raise max_workers"
+            f"max_workers: {most} is smaller than {wanted}, the sum of `min_workers` over all node types; set "
+            f"max_workers to at least {wanted}"
         )
 
 
@@ -211,8 +211,7 @@ def _node_type_problems(types: tuple[NodeType, ...]) -> Iterator[str]:
     elif any(kind.is_spot for kind in workers) and not any(kind.least for kind in workers if not kind.is_spot):
         yield (
             "available_node_types: if the cloud reclaims the spot machines, the cluster can be left without a worker "
-            "node; "
-            "set min_workers: 1 on a worker type that is not a spot machine"
+            "node; set min_workers: 1 on a worker type that is not a spot machine"
         )
     for kind in types:
         if kind.is_head and (kind.gpus or 0) > 0:
@@ -259,7 +258,8 @@ def _request_problems(value: Any, shape: Any, where: str) -> Iterator[str]:
             if key in shape.members:
                 yield from _request_problems(inner, shape.members[key], f"{where}.{key}")
             else:
-                yield f"{where}.{key}: AWS does not know this key{nearest(str(key), list(shape.members))}"
+                hint = nearest(str(key), list(shape.members))
+                yield f"{where}.{key}: AWS does not know this key{hint}; correct or remove the key"
         for key in shape.required_members:
             if key not in value:
                 yield f"{where}.{key}: is missing, but AWS requires this key; add it"
@@ -276,12 +276,15 @@ def _access_problems(node: Node) -> Iterator[str]:
         starts = [line for line in node.get(key) or [] if re.search(r"\bray start\b", str(line))]
         if not starts:
             yield (
-                f"{key}: has no `ray start` command, and Ray's default command needs no token; "
-                "add `ray start` with RAY_AUTH_MODE=token"
+                f"{key}: has no `ray start` command, and Ray's default command starts Ray without authentication; add "
+                "a command with RAY_AUTH_MODE=token and `ray start`"
             )
         for line in starts:
             if "RAY_AUTH_MODE=token" not in line:
-                yield f"{key}: anybody who can reach a node could run programs on it; add RAY_AUTH_MODE=token"
+                yield (
+                    f"{key}: without a token, anybody who can reach a node could run programs on this node; write "
+                    "RAY_AUTH_MODE=token before `ray start`"
+                )
             if re.search(r"--dashboard-host[= ](0\.0\.0\.0|::)", line):
                 yield f"{key}: the dashboard would listen on every network interface; set --dashboard-host=127.0.0.1"
     mounted = any(str(target).endswith("auth_token") for target in node.get("file_mounts") or {})

@@ -119,7 +119,7 @@ def _submit(client: JobSubmissionClient, **job: Any) -> str:
             if RAY_HAS_NO_AGENT not in str(error) or time.monotonic() > deadline:
                 reason = str(error).strip().splitlines()[-1]
                 raise SupSupError(
-                    f"the cluster did not accept the job ({reason}); read the log of its dashboard"
+                    f"the cluster did not accept the job ({reason}); read the log of the cluster's dashboard"
                 ) from error
         time.sleep(1)
 
@@ -236,7 +236,7 @@ def _find_job(client: JobSubmissionClient, job: str) -> str:
     if not fitting:
         raise InputError(f"{job}: the cluster has no such job; its jobs are: {', '.join(sweeps) or 'none'}")
     if len({name.rpartition("-")[0] for name in fitting}) > 1:
-        raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; give more of the name")
+        raise InputError(f"{job}: several sweeps match: {', '.join(fitting)}; type more of the name")
     return [name for name, sweep in sweeps.items() if sweep in fitting or name in fitting][-1]
 
 
@@ -286,7 +286,7 @@ def _job_client(address: str) -> Iterator[JobSubmissionClient]:
         yield JobSubmissionClient(address)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check that this "
-            "is the URL of the head node's dashboard, such as http://127.0.0.1:8265, that ray[default] is installed on "
-            "both machines, and that this machine has the cluster's token"
+            f"--address: the jobs of the cluster at {address} cannot be reached ({first_line(error)}); check three "
+            "things: the URL is that of the head node's dashboard, such as http://127.0.0.1:8265; ray[default] is "
+            "installed on this machine and on the head node; this machine has the cluster's token"
         ) from error

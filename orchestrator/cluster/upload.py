@@ -79,8 +79,8 @@ def measure(tree: Path, excludes: Sequence[str]) -> Upload:
         least = "at least " if walk.is_cut_short else ""
         raise InputError(
             f"{tree}: the upload of this folder would have {least}{_mb(whole)}, but Ray accepts less than "
-            f"{walk.limit / 1e6:.1f} MB; its largest parts are {_listed(whole.largest())}; list what the job does not "
-            "need in .gitignore, and keep datasets in a folder of the cluster"
+            f"{walk.limit / 1e6:.1f} MB; its largest parts are {_listed(whole.largest())}; list the files that "
+            "the job does not need in .gitignore, and keep datasets in a folder of the cluster"
         )
     return Upload(whole, tuple(walk.unreadable))
 
@@ -90,7 +90,10 @@ def large_parts(upload: Upload) -> str | None:
     large = [part for part in upload.whole.largest() if part.num_bytes > _LARGE_SHARE * ray_upload_limit()]
     if not large:
         return None
-    return f"the job uploads {_mb(upload.whole)}, mostly {_listed(large)}; list what it does not need in .gitignore"
+    return (
+        f"the job uploads {_mb(upload.whole)}, mostly {_listed(large)}; list the files that the job does not need in "
+        ".gitignore"
+    )
 
 
 def _listed(parts: Sequence[Part]) -> str:
@@ -185,7 +188,9 @@ class _Walk:
             raise self._refusal(path, "has a name that is not in UTF-8") from error
 
     def _refusal(self, path: Path, why: str) -> InputError:
-        return InputError(f"{path}: {why}, so the folder {self._tree} cannot be uploaded; list it in .gitignore")
+        return InputError(
+            f"{path}: {why}, so the folder {self._tree} cannot be uploaded; add {path.name} to .gitignore"
+        )
 
     def _entry(self, path: Path, num_bytes: int) -> Part:
         """Returns the `Part` for one entry of the ZIP file, which stores the entry's name twice."""

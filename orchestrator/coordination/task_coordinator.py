@@ -217,7 +217,7 @@ class TaskCoordinator(Coordinator):
             return f"evaluation of task {self._task_of(key)}"
         stack = self._stacks.find(key)
         if stack is None:
-            return "a stack with cancelled tasks"
+            return "the training of several tasks, of which some are cancelled"
         first, last = stack[0].task, stack[-1].task
         return f"task {first}" if len(stack) == 1 else f"tasks {first} to {last}"
 
@@ -261,10 +261,13 @@ class TaskCoordinator(Coordinator):
 def _ledger_remedy(restored: bool) -> str:
     if restored:
         return (
-            "the ledger was missing, or was corrupt and was renamed to this file; the newest snapshot replaced the "
-            "ledger"
+            "the ledger was missing or damaged, and was restored from its intact rows or from its newest snapshot; a "
+            "damaged ledger is kept as this file"
         )
-    return "the ledger was corrupt and was renamed to this file; a new ledger was built from the store"
+    return (
+        "the ledger was missing or damaged, and no snapshot is intact; a new ledger was built from the store, and a "
+        "damaged ledger is kept as this file"
+    )
 
 
 def result_of(artifact: Artifact) -> Result:

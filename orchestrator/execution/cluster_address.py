@@ -18,7 +18,7 @@ def refuse_unreachable(cluster: str) -> None:
     if cluster.startswith(("http://", "https://")):
         raise InputError(
             f"--address: {cluster} is the URL of a dashboard; give the cluster's own address, such as HOST:6379, or "
-            "hand the sweep to the dashboard with `supsup submit`"
+            "submit the sweep as a job with `supsup submit`"
         )
     host, colon, port = cluster.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():

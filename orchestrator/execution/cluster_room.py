@@ -97,8 +97,8 @@ def explain(who: str, asked: Asked, room: Room) -> str:
     total = {name: sum(node.get(name, 0.0) for node in room.nodes) for name in asked.worker}
     free = {name: room.free.get(name, 0.0) for name in asked.worker}
     return (
-        f"{who}: {count(asked.num_workers, 'worker')} with {_amounts(asked.worker)} each; the cluster has "
-        f"{count(len(room.nodes), 'node')} with {_amounts(total)} (free: {_amounts(free)}); "
+        f"{who}: a group needs {count(asked.num_workers, 'worker')} with {_amounts(asked.worker)} each; the cluster "
+        f"has {count(len(room.nodes), 'node')} with {_amounts(total)} (free: {_amounts(free)}); "
         + "; ".join(_help(asked, room))
     )
 
@@ -115,19 +115,19 @@ def _help(asked: Asked, room: Room) -> list[str]:
         return [*found, f"the autoscaler is starting nodes ({nodes}), so wait for them"]
     workers = [dict(asked.worker)] * asked.num_workers
     if any(_same([one for one in group if set(one) == set(asked.worker)], workers) for group in scaling.infeasible):
-        found.append("the autoscaler may not start enough nodes, so raise max_workers of the cluster")
+        found.append("the autoscaler cannot start enough nodes for the workers, so raise max_workers of the cluster")
     fitting = sum(asked.fitting(node) for node in room.nodes)
     free = min(asked.fitting(room.free), asked.num_workers - 1)
     if fitting >= asked.num_workers:
         fewer = f", or run the command again with --workers {free}" if free > 0 else ""
-        found.append(f"other programs use the rest, so wait until they end{fewer}")
+        found.append(f"other programs use too many of these resources, so wait until these programs end{fewer}")
     elif fitting > 0:
         found.append(f"add nodes, or run the command again with --workers {fitting}")
     elif not found:
-        large, small = "the CPUs", "lower resources.threads"
+        large, small = "enough CPUs", "lower resources.threads"
         if "GPU" in asked.worker:
-            large, small = "the GPU and the CPUs", "set resources.device=cpu"
-        found.append(f"no node has {large} of one worker, so add such nodes, or {small}")
+            large, small = "enough CPUs and a GPU", "set resources.device=cpu"
+        found.append(f"no node has {large} for one worker, so add larger nodes, or {small}")
     return found
 
 
@@ -221,7 +221,9 @@ class WaitingLog:
         """
         now, texts = self._clock(), waiting_texts(self._folder)
         if not texts and self._began is not None:
-            log.warning("the training groups have the room that they waited for, after %s", duration(now - self._began))
+            log.warning(
+                "after %s, no training group waits for room in the cluster any more", duration(now - self._began)
+            )
             self._began = None
             self._logged.clear()
         for text in texts:

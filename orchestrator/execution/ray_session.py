@@ -92,10 +92,13 @@ def own_folder() -> Path | None:
     is_usable = len(os.fsencode(usual)) <= _LONGEST_FOLDER and is_utf8(usual)
     if is_usable and _is_writable(usual if usual.exists() else usual.parent):
         return None
-    remedy = f"set RAY_TMPDIR to a folder of yours whose path has at most {_LONGEST_FOLDER - 4} bytes"
+    remedy = f"set RAY_TMPDIR to a folder that you own and whose path has at most {_LONGEST_FOLDER - 4} bytes"
     if chosen:
-        raise InputError(f"RAY_TMPDIR: Ray cannot use {usual}, which is too long, not UTF-8 or not writable; {remedy}")
-    return private_folder(f"Ray's sockets need a short folder; {remedy}")
+        raise InputError(
+            f"RAY_TMPDIR: Ray cannot use {usual}, because its path is too long or not UTF-8, or because the folder is "
+            f"not writable; {remedy}"
+        )
+    return private_folder(f"Ray's sockets need a folder with a short path; {remedy}")
 
 
 def _usual_folder() -> Path:
@@ -172,8 +175,8 @@ def _connect(cluster: str, empty: str) -> None:
             ) from error
         raise InputError(
             f"--address: no Ray cluster can be reached at {cluster} ({first_line(error)}); run this command on a node "
-            "of the cluster, check the address with `ray status --address ADDRESS`, check the token file that "
-            "RAY_AUTH_TOKEN_PATH names, or remove --address to start Ray on this machine"
+            "of the cluster; check the address with `ray status --address ADDRESS`; check the token file that "
+            "RAY_AUTH_TOKEN_PATH names; or remove --address to start Ray on this machine"
         ) from error
 
 
@@ -212,7 +215,7 @@ def keep_token_private() -> None:
     chosen = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(chosen or Path.home() / ".ray" / "auth_token")
     if not chosen and not path.exists() and not _is_writable(next(above for above in path.parents if above.exists())):
-        path = private_folder("set RAY_AUTH_TOKEN_PATH to a file of yours") / "ray_auth_token"
+        path = private_folder("set RAY_AUTH_TOKEN_PATH to a file in a folder that you own") / "ray_auth_token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

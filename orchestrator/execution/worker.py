@@ -194,8 +194,8 @@ class Worker:
             same = same and content_key(inference_identity(experiment)) == inference_id
         if not same:
             raise SupSupError(
-                "imports: the source of a module has changed since the sweep started; run `supsup resume` to train the "
-                "affected tasks again"
+                "imports: the source code of a module has changed since the sweep started; run `supsup resume` to "
+                "train the affected tasks again"
             )
 
     def _train(self, job: TrainJob, checkpoint: StoredCheckpoint) -> list[Artifact]:

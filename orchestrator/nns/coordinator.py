@@ -132,9 +132,9 @@ class NNsCoordinator(Coordinator):
             self._journal.machines.update(provenance.machines, self._deciding)
             return True
         error = (
-            "a worker draws other frozen weights than the coordinator from the same seed; the worker has "
-            f"{provenance.versions}, and the coordinator has {self._here.versions}; install the same versions on every "
-            "node"
+            "a worker and the coordinator draw different frozen weights from the same seed (the worker has "
+            f"{provenance.versions}, and the coordinator has {self._here.versions}); install the same versions on "
+            "every node"
         )
         self._journal.record(JobFailed(key, self._loop.describe(), error, ""))
         return False
@@ -202,10 +202,10 @@ class NNsCoordinator(Coordinator):
 def _ledger_remedy(restored: bool) -> str:
     if restored:
         return (
-            "the ledger was missing, or was corrupt and was renamed to this file; the newest snapshot replaced the "
-            "ledger, and the rounds after this snapshot are repeated"
+            "the ledger was missing or damaged, and was restored from its intact rows or from its newest snapshot; "
+            "later rounds are repeated, and a damaged ledger is kept as this file"
         )
     return (
-        "the ledger was corrupt and was renamed to this file; no snapshot is intact, so the run starts from its first "
-        "round"
+        "the ledger was missing or damaged, and no snapshot is intact; the run starts from its first round, and a "
+        "damaged ledger is kept as this file"
     )

@@ -73,7 +73,10 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     groups = made.plan()
     pairs = [(group, _parent(group, parents, start.run)) for group in groups if group.experiment.allocation is not None]
     if not pairs:
-        raise InputError(f"{origin.sweep_id}: the fork would contain no run of scenario NNs; keep at least one")
+        raise InputError(
+            f"{origin.sweep_id}: the fork would contain no run of scenario NNs; remove the overrides that exclude "
+            "these runs"
+        )
     states = {parent.group_id: read_state(origin.folder.group(parent.group_id)) for _, parent in pairs}
     done = min(state.done_shards() for state in states.values())
     at = done if start.at_task is None else start.at_task
@@ -144,8 +147,13 @@ def _parent(group: Group, parents: dict[tuple[Any, ...], Group], wanted: str | N
     seed, varied = _name(group)
     fitting = [parent for (other, axes), parent in parents.items() if other == seed and set(varied) <= set(axes)]
     chosen = [parent for parent in fitting if wanted is None or _is_named(parent, wanted)]
+    if not fitting:
+        raise InputError(
+            f"{group.runs[0].name}: no run of the original sweep has this seed and these varied settings, so this run "
+            "has no state to continue; remove the overrides that change them"
+        )
     if len(chosen) != 1:
-        names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting) or "none"
+        names = "; ".join(f"{parent.group_id} ({parent.runs[0].name})" for parent in fitting)
         raise InputError(
             f"{group.runs[0].name}: a fork continues exactly one run; choose this run with --run from: {names}"
         )
@@ -222,7 +230,9 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
             "key, or lower --at-task"
         )
     if mine.allocation.stream.segment_batches != theirs.allocation.stream.segment_batches:
-        raise InputError("stream.segment_batches: a fork must keep the value of its origin; remove this key")
+        raise InputError(
+            "stream.segment_batches: a fork must keep the value of the original sweep; remove this override"
+        )
     schedule, origin = mine.allocation.schedule, theirs.allocation.schedule
     rounds = schedule.rounds_until(at)
     for old, new in zip(origin.sequences, schedule.sequences, strict=False):
@@ -232,7 +242,7 @@ def _check_compatible(group: Group, parent: Group, at: int) -> Schedule:
                 "fork cannot change stream.*, nor benchmark.num_tasks with stream.order=recurring"
             )
     if len(origin.sequences) != len(schedule.sequences):
-        raise InputError("stream.num_streams: a fork must keep the value of its origin; remove this key")
+        raise InputError("stream.num_streams: a fork must keep the value of the original sweep; remove this override")
     return schedule
 
 

@@ -201,14 +201,14 @@ class GroupState:
     def group(self) -> PlannedGroup:
         """The planned group. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
-            raise CorruptError("the ledger has no plan")
+            raise CorruptError("the ledger has no row with the plan of its training group")
         return self.plan.group
 
     @property
     def environment(self) -> LaunchEnvironment:
         """The machine and software of the group's last launch. Raises CorruptError if no plan is recorded."""
         if self.plan is None:
-            raise CorruptError("the ledger has no plan")
+            raise CorruptError("the ledger has no row with the plan of its training group")
         return self.plan.environment
 
     @property

@@ -106,9 +106,9 @@ def check_weights(where: Path, found: Provenance, here: Provenance) -> None:
     """
     if not found.fits(here):
         raise SupSupError(
-            f"{where}: belongs to other frozen weights than this process draws from the same seed; it was computed "
-            f"with {found.versions}, and this process has {here.versions}; install the versions with which it was "
-            "computed, or use a new output"
+            f"{where}: this result belongs to other frozen weights than this process draws from the same seed; the "
+            f"result was computed with {found.versions}, but this process has {here.versions}; install the versions "
+            "that computed the result, or set output=DIR to a new folder"
         )
 
 

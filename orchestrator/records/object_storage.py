@@ -135,7 +135,9 @@ class Storage:
         try:
             self._patiently(f"writing {name}", once)
         except FileNotFoundError as error:
-            raise StorageError(f"storage: {self.url}: the bucket does not exist ({error}); create it") from error
+            raise StorageError(
+                f"storage: {self.url}: the bucket does not exist ({error}); create the bucket"
+            ) from error
 
     def has(self, name: str) -> bool:
         """Returns whether a file exists."""
@@ -220,16 +222,16 @@ class Storage:
                 if time.monotonic() + wait > deadline:
                     raise StorageError(
                         f"storage: {self.url}: {doing} failed for {self._patience:.0f} s ({why}); "
-                        "run `supsup resume` when the storage answers again"
+                        "when the storage works again, run the same command again"
                     ) from error
                 if not told:
-                    log.warning("storage: %s does not answer; retrying: %s (%s)", self.url, doing, why)
+                    log.warning("storage: %s: %s failed (%s); retrying", self.url, doing, why)
                 told = True
                 time.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             else:
                 if told:
-                    log.warning("storage: %s answers again", self.url)
+                    log.warning("storage: %s works again", self.url)
                 return found
 
 

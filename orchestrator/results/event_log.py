@@ -82,7 +82,10 @@ class LogFile(logging.FileHandler):
 
     def _report(self, error: BaseException | None) -> None:
         if not self._reported:
-            say(f"supsup: {self.baseFilename}: the log cannot be written ({error})", file=sys.stderr)
+            say(
+                f"supsup: {self.baseFilename}: the log cannot be written ({error}); the sweep continues",
+                file=sys.stderr,
+            )
         self._reported = True
 
 
@@ -117,8 +120,11 @@ def _line_of(event: Event) -> _Line | None:
             return _Line(
                 f"{event.file}: {reason}; the missing results are computed again", {"key": key, "reason": reason}
             )
-        case JobRetried(key=key, reason=reason) | JobSplit(key=key, reason=reason):
-            return _Line(f"a job was {event.kind}: {reason}", {"key": key, "reason": reason})
+        case JobRetried(key=key, reason=reason):
+            return _Line(f"a worker died during a job: {reason}", {"key": key, "reason": reason})
+        case JobSplit(key=key, reason=reason):
+            text = f"the tasks of a job did not fit into memory together, so the job was split: {reason}"
+            return _Line(text, {"key": key, "reason": reason})
         case JobStalled(key=key, what=what, worker=worker, seconds=seconds):
             fields = {"key": key, "what": what, "worker": worker, "seconds": seconds}
             return _Line(describe_stalled(event), fields)
@@ -142,7 +148,7 @@ def _line_of(event: Event) -> _Line | None:
 def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
     """Returns the log line of a task that was trained or evaluated."""
     worker = f" by worker {event.worker}" if event.worker is not None else ""
-    took = f" in {event.seconds:.1f} s" if event.seconds else ", reused from the store"
+    how = f"{worker} in {event.seconds:.1f} s" if event.seconds else " earlier (reused from the store)"
     fields: dict[str, object] = {
         "key": event.key,
         "worker": event.worker,
@@ -150,10 +156,10 @@ def _result_line(event: ShardTrained | TaskEvaluated) -> _Line:
         "task": event.facts.task,
     }
     if isinstance(event, TaskEvaluated):
-        return _Line(f"task {event.facts.task} evaluated{worker}{took}", fields)
+        return _Line(f"task {event.facts.task} evaluated{how}", fields)
     accuracy = event.facts.accuracy
     result = f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
-    return _Line(f"task {event.facts.task} trained{worker}{took}{result}", {**fields, "accuracy": accuracy})
+    return _Line(f"task {event.facts.task} trained{how}{result}", {**fields, "accuracy": accuracy})
 
 
 def describe_stalled(event: JobStalled) -> str:

@@ -74,7 +74,8 @@ class ExportedRun:
             node, _ = unseal((folder / _EXPERIMENT).read_bytes(), _KEYS)
             if node["format"] != FORMAT:
                 raise CorruptError(
-                    f"{folder}: has format {node['format']}, but this version of supsup reads format {FORMAT}"
+                    f"{folder}: has format {node['format']}, but this version of supsup reads format {FORMAT}; run "
+                    "`supsup export` again"
                 )
             if node.get(_DIGEST) not in (None, _sha256(folder / _LEARNED)):
                 raise ValueError(f"{_LEARNED} does not match its SHA-256")
@@ -84,7 +85,7 @@ class ExportedRun:
                 number, _, key = name.partition(".")
                 states[int(number)][key] = tensor
             if any(Path(entry).name != entry for entry in node["imports"]):
-                raise ValueError("its modules are not in this folder")
+                raise ValueError("`imports` names a module outside this folder")
             user_modules.load(node["imports"], folder)
             self.experiment: Experiment = build_experiment(node["experiment"], node["seed"])
             self.provenance = from_node(node.get("provenance", {}), Provenance)
@@ -112,7 +113,8 @@ class ExportedRun:
             if not self._masks.get(-1 if task is None else task):
                 known = f"0 to {len(self._masks) - 1}"
                 raise InputError(
-                    f"task: must be {known}; scenario {self.experiment.scenario.name} does not infer the task"
+                    f"task: must be a number from {known}, because scenario {self.experiment.scenario.name} does not "
+                    "infer the task"
                 )
             given = self._masks[task or 0][0]
         elif task is not None:

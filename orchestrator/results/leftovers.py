@@ -133,9 +133,9 @@ def _unreferenced_artifacts(
     for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
-            left.append((checkpoints, key, "its task has been trained"))
+            left.append((checkpoints, key, "checkpoint of a task that has been trained"))
         elif shard not in referenced and is_done:  # kept until all are done: a stack's key is no shard's key
-            left.append((checkpoints, key, "no sweep references its task"))
+            left.append((checkpoints, key, "checkpoint of a task that no sweep references"))
     sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
     return [
         Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(_discard, its.path(key), output, storage))
@@ -186,4 +186,4 @@ def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
 def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:
     for path in filter(is_partial, output.hidden_files()):
         for file in path.rglob("*") if path.is_dir() else [path]:  # an interrupted fork is a folder
-            yield file, "a temporary file of an interrupted write"
+            yield file, "temporary file of an interrupted write"

@@ -63,7 +63,7 @@ def load_run(sweep: Sweep, group: Group, run: Run, device: str = "cpu") -> Loade
     state = read_state(folder)
     if (run.run_id, last) not in state.points:
         raise InputError(
-            f"{sweep.sweep_id}: {run.name} has not learned all of its {last} tasks; "
+            f"{sweep.sweep_id}: {run.name} has not completed its last evaluation point, after {last} tasks; "
             f"run `{sweep.command('resume')}` first"
         )
     if experiment.allocation is not None:

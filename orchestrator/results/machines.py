@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # loads torch, which `supsup status` does not need
     from orchestrator.sweeps.training_groups import Group
 
 MEANING = (
-    "results of one machine kind are reproducible bit for bit, and results of several kinds only within floating-point "
+    "results of one machine kind are reproducible bit for bit, but results of several kinds only within floating-point "
     "tolerance"
 )
 """Explains to users why it matters that several machine kinds contributed to a result."""

@@ -210,7 +210,7 @@ def build_experiment(node: Node, seed: int, resolve: Callable[[Base], Base] = la
     check(row, method, str(node["method"]["name"]), inference, net, benchmark.num_labels)
     training = _build_section(TrainingRecipe, node, "training")
     if training.batch_size == 1 and (net.norm_widths() or net.normalises_by_batch):
-        raise InputError("training.batch_size: batch normalisation needs several images; set at least 2")
+        raise InputError("training.batch_size: batch normalisation needs several images in a batch; set at least 2")
     allocation = None if row.given_in_training else _build_allocation(node, benchmark, net, training, seed)
     evaluation = _build_section(EvaluationConfig, node, "evaluation")
     plain: Node = {
@@ -244,7 +244,7 @@ def _build_allocation(node: Node, benchmark: Benchmark, net: Net, training: Trai
     stream = _build_section(Stream, node, "stream")
     if training.changes_rate:
         raise InputError(
-            "training.schedule: in NNs the length of a mask's training is not known in advance; "
+            "training.schedule: in scenario NNs, the length of a mask's training is not known in advance; "
             "remove training.schedule and training.warmup_batches"
         )
     test = build_component(ALLOCATION_TESTS, node, "allocation")

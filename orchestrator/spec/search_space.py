@@ -63,8 +63,8 @@ class Search:
             )
         if self.num_trials is None and (num_trials := math.prod(map(len, self.space.values()))) > MOST_RUNS:
             raise InputError(
-                f"num_trials: is missing; there are {num_trials:,} configurations; set how many to draw, at most "
-                f"{MOST_RUNS:,}"
+                f"num_trials: is missing, and the space has {num_trials:,} configurations; set how many configurations "
+                f"to draw, at most {MOST_RUNS:,}"
             )
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out: must be a share of the training images between 0 and 1, not {self.held_out}")
@@ -146,12 +146,14 @@ def _check_axis(key: str, values: object) -> None:
         if values["low"] >= values["high"]:
             raise InputError(f"space.{key}: low ({values['low']}) must be below high ({values['high']})")
         if values.get("log", False) and values["low"] <= 0:
-            raise InputError(f"space.{key}.low: must be positive where log is true, not {values['low']}")
+            raise InputError(f"space.{key}.low: must be positive if log is true, not {values['low']}")
     elif not isinstance(values, list) or not values:
         raise InputError(
             f"space.{key}: must be a list of choices, or a range such as {{low: 1.0e-5, high: 1.0e-2, log: true}}"
         )
     elif len(values) > _MOST_CHOICES:
-        raise InputError(f"space.{key}: lists {len(values):,} choices, but at most {_MOST_CHOICES:,} are possible")
+        raise InputError(
+            f"space.{key}: lists {len(values):,} choices, but the maximum is {_MOST_CHOICES:,}; remove some"
+        )
     elif any(value in values[:number] for number, value in enumerate(values)):
-        raise InputError(f"space.{key}: {values} contains a value twice; remove one")
+        raise InputError(f"space.{key}: the list {values} contains a value twice; remove one of the two")

@@ -128,7 +128,11 @@ def check_values(value: object, where: str, path: str = "", depth: int = 0) -> N
     too deeply. The error's text begins with `where`, if any, and the full dotted key. path: the dotted key of `value`.
     depth: the number of mappings and lists around `value`.
     """
-    problem = "values are nested too deeply" if depth > _MOST_NESTED else _problem_of(value)
+    problem = (
+        f"mappings and lists are nested more than {_MOST_NESTED} levels deep"
+        if depth > _MOST_NESTED
+        else _problem_of(value)
+    )
     if problem:
         raise InputError(f"{f'{where}: ' if where else ''}{path}: {problem}")
     if isinstance(value, dict):
@@ -143,7 +147,7 @@ def _problem_of_key(key: object) -> str | None:
     """Returns why a config cannot contain a key, or None if the key is allowed."""
     if not isinstance(key, str):
         return f"a key must be text; put {one_line(key)} in quotes"
-    return "is no key, because it has too many dots" if key.count(".") > _MOST_NESTED else _problem_of(key)
+    return "is not a key, because it has too many dots" if key.count(".") > _MOST_NESTED else _problem_of(key)
 
 
 def _problem_of(value: object) -> str | None:
@@ -156,7 +160,7 @@ def _problem_of(value: object) -> str | None:
             return None
         case int() if abs(value) > _MOST_INTEGER:
             digits = int(math.log10(abs(value))) + 1
-            return f"a number of {digits} digits is too large; at most 64 bits are possible"
+            return f"a number of {digits} digits does not fit into 64 bits; set a smaller number"
         case float() if not math.isfinite(value):
             return f"must be a finite number, not {value}"
         case float() if abs(value) > _MOST_NUMBER:
@@ -166,7 +170,11 @@ def _problem_of(value: object) -> str | None:
         case str() if value == MISSING:
             return f"is missing; write a value in place of {value}"
         case str():
-            return None if is_text(value) else "contains characters that are no Unicode text; remove them"
+            return (
+                None
+                if is_text(value)
+                else "contains null characters or characters that are not valid Unicode; remove these"
+            )
         case _:
             return f"must be text, a number, true, false or null, not a {type(value).__name__}; put it in quotes"
 

@@ -33,7 +33,7 @@ def _check_seeds(sweep: SweepConfig) -> None:
     if not sweep.seeds:
         raise InputError("seeds: is empty; list at least one seed, such as [0]")
     if len(set(sweep.seeds)) < len(sweep.seeds):
-        raise InputError(f"seeds: {sweep.seeds} contains a seed twice; remove one")
+        raise InputError(f"seeds: the list {sweep.seeds} contains a seed twice; remove one of the two")
 
 
 def _check_varied(sweep: SweepConfig) -> None:
@@ -94,7 +94,7 @@ def _check_num_runs(sweep: SweepConfig) -> None:
         longest = max({**lengths, "variants": num_variants, "seeds": len(sweep.seeds)}.items(), key=lambda one: one[1])
         raise InputError(
             f"{one_line(longest[0])}: with {longest[1]:,} values here, the sweep has {num_runs:,} runs, but at most "
-            f"{MOST_RUNS:,} are possible; remove values, or divide the sweep"
+            f"{MOST_RUNS:,} are possible; remove values, or divide the sweep into several sweeps"
         )
 
 
@@ -103,7 +103,7 @@ def _check_experiment_key(key: str, where: str) -> None:
     if key.split(".")[0] not in EXPERIMENT_KEYS:
         raise InputError(
             f"{where}: is not a key of the experiment{nearest(key, list(EXPERIMENT_KEYS))}; "
-            f"its keys start with one of: {', '.join(EXPERIMENT_KEYS)}"
+            f"the keys of an experiment start with one of: {', '.join(EXPERIMENT_KEYS)}"
         )
 
 

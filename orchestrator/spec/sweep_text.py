@@ -42,7 +42,9 @@ def read_sweep_text(path: Path, text_keys: Collection[str]) -> Node:
         raise InputError(f"{path}: a sweep file must be a mapping of keys to values, such as `name: my_sweep`")
     node = {key: with_lists(value) for key, value in as_node(loaded).items()}
     if not {"benchmark", "net"} & node.keys():
-        raise InputError(f"{path}: names neither a benchmark nor a net; set benchmark, such as {{name: permuted}}")
+        raise InputError(
+            f"{path}: has neither the key benchmark nor the key net; set benchmark, such as {{name: permuted}}"
+        )
     return {"name": path.stem} | node | (_as_written(node, raw, text_keys) if isinstance(raw, dict) else {})
 
 
@@ -79,5 +81,5 @@ def not_yaml(error: Exception) -> str:
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
     if not isinstance(error, (yaml.YAMLError, ValueError)):
-        problem = f"a value does not fit its tag, or values are nested too deeply ({problem})"
+        problem = f"a value does not fit its YAML tag, or values are nested too deeply ({problem})"
     return f"{where}: not valid YAML: {problem}"

@@ -55,7 +55,7 @@ def _load_file(path: Path) -> None:
         file = getattr(loaded, "__file__", None)
         if file and (file == str(path) or (path.is_file() and Path(file).read_bytes() == path.read_bytes())):
             return
-        raise InputError(f"a module called {path.stem!r} is loaded already; rename the file")
+        raise InputError(f"Python has already loaded another module called {path.stem!r}; rename the file")
     if not path.is_file():
         raise InputError(f"no such file: {path}; name a .py file, relative to the folder of the sweep file")
     spec = importlib.util.spec_from_file_location(path.stem, path)

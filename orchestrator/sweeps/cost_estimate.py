@@ -160,9 +160,9 @@ def check_memory(experiment: Experiment) -> None:
     room = environment.memory_bytes()
     if needed > room:
         raise InputError(
-            f"net: training a task of {recipe.num_batches:,} batches of {recipe.batch_size:,} images with a net of "
-            f"{num_weights:,} weights needs {needed / 1e9:.1f} GB of memory, but this machine has {room / 1e9:.1f} GB; "
-            "lower net.num_outputs, net.width, training.batch_size or training.num_batches"
+            f"net: training one task needs {needed / 1e9:.1f} GB of memory ({num_weights:,} weights, "
+            f"{recipe.num_batches:,} batches of {recipe.batch_size:,} images), but this machine has "
+            f"{room / 1e9:.1f} GB; lower net.num_outputs, net.width, training.batch_size or training.num_batches"
         )
 
 

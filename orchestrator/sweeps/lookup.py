@@ -19,7 +19,7 @@ def read_state(folder: GroupFolder) -> GroupState:
             return GroupState().apply(reader.rows())
     except CorruptError as error:
         resume = command("resume", folder.sweep.path)
-        raise CorruptError(f"{error}; `{resume}` moves the ledger aside and restores it") from error
+        raise CorruptError(f"{error}; `{resume}` restores the ledger") from error
 
 
 def read_states(folder: SweepFolder, planned: Mapping[str, GroupSize]) -> dict[str, GroupState]:

@@ -274,7 +274,11 @@ def open_sweep(file: Path, overrides: Sequence[str]) -> Sweep:
         try:
             before = open_record(read_record(sweep.folder))
         except InputError as error:
-            log.warning("%s. A launch replaces the file; add inferences again with `supsup evaluate`", error)
+            log.warning(
+                "%s. The next launch of this sweep replaces the file; if `supsup evaluate` had added runs to the "
+                "sweep, run `supsup evaluate` again",
+                error,
+            )
             return sweep
         sweep = replace(sweep, extra_inferences=before.extra_inferences, bases=before.bases)
     return sweep

@@ -225,13 +225,15 @@ def _read_marker(output: OutputFolder) -> _Marker | None:
         if not any(folder.sweep_file.exists() for folder in output.sweeps()):
             return None
         raise InputError(
-            f"{output.marker}: is missing, but the output has sweeps; `{_repair_command(output)}` writes it again"
+            f"{output.marker}: is missing, but the output has sweeps; `{_repair_command(output)}` restores the file"
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise InputError(f"{output.path}: cannot be an output ({error.strerror}); set output=DIR") from error
+            raise InputError(
+                f"{output.path}: cannot be an output ({error.strerror}); set output=DIR to another folder"
+            ) from error
         raise InputError(
-            f"{output.marker}: is damaged ({error}); `{_repair_command(output)}` writes it again"
+            f"{output.marker}: is damaged ({error}); `{_repair_command(output)}` restores the file"
         ) from error
 
 
@@ -301,7 +303,7 @@ def mark_output(output: OutputFolder, storage: str | None) -> None:
     before, storage = storage_of(output), storage.rstrip("/") if storage else None
     if before is not None and before != storage:
         raise InputError(
-            f"storage: {output.path} already uses the storage {before}, not {storage or 'none'}; "
+            f"storage: {output.path} already uses the storage {before}, so it cannot use {storage or 'no storage'}; "
             "set output=DIR to another folder"
         )
     if before != storage or not output.marker.exists():

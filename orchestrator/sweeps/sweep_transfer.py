@@ -125,7 +125,9 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
     snapshots, output_id = _snapshots(storage, group), output_id_of(group.sweep.output)
     for tries_left in reversed(range(_TAKE_OVER_TRIES)):
         if _is_behind(storage, group):
-            log.warning("%s: the storage holds a newer or longer state of this ledger; downloading it", group.ledger)
+            log.warning(
+                "%s: the storage holds a newer or longer state of this ledger; downloading this state", group.ledger
+            )
             _restore(snapshots, group.ledger)
         if not group.ledger.exists():
             return
@@ -133,7 +135,11 @@ def _take_over_group(storage: Storage, group: GroupFolder) -> None:
         writer, _, aside = open_ledger(group.ledger, newest)
         writer.close()
         if aside is not None:
-            log.warning("%s: was damaged, and is restored; the damaged file is kept as %s", group.ledger, aside.name)
+            log.warning(
+                "%s: the ledger was damaged and has been restored; the damaged file is kept as %s",
+                group.ledger,
+                aside.name,
+            )
         try:
             snapshots.put(SnapshotId(writer.epoch, output_id), read_copy(group.ledger))
         except FencedError:

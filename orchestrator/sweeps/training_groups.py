@@ -197,8 +197,8 @@ def limited_runs(runs: Iterable[Run]) -> Iterator[Run]:
         if number > MOST_RUNS or size > _MOST_PLANNED:
             raise InputError(
                 f"benchmark.num_tasks: the first {number:,} runs have {size:,} tasks, segments and evaluations, but a "
-                f"sweep has at most {_MOST_PLANNED:,}, and at most {MOST_RUNS:,} runs; lower benchmark.num_tasks, list "
-                "fewer numbers in evaluation.at, or divide the sweep"
+                f"sweep may have at most {_MOST_PLANNED:,}, and at most {MOST_RUNS:,} runs; lower benchmark.num_tasks, "
+                "list fewer numbers in evaluation.at, or divide the sweep into several sweeps"
             )
         yield run
 

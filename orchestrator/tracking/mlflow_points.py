@@ -35,7 +35,7 @@ class MetricPoint(NamedTuple):
     def text(self) -> str:
         """The point's metric, step and time, for a message."""
         written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.time_ms / 1000))
-        return f"{self.name} at step {self.step} of {written}"
+        return f"{self.name} at step {self.step} ({written})"
 
 
 _OWN_METRICS = {

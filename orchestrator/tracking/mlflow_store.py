@@ -47,7 +47,7 @@ def busy(sweep: Sweep) -> WriterBusyError:
     """Returns the error of a process that may not write the MLflow runs of a sweep."""
     return WriterBusyError(
         f"{sweep.sweep_id}: another process is writing the MLflow runs of this sweep; when it has ended, "
-        f"`{sweep.command('report')}` writes what is missing"
+        f"`{sweep.command('report')}` writes the missing data"
     )
 
 

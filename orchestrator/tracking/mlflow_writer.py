@@ -233,7 +233,7 @@ class Tracker:
         for key in self._runs:  # the tags of other runs name the runs that were replaced
             self._complete(key)
         log.warning(
-            "%s: wrote %s anew, because MLflow contradicted the ledgers; MLflow keeps what it had as deleted runs",
+            "%s: replaced %s, because MLflow contradicted the ledgers; MLflow keeps the old runs, marked as deleted",
             self._sweep.sweep_id, count(len(wrong), "MLflow run"),
         )  # fmt: skip
 

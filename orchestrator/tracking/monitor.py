@@ -102,7 +102,7 @@ class Monitor:
                 self.tick()
             except Exception as error:  # noqa: BLE001 - logged now, and raised by finish() if it persists
                 if not self._complained:
-                    log.warning("the runs cannot be written to MLflow at present; retrying: %s", first_line(error))
+                    log.warning("the runs cannot be written to MLflow at present (%s); retrying", first_line(error))
                 self._complained = True
             else:
                 if self._complained:
@@ -196,9 +196,9 @@ class Monitor:
                     raise
                 if not self._complained:
                     log.warning(
-                        "the runs cannot be written to MLflow; retrying for at most %.0f seconds: %s",
-                        patience,
+                        "the runs cannot be written to MLflow (%s); retrying for at most %.0f seconds",
                         first_line(error),
+                        patience,
                     )
                 self._complained = True
                 time.sleep(SECONDS)

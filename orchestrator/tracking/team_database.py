@@ -127,7 +127,7 @@ def find_binaries() -> Path:
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
     if not folders:
         raise InputError(
-            "PostgreSQL is not installed: run `apt-get install postgresql`, or put the folder of its initdb on PATH"
+            "PostgreSQL is not installed; run `apt-get install postgresql`, or put the folder of its initdb on PATH"
         )
     return folders[0]
 
@@ -255,7 +255,7 @@ def stop_orphan(folder: Path) -> bool:
     alive = end_processes(orphans, [signal.SIGQUIT], STOP_SECONDS)  # processes whose main process was killed
     if alive:
         raise MachineError(
-            f"{data}: process {alive[0].pid} of PostgreSQL does not end; end it, then start the server again"
+            f"{data}: process {alive[0].pid} of PostgreSQL does not end; kill this process, then start the server again"
         )
     if main and psutil.pid_exists(main):
         (data / "postmaster.pid").unlink(missing_ok=True)

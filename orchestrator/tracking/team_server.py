@@ -83,7 +83,9 @@ def serve(folder: Path, port: int, artifacts: str | None) -> int:
         except KeyboardInterrupt:
             return 0
         except OSError as error:  # for example, the disk is full
-            raise MachineError(f"{folder}: the server cannot run ({error})") from error
+            raise MachineError(
+                f"{folder}: the server cannot run ({error}); correct the cause, then start the server again"
+            ) from error
 
 
 def _pausing(is_stopping: Callable[[], bool]) -> Callable[[], None]:
@@ -159,7 +161,7 @@ def _environment(folder: Path, database: Database, password: str) -> dict[str, s
 
 def _print_address(folder: Path, port: int) -> None:
     say(
-        f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
+        f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends the server)\n"
         f"  user {ADMIN}, whose initial password is in {folder / 'admin_password'}, adds other users at /signup\n"
         f"  sweeps write to this server with tracking=http://127.0.0.1:{port}; set MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD",
@@ -203,7 +205,9 @@ def _end_mlflow(folder: Path) -> bool:
     while marked := _marked(folder):
         had_any = True
         if alive := end_processes(marked, STOP_SIGNALS, STOP_SECONDS):
-            raise MachineError(f"MLflow's process {alive[0].pid} does not end; end it, then start the server again")
+            raise MachineError(
+                f"process {alive[0].pid} of MLflow does not end; kill this process, then start the server again"
+            )
     return had_any
 
 
@@ -214,7 +218,7 @@ def _end_orphans(folder: Path) -> None:
     """
     names = [name for name, end in (("MLflow", _end_mlflow), ("PostgreSQL", stop_orphan)) if end(folder)]
     if names:
-        say(f"ended {' and '.join(names)} of a server on {folder} that was killed", flush=True)
+        say(f"ended {' and '.join(names)}, which a killed server on {folder} had left running", flush=True)
 
 
 def _asked_password() -> str | None:

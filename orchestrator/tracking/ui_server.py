@@ -111,7 +111,7 @@ def serve(output: OutputFolder, port: int) -> int:
         "--backend-store-uri", tracking_uri(output.mlflow),
         "--artifacts-destination", output.mlflow.artifacts.as_uri(),
     ]  # fmt: skip
-    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    say(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends the server)", flush=True)
     code = until_stopped(command, {**os.environ, **MLFLOW_ENVIRONMENT}, output.path)
     if code is None:
         return 0

@@ -100,7 +100,7 @@ class ImageFiles(Base, ReadsFiles):
     def _listing(self, root: Path | None) -> tuple[list[ImageFile], list[ImageFile]]:
         if root is None:
             raise InputError(
-                f"{self.folder} is relative to the folder of datasets, which is not set; set data=DIR or SUPSUP_DATA"
+                f"{self.folder}: is relative to the folder of datasets, which is not set; set data=DIR or SUPSUP_DATA"
             )
         return self.listing(root / self.folder)
 
@@ -150,8 +150,8 @@ class ImageFiles(Base, ReadsFiles):
         else:
             found = self._hash_of(listings, lambda image: str(image.size))
             log.warning(
-                "%s: an earlier version of supsup planned this sweep, with content keys that depend on the names and "
-                "sizes of the images; the sweep keeps these keys, so a changed image of the same size is not noticed",
+                "%s: an earlier version of supsup planned this sweep, so the sweep identifies the images by their "
+                "names and sizes only. If an image changes but keeps its size, the sweep does not notice the change",
                 self.folder,
             )
         if found != self.checksum():
@@ -175,7 +175,8 @@ class ImageFiles(Base, ReadsFiles):
             if error.errno is None:
                 raise
             raise InputError(
-                f"{home}: the decoded images cannot be stored in this folder ({error.strerror}); set XDG_CACHE_HOME"
+                f"{home}: the decoded images cannot be stored in this folder ({error.strerror}); set XDG_CACHE_HOME to "
+                "another folder"
             ) from error
         mapped = np.memmap(file, np.uint8, "c", shape=(len(listing), *self.shape))
         return Images(torch.from_numpy(mapped), torch.tensor([image.label for image in listing]))

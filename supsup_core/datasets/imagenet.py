@@ -52,7 +52,7 @@ class ImageNet(ImageFiles):
             home / f"ILSVRC2012_{name}" for name in ("img_train.tar", "img_val.tar", "devkit_t12.tar.gz")
         )
         if (home / "train").is_dir():
-            says = f"ImageNet has {self.num_labels}"
+            says = f"ImageNet has {self.num_labels}; download ImageNet again, or use base image_folder"
             train, val = (in_folders(home, part, self.num_labels, says) for part in self.parts)
         elif train_tar.is_file():
             for path in (val_tar, devkit):
@@ -73,7 +73,7 @@ class ImageNet(ImageFiles):
 
     def _check(self, home: Path, train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
         """Raise InputError if a number of classes or images is not possible in the published dataset."""
-        remedy = "the copy is incomplete; download ImageNet again, or use base image_folder for a selection"
+        remedy = "the copy is incomplete; download ImageNet again, or use base image_folder for a part of ImageNet"
         fewest, most = self.train_counts
         for part, images, low, high in (("train", train, fewest, most), ("val", val, self.val_count, self.val_count)):
             counts = Counter(image.name.partition("/")[0] for image in images)
@@ -85,7 +85,7 @@ class ImageNet(ImageFiles):
             if not low <= count <= high:
                 wanted = str(low) if low == high else f"{low} to {high}"
                 raise InputError(
-                    f"{home}: {count} images of class {wnid} in {part}, but ImageNet has {wanted}; {remedy}"
+                    f"{home}: there are {count} images of class {wnid} in {part}, but ImageNet has {wanted}; {remedy}"
                 )
         if len(train) != self.num_train:
             raise InputError(

@@ -73,7 +73,8 @@ def check(
         )
     if not scenario.given_in_training and (net.norm_widths() or net.normalises_by_batch):
         raise InputError(
-            f"scenario: {scenario.name} does not support nets with batch normalisation; use a net without it"
+            f"scenario: {scenario.name} does not support nets with batch normalisation; use a net without batch "
+            "normalisation"
         )
     num_outputs = net.num_outputs
     if num_outputs < num_labels:
@@ -108,7 +109,7 @@ def _check_inference(
             if getattr(inference, key) < least:
                 raise InputError(
                     f"inference.{key}: recovering a mask needs at least {method.recall_images} images, and at most "
-                    f"half of a decision group is used for it; set at least {least}"
+                    f"half of a decision group is used for the recovery; set at least {least}"
                 )
     if net.normalises_by_batch or (RULES[inference.rule].needs_superposition and net.norm_widths()):
         for key, alone in (("images_per_decision", inference.images_per_decision), ("strict_images", 1)):

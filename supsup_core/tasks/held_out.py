@@ -76,9 +76,8 @@ class HeldOut(Base, ReadsFiles, DerivedBase):
             if not 0 < count < len(places):
                 raise InputError(
                     f"benchmark.base.share (search.held_out in a search): {self.share} of the {len(places)} training "
-                    "images of "
-                    f"class {label} is {count}; "
-                    "both parts need at least one image of each class"
+                    f"images of class {label} is {count}; choose a share that leaves at least one image of each class "
+                    "in both parts"
                 )
             drawn = seeding.permutation(seeding.child_seed(self.seed, "held_out", label), len(places))
             held[places[torch.from_numpy(drawn[:count])]] = True

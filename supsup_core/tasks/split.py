@@ -116,7 +116,7 @@ class Split(Benchmark, ReshapesImages, Relabels, ChecksFields):
             raise InputError(
                 f"num_tasks: {self.num_tasks} tasks of {self.labels_per_task} classes need "
                 f"{self.num_tasks * self.labels_per_task} classes; {self.base_name} has {classes}, "
-                f"enough for {classes // self.labels_per_task} tasks"
+                f"enough for {classes // self.labels_per_task} tasks; lower num_tasks or labels_per_task"
             )
 
     def image_shape(self) -> tuple[int, ...]:

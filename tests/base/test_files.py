@@ -68,5 +68,8 @@ def test_a_user_without_a_home_folder_gets_a_private_one(monkeypatch: pytest.Mon
 
 def test_a_private_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(InputError, match=f"/tmp/supsup-{os.getuid()}: belongs to another user; the remedy"):
+    with pytest.raises(
+        InputError,
+        match=f"/tmp/supsup-{os.getuid()}: is a symbolic link, belongs to another user or is not writable; the remedy",
+    ):
         private_folder("the remedy")

@@ -40,7 +40,7 @@ def test_the_error_names_the_owning_process_and_its_death_releases_the_lock(tmp_
         ):
             raise AssertionError("it is owned")
         with (
-            pytest.raises(InputError, match=r"is running this server; .*, or give another folder"),
+            pytest.raises(InputError, match=r"is running this server; .*, or run `supsup server` with another folder"),
             owned(folder, SERVER),
         ):
             raise AssertionError("it is owned")
@@ -59,10 +59,13 @@ def test_the_error_names_the_owning_process_and_its_death_releases_the_lock(tmp_
 def test_a_folder_that_cannot_be_created_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "folder"
-    with pytest.raises(InputError, match=r"^output: .*cannot be written .*; set output=DIR to a folder"), owned(folder):
+    with (
+        pytest.raises(InputError, match=r"^output: .*cannot be written .*; set output=DIR to a writable folder"),
+        owned(folder),
+    ):
         raise AssertionError("there is no such folder")
     with (
-        pytest.raises(InputError, match=r"^FOLDER: .*cannot be written .*; give another folder"),
+        pytest.raises(InputError, match=r"^FOLDER: .*cannot be written .*; run `supsup server` with another folder"),
         owned(folder, SERVER),
     ):
         raise AssertionError("there is no such folder")

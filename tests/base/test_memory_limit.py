@@ -23,7 +23,7 @@ def test_what_the_limit_leaves_is_compared_with_what_is_needed(monkeypatch: pyte
     if left > 100_000_000:
         require_memory(100_000_000)
         return
-    with pytest.raises(MemoryLimitError, match=r"leaves 0\.10 GB of memory, but 0\.10 GB are needed") as raised:
+    with pytest.raises(MemoryLimitError, match=r"leaves 0\.10 GB, but supsup needs 0\.10 GB; run") as raised:
         require_memory(100_000_000)
     assert isinstance(raised.value, MemoryError)
     assert isinstance(raised.value, SupSupError)

@@ -62,9 +62,9 @@ def test_names_of_runs_may_contain_key_value_words() -> None:
     [
         (["outptu=x"], {}, "outptu: is not an option of this command; the options are: output=…, data=…, storage=…"),
         (["a", "b"], {}, "give one sweep, not 2: a, b"),
-        (["a", "b"], {"noun": "run"}, "give one run, not 2: a, b; put the words of one name in quotes: 'a b'"),
+        (["a", "b"], {"noun": "run"}, "give one run, not 2: a, b; put the words of a run's name in quotes: 'a b'"),
         ([], {"least": 1}, "SWEEP is missing: give its name, or the beginning of its name"),
-        ([], {"least": 1, "noun": "run"}, "RUN is missing: give words of the run's name"),
+        ([], {"least": 1, "noun": "run"}, "RUN is missing: give the run's id, or words of its name"),
         (["small"], {"most": 0}, "'small' is not an option of this command; the options are: output=…"),
     ],
 )

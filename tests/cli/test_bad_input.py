@@ -245,9 +245,10 @@ def test_name_that_ray_cannot_read_is_refused_before_ray_starts(
     supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(os.fsdecode(b"odd-\xff.yaml"))
-    refused(supsup("sweep", file), r"odd-\udcff.yaml: is not UTF-8", "--local")
+    refused(supsup("sweep", file), r"odd-\udcff.yaml: is not valid UTF-8", "--local")
     refused(
-        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")), "data: contains characters that are no Unicode text"
+        supsup("sweep", sweep_file(), os.fsdecode(b"data=\xff")),
+        "data: contains null characters or characters that are not valid Unicode; remove",
     )
     assert not (tmp_path / "runs").exists()
 
@@ -304,7 +305,7 @@ def test_ui_without_a_database_says_so(supsup: Command) -> None:
         (["status", "outptu=x"], ["outptu: is not an option of this command", "output=…", "see supsup status --help"]),
         (["decisions", "allocation.epsilon=1"], ["allocation.epsilon: is not an option of this command", "--replay"]),
         (["fetch"], ["storage=URL is missing"]),
-        (["export", "GNu", "seed=0"], ["give one run, not 2", "put the words of one name in quotes: 'GNu seed=0'"]),
+        (["export", "GNu", "seed=0"], ["give one run, not 2", "put the words of a run's name in quotes: 'GNu seed=0'"]),
         (["gc", "small"], ["'small' is not an option", "output=…"]),
         (["sweep", "x.yaml", "--workers", "0"], ["--workers"]),
     ],
@@ -337,7 +338,7 @@ def test_damaged_output_is_named_and_resume_repairs_it(
     with ledger.open("r+b") as file:
         file.write(content)
     for command in (["report"], ["status"], ["compare", "GG", "GNu"], ["export", "GG"]):
-        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "moves the ledger aside")
+        refused(supsup(*command), "ledger.sqlite", "`supsup resume small-", "restores the ledger")
     found = supsup("resume", "--local")
     assert found.code == 0, found.err
     assert "recomputed" in found.out

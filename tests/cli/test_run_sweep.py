@@ -45,7 +45,8 @@ def test_requests_made_after_the_end_do_not_stop_the_next_launch_and_far_too_man
     monkeypatch.setattr(run_sweep, "usable_cpus", lambda: 2)
     first = supsup("sweep", sweep_file(resources={"threads": 5}), "--local")
     assert first.code == 0
-    assert "1 worker with 5 threads each share 2 CPUs" in first.err
+    assert "this machine has 2 CPUs for 1 worker with 5 threads per worker, so the threads slow" in first.err
+    assert "set resources.threads=2 to use all CPUs" in first.err
     (group,) = open_sweep(sweep_file(), []).folder.groups()
     group.stop_file.touch()
     group.sweep.pause_file.touch()

@@ -82,10 +82,10 @@ WORKER = ("available_node_types", "gpu_on_demand")
         (put("head_node_type", value="haed"), "'haed' is not a name in available_node_types (did you mean 'head'?)"),
         (put("provider", "type", value="awss"), "Ray refuses this file: NotImplementedError"),
         (put(*WORKER, "min_workers", value=0), "if the cloud reclaims the spot machines"),
-        (put(*WORKER, "min_workers", value=9), "smaller than the sum of `min_workers`"),
+        (put(*WORKER, "min_workers", value=9), "is smaller than 9, the sum of `min_workers`"),
         (put(*WORKER, "node_config", "InstanceMarketOptions", value={"MarketType": "spot"}), "all workers are spot"),
         (put("available_node_types", "head", "resources", value={"GPU": 1}), "without a GPU"),
-        (put("head_start_ray_commands", value=["ray start --head"]), "add RAY_AUTH_MODE=token"),
+        (put("head_start_ray_commands", value=["ray start --head"]), "write RAY_AUTH_MODE=token before `ray start`"),
         (put("worker_start_ray_commands", value=[]), "worker_start_ray_commands: has no `ray start` command"),
         (
             put("head_start_ray_commands", value=["RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0"]),
@@ -120,7 +120,7 @@ def test_a_sweep_is_checked_against_the_capacity_of_the_cluster(
     assert "3 training groups with 2 workers, each with 1 CPU and one GPU; 3 of the groups run" in found.out
     found = supsup("cluster", "check", FILE, file, "resources.device=cuda", "resources.num_workers=9")
     assert found.code == 2
-    assert "the cluster has room for 8" in found.err
+    assert "the cluster has room for 8 workers; raise max_workers" in found.err
     assert "GPUs would be idle" in supsup("cluster", "check", FILE, file).out
 
 

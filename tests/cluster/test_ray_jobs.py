@@ -202,7 +202,7 @@ def test_a_prefix_never_means_the_job_of_a_sweep_with_another_name(
         server.jobs[name] = Job(name, "python", number, metadata={"sweep": sweep})
     assert ray_jobs.logs("small", ADDRESS) == 0
     assert "the log of small-a-2" in capsys.readouterr().out
-    with pytest.raises(InputError, match="sma: several sweeps match: small-a, small_too-b; give more of the name"):
+    with pytest.raises(InputError, match="sma: several sweeps match: small-a, small_too-b; type more of the name"):
         ray_jobs.stop("sma", ADDRESS)
 
 

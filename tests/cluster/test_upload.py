@@ -89,7 +89,8 @@ def test_a_folder_over_the_limit_is_refused_with_its_largest_parts(
     write(tree / "work" / "code" / "net.py", 2_000_000)
     monkeypatch.chdir(tree)
     parts = (
-        "work/data/images (30.0 MB), work/old.ckpt (15.0 MB), work/new.ckpt (7.0 MB); list what the job does not need"
+        "work/data/images (30.0 MB), work/old.ckpt (15.0 MB), work/new.ckpt (7.0 MB); list the files that the job does "
+        "not need"
     )
     with pytest.raises(
         InputError, match=r"would have 54\.0 MB, but Ray accepts less than 50\.0 MB; its largest"
@@ -118,7 +119,10 @@ def test_a_large_part_is_mentioned(tree: Path, limit: Callable[[int], None], mon
     write(tree / "code.py", 2_000_000)
     assert large_parts(measure(tree, [])) is None
     write(tree / "data" / "train" / "images", 40_000_000)
-    wanted = "the job uploads 42.0 MB, mostly data/train/images (40.0 MB); list what it does not need in .gitignore"
+    wanted = (
+        "the job uploads 42.0 MB, mostly data/train/images (40.0 MB); list the files that the job does not need in "
+        ".gitignore"
+    )
     assert large_parts(measure(tree, [])) == wanted
 
 
@@ -166,7 +170,7 @@ def test_files_and_folders_without_permission_are_refused(tree: Path, monkeypatc
     write(tree / "inner" / "secret")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "secret")
     with pytest.raises(
-        InputError, match=r"inner/secret: cannot be read, so the folder .*tree cannot be uploaded; list it"
+        InputError, match=r"inner/secret: cannot be read, so the folder .*tree cannot be uploaded; add secret to"
     ):
         measure(tree, [])
     (tree / ".gitignore").write_text("secret\n")

@@ -160,7 +160,7 @@ def test_a_corrupt_ledger_is_replaced_by_its_snapshot_and_this_is_reported(group
     group.folder.ledger.write_bytes(b"no ledger")
     pool = run(group)
     assert done(pool) == []
-    assert "the newest snapshot replaced the ledger" in state_of(group).lost[0].event.reason
+    assert "restored from its intact rows or from its newest snapshot" in state_of(group).lost[0].event.reason
 
 
 def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: GroupSettings) -> None:
@@ -174,7 +174,9 @@ def test_a_corrupt_ledger_without_a_snapshot_is_rebuilt_from_the_store(group: Gr
     state = state_of(group)
     assert pool.done == []
     assert science(state) == wanted
-    assert "was renamed to this file" in state.lost[0].event.reason
+    assert (
+        "a new ledger was built from the store, and a damaged ledger is kept as this file" in state.lost[0].event.reason
+    )
     assert Path(state.lost[0].event.file).exists()
 
 

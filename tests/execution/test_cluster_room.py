@@ -38,7 +38,8 @@ def helps(asked: Asked, room: Room) -> str:
 
 def test_a_message_says_what_is_asked_and_what_is_there() -> None:
     assert explain("1 training group has waited", CPU, SMALL).startswith(
-        "1 training group has waited: 3 workers with 2 CPUs each; the cluster has 2 nodes with 5 CPUs (free: 5 CPUs); "
+        "1 training group has waited: a group needs 3 workers with 2 CPUs each; the cluster has 2 nodes with 5 CPUs "
+        "(free: 5 CPUs); "
     )
     with_gpu = Room([{"CPU": 8.0, "GPU": 1.0}], {"CPU": 8.0}, IDLE)
     assert (
@@ -51,15 +52,19 @@ def test_a_message_says_how_many_workers_fit() -> None:
     assert helps(CPU, SMALL) == "add nodes, or run the command again with --workers 2"
     assert (
         helps(CPU, FULL)
-        == "other programs use the rest, so wait until they end, or run the command again with --workers 1"
+        == "other programs use too many of these resources, so wait until these programs end, or run the command again "
+        "with --workers 1"
     )
-    assert helps(CPU, replace(FULL, free={})) == "other programs use the rest, so wait until they end"
+    assert (
+        helps(CPU, replace(FULL, free={}))
+        == "other programs use too many of these resources, so wait until these programs end"
+    )
 
 
 def test_a_message_says_that_no_node_is_large_enough() -> None:
-    assert "so add such nodes, or lower resources.threads" in helps(Asked(1, {"CPU": 16.0}), FULL)
+    assert "so add larger nodes, or lower resources.threads" in helps(Asked(1, {"CPU": 16.0}), FULL)
     assert "set resources.device=cpu" in helps(GPU, FULL)
-    assert "no node has the CPUs of one worker" in helps(CPU, Room([], {}, IDLE))
+    assert "no node has enough CPUs for one worker" in helps(CPU, Room([], {}, IDLE))
 
 
 def test_a_message_says_what_the_autoscaler_does() -> None:
@@ -110,7 +115,7 @@ def test_a_file_says_what_is_lacking_after_some_seconds_and_as_long_as_it_lacks(
     clock.now += 60
     watch.update("1 training group has waited")
     (other,) = waiting_texts(folder)
-    assert "other programs use the rest" in other
+    assert "other programs use too many of these resources" in other
     assert text.split(":")[:3] == other.split(":")[:3]  # the time at which the wait began
     watch.update(None)
     assert waiting_texts(folder) == []
@@ -193,6 +198,6 @@ def test_the_log_repeats_a_message_rarely_and_a_new_cause_at_once(
     assert logged(5, abc="2 CPUs are free") == []
     assert logged(5, abc="2 CPUs are free", other="nodes start") == ["nodes start"]
     assert logged(REPEAT_SECONDS, abc="1 CPUs are free") == ["1 CPUs are free"]
-    assert logged(50) == ["the training groups have the room that they waited for, after 6 min 0 s"]
+    assert logged(50) == ["after 6 min 0 s, no training group waits for room in the cluster any more"]
     assert logged(5) == []
     assert logged(5, abc="2 CPUs are free") == ["2 CPUs are free"]

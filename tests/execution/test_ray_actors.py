@@ -157,7 +157,7 @@ def test_an_actor_that_imports_another_source_than_the_command_trains_nothing(gr
     actor = WorkerActor(replace(group, code_digest="0" * 64), 0)
     reply = actor.run(first_job(group))
     assert isinstance(reply, Failed)
-    assert "differs from the source that the command runs" in reply.error
+    assert "differs from the source code of the command" in reply.error
 
 
 class Frail(WorkerActor):

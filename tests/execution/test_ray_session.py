@@ -96,7 +96,7 @@ def test_a_folder_of_another_user_is_not_used(short: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "access", lambda path, mode: path != short / "ray")
     assert own_folder() == Path(f"/tmp/supsup-{os.getuid()}")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(InputError, match=r"belongs to another user.*; set RAY_TMPDIR to a folder of yours"):
+    with pytest.raises(InputError, match=r"belongs to another user.*; set RAY_TMPDIR to a folder that you own"):
         own_folder()
 
 

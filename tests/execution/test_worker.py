@@ -154,9 +154,9 @@ def test_masks_of_other_frozen_weights_are_neither_evaluated_nor_trained_further
     assert state.evaluated.keys() == before.evaluated.keys()
     for row in state.failed.values():
         assert row.event.what.startswith(what)
-        file, _, reason = row.event.error.partition(": belongs to other frozen weights ")
+        file, _, reason = row.event.error.partition(": this result belongs to other frozen weights ")
         assert Path(file.removeprefix("SupSupError: ")) in set(group.open_store().folder.files())
-        assert "numpy 99.0" in reason.partition("and this process has")[2]
+        assert "numpy 99.0" in reason.partition("but this process has")[2]
         assert "\n" not in reason
 
 

@@ -80,7 +80,7 @@ def test_sweeps_are_listed_with_what_each_scale_costs(
     assert "small: Small it is\n" in found.out
     assert re.search(r"  smoke  2 runs, 4 tasks to train: \d+ s on \d+ workers?, .* MB of disk", found.out)
     assert re.search(r"  paper  2 runs, 6 tasks to train", found.out)
-    assert re.search(r"lost: .*\n  paper  cannot run on this machine: benchmark.base: .*cats", found.out)
+    assert re.search(r"lost: .*\n  paper  cannot be planned on this machine: benchmark.base: .*cats", found.out)
     assert "broken: is not a valid sweep file: " in found.out
     assert "odd: is not a valid sweep file: " in found.out
     assert supsup("sweeps", tmp_path / "none").code == 2

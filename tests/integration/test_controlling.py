@@ -29,7 +29,10 @@ LONG = {
 
 @pytest.mark.parametrize(
     ("verb", "told"),
-    [("drain", "stops when the work in progress"), ("stop", "finishes its work; stop it at once with: supsup stop")],
+    [
+        ("drain", "stops when the work in progress"),
+        ("stop", "is finishing its work; stop the process at once with: supsup stop"),
+    ],
 )
 def test_a_running_sweep_is_stopped_and_resumed(
     verb: str,

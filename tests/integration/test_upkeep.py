@@ -53,9 +53,9 @@ def test_gc_deletes_files_that_no_sweep_references_and_only_with_delete(
     before = everything(output)
     found = supsup("gc")
     assert found.code == 0
-    assert "no sweep references it: 7 files" in found.out  # three tasks, four evaluations
-    assert "set aside as damaged: 1 file, 0.5 MB" in found.out
-    assert "a temporary file of an interrupted write: 1 file" in found.out
+    assert "result that no sweep references: 7 files" in found.out  # three tasks, four evaluations
+    assert "damaged file that was moved aside: 1 file, 0.5 MB" in found.out
+    assert "\ntemporary file of an interrupted write: 1 file" in found.out
     assert "nothing was deleted" in found.out
     assert everything(output) == before
     with owned(next(output.glob("sweeps/small-*"))):

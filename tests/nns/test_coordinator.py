@@ -169,7 +169,7 @@ def test_a_worker_that_draws_other_frozen_weights_fails_the_run(make: Make, othe
     state = state_of(tried)
     assert state.status == "failed"
     for row in state.failed.values():
-        assert "a worker draws other frozen weights than the coordinator" in row.event.error
+        assert "a worker and the coordinator draw different frozen weights from the same seed" in row.event.error
         assert "numpy 99.0, " in row.event.error.partition(", and the coordinator has")[0]
     assert not state.decisions
 
@@ -178,6 +178,8 @@ def test_a_run_with_masks_of_other_frozen_weights_is_not_resumed(make: Make, oth
     tried = make("tried")
     run(tried, [None] * 25 + ["kill"])
     other_weights()
-    with pytest.raises(SupSupError, match="belongs to other frozen weights than this process draws") as refused:
+    with pytest.raises(
+        SupSupError, match="this result belongs to other frozen weights than this process draws"
+    ) as refused:
         open_coordinator(tried)
     assert Path(str(refused.value).partition(": ")[0]) in files_of(tried)

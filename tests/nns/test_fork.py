@@ -127,7 +127,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["allocation.epsilon=0.1"], ["allocation.epsilon"]),
     (
         ["--at-task", "1", "stream.segment_batches=60"],
-        ["stream.segment_batches", "must keep the value of its origin"],
+        ["stream.segment_batches", "must keep the value of the original sweep"],
     ),
     (["benchmark.num_tasks=2"], ["2 is below the 4 tasks that the fork starts with"]),
 ]
@@ -257,7 +257,8 @@ def test_decisions_are_listed_and_replayed(supsup: Command, sweep_file: Callable
     for key in ("stream.order=blocks", "allocation.objective=energy", "allocation.images_per_decision=1"):
         refused = supsup("decisions", "--replay", key)
         assert refused.code == 2
-        assert "supsup fork" in refused.err
+        assert f"start a new sweep with {key.partition('=')[0]}=…" in refused.err
+        assert ("supsup fork" in refused.err) == key.startswith("allocation.")  # a fork cannot change stream.*
 
 
 def test_the_confusion_table_names_masks_by_their_numbers(
@@ -320,7 +321,7 @@ def test_an_interrupted_fork_is_no_damaged_sweep_and_can_be_repeated(
         patched.setattr("orchestrator.nns.fork._publish", interrupt)
         assert supsup(*words).code == 130
     assert supsup("fsck").code == 0
-    assert "\na temporary file of an interrupted write: " in supsup("gc").out
+    assert "\ntemporary file of an interrupted write: " in supsup("gc").out
     assert supsup(*words).code == 0
     assert "nothing to delete" in supsup("gc").out
     fork = the_fork(tmp_path / "runs", {origin})

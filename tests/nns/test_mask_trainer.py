@@ -105,7 +105,7 @@ def test_a_stored_version_of_other_frozen_weights_is_not_trained_further(
 ) -> None:
     make(LARGE).save(version(lineages, 0, 2))
     other_weights()
-    with pytest.raises(SupSupError, match=r"\.safetensors: belongs to other frozen weights"):
+    with pytest.raises(SupSupError, match=r"\.safetensors: this result belongs to other frozen weights"):
         make(LARGE).advance(version(lineages, 0, 3, (lineages[0].keys[2],)))
 
 

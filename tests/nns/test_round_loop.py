@@ -65,7 +65,7 @@ def test_a_corrupt_ledger_falls_back_to_its_snapshot(make: Make, monkeypatch: py
     coordinator = open_coordinator(tried)
     restored = state_of(tried)
     assert 0 < len(restored.decisions) <= decided
-    assert "the newest snapshot replaced the ledger" in restored.lost[0].event.reason
+    assert "restored from its intact rows or from its newest snapshot" in restored.lost[0].event.reason
     coordinator.close()
     run(tried)
     assert science(tried) == science(wanted)
@@ -97,7 +97,7 @@ def test_damage_that_sqlite_does_not_detect_falls_back_to_the_snapshot(
         with pytest.raises(CorruptError, match=str(ledger)):
             state_of(tried)
     run(tried)
-    assert "the newest snapshot replaced the ledger" in state_of(tried).lost[0].event.reason
+    assert "restored from its intact rows or from its newest snapshot" in state_of(tried).lost[0].event.reason
     assert science(tried) == science(wanted)
 
 

@@ -152,7 +152,7 @@ def test_seconds_per_task_need_two_commits_of_this_launch() -> None:
 
 def test_a_ledger_without_a_plan_has_no_group() -> None:
     for name in ("group", "environment"):
-        with pytest.raises(CorruptError, match="the ledger has no plan"):
+        with pytest.raises(CorruptError, match="the ledger has no row with the plan"):
             getattr(GroupState(), name)
 
 

@@ -72,9 +72,11 @@ def test_masks_of_other_frozen_weights_are_refused_with_both_versions(facts: Tra
     with pytest.raises(SupSupError) as refused:
         check_weights(Path("store/ab.safetensors"), provenance_of(facts), here)
     message = str(refused.value)
-    assert message.startswith("store/ab.safetensors: belongs to other frozen weights than this process draws")
+    assert message.startswith(
+        "store/ab.safetensors: this result belongs to other frozen weights than this process draws"
+    )
     assert "\n" not in message
-    theirs, ours = message.split("and this process has")
+    theirs, ours = message.split("but this process has")
     assert ("torch 2.13.0+cpu, numpy 2.4.6" if facts.machines != UNKNOWN else "torch 2.9.0, Python 3.11.7") in theirs
     assert "torch 3.0.0, numpy 2.4.6, numba 0.68.1, Python 3.11.7" in ours
     check_weights(Path("store"), provenance_of(facts), replace(here, weights_sha256=facts.weights_sha256))

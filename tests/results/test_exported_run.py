@@ -54,7 +54,7 @@ def test_an_incomplete_folder_and_an_unknown_task_are_refused(sweep: Sweep, tmp_
     folder = exported(sweep, 0, tmp_path / "exported")
     run = ExportedRun(folder)
     for task in (None, 7):
-        with pytest.raises(InputError, match="must be 0 to 2"):
+        with pytest.raises(InputError, match="must be a number from 0 to 2"):
             run.answer(torch.zeros(2, 64), task)
     (folder / "learned.safetensors").write_bytes((folder / "learned.safetensors").read_bytes()[:-1])
     with pytest.raises(CorruptError, match="run `supsup export` again"):
@@ -66,7 +66,7 @@ DAMAGES = {
     "a key too few": (lambda node: seal({key: node[key] for key in node if key != "masks"}), "'masks'"),
     "a changed value": (lambda node: seal(node).replace(b'"seed": 0', b'"seed": 1'), "does not match its SHA-256"),
     "other tensors": (lambda node: seal({**node, "learned_sha256": "0" * 64}), "learned.safetensors does not match"),
-    "a module elsewhere": (lambda node: seal({**node, "imports": ["../elsewhere.py"]}), "not in this folder"),
+    "a module elsewhere": (lambda node: seal({**node, "imports": ["../elsewhere.py"]}), "a module outside this folder"),
 }
 
 

@@ -75,13 +75,13 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
         path.write_bytes(b"x" * 100)
     found = reasons(output)
     assert {why: len(names) for why, names in found.items()} == {
-        "no sweep references it": 7,
-        "set aside as damaged": 1,
-        "a lock file of a claim": 1,
-        "its task has been trained": 1,
-        "a temporary file of an interrupted write": 1,
+        "result that no sweep references": 7,
+        "damaged file that was moved aside": 1,
+        "lock file of a claim": 1,
+        "checkpoint of a task that has been trained": 1,
+        "temporary file of an interrupted write": 1,
     }
-    assert found["its task has been trained"] == [checkpoint.name]
+    assert found["checkpoint of a task that has been trained"] == [checkpoint.name]
     for item in unneeded(output):
         item.discard(output.trash / "today")
     assert unneeded(output) == []
@@ -97,7 +97,7 @@ def test_a_checkpoint_is_kept_until_its_task_is_trained(sweep: Sweep) -> None:
     checkpoint.write_bytes(b"x")
     assert unneeded(output) == []
     run_sweep(sweep)
-    assert reasons(output) == {"its task has been trained": [checkpoint.name]}
+    assert reasons(output) == {"checkpoint of a task that has been trained": [checkpoint.name]}
 
 
 def test_each_damaged_or_missing_file_names_the_sweeps_that_recompute_it(sweep: Sweep) -> None:

@@ -67,7 +67,7 @@ def test_the_draws_of_a_space_never_change() -> None:
         ({"space": {}}, "space: is empty; name at least one key to search"),
         ({"space": {"benchmark.num_tasks": [1, 2]}}, "space.benchmark.num_tasks: cannot be searched; searchable keys"),
         ({"space": {"net.width": 3}}, "space.net.width: must be a list of choices, or a range such as"),
-        ({"space": {"net.width": [1, 1]}}, r"space.net.width: \[1, 1\] contains a value twice"),
+        ({"space": {"net.width": [1, 1]}}, r"space.net.width: the list \[1, 1\] contains a value twice"),
         ({"space": {"net.width": {"low": 1, 2: 3}}}, "space.net.width.2: unknown key"),
         ({"space": {"net.width": {"low": 1, "high": True}}}, "space.net.width.high: must be a finite number, not True"),
         ({"space": {"net.width": {"low": 1, "high": 2, "log": 1}}}, "space.net.width.log: must be true or false"),

@@ -53,8 +53,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 REFUSED = {
-    "an empty file": ("", "names neither a benchmark nor a net"),
-    "no benchmark and no net": ("seeds: [1]", "names neither a benchmark nor a net"),
+    "an empty file": ("", "has neither the key benchmark nor the key net"),
+    "no benchmark and no net": ("seeds: [1]", "has neither the key benchmark nor the key net"),
     "a list": ("- 1", "must be a mapping"),
     "copies of copies": (BOMB, "more than 10,000 values"),
     "deep nesting": ("a: " + "[" * 5000, "not valid YAML"),

@@ -77,7 +77,9 @@ def test_a_copy_of_a_loaded_file_is_the_same_module_and_another_file_is_refused(
     user_modules.load(["um_same.py"], tmp_path)
     user_modules.load(["um_same.py"], tmp_path / "copy")
     write(tmp_path / "copy", um_same="WIDTH = 2\n")
-    with pytest.raises(InputError, match=r"imports: um_same\.py: a module called 'um_same' is loaded already; rename"):
+    with pytest.raises(
+        InputError, match=r"imports: um_same\.py: Python has already loaded another module called 'um_same'; rename"
+    ):
         user_modules.load(["um_same.py"], tmp_path / "copy")
 
 

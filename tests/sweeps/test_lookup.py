@@ -65,7 +65,7 @@ def test_a_damaged_ledger_names_the_command_that_repairs_it(write: Callable[...,
 
 def test_a_ledger_of_another_group_is_refused(write: Callable[..., Path], tmp_path: Path) -> None:
     write("b", planned("a"))
-    with pytest.raises(CorruptError, match="belongs to the training group a"):
+    with pytest.raises(CorruptError, match="belongs to another training group, a"):
         read_state(OutputFolder(tmp_path).sweep("small-123456").group("b"))
 
 

@@ -273,7 +273,7 @@ def test_a_newer_state_that_cannot_be_fetched_is_an_error_and_not_the_older_stat
 def test_an_output_of_one_storage_is_not_updated_from_another(stored: Sweep, storage: Storage, tmp_path: Path) -> None:
     copy = Storage(f"file://{tmp_path / 'copy'}", 1.0)
     shutil.copytree(tmp_path / "stored", tmp_path / "copy")
-    with pytest.raises(InputError, match=f"{storage.url}, not {copy.url}"):
+    with pytest.raises(InputError, match=f"{storage.url}, so it cannot use {copy.url}"):
         fetch_newest(copy.url, stored.output, "small")
 
 

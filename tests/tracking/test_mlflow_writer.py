@@ -137,7 +137,7 @@ def test_a_launch_does_not_replace_the_runs_of_another_output_with_the_same_swee
     tracker = track(projected, "run")
     for group_id, rows in ours.items():
         tracker.project({group_id: rows[:-4]})
-        assert "ledger.sqlite: MLflow has accuracy at step 3 of " in caplog.text
+        assert "ledger.sqlite: MLflow has accuracy at step 3 (" in caplog.text
         assert ", but the ledger does not; `supsup fsck output=" in caplog.text
         tracker.project({group_id: rows})
     assert own_points(projected) == theirs

@@ -115,7 +115,7 @@ def test_an_mlflow_error_is_logged_once_and_the_missing_points_are_written_later
     wait_for(lambda: warnings()[1:])
     monitor.stop()
     first, second = warnings()
-    assert first.endswith("the server is away")
+    assert first.endswith("(the server is away); retrying")
     assert "are up to date" in second
     monitor.finish()
     assert training_losses(sweep) == LOSS_STEPS

@@ -55,7 +55,7 @@ def test_the_model_answers_as_the_exported_run_does(exported: list[Path]) -> Non
 
 def test_a_request_must_contain_the_task_if_the_scenario_gives_it(exported: list[Path]) -> None:
     images = np.zeros((2, 64), np.float32)
-    with pytest.raises(InputError, match="must be 0 to 2"):
+    with pytest.raises(InputError, match="must be a number from 0 to 2"):
         model_of(exported[0]).predict(None, images)
     with pytest.raises(InputError, match="remove this argument"):
         model_of(exported[1]).predict(None, images, {"task": 1})

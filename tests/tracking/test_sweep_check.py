@@ -42,6 +42,7 @@ def tag(sweep: Sweep, kind: str, name: str, value: str) -> None:
 
 
 TRAIN, EVAL = r"small-\w+: the MLflow run 'train seed=0'", r"small-\w+: the MLflow run 'GG seed=0'"
+ALTERED = "has 1 metric point with another value or time than in the ledger, such as"
 
 FAULTS: dict[str, tuple[Callable[[Sweep], object], list[str]]] = {
     "a missing run": (
@@ -56,7 +57,7 @@ FAULTS: dict[str, tuple[Callable[[Sweep], object], list[str]]] = {
             f"{TRAIN} has the status RUNNING, not FINISHED",
             f"{TRAIN} has wrong or missing tags: supsup.described",
             f"{TRAIN} has wrong or missing params: benchmark.name, .*",
-            f"{TRAIN} lacks 39 points of the ledger, such as loss at step 3 of .* UTC",
+            rf"{TRAIN} lacks 39 metric points of the ledger, such as loss at step 3 \(.* UTC\)",
             f"{EVAL} has wrong or missing tags: supsup.training_run",
             r"small-\w+: the MLflow run 'GNu one_shot entropy seed=0' has wrong or missing tags: supsup.training_run",
         ],
@@ -99,49 +100,50 @@ FAULTS: dict[str, tuple[Callable[[Sweep], object], list[str]]] = {
     ),
     "missing points": (
         lambda s: change(s, "training", "DELETE FROM metrics WHERE key = 'loss' AND step > 80"),
-        [f"{TRAIN} lacks 4 points of the ledger, such as loss at step 81 of .* UTC"],
+        [rf"{TRAIN} lacks 4 metric points of the ledger, such as loss at step 81 \(.* UTC\)"],
     ),
     "a missing metric": (
         lambda s: [change(s, "evaluation", f"DELETE FROM {table} WHERE key = 'accuracy'") for table in TABLES],
-        [f"{EVAL} lacks 2 points of the ledger, such as accuracy at step 1 of .* UTC"],
+        [rf"{EVAL} lacks 2 metric points of the ledger, such as accuracy at step 1 \(.* UTC\)"],
     ),
     "a missing mean": (
         lambda s: [change(s, "sweep", f"DELETE FROM {table} WHERE key = 'accuracy/GG'") for table in TABLES],
-        [r".* 'small-\w+' lacks 2 points of the ledger, such as accuracy/GG at step 1 of .* UTC"],
+        [r".* 'small-\w+' lacks 2 metric points of the ledger, such as accuracy/GG at step 1 \(.* UTC\)"],
     ),
     "another value": (
         lambda s: change(s, "training", "UPDATE metrics SET value = 0.125 WHERE key = 'loss' AND step = 30"),
-        [f"{TRAIN} has 1 point with another value or time than in the ledger, such as loss at step 30 of .* UTC"],
+        [rf"{TRAIN} {ALTERED} loss at step 30 \(.* UTC\)"],
     ),
     "another time": (
         lambda s: change(s, "evaluation", "UPDATE metrics SET timestamp = 9 WHERE key = 'accuracy' AND step = 3"),
-        [f"{EVAL} has 1 point with another value or time than in the ledger, such as accuracy at step 3 of .* UTC"],
+        [rf"{EVAL} {ALTERED} accuracy at step 3 \(.* UTC\)"],
     ),
     "a wrong mean": (
         lambda s: log(s, "sweep", "accuracy/GG", 3, FUTURE_MS),
-        [r".* 'small-\w+' has 1 point with another value or time than in the ledger, such as accuracy/GG at step 3 .*"],
+        [rf".* 'small-\w+' {ALTERED} accuracy/GG at step 3 .*"],
     ),
     "a point written twice": (
         lambda s: log(s, "training", "loss", 30, FUTURE_MS),
-        [f"{TRAIN} has 1 point with another value or time than in the ledger, such as loss at step 30 of 2096-.* UTC"],
+        [rf"{TRAIN} {ALTERED} loss at step 30 \(2096-.* UTC\)"],
     ),
     "a later point": (
         lambda s: [log(s, "training", "loss", step, FUTURE_MS + step) for step in (93, 96)],
         [
-            f".*/ledger.sqlite: has lost its last rows: {TRAIN} has 2 more points, the last of which is loss at step "
-            r"96 of 2096-10-02 07:06:40 UTC; `supsup resume small-\w+ output=.*` computes the lost work again"
+            f".*/ledger.sqlite: has lost its last rows: {TRAIN} has 2 metric points that the ledger lacks; the newest "
+            r"is loss at step 96 \(2096-10-02 07:06:40 UTC\); `supsup resume small-\w+ output=.*` computes the lost "
+            "work again"
         ],
     ),
     "an earlier point": (
         lambda s: log(s, "evaluation", "forgetting", 2, PAST_MS),
         [
             f".*/ledger.sqlite: has lost rows, or another program or output has written to MLflow: {EVAL} has 1 "
-            "more point, the last of which is forgetting at step 2 of 2001-09-09 01:46:40 UTC"
+            r"metric point that the ledger lacks; the newest is forgetting at step 2 \(2001-09-09 01:46:40 UTC\)"
         ],
     ),
     "a mean of no evaluation point": (
         lambda s: log(s, "sweep", "accuracy/GG", 2, PAST_MS),
-        [r".* 'small-\w+' has 1 more point, the last of which is accuracy/GG .*; no ledger of the sweep implies them"],
+        [r".* 'small-\w+' has 1 metric point that no ledger of the sweep contains; the newest is accuracy/GG .*"],
     ),
     "a deleted experiment": (
         lambda s: client(s).delete_experiment(run_of(s, "sweep").info.experiment_id),

@@ -26,7 +26,7 @@ def of_group(path: Path, rows: list[AnyRow]) -> list[AnyRow]:
     folder = GroupFolder.of_ledger(path)
     planned = {row.event.group.group_id for row in rows if isinstance(row.event, GroupPlanned)}
     if folder is not None and (others := planned - {folder.group_id}):
-        raise CorruptError(f"it belongs to the training group {others.pop()}")
+        raise CorruptError(f"it belongs to another training group, {others.pop()}")
     return rows
 
 

@@ -73,7 +73,7 @@ def read_last_commit(ledger: Path) -> LastCommit | None:
         raise SupSupError(f"{path}: cannot be read ({error.strerror}); correct the cause") from error
     found = [line for line in _lines(content) if line is not None]
     if not found and len(content) > _LENGTH:
-        raise CorruptError(f"{path}: the note of the last commit is damaged")
+        raise CorruptError(f"{path}: this file records the last commit of a ledger, and is damaged")
     return max(found, default=None)
 
 

@@ -159,7 +159,7 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
                 ) from error
     except (sqlite3.Error, OSError) as error:
         raise SupSupError(
-            f"{target}: the ledger cannot be copied here ({error}); correct the cause, then run `supsup resume`"
+            f"{target}: the ledger cannot be copied to this file ({error}); correct the cause, then run `supsup resume`"
         ) from error
 
 

@@ -121,7 +121,7 @@ class Snapshots:
                 except FileNotFoundError:
                     continue  # deleted meanwhile, because newer snapshots were stored
                 except CorruptError as error:
-                    log.warning("a snapshot is damaged; trying the previous snapshot: %s", error)
+                    log.warning("a snapshot is damaged (%s); trying the previous snapshot", error)
                     num_damaged += 1
                     continue
                 num_intact += 1
@@ -178,7 +178,9 @@ class SnapshotUploader:
             raise error
         if error is not None:
             log.warning(
-                "a snapshot could not be stored in the storage; the next snapshot will be tried as usual: %s", error
+                "a snapshot of a ledger could not be stored in the storage (%s); the next snapshot will be stored at "
+                "its usual time",
+                error,
             )
         return False
 

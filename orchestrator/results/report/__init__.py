@@ -57,7 +57,9 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     """
     points = tables.points_table(groups, states)
     if points.empty:
-        raise InputError(f"{sweep.sweep_id}: nothing is evaluated yet; run `{sweep.command('resume')}` first")
+        raise InputError(
+            f"{sweep.sweep_id}: no evaluation point is complete yet; run `{sweep.command('resume')}` first"
+        )
     with default_style():
         return _write(sweep, groups, states, points)
 
@@ -159,9 +161,8 @@ _CAPTIONS = {
     "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last task was learned, as the mean over seeds.",
     "recovery_over_steps": "Number of units that differ from the right mask after each step of the recovery, with one "
-    "line per "
-    "seed and task.",
-    "masks_over_tasks": "Number of masks in use, against the training data seen (in tasks).",
+    "line per seed and task.",
+    "masks_over_tasks": "Number of masks in use, against the amount of training data so far, measured in tasks.",
     "statistic_over_masks": "The statistic of the allocation test for data of new and of known tasks, and the "
     "threshold, against the number of masks in superposition.",
 }

@@ -133,7 +133,7 @@ def recovery_over_steps(recovery: pd.DataFrame, title: str) -> Figure:
             axes.plot(line["step"], line["distance"], color=colour, alpha=0.4, linewidth=0.8)
         for colour, label in (
             (_COLOURS[0], "every decision ends at the right mask"),
-            (_COLOURS[1], "some decisions do not"),
+            (_COLOURS[1], "some decisions end at another mask"),
         ):
             axes.plot([], [], color=colour, label=label)
         axes.set_ylim(0, None)

@@ -65,7 +65,8 @@ def _copy_artifacts(client: MlflowClient, old: Any, new: str) -> None:
             client.download_artifacts(old.info.run_id, "", scratch)
         except (MlflowException, OSError) as error:
             log.warning(
-                "the artifacts of the MLflow run %s cannot be copied to its new copy %s (%s); they stay in %s",
+                "the artifacts of the MLflow run %s cannot be copied to the run %s, which replaces it (%s); the "
+                "artifacts stay in %s",
                 old.info.run_id, new, first_line(error), old.info.artifact_uri,
             )  # fmt: skip
             return

@@ -139,11 +139,11 @@ class _Check:
         name = self._name(wanted)
         missing, altered, unknown, has_common = compare_run(wanted.key.kind, self._points.get(wanted.key, ()), found)
         if missing:
-            yield f"{name} lacks {count(len(missing), 'point')} of the ledger, such as {missing[0].text}"
+            yield f"{name} lacks {count(len(missing), 'metric point')} of the ledger, such as {missing[0].text}"
         if altered:
             yield (
-                f"{name} has {count(len(altered), 'point')} with another value or time than in the ledger, such as "
-                f"{altered[0].text}"
+                f"{name} has {count(len(altered), 'metric point')} with another value or time than in the ledger, "
+                f"such as {altered[0].text}"
             )
         if unknown:
             yield self._unknown(wanted, unknown, has_common)
@@ -151,14 +151,20 @@ class _Check:
     def _unknown(self, wanted: WantedRun, unknown: Sequence[MetricPoint], has_common: bool) -> str:
         """Returns the line for points at places where the ledgers have no point."""
         name, newest = self._name(wanted), max(unknown, key=lambda point: point.time_ms)
-        what = f"{count(len(unknown), 'more point')}, the last of which is {newest.text}"
+        points, last = count(len(unknown), "metric point"), f"the newest is {newest.text}"
         if wanted.group_id is None:
-            return f"{name} has {what}; no ledger of the sweep implies them"
+            return f"{name} has {points} that no ledger of the sweep contains; {last}"
         ledger = as_typed(self._folder.group(wanted.group_id).ledger)
         if has_common and newest.time_ms > self._last_ms.get(wanted.group_id, 0):
             resume = command("resume", self._folder.path)
-            return f"{ledger}: has lost its last rows: {name} has {what}; `{resume}` computes the lost work again"
-        return f"{ledger}: has lost rows, or another program or output has written to MLflow: {name} has {what}"
+            return (
+                f"{ledger}: has lost its last rows: {name} has {points} that the ledger lacks; {last}; `{resume}` "
+                "computes the lost work again"
+            )
+        return (
+            f"{ledger}: has lost rows, or another program or output has written to MLflow: {name} has {points} that "
+            f"the ledger lacks; {last}"
+        )
 
     def _name(self, wanted: WantedRun) -> str:
         return f"{self._folder.sweep_id}: the MLflow run {wanted.name!r}"

@@ -160,6 +160,7 @@ def _read(path: Path, layers: Sequence[Layer]) -> list[Tensor]:
     for layer, tensor in zip(layers, found, strict=True):
         if tensor.shape != layer.shape:
             raise InputError(
-                f"backbone: {path}: {layer.name} has shape {tuple(tensor.shape)}, but the net's layer has {layer.shape}"
+                f"backbone: {path}: {layer.name} has shape {tuple(tensor.shape)}, but the net's layer has "
+                f"{layer.shape}; use the backbone of a net with the same layers"
             )
     return found

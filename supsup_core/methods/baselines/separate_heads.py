@@ -41,7 +41,9 @@ class SeparateHeads(Method):
         check_limits(self)
         rate = self.trunk_learning_rate
         if rate is not None and self.trunk == "random":
-            raise InputError("trunk_learning_rate: has no effect, because a random trunk is not trained; remove it")
+            raise InputError(
+                "trunk_learning_rate: has no effect, because a random trunk is not trained; remove this key"
+            )
         if rate is not None and not rate > 0:
             raise InputError(f"trunk_learning_rate: must be positive, not {rate}")
 

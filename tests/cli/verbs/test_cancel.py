@@ -32,7 +32,7 @@ def interrupted(supsup: Command, sweep_file: Callable[..., Path], monkeypatch: p
 def test_cancelled_run_is_not_trained_until_the_printed_command_retries_it(supsup: Command, tmp_path: Path) -> None:
     found = supsup("cancel", "GG")
     assert found.code == 0, found.err
-    assert "these other runs of the training group are affected too: GNu" in found.out
+    assert "these runs share the run's training, so the command affects them too: GNu" in found.out
     assert supsup("resume", "--local").code == 0
     assert trained(tmp_path / "runs") == []
     again = supsup("cancel", "GG")

@@ -64,7 +64,7 @@ def test_faults_are_printed_and_repaired(
     sound = supsup("fsck", "--mlflow")
     assert (sound.code, sound.err) == (0, "")
     assert "every ledger: found 0 faults\nsmall-" in sound.out
-    assert re.search(r": compared 3 MLflow runs and \d+ points with the ledgers: found 0 faults\n$", sound.out)
+    assert re.search(r": compared 3 MLflow runs and \d+ metric points with the ledgers: found 0 faults\n$", sound.out)
     client, runs = store_of(tmp_path / "runs"), runs_of(tmp_path / "runs")
     client.delete_run(runs["train seed=0"].info.run_id)
     assert "MLflow" not in supsup("fsck").out
@@ -74,7 +74,7 @@ def test_faults_are_printed_and_repaired(
     assert "found 1 fault\nto correct the MLflow runs, add --repair\n" in found.out
     with owned(next((tmp_path / "runs" / "sweeps").iterdir())):
         running = supsup("fsck", "--mlflow")
-        assert (running.code, "is running; its MLflow runs can be compared when it has ended" in running.out) == (
+        assert (running.code, "is still running; compare its MLflow runs when the sweep has ended" in running.out) == (
             0,
             True,
         )
@@ -86,7 +86,11 @@ def test_faults_are_printed_and_repaired(
         assert ": the MLflow runs cannot be compared: division by zero\n" in unreadable.out
     repaired = supsup("fsck", "--mlflow", "--repair")
     assert (repaired.code, repaired.err) == (0, "")
-    assert repaired.out.count("found 1 fault\n") == repaired.out.count("points with the ledgers: found 0 faults") == 1
+    assert (
+        repaired.out.count("found 1 fault\n")
+        == repaired.out.count("metric points with the ledgers: found 0 faults")
+        == 1
+    )
     assert supsup("fsck", "--mlflow").code == 0
     assert scientific_points(tmp_path / "runs", "small") == wanted
     (record,) = (tmp_path / "runs").glob("sweeps/*/sweep.json")
@@ -121,7 +125,7 @@ def test_a_run_of_nns_whose_ledger_lost_its_last_rows_is_told_and_every_point_is
     assert len(told) == 1
     assert "ledger.sqlite: " in told[0]
     assert told[0].endswith("The lost work is computed again")
-    assert "anew, because MLflow contradicted the ledgers" in resumed.err
+    assert "because MLflow contradicted the ledgers; MLflow keeps the old runs, marked as deleted" in resumed.err
     assert nns_science(ledger) == science
     assert scientific_points(output, "small") == wanted
     assert supsup("fsck", "--mlflow").code == 0

@@ -40,7 +40,7 @@ def test_a_report_is_complete_and_the_same_ledgers_give_the_same_report(sweep: S
 
 
 def test_a_sweep_without_evaluations_has_no_report(sweep: Sweep) -> None:
-    with pytest.raises(InputError, match=f"nothing is evaluated yet; run `supsup resume {sweep.sweep_id}"):
+    with pytest.raises(InputError, match=f"no evaluation point is complete yet; run `supsup resume {sweep.sweep_id}"):
         write_report(sweep, sweep.plan(), {})
 
 

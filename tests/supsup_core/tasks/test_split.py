@@ -41,7 +41,10 @@ def test_splits_are_drawn_from_the_seed(digits: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"num_tasks": 6}, "enough for 5 tasks"), ({"labels_per_task": 0}, "labels_per_task: must be at least 1")],
+    [
+        ({"num_tasks": 6}, "enough for 5 tasks; lower num_tasks or labels_per_task"),
+        ({"labels_per_task": 0}, "labels_per_task: must be at least 1"),
+    ],
 )
 def test_invalid_splits_are_refused(fields: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):

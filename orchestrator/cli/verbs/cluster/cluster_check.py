@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.base.wording import as_typed, say
+from orchestrator.base.wording import as_typed, count, say
 from orchestrator.cli.arguments import OVERRIDES, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cluster.cluster_file import ClusterFile, NodeType, read_cluster_file
@@ -48,7 +48,7 @@ def check(file: Path, sweep_file: Path | None, overrides: tuple[str, ...]) -> in
 def _describe(kind: NodeType) -> str:
     """Returns a node type in one line: its name, the CPUs and GPUs of a node, and the number of nodes."""
     holds = " and ".join(f"{amount:g} {name}" for name, amount in (("CPU", kind.cpus), ("GPU", kind.gpus)) if amount)
-    what = f"{kind.name}: {holds or 'no CPUs or GPUs given'}"
+    what = f"{kind.name}: {holds or 'no CPUs and no GPUs'}"
     if kind.is_head:
         return f"{what}; the head node"
     return f"{what}; {kind.least} to {kind.most} nodes{' on spot machines' if kind.is_spot else ''}"
@@ -60,17 +60,20 @@ def _check_room(found: ClusterFile, sweep: Sweep) -> list[str]:
     If the workers fit, prints how many training groups run at the same time, and returns an empty list.
     """
     resources = sweep.config.resources
-    each = f"workers, each with {resources.threads} CPU" + (" and one GPU" if resources.device == "cuda" else "")
+    each = f"workers, each with {count(resources.threads, 'CPU')}" + (
+        " and one GPU" if resources.device == "cuda" else ""
+    )
     room = found.num_workers(resources)
     if room is None:
         return [
-            "available_node_types: a node type does not give its number of CPUs or GPUs; add CPU and GPU to its "
-            "`resources`"
+            "available_node_types: the number of CPUs or GPUs of a node type is missing; add CPU and GPU to the "
+            "`resources` of every node type"
         ]
     if room < resources.num_workers:
         return [
-            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each}, for a training group, but the "
-            f"cluster has room for {room}; raise max_workers, or set resources.num_workers={max(room, 1)}"
+            f"max_workers: {sweep.config.name} needs {resources.num_workers} {each}, for one training group, but the "
+            f"cluster has room for {count(room, 'worker')}; raise max_workers, or set "
+            f"resources.num_workers={max(room, 1)}"
         ]
     shares = list(share_workers(sweep.plan(), resources.num_workers).values())
     at_once = sum(used <= room for used in itertools.accumulate(shares))

@@ -16,8 +16,8 @@ from orchestrator.cluster import ray_jobs
 @OVERRIDES
 @click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", default="http://127.0.0.1:8265", show_default=True, metavar="URL",
-    help="The URL of the cluster's dashboard on this machine. `ray dashboard ray_cluster.yaml` or `ssh -L` forwards "
-    "the dashboard's port to this machine.",
+    help="The URL at which this machine reaches the cluster's dashboard. `ray dashboard ray_cluster.yaml` or `ssh "
+    "-L` forwards the dashboard's port to this machine.",
 )  # fmt: skip
 @WORKERS
 @click.option("--detach", is_flag=True, help="Return after the submission, without printing the job's log.")

@@ -32,6 +32,9 @@ _REPLAYED = ("allocation.", "budget.num_masks")
 """The keys that a replay may change. From these keys and the slopes, the allocation test classifies the data as new or
 known."""
 
+_FORKED = ("allocation.", "budget.", "evaluation.", "inference.", "benchmark.num_tasks")
+"""The keys that a fork may change."""
+
 _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 """Keys below `allocation.` that a replay cannot change, because the recorded slopes depend on them."""
 
@@ -41,8 +44,8 @@ _IN_THE_SLOPES = ("allocation.objective", "allocation.images_per_decision")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--replay", "changes", multiple=True, metavar="key=value",
-    help="List only the decisions that would be different with this value of a key of allocation.* or of "
-    "budget.num_masks. To change several keys, add more key=value words.",
+    help="Set a key of allocation.*, or budget.num_masks, to this value, and list only the decisions that would "
+    "change. To change several keys, add more key=value words.",
 )  # fmt: skip
 def decisions(words: Words, as_csv: bool, changes: tuple[str, ...]) -> int:
     """List the decisions of NNs runs, one for each segment.
@@ -147,11 +150,13 @@ def _replay(words: Words, overrides: Sequence[str], as_csv: bool) -> None:
         say(_as_text(table))
     _print_counts(replayed)
     if refused:
-        say(f"{len(refused)} of {len(groups)} training groups were left out: the changed keys do not fit them.")
+        say(
+            f"{len(refused)} of {len(groups)} training groups were left out, because the changed keys do not fit their "
+            "allocation test."
+        )
     say(
         "Each decision is judged alone, from its recorded slopes. To see the effect of a changed decision on the rest "
-        "of the run, use "
-        "`supsup fork`."
+        "of the run, use `supsup fork`."
     )
 
 
@@ -160,10 +165,11 @@ def _parse_changes(overrides: Sequence[str]) -> Node:
     changes = parse_overrides(overrides)
     for key in changes:
         if not key.startswith(_REPLAYED) or key in _IN_THE_SLOPES:
+            fork = ", or use `supsup fork`" if key.startswith(_FORKED) else ""
             raise InputError(
-                f"command line: {key}: a replay reuses the recorded slopes, so it can change only the allocation test "
-                f"(allocation.name and its keys) and budget.num_masks; to change {key}, start a new sweep with "
-                f"{key}=…, or use `supsup fork`"
+                f"command line: {key}: a replay reuses the recorded slopes, so it can change only budget.num_masks and "
+                f"those keys of the allocation test that do not affect the slopes. To change {key}, start a new "
+                f"sweep with {key}=…{fork}"
             )
     return changes
 
@@ -216,8 +222,8 @@ def _print_counts(replayed: Sequence[_Replayed]) -> None:
     )
     if num_comparable < len(replayed):
         say(
-            f"{len(replayed) - num_comparable} decisions were left out: the changed test needs more or fewer "
-            "untrained masks in the superposition than the run had."
+            f"{len(replayed) - num_comparable} decisions were left out, because the changed test needs a different "
+            "number of untrained masks in the superposition than the run used."
         )
 
 

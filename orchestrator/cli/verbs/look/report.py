@@ -42,5 +42,8 @@ def report(words: Words) -> int:
             conclude(tracker, groups, newest)
             tracker.attach(written.files, "report")
     except WriterBusyError:
-        say("another process is writing the sweep's MLflow runs, so this report is not attached to them")
+        say(
+            "another process is writing the sweep's MLflow runs, so this report is not attached to them; when that "
+            f"process has ended, attach the report with: {sweep.command('report')}"
+        )
     return ExitCode.DONE

@@ -86,7 +86,7 @@ def _print_group(group: GroupStatus) -> None:
         f"evaluations {group.evaluations_done}/{group.evaluations}{masks}"
     )
     if len(group.machines) > 1:
-        say(f"    MIXED {len(group.machines)} machine kinds ({MEANING}):")
+        say(f"    MIXED  computed on {len(group.machines)} machine kinds ({MEANING}):")
         for machine in group.machines:
             say(f"      {machine}")
     for lost in group.lost:

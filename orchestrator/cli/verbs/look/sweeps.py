@@ -43,7 +43,7 @@ def sweeps(folder: Path) -> int:
             try:
                 say(f"  {scale:6} {_cost(file, scale)}", flush=True)
             except InputError as error:
-                say(f"  {scale:6} cannot run on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
+                say(f"  {scale:6} cannot be planned on this machine: {str(error).removeprefix(f'{file.absolute()}: ')}")
     say("\nrun a sweep file with: supsup sweep FILE scale=smoke")
     return ExitCode.DONE
 

@@ -28,8 +28,8 @@ def stop(words: Words, address: str | None) -> int:
     """Stop a running sweep or job now; finished work is committed.
 
     Interrupts the sweep's process, as Ctrl-C does, and waits until the process has ended. In scenario NNs, the process
-    first finishes the current round; a second `supsup stop` stops it at once. `supsup resume` continues the sweep. For
-    a submitted job, add --address.
+    first finishes the current round; a second `supsup stop` stops the process at once. `supsup resume` continues the
+    sweep. For a submitted job, add --address.
     """
     if address:
         from orchestrator.cluster import ray_jobs  # loads torch, which a sweep on this machine does not need
@@ -42,7 +42,7 @@ def stop(words: Words, address: str | None) -> int:
         if is_patient and time.monotonic() > asked + PATIENCE_SECONDS:
             is_patient = False
             say(
-                f"{record.sweep_id}: process {process} finishes its work; stop it at once with: "
+                f"{record.sweep_id}: process {process} is finishing its work; stop the process at once with: "
                 f"{record.command('stop')}",
                 flush=True,
             )
@@ -55,8 +55,8 @@ def _interrupt(record: SweepRecord, process: int) -> None:
     """Sends SIGINT to a process. Raises InputError if the process runs on another machine or as another user."""
     if process <= 0 or host_of(record.folder.path) != socket.gethostname():
         raise InputError(
-            f"{record.sweep_id}: runs on {host_of(record.folder.path) or 'another machine'}; stop it there, or stop it "
-            f"after the work in progress with: {record.command('drain')}"
+            f"{record.sweep_id}: runs on {host_of(record.folder.path) or 'an unknown machine'}; run `supsup stop` on "
+            f"that machine, or stop the sweep after the work in progress with: {record.command('drain')}"
         )
     try:
         os.kill(process, signal.SIGINT)
@@ -64,5 +64,5 @@ def _interrupt(record: SweepRecord, process: int) -> None:
         pass  # the process has just ended
     except PermissionError as error:
         raise InputError(
-            f"{record.sweep_id}: process {process} belongs to another user; only that user can stop it"
+            f"{record.sweep_id}: process {process} belongs to another user; only that user can stop the sweep"
         ) from error

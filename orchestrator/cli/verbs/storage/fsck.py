@@ -31,7 +31,9 @@ _PROGRESS_SECONDS = 2.0
 @click.command(epilog=example("supsup fsck output=runs --repair"))
 @words("[output=DIR]", "output", most=0)
 @click.option("--repair", is_flag=True, help="Move damaged files aside, and run the sweeps that recompute them.")
-@click.option("--mlflow", is_flag=True, help="Also compare the MLflow runs with the ledgers, or correct the runs.")
+@click.option(
+    "--mlflow", is_flag=True, help="Also compare the MLflow runs with the ledgers. With --repair, correct the runs."
+)
 @cluster_options
 def fsck(words: Words, repair: bool, mlflow: bool, cluster: str | None) -> int:
     """Verify the ledgers and artifacts of an output, or repair them.
@@ -39,8 +41,8 @@ def fsck(words: Words, repair: bool, mlflow: bool, cluster: str | None) -> int:
     Reads every ledger and every artifact, and compares them with their checksums. Exit code 0 means that all files are
     intact or were repaired. Exit code 1 means that a file is damaged or missing.
 
-    With `--mlflow`, also compares every MLflow run, with its status, tags, params and points, with the ledgers.
-    `--repair` then writes what is missing, and writes runs that contradict the ledgers anew.
+    With `--mlflow`, also compares the status, tags, params and metric points of every MLflow run with the ledgers. With
+    `--mlflow --repair`, writes missing data to MLflow, and replaces MLflow runs that contradict the ledgers.
     """
     output = words.output
     if repair and restore_marker(output):
@@ -124,13 +126,14 @@ def _is_corrupt(ledger: Path) -> bool:
 def _remedy(damage: Damage) -> str:
     """Returns the remedy for a damaged file, as the end of a message."""
     if damage.sweeps:
-        names = ", ".join(record.sweep_id for record in damage.sweeps)
-        return f"to restore the file, run `supsup resume SWEEP`, where SWEEP is one of: {names}"
+        commands = " or ".join(f"`{record.command('resume')}`" for record in damage.sweeps)
+        return f"to restore the file, run {commands}"
     if damage.store is not None:
         return (
-            "no action is needed: no trained task depends on this file, and a sweep computes a missing evaluation again"
+            "no action is needed, because no trained task depends on this file, and a sweep recomputes a missing "
+            "evaluation"
         )
-    return "until this is corrected, `supsup gc` deletes nothing, so no trained task is lost"
+    return "until this fault is corrected, `supsup gc` deletes nothing, so no trained task is lost"
 
 
 class _Progress:

@@ -24,8 +24,14 @@ _SHOWN = 3
 
 @click.command(epilog=example("supsup gc output=runs --delete"))
 @words("[output=DIR]", "output", most=0)
-@click.option("--delete", is_flag=True, help="Move the files to the trash. Without this option, nothing changes.")
-@click.option("--empty-trash", is_flag=True, help="Delete the trash of earlier `gc --delete` for good.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Move the unneeded files to the trash. Without this option, the command changes nothing.",
+)
+@click.option(
+    "--empty-trash", is_flag=True, help="Delete for good what earlier `gc --delete` commands moved to the trash."
+)
 def gc(words: Words, delete: bool, empty_trash: bool) -> int:
     """List or delete the files that no sweep of an output needs.
 
@@ -37,7 +43,10 @@ def gc(words: Words, delete: bool, empty_trash: bool) -> int:
     """
     output = words.output
     if delete and empty_trash:
-        raise InputError("command line: choose --delete or --empty-trash; files should stay in the trash for a while")
+        raise InputError(
+            "command line: --delete and --empty-trash cannot be combined, because files should stay in the trash for a "
+            "while; choose one of the two"
+        )
     check_is_output(output)
     if delete or empty_trash:
         refuse_running(output, "gc --delete" if delete else "gc --empty-trash")
