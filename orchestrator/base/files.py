@@ -9,9 +9,10 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from supsup_core.errors import InputError
+from supsup_core.errors import InputError, MachineError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -36,6 +37,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 def is_partial(path: Path) -> bool:
     """Returns whether `path` is named like a temporary file of `write_atomically`."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises MachineError if the `with` block cannot read a file that exists, for example without permission."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run the command again"
+        ) from error
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

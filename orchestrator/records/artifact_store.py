@@ -13,7 +13,7 @@ import safetensors
 from filelock import FileLock, Timeout
 
 from orchestrator.base import failpoints
-from orchestrator.base.files import write_atomically
+from orchestrator.base.files import readable, write_atomically
 from orchestrator.base.output_folder import ArtifactFolder
 from orchestrator.records.artifact_format import (
     KEY,
@@ -27,7 +27,7 @@ from orchestrator.records.artifact_format import (
 )
 from orchestrator.records.facts import Facts, facts_from_node
 from orchestrator.records.object_storage import Storage, StoredFile
-from supsup_core.errors import CorruptError, MachineError
+from supsup_core.errors import CorruptError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +136,7 @@ class ArtifactStore:
         """
         path = self.path(key)
         try:
-            with _readable(path):
+            with readable(path):
                 blob = path.read_bytes()
             header = verify(key, blob, str(path))
         except (FileNotFoundError, CorruptError):
@@ -254,7 +254,7 @@ class ArtifactStore:
             if self.storage is None:
                 raise FileNotFoundError(path)
             return self._verified_tensor(key, name)
-        with _readable(path):
+        with readable(path):
             path.open("rb").close()  # safetensors would say that a file without permission is missing
         try:
             with safetensors.safe_open(path, "pt") as file:
@@ -338,16 +338,3 @@ class ArtifactStore:
         finally:
             file.unlink(missing_ok=True)
             lock.release()
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raises MachineError if the `with` block cannot read a file that exists, for example without permission."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise MachineError(
-            f"{path}: cannot be read ({error.strerror or error}); correct the cause, then run the command again"
-        ) from error

@@ -81,9 +81,9 @@ def _state(group: GroupFolder) -> GroupState:
         return state
     sweep = group.sweep
     raise InputError(
-        f"{as_typed(group.ledger)}: the ledger is missing or holds no plan, so it is unknown which files the sweep "
-        f"needs, and nothing was deleted; run `supsup fsck output={in_shell(sweep.output.path)} --repair` to restore "
-        f"the ledger, or delete {as_typed(sweep.path)} to give the sweep up"
+        f"{as_typed(group.ledger)}: the ledger is missing or incomplete, so the files that the sweep needs are "
+        f"unknown; nothing was deleted. Run `supsup fsck output={in_shell(sweep.output.path)} --repair` to restore the "
+        f"ledger, or delete {as_typed(sweep.path)} to discard the sweep"
     )
 
 
@@ -98,7 +98,7 @@ def leftovers(output: OutputFolder, sweeps: Sequence[SweepNeeds]) -> list[Leftov
     """
     referenced = {key for sweep in sweeps for key in sweep.keys}
     files = [*_corrupt_files(output), *_interrupted_writes(output)]
-    files += [(path, "a lock file of a claim") for path in output.store.claim_files()]
+    files += [(path, "lock file of a claim") for path in output.store.claim_files()]
     found = [
         Leftover(as_typed(path), why, path.stat().st_size, partial(_move, path, output))
         for path, why in files
@@ -129,7 +129,7 @@ def _unreferenced_artifacts(
     checkpoints = store.unfinished
     trained = set(store)
     unreferenced = [key for key in trained if key not in referenced and not _is_newer(store.path(key), open_since)]
-    left = [(store, key, "no sweep references it") for key in unreferenced]
+    left = [(store, key, "result that no sweep references") for key in unreferenced]
     for key in checkpoints:
         shard = key.partition("-")[0]
         if shard in trained:
@@ -180,7 +180,7 @@ def _corrupt_files(output: OutputFolder) -> Iterator[tuple[Path, str]]:
         paths += folder.corrupt_sweep_files
         for group in folder.groups():
             paths += [*group.masks.corrupt_files(), *group.corrupt_ledgers]
-    yield from ((path, "set aside as damaged") for path in paths)
+    yield from ((path, "damaged file that was moved aside") for path in paths)
 
 
 def _interrupted_writes(output: OutputFolder) -> Iterator[tuple[Path, str]]:

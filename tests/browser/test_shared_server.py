@@ -198,7 +198,7 @@ def test_a_killed_server_starts_again_with_its_users_and_runs(shared: SharedServ
     point = {"run_id": run, "key": "accuracy", "value": 0.5, "timestamp": 1, "step": 3}
     shared.ask("runs/log-metric", point, **as_bob)  # after the kill
     shared.start()
-    assert "ended MLflow and PostgreSQL of a server" in shared.told
+    assert "ended MLflow and PostgreSQL, which a killed server" in shared.told
     assert not any(map(runs, orphans))
     assert not socket_folder.exists()
     (metric,) = shared.ask(f"runs/get?run_id={run}", **as_bob)["run"]["data"]["metrics"]

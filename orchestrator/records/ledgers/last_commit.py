@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.base.files import readable
 from supsup_core.errors import CorruptError, SupSupError
 
 _LINE = re.compile(rb"(epoch (\d{20}), row (\d{20}), checksum ([0-9a-f]{8}), )([0-9a-f]{8})\n")
@@ -62,15 +63,14 @@ def last_commit_path(ledger: Path) -> Path:
 def read_last_commit(ledger: Path) -> LastCommit | None:
     """Returns the last commit that the note of a ledger names, or None if no commit was noted completely.
 
-    Raises CorruptError if both lines of the note are damaged, and SupSupError if the note cannot be read.
+    Raises CorruptError if both lines of the note are damaged, and MachineError if the note cannot be read.
     """
     path = last_commit_path(ledger)
     try:
-        content = path.read_bytes()
+        with readable(path):
+            content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise SupSupError(f"{path}: cannot be read ({error.strerror}); correct the cause") from error
     found = [line for line in _lines(content) if line is not None]
     if not found and len(content) > _LENGTH:
         raise CorruptError(f"{path}: this file records the last commit of a ledger, and is damaged")

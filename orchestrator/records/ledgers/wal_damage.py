@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supsup_core.errors import CorruptError, SupSupError
+from orchestrator.base.files import readable
+from supsup_core.errors import CorruptError
 
 # A -wal (https://www.sqlite.org/walformat.html) has a header of 32 bytes, and frames of a 24-byte header and one page.
 # SQLite silently ignores all frames after the first wrong checksum, so a flipped bit could remove committed rows.
@@ -41,7 +42,7 @@ class WalDamage:
 
 
 def check_wal(ledger: Path) -> None:
-    """Raises CorruptError if the -wal of a ledger has lost committed frames, and SupSupError if the -wal is unreadable.
+    """Raises CorruptError if the -wal of a ledger has lost committed frames, and MachineError if the -wal is unreadable.
 
     A transaction without its last frame is not damage, because the writing process died before the commit. If the
     process died between the header and the page of the last frame, the transaction is reported as damage, although it
@@ -52,12 +53,12 @@ def check_wal(ledger: Path) -> None:
     for number in range(_TRIES):
         if number:
             time.sleep(0.05)
+        path = ledger.with_name(ledger.name + "-wal")
         try:
-            content = ledger.with_name(ledger.name + "-wal").read_bytes()
+            with readable(path):
+                content = path.read_bytes()
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise SupSupError(f"{error.filename}: cannot be read ({error.strerror}); correct the cause") from error
         previous, found = found, wal_damage(content)
         if found is None or (number and found != previous):
             return
