@@ -69,10 +69,15 @@ def check_limits(component: Any) -> None:
             _check(one.name, getattr(component, one.name), limits)
 
 
+def check_length(name: str, value: object, limits: Limits) -> None:
+    """Raises InputError, whose text begins with `name`, if a list has more items than its limits allow."""
+    if isinstance(value, (list, tuple)) and limits.items is not None and len(value) > limits.items:
+        raise InputError(f"{name}: lists {len(value):,} values, but the maximum is {limits.items:,}; remove some")
+
+
 def _check(name: str, value: object, limits: Limits) -> None:
+    check_length(name, value, limits)
     if isinstance(value, (list, tuple)):
-        if limits.items is not None and len(value) > limits.items:
-            raise InputError(f"{name}: lists {len(value):,} values, but the maximum is {limits.items:,}; remove some")
         for item in value:
             _check(name, item, limits)
     elif isinstance(value, (int, float)):

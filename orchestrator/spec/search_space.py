@@ -90,7 +90,7 @@ class Search:
         found: dict[tuple[object, ...], Node] = {}
         most = min(self.num_trials, self._most_different())
         last, number = 0, 0
-        while len(found) < most and number - last <= 1000 + 10 * most and number < 100 * self.num_trials:
+        while len(found) < most and number - last <= 1000 + 10 * len(found) and number < 100 * self.num_trials:
             drawn = {key: self._draw(key, values, number) for key, values in self.space.items()}
             number += 1
             values = tuple(canonical(one) if isinstance(one, (dict, list)) else one for one in drawn.values())

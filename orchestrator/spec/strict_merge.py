@@ -17,6 +17,7 @@ from orchestrator.base.plain_values import Node, is_text
 from orchestrator.base.wording import one_line
 from orchestrator.spec.sweep_keys import EXPERIMENT_KEYS
 from supsup_core.errors import InputError, prefix_errors
+from supsup_core.field_limits import check_length, limits_of
 from supsup_core.registry import nearest
 
 
@@ -245,6 +246,9 @@ def _check_fields(schema: type[object], node: dict[object, object], path: str) -
             raise InputError(
                 f"{_below(path, key)}: unknown key{nearest(str(key), known)}; the known keys are: {', '.join(known)}"
             )
+        limits = limits_of(schema, str(key))
+        if limits is not None:
+            check_length(_below(path, key), value, limits)  # before OmegaConf, which needs 0.2 ms for each item
         _check(hints[str(key)], value, _below(path, key))
 
 

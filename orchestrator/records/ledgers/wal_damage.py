@@ -42,7 +42,7 @@ class WalDamage:
 
 
 def check_wal(ledger: Path) -> None:
-    """Raises CorruptError if the -wal of a ledger has lost committed frames, and MachineError if the -wal is unreadable.
+    """Raises CorruptError if the -wal of a ledger has lost committed frames, and MachineError if it cannot be read.
 
     A transaction without its last frame is not damage, because the writing process died before the commit. If the
     process died between the header and the page of the last frame, the transaction is reported as damage, although it
