@@ -158,7 +158,8 @@ class GroupJournal:
         """Takes a snapshot of the ledger if the last snapshot is old enough, or if `now` is true.
 
         With a storage, uploads the snapshot in the background, and takes no snapshot while an upload is in progress. If
-        another process has taken over the group, sets `is_fenced` and writes the sweep's pause file instead.
+        another process has taken over the group, sets `is_fenced` instead, and creates the sweep's pause file, so that
+        this process stops the sweep.
         """
         try:
             busy = self._uploader is not None and self._uploader.busy

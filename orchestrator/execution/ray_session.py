@@ -27,8 +27,8 @@ from supsup_core.errors import InputError, SupSupError
 log = logging.getLogger("supsup")
 
 ATTEMPTS = 3
-"""The number of attempts to start Ray on this machine before the command fails. Ray ends an attempt after about 30
-seconds."""
+"""The number of attempts to start Ray on this machine before the command fails. If Ray does not
+start, Ray itself gives up after about 30 seconds, and the command makes the next attempt."""
 
 PATIENCE_SECONDS = 15.0
 """If Ray takes longer than these seconds to start or to answer, a message says that the command still waits."""

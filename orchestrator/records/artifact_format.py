@@ -111,10 +111,11 @@ def verify(key: str, blob: bytes, where: str) -> Header:
 
 
 def check_key(key: str, metadata: Mapping[str, str], where: str) -> dict[str, object]:
-    """Returns the entry of an artifact in the metadata of a safetensors file.
+    """Checks that a safetensors file holds the artifact with key `key`, and returns the artifact's entry.
 
-    where: the file's name, for error messages. Raises CorruptError if the artifact has another key than `key`, and
-    ValueError, KeyError or TypeError if the metadata has no readable entry.
+    The entry is a mapping with the artifact's key, facts and checksum. metadata: the metadata of the file. where: the
+    file's name, for error messages. Raises CorruptError if the artifact has another key, and ValueError, KeyError or
+    TypeError if the metadata has no readable entry.
     """
     entry: dict[str, object] = json.loads(metadata[_ENTRY])
     if entry["key"] != key:

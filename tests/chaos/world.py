@@ -115,7 +115,11 @@ class World:
         """No artifact differs from the twin's, and none that is needed was lost or written again."""
         now, needed = self._store(), self.needed()
         for key, (sha256, _) in now.items():
-            assert sha256 == self.twin.results.artifacts[f"{key}.safetensors"] or self._is_damaged(key), key
+            known = self.twin.results.artifacts.get(f"{key}.safetensors")
+            if known is None:
+                assert key not in needed  # an artifact of a deleted sweep
+            else:
+                assert sha256 == known or self._is_damaged(key), key
         for key, before in self._stored.items():
             if key in needed and not self.retried[key]:
                 assert key in now or self._is_damaged(key), f"{key} was lost"

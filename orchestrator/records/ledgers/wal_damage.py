@@ -124,8 +124,8 @@ def _weights(num_pairs: int) -> Any:
 def _fibonacci(n: int) -> tuple[int, int, int]:
     """Returns the Fibonacci numbers F(2n-1), F(2n) and F(2n+1) modulo 2³².
 
-    The three numbers are the entries of the matrix [[1, 1], [1, 2]] to the power n. Multiplying SQLite's two checksums
-    by this matrix has the effect of n pairs of zeros.
+    The power n of the matrix [[1, 1], [1, 2]] is [[F(2n-1), F(2n)], [F(2n), F(2n+1)]]. If SQLite reads n pairs of
+    zeros, its two checksums are multiplied by this matrix.
     """
     one, two = 1, 0  # F(-1), F(0)
     for _ in range(n):
