@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import yaml
@@ -28,6 +28,27 @@ the class that the section's `name` selects. A user may define this class, so no
 keys."""
 
 
+class OwnPlainForm(Protocol):
+    """A class whose objects are stored as plain values of the class's own choice. All other classes are dataclasses."""
+
+    def to_plain(self) -> object:
+        """Returns the object as plain values."""
+
+    @classmethod
+    def from_plain(cls, plain: object) -> OwnPlainForm:
+        """Builds an object from plain values. Raises ValueError if the values do not fit."""
+
+
+def decode_own(kind: type[Any], plain: object) -> object:
+    """Builds an object of a class with OwnPlainForm. msgspec calls this function for classes that it does not know."""
+    return kind.from_plain(plain)
+
+
+def encode_own(value: Any) -> object:
+    """Returns an object of a class with OwnPlainForm as plain values. See `decode_own`."""
+    return value.to_plain()
+
+
 def from_json(text: bytes, kind: type[T]) -> T:
     """Builds an object of the dataclass `kind` from JSON and checks every field against its type.
 
@@ -35,11 +56,11 @@ def from_json(text: bytes, kind: type[T]) -> T:
     if a field is missing or has the wrong type.
     """
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=kind, dec_hook=decode_own)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), kind, str_keys=True)  # msgspec cannot read NaN; json can
+        return from_node(json.loads(text), kind)  # msgspec cannot read NaN; json can
 
 
 def from_node(node: object, kind: type[T]) -> T:
@@ -47,12 +68,12 @@ def from_node(node: object, kind: type[T]) -> T:
 
     Raises ValueError if a field is missing or has the wrong type.
     """
-    return msgspec.convert(node, kind, str_keys=True)
+    return msgspec.convert(node, kind, str_keys=True, dec_hook=decode_own)
 
 
 def to_node(value: object) -> Node:
     """Converts a dataclass object to plain values: dicts with text keys, lists, numbers, text, None."""
-    node: Node = msgspec.to_builtins(value, str_keys=True)
+    node: Node = msgspec.to_builtins(value, str_keys=True, enc_hook=encode_own)
     return node
 
 

@@ -110,5 +110,5 @@ def provenance_of(facts: Facts) -> Provenance:
     if isinstance(facts, EvaluatedFacts):
         return Provenance(facts.machines)
     if isinstance(facts, TrainedFacts) and facts.machines == UNKNOWN:
-        return Provenance((MachineKind(torch=facts.torch, python=facts.python),), facts.weights_sha256)
+        return Provenance(Machines([MachineKind(torch=facts.torch, python=facts.python)]), facts.weights_sha256)
     return Provenance(facts.machines, facts.weights_sha256)

@@ -39,7 +39,7 @@ class StoredStates(NamedTuple):
 def provenance_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Provenance:
     """Returns the provenance of this process for a problem. threads, deterministic, tf32: see `this_machine`."""
     machine = machine_kind.this_machine(problem.device, threads, deterministic, tf32)
-    return Provenance((machine,), weights_sha256(problem.weights))
+    return Provenance(Machines([machine]), weights_sha256(problem.weights))
 
 
 def states_of(keys: Sequence[str], store: ArtifactStore, are_masks: bool, here: Provenance) -> StoredStates:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import overload
 
 from orchestrator.base.environment import processor, versions
+from orchestrator.base.keys import canonical
+from orchestrator.base.plain_values import from_json, from_node, to_node
 from orchestrator.base.wording import count
 from supsup_core.errors import SupSupError
 from supsup_core.kernels.chosen import Kernels, chosen_kernels
@@ -56,17 +58,72 @@ class MachineKind:
 
 _KERNELS = [field.name for field in fields(Kernels) if field.name != "instructions"]
 
-Machines: TypeAlias = tuple[MachineKind, ...]
-"""Distinct machine kinds in ascending order."""
+
+class Machines(Sequence[MachineKind]):
+    """Distinct machine kinds in ascending order, equal to a tuple of the same kinds.
+
+    Each kind is stored as one JSON text, which is decoded once per process: a ledger repeats the same few kinds in
+    thousands of rows.
+    """
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, kinds: Iterable[MachineKind] = ()) -> None:
+        self._kinds = tuple(sorted(set(kinds)))
+
+    @overload
+    def __getitem__(self, number: int) -> MachineKind: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[MachineKind]: ...
+
+    def __getitem__(self, number: int | slice) -> MachineKind | Sequence[MachineKind]:
+        return self._kinds[number]
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __eq__(self, other: object) -> bool:
+        return self._kinds == (other._kinds if isinstance(other, Machines) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._kinds)
+
+    def __repr__(self) -> str:
+        return f"Machines({list(self._kinds)})"
+
+    def to_plain(self) -> list[str]:
+        """Returns the JSON text of each kind."""
+        return list(map(_text_of, self._kinds))
+
+    @classmethod
+    def from_plain(cls, plain: object) -> Machines:
+        """Builds machines from the texts that `to_plain` returned. Raises ValueError if a text is not a kind."""
+        if not isinstance(plain, list | tuple):
+            raise ValueError("must be a list")
+        if all(isinstance(text, str) for text in plain):
+            return _machines_of(tuple(plain))
+        return Machines(from_node(node, MachineKind) for node in plain)  # as versions of November 2026 stored kinds
+
+
+@functools.lru_cache(maxsize=1000)
+def _text_of(kind: MachineKind) -> str:
+    return canonical(to_node(kind))
+
+
+@functools.lru_cache(maxsize=1000)
+def _machines_of(texts: tuple[str, ...]) -> Machines:
+    return Machines(from_json(text.encode(), MachineKind) for text in texts)
+
 
 NOT_RECORDED = MachineKind()
-UNKNOWN: Machines = (NOT_RECORDED,)
+UNKNOWN = Machines([NOT_RECORDED])
 """The machine kinds of results that earlier versions of supsup computed."""
 
 
 def joined(*groups: Iterable[MachineKind]) -> Machines:
     """Returns the distinct machine kinds of several groups in ascending order."""
-    return tuple(sorted({kind for group in groups for kind in group}))
+    return Machines(kind for group in groups for kind in group)
 
 
 @dataclass(frozen=True)

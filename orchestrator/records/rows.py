@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from orchestrator.base.plain_values import Node, from_json, to_node
+from orchestrator.base.plain_values import Node, decode_own, from_json, to_node
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
 from orchestrator.records.machine_kind import UNKNOWN, Machines
 from orchestrator.records.planned_group import PlannedGroup
@@ -325,7 +325,7 @@ AnyRow: TypeAlias = Row[Event]
 def _decoder(kind: str) -> msgspec.json.Decoder[Event] | None:
     """Returns the cached JSON decoder of a kind of event, or None for an unknown kind."""
     event = _KINDS.get(kind)
-    return None if event is None else msgspec.json.Decoder(event)
+    return None if event is None else msgspec.json.Decoder(event, dec_hook=decode_own)
 
 
 def event_from_json(kind: str, payload: bytes) -> Event:

@@ -252,13 +252,12 @@ class History:
         if path in stored and path.stem not in world.trained_keys():
             how = "flip"  # only a missing trained task counts as damage
         self._tell(f"  {how} {path.relative_to(world.output)}")
+        path.unlink()  # a fork's mask versions are hard links of its origin's
         if how == "flip":
             middle = len(content) // 2 if path not in ledgers else 20  # in a ledger, of the header
             path.write_bytes(content[:middle] + bytes([content[middle] ^ 0x41]) + content[middle + 1 :])
         elif how == "cut":
             path.write_bytes(content[: len(content) // 3])
-        else:
-            path.unlink()
         if path in ledgers:
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)

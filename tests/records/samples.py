@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.records.facts import EvaluatedFacts, MaskVersionFacts, TrainedFacts, UnfinishedFacts
-from orchestrator.records.machine_kind import MachineKind
+from orchestrator.records.machine_kind import MachineKind, Machines
 from orchestrator.records.planned_group import Evaluation, GroupSize, PlannedGroup, PlannedRun, Shard
 from orchestrator.records.rows import (
     ArtifactLost,
@@ -56,8 +56,8 @@ EVALUATED = EvaluatedFacts(
         "strict": ProtocolCounts(20, 15, 15, 20, 18, {"0": 18, "1": 2}, recovered=3, distances=(2.5, 0.0)),
     },
 )
-UNFINISHED = UnfinishedFacts(batches=40, seconds=1.5, machines=(ONE_KIND,), weights_sha256="0" * 64)
-VERSION = MaskVersionFacts(loss=0.75, machines=(ONE_KIND, OTHER_KIND), weights_sha256="0" * 64)
+UNFINISHED = UnfinishedFacts(batches=40, seconds=1.5, machines=Machines([ONE_KIND]), weights_sha256="0" * 64)
+VERSION = MaskVersionFacts(loss=0.75, machines=Machines([ONE_KIND, OTHER_KIND]), weights_sha256="0" * 64)
 
 ENVIRONMENT = LaunchEnvironment(
     num_workers=2, versions={"torch": "2.9.0"}, python="3.11.7", platform="Linux", processor="x86_64", num_cpus=2
@@ -93,7 +93,9 @@ EVENTS: tuple[Event, ...] = (
     TasksMet(1, {"masks": 1.0}, latency=0.125, seconds=0.5),
     EvaluationDue(2, tasks=(0, 1), numbers=(0, 3), keys=("ab", "cd"), right=((0,), (1,))),
     RunForked("small-123456", "0123456789ab", 2),
-    RoundsCommitted(2, {0: "ab", 10: "cd"}, num_bytes=10, training_seconds=0.5, seconds=0.25, machines=(ONE_KIND,)),
+    RoundsCommitted(
+        2, {0: "ab", 10: "cd"}, num_bytes=10, training_seconds=0.5, seconds=0.25, machines=Machines([ONE_KIND])
+    ),
     ArtifactLost("aa", "store/corrupt/aa", "its bytes do not match", 0),
     ArtifactLost("", "ledger.corrupt", "set aside"),
     JobRetried("aa", "killed", free=True),

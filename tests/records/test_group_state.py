@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.machine_kind import MachineKind
+from orchestrator.records.machine_kind import MachineKind, Machines
 from orchestrator.records.rows import (
     AnyRow,
     ArtifactLost,
@@ -163,7 +163,7 @@ def test_the_machine_kinds_of_a_run_are_those_of_its_evaluations_and_of_the_comm
     third = replace(ONE_KIND, threads=4)
     state = replayed(
         GroupPlanned(NNS_GROUP, ENVIRONMENT),
-        ShardTrained("aa", replace(TRAINED, machines=(third,)), ""),
+        ShardTrained("aa", replace(TRAINED, machines=Machines([third])), ""),
         evaluated("ee", ONE_KIND),
         PointCompleted("r", 2, {}, ("ee",)),
         evaluated("ff", OTHER_KIND),

@@ -12,11 +12,12 @@ import torch
 
 from orchestrator.base.environment import processor
 from orchestrator.base.plain_values import from_node, to_node
-from orchestrator.records.facts import TrainedFacts, provenance_of
+from orchestrator.records.facts import TrainedFacts, UnfinishedFacts, provenance_of
 from orchestrator.records.machine_kind import (
     NOT_RECORDED,
     UNKNOWN,
     MachineKind,
+    Machines,
     Provenance,
     check_weights,
     joined,
@@ -60,15 +61,28 @@ def test_a_kind_in_words_names_everything_that_can_change_bits() -> None:
 
 
 def test_kinds_are_joined_in_one_order_and_without_duplicates() -> None:
-    assert joined([OTHER_KIND], [ONE_KIND, OTHER_KIND], UNKNOWN) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
-    assert joined(*[[kind] for kind in (ONE_KIND, NOT_RECORDED, OTHER_KIND)]) == (NOT_RECORDED, ONE_KIND, OTHER_KIND)
-    here = Provenance((OTHER_KIND,), "ab")
-    assert here.with_machines([ONE_KIND]) == Provenance((ONE_KIND, OTHER_KIND), "ab")
+    assert joined([OTHER_KIND], [ONE_KIND, OTHER_KIND], UNKNOWN) == Machines([NOT_RECORDED, ONE_KIND, OTHER_KIND])
+    apart = joined(*[[kind] for kind in (ONE_KIND, NOT_RECORDED, OTHER_KIND)])
+    assert list(apart) == [NOT_RECORDED, ONE_KIND, OTHER_KIND]
+    here = Provenance(Machines([OTHER_KIND]), "ab")
+    assert here.with_machines([ONE_KIND]) == Provenance(Machines([ONE_KIND, OTHER_KIND]), "ab")
+
+
+def test_kinds_are_stored_as_texts_and_read_in_the_earlier_form_too() -> None:
+    machines = Machines([ONE_KIND, OTHER_KIND])
+    stored = to_node(UNFINISHED) | {"machines": machines.to_plain()}
+    assert all(isinstance(text, str) for text in machines.to_plain())
+    assert from_node(stored, UnfinishedFacts).machines == machines
+    earlier = stored | {"machines": [to_node(kind) for kind in machines]}
+    assert from_node(earlier, UnfinishedFacts).machines == machines
+    for wrong in ("text", [3], ["no JSON"], ['{"threads": "one"}'], [{"threads": "one"}]):
+        with pytest.raises(ValueError):  # noqa: PT011 - the messages are those of msgspec
+            from_node(stored | {"machines": wrong}, UnfinishedFacts)
 
 
 @pytest.mark.parametrize("facts", [TRAINED, UNFINISHED, VERSION], ids=lambda facts: facts.kind)
 def test_masks_of_other_frozen_weights_are_refused_with_both_versions(facts: TrainedFacts) -> None:
-    here = Provenance((replace(ONE_KIND, torch="3.0.0"),), "1" * 64)
+    here = Provenance(Machines([replace(ONE_KIND, torch="3.0.0")]), "1" * 64)
     with pytest.raises(SupSupError) as refused:
         check_weights(Path("store/ab.safetensors"), provenance_of(facts), here)
     message = str(refused.value)
@@ -83,6 +97,6 @@ def test_masks_of_other_frozen_weights_are_refused_with_both_versions(facts: Tra
 
 
 def test_weights_that_were_not_recorded_are_not_refused() -> None:
-    here = Provenance((ONE_KIND,), "1" * 64)
+    here = Provenance(Machines([ONE_KIND]), "1" * 64)
     check_weights(Path("store"), provenance_of(replace(VERSION, weights_sha256="")), here)
     check_weights(Path("store"), provenance_of(EVALUATED), here)
