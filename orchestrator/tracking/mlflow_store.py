@@ -72,15 +72,18 @@ def sole_writer(sweep: Sweep) -> Iterator[None]:
 
 def connect(sweep: Sweep) -> mlflow.MlflowClient:
     """Returns a client for the MLflow store of a sweep. Creates nothing, so the output's own database must exist."""
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(
-        logging.CRITICAL
-    )  # its errors are raised too, so the log is redundant
+    _log_less()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     return mlflow.MlflowClient(tracking_uri_of(sweep))
+
+
+def _log_less() -> None:
+    """Stops MLflow's messages about its database. MLflow logs each error with a traceback, and raises it too."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class OpenStore(NamedTuple):
@@ -114,6 +117,7 @@ def create_database(folder: MLflowFolder) -> None:
     """
     if folder.database.exists():
         return
+    _log_less()
     for left in folder.partial_databases():
         left.unlink()
     partial = folder.partial_database(time.time_ns())
