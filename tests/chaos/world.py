@@ -153,6 +153,8 @@ class World:
                 place = (self.processes.folder / path).relative_to(self.output)
                 reported.add(place)
                 began = bool(self._rows.get(place)) or "is missing, or has no rows" not in reason
-                assert place in self.damaged or not began, f"fsck found unexpected damage: {line}"
+                # the snapshot of a damaged ledger does not know that an artifact was lost since
+                is_older = place.stem in self.retried and any(path.name == "ledger.sqlite" for path in self.damaged)
+                assert place in self.damaged or not began or is_older, f"fsck found unexpected damage: {line}"
         assert (ended.code == 0) == (not reported), ended.out + ended.err
         self.damaged &= reported
