@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-import zlib
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -15,10 +13,8 @@ from tests.chaos.histories import History
 from tests.chaos.processes import Processes
 from tests.chaos.twin import Twin
 
-NEW_SEED = zlib.crc32((os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time())).encode()) % 100_000
-"""A seed that differs between test runs. A failure prints it: set SUPSUP_TEST_SEED to repeat the history."""
-
-SEED = int(os.environ.get("SUPSUP_TEST_SEED", NEW_SEED))
+SEED = int(os.environ.get("SUPSUP_TEST_SEED", "87322"))
+"""The seed of the first history. Set SUPSUP_TEST_SEED to try others; a failure prints the seed of its history."""
 
 STEPS = 20
 

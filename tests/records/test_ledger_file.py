@@ -10,7 +10,14 @@ import pytest
 
 from orchestrator.records.ledgers.last_commit import last_commit_path
 from orchestrator.records.ledgers.ledger import LedgerReader, LedgerWriter
-from orchestrator.records.ledgers.ledger_file import extend_checksum, merge_side_files, read_copy, read_epoch
+from orchestrator.records.ledgers.ledger_file import (
+    connect_read_only,
+    explain,
+    extend_checksum,
+    merge_side_files,
+    read_copy,
+    read_epoch,
+)
 from orchestrator.records.rows import JobRetried
 from supsup_core.errors import CorruptError
 from tests.records.samples import EVENTS
@@ -74,3 +81,11 @@ def test_merging_side_files_leaves_one_file_with_all_rows_that_can_be_written_ag
     writer.close()
     merge_side_files(tmp_path / "missing.sqlite")
     assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_sound_ledger_that_sqlite_could_only_open_for_reading_is_not_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    LedgerWriter(path).close()
+    with closing(connect_read_only(path)) as db, pytest.raises(sqlite3.OperationalError) as raised:
+        db.execute("DELETE FROM rows")
+    assert not isinstance(explain(path, raised.value), CorruptError)

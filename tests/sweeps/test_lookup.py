@@ -78,3 +78,11 @@ def test_reading_a_state_imports_no_heavy_library(write: Callable[..., Path]) ->
     )
     found = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
+
+
+def test_a_group_whose_ledger_was_deleted_does_not_count_as_not_begun(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    write("a", planned("a")).unlink()
+    with pytest.raises(CorruptError, match="the ledger is missing, although rows were committed to it"):
+        read_states(OutputFolder(tmp_path).sweep("small-123456"), {})

@@ -77,7 +77,9 @@ def explain(path: Path, error: Exception) -> SupSupError:
     if isinstance(error, sqlite3.OperationalError) and is_temporary:
         return _unusable(path, error)
     try:
-        path.read_bytes()
+        with path.open("rb") as file:
+            while file.read(1 << 20):
+                pass
     except OSError as failed:  # SQLite's check of a database calls pages damaged that cannot be read
         return _unusable(path, failed)
     return CorruptError(f"{path}: the ledger is damaged ({error})")
