@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from orchestrator.base.output_folder import MLflowFolder, OutputFolder
-from orchestrator.records import machine_kind
+from orchestrator.records import this_machine
 from orchestrator.tracking import mlflow_store
 from supsup_core.datasets import Dataset
 from supsup_core.methods import Problem, base
@@ -76,8 +76,8 @@ def other_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     version might."""
 
     def draw() -> None:
-        other = replace(machine_kind.this_machine("cpu", 1), numpy="99.0")
-        monkeypatch.setattr(machine_kind, "this_machine", lambda *_: other)
+        other = replace(this_machine.this_machine("cpu", 1), numpy="99.0")
+        monkeypatch.setattr(this_machine, "this_machine", lambda *_: other)
         monkeypatch.setattr(base, "draw_weights", lambda layers, seed: [-w for w in draw_weights(layers, seed)])
 
     return draw

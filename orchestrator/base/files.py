@@ -52,6 +52,18 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Returns the entries of a folder, or none if the folder does not exist.
+
+    Raises MachineError if the folder cannot be read.
+    """
+    try:
+        with readable(folder), os.scandir(folder) as found:
+            return list(found)
+    except FileNotFoundError:
+        return []
+
+
 def replace_durably(temporary: Path, path: Path) -> None:
     """Renames `temporary` to `path`, and syncs the folder to disk. The caller must have synced the file's content."""
     os.replace(temporary, path)

@@ -17,16 +17,19 @@ A storage (an object store or a folder, given by a URL) has the same layout, but
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.base.files import folder_entries
 
 LOCK_FILES = ("lock", "holder")
 """The names of the files of a folder's lock: the lock itself, and the id of the process that holds it."""
 
 _LEDGER, _SNAPSHOT, _LAST_COMMIT = "ledger.sqlite", "ledger.previous.sqlite", "ledger.last-commit"
 _LOG = "supsup.log"
-_ARTIFACTS = "??/*.safetensors"
+_SUFFIX = ".safetensors"
 _WAITING = "waiting"
 
 
@@ -39,31 +42,44 @@ class ArtifactFolder:
     @staticmethod
     def name(key: str) -> str:
         """Returns the file name of the artifact with this key, relative to the folder."""
-        return f"{key[:2]}/{key}.safetensors"
+        return f"{key[:2]}/{key}{_SUFFIX}"
 
     @staticmethod
     def key_of(name: str) -> str | None:
         """Returns the key of an artifact's file, or None for other files. name: relative to the folder."""
         path = Path(name)
-        return path.stem if path.match(_ARTIFACTS) and len(path.parts) == 2 else None
+        return path.stem if path.match(f"??/*{_SUFFIX}") and len(path.parts) == 2 else None
 
     def file(self, key: str) -> Path:
         """Returns the path of the artifact with this key, whether or not the file exists."""
         return self.path / self.name(key)
 
     def files(self) -> Iterator[Path]:
-        """Yields the files of all artifacts in the folder."""
-        return self.path.glob(_ARTIFACTS)
+        """Yields the files of all artifacts in the folder, in no particular order. See `entries`."""
+        return (Path(entry.path) for entry in self.entries().values())
+
+    def entries(self) -> dict[str, os.DirEntry[str]]:
+        """Returns the directory entries of all artifacts' files in the folder, by key.
+
+        Skips other files, such as dead links. Raises MachineError if a folder cannot be read.
+        """
+        return {
+            file.name.removesuffix(_SUFFIX): file
+            for subfolder in folder_entries(self.path)
+            if len(subfolder.name) == 2 and subfolder.is_dir()
+            for file in folder_entries(Path(subfolder.path))
+            if file.name.endswith(_SUFFIX) and file.is_file()
+        }
 
     def numbered(self, key: str) -> Iterator[Path]:
         """Yields the files of a training job's checkpoints, whose keys have the form KEY-NUMBER. key: the job's key."""
-        return self.file(key).parent.glob(f"{key}-*.safetensors")
+        return self.file(key).parent.glob(f"{key}-*{_SUFFIX}")
 
     def corrupt_file(self, key: str) -> Path:
         """Returns an unused path to which the corrupt artifact with this key can be moved."""
         folder = self.path / "corrupt"
         number = sum(1 for _ in folder.glob(f"{key}.*"))
-        return folder / f"{key}.{number}.safetensors"
+        return folder / f"{key}.{number}{_SUFFIX}"
 
     def corrupt_files(self) -> Iterator[Path]:
         """Yields the files of the corrupt artifacts that were moved to the subfolder `corrupt`."""
@@ -131,10 +147,7 @@ class GroupFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """The file that says for which cluster resources the running group waits.
-
-        The file exists only while the group waits.
-        """
+        """Says which cluster resources the running group waits for. The file exists only while the group waits."""
         return self.path / _WAITING
 
     @property
@@ -195,10 +208,7 @@ class SweepFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """The file that says for which cluster resources the groups that have not started wait.
-
-        The file exists only while groups wait.
-        """
+        """Says which cluster resources unstarted groups wait for. The file exists only while groups wait."""
         return self.path / _WAITING
 
     def waiting_files(self) -> list[Path]:
@@ -304,10 +314,7 @@ class OutputFolder:
         return OutputFolder(self.path / "sweeps" / f".{sweep_id}.new_fork")
 
     def sweeps(self) -> list[SweepFolder]:
-        """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id.
-
-        The list includes sweeps that have lost their `sweep.json`, so that no command overlooks them.
-        """
+        """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id."""
         return [folder for folder in self.all_sweep_folders() if folder.sweep_file.exists() or folder.groups()]
 
     def all_sweep_folders(self) -> list[SweepFolder]:

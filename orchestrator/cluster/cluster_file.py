@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
-from orchestrator.base.plain_values import YAML_ERRORS, Node, load_yaml
+from orchestrator.base.plain_values import Node
 from orchestrator.base.wording import first_line
 from orchestrator.spec.sweep_config import Resources
 from orchestrator.spec.sweep_text import not_yaml, text_of
+from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml
 from supsup_core.errors import InputError
 from supsup_core.registry import nearest
 

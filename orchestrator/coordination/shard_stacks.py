@@ -27,7 +27,8 @@ class ShardStacks:
     def __init__(self, shards: Sequence[Shard], at_once: int) -> None:
         self._shards = shards
         self._at_once = at_once
-        self._stacks: list[list[Shard]] = []
+        self._stacks: list[tuple[str, list[Shard]]] = []
+        """The key of each stack's job, and the stack."""
         self._starts: list[int] = []
 
     def cut(self, split: Container[str], cancelled: Container[str]) -> None:
@@ -38,22 +39,24 @@ class ShardStacks:
             first = start
             for part in _halved(self._shards[start : start + self._at_once], split, cancelled):
                 if left := _without(cancelled, part):
-                    self._stacks.append(left)
+                    self._stacks.append((job_key(left), left))
                     self._starts.append(first)
                 first += len(part)
 
-    def starting_at(self, place: int) -> Iterator[Sequence[Shard]]:
-        """Yields the stacks in order, starting with the stack that contains shard number `place`."""
+    def starting_at(self, place: int) -> Iterator[tuple[str, Sequence[Shard]]]:
+        """Yields the key of each stack's job, and the stack, in order. Starts with the stack that contains shard number
+        `place`."""
         first = bisect.bisect_right(self._starts, place) - 1
-        yield from self._stacks[max(0, first) :]
+        for number in range(max(0, first), len(self._stacks)):  # a slice would copy thousands of stacks
+            yield self._stacks[number]
 
     def find(self, key: str) -> Sequence[Shard] | None:
         """Returns the stack whose job has this key, or None if no job has this key."""
-        return next((stack for stack in self._stacks if job_key(stack) == key), None)
+        return next((stack for other, stack in self._stacks if other == key), None)
 
     def jobs_with(self, shards: Collection[str]) -> set[str]:
         """Returns the keys of the jobs that train any of these shards."""
-        return {job_key(stack) for stack in self._stacks if any(shard.key in shards for shard in stack)}
+        return {key for key, stack in self._stacks if any(shard.key in shards for shard in stack)}
 
 
 def _halved(stack: Sequence[Shard], split: Container[str], cancelled: Container[str]) -> Iterator[Sequence[Shard]]:

@@ -23,7 +23,7 @@ from orchestrator.coordination.messages import (
     TrainJob,
 )
 from orchestrator.coordination.settings import GroupSettings
-from orchestrator.coordination.shard_stacks import ShardStacks, job_key
+from orchestrator.coordination.shard_stacks import ShardStacks
 from orchestrator.coordination.task_checkpoint import StoredCheckpoint
 from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
@@ -115,11 +115,11 @@ class TaskCoordinator(Coordinator):
         return list(itertools.islice(itertools.chain(*kinds), count))
 
     def _train_jobs(self, exclude: Collection[str]) -> Iterator[TrainJob]:
-        for stack in self._stacks.starting_at(self._num_trained_prefix()):
-            done = all(shard.key in self._state.trained for shard in stack)
-            ready = all(parent in self._state.trained for shard in stack for parent in shard.parents)
-            key = job_key(stack)
-            if not done and ready and key not in exclude:
+        trained = self._state.trained
+        for key, stack in self._stacks.starting_at(self._num_trained_prefix()):
+            if key in exclude or all(shard.key in trained for shard in stack):
+                continue
+            if all(parent in trained for shard in stack for parent in shard.parents):
                 yield TrainJob(key, tuple(stack), self._group.experiment, self._group.seed)
 
     def _evaluate_jobs(self, exclude: Collection[str]) -> Iterator[EvaluateJob]:

@@ -171,10 +171,10 @@ class ArtifactStore:
         Does nothing if the cache holds at most `limit` bytes. Never deletes an artifact that the storage lacks.
         """
         cached = []
-        for path in self._files():
+        for entry in self._entries().values():
             with contextlib.suppress(FileNotFoundError):  # another process may have evicted the file
-                stat = path.stat()
-                cached.append((stat.st_mtime, stat.st_size, path))
+                stat = entry.stat()
+                cached.append((stat.st_mtime, stat.st_size, Path(entry.path)))
         total = sum(size for _, size, _ in cached)
         if total <= limit:
             return
@@ -188,14 +188,14 @@ class ArtifactStore:
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the keys of all artifacts in the folder and the storage, in no particular order."""
-        found = {path.stem for path in self._files()}
+        found = set(self._entries())
         if self.storage is not None:
-            found |= set(self._stored())
-        return (key for key in found if KEY.fullmatch(key))
+            found |= {key for key in self._stored() if KEY.fullmatch(key)}
+        return iter(found)
 
-    def _files(self) -> Iterator[Path]:
-        """Yields the artifacts' files in the folder. Skips other files, such as dead links."""
-        return (path for path in self.folder.files() if KEY.fullmatch(path.stem) and path.is_file())
+    def _entries(self) -> dict[str, os.DirEntry[str]]:
+        """Returns the directory entries of the artifacts' files in the folder, by key. Skips other files."""
+        return {key: entry for key, entry in self.folder.entries().items() if KEY.fullmatch(key)}
 
     def _stored(self, below: str = "") -> dict[str, StoredFile]:
         """Returns the artifacts in the storage, by key. below: the subfolder to list; "" means the whole storage."""
@@ -209,7 +209,7 @@ class ArtifactStore:
         older_than: with a storage, artifacts written less than this many seconds ago are left out.
         """
         if self.storage is None:
-            return {path.stem: path.stat().st_size for path in self._files()}
+            return {key: entry.stat().st_size for key, entry in self._entries().items()}
         before = time.time() - older_than
         return {
             key: file.num_bytes for key, file in self._stored().items() if file.written is None or file.written < before
@@ -233,9 +233,9 @@ class ArtifactStore:
         if self.storage is None:
             return 0
         stored = self._stored()
-        missing = [path for path in sorted(self._files()) if path.stem not in stored]
-        for path in missing:
-            self.storage.write(self._name(path.stem), path.read_bytes())
+        missing = [key for key in sorted(self._entries()) if key not in stored]
+        for key in missing:
+            self.storage.write(self._name(key), self.path(key).read_bytes())
         return len(missing)
 
     def tensor(self, key: str, name: str) -> Tensor:
@@ -250,12 +250,6 @@ class ArtifactStore:
         does not exist.
         """
         path = self.path(key)
-        if not path.exists():
-            if self.storage is None:
-                raise FileNotFoundError(path)
-            return self._verified_tensor(key, name)
-        with readable(path):
-            path.open("rb").close()  # safetensors would say that a file without permission is missing
         try:
             with safetensors.safe_open(path, "pt") as file:
                 entry = check_key(key, file.metadata(), str(path))
@@ -263,6 +257,9 @@ class ArtifactStore:
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, CorruptError) as error:
             if self.storage is not None:
                 return self._verified_tensor(key, name)
+            if isinstance(error, FileNotFoundError):  # safetensors says so even if only the permission is missing
+                with readable(path):
+                    path.open("rb").close()
             if isinstance(error, CorruptError):
                 raise
             raise CorruptError(f"{path}: not a readable artifact ({error})") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-from orchestrator.records.machine_kind import MachineKind, Machines, joined
+from orchestrator.records.machine_kind import Machines, joined
 from orchestrator.records.planned_group import PlannedGroup
 from orchestrator.records.rows import (
     AnyRow,
@@ -51,8 +51,8 @@ class GroupState:
     of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or events
     by number of tasks learned. `retried`: maps a job's key to the number of workers that died during the job, without
     workers whose node died. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of
-    commits before the last launch. `machines`: the kinds of all machines that trained, decided or evaluated. `at_work`:
-    whether a worker has trained or evaluated anything in the last launch, and the launch has not ended.
+    commits before the last launch. `contributors`: the distinct sets of machine kinds that computed a result.
+    `at_work`: whether a worker has trained or evaluated anything in the last launch, and the launch has not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -72,7 +72,7 @@ class GroupState:
     cancelled: dict[str, Row[TaskCancelled]] = field(default_factory=dict)
     stopped: Row[GroupStopped] | None = None
     status: GroupStatus = "planned"
-    machines: set[MachineKind] = field(default_factory=set)
+    contributors: set[Machines] = field(default_factory=set)
     at_work: bool = False
     last: AnyRow | None = None
 
@@ -101,7 +101,7 @@ class GroupState:
             case _:
                 return False
         self.status = "running"
-        self.machines.update(event.facts.machines)
+        self.contributors.add(event.facts.machines)
         self.at_work |= bool(event.seconds)
         self.stalled = {key: other for key, other in self.stalled.items() if other.event.worker != event.worker}
         return True
@@ -120,7 +120,7 @@ class GroupState:
                 self.due.setdefault(event.num_learned, event)
             case RoundsCommitted():
                 self.commits.append(Row(row.seq, row.time_ms, event))
-                self.machines.update(event.machines)
+                self.contributors.add(event.machines)
                 self.stalled.clear()
             case RunForked():
                 pass
@@ -190,6 +190,11 @@ class GroupState:
         """Returns the counts of right and wrong answers, by task and protocol. keys: keys of completed evaluations."""
         facts = [self.evaluated[key].event.facts for key in keys]
         return {found.task: found.results for found in facts}
+
+    @property
+    def machines(self) -> Machines:
+        """The kinds of all machines that contributed to the group's results."""
+        return joined(*self.contributors)
 
     def machines_of(self, run_id: str) -> Machines:
         """Returns the kinds of all machines that contributed to a run's results at its evaluation points so far."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.records import machine_kind
+from orchestrator.records import this_machine
 from orchestrator.records.artifact_format import CorruptArtifactError
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.facts import Facts, provenance_of
@@ -38,7 +38,7 @@ class StoredStates(NamedTuple):
 
 def provenance_here(problem: Problem, threads: int = 1, deterministic: bool = False, tf32: bool = False) -> Provenance:
     """Returns the provenance of this process for a problem. threads, deterministic, tf32: see `this_machine`."""
-    machine = machine_kind.this_machine(problem.device, threads, deterministic, tf32)
+    machine = this_machine.this_machine(problem.device, threads, deterministic, tf32)
     return Provenance(Machines([machine]), weights_sha256(problem.weights))
 
 

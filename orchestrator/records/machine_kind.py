@@ -1,23 +1,18 @@
-"""Defines the machine kind: everything besides its content key that can change the last bits of a result.
-
-This module loads torch only when `this_machine` is called, so that ledgers can be read quickly.
-"""
+"""Defines the machine kind: everything besides its content key that can change the last bits of a result."""
 
 from __future__ import annotations
 
 import functools
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import overload
 
-from orchestrator.base.environment import processor, versions
 from orchestrator.base.keys import canonical
 from orchestrator.base.plain_values import from_json, from_node, to_node
 from orchestrator.base.wording import count
 from supsup_core.errors import SupSupError
-from supsup_core.kernels.chosen import Kernels, chosen_kernels
+from supsup_core.kernels.chosen import Kernels
 
 _NO_KERNELS = Kernels()
 
@@ -62,14 +57,16 @@ _KERNELS = [field.name for field in fields(Kernels) if field.name != "instructio
 class Machines(Sequence[MachineKind]):
     """Distinct machine kinds in ascending order, equal to a tuple of the same kinds.
 
-    Each kind is stored as one JSON text, which is decoded once per process: a ledger repeats the same few kinds in
-    thousands of rows.
+    Each kind is stored and pickled as one JSON text, which is decoded once per process: a ledger repeats the same few
+    kinds in thousands of rows.
     """
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_hash", "_kinds", "_texts")
 
     def __init__(self, kinds: Iterable[MachineKind] = ()) -> None:
         self._kinds = tuple(sorted(set(kinds)))
+        self._hash = hash(self._kinds)
+        self._texts: tuple[str, ...] | None = None
 
     @overload
     def __getitem__(self, number: int) -> MachineKind: ...
@@ -87,33 +84,37 @@ class Machines(Sequence[MachineKind]):
         return self._kinds == (other._kinds if isinstance(other, Machines) else other)
 
     def __hash__(self) -> int:
-        return hash(self._kinds)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Machines({list(self._kinds)})"
 
-    def to_plain(self) -> list[str]:
+    def __reduce__(self) -> tuple[Callable[[tuple[str, ...]], Machines], tuple[tuple[str, ...]]]:
+        return _machines_of, (self.to_plain(),)
+
+    def to_plain(self) -> tuple[str, ...]:
         """Returns the JSON text of each kind."""
-        return list(map(_text_of, self._kinds))
+        if self._texts is None:
+            self._texts = tuple(canonical(to_node(kind)) for kind in self._kinds)
+        return self._texts
 
     @classmethod
     def from_plain(cls, plain: object) -> Machines:
         """Builds machines from the texts that `to_plain` returned. Raises ValueError if a text is not a kind."""
-        if not isinstance(plain, list | tuple):
+        if not isinstance(plain, (list, tuple)):  # faster than a union, in every row of a ledger
             raise ValueError("must be a list")
-        if all(isinstance(text, str) for text in plain):
+        try:
             return _machines_of(tuple(plain))
-        return Machines(from_node(node, MachineKind) for node in plain)  # as versions of November 2026 stored kinds
+        except TypeError:  # dicts cannot be hashed; versions of November 2026 stored kinds as dicts
+            return Machines(from_node(node, MachineKind) for node in plain)
 
 
 @functools.lru_cache(maxsize=1000)
-def _text_of(kind: MachineKind) -> str:
-    return canonical(to_node(kind))
-
-
-@functools.lru_cache(maxsize=1000)
-def _machines_of(texts: tuple[str, ...]) -> Machines:
-    return Machines(from_json(text.encode(), MachineKind) for text in texts)
+def _machines_of(texts: tuple[object, ...]) -> Machines:
+    """Returns the machines with these JSON texts. Raises ValueError if a text is not a kind."""
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("must be a list of texts")
+    return Machines(from_json(str(text).encode(), MachineKind) for text in texts)
 
 
 NOT_RECORDED = MachineKind()
@@ -167,24 +168,3 @@ def check_weights(where: Path, found: Provenance, here: Provenance) -> None:
             f"result was computed with {found.versions}, but this process has {here.versions}; install the versions "
             "that computed the result, or set output=DIR to a new folder"
         )
-
-
-@functools.cache
-def this_machine(device: str, threads: int, deterministic: bool = False, tf32: bool = False) -> MachineKind:
-    """Returns the kind of this machine. The arguments are those of a sweep file's `resources`. Loads torch and numba.
-
-    Raises RuntimeError if the device is not available.
-    """
-    import torch
-
-    on_gpu = torch.device(device).type != "cpu"
-    return MachineKind(
-        processor=torch.cuda.get_device_name(device) if on_gpu else processor(),
-        threads=threads,
-        kernels=chosen_kernels(device, deterministic, tf32),
-        torch=str(torch.__version__),  # a plain str, because unpickling a TorchVersion loads torch
-        numpy=versions()["numpy"],
-        numba=versions()["numba"],
-        python=platform.python_version(),
-        cuda=f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if on_gpu else "",  # type: ignore[no-untyped-call]
-    )

@@ -136,7 +136,7 @@ def _unreferenced_artifacts(
             left.append((checkpoints, key, "checkpoint of a task that has been trained"))
         elif shard not in referenced and is_done:  # kept until all are done: a stack's key is no shard's key
             left.append((checkpoints, key, "checkpoint of a task that no sweep references"))
-    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in (store, checkpoints)}
+    sizes = {its: its.sizes(older_than=YOUNG_SECONDS) for its in {its for its, _, _ in left}}
     return [
         Leftover(as_typed(its.path(key)), why, sizes[its][key], partial(_discard, its.path(key), output, storage))
         for its, key, why in left

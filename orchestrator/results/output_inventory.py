@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from orchestrator.records.ledgers.last_commit import last_commit_path, read_last
 from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.ledgers.ledger_file import snapshot_path
 from orchestrator.records.object_storage import Storage
-from orchestrator.records.rows import AnyRow, RoundsCommitted, SegmentDecided
+from orchestrator.records.rows import AnyRow, GroupPlanned, RoundsCommitted, SegmentDecided
 from orchestrator.sweeps.sweep_record import SweepRecord, open_store, read_record, storage_of
 from supsup_core.errors import CorruptError, InputError, SupSupError
 
@@ -128,25 +128,33 @@ def _verified_ledger(record: SweepRecord, group: GroupFolder, found: list[Damage
 
     Verifies the note of the ledger's last commit too. Appends any damage to `found`.
     """
-    state = GroupState()
     snapshot = snapshot_path(group.ledger)
-    for file in (snapshot, group.ledger):
-        if file is snapshot and not file.exists():
-            continue
-        try:
-            with LedgerReader(file) as reader:
-                rows = reader.verify()
-            if not rows:
-                raise CorruptError(f"{file}: the ledger is missing, or has no rows")
-            state = GroupState().apply(rows)
-        except SupSupError as error:
-            found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))
+    state = _verified_state(group.ledger, record, found)
+    if snapshot.exists():
+        kept = _verified_state(snapshot, record, found, (GroupPlanned.kind,) if state else None)
+        state = state or kept
     try:
         read_last_commit(group.ledger)
     except CorruptError as error:
         note = last_commit_path(group.ledger)
         found.append(Damage(note, str(error).removeprefix(f"{note}: "), (record,)))
-    return state
+    return state or GroupState()
+
+
+def _verified_state(
+    file: Path, record: SweepRecord, found: list[Damage], kinds: Collection[str] | None = None
+) -> GroupState | None:
+    """Verifies all rows of a ledger, and returns the state that they give.
+
+    kinds: the state contains only rows with events of these kinds; None means all kinds. If the ledger is damaged,
+    returns None and appends the damage to `found`.
+    """
+    try:
+        with LedgerReader(file) as reader:
+            return GroupState().apply(reader.verify(kinds))
+    except SupSupError as error:
+        found.append(Damage(file, str(error).removeprefix(f"{file}: "), (record,)))
+        return None
 
 
 def _damage(check: _Check) -> Damage | None:

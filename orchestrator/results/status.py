@@ -11,7 +11,7 @@ from orchestrator.base.output_folder import SweepFolder
 from orchestrator.base.plain_values import Node, to_node
 from orchestrator.coordination.control_files import waiting_texts
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.machine_kind import MachineKind, joined
+from orchestrator.records.machine_kind import MachineKind
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.records.rows import ArtifactLost, Row, TaskEvaluated
 from orchestrator.results.event_log import describe_stalled
@@ -126,7 +126,7 @@ def group_status(group_id: str, state: GroupState) -> GroupStatus:
         lost=[_describe_lost(row.event) for row in state.lost],
         stalled=[describe_stalled(row.event) for row in state.stalled.values()],
         cancelled=sorted(row.event.task for row in state.cancelled.values()),
-        machines=tuple(joined(state.machines)),
+        machines=tuple(state.machines),
     )
 
 

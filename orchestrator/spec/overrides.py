@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import yaml
 
-from orchestrator.base.plain_values import YAML_ERRORS, Node, load_yaml, text_value, with_lists
+from orchestrator.base.plain_values import Node, text_value
 from orchestrator.spec.strict_merge import check_values, merge
+from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, with_lists
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")

@@ -10,8 +10,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.base.plain_values import YAML_ERRORS, Node, load_yaml, with_lists
+from orchestrator.base.plain_values import Node
 from orchestrator.spec.strict_merge import as_node, config_problem
+from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, with_lists
 from supsup_core.errors import InputError
 from supsup_core.input_files import read_file
 

@@ -8,6 +8,7 @@ from orchestrator.base.output_folder import GroupFolder, SweepFolder
 from orchestrator.base.wording import command
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledgers.ledger import LedgerReader
+from orchestrator.records.ledgers.ledger_file import collector_paused
 from orchestrator.records.planned_group import GroupSize
 from supsup_core.errors import CorruptError
 
@@ -15,7 +16,7 @@ from supsup_core.errors import CorruptError
 def read_state(folder: GroupFolder) -> GroupState:
     """Returns the state of a group by replaying its ledger. Raises CorruptError if the ledger is damaged."""
     try:
-        with LedgerReader(folder.ledger) as reader:
+        with collector_paused(), LedgerReader(folder.ledger) as reader:
             return GroupState().apply(reader.rows())
     except CorruptError as error:
         resume = command("resume", folder.sweep.path)

@@ -72,7 +72,7 @@ class WantedRun:
         if self.group_id is None:
             return joined(*(state.machines for state in states.values()))
         state = states.get(self.group_id, GroupState())
-        return state.machines_of(self.key.id) if self.key.kind == "evaluation" else joined(state.machines)
+        return state.machines_of(self.key.id) if self.key.kind == "evaluation" else state.machines
 
 
 def wanted_runs(sweep_id: str, groups: Sequence[Group]) -> list[WantedRun]:

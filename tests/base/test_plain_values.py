@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.base.plain_values import flatten, from_json, from_node, to_node
+from orchestrator.base.plain_values import flatten, from_json, from_node, text_value, to_node
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,22 @@ def test_text_that_is_not_json_is_refused(text: bytes) -> None:
 
 def test_nested_mappings_are_flattened_by_dotted_keys() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": []}, "e": None}) == {"a.b.c": 1, "a.d": [], "e": None}
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("runs", "runs"),
+        ("'it''s'", "it's"),
+        ("'it's'", "'it's'"),
+        ('"a\\tb"', "a\tb"),
+        ('"a" or "b"', '"a" or "b"'),
+        ("'", "'"),
+        ("''", ""),
+        ("null", None),
+        ("~", None),
+        ("", None),
+    ],
+)
+def test_quotes_around_a_typed_text_are_removed(typed: str, value: str | None) -> None:
+    assert text_value(typed) == value

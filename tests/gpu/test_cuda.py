@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.execution.worker import Worker
-from orchestrator.records.machine_kind import this_machine
+from orchestrator.records.this_machine import this_machine
 from supsup_core.datasets import Dataset
 from supsup_core.inference import OBJECTIVES
 from supsup_core.kernels.matmul import set_algorithms

@@ -168,7 +168,7 @@ def test_the_machine_kinds_of_a_run_are_those_of_its_evaluations_and_of_the_comm
         PointCompleted("r", 2, {}, ("ee",)),
         evaluated("ff", OTHER_KIND),
     )
-    assert state.machines == {third, ONE_KIND, OTHER_KIND}
+    assert set(state.machines) == {third, ONE_KIND, OTHER_KIND}
     assert state.machines_of("r") == (ONE_KIND,)
     assert state.machines_of("another") == ()
     state.apply([Row(9, 9, RoundsCommitted(1, {}, 0, 0.0, 0.0, (OTHER_KIND,)))])

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.base.failpoints import set_failpoint
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.coordination import task_checkpoint
-from orchestrator.records import machine_kind
+from orchestrator.records import this_machine
 from orchestrator.records.machine_kind import MachineKind, Machines
 from orchestrator.results.exported_run import ExportedRun, export_run
 from orchestrator.results.loaded_run import load_run
@@ -32,7 +32,7 @@ WORDS = "only within floating-point tolerance"
 @pytest.fixture
 def on_kind(monkeypatch: pytest.MonkeyPatch) -> Callable[[MachineKind], None]:
     """Returns a function that makes this machine one of another kind, as a resume on another machine would."""
-    return lambda kind: monkeypatch.setattr(machine_kind, "this_machine", lambda *_: kind)
+    return lambda kind: monkeypatch.setattr(this_machine, "this_machine", lambda *_: kind)
 
 
 def interrupt_in_the_second_task() -> None:

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -32,13 +32,13 @@ from orchestrator.records.ledgers.ledger_file import (
     LOCK_SECONDS,
     SCHEMA,
     check_database,
-    checksum_at,
     connect_read_only,
     copy_aside,
     copy_database,
     explain,
     extend_checksum,
     has_tables,
+    last_seq,
     select_rows,
     set_aside,
     snapshot_path,
@@ -46,6 +46,14 @@ from orchestrator.records.ledgers.ledger_file import (
 from orchestrator.records.ledgers.wal_damage import check_wal
 from orchestrator.records.rows import AnyRow, Event, Row, event_to_node
 from supsup_core.errors import CorruptError, SupSupError
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+_NEWEST = """
+SELECT epoch, coalesce(seq, 0), coalesce(time_ms, 0), coalesce(checksum, 0)
+FROM writer LEFT JOIN rows ON seq = (SELECT max(seq) FROM rows)
+"""
+"""Selects the writer's epoch, and the number, time and checksum of the newest row; 0 if there are no rows."""
 
 
 class FencedError(SupSupError):
@@ -107,17 +115,14 @@ class LedgerWriter:
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            (epoch,) = self._db.execute("SELECT epoch FROM writer").fetchone()
+            epoch, seq, last, checksum = self._db.execute(_NEWEST).fetchone()
             if epoch != self.epoch:
                 raise FencedError("another process has taken over this ledger; this process writes nothing more to it")
-            newest = self._db.execute("SELECT seq, time_ms FROM rows ORDER BY seq DESC LIMIT 1").fetchone()
-            seq, last = newest or (0, 0)
             now = max(last, time.time_ns() // 1_000_000)
             rows: list[AnyRow] = []
-            checksum = checksum_at(self._db, seq)
             for number, entry in enumerate(entries, start=seq + 1):
                 kind = entry.event.kind
-                text = json.dumps(event_to_node(entry.event), separators=(",", ":"))
+                text = _ENCODER.encode(event_to_node(entry.event))
                 checksum = extend_checksum(checksum, number, now, kind.encode(), text.encode())
                 self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", (number, now, kind, text, checksum))
                 if entry.attachment is not None:
@@ -169,9 +174,10 @@ class LedgerReader:
         self._path = path
         self._db: sqlite3.Connection | None = None
 
-    def rows(self, after: int = 0) -> list[AnyRow]:
+    def rows(self, after: int = 0, kinds: Collection[str] | None = None) -> list[AnyRow]:
         """Returns the committed rows with seq > `after`, in order.
 
+        kinds: verifies all of these rows, but returns only those with events of these kinds; None means all kinds.
         Raises CorruptError if the ledger is damaged, is missing although rows were committed to it, has lost its last
         rows, or belongs to another training group.
         """
@@ -188,7 +194,7 @@ class LedgerReader:
             if not after and not has_tables(self._db):
                 rows: list[AnyRow] = []  # the writer is still creating the tables
             else:
-                rows = of_group(self._path, select_rows(self._db, after))
+                rows = of_group(self._path, select_rows(self._db, after, kinds))
             if is_opened:
                 check_complete(self._path, self._db, noted)
             return rows
@@ -214,17 +220,23 @@ class LedgerReader:
             raise CorruptError(f"{self._path}: the attachment of row {seq} is corrupt: its checksum does not match")
         return bytes(found[0])
 
-    def verify(self) -> list[AnyRow]:
-        """Verifies all rows and attachments, and returns all rows. Raises CorruptError if the ledger is damaged."""
-        rows = self.rows()
+    def verify(self, kinds: Collection[str] | None = None) -> list[AnyRow]:
+        """Verifies all rows and attachments, and returns all rows, or only those with events of some `kinds`.
+
+        Raises CorruptError if the ledger is damaged, is missing or has no rows.
+        """
+        rows, num_rows = self.rows(kinds=kinds), 0
         if self._db is not None:
             try:
+                num_rows = last_seq(self._db)
                 check_database(self._db)
                 seqs = self._db.execute("SELECT seq FROM attachments ORDER BY seq") if has_tables(self._db) else ()
                 for (seq,) in list(seqs):
                     self.attachment(seq)
             except DAMAGE as error:
                 raise explain(self._path, error) from error
+        if not num_rows:
+            raise CorruptError(f"{self._path}: the ledger is missing, or has no rows")
         return rows
 
     def __enter__(self) -> LedgerReader:

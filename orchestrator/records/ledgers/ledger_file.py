@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import shutil
 import sqlite3
 import tempfile
 import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -103,7 +105,7 @@ def _allows_writes(path: Path) -> bool:
 
 def extend_checksum(checksum: int, seq: int, time_ms: int, kind: bytes, payload: bytes) -> int:
     """Returns the checksum of a row: the CRC-32 of the row's content, continued from the previous row's `checksum`."""
-    return zlib.crc32(b"%d %d %s %s" % (seq, time_ms, kind, payload), checksum)
+    return zlib.crc32(payload, zlib.crc32(b"%d %d %s " % (seq, time_ms, kind), checksum))
 
 
 def checksum_at(db: sqlite3.Connection, seq: int) -> int:
@@ -123,22 +125,46 @@ def last_epoch(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT coalesce(max(epoch), 0) FROM writer").fetchone()[0]) if has_tables(db) else 0
 
 
-def select_rows(db: sqlite3.Connection, after: int) -> list[AnyRow]:
-    """Returns the rows with seq > `after`, in order. Raises CorruptError if a row is missing or damaged."""
+def select_rows(db: sqlite3.Connection, after: int, kinds: Collection[str] | None = None) -> list[AnyRow]:
+    """Verifies the rows with seq > `after`, and returns them in order. Raises CorruptError if a row is missing or
+    damaged.
+
+    kinds: returns only the rows with events of these kinds, and does not decode other rows; None means all kinds.
+    """
     checksum = checksum_at(db, after)
     query = (
         "SELECT seq, time_ms, CAST(kind AS BLOB), CAST(payload AS BLOB), checksum FROM rows WHERE seq > ? ORDER BY seq"
     )
-    rows = []
-    for expected, (seq, time_ms, kind, payload, claimed) in enumerate(db.execute(query, (after,)), start=after + 1):
-        checksum = extend_checksum(checksum, seq, time_ms, kind, payload)
-        if seq != expected or checksum != claimed:
-            raise CorruptError(f"row {seq} is corrupt: its checksum does not match")
-        try:
-            rows.append(Row(seq, time_ms, event_from_json(kind.decode(), payload)))
-        except CorruptError as error:
-            raise CorruptError(f"ledger row {seq}: {error}") from error
+    rows: list[AnyRow] = []
+    with collector_paused():
+        for expected, (seq, time_ms, kind, payload, claimed) in enumerate(db.execute(query, (after,)), start=after + 1):
+            checksum = extend_checksum(checksum, seq, time_ms, kind, payload)
+            if seq != expected or checksum != claimed:
+                raise CorruptError(f"row {seq} is corrupt: its checksum does not match")
+            if kinds is not None and kind.decode() not in kinds:
+                continue
+            try:
+                rows.append(Row(seq, time_ms, event_from_json(kind.decode(), payload)))
+            except CorruptError as error:
+                raise CorruptError(f"ledger row {seq}: {error}") from error
     return rows
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pauses Python's garbage collector for the `with` block.
+
+    While thousands of rows are built, the collector would scan all objects of the process many times, although none of
+    them can be freed.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
@@ -153,7 +179,7 @@ def copy_database(db: sqlite3.Connection, path: Path, target: Path) -> None:
             copy.execute("PRAGMA journal_mode=DELETE")
             try:
                 check_database(copy)
-                select_rows(copy, 0)
+                select_rows(copy, 0, kinds=())
             except DAMAGE as error:
                 raise CorruptError(
                     f"{path}: the ledger is damaged on disk ({error}); `supsup resume` restores it from the last "

@@ -1,0 +1,67 @@
+"""Reads YAML texts of users within limits, so that a small text cannot take hours or all memory."""
+
+from __future__ import annotations
+
+import yaml
+
+_MOST_NESTED = 200
+"""The largest number of brackets of a YAML text that may be open at once."""
+
+MOST_VALUES = 10_000
+"""The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
+names."""
+
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Some of these errors are no YAMLError:
+a tag that does not fit its value, such as `!!int ""`, raises an IndexError or an AttributeError."""
+
+
+def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> object:
+    """Returns the value of a YAML text. Raises one of YAML_ERRORS if the text is not valid, or if it is too large.
+
+    A small text can stand for billions of values, by aliases (`*name`). The text is therefore first read with
+    BaseLoader, which uses one shared object for all aliases of a value. Other loaders would copy a mapping for each
+    merge key (`<<`).
+    """
+    _check_nesting(text)
+    written = yaml.load(text, Loader=yaml.BaseLoader)
+    if _num_values(written, {}) > MOST_VALUES:
+        raise ValueError(f"the text has more than {MOST_VALUES:,} values when its aliases are expanded")
+    return written if loader is yaml.BaseLoader else yaml.load(text, Loader=loader)
+
+
+def with_lists(value: object) -> object:
+    """Returns a value with lists in place of tuples, which the YAML tags `!!omap` and `!!pairs` make."""
+    match value:
+        case dict():
+            return {key: with_lists(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [with_lists(inner) for inner in value]
+    return value
+
+
+def _num_values(value: object, known: dict[int, int]) -> int:
+    """Returns the number of values in a nested value. known: maps the `id` of each list and mapping that was counted
+    before to its number of values.
+
+    Aliases share one object, so a value that stands for billions of copies is counted in a moment.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES  # ends the recursion if a value contains itself
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_num_values(one, known) for one in inner)
+    return known[id(value)]
+
+
+def _check_nesting(text: str) -> None:
+    """Raises ValueError if a YAML text has more than _MOST_NESTED nested brackets.
+
+    PyYAML's run time grows with the square of the nesting depth, and Python's recursion limit is about a thousand.
+    """
+    depth = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if depth > _MOST_NESTED:
+            raise ValueError(f"brackets are nested more than {_MOST_NESTED} levels deep")
