@@ -257,7 +257,7 @@ class ArtifactStore:
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, CorruptError) as error:
             if self.storage is not None:
                 return self._verified_tensor(key, name)
-            if isinstance(error, FileNotFoundError):  # safetensors says so even if only the permission is missing
+            if isinstance(error, OSError):  # safetensors says that a file without permission is missing
                 with readable(path):
                     path.open("rb").close()
             if isinstance(error, CorruptError):
