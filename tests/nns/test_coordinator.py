@@ -15,7 +15,7 @@ from orchestrator.coordination.messages import AdvanceJob
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.worker import Worker
 from orchestrator.nns.round import Round
-from orchestrator.records import machine_kind
+from orchestrator.records import this_machine
 from supsup_core.errors import SupSupError
 from tests.nns.small_runs import SHARED, SURE, Make, files_of, science
 from tests.records.samples import ONE_KIND, OTHER_KIND
@@ -137,11 +137,11 @@ def test_each_commit_and_mask_version_names_the_machine_kinds_that_contributed(
 ) -> None:
     """The run is killed and resumed on another machine kind. A mask that both kinds trained names both."""
     tried = make("tried")
-    monkeypatch.setattr(machine_kind, "this_machine", lambda *_: ONE_KIND)
+    monkeypatch.setattr(this_machine, "this_machine", lambda *_: ONE_KIND)
     run(tried, [None] * 25 + ["kill"])
     num_commits = len(state_of(tried).commits)
     assert {row.event.machines for row in state_of(tried).commits} == {(ONE_KIND,)}
-    monkeypatch.setattr(machine_kind, "this_machine", lambda *_: OTHER_KIND)
+    monkeypatch.setattr(this_machine, "this_machine", lambda *_: OTHER_KIND)
     run(tried)
     state = state_of(tried)
     later = [row.event.machines for row in state.commits[num_commits:]]
