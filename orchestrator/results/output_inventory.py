@@ -50,6 +50,14 @@ def referenced_keys(state: GroupState) -> set[str]:
     return keys
 
 
+def _not_recomputed(state: GroupState) -> set[str]:
+    """Returns the keys of trained tasks that a launch found lost, and that the next launch trains again."""
+    if state.plan is None or state.stopped:
+        return set()
+    lost = {row.event.key for row in state.lost} - state.trained.keys() - state.cancelled.keys()
+    return lost & state.group.shards_by_key.keys()
+
+
 def _live_masks(state: GroupState) -> set[str]:
     """Returns, for scenario NNs, the keys of the mask versions of all masks in use at the last commit."""
     current: dict[int, str] = {}
@@ -93,10 +101,11 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
             state = _verified_ledger(record, group, found)
             for key in referenced_keys(state):
                 owners.setdefault(key, []).append(record)
-            trained |= set(state.trained)
+            is_running = holder_of(folder.path) is not None
+            trained |= {*state.trained, *(() if is_running else _not_recomputed(state))}
             masks = record.masks(group.group_id)
             # a running sweep replaces and deletes mask versions, so none of its versions is required
-            live = _live_masks(state) if holder_of(folder.path) is None else set()
+            live = set() if is_running else _live_masks(state)
             checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
     store = open_artifacts(output)
     for key in {*store, *trained}:

@@ -59,10 +59,11 @@ def _table(path: Path) -> list[list[str]]:
     return sorted([row[number] for number in kept] for row in [header, *rows])
 
 
-def mlflow_points(output: Path) -> tuple[dict[str, Points], dict[str, str]]:
+def mlflow_points(output: Path, killed: bool = False) -> tuple[dict[str, Points], dict[str, str]]:
     """Returns `Results.points` and `Results.statuses`. Fails if two runs have the same uid.
 
-    Ignores deleted runs: a run that contradicts its ledger, which has lost rows, is deleted and written anew.
+    Ignores deleted runs: a run that contradicts its ledger, which has lost rows, is deleted and written anew. killed:
+    also ignores a run that another run replaces, because the process may have been killed just before the deletion.
     """
     database = OutputFolder(output).mlflow.database
     if not database.exists():
@@ -70,8 +71,12 @@ def mlflow_points(output: Path) -> tuple[dict[str, Points], dict[str, str]]:
     with closing(sqlite3.connect(database, timeout=30)) as db:
         statuses = dict(db.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall())
         tags = db.execute("SELECT run_uuid, value FROM tags WHERE key = 'supsup.uid'").fetchall()
+        replaces = db.execute("SELECT run_uuid, value FROM tags WHERE key = 'supsup.replaces'").fetchall()
         metrics = db.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
     uids = {run: uid for run, uid in tags if run in statuses}
+    for new, old in replaces if killed else ():
+        if new in uids and uids.get(old) == uids[new]:
+            del uids[old]
     doubled = [uid for uid, times in Counter(uids.values()).items() if times > 1]
     assert not doubled, f"several MLflow runs for {doubled}"
     points: dict[str, Points] = {uid: Counter() for uid in uids.values()}

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -34,7 +35,9 @@ VERBS = ("report", "export", "fork", "gc", "fsck")
 
 
 @pytest.fixture
-def processes(fork_context: ForkServerContext, tmp_path: Path) -> Processes:
+def processes(fork_context: ForkServerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Processes:
+    # the MLflow of this process must not keep connections to the database of an output that is replaced
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     write_sweeps(tmp_path)
     return Processes(fork_context, tmp_path, {"HOME": str(tmp_path / "home")})
 
@@ -111,7 +114,9 @@ def answers(exported: Ended) -> list[int]:
         return []
     mlflow.set_tracking_uri(uri[1])
     images = np.random.default_rng(0).random((20, 64), dtype=np.float32)
-    model = mlflow.pyfunc.load_model(address[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns when its module `pyfunc` is imported
+        model = mlflow.pyfunc.load_model(address[1])
     return [int(label) for label in model.predict(images, params={"task": 1})["label"]]
 
 

@@ -99,7 +99,7 @@ class World:
         self._check_rows()
         times = Counter(row["key"] for row in trained(self.output))
         assert not {key: n for key, n in times.items() if n > 1 + self.retried[key]}, "trained twice"
-        points = mlflow_points(self.output)[0]
+        points = mlflow_points(self.output, killed=True)[0]
         known = {uid: its for uid, its in points.items() if uid.partition("/")[0] in self.twin.ids.values()}
         assert_part_of(known, self.twin.results.points)  # the runs of a deleted sweep stay in MLflow
 

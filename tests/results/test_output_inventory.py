@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
+from orchestrator.records.ledgers.ledger import open_ledger
 from orchestrator.records.ledgers.ledger_file import snapshot_path
+from orchestrator.records.rows import ArtifactLost
 from orchestrator.results.leftovers import Leftover, leftovers, needs
 from orchestrator.results.output_inventory import Damage, damages
 from orchestrator.sweeps.sweep import Sweep, open_sweep
@@ -116,6 +119,21 @@ def test_each_damaged_or_missing_file_names_the_sweeps_that_recompute_it(sweep: 
         assert [record.sweep_id for record in found[path].sweeps] == [sweep.sweep_id]
     assert found[evaluation].sweeps == ()  # no sweep needs the file, because its counts are in the ledger
     assert found[first].key == group.shards[0].key
+
+
+def test_a_lost_file_is_missing_until_it_is_recomputed_even_if_the_launch_that_found_it_lost_was_killed(
+    sweep: Sweep,
+) -> None:
+    (group,) = sweep.plan()
+    key = group.shards[0].key
+    sweep.store.path(key).unlink()
+    with contextlib.closing(open_ledger(sweep.folder.groups()[0].ledger).writer) as writer:
+        writer.append(ArtifactLost(key, str(sweep.store.path(key)), "missing", 0))
+    (missing,) = found_damages(sweep.output)
+    assert (missing.key, missing.reason) == (key, "missing")
+    assert [record.sweep_id for record in missing.sweeps] == [sweep.sweep_id]
+    run_sweep(sweep)
+    assert found_damages(sweep.output) == []
 
 
 def test_a_damaged_ledger_is_found_and_missing_files_are_found_with_its_snapshot(sweep: Sweep) -> None:
