@@ -82,12 +82,24 @@ def stored_root(output: OutputFolder) -> Storage | None:
     return Storage(url) if url else None
 
 
-def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> list[Damage]:
-    """Returns all missing or damaged files of an output, sorted by path. Reads every file and verifies its checksum.
+class Verified(NamedTuple):
+    """The result of `verify_output`.
+
+    `damages`: all missing or damaged files, sorted by path. `interrupted`: the sweeps that no process runs, and whose
+    last launch was interrupted.
+    """
+
+    damages: list[Damage]
+    interrupted: list[SweepRecord]
+
+
+def verify_output(output: OutputFolder, on_progress: Callable[[int, int], None]) -> Verified:
+    """Reads every file of an output and verifies its checksum.
 
     on_progress: called with the number of files verified so far and the total number of files.
     """
     found: list[Damage] = []
+    interrupted: list[SweepRecord] = []
     owners: dict[str, list[SweepRecord]] = {}
     trained: set[str] = set()
     checks: list[_Check] = []
@@ -97,16 +109,19 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
         except InputError as error:
             found.append(Damage(folder.sweep_file, str(error).removeprefix(f"{folder.sweep_file}: ")))
             continue
+        is_running, has_ended = holder_of(folder.path) is not None, True
         for group in record.groups():
             state = _verified_ledger(record, group, found)
+            has_ended &= state.plan is None or state.ended != "interrupted"
             for key in referenced_keys(state):
                 owners.setdefault(key, []).append(record)
-            is_running = holder_of(folder.path) is not None
             trained |= {*state.trained, *(() if is_running else _not_recomputed(state))}
             masks = record.masks(group.group_id)
             # a running sweep replaces and deletes mask versions, so none of its versions is required
             live = set() if is_running else _live_masks(state)
             checks += [_Check(masks, key, (record,), key in live) for key in {*masks, *live}]
+        if not (is_running or has_ended):
+            interrupted.append(record)
     store = open_artifacts(output)
     for key in {*store, *trained}:
         sweeps = tuple(owners.get(key, ())) if key in trained else ()
@@ -117,7 +132,7 @@ def damages(output: OutputFolder, on_progress: Callable[[int, int], None]) -> li
             if damage is not None:
                 found.append(damage)
             on_progress(number, len(checks))
-    return sorted(found, key=lambda damage: damage.path)
+    return Verified(sorted(found, key=lambda damage: damage.path), interrupted)
 
 
 class _Check(NamedTuple):

@@ -49,7 +49,7 @@ def words_of(verb: str, twin: Twin) -> list[str]:
         "export": ["export", twin.runs["tasks"][0]],
         "fork": ["fork", twin.ids["nns"], *FORK],
         "gc": ["gc", "--delete"],
-        "fsck": ["fsck", "--repair", "--local"],
+        "fsck": ["fsck", "--repair", "--mlflow", "--local"],
     }[verb]
 
 
@@ -95,11 +95,17 @@ def assert_told(ended: Ended, codes: set[int]) -> None:
 
 
 def assert_ends_the_same(world: World, verb: str, wanted: list[int]) -> None:
-    """Repeats a verb, and compares the results of the sweeps with the twin's, and a model's answers with `wanted`."""
+    """Repeats a verb, and compares the results of the sweeps with the twin's, and a model's answers with `wanted`.
+
+    `fsck` names the sweeps that it left interrupted, and these are resumed.
+    """
     begun = verb == "fork" and "fork" in world.begun()
     words = ["resume", world.twin.ids["fork"], "--local"] if begun else words_of(verb, world.twin)
     ended = world.processes.run(*words, "output=runs")
     assert ended.code == 0, ended.out + ended.err
+    for name in re.findall(r"^(\S+): its last launch was interrupted", ended.out, re.MULTILINE):
+        resumed = world.processes.run("resume", name, "--local", "output=runs")
+        assert resumed.code == 0, resumed.out + resumed.err
     world.check()
     assert not world.damaged
     assert answers(ended) == wanted

@@ -149,7 +149,7 @@ class World:
         reported = set()
         for line in ended.out.splitlines():
             path, _, reason = line.partition(": ")
-            if reason and not line.startswith("verified"):
+            if reason and not line.startswith("verified") and not reason.startswith("its last launch was interrupted"):
                 place = (self.processes.folder / path).relative_to(self.output)
                 reported.add(place)
                 began = bool(self._rows.get(place)) or "is missing, or has no rows" not in reason

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.base import folder_lock
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
 from orchestrator.records.ledgers.ledger import open_ledger
 from orchestrator.records.ledgers.ledger_file import snapshot_path
-from orchestrator.records.rows import ArtifactLost
+from orchestrator.records.rows import ArtifactLost, GroupPlanned
 from orchestrator.results.leftovers import Leftover, leftovers, needs
-from orchestrator.results.output_inventory import Damage, damages
+from orchestrator.results.output_inventory import Damage, verify_output
 from orchestrator.sweeps.sweep import Sweep, open_sweep
 from orchestrator.sweeps.sweep_record import restore_marker
 from supsup_core.errors import InputError, SupSupError
@@ -44,7 +45,7 @@ def reasons(output: OutputFolder) -> dict[str, list[str]]:
 
 
 def found_damages(output: OutputFolder) -> list[Damage]:
-    return damages(output, lambda done, of: None)
+    return verify_output(output, lambda done, of: None).damages
 
 
 def damage(path: Path) -> None:
@@ -57,7 +58,7 @@ def damage(path: Path) -> None:
 def test_every_file_of_a_finished_sweep_is_referenced_and_intact(sweep: Sweep) -> None:
     assert unneeded(sweep.output) == []
     progress: list[tuple[int, int]] = []
-    assert damages(sweep.output, lambda done, of: progress.append((done, of))) == []
+    assert verify_output(sweep.output, lambda done, of: progress.append((done, of))) == ([], [])
     assert progress == [(number, 7) for number in range(1, 8)]
 
 
@@ -134,6 +135,21 @@ def test_a_lost_file_is_missing_until_it_is_recomputed_even_if_the_launch_that_f
     assert [record.sweep_id for record in missing.sweeps] == [sweep.sweep_id]
     run_sweep(sweep)
     assert found_damages(sweep.output) == []
+
+
+def test_a_sweep_whose_last_launch_was_killed_is_named(sweep: Sweep) -> None:
+    def interrupted() -> list[str]:
+        return [record.sweep_id for record in verify_output(sweep.output, lambda done, of: None).interrupted]
+
+    assert interrupted() == []
+    opened = open_ledger(sweep.folder.groups()[0].ledger)
+    with contextlib.closing(opened.writer) as writer:
+        writer.append(next(row.event for row in opened.rows if isinstance(row.event, GroupPlanned)))
+    assert interrupted() == [sweep.sweep_id]
+    with folder_lock.owned(sweep.folder.path):
+        assert interrupted() == []  # a process runs the sweep
+    run_sweep(sweep)
+    assert interrupted() == []
 
 
 def test_a_damaged_ledger_is_found_and_missing_files_are_found_with_its_snapshot(sweep: Sweep) -> None:

@@ -19,7 +19,7 @@ from orchestrator.cli.tracker import compare_mlflow
 from orchestrator.records.ledgers.last_commit import last_commit_path
 from orchestrator.records.ledgers.ledger import LedgerReader
 from orchestrator.records.ledgers.ledger_file import set_aside, snapshot_path
-from orchestrator.results.output_inventory import Damage, damages
+from orchestrator.results.output_inventory import Damage, verify_output
 from orchestrator.sweeps.sweep import open_record
 from orchestrator.sweeps.sweep_record import restore_marker
 from supsup_core.errors import CorruptError, SupSupError
@@ -71,10 +71,12 @@ def _verify_files(output: OutputFolder, repair: bool, cluster: str | None) -> Ex
 def _verify(output: OutputFolder) -> list[Damage]:
     """Verifies an output. Prints each damaged or missing file with a remedy, and returns all of them."""
     progress = _Progress("files")
-    found = damages(output, progress)
+    found, interrupted = verify_output(output, progress)
     for damage in found:
         say(f"{as_typed(damage.path)}: {damage.reason}; {_remedy(damage)}")
     say(f"verified {count(progress.total, 'artifact')} and every ledger: found {count(len(found), 'fault')}")
+    for record in interrupted:
+        say(f"{record.sweep_id}: its last launch was interrupted; to continue it, run `{record.command('resume')}`")
     return found
 
 
