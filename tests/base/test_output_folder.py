@@ -75,6 +75,8 @@ def test_artifacts_are_found_by_key_and_by_number(tmp_path: Path) -> None:
         assert folder.key_of(name) is None
     for path in (folder.file(KEY), folder.file(f"{KEY}-000000000001"), folder.unfinished.file(KEY)):
         touch(path)
+    touch(tmp_path / "cd")  # a file where a folder is expected
+    (tmp_path / "ab" / "dead.safetensors").symlink_to(tmp_path / "nowhere")
     assert set(folder.files()) == {folder.file(KEY), folder.file(f"{KEY}-000000000001")}
     assert list(folder.numbered(KEY)) == [folder.file(f"{KEY}-000000000001")]
     assert list(folder.unfinished.files()) == [folder.unfinished.file(KEY)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from orchestrator.base.failpoints import set_failpoint
 from orchestrator.records.ledgers.last_commit import last_commit_path
 from orchestrator.records.ledgers.ledger import Entry, FencedError, LedgerReader, LedgerWriter, open_ledger
 from orchestrator.records.ledgers.ledger_file import set_aside, snapshot_path
-from orchestrator.records.rows import AnyRow, JobRetried
+from orchestrator.records.rows import AnyRow, JobRetried, ShardTrained
 from supsup_core.errors import CorruptError, SupSupError
 from tests.records.samples import EVENTS
 
@@ -32,6 +33,32 @@ def test_rows_are_read_in_order_with_times_that_never_decrease(tmp_path: Path) -
     assert [row.time_ms for row in rows] == sorted(row.time_ms for row in rows)
     assert rows == writer.rows()
     writer.close()
+
+
+def test_rows_of_other_kinds_are_verified_but_not_returned(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer = LedgerWriter(path)
+    for event in EVENTS:
+        writer.append(event)
+    writer.append(JobRetried("ab", "a reason that is easy to find"))
+    writer.close()
+    with LedgerReader(path) as reader:
+        found = reader.verify(kinds=(ShardTrained.kind,))
+    assert [row.event for row in found] == [event for event in EVENTS if isinstance(event, ShardTrained)]
+    path.write_bytes(path.read_bytes().replace(b"easy to find", b"easy to lose"))
+    collects = gc.isenabled()
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="its checksum does not match"):
+        reader.verify(kinds=(ShardTrained.kind,))
+    assert gc.isenabled() == collects
+
+
+def test_a_ledger_without_rows_is_not_sound(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="is missing, or has no rows"):
+        reader.verify()
+    LedgerWriter(path).close()
+    with LedgerReader(path) as reader, pytest.raises(CorruptError, match="is missing, or has no rows"):
+        reader.verify()
 
 
 def test_attachments_are_read_back_and_a_flipped_bit_in_one_is_detected(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_kinds_are_stored_as_texts_and_read_in_the_earlier_form_too() -> None:
     for wrong in ("text", [3], ["no JSON"], ['{"threads": "one"}'], [{"threads": "one"}]):
         with pytest.raises(ValueError):  # noqa: PT011 - the messages are those of msgspec
             from_node(stored | {"machines": wrong}, UnfinishedFacts)
+
+
+def test_pickled_kinds_are_equal_and_are_decoded_once_per_process() -> None:
+    pickled = pickle.dumps(Machines([ONE_KIND, OTHER_KIND]))
+    read = pickle.loads(pickled)
+    assert read == Machines([OTHER_KIND, ONE_KIND])
+    assert hash(read) == hash(Machines([ONE_KIND, OTHER_KIND]))
+    assert pickle.loads(pickled) is read
 
 
 @pytest.mark.parametrize("facts", [TRAINED, UNFINISHED, VERSION], ids=lambda facts: facts.kind)
