@@ -166,6 +166,8 @@ class Processes:
         self._number += 1
         own = self._streams / str(self._number)
         own.mkdir(parents=True)
+        for name in ("out", "err"):  # the process may be killed before it opens them
+            (own / name).touch()
         asked = (function, self.folder, own, self.environment, str(fault) if fault else "", list(ahead), prepare)
         process = self._context.Process(target=_main, args=asked, daemon=True)
         process.start()
