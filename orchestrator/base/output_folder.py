@@ -147,7 +147,7 @@ class GroupFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """Says which cluster resources the running group waits for. The file exists only while the group waits."""
+        """The file with the cluster resources that the running group waits for. It exists only while it waits."""
         return self.path / _WAITING
 
     @property
@@ -208,7 +208,7 @@ class SweepFolder:
 
     @property
     def waiting_file(self) -> Path:
-        """Says which cluster resources unstarted groups wait for. The file exists only while groups wait."""
+        """The file with the cluster resources that groups wait for to start. It exists only while they wait."""
         return self.path / _WAITING
 
     def waiting_files(self) -> list[Path]:

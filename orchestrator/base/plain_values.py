@@ -79,8 +79,8 @@ def flatten(node: Node, prefix: str = "") -> Node:
 def text_value(typed: str) -> str | None:
     """Returns the value of a text key that was typed as `key=value`, without the quotes around it.
 
-    Quotes and escapes inside them are those of YAML and JSON: `'it''s'`, `"a\\tb"`. Returns None for `null`, `~` and an
-    empty text.
+    Single quotes are read as in YAML (`'it''s'`), and double quotes as in JSON (`"it's"`). Returns None for `null`,
+    `~` and an empty text.
     """
     if typed in ("null", "~", ""):
         return None

@@ -50,9 +50,10 @@ class GroupState:
     `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
     of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or events
     by number of tasks learned. `retried`: maps a job's key to the number of workers that died during the job, without
-    workers whose node died. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of
-    commits before the last launch. `contributors`: the distinct sets of machine kinds that computed a result.
-    `at_work`: whether a worker has trained or evaluated anything in the last launch, and the launch has not ended.
+    workers whose node died. `to_retrain`: keys of shards whose artifacts were lost after training, and that were not
+    trained again. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of commits before
+    the last launch. `contributors`: the distinct sets of machine kinds that computed a result. `at_work`: whether a
+    worker has trained or evaluated anything in the last launch, and the launch has not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -61,6 +62,7 @@ class GroupState:
     points: dict[tuple[str, int], Row[PointCompleted]] = field(default_factory=dict)
     failed: dict[str, Row[JobFailed]] = field(default_factory=dict)
     lost: list[Row[ArtifactLost]] = field(default_factory=list)
+    to_retrain: set[str] = field(default_factory=set)
     retried: dict[str, int] = field(default_factory=dict)
     split: set[str] = field(default_factory=set)
     decisions: list[Row[SegmentDecided]] = field(default_factory=list)
@@ -92,6 +94,7 @@ class GroupState:
         match event:
             case ShardTrained():
                 self.trained.setdefault(event.key, Row(row.seq, row.time_ms, event))
+                self.to_retrain.discard(event.key)
                 self.cancelled.pop(event.key, None)
             case TaskEvaluated():
                 self.evaluated.setdefault(event.key, Row(row.seq, row.time_ms, event))
@@ -133,7 +136,8 @@ class GroupState:
         event = row.event
         match event:
             case ArtifactLost():
-                self.trained.pop(event.key, None)
+                if self.trained.pop(event.key, None) is not None:
+                    self.to_retrain.add(event.key)
                 self.lost.append(Row(row.seq, row.time_ms, event))
                 return True
             case JobRetried():

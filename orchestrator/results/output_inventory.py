@@ -50,14 +50,6 @@ def referenced_keys(state: GroupState) -> set[str]:
     return keys
 
 
-def _not_recomputed(state: GroupState) -> set[str]:
-    """Returns the keys of trained tasks that a launch found lost, and that the next launch trains again."""
-    if state.plan is None or state.stopped:
-        return set()
-    lost = {row.event.key for row in state.lost} - state.trained.keys() - state.cancelled.keys()
-    return lost & state.group.shards_by_key.keys()
-
-
 def _live_masks(state: GroupState) -> set[str]:
     """Returns, for scenario NNs, the keys of the mask versions of all masks in use at the last commit."""
     current: dict[int, str] = {}
@@ -115,7 +107,9 @@ def verify_output(output: OutputFolder, on_progress: Callable[[int, int], None])
             has_ended &= state.plan is None or state.ended != "interrupted"
             for key in referenced_keys(state):
                 owners.setdefault(key, []).append(record)
-            trained |= {*state.trained, *(() if is_running else _not_recomputed(state))}
+            trained |= state.trained.keys()
+            if not (is_running or state.stopped):
+                trained |= state.to_retrain - state.cancelled.keys()
             masks = record.masks(group.group_id)
             # a running sweep replaces and deletes mask versions, so none of its versions is required
             live = set() if is_running else _live_masks(state)

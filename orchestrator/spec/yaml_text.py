@@ -7,7 +7,7 @@ import yaml
 _MOST_NESTED = 200
 """The largest number of brackets of a YAML text that may be open at once."""
 
-MOST_VALUES = 10_000
+_MOST_VALUES = 10_000
 """The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
 names."""
 
@@ -25,8 +25,8 @@ def load_yaml(text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) 
     """
     _check_nesting(text)
     written = yaml.load(text, Loader=yaml.BaseLoader)
-    if _num_values(written, {}) > MOST_VALUES:
-        raise ValueError(f"the text has more than {MOST_VALUES:,} values when its aliases are expanded")
+    if _num_values(written, {}) > _MOST_VALUES:
+        raise ValueError(f"the text has more than {_MOST_VALUES:,} values when its aliases are expanded")
     return written if loader is yaml.BaseLoader else yaml.load(text, Loader=loader)
 
 
@@ -49,7 +49,7 @@ def _num_values(value: object, known: dict[int, int]) -> int:
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST_VALUES  # ends the recursion if a value contains itself
+        known[id(value)] = _MOST_VALUES  # ends the recursion if a value contains itself
         inner = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_num_values(one, known) for one in inner)
     return known[id(value)]

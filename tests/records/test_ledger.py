@@ -46,10 +46,9 @@ def test_rows_of_other_kinds_are_verified_but_not_returned(tmp_path: Path) -> No
         found = reader.verify(kinds=(ShardTrained.kind,))
     assert [row.event for row in found] == [event for event in EVENTS if isinstance(event, ShardTrained)]
     path.write_bytes(path.read_bytes().replace(b"easy to find", b"easy to lose"))
-    collects = gc.isenabled()
     with LedgerReader(path) as reader, pytest.raises(CorruptError, match="its checksum does not match"):
         reader.verify(kinds=(ShardTrained.kind,))
-    assert gc.isenabled() == collects
+    assert gc.isenabled()  # it pauses while rows are read
 
 
 def test_a_ledger_without_rows_is_not_sound(tmp_path: Path) -> None:

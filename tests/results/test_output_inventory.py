@@ -12,9 +12,9 @@ import pytest
 from orchestrator.base import folder_lock
 from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.artifact_store import ArtifactStore
-from orchestrator.records.ledgers.ledger import open_ledger
+from orchestrator.records.ledgers.ledger import LedgerReader, open_ledger
 from orchestrator.records.ledgers.ledger_file import snapshot_path
-from orchestrator.records.rows import ArtifactLost, GroupPlanned
+from orchestrator.records.rows import ArtifactLost, GroupPlanned, LaunchEnded
 from orchestrator.results.leftovers import Leftover, leftovers, needs
 from orchestrator.results.output_inventory import Damage, verify_output
 from orchestrator.sweeps.sweep import Sweep, open_sweep
@@ -46,6 +46,13 @@ def reasons(output: OutputFolder) -> dict[str, list[str]]:
 
 def found_damages(output: OutputFolder) -> list[Damage]:
     return verify_output(output, lambda done, of: None).damages
+
+
+def group_planned(sweep: Sweep) -> GroupPlanned:
+    """Returns the row with which a launch of the sweep's group begins."""
+    (group,) = sweep.folder.groups()
+    with LedgerReader(group.ledger) as reader:
+        return next(row.event for row in reader.rows() if isinstance(row.event, GroupPlanned))
 
 
 def damage(path: Path) -> None:
@@ -130,6 +137,8 @@ def test_a_lost_file_is_missing_until_it_is_recomputed_even_if_the_launch_that_f
     sweep.store.path(key).unlink()
     with contextlib.closing(open_ledger(sweep.folder.groups()[0].ledger).writer) as writer:
         writer.append(ArtifactLost(key, str(sweep.store.path(key)), "missing", 0))
+        writer.append(LaunchEnded("failed"))
+        writer.append(group_planned(sweep))  # the next launch was killed as well
     (missing,) = found_damages(sweep.output)
     assert (missing.key, missing.reason) == (key, "missing")
     assert [record.sweep_id for record in missing.sweeps] == [sweep.sweep_id]
@@ -142,9 +151,8 @@ def test_a_sweep_whose_last_launch_was_killed_is_named(sweep: Sweep) -> None:
         return [record.sweep_id for record in verify_output(sweep.output, lambda done, of: None).interrupted]
 
     assert interrupted() == []
-    opened = open_ledger(sweep.folder.groups()[0].ledger)
-    with contextlib.closing(opened.writer) as writer:
-        writer.append(next(row.event for row in opened.rows if isinstance(row.event, GroupPlanned)))
+    with contextlib.closing(open_ledger(sweep.folder.groups()[0].ledger).writer) as writer:
+        writer.append(group_planned(sweep))
     assert interrupted() == [sweep.sweep_id]
     with folder_lock.owned(sweep.folder.path):
         assert interrupted() == []  # a process runs the sweep
