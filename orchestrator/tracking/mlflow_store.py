@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -71,8 +72,13 @@ def sole_writer(sweep: Sweep) -> Iterator[None]:
 
 
 def connect(sweep: Sweep) -> mlflow.MlflowClient:
-    """Returns a client for the MLflow store of a sweep. Creates nothing, so the output's own database must exist."""
+    """Returns a client for the MLflow store of a sweep. Creates nothing, so the output's own database must exist.
+
+    Raises sqlite3.Error at once if SQLite cannot open the output's own database.
+    """
     _log_less()
+    if sweep.config.tracking is None:
+        _check_can_open(sweep.output.mlflow.database)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -84,6 +90,12 @@ def _log_less() -> None:
     """Stops MLflow's messages about its database. MLflow logs each error with a traceback, and raises it too."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def _check_can_open(database: Path) -> None:
+    """Raises sqlite3.Error if SQLite cannot open a database. MLflow itself would retry for 101 seconds."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 class OpenStore(NamedTuple):
@@ -121,6 +133,7 @@ def create_database(folder: MLflowFolder) -> None:
     for left in folder.partial_databases():
         left.unlink()
     partial = folder.partial_database(time.time_ns())
+    _check_can_open(partial)
     mlflow.MlflowClient(sqlite_uri(folder.path, partial.name)).search_experiments(max_results=1)
     with contextlib.closing(sqlite3.connect(partial)) as db, db:
         ((current,),) = db.execute("SELECT artifact_location FROM experiments").fetchall()  # of Default

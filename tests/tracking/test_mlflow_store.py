@@ -20,7 +20,7 @@ from orchestrator.records.group_state import LaunchStatus
 from orchestrator.records.rows import PointCompleted, Row
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.mlflow_address import WriterBusyError, tracking_uri, tracking_uri_of
-from orchestrator.tracking.mlflow_store import create_database
+from orchestrator.tracking.mlflow_store import connect, create_database
 from orchestrator.tracking.mlflow_writer import Tracker
 from orchestrator.tracking.moved_output import relocate
 from tests.local_runs import ledgers, run_sweep
@@ -55,6 +55,26 @@ def test_an_existing_database_is_not_changed(tmp_path: Path) -> None:
     before = folder.database.read_bytes()
     create_database(folder)
     assert folder.database.read_bytes() == before
+
+
+def test_a_database_that_sqlite_cannot_open_is_told_at_once(empty: Sweep) -> None:
+    """MLflow itself would retry for 101 seconds."""
+    project(empty)
+    empty.output.mlflow.database.unlink()
+    empty.output.mlflow.database.mkdir()
+    began = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+        connect(empty)
+    assert time.monotonic() - began < 20
+
+
+def test_a_database_that_sqlite_cannot_create_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = MLflowFolder(tmp_path)
+    monkeypatch.setattr(MLflowFolder, "partial_database", lambda self, number: tmp_path)
+    began = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+        create_database(folder)
+    assert time.monotonic() - began < 20
 
 
 def test_the_default_experiment_of_mlflow_has_its_artifacts_in_the_output(tmp_path: Path) -> None:
