@@ -1,4 +1,4 @@
-"""Stops less accurate trials of a search early. Ray Tune's ASHA scheduler selects the trials to be stopped."""
+"""Stops less accurate trials of a search early, by the rule of ASHA."""
 
 from __future__ import annotations
 
@@ -6,33 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from orchestrator.execution.tune_trial import ACCURACY, TASKS
+from orchestrator.execution.tune_trial import ACCURACY, IS_OVER, TASKS
 from orchestrator.spec.search_space import Search
+from orchestrator.spec.successive_halving import Judged, halve
 
 
 @final
-class LedgeredASHA(ASHAScheduler):  # type: ignore[misc]  # Ray has no types
-    """Asynchronous successive halving (ASHA, Li et al. 2020), in which each selected trial stops itself.
+class OrderedASHA(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+    """Asynchronous successive halving (ASHA, Li et al. 2020) that judges the trials in the order of the plan.
 
-    ASHA compares the accuracies of trials after the same number of tasks. If ASHA selects a trial to be stopped, this
-    class creates the trial's stop file and does not kill the trial's process. The trial's process reads the stop file,
-    records the stop in the trial's ledger, and ends. No other process may write to the ledger. After a crash or a
-    resume, each trial first reports its earlier results again, so that ASHA can compare other trials with these
-    results. As always in ASHA, the order in which trials report affects which trials stop.
+    The order in which trials report does not affect which trials stop. A trial that cannot be judged yet continues to
+    train, because it must not wait for a trial that may need the same worker.
+
+    To stop a trial, this class creates the trial's stop file and does not kill the trial's process. The trial's process
+    reads the stop file, records the stop in the trial's ledger, and ends. No other process may write to the ledger.
+    After a crash or a resume, each trial first reports its earlier results again.
     """
 
     def __init__(self, search: Search, num_tasks: int, stop_files: Mapping[str, Path]) -> None:
-        """num_tasks: the number of tasks of a complete trial. stop_files: the stop file of each group, by group id."""
-        super().__init__(
-            time_attr=TASKS, metric=ACCURACY, mode="max", max_t=num_tasks,
-            grace_period=min(search.grace_tasks, num_tasks), reduction_factor=search.reduction, stop_last_trials=False,
-        )  # fmt: skip
+        """num_tasks: the number of tasks of a complete trial. stop_files: the stop file of each group, by group id, in
+        the order of the plan."""
+        super().__init__()
+        self._rungs = search.rungs(num_tasks)[:-1]  # at the last rung, a trial is complete
+        self._reduction = search.reduction
         self._stop_files = stop_files
+        self._accuracies: dict[str, dict[int, float]] = {group_id: {} for group_id in stop_files}
+        self._over: set[str] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-        """Passes a trial's result to ASHA. If ASHA stops the trial, creates its stop file. Always returns CONTINUE."""
-        if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP:
-            self._stop_files[trial.config["group"]].touch()
+        """Records a trial's result, and creates the stop files of all trials that must stop. Returns CONTINUE."""
+        group_id = trial.config["group"]
+        if ACCURACY in result:
+            self._accuracies[group_id][result[TASKS]] = result[ACCURACY]
+        if result.get(IS_OVER):
+            self._over.add(group_id)
+        judged = [Judged(known, group in self._over) for group, known in self._accuracies.items()]
+        stops = halve(judged, self._rungs, self._reduction)
+        for (group, stop_file), stop in zip(self._stop_files.items(), stops, strict=True):
+            if stop is not None and group not in self._over:
+                stop_file.touch()
         return str(TrialScheduler.CONTINUE)

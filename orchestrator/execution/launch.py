@@ -215,11 +215,11 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
     """Returns the ASHA scheduler of a search, or None if the sweep is not a search."""
     if sweep.config.search is None:
         return None
-    from orchestrator.execution.asha import LedgeredASHA
+    from orchestrator.execution.asha import OrderedASHA
 
     num_tasks = max(mine.group.size.shards for mine in settings.values())
     stop_files: dict[str, Path] = {group_id: mine.folder.stop_file for group_id, mine in settings.items()}
-    return LedgeredASHA(sweep.config.search, num_tasks, stop_files)
+    return OrderedASHA(sweep.config.search, num_tasks, stop_files)
 
 
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:

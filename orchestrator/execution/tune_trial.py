@@ -25,6 +25,10 @@ TASKS, ACCURACY = "tasks", "accuracy"
 """Names of the metrics that a search's trial reports: the number of tasks learned, and the mean accuracy on held-out
 images of these tasks."""
 
+IS_OVER = "is_over"
+"""Name of the metric that a search's trial reports at its end, unless it was interrupted. A trial that is over reports
+no further accuracies."""
+
 ERROR = "supsup_error"
 """Name of the metric in which a trial reports an error that a retry would not fix."""
 
@@ -101,9 +105,11 @@ def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: M
     report = _judgement_reporter(coordinator)
     report()  # first report the results of earlier launches, because ASHA compares the other trials with them
     if coordinator.finished():
-        coordinator.end()
-        return
-    drive(coordinator, _pool(settings, resources), lambda progress: report(), requests, every=0)
+        end = coordinator.end()
+    else:
+        end = drive(coordinator, _pool(settings, resources), lambda progress: report(), requests, every=0)
+    if end != "interrupted":
+        tune.report({IS_OVER: True})
 
 
 def _pool(settings: GroupSettings, resources: Mapping[str, float]) -> ActorPool:

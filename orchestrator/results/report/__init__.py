@@ -66,7 +66,8 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 
 def _write(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame) -> Report:
     """Writes the report. points: a table that `points_table` has returned."""
-    trials = trials_of(groups, states) if sweep.config.search is not None else []
+    search = sweep.config.search
+    trials = trials_of(search, groups, states) if search is not None else []
     best = best_of(trials)
     made = _tables(groups, states, points, trials)
     pictures = _pictures(sweep.config.name, made)

@@ -13,17 +13,19 @@ from omegaconf import OmegaConf
 from orchestrator.base.plain_values import Node
 from orchestrator.records.group_state import ENDED, GroupState
 from orchestrator.results.text_table import TextTable
+from orchestrator.spec.search_space import Search
+from orchestrator.spec.successive_halving import Judged, halve
 from orchestrator.spec.sweep_config import PAPER, defaults
 from orchestrator.spec.sweep_keys import COMPONENTS
 from orchestrator.sweeps.sweep import Sweep
-from orchestrator.sweeps.training_groups import Group
+from orchestrator.sweeps.training_groups import Group, Run
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a search, and its result at its last evaluation point.
+    """A trial of a search, and its result at its last evaluation point, or at the rung at which ASHA stops it.
 
-    `values`: maps each searched key to the trial's value. `tasks`: the number of tasks learned at the last evaluation
+    `values`: maps each searched key to the trial's value. `tasks`: the number of tasks learned at this evaluation
     point; 0 if no evaluation point is complete yet. `accuracy`: the accuracy on the held-out images, in [0, 1].
     `ended`: how the trial ended: done, stopped, diverged, failed or interrupted.
     """
@@ -43,18 +45,31 @@ DIVERGED = "diverged"
 """The value of `Trial.ended` if the trial's loss became NaN or infinite."""
 
 
-def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
-    """Returns a search's trials in descending order of the number of tasks learned, and then of the accuracy."""
+def trials_of(search: Search, groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
+    """Returns a search's trials in descending order of the number of tasks learned, and then of the accuracy.
+
+    groups: the training groups in the order of the plan. A trial may train on after a rung until ASHA can judge it at
+    this rung. If ASHA then stops the trial, the result is that of this rung.
+    """
+    of = [states.get(group.group_id, GroupState()) for group in groups]
+    found = [_accuracies(state, group.runs[0]) for state, group in zip(of, groups, strict=True)]
+    rungs = search.rungs(max((group.size.shards for group in groups), default=0))[:-1]
+    judged = [Judged(known, state.ended in ENDED) for known, state in zip(found, of, strict=True)]
     trials = []
-    for group in groups:
-        state = states.get(group.group_id, GroupState())
+    for group, state, stop in zip(groups, of, halve(judged, rungs, search.reduction), strict=True):
+        diverged = state.stopped is not None and state.stopped.event.diverged is not None
         for run in group.runs:
-            points = {n: row for (run_id, n), row in state.points.items() if run_id == run.run_id}
-            last = max(points, default=0)
-            accuracy = points[last].event.metrics["accuracy"] if points else None
-            diverged = state.stopped is not None and state.stopped.event.diverged is not None
-            trials.append(Trial(run.varied, last, accuracy, DIVERGED if diverged else state.ended))
+            known = _accuracies(state, run)
+            last = max(known, default=0) if stop is None else stop
+            ended = "stopped" if stop is not None and state.ended in ENDED else state.ended
+            trials.append(Trial(run.varied, last, known.get(last), DIVERGED if diverged and stop is None else ended))
     return sorted(trials, key=lambda trial: (-trial.tasks, -(trial.accuracy or 0.0)))
+
+
+def _accuracies(state: GroupState, run: Run) -> dict[int, float]:
+    """Returns a run's accuracies at its completed evaluation points, by the number of tasks learned."""
+    points = {n: row.event.metrics for (run_id, n), row in state.points.items() if run_id == run.run_id}
+    return {n: metrics["accuracy"] for n, metrics in points.items()}
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

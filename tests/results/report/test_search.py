@@ -46,23 +46,52 @@ def test_trials_show_how_they_ended_and_are_ranked_by_the_tasks_that_they_reache
         return GroupState().apply(Row(seq, 0, event) for seq, event in enumerate([*points, *ends], start=1))
 
     states = {
-        ids[0][0]: state(0, {1: 0.9, 2: 0.8}, GroupStopped(2), LaunchEnded("stopped")),
-        ids[1][0]: state(1, {1: 0.1, 8: 0.2}, LaunchEnded("done")),
-        ids[2][0]: state(2, {1: 0.2, 8: 0.3}, LaunchEnded("done")),
+        ids[0][0]: state(0, {1: 0.1, 2: 0.1, 4: 0.1, 8: 0.2}, LaunchEnded("done")),
+        ids[1][0]: state(1, {1: 0.2, 2: 0.2, 4: 0.2, 8: 0.3}, LaunchEnded("done")),
+        ids[2][0]: state(2, {1: 0.9, 2: 0.12}, GroupStopped(2), LaunchEnded("stopped")),
         ids[3][0]: state(3, {}, GroupStopped(0, diverged="DivergedError: the loss is nan"), LaunchEnded("stopped")),
     }
-    found = trials_of(groups, states)
+    assert search.config.search is not None
+    found = trials_of(search.config.search, groups, states)
     assert [(trial.values[RATE], trial.tasks, trial.accuracy, trial.ended) for trial in found] == [
-        (1e-2, 8, 0.3, "done"),
-        (1e-3, 8, 0.2, "done"),
-        (1e-4, 2, 0.8, "stopped"),
+        (1e-3, 8, 0.3, "done"),
+        (1e-4, 8, 0.2, "done"),
+        (1e-2, 2, 0.12, "stopped"),
         (1e-1, 0, None, "diverged"),
     ]
     assert best_of(found) is found[0]
     assert search_table(found)["ended"].tolist() == ["done", "done", "stopped", "diverged"]
     assert search_cells(found).rows[-1] == ["0.1", "0", "–", "diverged"]
     del states[ids[3][0]]
-    assert best_of(trials_of(groups, states)) is None  # one trial has not ended yet
+    assert best_of(trials_of(search.config.search, groups, states)) is None  # one trial has not ended yet
+
+
+def test_a_trial_that_was_judged_late_is_shown_as_if_it_had_stopped_at_the_rung(search: Sweep) -> None:
+    """The first trial was slow. The other trials could be judged only after they had trained on, or were done."""
+    groups = search.plan()
+    assert search.config.search is not None
+    accuracies = [{1: 0.5, 2: 0.6, 4: 0.6, 8: 0.6}, {1: 0.4, 2: 0.9, 4: 0.9, 8: 0.9}, {1: 0.5, 2: 0.5, 4: 0.8}]
+    ends: list[list[Event]] = [
+        [LaunchEnded("done")],
+        [LaunchEnded("done")],
+        [GroupStopped(5), LaunchEnded("stopped")],
+    ]
+    states = {
+        group.group_id: GroupState().apply(
+            Row(seq, 0, event)
+            for seq, event in enumerate(
+                [*(PointCompleted(group.runs[0].run_id, n, {"accuracy": a}, ()) for n, a in found.items()), *end], 1
+            )
+        )
+        for group, found, end in zip(groups, accuracies, ends, strict=False)
+    }
+    found = trials_of(search.config.search, groups[:3], states)
+    assert [(trial.values[RATE], trial.tasks, trial.accuracy, trial.ended) for trial in found] == [
+        (1e-4, 8, 0.6, "done"),
+        (1e-2, 2, 0.5, "stopped"),
+        (1e-3, 1, 0.4, "stopped"),
+    ]
+    assert best_of(found) is found[0]
 
 
 def test_the_best_trial_is_known_when_every_trial_has_ended() -> None:
