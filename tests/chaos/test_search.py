@@ -15,7 +15,7 @@ from orchestrator.base.output_folder import OutputFolder
 from orchestrator.records.group_state import GroupState
 from orchestrator.sweeps.lookup import read_states
 from tests.integration.test_search import SEARCH
-from tests.outputs import artifacts, kill_all, run_statuses, trained
+from tests.outputs import artifacts, kill_all, run_statuses, trained, wait_for
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -50,14 +50,17 @@ def test_a_killed_search_ends_with_the_same_trials_stopped_and_the_same_best_tri
     stopped: dict[str, int] = {}
     for number in range(4):
         process = launch("resume") if any(output.glob("sweeps/*/sweep.json")) else launch("sweep", file)
-        time.sleep(drawn.uniform(6, 14))
+        target = len(trained(output)) + drawn.randint(1, 4)
+        wait_for(lambda wanted=target: len(trained(output)) >= wanted)
+        time.sleep(drawn.uniform(0, 1))
+        assert process.poll() is None
         kill_all(process.pid)
         process.communicate()
         now = {group: len(state.trained) for group, state in states(output).items() if state.stopped is not None}
         print(f"kill {number}: {len(trained(output))} tasks trained, {len(now)} trials stopped", flush=True)
         assert {group: now.get(group) for group in stopped} == stopped
         stopped = now
-    code, out, err = call("resume") if any(output.glob("sweeps/*/sweep.json")) else call("sweep", file)
+    code, out, err = call("resume")
     assert code == 0, out + err
     assert max(Counter(row["key"] for row in trained(output)).values()) == 1
     found, wanted = points(output), points(tmp_path / "wanted")
