@@ -20,18 +20,21 @@ class LockKind:
     """The words that error messages use for one kind of locked folder.
 
     `what`: the noun for the thing that runs in the folder, such as `sweep`. `where`: the argument of the command line
-    that names the folder. `remedy`: tells the user how to choose another folder. `follow`: the verb that shows the
-    progress, or None.
+    that names the folder. `remedy`: tells the user what to do if the folder cannot be written. `instead`: tells the
+    user what to do instead of waiting for the process that holds the lock; None means the remedy. `follow`: the verb
+    that shows the progress, or None.
     """
 
     what: str
     where: str
     remedy: str
+    instead: str | None = None
     follow: str | None = None
 
 
-SWEEP = LockKind("sweep", "output", "set output=DIR to a writable folder", "status")
+SWEEP = LockKind("sweep", "output", "set output=DIR to a writable folder", follow="status")
 SERVER = LockKind("server", "FOLDER", "run `supsup server` with another folder")
+FORK = LockKind("fork", "output", "correct the cause, then run the command again", "change another key for a new fork")
 
 
 @contextlib.contextmanager
@@ -51,10 +54,10 @@ def owned(folder: Path, kind: LockKind = SWEEP) -> Iterator[None]:
         lock.acquire(timeout=0.5)  # `holder_of` in another process may hold the lock briefly
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
-        follow = f"see the progress with `{command(kind.follow, folder)}`" if kind.follow else kind.remedy
+        follow = f"see the progress with `{command(kind.follow, folder)}`" if kind.follow else None
         raise InputError(
             f"{folder.name}: {holder_in_words(folder)} is running this {kind.what}; wait until that process has ended, "
-            f"or {follow}"
+            f"or {follow or kind.instead or kind.remedy}"
         ) from None
     except OSError as error:
         raise _unwritable(folder, kind, error) from error

@@ -313,6 +313,10 @@ class OutputFolder:
         """Returns the hidden folder, named like a temporary file, in which a fork is written before it is published."""
         return OutputFolder(self.path / "sweeps" / f".{sweep_id}.new_fork")
 
+    def unfinished_forks(self) -> list[OutputFolder]:
+        """Returns the hidden folders of all forks that are being written, or whose writing was interrupted."""
+        return [OutputFolder(path) for path in sorted(self.path.glob("sweeps/.*.new_fork"))]
+
     def sweeps(self) -> list[SweepFolder]:
         """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id."""
         return [folder for folder in self.all_sweep_folders() if folder.sweep_file.exists() or folder.groups()]

@@ -64,7 +64,16 @@ def check_is_output(output: OutputFolder) -> None:
 
 
 def refuse_running(output: OutputFolder, verb: str) -> None:
-    """Raises InputError if a process is running a sweep of the output. verb: the refused command, for the message."""
+    """Raises InputError if a process is running a sweep of the output, or is writing a fork to it.
+
+    verb: the refused command, for the message.
+    """
+    for fork in output.unfinished_forks():
+        if holder_of(fork.path) is not None:
+            raise InputError(
+                f"{verb}: {holder_in_words(fork.path)} is writing a fork to this output; wait until the fork has "
+                "started"
+            )
     for folder in output.all_sweep_folders():
         if holder_of(folder.path) is not None:
             raise InputError(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
 
+from orchestrator.base.output_folder import GroupFolder
+from orchestrator.base.wording import as_typed
 from orchestrator.coordination.coordinator import StalledJob
 from orchestrator.coordination.messages import Failed, Lost, Result
 from orchestrator.coordination.settings import GroupSettings
@@ -54,7 +56,7 @@ class GroupJournal:
 
         remedy: a function that returns a message that says how a corrupt ledger was repaired. The argument of `remedy`
         is whether a snapshot replaced the ledger. Raises BehindError if the storage holds a newer snapshot than the
-        local ledger.
+        local ledger. Raises CorruptError if the ledger of a fork has lost the state from which the fork started.
         """
         self.group = settings.group
         self.store, self.masks = settings.open_store(), settings.open_masks()
@@ -71,6 +73,9 @@ class GroupJournal:
         self._snapshot_every = settings.storage.snapshot_every if settings.storage else SNAPSHOT_SECONDS
         self._last_snapshot, self._snapshot_cost = time.monotonic(), 0.0
         self.state = GroupState().apply(rows)
+        if settings.origin is not None and self.state.forked is None:
+            self._writer.close()
+            raise CorruptError(_lost_start(settings.folder, settings.origin, aside))
         if not settings.continues_launch or self.state.plan is None:
             self.record(GroupPlanned(self.group, settings.environment))
         if aside is not None:
@@ -221,3 +226,13 @@ class GroupJournal:
         if self._uploader is not None:
             self._uploader.close()
         self._writer.close()
+
+
+def _lost_start(folder: GroupFolder, origin: str, aside: Path | None) -> str:
+    """Returns the message about a fork's ledger that has lost the state from which the fork started."""
+    kept = f" (the damaged ledger is kept as {as_typed(aside)})" if aside is not None else ""
+    return (
+        f"{as_typed(folder.ledger)}: the ledger has lost the state of {origin} from which this fork started, and no "
+        f"snapshot is intact{kept}; move {as_typed(folder.sweep.path)} to another place, and repeat the `supsup fork` "
+        "command"
+    )

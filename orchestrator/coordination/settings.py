@@ -34,7 +34,8 @@ class StorageSettings:
 class GroupSettings:
     """The settings of one training group, for its coordinator and its workers.
 
-    `is_trial`: whether the group is a trial of a search. `imports`: the user's modules, as in a sweep file; paths of
+    `is_trial`: whether the group is a trial of a search. `origin`: the id of the sweep from which the group was forked,
+    or None. `imports`: the user's modules, as in a sweep file; paths of
     files are relative to `imports_folder`. `device` to `tasks_at_once`: as in a sweep file's `resources`.
     `commit_every`, in seconds: the longest training time between two commits in scenario NNs, and the shortest time
     between two checkpoints of a task in other scenarios. `continues_launch`: whether the launching process has already
@@ -48,6 +49,7 @@ class GroupSettings:
     storage: StorageSettings | None
     environment: LaunchEnvironment
     is_trial: bool
+    origin: str | None
     data_root: Path | None
     imports: tuple[str, ...]
     imports_folder: Path

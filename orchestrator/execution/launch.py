@@ -48,6 +48,7 @@ def settings_of(sweep: Sweep, group: Group, environment: Environment, num_worker
         storage=_storage_settings(sweep, group),
         environment=LaunchEnvironment(num_workers=num_workers, **asdict(environment)),
         is_trial=config.search is not None,
+        origin=sweep.origin.sweep_id if sweep.origin is not None and group.experiment.allocation is not None else None,
         data_root=sweep.data_root,
         imports=tuple(config.imports),
         imports_folder=sweep.imports_folder,

@@ -12,9 +12,11 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from orchestrator.base.files import replace_durably
+from orchestrator.base.folder_lock import FORK, owned
 from orchestrator.base.output_folder import LOCK_FILES, SweepFolder
 from orchestrator.base.plain_values import Node
 from orchestrator.nns.mask_versions import Lineages, evaluation_due
@@ -88,18 +90,37 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
             f"not {at}"
         )
     made = replace(made, origin=ForkOrigin(origin.sweep_id, at, "+".join(sorted(states))))
-    if made.folder.sweep_file.exists():
-        raise InputError(f"{made.sweep_id}: this fork exists already; continue it with `{made.command('resume')}`")
+    _refuse_if_exists(made)
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
     hidden = made.output.unfinished_fork(made.sweep_id)
-    shutil.rmtree(hidden.path, ignore_errors=True)  # an earlier fork was interrupted
-    draft = replace(made, config=replace(made.config, output=str(hidden.path)))
-    for group, parent, history in prepared:
-        _write(origin, parent, draft, group, at, history)
-    draft.save(groups)
-    _publish(draft.folder, made.folder)
-    shutil.rmtree(hidden.path, ignore_errors=True)
+    with owned(hidden.path, FORK):
+        try:
+            _refuse_if_exists(made)  # another process may have just written this fork
+            _clear(hidden.path)
+            draft = replace(made, config=replace(made.config, output=str(hidden.path)))
+            for group, parent, history in prepared:
+                _write(origin, parent, draft, group, at, history)
+            draft.save(groups)
+            _publish(draft.folder, made.folder)
+        finally:
+            if made.folder.sweep_file.exists():  # otherwise another process may wait for the lock in this folder
+                shutil.rmtree(hidden.path, ignore_errors=True)
     return made
+
+
+def _refuse_if_exists(made: Sweep) -> None:
+    """Raises InputError if a fork is already on disk."""
+    if made.folder.sweep_file.exists():
+        raise InputError(f"{made.sweep_id}: this fork exists already; continue it with `{made.command('resume')}`")
+
+
+def _clear(folder: Path) -> None:
+    """Deletes what an interrupted fork has left in the hidden folder, except the files of the folder's lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in LOCK_FILES:
+            path.unlink()
 
 
 def _publish(draft: SweepFolder, final: SweepFolder) -> None:

@@ -48,12 +48,13 @@ class GroupState:
     """The state of a training group. `apply` replays ledger rows in order; the same rows give the same state.
 
     `plan`: None until the group is planned. `trained`, `evaluated`, `failed`, `stalled`, `cancelled`: rows by the key
-    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or events
-    by number of tasks learned. `retried`: maps a job's key to the number of workers that died during the job, without
-    workers whose node died. `to_retrain`: keys of shards whose artifacts were lost after training, and that were not
-    trained again. `split`: keys of jobs that did not fit into memory. `earlier_commits`: the number of commits before
-    the last launch. `contributors`: the distinct sets of machine kinds that computed a result. `at_work`: whether a
-    worker has trained or evaluated anything in the last launch, and the launch has not ended.
+    of the shard, evaluation or job. `points`: rows by run id and number of tasks learned. `met`, `due`: rows or
+    events by number of tasks learned. `retried`: maps a job's key to the number of workers that died during the job,
+    without workers whose node died. `to_retrain`: keys of shards whose artifacts were lost after training, and that
+    were not trained again. `forked`: where the group started, if it is part of a fork. `split`: keys of jobs that did
+    not fit into memory. `earlier_commits`: the number of commits before the last launch. `contributors`: the distinct
+    sets of machine kinds that computed a result. `at_work`: whether a worker has trained or evaluated anything in the
+    last launch, and the launch has not ended.
     """
 
     plan: GroupPlanned | None = None
@@ -68,6 +69,7 @@ class GroupState:
     decisions: list[Row[SegmentDecided]] = field(default_factory=list)
     met: dict[int, Row[TasksMet]] = field(default_factory=dict)
     due: dict[int, EvaluationDue] = field(default_factory=dict)
+    forked: Row[RunForked] | None = None
     commits: list[Row[RoundsCommitted]] = field(default_factory=list)
     earlier_commits: int = 0
     stalled: dict[str, Row[JobStalled]] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class GroupState:
                 self.contributors.add(event.machines)
                 self.stalled.clear()
             case RunForked():
-                pass
+                self.forked = Row(row.seq, row.time_ms, event)
             case _:
                 return False
         return True
