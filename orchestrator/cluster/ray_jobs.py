@@ -127,7 +127,7 @@ def _submit(client: JobSubmissionClient, **job: Any) -> str:
 def logs(job: str, address: str) -> int:
     """Prints the log of a job until the job ends. Returns the exit code for the job's final state.
 
-    job: the job's name, or the beginning of the name. Raises InputError if there is no such job.
+    job: the job's name, or the beginning of the name. Raises InputError if the cluster has no such job.
     """
     with _job_client(address) as client:
         return _follow(client, _find_job(client, job), address)
@@ -136,7 +136,7 @@ def logs(job: str, address: str) -> int:
 def stop(job: str, address: str) -> int:
     """Stops a job, and waits until it has committed its finished work and has ended. Returns an exit code.
 
-    job: the job's name, or the beginning of the name. Raises InputError if there is no such job, and SupSupError if
+    job: the job's name, or the beginning of the name. Raises InputError if the cluster has no such job, and SupSupError if
     the job is still running after STOP_SECONDS + 30 seconds.
     """
     with _job_client(address) as client:
@@ -154,7 +154,7 @@ def stop(job: str, address: str) -> int:
 def drain(job: str, address: str) -> int:
     """Requests that the sweep of a Ray job finishes the current shards, starts no others, and ends.
 
-    Returns an exit code. Raises InputError if there is no such job, or if it has ended or was not submitted by supsup.
+    Returns an exit code. Raises InputError if the cluster has no such job, or if it has ended or was not submitted by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
@@ -167,7 +167,7 @@ def drain(job: str, address: str) -> int:
 def status(job: str, address: str, as_json: bool) -> int:
     """Prints the status of the sweep of a job, as `supsup status` prints it on the head node. Returns an exit code.
 
-    Raises InputError if there is no such job, or if it was not submitted by supsup.
+    Raises InputError if the cluster has no such job, or if it was not submitted by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)

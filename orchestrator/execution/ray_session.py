@@ -228,10 +228,11 @@ def keep_token_private() -> None:
     except FileExistsError:
         if not path.is_file():
             raise InputError(
-                f"{path.parent}: is not a folder, but Ray's token must be stored there; "
+                f"{path.parent}: is not a folder, but Ray's authentication token must be stored there; "
                 "set RAY_AUTH_TOKEN_PATH to another file"
             ) from None
     except OSError as error:
         raise InputError(
-            f"{path}: Ray's token cannot be written ({error.strerror}); set RAY_AUTH_TOKEN_PATH to another file"
+            f"{path}: Ray's authentication token cannot be written ({error.strerror}); set RAY_AUTH_TOKEN_PATH to "
+            "another file"
         ) from error

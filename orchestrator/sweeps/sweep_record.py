@@ -133,7 +133,7 @@ def read_record(folder: SweepFolder) -> SweepRecord:
         )
         float(record.config["resources"]["cache_gb"])
         if not is_sealed and sweep_id_of(record.config, record.origin) != node["sweep_id"]:
-            raise ValueError("its config does not match its sweep id")
+            raise ValueError("its settings (`config`) do not match its sweep id, which contains a hash of them")
         sweep_id = str(node["sweep_id"])
     except FileNotFoundError as error:
         raise InputError(f"{file}: is missing; start the sweep again with `supsup sweep FILE`") from error

@@ -19,10 +19,11 @@ from supsup_core.registry import Registry, nearest
 
 @dataclass(frozen=True)
 class Images:
-    """The training or the test part of a dataset: uint8 pixels (N, *shape) and int64 labels (N,).
+    """The training or the test part of a dataset: N images and their labels.
 
-    `places`: int64 indices (N,), or None. If `places` is given, `pixels` is (M, *shape), and the N images are
-    pixels[places].
+    `pixels`: uint8 (N, *shape), one image after the other. `labels`: int64 (N,). `places`: the row of `pixels` that
+    holds each image, as int64 (N,). With `places`, `pixels` is (M, *shape), for example the pixels of a larger dataset
+    of which this part uses N images. None means that image n is pixels[n].
     """
 
     pixels: Tensor

@@ -170,5 +170,5 @@ def test_a_record_without_a_checksum_is_read_if_its_config_fits_its_id(save: Cal
     assert read_record(sweep.folder).sweep_id == sweep.sweep_id
     node["config"]["seeds"] = [1]
     sweep.folder.sweep_file.write_text(json.dumps(node))
-    with pytest.raises(InputError, match="its config does not match its sweep id"):
+    with pytest.raises(InputError, match="do not match its sweep id"):
         read_record(sweep.folder)

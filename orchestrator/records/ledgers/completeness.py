@@ -47,11 +47,11 @@ def check_never_written(path: Path) -> None:
 
 
 def check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger lacks the row that the note of its last commit names, or a row of its snapshot.
+    """Raises CorruptError if a ledger lacks the last row that was committed to it, or a row of its snapshot.
 
-    db: a connection to the ledger. noted: the note of the last commit, read before the first use of `db`. Ignores the
-    note of an earlier writer, because the ledger may have been restored since. Ignores a damaged snapshot, and a
-    snapshot of another group.
+    db: a connection to the ledger. noted: the content of the file `ledger.last-commit`, which names the last
+    committed row, read before the first use of `db`. Ignores the note of an earlier writer, because the ledger may
+    have been restored since. Ignores a damaged snapshot, and a snapshot of another group.
     """
     num_rows = last_seq(db)
     if last_seq(db, "attachments") > num_rows:  # for example, the -wal belongs to a newer file
@@ -70,7 +70,10 @@ def check_complete(path: Path, db: sqlite3.Connection, noted: LastCommit | None)
 
 
 def _check_noted(db: sqlite3.Connection, num_rows: int, noted: LastCommit | None) -> None:
-    """Raises CorruptError if a ledger with `num_rows` rows lacks the row that the note of its last commit names."""
+    """Raises CorruptError if a ledger lacks the last row that was committed to it.
+
+    num_rows: the number of rows of the ledger. noted: the content of the file `ledger.last-commit`, if it is intact.
+    """
     if noted is None or noted.epoch < last_epoch(db):
         return
     if num_rows < noted.seq:
