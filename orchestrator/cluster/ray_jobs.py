@@ -136,8 +136,8 @@ def logs(job: str, address: str) -> int:
 def stop(job: str, address: str) -> int:
     """Stops a job, and waits until it has committed its finished work and has ended. Returns an exit code.
 
-    job: the job's name, or the beginning of the name. Raises InputError if the cluster has no such job, and SupSupError if
-    the job is still running after STOP_SECONDS + 30 seconds.
+    job: the job's name, or the beginning of the name. Raises InputError if the cluster has no such job, and SupSupError
+    if the job is still running after STOP_SECONDS + 30 seconds.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
@@ -154,7 +154,8 @@ def stop(job: str, address: str) -> int:
 def drain(job: str, address: str) -> int:
     """Requests that the sweep of a Ray job finishes the current shards, starts no others, and ends.
 
-    Returns an exit code. Raises InputError if the cluster has no such job, or if it has ended or was not submitted by supsup.
+    Returns an exit code. Raises InputError if the cluster has no such job, or if the job has ended or was not submitted
+    by supsup.
     """
     with _job_client(address) as client:
         name = _find_job(client, job)
