@@ -132,6 +132,7 @@ def create_database(folder: MLflowFolder) -> None:
     _log_less()
     for left in folder.partial_databases():
         left.unlink()
+    folder.path.mkdir(parents=True, exist_ok=True)
     partial = folder.partial_database(time.time_ns())
     _check_can_open(partial)
     mlflow.MlflowClient(sqlite_uri(folder.path, partial.name)).search_experiments(max_results=1)
