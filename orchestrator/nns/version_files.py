@@ -39,7 +39,7 @@ class VersionFiles:
         self._deletable |= added
 
     def mark_deletable(self, keys: Set[str]) -> None:
-        """Marks versions as deletable at the next commit, except the current versions."""
+        """Marks versions, except the current ones, so that the next commit may delete them."""
         self._deletable |= keys - set(self.current.values())
 
     def mark_lost(self, key: str, needed: bool) -> None:

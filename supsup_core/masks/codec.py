@@ -104,7 +104,7 @@ def decode(blob: bytes) -> tuple[Bits, int]:
 def _count_ones(mask: Bits, parts: Sequence[int]) -> npt.NDArray[np.void]:
     """The size and the number of ones of each part, as a structured array (parts,) with the fields of _PART."""
     ends = np.cumsum(parts)
-    assert ends[-1] == len(mask), "the parts are the whole mask"
+    assert ends[-1] == len(mask), "the sizes of the parts must add up to the size of the mask"
     found = np.zeros(len(parts), _PART)
     found["size"] = parts
     found["ones"] = [int(mask[end - part : end].sum()) for end, part in zip(ends, parts, strict=True)]

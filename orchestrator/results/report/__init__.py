@@ -159,7 +159,8 @@ def _pages(
 
 
 _CAPTIONS = {
-    "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % intervals over seeds.",
+    "accuracy_over_tasks": "Average accuracy over the tasks learned so far. The bands are 95 % confidence "
+    "intervals of the mean over seeds.",
     "accuracy_by_task": "Accuracy of each task after the last task was learned, as the mean over seeds.",
     "recovery_over_steps": "Number of units that differ from the right mask after each step of the recovery, with one "
     "line per seed and task.",
