@@ -77,9 +77,8 @@ class ArtifactFolder:
 
     def corrupt_file(self, key: str) -> Path:
         """Returns an unused path to which the corrupt artifact with this key can be moved."""
-        folder = self.path / "corrupt"
-        number = sum(1 for _ in folder.glob(f"{key}.*"))
-        return folder / f"{key}.{number}{_SUFFIX}"
+        number = sum(1 for _ in self.path.glob(f"corrupt/{key}.*"))
+        return self.path / "corrupt" / f"{key}.{number}{_SUFFIX}"
 
     def corrupt_files(self) -> Iterator[Path]:
         """Yields the files of the corrupt artifacts that were moved to the subfolder `corrupt`."""
@@ -313,9 +312,9 @@ class OutputFolder:
         """Returns the hidden folder, named like a temporary file, in which a fork is written before it is published."""
         return OutputFolder(self.path / "sweeps" / f".{sweep_id}.new_fork")
 
-    def unfinished_forks(self) -> list[OutputFolder]:
-        """Returns the hidden folders of all forks that are being written, or whose writing was interrupted."""
-        return [OutputFolder(path) for path in sorted(self.path.glob("sweeps/.*.new_fork"))]
+    def unfinished_forks(self) -> Iterator[OutputFolder]:
+        """Yields the hidden folders of all forks that are being written, or whose writing was interrupted."""
+        yield from map(OutputFolder, self.path.glob("sweeps/.*.new_fork"))
 
     def sweeps(self) -> list[SweepFolder]:
         """Returns the folders of the sweeps that have a `sweep.json` or a ledger, sorted by id."""
@@ -324,23 +323,22 @@ class OutputFolder:
     def all_sweep_folders(self) -> list[SweepFolder]:
         """Returns all folders in `sweeps` that a sweep has used, sorted by name. Leaves out hidden folders.
 
-        `fsck` and `gc` check all these folders, including the folders of sweeps that lost their `sweep.json`. A process
-        that was killed before it wrote `sweep.json` leaves an unused folder: a lock, an empty log and hidden files.
+        Includes the folders of sweeps that lost their `sweep.json`. A process that was killed before it wrote
+        `sweep.json` leaves an unused folder: a lock, an empty log and hidden files.
         """
         found = [path for path in sorted(self.path.glob("sweeps/*")) if path.is_dir() and not path.name.startswith(".")]
         return [SweepFolder(path) for path in found if any(map(_shows_use, path.iterdir()))]
 
     def hidden_files(self) -> Iterator[Path]:
         """Yields the files whose names begin with a dot, such as temporary files that an interrupted write left."""
-        for part in ("store", "sweeps"):
-            yield from (self.path / part).rglob(".*")
+        yield from self.store.path.rglob(".*")
+        yield from (self.path / "sweeps").rglob(".*")
 
 
 def _shows_use(file: Path) -> bool:
     """Returns whether a file in the folder of a sweep shows that the sweep was started and its `sweep.json` written."""
-    if file.name == _LOG:
-        return file.stat().st_size > 0
-    return file.name not in LOCK_FILES and not file.name.startswith(".")
+    is_empty_log = file.name == _LOG and file.stat().st_size == 0
+    return not is_empty_log and file.name not in LOCK_FILES and not file.name.startswith(".")
 
 
 STORED_SWEEPS, STORED_STORE = "sweeps", "store"
