@@ -18,7 +18,8 @@ class OrderedASHA(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving (ASHA, Li et al. 2020) that judges the trials in the order of the plan.
 
     The order in which trials report does not affect which trials stop. A trial that cannot be judged yet continues to
-    train, because it must not wait for a trial that may need the same worker.
+    train, because it must not wait for a trial that may need the same worker. Behind a trial that has failed, no trial
+    is judged until the failed trial is resumed.
 
     To stop a trial, this class creates the trial's stop file and does not kill the trial's process. The trial's process
     reads the stop file, records the stop in the trial's ledger, and ends. No other process may write to the ledger.
@@ -40,8 +41,10 @@ class OrderedASHA(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         group_id = trial.config["group"]
         if ACCURACY in result:
             self._accuracies[group_id][result[TASKS]] = result[ACCURACY]
-        if result.get(IS_OVER):
+        elif result.get(IS_OVER):
             self._over.add(group_id)
+        else:
+            return str(TrialScheduler.CONTINUE)
         judged = [Judged(known, group in self._over) for group, known in self._accuracies.items()]
         stops = halve(judged, self._rungs, self._reduction)
         for (group, stop_file), stop in zip(self._stop_files.items(), stops, strict=True):

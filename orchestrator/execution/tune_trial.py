@@ -26,8 +26,8 @@ TASKS, ACCURACY = "tasks", "accuracy"
 images of these tasks."""
 
 IS_OVER = "is_over"
-"""Name of the metric that a search's trial reports at its end, unless it was interrupted. A trial that is over reports
-no further accuracies."""
+"""Name of the metric that a search's trial reports at its end, unless it was interrupted or has failed. A trial that is
+over reports no further accuracies."""
 
 ERROR = "supsup_error"
 """Name of the metric in which a trial reports an error that a retry would not fix."""
@@ -108,7 +108,7 @@ def _drive_group(coordinator: Coordinator, settings: GroupSettings, resources: M
         end = coordinator.end()
     else:
         end = drive(coordinator, _pool(settings, resources), lambda progress: report(), requests, every=0)
-    if end != "interrupted":
+    if end not in ("interrupted", "failed"):
         tune.report({IS_OVER: True})
 
 

@@ -17,7 +17,15 @@ from orchestrator.results.report.files import ReportFiles
 from orchestrator.results.report.markdown import to_markdown
 from orchestrator.results.report.page import Page, render
 from orchestrator.results.report.published import published_table
-from orchestrator.results.report.search import Trial, best_of, best_sweep, search_cells, search_table, trials_of
+from orchestrator.results.report.search import (
+    Trial,
+    best_of,
+    best_sweep,
+    search_cells,
+    search_table,
+    trials_of,
+    without_late_results,
+)
 from orchestrator.results.report_settings import default_style
 from orchestrator.results.text_table import align_with_rule
 from orchestrator.sweeps.sweep import Sweep
@@ -55,6 +63,8 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     If the files cannot be written, for example on a full disk, the report's `trouble` says why. Raises InputError if no
     evaluation point of the sweep is complete yet.
     """
+    if sweep.config.search is not None:
+        states = without_late_results(sweep.config.search, groups, states)
     points = tables.points_table(groups, states)
     if points.empty:
         raise InputError(
@@ -66,8 +76,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
 
 def _write(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState], points: pd.DataFrame) -> Report:
     """Writes the report. points: a table that `points_table` has returned."""
-    search = sweep.config.search
-    trials = trials_of(search, groups, states) if search is not None else []
+    trials = trials_of(groups, states) if sweep.config.search is not None else []
     best = best_of(trials)
     made = _tables(groups, states, points, trials)
     pictures = _pictures(sweep.config.name, made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +23,9 @@ from orchestrator.sweeps.training_groups import Group, Run
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a search, and its result at its last evaluation point, or at the rung at which ASHA stops it.
+    """A trial of a search, and its result at its last evaluation point.
 
-    `values`: maps each searched key to the trial's value. `tasks`: the number of tasks learned at this evaluation
+    `values`: maps each searched key to the trial's value. `tasks`: the number of tasks learned at the last evaluation
     point; 0 if no evaluation point is complete yet. `accuracy`: the accuracy on the held-out images, in [0, 1].
     `ended`: how the trial ended: done, stopped, diverged, failed or interrupted.
     """
@@ -45,31 +45,57 @@ DIVERGED = "diverged"
 """The value of `Trial.ended` if the trial's loss became NaN or infinite."""
 
 
-def trials_of(search: Search, groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
-    """Returns a search's trials in descending order of the number of tasks learned, and then of the accuracy.
+def without_late_results(
+    search: Search, groups: Sequence[Group], states: Mapping[str, GroupState]
+) -> dict[str, GroupState]:
+    """Returns the states of a search's trials without the evaluation points after the rung at which ASHA stops a trial.
 
-    groups: the training groups in the order of the plan. A trial may train on after a rung until ASHA can judge it at
-    this rung. If ASHA then stops the trial, the result is that of this rung.
+    groups: the training groups in the order of the plan. A trial trains on after a rung until ASHA can judge it there.
+    The points after the rung are left out, because they depend on how long the trial had to wait. A complete trial that
+    ASHA stops has the status `stopped`.
+
+    If a ledger records a stop that ASHA does not confirm, returns the states unchanged. In this case, the user has
+    cancelled a trial, or an earlier version of supsup has run the search.
     """
-    of = [states.get(group.group_id, GroupState()) for group in groups]
-    found = [_accuracies(state, group.runs[0]) for state, group in zip(of, groups, strict=True)]
+    found = {group.group_id: states.get(group.group_id, GroupState()) for group in groups}
     rungs = search.rungs(max((group.size.shards for group in groups), default=0))[:-1]
-    judged = [Judged(known, state.ended in ENDED) for known, state in zip(found, of, strict=True)]
-    trials = []
-    for group, state, stop in zip(groups, of, halve(judged, rungs, search.reduction), strict=True):
-        diverged = state.stopped is not None and state.stopped.event.diverged is not None
-        for run in group.runs:
-            known = _accuracies(state, run)
-            last = max(known, default=0) if stop is None else stop
-            ended = "stopped" if stop is not None and state.ended in ENDED else state.ended
-            trials.append(Trial(run.varied, last, known.get(last), DIVERGED if diverged and stop is None else ended))
-    return sorted(trials, key=lambda trial: (-trial.tasks, -(trial.accuracy or 0.0)))
+    judged = [
+        Judged(_accuracies(found[group.group_id], group.runs[0]), found[group.group_id].ended in ("done", "stopped"))
+        for group in groups
+    ]
+    stops = dict(zip(found, halve(judged, rungs, search.reduction), strict=True))
+    if any(state.stopped and not _diverged(state) and stops[group_id] is None for group_id, state in found.items()):
+        return found
+    return {
+        group_id: state if (stop := stops[group_id]) is None else _cut(state, stop) for group_id, state in found.items()
+    }
 
 
 def _accuracies(state: GroupState, run: Run) -> dict[int, float]:
     """Returns a run's accuracies at its completed evaluation points, by the number of tasks learned."""
-    points = {n: row.event.metrics for (run_id, n), row in state.points.items() if run_id == run.run_id}
-    return {n: metrics["accuracy"] for n, metrics in points.items()}
+    return {n: row.event.metrics["accuracy"] for (run_id, n), row in state.points.items() if run_id == run.run_id}
+
+
+def _diverged(state: GroupState) -> bool:
+    return state.stopped is not None and state.stopped.event.diverged is not None
+
+
+def _cut(state: GroupState, stop: int) -> GroupState:
+    """Returns a state without the points after `stop` tasks, and with the status `stopped` instead of `done`."""
+    points = {place: row for place, row in state.points.items() if place[1] <= stop}
+    return replace(state, points=points, status="stopped" if state.status == "done" else state.status)
+
+
+def trials_of(groups: Sequence[Group], states: Mapping[str, GroupState]) -> list[Trial]:
+    """Returns a search's trials in descending order of the number of tasks learned, and then of the accuracy."""
+    trials = []
+    for group in groups:
+        state = states.get(group.group_id, GroupState())
+        for run in group.runs:
+            known = _accuracies(state, run)
+            last = max(known, default=0)
+            trials.append(Trial(run.varied, last, known.get(last), DIVERGED if _diverged(state) else state.ended))
+    return sorted(trials, key=lambda trial: (-trial.tasks, -(trial.accuracy or 0.0)))
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

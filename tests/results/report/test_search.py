@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from orchestrator.records.group_state import GroupState
-from orchestrator.records.rows import Event, GroupStopped, LaunchEnded, PointCompleted, Row
+from orchestrator.records.rows import Event, GroupStopped, JobFailed, LaunchEnded, PointCompleted, Row
 from orchestrator.results.report.search import (
     Trial,
     best_of,
@@ -18,8 +18,10 @@ from orchestrator.results.report.search import (
     search_cells,
     search_table,
     trials_of,
+    without_late_results,
 )
 from orchestrator.sweeps.sweep import Sweep, open_sweep
+from orchestrator.sweeps.training_groups import Group
 
 RATE = "training.learning_rate"
 
@@ -46,52 +48,62 @@ def test_trials_show_how_they_ended_and_are_ranked_by_the_tasks_that_they_reache
         return GroupState().apply(Row(seq, 0, event) for seq, event in enumerate([*points, *ends], start=1))
 
     states = {
-        ids[0][0]: state(0, {1: 0.1, 2: 0.1, 4: 0.1, 8: 0.2}, LaunchEnded("done")),
-        ids[1][0]: state(1, {1: 0.2, 2: 0.2, 4: 0.2, 8: 0.3}, LaunchEnded("done")),
-        ids[2][0]: state(2, {1: 0.9, 2: 0.12}, GroupStopped(2), LaunchEnded("stopped")),
+        ids[0][0]: state(0, {1: 0.9, 2: 0.8}, GroupStopped(2), LaunchEnded("stopped")),
+        ids[1][0]: state(1, {1: 0.1, 8: 0.2}, LaunchEnded("done")),
+        ids[2][0]: state(2, {1: 0.2, 8: 0.3}, LaunchEnded("done")),
         ids[3][0]: state(3, {}, GroupStopped(0, diverged="DivergedError: the loss is nan"), LaunchEnded("stopped")),
     }
-    assert search.config.search is not None
-    found = trials_of(search.config.search, groups, states)
+    found = trials_of(groups, states)
     assert [(trial.values[RATE], trial.tasks, trial.accuracy, trial.ended) for trial in found] == [
-        (1e-3, 8, 0.3, "done"),
-        (1e-4, 8, 0.2, "done"),
-        (1e-2, 2, 0.12, "stopped"),
+        (1e-2, 8, 0.3, "done"),
+        (1e-3, 8, 0.2, "done"),
+        (1e-4, 2, 0.8, "stopped"),
         (1e-1, 0, None, "diverged"),
     ]
     assert best_of(found) is found[0]
     assert search_table(found)["ended"].tolist() == ["done", "done", "stopped", "diverged"]
     assert search_cells(found).rows[-1] == ["0.1", "0", "–", "diverged"]
     del states[ids[3][0]]
-    assert best_of(trials_of(search.config.search, groups, states)) is None  # one trial has not ended yet
+    assert best_of(trials_of(groups, states)) is None  # one trial has not ended yet
 
 
-def test_a_trial_that_was_judged_late_is_shown_as_if_it_had_stopped_at_the_rung(search: Sweep) -> None:
-    """The first trial was slow. The other trials could be judged only after they had trained on, or were done."""
-    groups = search.plan()
+def replayed(group: Group, accuracies: dict[int, float], *ends: Event) -> GroupState:
+    """Returns the state of a trial with these accuracies by number of tasks, and with these last events."""
+    points = [PointCompleted(group.runs[0].run_id, n, {"accuracy": value}, ()) for n, value in accuracies.items()]
+    return GroupState().apply(Row(seq, 0, event) for seq, event in enumerate([*points, *ends], 1))
+
+
+STOPPED = (GroupStopped(0), LaunchEnded("stopped"))
+
+
+def ranked(search: Sweep, *trials: tuple[dict[int, float], tuple[Event, ...]]) -> list[tuple[float, int, float, str]]:
+    """Returns the trials as a report ranks them: learning rate, tasks, accuracy, and how they ended."""
     assert search.config.search is not None
-    accuracies = [{1: 0.5, 2: 0.6, 4: 0.6, 8: 0.6}, {1: 0.4, 2: 0.9, 4: 0.9, 8: 0.9}, {1: 0.5, 2: 0.5, 4: 0.8}]
-    ends: list[list[Event]] = [
-        [LaunchEnded("done")],
-        [LaunchEnded("done")],
-        [GroupStopped(5), LaunchEnded("stopped")],
-    ]
-    states = {
-        group.group_id: GroupState().apply(
-            Row(seq, 0, event)
-            for seq, event in enumerate(
-                [*(PointCompleted(group.runs[0].run_id, n, {"accuracy": a}, ()) for n, a in found.items()), *end], 1
-            )
-        )
-        for group, found, end in zip(groups, accuracies, ends, strict=False)
-    }
-    found = trials_of(search.config.search, groups[:3], states)
-    assert [(trial.values[RATE], trial.tasks, trial.accuracy, trial.ended) for trial in found] == [
+    groups = search.plan()[: len(trials)]
+    states = {group.group_id: replayed(group, trial[0], *trial[1]) for group, trial in zip(groups, trials, strict=True)}
+    found = trials_of(groups, without_late_results(search.config.search, groups, states))
+    return [(trial.values[RATE], trial.tasks, trial.accuracy or 0.0, trial.ended) for trial in found]
+
+
+def test_results_after_the_rung_at_which_a_trial_is_stopped_do_not_count(search: Sweep) -> None:
+    """The first trial was slow. The other trials could be judged only after they had trained on, or were done."""
+    done = (LaunchEnded("done"),)
+    slow = ({1: 0.5, 2: 0.6, 4: 0.6, 8: 0.6}, done)
+    failed = ({1: 0.2, 2: 0.3}, (JobFailed("key", "task 3", "disk full", ""), LaunchEnded("failed")))
+    found = ranked(search, slow, ({1: 0.4, 2: 0.9, 4: 0.9, 8: 0.9}, done), ({1: 0.5, 2: 0.5, 4: 0.8}, STOPPED), failed)
+    assert found == [
         (1e-4, 8, 0.6, "done"),
         (1e-2, 2, 0.5, "stopped"),
         (1e-3, 1, 0.4, "stopped"),
+        (1e-1, 1, 0.2, "failed"),
     ]
-    assert best_of(found) is found[0]
+
+
+def test_recorded_ends_count_if_a_stop_was_not_decided_by_these_accuracies(search: Sweep) -> None:
+    """An earlier version stopped the first trial, which reported last; or the user cancelled it."""
+    done = (LaunchEnded("done"),)
+    found = ranked(search, ({1: 0.6, 2: 0.3}, STOPPED), ({1: 0.5, 2: 0.4, 4: 0.5, 8: 0.7}, done))
+    assert found == [(1e-3, 8, 0.7, "done"), (1e-4, 2, 0.3, "stopped")]
 
 
 def test_the_best_trial_is_known_when_every_trial_has_ended() -> None:
