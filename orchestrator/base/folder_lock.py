@@ -19,30 +19,40 @@ from supsup_core.errors import InputError
 class LockKind:
     """The words that error messages use for one kind of locked folder.
 
-    `what`: the noun for the thing that runs in the folder, such as `sweep`. `where`: the argument of the command line
-    that names the folder. `remedy`: tells the user what to do if the folder cannot be written. `instead`: tells the
-    user what to do instead of waiting for the process that holds the lock; None means the remedy. `follow`: the verb
-    that shows the progress, or None.
+    `doing`: what the process that holds the lock does, such as `running this sweep`. `where`: the argument of the
+    command line that names the folder. `remedy`: tells the user what to do if the folder cannot be written. `advice`:
+    tells the user what to do if another process holds the lock. `follow`: the verb that shows the progress; if given,
+    its command is added to the advice.
     """
 
-    what: str
+    doing: str
     where: str
     remedy: str
-    instead: str | None = None
+    advice: str
     follow: str | None = None
 
 
-SWEEP = LockKind("sweep", "output", "set output=DIR to a writable folder", follow="status")
-SERVER = LockKind("server", "FOLDER", "run `supsup server` with another folder")
-FORK = LockKind("fork", "output", "correct the cause, then run the command again", "change another key for a new fork")
+SWEEP = LockKind(
+    "running this sweep", "output", "set output=DIR to a writable folder",
+    "wait until that process has ended, or see the progress with", "status",
+)  # fmt: skip
+SERVER = LockKind(
+    "running this server", "FOLDER", "run `supsup server` with another folder",
+    "wait until that process has ended, or run `supsup server` with another folder",
+)  # fmt: skip
+FORK = LockKind(
+    "writing this fork", "output", "correct the cause, then run the command again",
+    "this takes seconds; then continue the fork with `supsup resume`",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
-def owned(folder: Path, kind: LockKind = SWEEP) -> Iterator[None]:
+def owned(folder: Path, kind: LockKind = SWEEP, name: str | None = None) -> Iterator[None]:
     """Holds the lock of `folder` during the `with` block. The folder is created if it does not exist.
 
-    The operating system releases the lock when the process ends, even after a crash. Raises InputError if another
-    process holds the lock, or if the folder cannot be written.
+    name: what messages call the folder; by default, the folder's own name. The operating system releases the lock
+    when the process ends, even after a crash. Raises InputError if another process holds the lock, or if the folder
+    cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,10 +64,9 @@ def owned(folder: Path, kind: LockKind = SWEEP) -> Iterator[None]:
         lock.acquire(timeout=0.5)  # `holder_of` in another process may hold the lock briefly
         holder.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout:
-        follow = f"see the progress with `{command(kind.follow, folder)}`" if kind.follow else None
+        follow = f" `{command(kind.follow, folder)}`" if kind.follow else ""
         raise InputError(
-            f"{folder.name}: {holder_in_words(folder)} is running this {kind.what}; wait until that process has ended, "
-            f"or {follow or kind.instead or kind.remedy}"
+            f"{name or folder.name}: {holder_in_words(folder)} is {kind.doing}; {kind.advice}{follow}"
         ) from None
     except OSError as error:
         raise _unwritable(folder, kind, error) from error

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
 
-from orchestrator.base.output_folder import GroupFolder
 from orchestrator.base.wording import as_typed
 from orchestrator.coordination.coordinator import StalledJob
 from orchestrator.coordination.messages import Failed, Lost, Result
@@ -68,6 +67,8 @@ class GroupJournal:
         self._settings = settings
         self._uploader, epoch = self._prepare_uploads()
         path = settings.folder.ledger
+        if settings.origin is not None and not path.exists() and not snapshot_path(path).exists():
+            raise CorruptError(_lost_start(settings, None))  # before an empty ledger is written
         self._writer, rows, aside = open_ledger(path, epoch)
         self._snapshot_path = snapshot_path(path)
         self._snapshot_every = settings.storage.snapshot_every if settings.storage else SNAPSHOT_SECONDS
@@ -75,7 +76,7 @@ class GroupJournal:
         self.state = GroupState().apply(rows)
         if settings.origin is not None and self.state.forked is None:
             self._writer.close()
-            raise CorruptError(_lost_start(settings.folder, settings.origin, aside))
+            raise CorruptError(_lost_start(settings, aside))
         if not settings.continues_launch or self.state.plan is None:
             self.record(GroupPlanned(self.group, settings.environment))
         if aside is not None:
@@ -228,11 +229,15 @@ class GroupJournal:
         self._writer.close()
 
 
-def _lost_start(folder: GroupFolder, origin: str, aside: Path | None) -> str:
-    """Returns the message about a fork's ledger that has lost the state from which the fork started."""
+def _lost_start(settings: GroupSettings, aside: Path | None) -> str:
+    """Returns the message about a fork's ledger that lacks the state from which the fork started."""
+    folder = settings.folder
     kept = f" (the damaged ledger is kept as {as_typed(aside)})" if aside is not None else ""
+    elsewhere = ""
+    if settings.storage is not None:
+        elsewhere = ". If another machine has written this fork, run `supsup resume` there, which stores the ledger"
     return (
-        f"{as_typed(folder.ledger)}: the ledger has lost the state of {origin} from which this fork started, and no "
-        f"snapshot is intact{kept}; move {as_typed(folder.sweep.path)} to another place, and repeat the `supsup fork` "
-        "command"
+        f"{as_typed(folder.ledger)}: the ledger of this fork lacks the state of {settings.origin} from which the fork "
+        f"starts, and there is no intact snapshot{kept}; move {as_typed(folder.sweep.path)} to another place, and "
+        f"repeat the `supsup fork` command{elsewhere}"
     )

@@ -93,7 +93,7 @@ def fork_sweep(origin: Sweep, overrides: Sequence[str], start: Start) -> Sweep:
     _refuse_if_exists(made)
     prepared = [(group, parent, _history(group, parent, states[parent.group_id], at)) for group, parent in pairs]
     hidden = made.output.unfinished_fork(made.sweep_id)
-    with owned(hidden.path, FORK):
+    with owned(hidden.path, FORK, made.sweep_id):
         try:
             _refuse_if_exists(made)  # another process may have just written this fork
             _clear(hidden.path)

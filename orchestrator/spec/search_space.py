@@ -34,7 +34,7 @@ class Search:
 
     grace_tasks, reduction: a trial is evaluated after `grace_tasks` tasks, and then each time that the number of
     learned tasks has grown by the factor `reduction`. A trial continues only if its accuracy is among the highest
-    1/`reduction` of all trials evaluated so far after the same number of tasks (ASHA, Li et al. 2020).
+    1/`reduction` of the trials before it in the plan, after the same number of tasks (ASHA, Li et al. 2020).
 
     Raises InputError if a value is out of its range.
     """

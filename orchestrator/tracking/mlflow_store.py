@@ -35,7 +35,7 @@ from orchestrator.tracking.wanted_runs import SWEEP, UID
 log = logging.getLogger("supsup")
 
 LOCK_SECONDS = 30.0
-"""A process waits at most this many seconds for another process that writes the same MLflow runs."""
+"""A process waits at most this many seconds for another process that writes the same MLflow runs or database."""
 
 REPLACES = "supsup.replaces"
 """The tag of a run that was written anew. The value of the tag is the id of the replaced run."""
@@ -77,7 +77,7 @@ def connect(sweep: Sweep) -> mlflow.MlflowClient:
     Raises sqlite3.Error at once if SQLite cannot open the output's own database.
     """
     _log_less()
-    if sweep.config.tracking is None:
+    if sweep.config.tracking is None and sweep.output.mlflow.database.exists():
         _check_can_open(sweep.output.mlflow.database)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
@@ -93,8 +93,11 @@ def _log_less() -> None:
 
 
 def _check_can_open(database: Path) -> None:
-    """Raises sqlite3.Error if SQLite cannot open a database. MLflow itself would retry for 101 seconds."""
-    with contextlib.closing(sqlite3.connect(database)) as db:
+    """Raises sqlite3.Error if SQLite cannot open a database. MLflow itself would retry for 101 seconds.
+
+    If another process has locked the database, waits at most LOCK_SECONDS.
+    """
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as db:
         db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.base.folder_lock import owned
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.nns.fork import _publish as publish
 from tests.nns.test_fork import NNS, forked, results, states, the_fork
@@ -56,7 +58,7 @@ def test_two_processes_never_write_the_same_fork_at_once(
         patched.setattr("orchestrator.nns.fork._publish", publish_late)
         assert supsup(*words).code == 0
     assert [found.code for found in refused] == [2, 2]
-    assert f"process {os.getpid()} is running this fork; wait until" in refused[0].err
+    assert f"process {os.getpid()} is writing this fork; this takes seconds" in refused[0].err
     assert f"process {os.getpid()} is writing a fork to this output; wait until" in refused[1].err
     assert forked(tmp_path / "runs", the_fork(tmp_path / "runs", {origin})).at_task == 2
     assert "this fork exists already" in supsup(*words).err
@@ -77,8 +79,34 @@ def test_a_fork_that_has_lost_its_start_does_not_start_from_scratch(
     for _ in range(2):
         found = supsup("resume", fork, "--local")
         assert found.code != 0
-        assert f"the ledger has lost the state of {origin} from which this fork started" in found.err
-        assert states(tmp_path / "runs")[fork].decisions == []
+        assert f"lacks the state of {origin} from which the fork starts, and there is no intact snapshot" in found.err
+        assert not list(tmp_path.glob(f"runs/sweeps/{fork}/groups/*/ledger.sqlite"))
+    assert supsup("fsck", "--repair", "--local").code == 1
     (tmp_path / "runs" / "sweeps" / fork).rename(tmp_path / "moved")
     assert supsup(*words).code == 0
     assert results(states(tmp_path / "runs")[fork]) == results(before)
+
+
+def test_a_fork_that_another_process_has_just_written_is_not_written_again(
+    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process waits for the lock while the first process writes the fork and trains it."""
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
+    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
+
+    @contextlib.contextmanager
+    def owned_late(*arguments: Any) -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr("orchestrator.nns.fork.owned", owned)
+            assert supsup(*words).code == 0
+        with owned(*arguments):
+            yield
+
+    monkeypatch.setattr("orchestrator.nns.fork.owned", owned_late)
+    refused = supsup(*words)
+    assert refused.code == 2
+    assert "this fork exists already; continue it with" in refused.err
+    fork = the_fork(tmp_path / "runs", {origin})
+    assert states(tmp_path / "runs")[fork].status == "done"
+    assert not list(OutputFolder(tmp_path / "runs").hidden_files())

@@ -86,8 +86,11 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
         _set_aside(damage, found)
     for record in {record.sweep_id: record for damage in found for record in damage.sweeps}.values():
         say(f"\n{record.sweep_id}: recomputing damaged files")
-        if run(open_record(record), cluster) is ExitCode.INTERRUPTED:
-            return ExitCode.INTERRUPTED
+        try:
+            if run(open_record(record), cluster) is ExitCode.INTERRUPTED:
+                return ExitCode.INTERRUPTED
+        except SupSupError as error:  # the other sweeps can still be repaired
+            say(f"{record.sweep_id}: cannot be repaired: {error}")
     say()
     return ExitCode.FAILED if _verify(output) else ExitCode.DONE
 
