@@ -195,15 +195,19 @@ def test_a_copy_that_was_fetched_early_is_brought_up_to_date(
 ) -> None:
     """The sweep is fetched early, and its machine is lost later. A second fetch gets the last snapshot."""
     url = f"file://{tmp_path}/stored"
-    longer = {**NNS, "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 30}}
+    longer = {**NNS, "benchmark": {"name": "permuted", "base": "digits", "num_tasks": 60}}
     file = sweep_file(**longer, snapshot_every=0.2)
     process = launch("sweep", file, f"storage={url}", "--local")
     wait_for(lambda: committed(tmp_path / "runs") > 5)
     time.sleep(1)
     assert supsup("fetch", f"storage={url}", "output=looked").code == 0
     early = committed(tmp_path / "looked")
-    wait_for(lambda: committed(tmp_path / "runs") > early + 40)
-    time.sleep(1)
+
+    def stored() -> int:
+        assert supsup("fetch", f"storage={url}", "output=probe").code == 0
+        return committed(tmp_path / "probe")
+
+    wait_for(lambda: stored() > early + 20)
     kill_all(process.pid)
     process.communicate()
     assert supsup("fetch", f"storage={url}", "output=looked").code == 0

@@ -49,10 +49,9 @@ def test_a_search_on_ray_stops_bad_trials_and_writes_the_best_configuration(
     assert code == 0, err
     (report,) = tmp_path.glob("runs/sweeps/*/report")
     trials = pd.read_csv(report / "search.csv")
-    assert len(trials) == 3
-    assert sorted(trials["ended"].unique()) == ["done", "stopped"]
-    assert (trials[trials["ended"] == "stopped"]["tasks"] < 3).all()
-    assert len(_stopped(tmp_path / "runs")) == (trials["ended"] == "stopped").sum()
+    assert trials["ended"].tolist() == ["done", "stopped", "stopped"]
+    assert trials["tasks"].tolist() == [3, 1, 1]
+    assert len(_stopped(tmp_path / "runs")) >= 1  # a trial that is judged late may be complete
     assert trials["training.learning_rate"][0] == 1e-3
     assert str(report / "best.yaml").removeprefix(f"{tmp_path}/") in out
     written = yaml.safe_load((report / "best.yaml").read_text())
