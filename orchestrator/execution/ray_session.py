@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
@@ -21,8 +21,10 @@ from orchestrator.base.files import is_utf8, private_folder
 from orchestrator.base.library_internals import ray_versions_in
 from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.base.wording import first_line
-from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError, SupSupError
+
+if TYPE_CHECKING:  # would load torch, which a trial's process does not need
+    from orchestrator.spec.sweep_config import Resources
 
 log = logging.getLogger("supsup")
 

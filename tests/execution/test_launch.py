@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -194,3 +196,13 @@ def test_a_ledger_that_cannot_be_used_ends_the_launch(open_file: Callable[..., S
     sweep.folder.group(group.group_id).ledger.mkdir(parents=True)
     with pytest.raises(SupSupError, match="cannot be used"):
         stock(sweep)
+
+
+def test_the_process_of_a_trial_loads_no_torch() -> None:
+    """Loading torch would delay the start of the workers, which load it too, by a second."""
+    code = (
+        "import sys, orchestrator.execution.tune_trial, orchestrator.coordination.task_coordinator\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
