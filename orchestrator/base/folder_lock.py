@@ -42,7 +42,7 @@ SERVER = LockKind(
 )  # fmt: skip
 FORK = LockKind(
     "writing this fork", "output", "correct the cause, then run the command again",
-    "this takes seconds; then continue the fork with `supsup resume`",
+    "that process also trains the fork, and `supsup status` shows the progress",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from orchestrator.base.environment import describe
 from orchestrator.coordination.control_files import Requests
 from orchestrator.coordination.messages import Failed
 from orchestrator.coordination.settings import GroupSettings
+from orchestrator.execution import tune_trial
 from orchestrator.execution.drive import drive
 from orchestrator.execution.launch import settings_of
 from orchestrator.execution.open_coordinator import open_coordinator
@@ -112,6 +113,20 @@ def test_an_nns_trial_that_diverges_is_stopped_in_that_round(
     assert coordinator.next_jobs([0], []) == []
     assert coordinator.finished()
     assert coordinator.end() == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("end", "is_over"), [("done", True), ("stopped", True), ("failed", False), ("interrupted", False)]
+)
+def test_a_trial_reports_that_it_is_over_unless_it_can_be_resumed(
+    trial: GroupSettings, monkeypatch: pytest.MonkeyPatch, end: str, is_over: bool
+) -> None:
+    reported: list[dict[str, object]] = []
+    monkeypatch.setattr(tune_trial.tune, "report", reported.append)
+    monkeypatch.setattr(tune_trial, "_pool", lambda settings, resources: ScriptedPool(settings, iter([])))
+    monkeypatch.setattr(tune_trial, "drive", lambda *arguments, **options: end)
+    tune_trial.drive_trial({"group": "g"}, {"g": trial}, {})
+    assert [result.get(tune_trial.IS_OVER, False) for result in reported] == [True] * is_over
 
 
 def test_stopping_a_finished_trial_changes_nothing(trial: GroupSettings) -> None:

@@ -18,15 +18,26 @@ from tests.nns.test_fork import NNS, forked, results, states, the_fork
 Command = Callable[..., Any]
 
 
+@pytest.fixture
+def origin(supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path) -> str:
+    """The id of a finished NNs sweep."""
+    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
+    (made,) = os.listdir(tmp_path / "runs" / "sweeps")
+    return made
+
+
+@pytest.fixture
+def words(origin: str) -> tuple[str, ...]:
+    """The command that forks the sweep."""
+    return ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
+
+
 def test_an_interrupted_fork_is_no_damaged_sweep_and_can_be_repeated(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supsup: Command, origin: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*folders: object) -> None:
         raise KeyboardInterrupt
 
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
-    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
     with monkeypatch.context() as patched:
         patched.setattr("orchestrator.nns.fork._publish", interrupt)
         assert supsup(*words).code == 130
@@ -43,11 +54,8 @@ def test_an_interrupted_fork_is_no_damaged_sweep_and_can_be_repeated(
 
 
 def test_two_processes_never_write_the_same_fork_at_once(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supsup: Command, origin: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
-    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
     refused = []
 
     def publish_late(draft: SweepFolder, final: SweepFolder) -> None:
@@ -58,7 +66,7 @@ def test_two_processes_never_write_the_same_fork_at_once(
         patched.setattr("orchestrator.nns.fork._publish", publish_late)
         assert supsup(*words).code == 0
     assert [found.code for found in refused] == [2, 2]
-    assert f"process {os.getpid()} is writing this fork; this takes seconds" in refused[0].err
+    assert f"process {os.getpid()} is writing this fork; that process also trains" in refused[0].err
     assert f"process {os.getpid()} is writing a fork to this output; wait until" in refused[1].err
     assert forked(tmp_path / "runs", the_fork(tmp_path / "runs", {origin})).at_task == 2
     assert "this fork exists already" in supsup(*words).err
@@ -66,11 +74,8 @@ def test_two_processes_never_write_the_same_fork_at_once(
 
 
 def test_a_fork_that_has_lost_its_start_does_not_start_from_scratch(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path
+    supsup: Command, sweep_file: Callable[..., Path], origin: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
-    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
     assert supsup(*words).code == 0
     fork = the_fork(tmp_path / "runs", {origin})
     before = states(tmp_path / "runs")[fork]
@@ -81,19 +86,22 @@ def test_a_fork_that_has_lost_its_start_does_not_start_from_scratch(
         assert found.code != 0
         assert f"lacks the state of {origin} from which the fork starts, and there is no intact snapshot" in found.err
         assert not list(tmp_path.glob(f"runs/sweeps/{fork}/groups/*/ledger.sqlite"))
-    assert supsup("fsck", "--repair", "--local").code == 1
+    assert supsup("sweep", sweep_file(name="tasks"), "--local").code == 0
+    trained = next(tmp_path.glob("runs/store/??/*.safetensors"))
+    trained.write_bytes(trained.read_bytes()[:-1])
+    repaired = supsup("fsck", "--repair", "--local")
+    assert repaired.code == 1
+    assert f"{fork}: cannot be repaired: " in repaired.out
+    assert "found 1 fault" in repaired.out  # the other sweep is repaired
     (tmp_path / "runs" / "sweeps" / fork).rename(tmp_path / "moved")
     assert supsup(*words).code == 0
     assert results(states(tmp_path / "runs")[fork]) == results(before)
 
 
 def test_a_fork_that_another_process_has_just_written_is_not_written_again(
-    supsup: Command, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supsup: Command, origin: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second process waits for the lock while the first process writes the fork and trains it."""
-    assert supsup("sweep", sweep_file(**NNS), "--local").code == 0
-    (origin,) = os.listdir(tmp_path / "runs" / "sweeps")
-    words = ("fork", origin, "--at-task", "2", "budget.num_masks=9", "--local")
 
     @contextlib.contextmanager
     def owned_late(*arguments: Any) -> Iterator[None]:

@@ -84,6 +84,7 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
     """Moves damaged files aside, runs the sweeps that recompute them, and verifies the output again."""
     for damage in found:
         _set_aside(damage, found)
+    is_repaired = True
     for record in {record.sweep_id: record for damage in found for record in damage.sweeps}.values():
         say(f"\n{record.sweep_id}: recomputing damaged files")
         try:
@@ -91,8 +92,9 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
                 return ExitCode.INTERRUPTED
         except SupSupError as error:  # the other sweeps can still be repaired
             say(f"{record.sweep_id}: cannot be repaired: {error}")
+            is_repaired = False
     say()
-    return ExitCode.FAILED if _verify(output) else ExitCode.DONE
+    return ExitCode.DONE if not _verify(output) and is_repaired else ExitCode.FAILED
 
 
 def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
