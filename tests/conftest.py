@@ -178,7 +178,6 @@ def supsup(
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    os.environ.pop("MLFLOW_DISABLE_TELEMETRY", None)
     logging.getLogger("supsup").handlers.clear()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -14,6 +15,13 @@ Node = dict[str, Any]
 """A mapping from text keys to plain values, such as one section of a config. The keys of a section are the fields of
 the class that the section's `name` selects. A user may define this class, so no dataclass of this project can list the
 keys."""
+
+
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+
+_BUILDING = threading.Lock()
+"""Held while msgspec analyses a class. At the first use of a dataclass, msgspec stores its description of the fields
+before the description is complete. Another thread that used this description would crash the process."""
 
 
 class OwnPlainForm(Protocol):
@@ -37,6 +45,15 @@ def encode_own(value: Any) -> object:
     return value.to_plain()
 
 
+def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Returns the cached JSON decoder of the dataclass `kind`. Threads may call this function at the same time."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        with _BUILDING:
+            decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=decode_own)
+    return decoder
+
+
 def from_json(text: bytes, kind: type[T]) -> T:
     """Builds an object of the dataclass `kind` from JSON and checks every field against its type.
 
@@ -44,7 +61,7 @@ def from_json(text: bytes, kind: type[T]) -> T:
     if a field is missing or has the wrong type.
     """
     try:
-        return msgspec.json.decode(text, type=kind, dec_hook=decode_own)
+        return json_decoder(kind).decode(text)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
@@ -56,6 +73,7 @@ def from_node(node: object, kind: type[T]) -> T:
 
     Raises ValueError if a field is missing or has the wrong type.
     """
+    json_decoder(kind)  # analyses the class while no other thread does
     return msgspec.convert(node, kind, str_keys=True, dec_hook=decode_own)
 
 

@@ -18,7 +18,7 @@ import click
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.base.plain_values import is_text, text_value
 from orchestrator.base.wording import in_shell
-from orchestrator.execution.cluster_address import refuse_unreachable
+from orchestrator.execution.ray_preparation import refuse_unreachable
 from supsup_core.input_files import user_path
 
 SWEEP_FILE = click.argument("file", type=click.Path(path_type=Path))

@@ -18,6 +18,7 @@ from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.terminal import LostStreamError, discard, prepare_streams, print_warnings
 from orchestrator.cli.verb_table import LazyGroup
 from orchestrator.results.report_settings import use_own_settings
+from orchestrator.tracking.mlflow_address import configure_mlflow
 from supsup_core.errors import InputError, MachineError, SupSupError
 
 _MOST_CHARACTERS = 2000
@@ -52,6 +53,7 @@ def main() -> None:
     prepare_streams()
     print_warnings()
     use_own_settings()
+    configure_mlflow()
     try:
         if working_folder() is None:  # importing a library would fail there
             raise InputError("the current folder was deleted; change to another folder")

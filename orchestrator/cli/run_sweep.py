@@ -26,6 +26,7 @@ from orchestrator.cli.terminal import lossy_streams
 from orchestrator.coordination.control_files import forget_waiting
 from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.launch import launch, prepare_data, take_stock
+from orchestrator.execution.ray_preparation import prepare_for
 from orchestrator.records.ledgers.ledger_file import merge_side_files
 from orchestrator.results.event_log import LogFile
 from orchestrator.results.progress_line import ProgressLine
@@ -37,6 +38,7 @@ from orchestrator.sweeps.sweep_transfer import take_over
 from orchestrator.sweeps.training_groups import Group
 from orchestrator.tracking.monitor import Monitor
 from supsup_core.errors import CorruptError, InputError, SupSupError
+from supsup_core.kernels.matmul import set_algorithms
 
 log = logging.getLogger("supsup")
 
@@ -69,6 +71,7 @@ def run(sweep: Sweep, cluster: str | None, groups: Sequence[Group] | None = None
         for group in groups:
             check_memory(group.experiment)
     prepare_data(groups, sweep.data_root)
+    _set_environment(sweep.config.resources, cluster)
     folder = sweep.folder
     with owned(folder.path), lossy_streams(), _logged_to(folder.log_file):
         _prepare_folder(sweep)
@@ -109,6 +112,15 @@ def refuse_impossible(sweep: Sweep, cluster: str | None) -> None:
             f"resources.device: {resources.num_workers} workers need {resources.num_workers} CUDA devices, but this "
             f"machine has {num_devices}; lower resources.num_workers, or set resources.device=cpu"
         )
+
+
+def _set_environment(resources: Resources, cluster: str | None) -> None:
+    """Sets the environment variables that training needs, before this process has several threads. `prepare_for` says
+    why."""
+    if cluster is not None:
+        prepare_for(cluster)
+    elif resources.deterministic:
+        set_algorithms(deterministic=True)
 
 
 def _warn_if_crowded(resources: Resources, cluster: str | None) -> None:

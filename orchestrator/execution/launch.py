@@ -169,7 +169,6 @@ def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str
     """Runs each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger."""
     from orchestrator.execution import ray_session
 
-    ray_session.configure_ray()
     threading.Thread(target=_load_ahead, name="loading", daemon=True).start()
     with ray_session.connected(cluster, sweep.config.resources), tempfile.TemporaryDirectory() as scratch:
         results = _tune(sweep, settings, scratch)

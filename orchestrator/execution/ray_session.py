@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from orchestrator.base.files import is_utf8, private_folder
 from orchestrator.base.library_internals import ray_versions_in
 from orchestrator.base.signals import STOP_SIGNALS
 from orchestrator.base.wording import first_line
+from orchestrator.execution.ray_preparation import is_writable, prepare_for
 from supsup_core.errors import InputError, SupSupError
 
 if TYPE_CHECKING:  # would load torch, which a trial's process does not need
@@ -34,15 +34,6 @@ start, Ray itself gives up after about 30 seconds, and the command makes the nex
 
 PATIENCE_SECONDS = 15.0
 """If Ray takes longer than these seconds to start or to answer, a message says that the command still waits."""
-
-
-def configure_ray() -> None:
-    """Sets environment variables that configure Ray and Ray Tune. Call this function before Ray starts. Variables that
-    the user has set keep their values, except that Ray Tune's SIGINT handler is always disabled."""
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 
 _handlers: dict[signal.Signals, Any] = {}
@@ -67,6 +58,7 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
     Raises InputError also if the cluster runs other versions of Ray or Python. Raises SupSupError if Ray does not start
     on this machine.
     """
+    prepare_for(cluster)
     _handlers.update({number: signal.getsignal(number) for number in STOP_SIGNALS})
     with tempfile.TemporaryDirectory(prefix="supsup-") as empty:
         if cluster == "local":
@@ -92,7 +84,7 @@ def own_folder() -> Path | None:
     chosen = os.environ.get("RAY_TMPDIR")
     usual = _usual_folder()
     is_usable = len(os.fsencode(usual)) <= _LONGEST_FOLDER and is_utf8(usual)
-    if is_usable and _is_writable(usual if usual.exists() else usual.parent):
+    if is_usable and is_writable(usual if usual.exists() else usual.parent):
         return None
     remedy = f"set RAY_TMPDIR to a folder that you own and whose path has at most {_LONGEST_FOLDER - 4} bytes"
     if chosen:
@@ -108,23 +100,17 @@ def _usual_folder() -> Path:
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
 
 
-def _is_writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
 def _start(resources: Resources, empty: str) -> None:
     """Starts a cluster on this machine, with enough CPUs for the workers of one training group.
 
     Tries again if Ray does not start, for example because the machine is busy. empty: see `_init`. Raises SupSupError
     if the last attempt fails.
     """
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # otherwise Ray starts processes that no actor uses
     num_cpus = max(resources.num_workers * resources.threads, usable_cpus())
     own: dict[str, object] = {"num_cpus": num_cpus, "include_dashboard": False}
     folder = own_folder()
     if folder is not None:
         own["_temp_dir"] = str(folder)
-    keep_token_private()
     for number in range(1, ATTEMPTS + 1):
         before = set(psutil.Process().children(recursive=True))
         try:
@@ -203,38 +189,3 @@ def _init(cluster: str, own: Mapping[str, object], empty: str, waiting: str) -> 
         restore_handlers()  # ray.init has replaced some handlers
         os.fchdir(here)
         os.close(here)
-
-
-def keep_token_private() -> None:
-    """Makes the file of Ray's authentication token readable only by its owner. Creates a missing file with a new token.
-
-    If Ray itself created the file, every user could read the token. Does nothing if RAY_AUTH_MODE disables tokens or if
-    RAY_AUTH_TOKEN contains the token. If this user's home folder cannot be written, as in many containers, the file is
-    in a private folder, and RAY_AUTH_TOKEN_PATH names it. Raises InputError if the file cannot be written.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or "RAY_AUTH_TOKEN" in os.environ:
-        return
-    chosen = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(chosen or Path.home() / ".ray" / "auth_token")
-    if not chosen and not path.exists() and not _is_writable(next(above for above in path.parents if above.exists())):
-        path = private_folder("set RAY_AUTH_TOKEN_PATH to a file in a folder that you own") / "ray_auth_token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            if path.stat().st_mode & 0o077:
-                path.chmod(0o600)
-            return
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        if not path.is_file():
-            raise InputError(
-                f"{path.parent}: is not a folder, but Ray's authentication token must be stored there; "
-                "set RAY_AUTH_TOKEN_PATH to another file"
-            ) from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: Ray's authentication token cannot be written ({error.strerror}); set RAY_AUTH_TOKEN_PATH to "
-            "another file"
-        ) from error

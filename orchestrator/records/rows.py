@@ -7,12 +7,9 @@ read. Unknown keys are ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
-import msgspec
-
-from orchestrator.base.plain_values import Node, decode_own, from_json, to_node
+from orchestrator.base.plain_values import Node, from_json, to_node
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
 from orchestrator.records.machine_kind import UNKNOWN, Machines
 from orchestrator.records.planned_group import PlannedGroup
@@ -321,27 +318,14 @@ class Row(Generic[EventT_co]):
 AnyRow: TypeAlias = Row[Event]
 
 
-@cache
-def _decoder(kind: str) -> msgspec.json.Decoder[Event] | None:
-    """Returns the cached JSON decoder of a kind of event, or None for an unknown kind."""
-    event = _KINDS.get(kind)
-    return None if event is None else msgspec.json.Decoder(event, dec_hook=decode_own)
-
-
 def event_from_json(kind: str, payload: bytes) -> Event:
     """Decodes the event of a row. Raises CorruptError if the kind is unknown or the payload does not fit the kind."""
-    decoder = _decoder(kind)
-    if decoder is None:
+    if kind not in _KINDS:
         raise CorruptError(f"this version of supsup knows no row of kind {kind!r}")
     try:
-        return decoder.decode(payload)
-    except msgspec.ValidationError as error:
+        return from_json(payload, _KINDS[kind])
+    except ValueError as error:
         raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
-    except msgspec.DecodeError:  # NaN, which only a slower decoder accepts
-        try:
-            return from_json(payload, _KINDS[kind])
-        except ValueError as error:
-            raise CorruptError(f"not a valid row of kind {kind!r} ({error})") from error
 
 
 def event_to_node(event: Event) -> Node:

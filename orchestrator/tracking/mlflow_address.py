@@ -1,10 +1,14 @@
-"""Computes the tracking URI of a sweep's MLflow runs. Does not import MLflow or torch, which would take seconds."""
+"""Configures MLflow, and computes the tracking URI of a sweep's MLflow runs.
+
+Does not import MLflow or torch, which would take seconds.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +25,21 @@ if TYPE_CHECKING:
 
 class WriterBusyError(SupSupError):
     """Another process or machine writes the MLflow runs of the sweep."""
+
+
+def configure_mlflow() -> None:
+    """Sets the environment variables that configure MLflow, unless the user has set them.
+
+    Call this function before this process starts a thread and before MLflow is imported. If a variable is added to the
+    environment while another thread reads the environment in C code, the process can crash.
+    """
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # fail at once, because the Monitor retries
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # in seconds
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def tracking_uri(folder: MLflowFolder) -> str:

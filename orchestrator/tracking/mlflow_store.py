@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 from collections import defaultdict
@@ -79,10 +78,6 @@ def connect(sweep: Sweep) -> mlflow.MlflowClient:
     _log_less()
     if sweep.config.tracking is None and sweep.output.mlflow.database.exists():
         _check_can_open(sweep.output.mlflow.database)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if sweep.config.tracking is not None:  # fail at once, because the Monitor retries
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     return mlflow.MlflowClient(tracking_uri_of(sweep))
 
 

@@ -11,14 +11,11 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import secrets
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, LifecycleStage, Param, RunTag

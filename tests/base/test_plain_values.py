@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,40 @@ def test_a_dataclass_is_read_back_from_plain_values_and_from_json(value: Outer) 
     text = json.dumps(node).encode()
     assert json.dumps(json.loads(text)) == json.dumps(node)
     assert from_json(text, Outer) == value
+
+
+FIRST_USES = """
+import sys, threading
+from dataclasses import dataclass
+from orchestrator.base.plain_values import from_json, from_node
+
+sys.setswitchinterval(1e-6)
+for _ in range(500):
+    Inner = dataclass(type("Inner", (), {"__annotations__": {f"number_{k}": int for k in range(8)}}))
+    Outer = dataclass(type("Outer", (), {"__annotations__": {"first": Inner, "others": tuple[Inner, ...]}}))
+    inner = {f"number_{k}": k for k in range(8)}
+    node = {"first": inner, "others": [inner, inner]}
+    text, start, found = str(node).replace("'", '"').encode(), threading.Barrier(3), []
+
+    def read(function, value):
+        start.wait()
+        found.append(function(value, Outer).others[1].number_7)
+
+    readings = [(from_json, text), (from_node, node), (from_json, text)]
+    threads = [threading.Thread(target=read, args=reading) for reading in readings]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [7, 7, 7], found
+"""
+
+
+def test_threads_may_use_a_class_for_the_first_time_at_once() -> None:
+    """In msgspec 0.22, the first uses of a dataclass by two threads at once end the process with a segmentation
+    fault."""
+    found = subprocess.run([sys.executable, "-c", FIRST_USES], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_unknown_keys_are_ignored_and_defaults_filled_in() -> None:

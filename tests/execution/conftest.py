@@ -1,4 +1,4 @@
-"""Fixtures: a small training group, and a clock."""
+"""Fixtures: a small training group, a clock, and the path of the token of local Ray clusters."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def group(sweep_file: Callable[..., Path]) -> GroupSettings:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of the token in an empty home folder. No variable of the environment names a token."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / ".ray" / "auth_token"

@@ -21,7 +21,7 @@ from orchestrator.coordination.settings import GroupSettings
 from orchestrator.execution.cluster_room import is_pending, look_at_cluster
 from orchestrator.execution.launch import run_on_ray, take_stock
 from orchestrator.execution.ray_actors import ActorPool, WorkerActor
-from orchestrator.execution.ray_session import configure_ray, connected
+from orchestrator.execution.ray_session import connected
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.ledgers.ledger import FencedError, LedgerReader, LedgerWriter
 from orchestrator.records.rows import GroupPlanned, ShardTrained
@@ -185,7 +185,6 @@ def test_replies_of_actors_that_succeed_die_or_raise_an_error(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # Ray's processes import Frail from this module
     job = first_job(group)
-    configure_ray()
     with connected("local", Resources()):
         pool = ActorPool(group, {"CPU": 0.5})
         assert isinstance(replies_of(pool, job, 0)[0], Done)

@@ -17,53 +17,9 @@ import ray
 from ray._private.utils import check_version_info
 
 from orchestrator.execution import ray_session
-from orchestrator.execution.ray_session import connected, keep_token_private, own_folder
+from orchestrator.execution.ray_session import connected, own_folder
 from orchestrator.spec.sweep_config import Resources
 from supsup_core.errors import InputError, SupSupError
-
-
-@pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / ".ray" / "auth_token"
-
-
-def test_a_token_is_made_once_and_only_its_user_can_read_it(token: Path) -> None:
-    keep_token_private()
-    made = token.read_text()
-    assert len(made) == 64
-    assert token.stat().st_mode & 0o777 == 0o600
-    token.chmod(0o644)  # the mode of a file that Ray creates
-    keep_token_private()
-    assert token.read_text() == made
-    assert token.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_token_that_cannot_be_written_is_reported(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (token.parent.parent / "file").write_text("")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token.parent.parent / "file" / "token"))
-    with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH"):
-        keep_token_private()
-
-
-def test_the_token_is_in_a_private_folder_if_the_home_folder_cannot_be_written(
-    token: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
-    monkeypatch.setattr(os, "access", lambda path, mode: path == Path(f"/tmp/supsup-{os.getuid()}"))
-    keep_token_private()
-    used = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
-    assert used.parent == Path(f"/tmp/supsup-{os.getuid()}")
-    assert used.stat().st_mode & 0o777 == 0o600
-    assert not token.exists()
-
-
-def test_a_token_that_the_user_provides_is_not_changed(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    keep_token_private()
-    assert not token.exists()
 
 
 @pytest.fixture
