@@ -175,8 +175,8 @@ def _run_to_end(sweep: Sweep, groups: Sequence[Group], cluster: str | None, inte
         try:
             with interrupts.contain():
                 unfinished = take_stock(sweep, groups, described, cluster)
-                monitor.start()
-                _launch(sweep, unfinished, cluster, interrupts)
+                progress.update(monitor.status())
+                _launch(sweep, unfinished, cluster, monitor, interrupts)
         finally:
             monitor.stop()
     is_done = monitor.status().state_when_idle() == "done"
@@ -204,10 +204,19 @@ def _merge_ledgers(sweep: Sweep) -> None:
             )
 
 
-def _launch(sweep: Sweep, unfinished: Mapping[str, GroupSettings], cluster: str | None, interrupts: Interrupts) -> None:
-    """Runs each group to its end. Logs an error that stops all groups, such as a full disk."""
+def _launch(
+    sweep: Sweep,
+    unfinished: Mapping[str, GroupSettings],
+    cluster: str | None,
+    monitor: Monitor,
+    interrupts: Interrupts,
+) -> None:
+    """Runs each group to its end. Logs an error that stops all groups, such as a full disk.
+
+    The monitor is started after Ray, because the monitor loads MLflow, which would slow down the start of Ray.
+    """
     try:
-        launch(sweep, unfinished, cluster, lambda: interrupts.raised)
+        launch(sweep, unfinished, cluster, lambda: interrupts.raised, monitor.start)
     except InputError:
         raise
     except SupSupError as error:

@@ -31,6 +31,8 @@ from supsup_core.errors import SupSupError
 if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
+    from orchestrator.execution.schedulers import InOrder, TrialWatch
+
 _MAX_TRIAL_DEATHS = 20
 """The largest number of times that Ray Tune restarts a trial in one launch after the trial's process has died."""
 
@@ -150,27 +152,36 @@ def launch(
     unfinished: Mapping[str, GroupSettings],
     cluster: str | None,
     interrupted: Callable[[], bool] = lambda: False,
+    on_connected: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs each group until it is done, stopped, failed or paused. The group's ledger records any end except a pause.
 
     unfinished: maps a group's id to its settings. cluster: the address of a Ray cluster, `local` for a new cluster on
     this machine, or None to run without Ray. interrupted: a function that returns whether KeyboardInterrupt was raised
-    in this process. Raises SupSupError on an error that stops all groups, such as a full disk.
+    in this process. on_connected: called once before the first job, as soon as this process is connected to Ray. Raises
+    SupSupError on an error that stops all groups, such as a full disk.
     """
     if cluster is None:
+        on_connected()
         for settings in unfinished.values():
             coordinator, pool = open_coordinator(settings), LocalPool(Worker(settings, 0), interrupted)
             drive(coordinator, pool, lambda progress: None, Requests.from_files(settings.folder))
     elif unfinished:
-        run_on_ray(sweep, unfinished, cluster)
+        run_on_ray(sweep, unfinished, cluster, on_connected)
 
 
-def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str) -> None:
-    """Runs each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger."""
+def run_on_ray(
+    sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str, on_connected: Callable[[], None] = lambda: None
+) -> None:
+    """Runs each group as one Ray Tune trial. Raises the first error that a trial could not record in its ledger.
+
+    on_connected: see `launch`.
+    """
     from orchestrator.execution import ray_session
 
     threading.Thread(target=_load_ahead, name="loading", daemon=True).start()
     with ray_session.connected(cluster, sweep.config.resources), tempfile.TemporaryDirectory() as scratch:
+        on_connected()
         results = _tune(sweep, settings, scratch)
     _raise_first_error(sweep, results)
 
@@ -178,29 +189,30 @@ def run_on_ray(sweep: Sweep, settings: Mapping[str, GroupSettings], cluster: str
 def _load_ahead() -> None:
     """Imports the modules that are needed after Ray has started. Runs in a thread while the main thread starts Ray."""
     with contextlib.suppress(Exception):  # the import in _tune() raises the same error
-        importlib.import_module("orchestrator.execution.tune_trial")
+        importlib.import_module("orchestrator.execution.schedulers")
 
 
 def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> ResultGrid:
     """Runs the trials with Ray Tune, and returns Ray Tune's results. scratch: a folder for Ray Tune's own files."""
     from ray import tune
 
-    from orchestrator.execution.tune_trial import KeepsHandlers, WatchesRoom, drive_trial
+    from orchestrator.execution.schedulers import TrialWatch
+    from orchestrator.execution.tune_trial import drive_trial
 
     worker = {"CPU": float(sweep.config.resources.threads)}
     if sweep.config.resources.device == "cuda":
         worker["GPU"] = 1.0
     placements = {group_id: _placement(worker, mine.num_workers) for group_id, mine in settings.items()}
+    watch = TrialWatch(sweep.folder, worker, list(placements.values()))
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(drive_trial, settings=dict(settings), resources=worker),
             lambda config: placements[config["group"]],
         ),
         param_space={"group": tune.grid_search(list(settings))},
-        tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, settings)),
+        tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, settings, watch)),
         run_config=tune.RunConfig(
             name=sweep.sweep_id, storage_path=scratch, verbose=0,
-            callbacks=[KeepsHandlers(), WatchesRoom(sweep.folder, worker, list(placements.values()))],
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_DEATHS),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
@@ -211,15 +223,15 @@ def _tune(sweep: Sweep, settings: Mapping[str, GroupSettings], scratch: str) -> 
         forget_waiting(sweep.folder)
 
 
-def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings]) -> Any:
-    """Returns the ASHA scheduler of a search, or None if the sweep is not a search."""
-    if sweep.config.search is None:
-        return None
-    from orchestrator.execution.asha import OrderedASHA
+def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings], watch: TrialWatch) -> InOrder:
+    """Returns the scheduler of a sweep. The trials of a search are stopped by ASHA."""
+    from orchestrator.execution.schedulers import InOrder, OrderedASHA
 
+    if sweep.config.search is None:
+        return InOrder(watch)
     num_tasks = max(mine.group.size.shards for mine in settings.values())
     stop_files: dict[str, Path] = {group_id: mine.folder.stop_file for group_id, mine in settings.items()}
-    return OrderedASHA(sweep.config.search, num_tasks, stop_files)
+    return OrderedASHA(watch, sweep.config.search, num_tasks, stop_files)
 
 
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:

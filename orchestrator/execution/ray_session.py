@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -68,7 +69,21 @@ def connected(cluster: str, resources: Resources) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Disconnects from the cluster, and ends the processes of a local cluster.
+
+    No other thread may free an object of Ray meanwhile, because Ray 2.60 would then end this process. Python's garbage
+    collection, which can run in any thread, is therefore switched off. For the same reason, Ray cannot be shut down in
+    a thread while this process goes on.
+    """
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 _LONGEST_FOLDER = 38

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from ray import tune
 
 from orchestrator.base.environment import check_code
-from orchestrator.base.output_folder import SweepFolder
-from orchestrator.base.wording import count
 from orchestrator.coordination.control_files import Requests
 from orchestrator.coordination.coordinator import Coordinator, Progress
 from orchestrator.coordination.settings import GroupSettings
-from orchestrator.execution.cluster_room import Asked, RoomWatch, WaitingLog, is_pending, lacks_bundles
+from orchestrator.execution.cluster_room import Asked, RoomWatch, lacks_bundles
 from orchestrator.execution.drive import drive
 from orchestrator.execution.open_coordinator import open_coordinator
 from orchestrator.execution.ray_actors import ActorPool
-from orchestrator.execution.ray_session import restore_handlers
 from supsup_core.errors import SupSupError
 
 TASKS, ACCURACY = "tasks", "accuracy"
@@ -31,53 +26,6 @@ over reports no further accuracies."""
 
 ERROR = "supsup_error"
 """Name of the metric in which a trial reports an error that a retry would not fix."""
-
-
-class KeepsHandlers(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Gives this process its own signal handlers again after Ray Tune has set a handler of SIGUSR1."""
-
-    def setup(self, **info: object) -> None:
-        """Ray Tune calls this method before the first trial starts."""
-        restore_handlers()
-
-
-WATCH_SECONDS = 1.0
-"""The seconds between two checks whether training groups wait for free resources in the cluster."""
-
-
-class WatchesRoom(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """If no training group can start, logs for which cluster resources the groups wait.
-
-    Groups that wait while another group of the sweep runs are not logged, because they start when that group ends. A
-    request to pause ends the wait. Without this rule, a waiting sweep could not be paused, because only running trials
-    read the request.
-    """
-
-    def __init__(self, folder: SweepFolder, worker: Mapping[str, float], placements: Sequence[Any]) -> None:
-        """worker: the CPUs and GPUs of each worker. placements: the tune.PlacementGroupFactory of each group."""
-        smallest = min(len(one.bundles) for one in placements) - 1  # one bundle is for the trial's process
-        self._watch = RoomWatch(
-            folder.waiting_file,
-            Asked(smallest, worker),
-            lambda: any(is_pending(one.bundles) for one in placements),
-        )
-        self._log = WaitingLog(folder)
-        self._pause_file = folder.pause_file
-        self._due = 0.0
-
-    def on_step_begin(self, iteration: int, trials: Sequence[Any], **info: object) -> None:
-        """Ray Tune calls this method several times a second. Raises KeyboardInterrupt if the sweep must pause."""
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + WATCH_SECONDS
-        states = [str(trial.status) for trial in trials]
-        waiting = 0 if "RUNNING" in states else states.count("PENDING")
-        self._watch.update(
-            f"{count(waiting, 'training group')} {'has' if waiting == 1 else 'have'} waited" if waiting else None
-        )
-        self._log.update()
-        if waiting and self._pause_file.exists():
-            raise KeyboardInterrupt
 
 
 def drive_trial(

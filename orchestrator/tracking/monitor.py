@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 """Seconds between two reads of the ledgers."""
+
+NICENESS = 10
+"""How far the priority of the monitor's thread is lowered. Training has more use for a busy CPU than MLflow has."""
 
 PATIENCE_SECONDS = 60.0
 """`finish` retries for this many seconds if the MLflow server does not answer."""
@@ -97,6 +101,8 @@ class Monitor:
         self._thread.start()
 
     def _follow(self) -> None:
+        with contextlib.suppress(OSError):  # a system without priorities of threads
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while not self._stop.is_set():
             try:
                 self.tick()
@@ -129,7 +135,9 @@ class Monitor:
 
     def _open(self, rows: Mapping[str, Sequence[AnyRow]]) -> Tracker:
         """Open a tracker, and write all rows. After an error, the next call opens a new tracker."""
-        from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow in this thread while Ray starts
+        from orchestrator.tracking.mlflow_writer import (
+            Tracker,
+        )  # loads MLflow in this thread while Ray starts the workers
 
         with contextlib.ExitStack() as stack:
             tracker = Tracker(self._sweep, self._groups, self._environment, purpose="run")

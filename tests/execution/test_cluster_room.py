@@ -12,7 +12,7 @@ import pytest
 from orchestrator.base.library_internals import RayAutoscaling
 from orchestrator.base.output_folder import OutputFolder, SweepFolder
 from orchestrator.coordination.control_files import forget_waiting, waiting_texts
-from orchestrator.execution import cluster_room, tune_trial
+from orchestrator.execution import cluster_room, schedulers
 from orchestrator.execution.cluster_room import (
     FIRST_SECONDS,
     REPEAT_SECONDS,
@@ -155,15 +155,15 @@ def test_groups_that_wait_are_mentioned_only_if_no_group_runs(
 ) -> None:
     told: list[str | None] = []
     monkeypatch.setattr(RoomWatch, "update", lambda self, who: told.append(who))
-    monkeypatch.setattr(tune_trial, "WATCH_SECONDS", 0.0)
-    callback = tune_trial.WatchesRoom(folder, {"CPU": 1.0}, [SimpleNamespace(bundles=[{}, {"CPU": 1.0}])])
+    monkeypatch.setattr(schedulers, "WATCH_SECONDS", 0.0)
+    watch = schedulers.TrialWatch(folder, {"CPU": 1.0}, [SimpleNamespace(bundles=[{}, {"CPU": 1.0}])])
     for states in (["PENDING"], ["PENDING", "PENDING", "TERMINATED"], ["PENDING", "RUNNING"], ["TERMINATED"]):
-        callback.on_step_begin(0, [SimpleNamespace(status=state) for state in states])
+        watch.look([SimpleNamespace(status=state) for state in states])
     assert told == ["1 training group has waited", "2 training groups have waited", None, None]
     folder.pause_file.touch()
-    callback.on_step_begin(0, [SimpleNamespace(status=state) for state in ("PENDING", "RUNNING")])
+    watch.look([SimpleNamespace(status=state) for state in ("PENDING", "RUNNING")])
     with pytest.raises(KeyboardInterrupt):  # a drained sweep must not wait until there is room
-        callback.on_step_begin(0, [SimpleNamespace(status="PENDING")])
+        watch.look([SimpleNamespace(status="PENDING")])
 
 
 def test_a_watch_and_a_launch_delete_what_a_killed_process_left(folder: SweepFolder, clock: Clock) -> None:
