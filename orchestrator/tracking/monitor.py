@@ -135,9 +135,7 @@ class Monitor:
 
     def _open(self, rows: Mapping[str, Sequence[AnyRow]]) -> Tracker:
         """Open a tracker, and write all rows. After an error, the next call opens a new tracker."""
-        from orchestrator.tracking.mlflow_writer import (
-            Tracker,
-        )  # loads MLflow in this thread while Ray starts the workers
+        from orchestrator.tracking.mlflow_writer import Tracker  # loads MLflow while Ray starts the workers
 
         with contextlib.ExitStack() as stack:
             tracker = Tracker(self._sweep, self._groups, self._environment, purpose="run")
