@@ -231,7 +231,7 @@ def _scheduler(sweep: Sweep, settings: Mapping[str, GroupSettings], watch: Trial
         return InOrder(watch)
     num_tasks = max(mine.group.size.shards for mine in settings.values())
     stop_files: dict[str, Path] = {group_id: mine.folder.stop_file for group_id, mine in settings.items()}
-    return OrderedASHA(watch, sweep.config.search, num_tasks, stop_files)
+    return InOrder(watch, OrderedASHA(sweep.config.search, num_tasks, stop_files))
 
 
 def _placement(worker: Mapping[str, float], num_workers: int) -> Any:

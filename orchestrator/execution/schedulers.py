@@ -61,24 +61,8 @@ class TrialWatch:
             raise KeyboardInterrupt
 
 
-class InOrder(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
-    """Starts the trials in the order of the plan. While they run, gives this process its own signal handlers again,
-    because Ray Tune sets a handler of SIGUSR1."""
-
-    def __init__(self, watch: TrialWatch) -> None:
-        """watch: sees the trials several times a second."""
-        super().__init__()
-        self._watch = watch
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Ray Tune calls this method several times a second. Returns the next trial, or None."""
-        restore_handlers()
-        self._watch.look(tune_controller.get_trials())
-        return super().choose_trial_to_run(tune_controller)
-
-
 @final
-class OrderedASHA(InOrder):
+class OrderedASHA:
     """Asynchronous successive halving (ASHA, Li et al. 2020) that judges the trials in the order of the plan.
 
     The order in which trials report does not affect which trials stop. A trial that cannot be judged yet continues to
@@ -90,28 +74,50 @@ class OrderedASHA(InOrder):
     After a crash or a resume, each trial first reports its earlier results again.
     """
 
-    def __init__(self, watch: TrialWatch, search: Search, num_tasks: int, stop_files: Mapping[str, Path]) -> None:
+    def __init__(self, search: Search, num_tasks: int, stop_files: Mapping[str, Path]) -> None:
         """num_tasks: the number of tasks of a complete trial. stop_files: the stop file of each group, by group id, in
         the order of the plan."""
-        super().__init__(watch)
         self._rungs = search.rungs(num_tasks)[:-1]  # at the last rung, a trial is complete
         self._reduction = search.reduction
         self._stop_files = stop_files
         self._accuracies: dict[str, dict[int, float]] = {group_id: {} for group_id in stop_files}
         self._over: set[str] = set()
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-        """Records a trial's result, and creates the stop files of all trials that must stop. Returns CONTINUE."""
-        group_id = trial.config["group"]
+    def record(self, group_id: str, result: Mapping[str, Any]) -> None:
+        """Records a result of a trial, and creates the stop files of all trials that must stop."""
         if ACCURACY in result:
             self._accuracies[group_id][result[TASKS]] = result[ACCURACY]
         elif result.get(IS_OVER):
             self._over.add(group_id)
         else:
-            return str(TrialScheduler.CONTINUE)
+            return
         judged = [Judged(known, group in self._over) for group, known in self._accuracies.items()]
         stops = halve(judged, self._rungs, self._reduction)
         for (group, stop_file), stop in zip(self._stop_files.items(), stops, strict=True):
             if stop is not None and group not in self._over:
                 stop_file.touch()
+
+
+@final
+class InOrder(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+    """Starts the trials in the order of the plan. While they run, gives this process its own signal handlers again,
+    because Ray Tune sets a handler of SIGUSR1."""
+
+    def __init__(self, watch: TrialWatch, judge: OrderedASHA | None = None) -> None:
+        """watch: sees the trials several times a second. judge: receives the results of the trials of a search."""
+        super().__init__()
+        self._watch = watch
+        self._judge = judge
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Ray Tune calls this method several times a second. Returns the next trial, or None."""
+        restore_handlers()
+        self._watch.look(tune_controller.get_trials())
+        return super().choose_trial_to_run(tune_controller)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        """Ray Tune calls this method with each result. Always returns CONTINUE, because Ray Tune would otherwise kill
+        the trial's process."""
+        if self._judge is not None:
+            self._judge.record(trial.config["group"], result)
         return str(TrialScheduler.CONTINUE)

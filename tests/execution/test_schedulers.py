@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.execution.schedulers import OrderedASHA, TrialWatch
+from orchestrator.execution.schedulers import InOrder, OrderedASHA, TrialWatch
 from orchestrator.execution.tune_trial import ACCURACY, ERROR, IS_OVER, TASKS
 from orchestrator.spec.search_space import Search
 
@@ -22,7 +22,7 @@ class Trials:
 
     def __init__(self, folder: Path) -> None:
         self.files = {name: folder / name for name in "abc"}
-        self._scheduler = OrderedASHA(cast("TrialWatch", None), SEARCH, 4, self.files)
+        self._scheduler = InOrder(cast("TrialWatch", None), OrderedASHA(SEARCH, 4, self.files))
 
     def report(self, name: str, **result: Any) -> set[str]:
         """Reports a result of a trial. Returns the trials that have stop files."""
