@@ -93,6 +93,7 @@ def test_a_fork_that_has_lost_its_start_does_not_start_from_scratch(
     assert repaired.code == 1
     assert f"{fork}: cannot be repaired: " in repaired.out
     assert "found 1 fault" in repaired.out  # the other sweep is repaired
+    assert "supsup: not every fault was repaired; " in repaired.err
     (tmp_path / "runs" / "sweeps" / fork).rename(tmp_path / "moved")
     assert supsup(*words).code == 0
     assert results(states(tmp_path / "runs")[fork]) == results(before)

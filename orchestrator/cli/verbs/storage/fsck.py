@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.base.output_folder import GroupFolder, OutputFolder
-from orchestrator.base.wording import as_typed, count, say
+from orchestrator.base.wording import as_typed, count, in_shell, say
 from orchestrator.cli.arguments import Words, cluster_options, example, words
 from orchestrator.cli.chosen import check_is_output, fetch_all, refuse_running
 from orchestrator.cli.exit_codes import ExitCode
@@ -94,7 +94,11 @@ def _repair(output: OutputFolder, found: Sequence[Damage], cluster: str | None) 
             say(f"{record.sweep_id}: cannot be repaired: {error}")
             is_repaired = False
     say()
-    return ExitCode.DONE if not _verify(output) and is_repaired else ExitCode.FAILED
+    if not _verify(output) and is_repaired:
+        return ExitCode.DONE
+    again = f"supsup fsck output={in_shell(output.path)} --repair"
+    say(f"supsup: not every fault was repaired; correct the causes given above, then run `{again}`", file=sys.stderr)
+    return ExitCode.FAILED
 
 
 def _set_aside(damage: Damage, found: Sequence[Damage]) -> None:
