@@ -45,7 +45,7 @@ def encode_own(value: Any) -> object:
     return value.to_plain()
 
 
-def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+def _json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     """Returns the cached JSON decoder of the dataclass `kind`. Threads may call this function at the same time."""
     decoder = _decoders.get(kind)
     if decoder is None:
@@ -61,7 +61,7 @@ def from_json(text: bytes, kind: type[T]) -> T:
     if a field is missing or has the wrong type.
     """
     try:
-        return json_decoder(kind).decode(text)
+        return _json_decoder(kind).decode(text)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
@@ -73,7 +73,7 @@ def from_node(node: object, kind: type[T]) -> T:
 
     Raises ValueError if a field is missing or has the wrong type.
     """
-    json_decoder(kind)  # analyses the class while no other thread does
+    _json_decoder(kind)  # analyses the class while no other thread does
     return msgspec.convert(node, kind, str_keys=True, dec_hook=decode_own)
 
 

@@ -110,7 +110,10 @@ def note(event, arguments):
 sys.addaudithook(note)
 sys.argv[0] = "supsup"
 from orchestrator.cli.main import main
-main()
+try:
+    main()
+finally:
+    print("no telemetry:", os.environ.get("MLFLOW_DISABLE_TELEMETRY"), file=sys.stderr)
 """
 
 
@@ -129,3 +132,4 @@ def test_a_sweep_adds_no_environment_variable_while_it_has_several_threads(
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "added beside other threads" not in found.stderr
+    assert "no telemetry: true" in found.stderr
