@@ -63,7 +63,8 @@ class EvaluationPoints:
     def record_complete(self) -> None:
         """Records the metrics of every completed point that is not recorded yet, in order of tasks learned.
 
-        A point is recorded only after all smaller points of its run.
+        A point is recorded only after all smaller points of its run, and after the evaluations of its earlier tasks
+        directly after they were learned.
         """
         state = self._journal.state
         for run in self._journal.group.runs:
@@ -71,9 +72,12 @@ class EvaluationPoints:
             for n, keys in points.items():
                 if (run.run_id, n) in state.points:
                     continue
-                done = self._done.setdefault((run.run_id, n), DonePrefix(keys))
-                if done.length(state.evaluated) < len(keys):
+                earlier = run.when_learned[: n - 1]
+                needed = [*keys, *earlier]
+                done = self._done.setdefault((run.run_id, n), DonePrefix(needed))
+                if done.length(state.evaluated) < len(needed):
                     break
-                counts = {m: state.results_of(its_keys) for m, its_keys in points.items() if m <= n}
-                metrics = point_metrics(str(run.experiment["scenario"]), counts, n) | self._metrics_of(n, keys)
-                self._journal.record(PointCompleted(run.run_id, n, metrics, tuple(keys)))
+                tasks, when_learned = state.results_of(keys), state.results_of(earlier)
+                metrics = point_metrics(str(run.experiment["scenario"]), tasks, when_learned)
+                metrics |= self._metrics_of(n, keys)
+                self._journal.record(PointCompleted(run.run_id, n, metrics, tuple(keys), earlier))

@@ -58,7 +58,9 @@ class TaskCoordinator(Coordinator):
         if not settings.continues_launch:
             self._verify_artifacts()
         self._points.record_complete()
-        self._evaluation_queue = deque(self._group.evaluations)
+        needed = self._state.needed_evaluations()
+        self._evaluations = [evaluation for evaluation in self._group.evaluations if evaluation.key in needed]
+        self._evaluation_queue = deque(self._evaluations)
 
     def _cut_stacks(self) -> None:
         self._stacks.cut(self._state.split, self._state.cancelled)
@@ -239,7 +241,7 @@ class TaskCoordinator(Coordinator):
         if self._state.cancelled:
             return not any(self._ready(1, ()))
         return all(key in self._state.trained for key in self._keys) and all(
-            key in self._state.evaluated for key in self._group.evaluations_by_key
+            evaluation.key in self._state.evaluated for evaluation in self._evaluations
         )
 
     def progress(self) -> Progress:

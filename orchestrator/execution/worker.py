@@ -6,7 +6,7 @@ import contextlib
 import platform
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, final
 
@@ -43,7 +43,7 @@ from orchestrator.nns.mask_trainer import MaskTrainer
 from orchestrator.records.artifact_format import Artifact, CorruptArtifactError
 from orchestrator.records.facts import EvaluatedFacts, TrainedFacts
 from orchestrator.records.learned_tensors import LEARNED, provenance_here, states_of
-from orchestrator.records.machine_kind import Machines, Provenance
+from orchestrator.records.machine_kind import Machines, Provenance, joined
 from orchestrator.records.planned_group import Shard
 from orchestrator.spec import user_modules
 from orchestrator.spec.experiment import Experiment, build_experiment
@@ -53,7 +53,7 @@ from supsup_core.errors import DivergedError, InputError, SupSupError
 from supsup_core.evaluation.protocol import evaluate
 from supsup_core.kernels.matmul import set_algorithms
 from supsup_core.methods import SHARED, Dependence, Learned, Learner, Problem
-from supsup_core.methods.learners import accuracy
+from supsup_core.methods.learners import CanGrow, accuracy
 from supsup_core.tasks import Task
 
 
@@ -68,13 +68,14 @@ class _Context(NamedTuple):
 
 
 class _CachedLearner(NamedTuple):
-    """A learner, the keys of its tasks or masks, the size of their tensors in bytes, and the machines that trained
-    them."""
+    """A learner, the keys of its tasks or masks, and the machines that trained them. `own_bytes`: the size of the
+    tensors that belong to one task each. `shared_bytes`: the size of the tensors that all tasks share."""
 
     keys: tuple[str, ...]
     net: object
     learner: Learner
-    num_bytes: int
+    own_bytes: int
+    shared_bytes: int
     machines: Machines
 
 
@@ -218,14 +219,14 @@ class Worker:
         own_accuracy = None
         if experiment.method.dependence is Dependence.INDEPENDENT:
             own_accuracy = accuracy(experiment.method.learner(problem, [learned.state]), task, 0)
-        shared = sum(tensor.nbytes for name, tensor in learned.state.items() if name.startswith(SHARED))
+        own_bytes, shared_bytes = _num_bytes([learned.state])
         facts = TrainedFacts(
             task=shard.task,
             accuracy=own_accuracy,
             curve=(tuple(learned.curve.batches), tuple(learned.curve.losses)),
             num_images=experiment.training.num_batches * experiment.training.batch_size,
-            num_bytes=sum(tensor.nbytes for tensor in learned.state.values()) - shared,
-            shared_bytes=shared,
+            num_bytes=own_bytes,
+            shared_bytes=shared_bytes,
             weights_sha256=provenance.weights_sha256,
             device=self._settings.device,
             threads=self._settings.threads,
@@ -246,7 +247,7 @@ class Worker:
         found = evaluate(tested.learner, task, job.task, experiment.scenario, experiment.inference, experiment.seed)
         results = {protocol: decisions.counts(job.right) for protocol, decisions in found.items()}
         machines = context.here.with_machines(tested.machines).machines
-        facts = EvaluatedFacts(job.task, tested.num_bytes, results, machines)
+        facts = EvaluatedFacts(job.task, tested.own_bytes + tested.shared_bytes, results, machines)
         tensors = {
             f"{protocol}.{field}": getattr(decisions, field).to(torch.int32)
             for protocol, decisions in found.items()
@@ -256,18 +257,36 @@ class Worker:
         return self._store.put(job.key, tensors, facts)
 
     def _tested(self, job: EvaluateJob, context: _Context) -> _CachedLearner:
-        """Returns the learner that a job evaluates. Caches one learner."""
+        """Returns the learner that a job evaluates. Caches one learner, and adds further tasks to it if possible."""
         experiment, problem = context.experiment, context.problem
-        keys: Sequence[str] = job.masks or [shard.key for shard in self._settings.group.shards[: job.num_learned]]
-        cached = self._learner
-        if cached is None or cached.keys != tuple(keys) or cached.net != problem.net:
-            self._learner = None  # frees the old learner first, because two learners would need twice the memory
+        keys = tuple(job.masks or (shard.key for shard in self._settings.group.shards[: job.num_learned]))
+        cached, self._learner = self._learner, None
+        if cached is not None and (cached.net != problem.net or cached.keys != keys[: len(cached.keys)]):
+            cached = None  # frees the old learner first, because two learners would need twice the memory
+        if cached is not None and len(cached.keys) < len(keys) and not isinstance(cached.learner, CanGrow):
+            cached = None
+        if cached is None or len(cached.keys) < len(keys):
             are_masks = experiment.allocation is not None
-            found = states_of(keys, self._masks if are_masks else self._store, are_masks, context.here)
-            num_bytes = sum(tensor.nbytes for state in found.states for tensor in state.values())
-            learner = experiment.method.learner(problem, found.states)
-            cached = self._learner = _CachedLearner(tuple(keys), problem.net, learner, num_bytes, found.machines)
+            new = keys[len(cached.keys) :] if cached is not None else keys
+            found = states_of(new, self._masks if are_masks else self._store, are_masks, context.here)
+            own, shared = _num_bytes(found.states)
+            if cached is None:
+                learner = experiment.method.learner(problem, found.states)
+                cached = _CachedLearner(keys, problem.net, learner, own, shared, found.machines)
+            else:
+                assert isinstance(cached.learner, CanGrow)
+                cached.learner.add(found.states)
+                machines = joined(cached.machines, found.machines)
+                cached = _CachedLearner(keys, problem.net, cached.learner, cached.own_bytes + own, shared, machines)
+        self._learner = cached
         return cached
+
+
+def _num_bytes(states: Sequence[Mapping[str, torch.Tensor]]) -> tuple[int, int]:
+    """Returns the sizes in bytes of the tensors that belong to one task each, and of the tensors that tasks share."""
+    tensors = [(name, tensor) for state in states for name, tensor in state.items()]
+    shared = sum(tensor.nbytes for name, tensor in tensors if name.startswith(SHARED))
+    return sum(tensor.nbytes for _, tensor in tensors) - shared, shared
 
 
 def _check_shape(experiment: Experiment, task: Task) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 from orchestrator.records.machine_kind import Machines, joined
@@ -101,7 +101,8 @@ class GroupState:
             case TaskEvaluated():
                 self.evaluated.setdefault(event.key, Row(row.seq, row.time_ms, event))
             case PointCompleted():
-                self.points.setdefault((event.run_id, event.num_learned), Row(row.seq, row.time_ms, event))
+                point = Row(row.seq, row.time_ms, _without_old_forgetting(event))
+                self.points.setdefault((event.run_id, event.num_learned), point)
                 return True
             case _:
                 return False
@@ -204,7 +205,8 @@ class GroupState:
 
     def machines_of(self, run_id: str) -> Machines:
         """Returns the kinds of all machines that contributed to a run's results at its evaluation points so far."""
-        keys = {key for (other, _), row in self.points.items() if other == run_id for key in row.event.keys}
+        events = [row.event for (other, _), row in self.points.items() if other == run_id]
+        keys = {key for event in events for key in (*event.keys, *event.when_learned)}
         evaluated = (self.evaluated[key].event.facts.machines for key in keys)
         return joined(*evaluated, *(row.event.machines for row in self.commits if keys))
 
@@ -264,13 +266,28 @@ class GroupState:
             return len(self.decisions) // self.group.segments_per_task
         return sum(shard.key in self.trained for shard in self.group.shards)
 
+    def needed_evaluations(self) -> set[str]:
+        """Returns the keys of the planned evaluations on which an evaluation point depends, including done ones.
+
+        Earlier versions recorded points without the evaluations directly after learning. Such a point does not need
+        these evaluations.
+        """
+        needed: set[str] = set()
+        for run in self.group.runs:
+            for n, keys in run.points.items():
+                needed.update(keys)
+                if (run.run_id, n) not in self.points:
+                    needed.update(run.when_learned[: n - 1])
+        return needed
+
     def done_evaluations(self) -> int:
-        """Returns how many planned evaluations are done."""
+        """Returns how many planned evaluations are done, or are not needed any more (see `needed_evaluations`)."""
         if self.plan is None:
             return 0
         if self.group.is_nns:
             return len(self.evaluated)
-        return sum(evaluation.key in self.evaluated for evaluation in self.group.evaluations)
+        open_keys = self.needed_evaluations() - self.evaluated.keys()
+        return sum(evaluation.key not in open_keys for evaluation in self.group.evaluations)
 
     def seconds_per_task(self) -> float | None:
         """Returns the wall time in seconds that an NNs run needs for the data of one task, on average.
@@ -296,3 +313,13 @@ class GroupState:
             spent = [row.event.seconds + row.event.latency for row in self.decisions]
             return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
         return [row.event.seconds for row in self.trained.values() if row.event.seconds]
+
+
+def _without_old_forgetting(event: PointCompleted) -> PointCompleted:
+    """Returns an evaluation point without the metrics of forgetting of earlier versions of this program.
+
+    Those metrics depended on the evaluation points of the run (see PointCompleted), so they cannot be compared.
+    """
+    if event.when_learned:
+        return event
+    return replace(event, metrics={name: v for name, v in event.metrics.items() if not name.startswith("forgetting")})

@@ -44,7 +44,9 @@ class PlannedRun:
 
     `experiment`: the run's configuration as plain values. `inference_id`: the hash of the inference settings.
     `points[n]`: for evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs, `points[n]` is
-    empty, because the masks to evaluate are only known during training.
+    empty, because the masks to evaluate are only known during training. `when_learned`: for each task, the key of its
+    evaluation directly after it was learned. Tasks that only the largest evaluation point includes need none, so the
+    last task has no key. Empty in scenario NNs, and in ledgers of earlier versions.
     """
 
     run_id: str
@@ -54,6 +56,7 @@ class PlannedRun:
     experiment: Node
     inference_id: str
     points: dict[int, tuple[str, ...]]
+    when_learned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,11 @@ class TaskEvaluated:
 
 @dataclass(frozen=True)
 class PointCompleted:
-    """All evaluations of one evaluation point of a run are done. `keys`: the keys of these evaluations."""
+    """All evaluations of one evaluation point of a run are done. `keys`: the keys of these evaluations.
+
+    `when_learned`: the keys of the evaluations of the earlier tasks directly after each was learned. Without these
+    evaluations, earlier versions of this program measured the metric `forgetting` from earlier evaluation points.
+    """
 
     kind: ClassVar[str] = "point"
 
@@ -88,6 +92,7 @@ class PointCompleted:
     num_learned: int
     metrics: dict[str, float]
     keys: tuple[str, ...]
+    when_learned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from supsup_core.errors import InputError, prefix_errors
 from supsup_core.evaluation.protocol import Inference, check, check_objective
 from supsup_core.field_limits import check_limits, limited
 from supsup_core.inference import OBJECTIVES
-from supsup_core.later_fields import identity_fields
+from supsup_core.later_fields import added_later, identity_fields
 from supsup_core.methods import METHODS, Method, Problem
 from supsup_core.nets import NETS, Net
 from supsup_core.nets.base import check_size
@@ -38,10 +38,12 @@ class DatasetError(InputError):
 class EvaluationConfig:
     """The evaluation points of a run. `at`: numbers of learned tasks; None means 1, 2, 5, 10, 20, 50, … and all tasks.
 
-    Raises InputError if `at` is empty or contains a number below 1.
+    `forgetting`: whether to measure forgetting, which needs one more evaluation of each task, directly after it was
+    learned. Raises InputError if `at` is empty or contains a number below 1.
     """
 
     at: list[int] | None = limited(None, most=1_000_000_000, items=1000)
+    forgetting: bool = added_later(True)
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from orchestrator.base.keys import content_key
+from orchestrator.base.keys import content_key, prefix_keys
 from orchestrator.base.plain_values import Node
 from orchestrator.records.planned_group import Evaluation, GroupSize, PlannedGroup, PlannedRun, Shard
 from orchestrator.spec.experiment import Experiment
@@ -81,9 +82,10 @@ class Run:
 class Group:
     """A training group: all runs of a sweep that need the same trained tasks.
 
-    `points[r][n]`: for run r and evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs,
-    `shards`, `evaluations` and `points[r][n]` are empty, because decisions during training determine the masks. In
-    scenario NNs, `size` counts the data of one task as one shard.
+    `points[r][n]`: for run r and evaluation point n, the keys of the evaluations of tasks 0..n-1. `when_learned[r][i]`:
+    for run r and task i, the key of the task's evaluation directly after it was learned (see PlannedRun). In scenario
+    NNs, `shards`, `evaluations`, `points[r][n]` and `when_learned[r]` are empty, because decisions during training
+    determine the masks. In scenario NNs, `size` counts the data of one task as one shard.
     """
 
     group_id: str
@@ -91,6 +93,7 @@ class Group:
     shards: tuple[Shard, ...]
     evaluations: tuple[Evaluation, ...]
     points: tuple[dict[int, tuple[str, ...]], ...]
+    when_learned: tuple[tuple[str, ...], ...]
 
     @property
     def experiment(self) -> Experiment:
@@ -146,8 +149,9 @@ class Group:
                     experiment=run.experiment.node,
                     inference_id=content_key(inference_identity(run.experiment)),
                     points=points,
+                    when_learned=when_learned,
                 )
-                for run, points in zip(self.runs, self.points, strict=True)
+                for run, points, when_learned in zip(self.runs, self.points, self.when_learned, strict=True)
             ),
         )
 
@@ -189,7 +193,7 @@ def limited_runs(runs: Iterable[Run]) -> Iterator[Run]:
         experiment = run.experiment
         points = experiment.evaluation.points(experiment.num_tasks)
         if experiment.allocation is None:
-            size += experiment.num_tasks + sum(points)
+            size += 2 * experiment.num_tasks + sum(points)
         else:
             size += experiment.allocation.schedule.num_segments(experiment.allocation.schedule.num_rounds) * (
                 1 + len(points)
@@ -228,26 +232,49 @@ def _group(group_id: str, runs: tuple[Run, ...]) -> Group:
     longest = max(runs, key=lambda run: run.experiment.num_tasks).experiment
     if longest.allocation is not None:
         wanted = [run.experiment.evaluation.points(run.experiment.num_tasks) for run in runs]
-        return Group(group_id, runs, (), (), tuple(dict.fromkeys(points, ()) for points in wanted))
+        unknown: list[dict[int, tuple[str, ...]]] = [dict.fromkeys(points, ()) for points in wanted]
+        return Group(group_id, runs, (), (), tuple(unknown), ((),) * len(runs))
     shards = shard_keys(longest, longest.num_tasks)
+    all_masks = prefix_keys([shard.key for shard in shards])
     evaluations: dict[str, Evaluation] = {}
-    points = []
+    points, when_learned = [], []
     for number, run in enumerate(runs):
-        per_point = {}
-        identity = content_key(inference_identity(run.experiment))
-        for n in run.experiment.evaluation.points(run.experiment.num_tasks):
-            keys = []
-            alone = run.experiment.scenario.given_at_inference and _is_final(run.experiment)
-            all_masks = content_key([shard.key for shard in shards[:n]])
-            for task in range(n):
-                masks = shards[task].key if alone else all_masks
-                key = content_key({"inference": identity, "masks": masks, "task": task})
+        experiment = run.experiment
+        at = experiment.evaluation.points(experiment.num_tasks)
+        alone = experiment.scenario.given_at_inference and _is_final(experiment)
+        keys = _EvaluationKeys(shards, all_masks, content_key(inference_identity(experiment)), alone)
+        per_point = {n: keys.after(n, range(n)) for n in at}
+        num_earlier = max(at) - 1 if experiment.evaluation.forgetting else 0
+        earlier = tuple(keys.after(task + 1, [task])[0] for task in range(num_earlier))
+        for n, its_keys in per_point.items():  # before `earlier`, because one learner then evaluates several tasks
+            for task, key in enumerate(its_keys):
                 evaluations.setdefault(key, Evaluation(key, task, n, number))
-                keys.append(key)
-            per_point[n] = tuple(keys)
+        for task, key in enumerate(earlier):
+            evaluations.setdefault(key, Evaluation(key, task, task + 1, number))
         points.append(per_point)
+        when_learned.append(earlier)
     ordered = sorted(evaluations.values(), key=lambda evaluation: evaluation.num_learned)
-    return Group(group_id, runs, tuple(shards), tuple(ordered), tuple(points))
+    return Group(group_id, runs, tuple(shards), tuple(ordered), tuple(points), tuple(when_learned))
+
+
+class _EvaluationKeys(NamedTuple):
+    """Computes the keys of the evaluations of one run.
+
+    `all_masks[n]`: the content key of the keys of the first n shards. `inference`: the content key of the inference
+    settings. `alone`: whether the other tasks learned so far do not affect an evaluation.
+    """
+
+    shards: Sequence[Shard]
+    all_masks: Sequence[str]
+    inference: str
+    alone: bool
+
+    def after(self, num_learned: int, tasks: Iterable[int]) -> tuple[str, ...]:
+        """Returns the keys of the evaluations of `tasks` after `num_learned` tasks were learned."""
+        masks = {task: self.shards[task].key if self.alone else self.all_masks[num_learned] for task in tasks}
+        return tuple(
+            content_key({"inference": self.inference, "masks": mask, "task": task}) for task, mask in masks.items()
+        )
 
 
 def _is_final(experiment: Experiment) -> bool:

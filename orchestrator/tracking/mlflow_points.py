@@ -40,8 +40,8 @@ class MetricPoint(NamedTuple):
 
 _OWN_METRICS = {
     "loss", "task_accuracy", "task_seconds", "images_per_second", "decision_latency",
-    "accuracy", "forgetting", "task_inference_accuracy", "mask_recovery", "accuracy_labels_shared", "num_bytes",
-    *AllocationTally().metrics(), "margin",
+    "accuracy", "forgetting", "backward_transfer", "task_inference_accuracy", "mask_recovery", "accuracy_labels_shared",
+    "num_bytes", *AllocationTally().metrics(), "margin",
 }  # fmt: skip
 
 

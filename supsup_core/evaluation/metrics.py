@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-AccuracyMatrix = Mapping[int, Mapping[int, float]]
-"""matrix[n][task] is the accuracy, in [0, 1], of task `task` at the evaluation point after n learned tasks."""
-
 
 def average_accuracy(accuracies: Sequence[float]) -> float:
     """The mean accuracy over tasks, each with the same weight."""
     return math.fsum(accuracies) / len(accuracies)
 
 
-def forgetting(matrix: AccuracyMatrix, num_learned: int) -> float:
-    """The mean drop of a task's accuracy, from its best earlier value to the value after `num_learned` tasks.
+def backward_transfer(when_learned: Sequence[float], now: Sequence[float]) -> float:
+    """The mean change of a task's accuracy since the task was learned (Lopez-Paz and Ranzato 2017, equation 3).
 
-    The best earlier value is the highest accuracy at an evaluation point with fewer learned tasks. The mean is over the
-    tasks that have such a value (Chaudhry et al. 2018, equation 3, restricted to the evaluation points). The result is
-    0 if there are no such tasks, and negative if the accuracy has increased on average.
+    when_learned, now: the accuracies of the same tasks, in [0, 1], directly after each task was learned, and now. The
+    last learned task is not among them, because no task was learned after it. Raises ValueError if there are no tasks.
+
+    A negative result means that the learner has forgotten. Minus this value is called forgetting. Chaudhry et al. 2018
+    (equation 3) instead measure forgetting from the highest accuracy that a task ever had. That definition needs the
+    accuracy of every task after every later task.
     """
-    now = matrix[num_learned]
-    earlier = [accuracies for n, accuracies in matrix.items() if n < num_learned]
-    best = {task: max(past[task] for past in earlier if task in past) for past in earlier for task in past}
-    drops = [accuracy - now[task] for task, accuracy in best.items() if task in now]
-    return math.fsum(drops) / len(drops) if drops else 0.0
+    changes = [after - before for before, after in zip(when_learned, now, strict=True)]
+    if not changes:
+        raise ValueError("backward transfer needs a task that was learned before the last task")
+    return math.fsum(changes) / len(changes)
 
 
 class AllocationTally:

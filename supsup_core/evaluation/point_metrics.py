@@ -19,20 +19,24 @@ def accuracies(counts: PointCounts, protocol: str, scenario: str) -> dict[int, f
     return {task: by_protocol[protocol].accuracy(wrong) for task, by_protocol in counts.items()}
 
 
-def point_metrics(scenario: str, points: Mapping[int, PointCounts], num_learned: int) -> dict[str, float]:
-    """Computes the metrics of the evaluation point after `num_learned` tasks, by name. Shares are in [0, 1].
+def point_metrics(scenario: str, tasks: PointCounts, when_learned: PointCounts) -> dict[str, float]:
+    """Computes the metrics of an evaluation point, by name. Shares are in [0, 1].
 
-    points: the counts of this evaluation point and of all earlier ones. The keys are the numbers of tasks learned.
+    tasks: the counts of the tasks learned so far. when_learned: the counts of each task directly after it was learned,
+    for all of `tasks` but the last; {} in scenario NNs, in which the learner does not know when a task ends. Without
+    `when_learned`, there are no metrics of backward transfer and forgetting.
     """
     values: dict[str, float] = {}
-    tasks = points[num_learned]
     for protocol, suffix in (("paper", ""), ("strict", "_strict")):
         if not all(protocol in counts for counts in tasks.values()):
             continue
-        matrix = {n: accuracies(counts, protocol, scenario) for n, counts in points.items()}
-        values[f"accuracy{suffix}"] = metrics.average_accuracy(list(matrix[num_learned].values()))
-        if len(matrix) > 1:  # forgetting needs an earlier evaluation point
-            values[f"forgetting{suffix}"] = metrics.forgetting(matrix, num_learned)
+        now = accuracies(tasks, protocol, scenario)
+        values[f"accuracy{suffix}"] = metrics.average_accuracy(list(now.values()))
+        if when_learned:
+            before = accuracies(when_learned, protocol, scenario)
+            change = metrics.backward_transfer(list(before.values()), [now[task] for task in before])
+            values[f"backward_transfer{suffix}"] = change
+            values[f"forgetting{suffix}"] = 0.0 - change  # not -change, which may be -0.0
         if not SCENARIOS[scenario].given_at_inference:
             inferred = _inference_metrics([counts[protocol] for counts in tasks.values()])
             values |= {f"{name}{suffix}": value for name, value in inferred.items()}

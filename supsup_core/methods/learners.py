@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,15 @@ class SuperposingLearner(Learner):
         subset: the int64 numbers of the k masks to superpose, in the order of the result's columns; None means all
         masks.
         """
+
+
+class CanGrow(ABC):
+    """Interface of a learner to which tasks can be added. The result equals a new learner for all tasks, but building a
+    new learner takes longer."""
+
+    @abstractmethod
+    def add(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Adds the next tasks. states: the stored tensors of each new task, in the form of `Learned.state`."""
 
 
 class RecallingLearner(Learner):

@@ -26,7 +26,7 @@ from supsup_core.methods.base import (
     TrainsInPieces,
 )
 from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_tensors
-from supsup_core.methods.learners import SuperposingLearner
+from supsup_core.methods.learners import CanGrow, SuperposingLearner
 from supsup_core.methods.norm_statistics import measure_norms
 from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
@@ -49,16 +49,26 @@ def _masked(problem: Problem, mask: Sequence[Tensor]) -> list[Tensor]:
 
 
 @final
-class SupSupLearner(SuperposingLearner):
+class SupSupLearner(SuperposingLearner, CanGrow):
     """Predicts labels with the frozen net under one mask. The learner can also superpose several masks."""
 
-    def __init__(self, problem: Problem, states: States, bank: MaskBank) -> None:
+    def __init__(self, problem: Problem, states: States) -> None:
         self._problem = problem
-        self._bank = bank
-        self._single = WeightsLearner(problem, states, lambda mask: _masked(problem, bank.mask(mask)))
+        bank = self._bank = MaskBank(problem.layers)
+        self._single = WeightsLearner(problem, (), lambda mask: _masked(problem, bank.mask(mask)))
         self.weights_of = self._single.weights_of
-        self.num_masks, self.num_labels = len(states), problem.num_labels
+        self.num_masks, self.num_labels = 0, problem.num_labels
         self.normalises_by_batch = problem.net.normalises_by_batch
+        self.add(states)
+
+    def add(self, states: States) -> None:
+        for state in states:
+            bits, size = codec.decode(state["mask"].numpy().tobytes())
+            if size != self._bank.size:
+                raise CorruptError(f"a mask of {size} weights does not fit a net with {self._bank.size} weights")
+            self._bank.add(bits)
+        self._single.add(states)
+        self.num_masks += len(states)
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
         return self._single.logits(x, mask)
@@ -223,13 +233,7 @@ class SupSup(Method, TrainsInPieces, StacksTasks):
         return Learned(state, curve)
 
     def learner(self, problem: Problem, states: States) -> SupSupLearner:
-        bank = MaskBank(problem.layers)
-        for state in states:
-            bits, size = codec.decode(state["mask"].numpy().tobytes())
-            if size != bank.size:
-                raise CorruptError(f"a mask of {size} weights does not fit a net with {bank.size} weights")
-            bank.add(bits)
-        return SupSupLearner(problem, states, bank)
+        return SupSupLearner(problem, states)
 
 
 def sort_like(drawn: Tensor, mean: Tensor, by_size: bool) -> Tensor:

@@ -27,12 +27,18 @@ class WeightsLearner(Learner):
 
     def __init__(self, problem: Problem, states: States, weights_of: Callable[[int], list[Tensor]]) -> None:
         self._problem = problem
-        self._norms = [load_norms(state, problem) for state in states]
+        self._norms: list[list[Tensor]] = []
         self._last: tuple[int, list[Tensor]] | None = None
         self.weights_of = weights_of
-        self.num_masks = len(states)
+        self.num_masks = 0
+        self.add(states)
         self.num_labels = problem.num_labels
         self.normalises_by_batch = problem.net.normalises_by_batch
+
+    def add(self, states: States) -> None:
+        """Adds the next tasks. `weights_of` must know their weights already."""
+        self._norms += [load_norms(state, self._problem) for state in states]
+        self.num_masks += len(states)
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
         if self._last is None or self._last[0] != mask:

@@ -58,9 +58,14 @@ def test_points_are_recorded_in_order_and_once(group: GroupSettings) -> None:
     evaluate(journal, *first)
     points.record_complete()
     points.record_complete()
+    assert list(journal.state.points) == [(run.run_id, 1)]  # how well task 1 was learned is not known yet
+    evaluate(journal, *run.when_learned)
+    points.record_complete()
     assert list(journal.state.points) == [(run.run_id, 1), (run.run_id, 3)]
     event = journal.state.points[(run.run_id, 3)].event
     assert event.keys == last
+    assert event.when_learned == run.when_learned
+    assert event.metrics["forgetting"] == -event.metrics["backward_transfer"]
     assert event.metrics["num_bytes"] == 30.0
     assert 0 <= event.metrics["accuracy"] <= 1
     journal.close()

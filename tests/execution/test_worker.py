@@ -24,7 +24,7 @@ from orchestrator.execution.worker_pool import WorkerReply
 from orchestrator.records.rows import ShardTrained
 from supsup_core.errors import DivergedError, InputError
 from supsup_core.methods.supsup import SupSup
-from tests.scripted import ScriptedPool, needs_torch, run, run_with, settings_for, state_of
+from tests.scripted import ScriptedPool, in_output, needs_torch, run, run_with, settings_for, state_of
 
 
 def first_job(settings: GroupSettings) -> Job:
@@ -270,3 +270,35 @@ def test_images_whose_shape_differs_from_the_benchmarks_input_shape_are_refused(
     reply = Worker(group, 0).run(first_job(group))
     assert isinstance(reply, Failed)
     assert "Permuted returns images of shape (56,), but its input_shape is (64,)" in reply.error
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scenario": "GNu"},
+        {"scenario": "GG", "method": {"name": "supsup", "transfer": "scores"}},
+        {"scenario": "GG", "method": {"name": "lower_bound"}},
+    ],
+    ids=["masks", "masks with shared scores", "a shared trunk"],
+)
+def test_a_learner_that_grew_task_by_task_gives_the_artifacts_of_a_new_learner(
+    changes: dict[str, Any], sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    group = settings_for(sweep_file(training={"num_batches": 5}, evaluation={"at": [3]}, **changes), num_workers=1)
+    grown = Worker(group, 0)
+    for shard in group.group.shards:
+        assert isinstance(grown.run(TrainJob(shard.key, (shard,), group.group.experiment, group.group.seed)), Done)
+    (planned,) = group.group.runs
+    for number, evaluation in enumerate(group.group.evaluations):
+        job = EvaluateJob(
+            evaluation.key, evaluation.task, evaluation.num_learned, (evaluation.task,), planned.experiment,
+            planned.inference_id, group.group.seed,
+        )  # fmt: skip
+        assert isinstance(grown.run(job), Done)
+        fresh = in_output(group, tmp_path / str(number))
+        for shard in group.group.shards:
+            source, target = group.open_store().path(shard.key), fresh.open_store().path(shard.key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        assert isinstance(Worker(fresh, 0).run(job), Done)
+        assert fresh.open_store().get(job.key).sha256 == group.open_store().get(job.key).sha256

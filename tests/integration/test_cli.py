@@ -171,7 +171,7 @@ def test_evaluate_before_training_is_refused(supsup: Command, sweep_file: Callab
 def test_status_and_report_read_the_output_on_disk(supsup: Command, sweep_file: Callable[..., Path]) -> None:
     assert supsup("sweep", sweep_file(), "--local").code == 0
     status = json.loads(supsup("status", "small", "--json").out)
-    assert (status["state"], status["shards_done"], status["evaluations_done"]) == ("done", 3, 4)
+    assert (status["state"], status["shards_done"], status["evaluations_done"]) == ("done", 3, 5)
     assert status["groups"][0]["failures"] == []
     found = supsup("report", "small")
     assert found.code == 0, found.err

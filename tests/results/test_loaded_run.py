@@ -65,8 +65,9 @@ def test_a_loaded_run_answers_as_in_its_evaluation(
     torch.set_num_threads(1)
     loaded = load_run(sweep, group, group.runs[0])
     state = read_state(sweep.folder.group(group.group_id))
-    rows = sorted((row.event.facts for row in state.evaluated.values()), key=lambda facts: facts.task)
-    assert answers_again(loaded) == [facts.results["paper"] for facts in rows]
+    _, last = max(state.points)
+    results = state.results_of(state.points[group.runs[0].run_id, last].event.keys)
+    assert answers_again(loaded) == [results[task]["paper"] for task in sorted(results)]
 
 
 def test_an_untrained_or_damaged_run_is_refused(

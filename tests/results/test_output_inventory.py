@@ -66,7 +66,7 @@ def test_every_file_of_a_finished_sweep_is_referenced_and_intact(sweep: Sweep) -
     assert unneeded(sweep.output) == []
     progress: list[tuple[int, int]] = []
     assert verify_output(sweep.output, lambda done, of: progress.append((done, of))) == ([], [])
-    assert progress == [(number, 7) for number in range(1, 8)]
+    assert progress == [(number, 8) for number in range(1, 9)]
 
 
 def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) -> None:
@@ -86,7 +86,7 @@ def test_each_unreferenced_file_has_a_reason_and_can_be_removed(sweep: Sweep) ->
         path.write_bytes(b"x" * 100)
     found = reasons(output)
     assert {why: len(names) for why, names in found.items()} == {
-        "result that no sweep references": 7,
+        "result that no sweep references": 8,
         "damaged file that was moved aside": 1,
         "lock file of a claim": 1,
         "checkpoint of a task that has been trained": 1,

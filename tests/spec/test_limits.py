@@ -120,8 +120,8 @@ def test_a_large_sweep_is_planned_in_little_time(sweep_file: Callable[..., Path]
 
 def test_runs_are_counted_before_all_are_made(sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_groups, "_MOST_PLANNED", 20)
-    assert len(open_sweep(sweep_file(seeds=[0, 1]), []).runs()) == 2  # 3 tasks and 4 evaluations each
-    with pytest.raises(InputError, match="the first 3 runs have 21 tasks, segments and evaluations"):
+    assert len(open_sweep(sweep_file(seeds=[0, 1]), []).runs()) == 2  # 3 tasks and at most 4 + 3 evaluations each
+    with pytest.raises(InputError, match="the first 3 runs have 30 tasks, segments and evaluations"):
         open_sweep(sweep_file(seeds=list(range(9))), []).runs()
 
 

@@ -207,7 +207,7 @@ def test_a_takeover_uploads_artifacts_that_only_the_output_has(
     assert not is_stored(alone)
     with caplog.at_level(logging.INFO, "supsup"):
         take_over(sweep)
-    assert "uploaded 7 artifacts" in caplog.text
+    assert "uploaded 8 artifacts" in caplog.text
     assert is_stored(sweep)
     elsewhere = fetched(storage, tmp_path / "second")
     for key in (path.stem for path in sweep.output.store.files()):

@@ -87,7 +87,30 @@ def test_gns_and_gnu_share_their_evaluations_and_in_gg_a_task_is_evaluated_once(
     (group,) = open_sweep(sweep_file(grid={"scenario": ["GG", "GNs", "GNu"]}), []).plan()
     assert group.points[1] == group.points[2]
     assert set(group.points[0][1]) < set(group.points[0][3])
-    assert len(group.evaluations) == 3 + (1 + 3)
+    assert len(group.evaluations) == 3 + (1 + 3) + 1  # in GNs and GNu, task 1 directly after it was learned
+
+
+def test_where_learned_tasks_never_change_measuring_forgetting_needs_no_further_evaluation(
+    sweep_file: Callable[..., Path],
+) -> None:
+    (group,) = open_sweep(sweep_file(scenario="GG"), []).plan()
+    assert group.when_learned[0] == group.points[0][3][:2]
+
+
+@pytest.mark.parametrize("at", [[3], [1, 3], [1, 2, 3]])
+def test_the_evaluations_directly_after_learning_do_not_depend_on_the_evaluation_points(
+    sweep_file: Callable[..., Path], at: list[int]
+) -> None:
+    (every,) = open_sweep(sweep_file(evaluation={"at": [1, 2, 3]}), []).plan()
+    (group,) = open_sweep(sweep_file(evaluation={"at": at}), []).plan()
+    assert group.when_learned == every.when_learned
+    assert list(every.when_learned[0]) == [every.points[0][n][-1] for n in (1, 2)]
+
+
+def test_no_task_is_evaluated_again_if_forgetting_is_not_wanted(sweep_file: Callable[..., Path]) -> None:
+    (group,) = open_sweep(sweep_file(evaluation={"at": [1, 3], "forgetting": False}), []).plan()
+    assert group.when_learned == ((),)
+    assert len(group.evaluations) == 1 + 3
 
 
 def test_the_name_of_a_variant_does_not_change_its_training_group(sweep_file: Callable[..., Path]) -> None:
@@ -155,7 +178,7 @@ def test_a_plan_with_thousands_of_tasks_is_fast() -> None:
     started = time.perf_counter()
     (group,) = make_plan([Run(build_experiment(node, 0), {})])
     assert time.perf_counter() - started < 5
-    assert len({item.key for item in group.evaluations}) == 10_000
+    assert len({item.key for item in group.evaluations}) == 19_999
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_rows_added_between_two_ticks_are_shown_logged_and_written_once(
         run_sweep(sweep)
         monitor.tick()
         monitor.tick()
-    assert [(status.shards_done, status.evaluations_done) for status in screen.shown] == [(0, 0), (3, 7), (3, 7)]
+    assert [(status.shards_done, status.evaluations_done) for status in screen.shown] == [(0, 0), (3, 8), (3, 8)]
     assert [record.message for record in caplog.records].count("the training group ended: done") == 1
     assert training_losses(sweep) == LOSS_STEPS
     monitor.finish()

@@ -86,7 +86,7 @@ def test_processes_of_the_data_folder_are_ended(folder: Path, tmp_path: Path) ->
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for main, wanted in ((None, -signal.SIGINT), (ended.pid, -signal.SIGQUIT)):
-        command = [program, "-c", f"import signal; signal.signal(2, signal.SIG_DFL); {SLEEPER}"]
+        command = [program, "-c", f"import signal; [signal.signal(n, signal.SIG_DFL) for n in (2, 3)]; {SLEEPER}"]
         with subprocess.Popen(command, cwd=folder / "postgres", stdout=subprocess.PIPE) as orphan:
             assert orphan.stdout is not None
             orphan.stdout.readline()

@@ -5,17 +5,13 @@ import pytest
 from supsup_core.evaluation import metrics
 
 
-def test_forgetting_is_the_drop_from_the_best_earlier_accuracy() -> None:
-    matrix = {1: {0: 0.9}, 2: {0: 0.95, 1: 0.8}, 3: {0: 0.7, 1: 0.9, 2: 0.6}}
-    assert metrics.forgetting(matrix, 1) == 0
-    assert metrics.forgetting(matrix, 2) == pytest.approx(-0.05)
-    assert metrics.forgetting(matrix, 3) == pytest.approx(((0.95 - 0.7) + (0.8 - 0.9)) / 2)
+def test_backward_transfer_is_the_mean_change_since_each_task_was_learned() -> None:
+    assert metrics.backward_transfer([0.9, 0.8], [0.7, 0.9]) == pytest.approx(((0.7 - 0.9) + (0.9 - 0.8)) / 2)
 
 
-def test_forgetting_is_over_all_tasks_that_were_tested_before() -> None:
-    """With a stream that mixes tasks, an evaluation includes tasks that are not completely learned yet."""
-    matrix = {2: {0: 0.5, 3: 0.8, 4: 0.9}, 5: {0: 0.5, 1: 0.1, 3: 0.4, 4: 0.6}}
-    assert metrics.forgetting(matrix, 5) == pytest.approx((0 + 0.4 + 0.3) / 3)
+def test_backward_transfer_needs_a_task_before_the_last() -> None:
+    with pytest.raises(ValueError, match="before the last task"):
+        metrics.backward_transfer([], [])
 
 
 def test_average_accuracy_weights_tasks_equally() -> None:
