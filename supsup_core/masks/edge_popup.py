@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.nets.base import Layer
-from supsup_core.nets.weights import draw_uniform
+from supsup_core.nets.weights import draw
 
 
 def num_kept(density: float, size: int) -> int:
@@ -127,4 +127,4 @@ class Each(MaskRule):
 
 def draw_scores(layers: Sequence[Layer], seed: int, task: int) -> list[Tensor]:
     """The initial scores of a task, one tensor for each layer: Kaiming uniform with a = sqrt(5)."""
-    return draw_uniform(layers, seed, "scores", task)
+    return draw("uniform", layers, seed, "scores", task)

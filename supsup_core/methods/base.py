@@ -71,7 +71,8 @@ class Problem:
     @cached_property
     def weights(self) -> list[Tensor]:
         """The frozen random weights, one tensor for each layer, drawn on the CPU and then moved to `device`."""
-        return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed)]
+        how = self.net.initial_weights or "signed_kaiming"
+        return [weight.to(self.device) for weight in draw_weights(self.layers, self.weight_seed, how)]
 
 
 States: TypeAlias = "Sequence[Mapping[str, Tensor]]"

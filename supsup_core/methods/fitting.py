@@ -12,7 +12,7 @@ from torch import Tensor
 from supsup_core.methods.base import Learned, Problem
 from supsup_core.methods.norm_statistics import measure_norms
 from supsup_core.nets.base import Layer
-from supsup_core.nets.weights import draw_signed, draw_uniform
+from supsup_core.nets.weights import draw
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import Checkpoint
 from supsup_core.training.loop import LossCurve, LossGradients, Step, batch_order, train
@@ -33,8 +33,8 @@ def fresh_head(problem: Problem, index: int) -> list[Tensor]:
 
 
 def _fresh(problem: Problem, layers: Sequence[Layer], purpose: str, index: int) -> list[Tensor]:
-    draw = draw_signed if problem.net.trained_from_signs else draw_uniform
-    drawn = zip(layers, draw(layers, problem.seed, purpose, index), strict=True)
+    how = problem.net.initial_weights or problem.net.trained_from
+    drawn = zip(layers, draw(how, layers, problem.seed, purpose, index), strict=True)
     return [(torch.ones_like(w) if layer.is_gate else w).to(problem.device) for layer, w in drawn]
 
 

@@ -6,10 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from supsup_core.errors import InputError
 from supsup_core.field_limits import check_limits, limited
+from supsup_core.later_fields import added_later
 from supsup_core.nets.gradients import Autograd, Gradients, Objective
 from supsup_core.registry import ChecksFields, Registry
 
@@ -22,7 +23,16 @@ MOST_UNITS = 1_000_000
 MOST_WEIGHTS = 1_000_000_000
 """The largest number of weights of a net, 40 times as many as a ResNet-50 has."""
 
-__all__ = ["MOST_UNITS", "MOST_WEIGHTS", "NETS", "KeepsStatistics", "Layer", "Net", "Objective"]
+__all__ = ["MOST_UNITS", "MOST_WEIGHTS", "NETS", "InitialWeights", "KeepsStatistics", "Layer", "Net", "Objective"]
+
+
+InitialWeights: TypeAlias = Literal["signed_kaiming", "signed", "uniform", "kaiming_normal", "xavier_normal"]
+"""A distribution of initial weights. The variances are those of the fan-in and fan-out of a layer.
+
+`signed_kaiming`: ±sqrt(2 / fan_in). `signed`: ±1 / sqrt(fan_in). `uniform`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which
+is Kaiming uniform with a = sqrt(5), the default of torch. `kaiming_normal`: normal with variance 2 / fan_in (He et al.
+2015). `xavier_normal`: normal with variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010).
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,11 @@ class Layer:
     def size(self) -> int:
         """The number of weights in the layer."""
         return math.prod(self.shape)
+
+    @property
+    def fan_out(self) -> int:
+        """The number of output neurons to which one input contributes."""
+        return self.shape[0] * math.prod(self.shape[2:])
 
 
 def check_size(layers: Sequence[Layer]) -> None:
@@ -78,6 +93,8 @@ class Net(ABC):
 
     The fields of a subclass are the keys under `net` in a sweep file. `num_outputs` (s in the paper): the number of
     output neurons, both real and superfluous. `weight_seed`: the seed of the frozen weights; None means the run's seed.
+    `initial_weights`: the distribution of the frozen weights, and of the initial values of trained weights. None means
+    `signed_kaiming` for frozen weights, and `trained_from` for trained weights.
     A subclass may also derive from KeepsStatistics or ChecksFields and implement their methods.
     """
 
@@ -85,9 +102,8 @@ class Net(ABC):
     """Whether batch normalisation always uses the statistics of the current batch. If the current batch is always used,
     the logits of a single image are not defined."""
 
-    trained_from_signs: ClassVar[bool] = False
-    """Whether trained weights are initialised as signed constants (draw_signed) rather than uniformly
-    (draw_uniform)."""
+    trained_from: ClassVar[InitialWeights] = "uniform"
+    """The distribution of the initial values of trained weights, if `initial_weights` is None."""
 
     gradients: ClassVar[Gradients[Any]] = Autograd()
     """Computes the gradients that the methods below return. A subclass may replace this object by a faster
@@ -95,6 +111,7 @@ class Net(ABC):
 
     num_outputs: int = limited(10, least=1, most=MOST_UNITS)
     weight_seed: int | None = None
+    initial_weights: InitialWeights | None = added_later(None)
 
     def __post_init__(self) -> None:
         check_limits(self)

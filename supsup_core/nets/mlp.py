@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.kernels.matmul import input_gradient, linear, weight_gradient
-from supsup_core.nets.base import NETS, Layer, Net, Objective
+from supsup_core.nets.base import NETS, InitialWeights, Layer, Net, Objective
 from supsup_core.nets.gradients import Gradients
 
 
@@ -117,7 +117,7 @@ class MLPGradients(Gradients[Any]):
 class MLP(Net):
     """An abstract ReLU MLP. A subclass defines the widths of the hidden layers."""
 
-    trained_from_signs: ClassVar[bool] = True
+    trained_from: ClassVar[InitialWeights] = "signed"
     gradients: ClassVar[Gradients[Any]] = MLPGradients()
 
     @property

@@ -4,54 +4,75 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
 from supsup_core import seeding
-from supsup_core.nets.base import Layer
+from supsup_core.nets.base import InitialWeights, Layer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_Draw: TypeAlias = "Callable[[int, Layer], npt.NDArray[np.float32]]"
+"""A function that draws the weights of one layer. Arguments: a child seed (see seeding) and the layer."""
 
 
-def draw_weights(layers: Sequence[Layer], seed: int) -> list[Tensor]:
-    """Draws the frozen weights W from `seed`: signed Kaiming constants ±sqrt(2 / fan_in), or 1 for gates.
+def _signed(gain: float) -> _Draw:
+    """Returns a function that draws the values ±sqrt(gain / fan_in), which are equally likely."""
+
+    def draw(child: int, layer: Layer) -> npt.NDArray[np.float32]:
+        return (torch.from_numpy(seeding.signs(child, layer.shape)) * math.sqrt(gain / layer.fan_in)).numpy()
+
+    return draw
+
+
+def _normal(variance: Callable[[Layer], float]) -> _Draw:
+    """Returns a function that draws from a normal distribution with mean 0."""
+
+    def draw(child: int, layer: Layer) -> npt.NDArray[np.float32]:
+        return (seeding.normal(child, layer.shape) * math.sqrt(variance(layer))).astype("float32")
+
+    return draw
+
+
+def _uniform(child: int, layer: Layer) -> npt.NDArray[np.float32]:
+    return seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))
+
+
+_DRAWS: Mapping[InitialWeights, _Draw] = {
+    "signed_kaiming": _signed(2),
+    "signed": _signed(1),
+    "uniform": _uniform,
+    "kaiming_normal": _normal(lambda layer: 2 / layer.fan_in),
+    "xavier_normal": _normal(lambda layer: 2 / (layer.fan_in + layer.fan_out)),
+}
+
+
+def draw(how: InitialWeights, layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Draws weights or scores from the distribution `how` (see InitialWeights).
+
+    Returns float32 tensors on the CPU, one for each layer. Every (seed, purpose, index) gives an independent draw.
+    """
+    return [
+        torch.from_numpy(_DRAWS[how](seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer))
+        for layer in layers
+    ]
+
+
+def draw_weights(layers: Sequence[Layer], seed: int, how: InitialWeights = "signed_kaiming") -> list[Tensor]:
+    """Draws the frozen weights W from `seed`, by default as signed Kaiming constants. Gates are 1.
 
     Returns float32 tensors on the CPU, one for each layer. Frozen weights are never trained and never stored. A run
     stores only the seed (paper, appendix on training details).
     """
-    drawn = []
-    for index, layer in enumerate(layers):
-        if layer.is_gate:
-            drawn.append(torch.ones(layer.shape))
-            continue
-        sign = seeding.signs(seeding.child_seed(seed, f"weights/{layer.name}", index), layer.shape)
-        drawn.append(torch.from_numpy(sign) * math.sqrt(2 / layer.fan_in))
-    return drawn
-
-
-def draw_signed(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Draws initial weights ±1 / sqrt(fan_in), as float32 tensors on the CPU, one for each layer.
-
-    Every (seed, purpose, index) gives an independent draw. The paper does not say how trained weights are initialised.
-    The values ±1 / sqrt(fan_in) reproduce the published curves (docs/results).
-    """
-    drawn = []
-    for layer in layers:
-        sign = seeding.signs(seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer.shape)
-        drawn.append(torch.from_numpy(sign) * math.sqrt(1 / layer.fan_in))
-    return drawn
-
-
-def draw_uniform(layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
-    """Draws initial scores or weights from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), Kaiming uniform with a = sqrt(5).
-
-    Returns float32 tensors on the CPU, one for each layer. Every (seed, purpose, index) gives an independent draw.
-    """
-    drawn = []
-    for layer in layers:
-        child = seeding.child_seed(seed, f"{purpose}/{layer.name}", index)
-        drawn.append(torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))))
-    return drawn
+    return [
+        torch.ones(layer.shape) if layer.is_gate else draw(how, [layer], seed, "weights", index)[0]
+        for index, layer in enumerate(layers)
+    ]
 
 
 def weights_sha256(weights: Sequence[Tensor]) -> str:

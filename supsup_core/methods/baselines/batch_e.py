@@ -18,7 +18,7 @@ from supsup_core.methods.layer_tensors import load_layer_tensors, name_layer_ten
 from supsup_core.methods.learners import SuperposingLearner
 from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
-from supsup_core.nets.weights import draw_uniform
+from supsup_core.nets.weights import draw
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import RankOne
@@ -114,12 +114,9 @@ class BatchELearner(SuperposingLearner):
 
 
 def fresh_base(problem: Problem) -> list[Tensor]:
-    """Returns the initial shared weights, which are Kaiming uniform in every net.
-
-    With Kaiming uniform weights, the accuracy on permuted tasks is within 0.1 percentage points of the published
-    accuracy. With signed constants (draw_signed), the accuracy is 0.3 percentage points lower.
-    """
-    return [weight.to(problem.device) for weight in draw_uniform(problem.layers, problem.seed, "dense", 0)]
+    """Returns the initial shared weights. Unless `net.initial_weights` is set, they are uniform in every net."""
+    how = problem.net.initial_weights or "uniform"
+    return [weight.to(problem.device) for weight in draw(how, problem.layers, problem.seed, "dense", 0)]
 
 
 @final

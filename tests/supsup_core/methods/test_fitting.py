@@ -9,6 +9,7 @@ import torch
 
 from supsup_core.datasets import Dataset
 from supsup_core.methods import METHODS, Problem
+from supsup_core.methods.baselines.batch_e import fresh_base
 from supsup_core.methods.fitting import fresh_head, fresh_weights
 from supsup_core.nets import NETS
 from supsup_core.training.loop import TrainingRecipe
@@ -24,6 +25,16 @@ def test_trained_mlps_start_from_signed_constants_that_differ_from_the_frozen_we
     assert torch.equal(head.abs(), weights[-1].abs())
     conv = replace(problem, net=NETS["gem_resnet18"](width=4), input_shape=(3, 32, 32))
     assert len(fresh_weights(conv)[0].abs().unique()) > 50
+
+
+def test_initial_weights_set_the_frozen_weights_and_all_trained_weights(problem: Problem) -> None:
+    chosen = replace(problem, net=replace(problem.net, initial_weights="kaiming_normal"))
+    plain = [*fresh_weights(problem), *fresh_head(problem, 1), *fresh_base(problem), *problem.weights]
+    for weight, other in zip(
+        [*fresh_weights(chosen), *fresh_head(chosen, 1), *fresh_base(chosen), *chosen.weights], plain, strict=True
+    ):
+        assert len(weight.abs().unique()) > 100  # no signed constant
+        assert float(weight.abs().max()) > 1.5 * float(other.abs().max())  # no uniform distribution
 
 
 @pytest.mark.parametrize("name", ["upper_bound", "lower_bound", "separate_heads", "piggyback", "icarl"])
