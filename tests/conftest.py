@@ -78,7 +78,7 @@ def other_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def draw() -> None:
         other = replace(this_machine.this_machine("cpu", 1), numpy="99.0")
         monkeypatch.setattr(this_machine, "this_machine", lambda *_: other)
-        monkeypatch.setattr(base, "draw_weights", lambda layers, seed: [-w for w in draw_weights(layers, seed)])
+        monkeypatch.setattr(base, "draw_weights", lambda layers, *how: [-w for w in draw_weights(layers, *how)])
 
     return draw
 
