@@ -141,10 +141,13 @@ class Experiment:
         """
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
+        method = _identity(METHODS, self.method)
+        if self.method.version > 1:
+            method["version"] = self.method.version
         source = self.benchmark.source()
         return {
             "net": net,
-            "method": _identity(METHODS, self.method),
+            "method": method,
             "benchmark": {**_identity(BENCHMARKS, self.benchmark), "num_tasks": None, **self.benchmark.identity()},
             "dataset": {"checksum": source.checksum(), "source": source_digest(type(source.original()))},
             "training": {

@@ -177,6 +177,10 @@ class HasMemory(ABC):
     def memory_batch(self) -> int:
         """The smallest number of images from which a mask can be recalled."""
 
+    @abstractmethod
+    def memory_bytes(self, layers: Sequence[Layer]) -> int:
+        """The size in bytes of the associative memory, if it is stored instead of the masks, for a net's layers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
@@ -191,6 +195,8 @@ class Method(ABC):
     superposes: ClassVar[bool]
     """Whether the method's learner is a SuperposingLearner. The inference rules one_shot, binary and shortlist need a
     SuperposingLearner."""
+    version: ClassVar[int] = 1
+    """Developers raise this number if a change of the class alters results. Content keys include a number above 1."""
 
     @property
     @abstractmethod

@@ -15,13 +15,16 @@ from supsup_core.field_limits import MOST_IMAGES, MOST_RATE, check_limits, limit
 from supsup_core.masks import Threshold, codec
 from supsup_core.methods.base import METHODS, ChecksProblem, Dependence, HasMemory, Learned, Method, Problem, States
 from supsup_core.methods.fitting import fit
-from supsup_core.methods.hopfield_memory import Recovered, Recovery, sign, storkey
+from supsup_core.methods.hopfield_memory import Recovered, Recovery, sign, storkey, storkey_of_the_authors
 from supsup_core.methods.learners import Recalled, RecallingLearner
 from supsup_core.methods.weights_learner import WeightsLearner
 from supsup_core.nets.base import Layer, Objective
 from supsup_core.tasks.base import Task
 from supsup_core.training.checkpoint import NOWHERE, Checkpoint
 from supsup_core.training.parametrizations import Fixed, Scored
+
+_ENTRY_BYTES = 4
+"""Bytes of an entry of a Hopfield weight matrix, a float32 number."""
 
 
 def _gated(problem: Problem, pattern: Sequence[Tensor]) -> list[Tensor]:
@@ -64,12 +67,13 @@ class HopfieldLearner(RecallingLearner):
     @property
     def memories(self) -> list[Tensor]:
         """One Hopfield weight matrix (d, d) for each gate layer. The matrix stores one pattern for each task."""
+        store = storkey_of_the_authors if self._recovery.descent == "paper" else storkey
         if self._memories is None:
             self._memories = []
             for column in zip(*self.patterns, strict=True):
                 memory = torch.zeros(len(column[0]), len(column[0]), device=column[0].device)
                 for z in column:
-                    memory = storkey(memory, z)
+                    memory = store(memory, z)
                 self._memories.append(memory)
         return self._memories
 
@@ -126,6 +130,7 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
     superposes: ClassVar[bool] = False
+    version: ClassVar[int] = 2
 
     gamma: float = limited(1.5e-3, most=MOST_RATE)
     recovery_rate: float = limited(500.0, most=MOST_RATE)
@@ -151,6 +156,9 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
     @property
     def memory_batch(self) -> int:
         return self.recovery_batch
+
+    def memory_bytes(self, layers: Sequence[Layer]) -> int:
+        return sum(_ENTRY_BYTES * layer.size**2 for layer in layers if layer.is_gate)
 
     @property
     def dependence(self) -> Dependence:

@@ -27,6 +27,16 @@ def storkey(memory: Tensor, z: Tensor) -> Tensor:
     return (memory + change).fill_diagonal_(0)
 
 
+def storkey_of_the_authors(memory: Tensor, z: Tensor) -> Tensor:
+    """Returns a copy of a memory (d, d) that also stores the pattern z (d,) of -1 and +1, as in the authors' code.
+
+    In contrast to `storkey`, the local field h_ij is the sum of W_ik z_k over all k. Only the product z_i z_j is left
+    out on the diagonal.
+    """
+    outer = torch.outer(z, memory @ z)
+    return memory + (torch.outer(z, z) - torch.eye(len(z), device=z.device) - outer - outer.t()) / len(z)
+
+
 def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
     """Returns the Hopfield energy E(z) = -1/2 z^T W z, summed over the layers. Stored patterns have low energy.
 
@@ -37,18 +47,19 @@ def energy(memories: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """Recovers a mask by the paper's gradient descent, or by a variant that stays near the stored patterns.
+    """Recovers a mask by the paper's gradient descent, or by this project's variant.
 
-    In step t of T = `num_steps` steps, a descent minimises gamma * t/T * E(z) + (1 - t/T) * H(p) on a batch of
+    In step t = 1, 2, … of T = `num_steps` steps, a descent minimises gamma * w * E(z) + (1 - w) * H(p) on a batch of
     `batch_size` images. E is the Hopfield energy, and H(p) the objective of the net's outputs p. `descent` selects one
     of two variants:
 
-    - `paper`: z is the sign of the trained variable, with a straight-through gradient. The gradient of H can then move
-      z along any of the d dimensions. Within a few steps, z is far from all stored patterns, and the energy pulls z to
-      an arbitrary stored pattern.
-    - `memory`: z is the trained variable itself, clamped to [-1, 1]. The net therefore starts with the superposition of
-      all masks. The gradient of H is multiplied by each layer's memory. Multiplying by the memory projects the gradient
-      onto the span of the stored patterns.
+    - `paper`: the descent of the authors' code. w = t/T. z is the sign of the trained variable, and a gate is (z + 1) /
+      2. Both signs and gates have straight-through gradients, and a gate moves z by 2, so the gradients are twice those
+      with respect to z. The gradient of H can move z along any of the d dimensions. Within a few steps, z is far from
+      all stored patterns, and the energy pulls z to an arbitrary stored pattern.
+    - `memory`: this project's descent. w = (t - 1)/T. z is the trained variable itself, clamped to [-1, 1]. The net
+      therefore starts with the superposition of all masks. The gradient of H is multiplied by each layer's memory.
+      Multiplying by the memory projects the gradient onto the span of the stored patterns.
 
     For some tasks, a descent ends at a wrong pattern, for any choice of the task's images. `recover` therefore makes up
     to `tries` descents. After each descent, `recover` removes the recovered pattern from the memories and from the
@@ -114,18 +125,20 @@ class Recovery:
         velocities = [torch.zeros_like(part) for part in values]
         batches = torch.split(x, self.batch_size)[: len(x) // self.batch_size]
         path = []
+        is_paper = self.descent == "paper"
+        scale = 2 if is_paper else 1
         for step in range(self.num_steps):
-            share = step / self.num_steps
-            z = [sign(part) if self.descent == "paper" else part.clone() for part in values]
+            share = (step + is_paper) / self.num_steps
+            z = [sign(part) if is_paper else part.clone() for part in values]
             path.append(z)
             leaves = [part.detach().requires_grad_() for part in z]
             slopes = torch.autograd.grad(objective_of(leaves, batches[step % len(batches)]), leaves)
             for memory, value, velocity, now, slope in zip(memories, values, velocities, z, slopes, strict=True):
-                downhill = slope if self.descent == "paper" else memory @ slope
-                velocity.mul_(self.momentum).add_(downhill, alpha=1 - share)
-                velocity.add_(memory @ now, alpha=-self.gamma * share)  # the gradient of the energy
+                downhill = slope if is_paper else memory @ slope
+                velocity.mul_(self.momentum).add_(downhill, alpha=scale * (1 - share))
+                velocity.add_(memory @ now, alpha=-scale * self.gamma * share)  # the gradient of the energy
                 value.add_(velocity.add_(value, alpha=self.weight_decay), alpha=-self.learning_rate)
-                if self.descent == "memory":
+                if not is_paper:
                     value.clamp_(-1, 1)
         pattern = [sign(part) for part in values]
         return Recovered(pattern, [*path, pattern])

@@ -22,6 +22,8 @@ def final_cells(final: pd.DataFrame) -> TextTable:
             if isinstance(value, float) and heading.endswith("%"):
                 text = "–" if math.isnan(value) else f"{value:.2f}"
                 cells.append(text if math.isnan(half) else f"{text} ± {half:.2f}")
+            elif heading.endswith("bytes per task"):
+                cells.append(str(value) if isinstance(value, int) else "–")
             elif isinstance(value, float):
                 cells.append("–" if math.isnan(value) else f"{value:g}")
             else:

@@ -16,6 +16,7 @@ from orchestrator.sweeps.training_groups import Group, Run
 from supsup_core.evaluation import point_metrics
 from supsup_core.evaluation.intervals import mean_interval, wilson
 from supsup_core.evaluation.metrics import AllocationTally
+from supsup_core.methods.base import HasMemory
 from supsup_core.scenarios import SCENARIOS
 
 _POINT_COLUMNS = ["run", "seed", "num_learned", "metric", "value", "low", "high"]
@@ -36,6 +37,10 @@ _SHOWN = (
 _COUNTED = (("masks", "masks"), ("duplicates", "duplicates"), ("wrong_reuses", "wrong reuses"))
 """The metrics in the final table that are counts (NNs only), and the headings of their columns. The table shows the
 mean of each count over seeds."""
+
+_BYTES = (("num_bytes", "bytes per task"), ("memory_bytes", "Hopfield bytes per task"))
+"""The metrics in the final table that are sizes, and the headings of their columns. Sizes are divided by the number of
+tasks."""
 
 
 class _RunResults(NamedTuple):
@@ -68,11 +73,24 @@ def points_table(groups: Sequence[Group], states: Mapping[str, GroupState]) -> p
     rows: list[dict[str, Any]] = []
     for run, points, state in _runs(groups, states):
         for n, keys in points.items():
-            for metric, value in state.points[run.run_id, n].event.metrics.items():
+            metrics = state.points[run.run_id, n].event.metrics | _memory_metrics(run)
+            for metric, value in metrics.items():
                 low, high = _sampling_interval(metric, run, keys, state)
                 cells = (run.label, run.experiment.seed, n, metric, value, low, high)
                 rows.append(dict(zip(_POINT_COLUMNS, cells, strict=True)))
     return pd.DataFrame(rows, columns=_POINT_COLUMNS)
+
+
+def _memory_metrics(run: Run) -> dict[str, float]:
+    """Returns the size of the associative memory as the metric `memory_bytes`, or {} for a method without a memory.
+
+    The platform stores the masks and builds the memory from them. The paper stores only the memory.
+    """
+    experiment = run.experiment
+    if not isinstance(experiment.method, HasMemory):
+        return {}
+    layers = experiment.net.layers(experiment.benchmark.input_shape)
+    return {"memory_bytes": float(experiment.method.memory_bytes(layers))}
 
 
 def _sampling_interval(metric: str, run: Run, keys: Sequence[str], state: GroupState) -> tuple[float, float]:
@@ -126,12 +144,15 @@ def final_table(summary: pd.DataFrame) -> pd.DataFrame:
         for metric, heading in _COUNTED:
             if metric in last.index:
                 row[heading] = round(float(last.at[metric, "mean"]), 1)
-        row["bytes per task"] = round(float(last.at["num_bytes", "mean"]) / row["tasks"])
+        for metric, heading in _BYTES:
+            if metric in last.index:
+                row[heading] = round(float(last.at[metric, "mean"]) / row["tasks"])
         rows.append(row)
     table = pd.DataFrame(rows)
     headings = [h for _, heading in _SHOWN for h in (heading, f"{heading} ±") if h in table.columns]
     headings += [heading for _, heading in _COUNTED if heading in table.columns]
-    return table[["run", "tasks", "seeds", *headings, "bytes per task"]]
+    headings += [heading for _, heading in _BYTES if heading in table.columns]
+    return table[["run", "tasks", "seeds", *headings]].astype({h: "Int64" for _, h in _BYTES if h in table.columns})
 
 
 _PAIRED_COLUMNS = ["run", "against", "tasks", "seeds", "difference", "low", "high"]

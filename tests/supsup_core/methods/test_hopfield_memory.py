@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.errors import InputError
-from supsup_core.methods.hopfield_memory import Recovery, energy, sign, storkey
+from supsup_core.methods.hopfield_memory import Recovery, energy, sign, storkey, storkey_of_the_authors
 
 
 def patterns(count: int, size: int, seed: int = 0) -> Tensor:
@@ -114,3 +114,65 @@ def test_further_tries_find_other_patterns_and_the_best_is_returned() -> None:
 def test_a_recovery_without_a_batch_of_images_is_refused() -> None:
     with pytest.raises(InputError, match="needs at least 64 images, but only 63 are given"):
         Recovery().recover([], [], 1, lambda z, x: torch.zeros(()), torch.ones(63, 1))
+
+
+class _Signs(torch.autograd.Function):
+    """A gate of 1 where the score is not negative, else 0, with a straight-through gradient."""
+
+    @staticmethod
+    def forward(ctx: object, score: Tensor) -> Tensor:
+        return (score >= 0).float()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+def test_the_papers_descent_takes_the_steps_of_torchs_sgd_on_scores_of_gates() -> None:
+    """A second implementation, in the form of the authors' code: autograd on scores, and torch.optim.SGD."""
+    generator = torch.Generator().manual_seed(3)
+    stored, direction = patterns(4, 80), torch.randn(80, 10, generator=generator)
+    memory = torch.zeros(80, 80)
+    for z in stored:
+        memory = storkey_of_the_authors(memory, z)
+    images = torch.randn(64 * 2, 80, generator=generator)
+
+    def entropy(gate: Tensor, batch: Tensor) -> Tensor:
+        log_p = torch.log_softmax((batch * gate) @ direction, 1)
+        return -(log_p.exp() * log_p).sum(1).mean()
+
+    recovery = Recovery(descent="paper", tries=1)
+    found = recovery.recover(
+        [memory], [stored.mean(0)], 4, lambda z, batch: entropy((z[0] + 1) / 2, batch), images
+    )  # fmt: skip
+
+    score = stored.mean(0).clone().requires_grad_()
+    optimizer = torch.optim.SGD([score], lr=500, momentum=0.9, weight_decay=1e-4)
+    path = []
+    for step in range(30):
+        path.append(2 * (score >= 0).float() - 1)
+        gate = _Signs.apply(score)
+        weight = (step + 1) / 30
+        z = 2 * gate - 1
+        loss = (1 - weight) * entropy(gate, images[64 * (step % 2) :][:64]) + weight * 1.5e-3 * -0.5 * z @ memory @ z
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    path.append(2 * (score >= 0).float() - 1)
+    assert len({tuple(z.tolist()) for z in path}) > 3  # the descent moves
+    for (ours,), theirs in zip(found.path, path, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_authors_rule_stores_patterns_with_local_fields_over_all_units() -> None:
+    stored = patterns(3, 6)
+    memory = torch.zeros(6, 6)
+    for z in stored:
+        wanted = memory.clone()
+        field = [sum(float(memory[i, k] * z[k]) for k in range(6)) for i in range(6)]
+        for i in range(6):
+            for j in range(6):
+                own = float(z[i] * z[j]) if i != j else 0.0
+                wanted[i, j] += (own - float(z[i]) * field[j] - field[i] * float(z[j])) / 6
+        memory = storkey_of_the_authors(memory, z)
+        torch.testing.assert_close(memory, wanted)
