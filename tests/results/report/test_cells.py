@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from orchestrator.results.report.cells import final_cells, paired_cells, published_cells
+from orchestrator.results.report.published import COLUMNS
 
 
 def test_a_share_is_written_with_two_decimals_and_its_interval_if_it_has_one() -> None:
@@ -28,8 +29,8 @@ def test_a_difference_is_written_with_its_sign() -> None:
 
 
 def test_a_published_accuracy_is_shown_beside_ours() -> None:
-    columns = ["run", "tasks", "seeds", "theirs", "ours", "difference", "low", "high", "tolerance", "verdict", "source"]
-    cells = [("a", 10, 1, 93.67, 93.0, -0.67, math.nan, math.nan, 0.3, "short", "figure 7")]
-    found = published_cells(pd.DataFrame(cells, columns=columns))
-    assert found.rows == [["a", "10", "1", "93.67", "93.00", "-0.67", "±0.3", "short", "figure 7"]]
+    said, source = "not decided (1 seed)", "figure 7"
+    cells = [("a", 10, 1, 93.67, 93.0, -0.67, math.nan, math.nan, 0.3, said, source, "second_hand")]
+    found = published_cells(pd.DataFrame(cells, columns=COLUMNS))
+    assert found.rows == [["a", "10", "1", "93.67", "93.00", "-0.67", "±0.3", said, "figure 7 (second-hand)"]]
     assert len(found.headings) == 9
