@@ -16,6 +16,7 @@ from orchestrator.results.report.cells import final_cells, paired_cells, publish
 from orchestrator.results.report.files import ReportFiles
 from orchestrator.results.report.markdown import to_markdown
 from orchestrator.results.report.page import Page, render
+from orchestrator.results.report.publication import Publication
 from orchestrator.results.report.published import published_table
 from orchestrator.results.report.search import (
     Trial,
@@ -50,6 +51,32 @@ class Report:
     trouble: str | None = None
 
 
+def publish(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState], folder: Path) -> Path:
+    """Writes the page of a sweep, and the page of all published accuracies, into a documentation folder.
+
+    Returns the path of the sweep's page. Raises InputError if no evaluation point of the sweep is complete yet, if the
+    sweep is a search, or if the folder cannot be used.
+    """
+    if sweep.config.search is not None:
+        raise InputError(f"{sweep.sweep_id}: is a search, which has no results on test images to publish")
+    points = _points(sweep, groups, states)
+    with default_style():
+        made = _tables(groups, states, points, [])
+        pictures = _pictures(sweep.config.name, made)
+        computed = computed_on(groups, states)
+        return Publication(sweep, made, pictures, _CAPTIONS, computed, _cost(sweep, states)).write(folder)
+
+
+def _points(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:
+    """Returns the table of a sweep's evaluation points. Raises InputError if none is complete yet."""
+    points = tables.points_table(groups, states)
+    if points.empty:
+        raise InputError(
+            f"{sweep.sweep_id}: no evaluation point is complete yet; run `{sweep.command('resume')}` first"
+        )
+    return points
+
+
 class _Completeness(NamedTuple):
     """The number of runs of a sweep, and the number of runs that lack evaluation points."""
 
@@ -65,11 +92,7 @@ def write_report(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, Gro
     """
     if sweep.config.search is not None:
         states = without_late_results(sweep.config.search, groups, states)
-    points = tables.points_table(groups, states)
-    if points.empty:
-        raise InputError(
-            f"{sweep.sweep_id}: no evaluation point is complete yet; run `{sweep.command('resume')}` first"
-        )
+    points = _points(sweep, groups, states)
     with default_style():
         return _write(sweep, groups, states, points)
 

@@ -22,7 +22,7 @@ Confidence: TypeAlias = Literal["quoted", "digitised", "second_hand"]
 
 COLUMNS = [
     "run", "tasks", "seeds", "published %", "ours %", "difference", "low", "high", "tolerance", "verdict", "source",
-    "confidence",
+    "curve", "confidence",
 ]  # fmt: skip
 
 
@@ -30,14 +30,15 @@ COLUMNS = [
 class Curve:
     """Published accuracies of one experiment.
 
-    `source`: where the accuracies were published, such as a figure. `what`: settings, by dotted key, that identify the
-    experiment. `fixed`: further settings of the published experiment. `free`: settings that may differ, each with the
-    reason. `accuracy`: maps the number of tasks learned to the published accuracy in percent. `tolerance`: the largest
-    difference, in percentage points, that still counts as reproduced. `unavailable`: why the experiment cannot be run
-    with the data at hand, or None.
+    `source`: where the accuracies were published, such as a figure. `name`: the method and scenario, which are unique
+    within the source. `what`: settings, by dotted key, that identify the experiment. `fixed`: further settings of the
+    published experiment. `free`: settings that may differ, each with the reason. `accuracy`: maps the number of tasks
+    learned to the published accuracy in percent. `tolerance`: the largest difference, in percentage points, that still
+    counts as reproduced. `unavailable`: why the experiment cannot be run with the data at hand, or None.
     """
 
     source: str
+    name: str
     confidence: Confidence
     what: Node
     fixed: Node
@@ -102,7 +103,7 @@ def read_curves(text: str) -> tuple[Curve, ...]:
     return tuple(_curve(number, entry) for number, entry in enumerate(yaml.safe_load(text)["curves"], start=1))
 
 
-_KEYS = ("source", "confidence", "what", "fixed", "free", "accuracy", "tolerance")
+_KEYS = ("source", "name", "confidence", "what", "fixed", "free", "accuracy", "tolerance")
 
 
 def _curve(number: int, entry: Node) -> Curve:
@@ -169,7 +170,7 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
                     found = verdict(low - theirs, high - theirs, curve.tolerance, seeds)
                 cells = (
                     label, n, seeds, theirs, round(mean, 2), round(mean - theirs, 2), round(low - theirs, 2),
-                    round(high - theirs, 2), curve.tolerance, found, curve.source, curve.confidence,
+                    round(high - theirs, 2), curve.tolerance, found, curve.source, curve.name, curve.confidence,
                 )  # fmt: skip
                 rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)

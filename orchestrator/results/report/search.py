@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
-import yaml
 from omegaconf import OmegaConf
 
 from orchestrator.base.plain_values import Node
 from orchestrator.records.group_state import ENDED, GroupState
+from orchestrator.results.report.sweep_files import sweep_text
 from orchestrator.results.text_table import TextTable
 from orchestrator.spec.search_space import Search
 from orchestrator.spec.successive_halving import Judged, halve
-from orchestrator.spec.sweep_config import PAPER, defaults
 from orchestrator.spec.sweep_keys import COMPONENTS
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.sweeps.training_groups import Group, Run
@@ -137,25 +135,6 @@ def best_sweep(sweep: Sweep, best: Trial) -> str:
     for key, value in best.values.items():
         OmegaConf.update(config, key, value, merge=key not in COMPONENTS, force_add=True)
     node: Node = OmegaConf.to_container(config)  # type: ignore[assignment]
-    imports = [_named_by_path(entry, sweep.imports_folder) for entry in node["imports"]]
-    node |= {"name": f"{sweep.config.name}_best", "search": None, "scale": PAPER, "imports": imports}
-    kept = {"name": node["name"], **_changed(node, defaults())}
+    node |= {"name": f"{sweep.config.name}_best", "search": None}
     head = f"# The configuration with the best accuracy on held-out images in the search {sweep.sweep_id}.\n"
-    return head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-
-
-def _named_by_path(entry: str, folder: Path) -> str:
-    """Returns an entry of `imports` as an absolute path if it names a module in `folder`; else returns it unchanged."""
-    file = folder / (entry if entry.endswith(".py") else f"{entry}.py")
-    return str(file.absolute()) if entry.endswith(".py") or file.is_file() else entry
-
-
-def _changed(node: Node, default: Node) -> Node:
-    """Returns the settings that differ from the defaults. A component (a mapping with a name) is kept whole."""
-    kept: Node = {}
-    for key, value in node.items():
-        is_whole = not isinstance(value, dict) or not isinstance(default.get(key), dict) or "name" in value
-        part = value if is_whole else _changed(value, default[key])
-        if value != default.get(key) and part != {}:
-            kept[key] = part
-    return kept
+    return head + sweep_text(node, sweep.imports_folder)

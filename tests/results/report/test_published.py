@@ -55,7 +55,7 @@ def nodes() -> tuple[Node, ...]:
 
 
 def named(curve: Curve) -> str:
-    return "-".join(map(str, (curve.source, *curve.what.values())))
+    return f"{curve.source}-{curve.name}"
 
 
 EACH_CURVE = pytest.mark.parametrize("curve", curves(), ids=named)
@@ -65,6 +65,10 @@ def summary(*rows: tuple[str, int, float, float, float]) -> pd.DataFrame:
     columns = ["run", "num_learned", "mean", "low", "high"]
     found = pd.DataFrame(rows, columns=columns).assign(metric="accuracy", num_seeds=3)
     return pd.concat([found, found.assign(metric="forgetting", mean=0.0)])
+
+
+def test_curves_are_told_apart_by_their_source_and_name() -> None:
+    assert len({(curve.source, curve.name) for curve in curves()}) == len(curves())
 
 
 @EACH_CURVE
@@ -139,8 +143,8 @@ def test_one_seed_decides_nothing() -> None:
 
 
 CURVE: dict[str, Any] = {
-    "source": "figure 7", "confidence": "quoted", "what": {"scenario": "GG"}, "fixed": {"net.num_outputs": 10},
-    "free": {"net.weight_seed": "a reason"}, "accuracy": {10: 90.0}, "tolerance": 0.3,
+    "source": "figure 7", "name": "PSP", "confidence": "quoted", "what": {"scenario": "GG"},
+    "fixed": {"net.num_outputs": 10}, "free": {"net.weight_seed": "a reason"}, "accuracy": {10: 90.0}, "tolerance": 0.3,
 }  # fmt: skip
 
 
