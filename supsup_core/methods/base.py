@@ -195,6 +195,8 @@ class Method(ABC):
     superposes: ClassVar[bool]
     """Whether the method's learner is a SuperposingLearner. The inference rules one_shot, binary and shortlist need a
     SuperposingLearner."""
+    trains_layers: ClassVar[bool] = False
+    """Whether the method trains the net's layers directly. Nets with `affine` batch normalisation need this."""
     version: ClassVar[int] = 1
     """Developers raise this number if a change of the class alters results. Content keys include a number above 1."""
 
@@ -217,6 +219,10 @@ class Method(ABC):
 
     def check(self, layers: Sequence[Layer], num_labels: int, num_tasks: int) -> None:
         """Raise InputError if the method cannot learn with these layers, this many labels or this many tasks."""
+        if any(layer.is_norm for layer in layers) and not self.trains_layers:
+            raise InputError(
+                "name: this method does not train the scale and shift of a batch normalisation; set net.affine=false"
+            )
         if isinstance(self, ChecksProblem):
             self.check_problem(layers, num_labels, num_tasks)
 

@@ -40,13 +40,15 @@ class Layer:
     """Describes one weight tensor of a net. `fan_in`: the number of inputs that one output neuron sums over.
 
     `is_gate`: True if the tensor multiplies the units of a hidden layer. A gate is 1 for every unit, unless a mask
-    drops the unit.
+    drops the unit. `is_norm`: True if the tensor (2, width) holds the scale and the shift of a batch normalisation,
+    which start at 1 and 0.
     """
 
     name: str
     shape: tuple[int, ...]
     fan_in: int
     is_gate: bool = False
+    is_norm: bool = False
 
     @property
     def size(self) -> int:

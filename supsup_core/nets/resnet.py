@@ -1,4 +1,4 @@
-"""Residual networks without biases, and with batch normalisation without affine parameters."""
+"""Residual networks without biases, whose batch normalisation has affine parameters only on request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from supsup_core.errors import InputError
 from supsup_core.field_limits import limited
+from supsup_core.later_fields import added_later
 from supsup_core.nets.base import MOST_UNITS, NETS, KeepsStatistics, Layer, Net, Objective
 from supsup_core.nets.gradients import Autograd, Gradients, map_loss_gradients
 
@@ -75,9 +76,14 @@ class ResNetGradients(Gradients["ResNet"]):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Net, KeepsStatistics):
-    """An abstract residual network: a first convolution, blocks, the mean over the image, and a linear layer."""
+    """An abstract residual network: a first convolution, blocks, the mean over the image, and a linear layer.
+
+    `affine`: whether each batch normalisation has a trained scale and shift, as in the authors' Upper Bound.
+    """
 
     gradients: ClassVar[Gradients[Any]] = ResNetGradients()
+
+    affine: bool = added_later(False)
 
     @property
     @abstractmethod
@@ -99,17 +105,23 @@ class ResNet(Net, KeepsStatistics):
                 f"a residual network needs images of shape (channels, height, width), not {input_shape}; "
                 "use an MLP, or set benchmark.base to cifar10 or cifar100"
             )
-        found = [_layer("stem", input_shape[0], self.stem)]
+        found = self._normalised("stem", input_shape[0], self.stem)
         width = self.stem.width
         for number, block in enumerate(self.blocks, start=1):
             into = width
             for index, convolution in enumerate(block.convolutions, start=1):
-                found.append(_layer(f"block{number}.conv{index}", width, convolution))
+                found += self._normalised(f"block{number}.conv{index}", width, convolution)
                 width = convolution.width
             if _needs_projection(into, block):
-                found.append(_layer(f"block{number}.around", into, Convolution(block.width, 1, block.stride)))
+                found += self._normalised(f"block{number}.around", into, Convolution(block.width, 1, block.stride))
         found.append(Layer("fc", (self.num_outputs, width), width))
         return tuple(found)
+
+    def _normalised(self, name: str, into: int, convolution: Convolution) -> list[Layer]:
+        """Returns the layers of a convolution and its batch normalisation. into: the number of input feature maps."""
+        kernel, width = convolution.kernel, convolution.width
+        found = [Layer(name, (width, into, kernel, kernel), into * kernel * kernel)]
+        return [*found, Layer(f"{name}.norm", (2, width), 1, is_norm=True)] if self.affine else found
 
     def statistics_widths(self) -> tuple[int, ...]:
         widths, into = [self.stem.width], self.stem.width
@@ -148,14 +160,21 @@ class ResNet(Net, KeepsStatistics):
 
     def _run(self, weights: Sequence[Tensor], x: Tensor, normalise: Normalise) -> Tensor:
         remaining = iter(weights)
-        x = self.after_stem(normalise(_convolve(x, remaining, self.stem)).relu())
+
+        def normalised(maps: Tensor) -> Tensor:
+            if not self.affine:
+                return normalise(maps)
+            both = next(remaining).view(2, -1, 1, 1)
+            return torch.addcmul(both[1], normalise(maps), both[0])
+
+        x = self.after_stem(normalised(_convolve(x, remaining, self.stem)).relu())
         into = self.stem.width
         for block in self.blocks:
             inner = x
             for index, convolution in enumerate(block.convolutions):
-                inner = normalise(_convolve(inner.relu() if index else inner, remaining, convolution))
+                inner = normalised(_convolve(inner.relu() if index else inner, remaining, convolution))
             if _needs_projection(into, block):
-                x = normalise(_convolve(x, remaining, Convolution(block.width, 1, block.stride)))
+                x = normalised(_convolve(x, remaining, Convolution(block.width, 1, block.stride)))
             x = (inner + x).relu()
             into = block.width
         return x.mean((2, 3)) @ next(remaining).t()
@@ -168,11 +187,6 @@ def _channels_last(x: Tensor) -> Tensor:
     time, and the convolutions of a ResNet-50 take 0.9 of the time (measured on one thread with AVX-512).
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
-
-
-def _layer(name: str, into: int, convolution: Convolution) -> Layer:
-    kernel = convolution.kernel
-    return Layer(name, (convolution.width, into, kernel, kernel), into * kernel * kernel)
 
 
 _ONEDNN_BLOCK = 16

@@ -55,12 +55,20 @@ _DRAWS: Mapping[InitialWeights, _Draw] = {
 def draw(how: InitialWeights, layers: Sequence[Layer], seed: int, purpose: str, index: int) -> list[Tensor]:
     """Draws weights or scores from the distribution `how` (see InitialWeights).
 
-    Returns float32 tensors on the CPU, one for each layer. Every (seed, purpose, index) gives an independent draw.
+    Returns float32 tensors on the CPU, one for each layer. Every (seed, purpose, index) gives an independent draw. The
+    scale and the shift of a batch normalisation are always 1 and 0.
     """
     return [
-        torch.from_numpy(_DRAWS[how](seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer))
+        _fixed_start(layer)
+        if layer.is_norm
+        else torch.from_numpy(_DRAWS[how](seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer))
         for layer in layers
     ]
+
+
+def _fixed_start(layer: Layer) -> Tensor:
+    """Returns the initial scale and shift of a batch normalisation, (2, width)."""
+    return torch.stack([torch.ones(layer.shape[1]), torch.zeros(layer.shape[1])])
 
 
 def draw_weights(layers: Sequence[Layer], seed: int, how: InitialWeights = "signed_kaiming") -> list[Tensor]:

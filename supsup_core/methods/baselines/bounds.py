@@ -35,6 +35,7 @@ class UpperBound(Method):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
+    trains_layers: ClassVar[bool] = True
 
     @property
     def dependence(self) -> Dependence:
@@ -62,6 +63,7 @@ class LowerBound(Method):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
+    trains_layers: ClassVar[bool] = True
 
     head: Literal["own", "shared"] = "own"
 

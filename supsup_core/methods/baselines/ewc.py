@@ -67,6 +67,7 @@ class OnlineEWC(Method, ChecksProblem):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
+    trains_layers: ClassVar[bool] = True
 
     strength: float = limited(100.0, least=0, most=1e12)
     decay: float = 1.0

@@ -133,6 +133,7 @@ class ICaRL(Method, ChecksProblem):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNu"})
     superposes: ClassVar[bool] = False
+    trains_layers: ClassVar[bool] = True
 
     num_exemplars: int = limited(2000, least=1, most=MOST_IMAGES)
 

@@ -33,6 +33,7 @@ class SeparateHeads(Method):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
     superposes: ClassVar[bool] = False
+    trains_layers: ClassVar[bool] = True
 
     trunk: Literal["trained", "random"] = "trained"
     trunk_learning_rate: float | None = limited(None, most=MOST_RATE)

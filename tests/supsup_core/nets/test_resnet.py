@@ -16,16 +16,16 @@ from supsup_core.nets import NETS, draw_weights
 class Basic(nn.Module):
     """A basic residual block, made of torch modules."""
 
-    def __init__(self, into: int, width: int, stride: int) -> None:
+    def __init__(self, into: int, width: int, stride: int, affine: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(into, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width, affine=False, momentum=None)
+        self.bn1 = nn.BatchNorm2d(width, affine=affine, momentum=None)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width, affine=False, momentum=None)
+        self.bn2 = nn.BatchNorm2d(width, affine=affine, momentum=None)
         self.around = nn.Sequential()
         if stride != 1 or into != width:
             self.around = nn.Sequential(
-                nn.Conv2d(into, width, 1, stride, bias=False), nn.BatchNorm2d(width, affine=False, momentum=None)
+                nn.Conv2d(into, width, 1, stride, bias=False), nn.BatchNorm2d(width, affine=affine, momentum=None)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,16 +35,16 @@ class Basic(nn.Module):
 class Gem(nn.Module):
     """The ResNet-18 of GEM, made of torch modules."""
 
-    def __init__(self, width: int, num_outputs: int) -> None:
+    def __init__(self, width: int, num_outputs: int, affine: bool = False) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width, affine=False, momentum=None), nn.ReLU()
+            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width, affine=affine, momentum=None), nn.ReLU()
         )
         blocks, into = [], width
         for stage in range(4):
             for index in range(2):
                 out = width * 2**stage
-                blocks.append(Basic(into, out, 2 if stage and not index else 1))
+                blocks.append(Basic(into, out, 2 if stage and not index else 1, affine))
                 into = out
         self.blocks = nn.Sequential(*blocks)
         self.fc = nn.Linear(into, num_outputs, bias=False)
@@ -54,9 +54,13 @@ class Gem(nn.Module):
 
 
 def filled(module: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
-    """Copies the weights into the module's parameters, which have the same order, and returns the module."""
+    """Copies the weights into the module's parameters, which have the same order, and returns the module.
+
+    A weight (2, width) holds two parameters: the scale and the shift of a batch normalisation.
+    """
+    parts = [part for weight in weights for part in (weight if weight.dim() == 2 and len(weight) == 2 else [weight])]
     with torch.no_grad():
-        for parameter, weight in zip(module.parameters(), weights, strict=True):
+        for parameter, weight in zip(module.parameters(), parts, strict=True):
             parameter.copy_(weight)
     return module
 
@@ -81,6 +85,39 @@ def test_gem_resnet18_equals_torch_modules_in_training_and_with_stored_statistic
     torch.testing.assert_close(loss, wanted.detach())
     for found, expected in zip(gradients, torch.autograd.grad(wanted, list(peer.parameters())), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_affine_batch_normalisation_equals_torch_modules(training: bool) -> None:
+    net = NETS["gem_resnet18"](num_outputs=7, width=4, affine=True)
+    layers = net.layers((3, 32, 32))
+    generator = torch.Generator().manual_seed(1)
+    weights = [
+        weight + 0.3 * torch.randn(weight.shape, generator=generator) if layer.is_norm else weight
+        for layer, weight in zip(layers, draw_weights(layers, 0), strict=True)
+    ]
+    peer = filled(Gem(4, 7, affine=True), weights)
+    x = torch.randn(6, 3, 32, 32, generator=generator)
+    norms = [] if training else net.observe(weights, x)
+    torch.testing.assert_close(net.forward(weights, x), peer(x), rtol=1e-4, atol=1e-4)
+    peer.train(training)
+    logits = peer(x)
+    torch.testing.assert_close(net.forward([*weights, *norms], x), logits.detach(), rtol=1e-3, atol=1e-3)
+    loss = F.cross_entropy(logits, torch.arange(6))
+    wanted = torch.autograd.grad(loss, list(peer.parameters()))
+    if training:
+        _, gradients = net.loss_gradients(weights, x, torch.arange(6))
+        parts = [part for one in gradients for part in (one if one.dim() == 2 and len(one) == 2 else [one])]
+        for found, expected in zip(parts, wanted, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_affine_parameters_start_at_one_and_zero_for_every_distribution() -> None:
+    layers = NETS["gem_resnet18"](width=4, affine=True, initial_weights="xavier_normal").layers((3, 32, 32))
+    for layer, weight in zip(layers, draw_weights(layers, 0, "xavier_normal"), strict=True):
+        assert layer.is_norm == (weight.dim() == 2 and layer.name != "fc")
+        if layer.is_norm:
+            assert torch.equal(weight, torch.stack([torch.ones(layer.shape[1]), torch.zeros(layer.shape[1])]))
 
 
 class Bottleneck(nn.Module):
