@@ -36,6 +36,9 @@ _PROBE_SECONDS = 3.0
 """The largest number of batches that a probe times, and approximately the longest time for these batches, in
 seconds."""
 
+_LONG_SECONDS = 0.5
+"""If training on one batch takes at least this time, a probe measures it only once."""
+
 _PROBE_FLOATS = 1 << 22
 """Approximately the largest number of pixel values in a timed batch. Instead of a larger batch, a batch of this size is
 timed, and the time is scaled up."""
@@ -197,7 +200,8 @@ def _measure(experiment: Experiment) -> TimingProbe:
     first = timed(0, 1)
     many = max(1, min(_PROBE_BATCHES, int(_PROBE_SECONDS / 2 / first)))
     last = min(1, experiment.num_tasks - 1)
-    short, long = (min(timed(last, count) for _ in range(2)) for count in (1, 1 + many))
+    repeats = 2 if first < _LONG_SECONDS else 1  # a long time varies less
+    short, long = (min(timed(last, count) for _ in range(repeats)) for count in (1, 1 + many))
     batch_seconds = max(long - short, 0.0) / many
     shared = sum(tensor.nbytes for name, tensor in states[last].items() if name.startswith(SHARED))
     return TimingProbe(
