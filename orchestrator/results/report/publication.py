@@ -116,6 +116,8 @@ def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     published = tables["published.csv"]
     if len(published):
         found.append(f"Comparison with published accuracies: {_counted(map(kind_of, published['verdict']))}.")
+    else:
+        found.append("No published accuracy belongs to a run of this sweep.")
     final = tables["final.csv"].sort_values("accuracy %", ascending=False)
     best, worst = final.iloc[0], final.iloc[-1]
     ends = [("Highest", best), ("Lowest", worst)] if len(final) > 1 else [("Highest", best)]

@@ -108,6 +108,7 @@ class ICaRLLearner(Learner):
         self._norms = norms
         self.num_masks = num_tasks
         self.num_labels = problem.num_labels
+        self.normalises_by_batch = problem.net.normalises_by_batch
         found = features(problem, trunk, norms, exemplars.images)
         classes = exemplars.classes.to(found.device)
         means = [found[classes == c].mean(0) for c in range(num_tasks * self.num_labels)]

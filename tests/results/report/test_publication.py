@@ -48,7 +48,8 @@ def test_a_sweep_is_published_with_its_page_figures_data_and_settings(
     names = {path.name for path in (tmp_path / "pages" / "small").iterdir()}
     assert names >= {"report.md", "sweep.yaml", "final.csv", "summary.csv", "paired.csv", "accuracy_by_task.png"}
     page = (tmp_path / "pages" / "small" / "report.md").read_text()
-    assert page.splitlines()[2].startswith("- Highest accuracy: ")
+    assert page.splitlines()[2] == "- No published accuracy belongs to a run of this sweep."
+    assert page.splitlines()[3].startswith("- Highest accuracy: ")
     order = [page.index(part) for part in ("- Highest", "![", "## Results", "## Seed by seed", "## How it was made")]
     assert order == sorted(order)
     again = open_sweep(tmp_path / "pages" / "small" / "sweep.yaml", [f"output={tmp_path / 'runs'}"])
@@ -136,6 +137,7 @@ def test_only_decided_differences_are_found() -> None:
     )
     tables = {"final.csv": final, "paired.csv": paired, "published.csv": pd.DataFrame(columns=COLUMNS)}
     assert findings(tables) == [
+        "No published accuracy belongs to a run of this sweep.",
         "Highest accuracy: 92.50 %, b, after 5 tasks.",
         "Lowest accuracy: 80.00 %, c, after 5 tasks.",
         "After 5 tasks, b is 2.50 percentage points above a (95 % interval +1.00 to +4.00, 3 seeds).",

@@ -67,6 +67,14 @@ def test_affine_batch_normalisation_is_trained_or_refused(name: str) -> None:
     assert all((tensor[0] != 1).any() and (tensor[1] != 0).any() for tensor in norms)
 
 
+@pytest.mark.parametrize("name", ["upper_bound", "lower_bound", "separate_heads", "piggyback", "icarl"])
+def test_a_net_that_normalises_by_the_batch_makes_its_learner_do_so(digits: Dataset, name: str) -> None:
+    """The groups of such a learner must not share a batch."""
+    net = NETS["hopfield_mlp"](num_outputs=20, width=32)
+    problem = Problem(net, (64,), 10, TrainingRecipe(num_batches=2), seed=0)
+    assert METHODS[name]().learner(problem, learned(METHODS[name](), problem, digits, 2)).normalises_by_batch
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
