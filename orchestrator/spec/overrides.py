@@ -14,7 +14,7 @@ import yaml
 
 from orchestrator.base.plain_values import Node, text_value
 from orchestrator.spec.strict_merge import check_values, merge
-from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, with_lists
+from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, odd_number, with_lists
 from supsup_core.errors import InputError
 
 _KEPT_WHOLE = ("grid", "variants", "scales", "search.space")
@@ -48,7 +48,10 @@ def parse_overrides(overrides: Iterable[str], text_keys: Collection[str] = (), l
             if key in list_keys:
                 changes[key] = _text_list(value)
             else:
-                changes[key] = _with_numbers(with_lists(load_yaml(value, yaml.SafeLoader)))
+                found = with_lists(load_yaml(value, yaml.SafeLoader))
+                if (problem := odd_number(load_yaml(value, yaml.BaseLoader), found)) is not None:
+                    raise InputError(f"command line: {key}: {problem}")
+                changes[key] = _with_numbers(found)
         except YAML_ERRORS as error:
             raise InputError(f"command line: {key}: {value!r} is not a valid YAML value; put it in quotes") from error
         check_values({key: changes[key]}, "command line")

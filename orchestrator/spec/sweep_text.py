@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.base.plain_values import Node
 from orchestrator.spec.strict_merge import as_node, config_problem
-from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, with_lists
+from orchestrator.spec.yaml_text import YAML_ERRORS, load_yaml, odd_number, with_lists
 from supsup_core.errors import InputError
 from supsup_core.input_files import read_file
 
@@ -46,7 +46,11 @@ def read_sweep_text(path: Path, text_keys: Collection[str]) -> Node:
         raise InputError(
             f"{path}: has neither the key benchmark nor the key net; set benchmark, such as {{name: permuted}}"
         )
-    return {"name": path.stem} | node | (_as_written(node, raw, text_keys) if isinstance(raw, dict) else {})
+    node |= _as_written(node, raw, text_keys) if isinstance(raw, dict) else {}
+    for key, value in node.items():
+        if isinstance(raw, dict) and (problem := odd_number(raw.get(key), value)) is not None:
+            raise InputError(f"{path}: {key}: {problem}")
+    return {"name": path.stem} | node
 
 
 def text_of(path: Path) -> str:

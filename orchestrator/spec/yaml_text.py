@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 _MOST_NESTED = 200
@@ -10,6 +12,9 @@ _MOST_NESTED = 200
 _MOST_VALUES = 10_000
 """The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
 names."""
+
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+"""A number that YAML 1.1 reads in base 8."""
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The errors that PyYAML and OmegaConf raise for a text that is not valid YAML. Some of these errors are no YAMLError:
@@ -38,6 +43,25 @@ def with_lists(value: object) -> object:
         case list() | tuple():
             return [with_lists(inner) for inner in value]
     return value
+
+
+def odd_number(written: object, value: object) -> str | None:
+    """Returns what is wrong with the first number that YAML reads in base 60 or 8, such as 12:30 or 017; else None.
+
+    Nobody who writes such a number means it. written: the values of a YAML text, each as its text (BaseLoader). value:
+    the same values, as read. A text in quotes is no number, and is left alone.
+    """
+    match written, value:
+        case dict(), dict() if len(written) == len(value):
+            pairs = zip(written.values(), value.values(), strict=True)
+        case list(), list() if len(written) == len(value):
+            pairs = zip(written, value, strict=True)
+        case str(), int() | float() if not isinstance(value, bool):
+            base = 60 if ":" in written else 8 if _OCTAL.fullmatch(written) else None
+            return f"YAML reads {written} in base {base}, as {value}; write a decimal number" if base else None
+        case _:
+            return None
+    return next((found for one, other in pairs if (found := odd_number(one, other)) is not None), None)
 
 
 def _num_values(value: object, known: dict[int, int]) -> int:

@@ -79,3 +79,20 @@ def test_an_impossible_file_is_refused_within_two_seconds(tmp_path: Path, kind: 
 def test_an_impossible_override_is_refused(value: str) -> None:
     with pytest.raises(InputError, match=r"command line: training\.num_batches"):
         parse_overrides([f"training.num_batches={value}"])
+
+
+@pytest.mark.parametrize(("text", "base", "value"), [("190:20:30", 60, 685230), ("12:30", 60, 750), ("017", 8, 15)])
+def test_a_number_that_yaml_reads_in_another_base_is_refused(tmp_path: Path, text: str, base: int, value: int) -> None:
+    said = f"YAML reads {text} in base {base}, as {value}; write a decimal number"
+    with pytest.raises(InputError, match=f"s.yaml: training: {said}"):
+        read(tmp_path, f"{BENCHMARK}training: {{batch_size: {text}}}\n")
+    with pytest.raises(InputError, match=f"command line: seeds: {said}"):
+        parse_overrides([f"seeds=[1, {text}]"], TEXT_KEYS)
+    node = read(tmp_path, f'{BENCHMARK}training: {{batch_size: "{text}"}}\n')
+    assert node["training"] == {"batch_size": text}
+
+
+@pytest.mark.parametrize("number", ["0", "-0", "10", "0.5", "007.5", "1_000", "0x1F"])
+def test_other_numbers_are_read(tmp_path: Path, number: str) -> None:
+    read(tmp_path, f"{BENCHMARK}training: {{learning_rate: {number}}}\n")
+    parse_overrides([f"training.learning_rate={number}"])
