@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.results.report.publication import published_page
 from orchestrator.spec.search_space import Search
 from orchestrator.spec.sweep_config import Resources, SweepConfig
 
@@ -107,3 +108,12 @@ def test_notebook_page_prints_what_it_shows(
         exec(compile(text, "docs/notebooks.md", "exec"), names)
         printed = capfd.readouterr().out
     assert (tmp_path / "accuracy.svg").exists()
+
+
+def test_the_page_of_published_accuracies_and_its_counts_in_the_readme_are_current() -> None:
+    page = (DOCS / "results" / "published.md").read_text()
+    assert page == published_page(DOCS / "results"), (
+        "publish any sweep again: supsup report SWEEP --publish docs/results"
+    )
+    counts = next(line for line in page.splitlines() if "comparisons:" in line)
+    assert counts in (TOP / "README.md").read_text().replace("\n", " ")
