@@ -202,6 +202,7 @@ def _rows_of(curve: Curve, num_learned: int, measured: pd.DataFrame) -> list[lis
         (measured["source"] == curve.source) & (measured["curve"] == curve.name) & (measured["tasks"] == num_learned)
     ]
     comparable = same[~same["verdict"].str.startswith("not comparable")]
+    comparable = comparable.drop_duplicates(["run", "ours %", "low", "high", "seeds"])  # one run in two sweeps
     rows = []
     for row in comparable.to_dict("records"):
         interval = "" if pd.isna(row["low"]) else f" ({row['low']:+.2f} to {row['high']:+.2f})"

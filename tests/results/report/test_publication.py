@@ -91,6 +91,7 @@ def test_every_comparable_run_has_a_row_and_replaces_the_others(tmp_path: Path) 
     published(tmp_path, "one", row(), row(run="PSP, other", verdict="not comparable: x is 1, not 2"))
     published(tmp_path, "two", row(low=float("nan"), high=float("nan"), seeds=1, verdict="not decided (1 seed)"))
     published(tmp_path, "three")
+    published(tmp_path, "zero", row(**{"ours %": 94.9}))  # the same result in another sweep is shown once
     page = published_page(tmp_path)
     rows = lines_of(page, "figure 7, left", "PSP, GG", "10", "94.80")
     cells = [[cell.strip() for cell in line.strip("|").split("|")][5:] for line in rows]
