@@ -134,10 +134,13 @@ def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             f"{side} {row['against']} (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, {row['seeds']} seeds)."
         )
     if len(decided) > _MOST_FINDINGS:
-        found.append(f"The section *Seed by seed* shows {len(decided) - _MOST_FINDINGS} further differences.")
-    if len(paired) > len(decided):
-        same = f"{len(paired) - len(decided)} of {count(len(paired), 'run')}"
-        found.append(f"The difference from {paired[0]['against']} is not decided for {same}.")
+        further = count(len(decided) - _MOST_FINDINGS, "further difference")
+        found.append(f"The section on the comparison seed by seed shows {further}.")
+    equal = [row for row in paired if row["low"] == row["high"] == 0]
+    if equal:
+        found.append(f"Equal to {equal[0]['against']} with every seed: {', '.join(row['run'] for row in equal)}.")
+    if undecided := [row["run"] for row in paired if row not in decided and row not in equal]:
+        found.append(f"The difference from {paired[0]['against']} is not decided for {', '.join(undecided)}.")
     return found
 
 

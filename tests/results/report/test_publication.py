@@ -133,7 +133,7 @@ def test_the_kind_of_a_verdict_has_no_details(said: str, kind: str) -> None:
 def test_only_decided_differences_are_found() -> None:
     final = pd.DataFrame({"run": ["a", "b", "c"], "tasks": [5, 5, 5], "accuracy %": [90.0, 92.5, 80.0]})
     paired = pd.DataFrame(
-        [("b", "a", 5, 3, 2.5, 1.0, 4.0), ("c", "a", 5, 3, -10.0, -21.0, 1.0)],
+        [("b", "a", 5, 3, 2.5, 1.0, 4.0), ("c", "a", 5, 3, -10.0, -21.0, 1.0), ("d", "a", 5, 3, 0.0, 0.0, 0.0)],
         columns=["run", "against", "tasks", "seeds", "difference", "low", "high"],
     )
     tables = {"final.csv": final, "paired.csv": paired, "published.csv": pd.DataFrame(columns=COLUMNS)}
@@ -142,5 +142,6 @@ def test_only_decided_differences_are_found() -> None:
         "Highest accuracy: 92.50 %, b, after 5 tasks.",
         "Lowest accuracy: 80.00 %, c, after 5 tasks.",
         "After 5 tasks, b is 2.50 percentage points above a (95 % interval +1.00 to +4.00, 3 seeds).",
-        "The difference from a is not decided for 1 of 2 runs.",
+        "Equal to a with every seed: d.",
+        "The difference from a is not decided for c.",
     ]
