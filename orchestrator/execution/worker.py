@@ -68,12 +68,17 @@ class _Context(NamedTuple):
 
 
 class _CachedLearner(NamedTuple):
-    """A learner, the keys of its tasks or masks, and the machines that trained them. `own_bytes`: the size of the
-    tensors that belong to one task each. `shared_bytes`: the size of the tensors that all tasks share."""
+    """A learner, the keys of its tasks or masks, and the machines that trained them.
+
+    `own`: for a learner to which no tasks can be added, each task's tensors without the tensors that all tasks share.
+    `own_bytes`: the size of the tensors that belong to one task each. `shared_bytes`: the size of the tensors that all
+    tasks share.
+    """
 
     keys: tuple[str, ...]
     net: object
     learner: Learner
+    own: list[dict[str, torch.Tensor]]
     own_bytes: int
     shared_bytes: int
     machines: Machines
@@ -263,23 +268,30 @@ class Worker:
         cached, self._learner = self._learner, None
         if cached is not None and (cached.net != problem.net or cached.keys != keys[: len(cached.keys)]):
             cached = None  # frees the old learner first, because two learners would need twice the memory
-        if cached is not None and len(cached.keys) < len(keys) and not isinstance(cached.learner, CanGrow):
-            cached = None
         if cached is None or len(cached.keys) < len(keys):
             are_masks = experiment.allocation is not None
             new = keys[len(cached.keys) :] if cached is not None else keys
             found = states_of(new, self._masks if are_masks else self._store, are_masks, context.here)
-            own, shared = _num_bytes(found.states)
-            if cached is None:
-                learner = experiment.method.learner(problem, found.states)
-                cached = _CachedLearner(keys, problem.net, learner, own, shared, found.machines)
-            else:
-                assert isinstance(cached.learner, CanGrow)
+            own_bytes, shared_bytes = _num_bytes(found.states)
+            machines = found.machines
+            before = cached.own if cached is not None else []
+            if cached is not None:
+                own_bytes += cached.own_bytes
+                machines = joined(cached.machines, machines)
+            if cached is not None and isinstance(cached.learner, CanGrow):
+                learner: Learner = cached.learner
                 cached.learner.add(found.states)
-                machines = joined(cached.machines, found.machines)
-                cached = _CachedLearner(keys, problem.net, cached.learner, cached.own_bytes + own, shared, machines)
+            else:
+                learner = experiment.method.learner(problem, [*before, *found.states])
+            own = [] if isinstance(learner, CanGrow) else [*before, *map(_without_shared, found.states)]
+            cached = _CachedLearner(keys, problem.net, learner, own, own_bytes, shared_bytes, machines)
         self._learner = cached
         return cached
+
+
+def _without_shared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a task without those that all tasks share."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(SHARED)}
 
 
 def _num_bytes(states: Sequence[Mapping[str, torch.Tensor]]) -> tuple[int, int]:

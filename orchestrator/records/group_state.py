@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
@@ -267,18 +267,8 @@ class GroupState:
         return sum(shard.key in self.trained for shard in self.group.shards)
 
     def needed_evaluations(self) -> set[str]:
-        """Returns the keys of the planned evaluations on which an evaluation point depends, including done ones.
-
-        Earlier versions recorded points without the evaluations directly after learning. Such a point does not need
-        these evaluations.
-        """
-        needed: set[str] = set()
-        for run in self.group.runs:
-            for n, keys in run.points.items():
-                needed.update(keys)
-                if (run.run_id, n) not in self.points:
-                    needed.update(run.when_learned[: n - 1])
-        return needed
+        """Returns the keys of the planned evaluations that are needed (see the function `needed_evaluations`)."""
+        return needed_evaluations(self.group, self.points)
 
     def done_evaluations(self) -> int:
         """Returns how many planned evaluations are done, or are not needed any more (see `needed_evaluations`)."""
@@ -313,6 +303,21 @@ class GroupState:
             spent = [row.event.seconds + row.event.latency for row in self.decisions]
             return [sum(spent[i : i + count]) for i in range(0, len(spent) - count + 1, count)]
         return [row.event.seconds for row in self.trained.values() if row.event.seconds]
+
+
+def needed_evaluations(group: PlannedGroup, recorded: Container[tuple[str, int]]) -> set[str]:
+    """Returns the keys of a group's evaluations on which an evaluation point depends, including done ones.
+
+    recorded: the recorded points, as run id and number of tasks learned. Earlier versions recorded points without the
+    evaluations directly after learning. Such a point does not need these evaluations.
+    """
+    needed: set[str] = set()
+    for run in group.runs:
+        for n, keys in run.points.items():
+            needed.update(keys)
+            if (run.run_id, n) not in recorded:
+                needed.update(run.when_learned[: n - 1])
+    return needed
 
 
 def _without_old_forgetting(event: PointCompleted) -> PointCompleted:

@@ -45,8 +45,8 @@ class PlannedRun:
     `experiment`: the run's configuration as plain values. `inference_id`: the hash of the inference settings.
     `points[n]`: for evaluation point n, the keys of the evaluations of tasks 0..n-1. In scenario NNs, `points[n]` is
     empty, because the masks to evaluate are only known during training. `when_learned`: for each task, the key of its
-    evaluation directly after it was learned. Tasks that only the largest evaluation point includes need none, so the
-    last task has no key. Empty in scenario NNs, and in ledgers of earlier versions.
+    evaluation directly after it was learned, except for the last task of the largest evaluation point. Empty in
+    scenario NNs, and in ledgers of earlier versions.
     """
 
     run_id: str

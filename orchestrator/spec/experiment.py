@@ -142,8 +142,8 @@ class Experiment:
         net = _identity(NETS, self.net)
         net["weight_seed"] = self.seed if self.net.weight_seed is None else self.net.weight_seed
         method = _identity(METHODS, self.method)
-        if self.method.version > 1:
-            method["version"] = self.method.version
+        if (version := type(self.method).results_version) > 1:
+            method["version"] = version
         source = self.benchmark.source()
         return {
             "net": net,

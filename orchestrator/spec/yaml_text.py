@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import yaml
 
@@ -12,6 +13,9 @@ _MOST_NESTED = 200
 _MOST_VALUES = 10_000
 """The largest number of values in a YAML text, when each alias (`*name`) counts as a copy of the value that it
 names."""
+
+_MERGE = "<<"
+"""The key that merges other mappings into a mapping."""
 
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 """A number that YAML 1.1 reads in base 8."""
@@ -51,14 +55,19 @@ def odd_number(written: object, value: object) -> str | None:
     Nobody who writes such a number means it. written: the values of a YAML text, each as its text (BaseLoader). value:
     the same values, as read. A text in quotes is no number, and is left alone.
     """
+    pairs: Iterable[tuple[object, object]]
     match written, value:
-        case dict(), dict() if len(written) == len(value):
-            pairs = zip(written.values(), value.values(), strict=True)
+        case dict(), dict() if len(written) == len(value) and _MERGE not in written:
+            pairs = zip([*written, *written.values()], [*value, *value.values()], strict=True)
+        case dict(), dict():  # a merge key adds keys, and changes their order
+            pairs = [(inner, value[key]) for key, inner in written.items() if key in value]
         case list(), list() if len(written) == len(value):
             pairs = zip(written, value, strict=True)
         case str(), int() | float() if not isinstance(value, bool):
             base = 60 if ":" in written else 8 if _OCTAL.fullmatch(written) else None
-            return f"YAML reads {written} in base {base}, as {value}; write a decimal number" if base else None
+            if base is None:
+                return None
+            return f"YAML reads {written} in base {base}, as {value}; write a decimal number, or quote a text"
         case _:
             return None
     return next((found for one, other in pairs if (found := odd_number(one, other)) is not None), None)

@@ -169,13 +169,14 @@ class Sweep:
     def _validation_changes(self, experiment: Node, search: Search) -> Node:
         """Returns the changes, as values by dotted key, that a search makes to the experiment of every trial.
 
-        With these changes, trials are evaluated on held-out training images, and at the numbers of tasks that
+        With these changes, trials are evaluated on held-out training images, and only at the numbers of tasks that
         `Search.rungs` returns.
         """
         benchmark = build_component(BENCHMARKS, experiment, "benchmark")
         return {
             "benchmark.base": {"name": "held_out", "of": benchmark.base, "share": search.held_out, "seed": search.seed},
             "evaluation.at": search.rungs(benchmark.num_tasks),
+            "evaluation.forgetting": False,
         }
 
     def _resolved(self, base: Base) -> Base:

@@ -60,10 +60,10 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The content key of everything that determines the run's results.
+        """The content key of everything that determines the run's accuracies.
 
-        The key includes EVALUATION_VERSION and, in scenario NNs, NNS_VERSION. Developers raise these numbers when a
-        change of the code alters results.
+        The key does not include `evaluation.forgetting`, which changes no accuracy. The key includes EVALUATION_VERSION
+        and, in scenario NNs, NNS_VERSION. Developers raise these numbers when a change of the code alters results.
         """
         experiment = self.experiment
         return content_key(

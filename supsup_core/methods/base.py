@@ -197,7 +197,7 @@ class Method(ABC):
     SuperposingLearner."""
     trains_layers: ClassVar[bool] = False
     """Whether the method trains the net's layers directly. Nets with `affine` batch normalisation need this."""
-    version: ClassVar[int] = 1
+    results_version: ClassVar[int] = 1
     """Developers raise this number if a change of the class alters results. Content keys include a number above 1."""
 
     @property

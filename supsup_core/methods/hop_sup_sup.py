@@ -130,7 +130,7 @@ class HopSupSup(Method, ChecksProblem, HasMemory):
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG", "GNs", "GNu"})
     superposes: ClassVar[bool] = False
-    version: ClassVar[int] = 2
+    results_version: ClassVar[int] = 2
 
     gamma: float = limited(1.5e-3, most=MOST_RATE)
     recovery_rate: float = limited(500.0, most=MOST_RATE)

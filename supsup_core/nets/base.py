@@ -96,7 +96,7 @@ class Net(ABC):
     The fields of a subclass are the keys under `net` in a sweep file. `num_outputs` (s in the paper): the number of
     output neurons, both real and superfluous. `weight_seed`: the seed of the frozen weights; None means the run's seed.
     `initial_weights`: the distribution of the frozen weights, and of the initial values of trained weights. None means
-    `signed_kaiming` for frozen weights, and `trained_from` for trained weights.
+    `signed_kaiming` for frozen weights, and `trained_from` for trained weights (BatchE: `uniform`).
     A subclass may also derive from KeepsStatistics or ChecksFields and implement their methods.
     """
 

@@ -83,7 +83,7 @@ def test_an_impossible_override_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize(("text", "base", "value"), [("190:20:30", 60, 685230), ("12:30", 60, 750), ("017", 8, 15)])
 def test_a_number_that_yaml_reads_in_another_base_is_refused(tmp_path: Path, text: str, base: int, value: int) -> None:
-    said = f"YAML reads {text} in base {base}, as {value}; write a decimal number"
+    said = f"YAML reads {text} in base {base}, as {value}; write a decimal number, or quote a text"
     with pytest.raises(InputError, match=f"s.yaml: training: {said}"):
         read(tmp_path, f"{BENCHMARK}training: {{batch_size: {text}}}\n")
     with pytest.raises(InputError, match=f"command line: seeds: {said}"):

@@ -58,13 +58,18 @@ def publish(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupSta
     sweep is a search, or if the folder cannot be used.
     """
     if sweep.config.search is not None:
-        raise InputError(f"{sweep.sweep_id}: is a search, which has no results on test images to publish")
+        raise InputError(
+            f"{sweep.sweep_id}: is a search, which has no results on test images; run its best.yaml, and publish that "
+            "sweep"
+        )
     points = _points(sweep, groups, states)
     with default_style():
         made = _tables(groups, states, points, [])
         pictures = _pictures(sweep.config.name, made)
         computed = computed_on(groups, states)
-        return Publication(sweep, made, pictures, _CAPTIONS, computed, _cost(sweep, states)).write(folder)
+        num_incomplete = _completeness(groups, states).num_incomplete
+        cost = _cost(sweep, states)
+        return Publication(sweep, made, pictures, _CAPTIONS, computed, cost, num_incomplete).write(folder)
 
 
 def _points(sweep: Sweep, groups: Sequence[Group], states: Mapping[str, GroupState]) -> pd.DataFrame:

@@ -36,7 +36,7 @@ def published_cells(published: pd.DataFrame) -> TextTable:
     """Converts a `published_table` to a table of strings. A difference and its interval share a cell."""
     rows = []
     for record in published.to_dict("split")["data"]:
-        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, verdict, source, _, known = record
+        run, tasks, seeds, theirs, ours, difference, low, high, tolerance, verdict, source, _, known, _ = record
         interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
         cells = (run, tasks, seeds, f"{theirs:.2f}", f"{ours:.2f}", f"{difference:+.2f}{interval}", f"±{tolerance:g}")
         rows.append([*map(str, cells), verdict, f"{source} ({known.replace('_', '-')})"])

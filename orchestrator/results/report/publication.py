@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from orchestrator.base.files import write_atomically
+from orchestrator.base.plain_values import Node
 from orchestrator.base.wording import count
 from orchestrator.results.csv_table import to_csv
 from orchestrator.results.machines import ComputedOn
@@ -37,6 +38,9 @@ _TABLES = ("final.csv", "summary.csv", "published.csv", "paired.csv")
 _MOST_FINDINGS = 5
 """The largest number of differences between runs that the first section of a page lists."""
 
+_PLACES: Node = {"data": None, "storage": None, "output": "runs", "tracking": None}
+"""The settings that name places on a machine, with their defaults. Pages do not contain them."""
+
 _PUBLISHED_PAGE = "published.md"
 
 
@@ -46,7 +50,7 @@ class Publication:
 
     `tables`: the report's tables by file name. `figures`: figures by file name without suffix. `captions`: a caption
     for each figure. `computed`: the runs by their machine kinds. `cost`: a line with the time of the report and the
-    total time that workers spent.
+    total time that workers spent. `num_incomplete`: the number of runs that lack evaluation points.
     """
 
     sweep: Sweep
@@ -55,6 +59,7 @@ class Publication:
     captions: Mapping[str, str]
     computed: Sequence[ComputedOn]
     cost: str
+    num_incomplete: int
 
     def write(self, folder: Path) -> Path:
         """Writes the page of the sweep, and writes the page of all published accuracies again.
@@ -64,7 +69,7 @@ class Publication:
         own = folder / self.sweep.config.name
         contents = {f"{stem}.png": picture(figure, "png") for stem, figure in self.figures.items()}
         contents |= {name: to_csv(self.tables[name]).encode() for name in _TABLES}
-        contents["sweep.yaml"] = sweep_text(self.sweep.portable_config, None).encode()
+        contents["sweep.yaml"] = sweep_text(self.sweep.portable_config | _PLACES, None).encode()
         contents["report.md"] = self._page().encode()
         try:
             own.mkdir(parents=True, exist_ok=True)
@@ -80,6 +85,8 @@ class Publication:
     def _page(self) -> str:
         """Returns the page: what was found, the figures, the tables, and how the results were made."""
         lines = [f"# {literal(self.sweep.config.name)}", ""]
+        if self.num_incomplete:
+            lines += [f"**Unfinished.** Runs that lack evaluation points: {self.num_incomplete}.", ""]
         lines += [f"- {literal(finding)}" for finding in findings(self.tables)] + [""]
         for stem in self.figures:
             lines += [f"![{self.captions[stem]}]({stem}.png)", "", f"*{self.captions[stem]}*", ""]
@@ -99,7 +106,8 @@ class Publication:
             if table.rows:
                 lines += [f"## {title}", "", *table_lines(table), ""]
         lines += ["## How it was made", "", "```", "supsup sweep sweep.yaml", "```", ""]
-        lines += ["[sweep.yaml](sweep.yaml) contains all settings. " + literal(self.cost) + ".", ""]
+        lines += ["[sweep.yaml](sweep.yaml) contains the settings that differ from the defaults.", ""]
+        lines += [f"{literal(self.cost)}.", ""]
         for found in self.computed:
             runs = "all runs" if len(self.computed) == 1 else ", ".join(found.runs)
             lines += [f"- Computed on: {literal('; '.join(map(str, found.machines)))} ({literal(runs)})"]
@@ -201,6 +209,15 @@ in a later paper. The command `supsup report SWEEP --publish docs/results` write
 
 def _rows_of(curve: Curve, num_learned: int, measured: pd.DataFrame) -> list[list[str]]:
     """Returns the last cells of the rows of one published accuracy: ours, difference, seeds, sweep and verdict."""
+    outdated = measured[
+        (measured["source"] == curve.source) & (measured["curve"] == curve.name) & (measured["key"] != curve.key)
+    ]
+    if len(outdated):
+        sweep = outdated["sweep"].iloc[0]
+        raise InputError(
+            f"{sweep}: was compared with other settings or accuracies of {curve.source}, {curve.name}, than "
+            "published.yaml has now; publish the sweep again"
+        )
     same = measured[
         (measured["source"] == curve.source) & (measured["curve"] == curve.name) & (measured["tasks"] == num_learned)
     ]

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import pandas as pd
 import yaml
 
+from orchestrator.base.keys import content_key
 from orchestrator.base.plain_values import Node
 from orchestrator.base.wording import count
 from orchestrator.sweeps.training_groups import Group
@@ -22,7 +23,7 @@ Confidence: TypeAlias = Literal["quoted", "digitised", "second_hand"]
 
 COLUMNS = [
     "run", "tasks", "seeds", "published %", "ours %", "difference", "low", "high", "tolerance", "verdict", "source",
-    "curve", "confidence",
+    "curve", "confidence", "key",
 ]  # fmt: skip
 
 
@@ -46,6 +47,12 @@ class Curve:
     accuracy: Mapping[int, float]
     tolerance: float
     unavailable: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A hash of everything on which a verdict depends: the settings, the accuracies and the tolerance."""
+        settings = [self.what, self.fixed, sorted(self.free)]
+        return content_key([*settings, sorted(self.accuracy.items()), self.tolerance], 12)
 
     def is_of(self, node: Node) -> bool:
         """Returns whether the curve belongs to the experiment with the config `node`. Compares only `what`."""
@@ -171,6 +178,7 @@ def published_table(groups: Sequence[Group], summary: pd.DataFrame) -> pd.DataFr
                 cells = (
                     label, n, seeds, theirs, round(mean, 2), round(mean - theirs, 2), round(low - theirs, 2),
                     round(high - theirs, 2), curve.tolerance, found, curve.source, curve.name, curve.confidence,
+                    curve.key,
                 )  # fmt: skip
                 rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)

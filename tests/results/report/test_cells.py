@@ -30,7 +30,7 @@ def test_a_difference_is_written_with_its_sign() -> None:
 
 def test_a_published_accuracy_is_shown_beside_ours() -> None:
     said, source = "not decided (1 seed)", "figure 7"
-    cells = [("a", 10, 1, 93.67, 93.0, -0.67, math.nan, math.nan, 0.3, said, source, "PSP", "second_hand")]
+    cells = [("a", 10, 1, 93.67, 93.0, -0.67, math.nan, math.nan, 0.3, said, source, "PSP", "second_hand", "0")]
     found = published_cells(pd.DataFrame(cells, columns=COLUMNS))
     assert found.rows == [["a", "10", "1", "93.67", "93.00", "-0.67", "±0.3", said, "figure 7 (second-hand)"]]
     assert len(found.headings) == 9

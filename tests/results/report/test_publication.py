@@ -9,12 +9,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.base.environment import describe
+from orchestrator.execution.launch import settings_of
+from orchestrator.results.report import publish
 from orchestrator.results.report.publication import findings, kind_of, published_page
 from orchestrator.results.report.published import COLUMNS, curves
+from orchestrator.sweeps.lookup import read_states
 from orchestrator.sweeps.sweep import open_sweep
 from supsup_core.errors import InputError
+from tests.scripted import run
 
 Supsup = Callable[..., Any]
+PSP = next(curve for curve in curves() if (curve.source, curve.name) == ("figure 7, left", "PSP, GG"))
 
 
 def row(**cells: object) -> dict[str, object]:
@@ -22,7 +28,7 @@ def row(**cells: object) -> dict[str, object]:
     cells = {
         "run": "PSP GG", "tasks": 10, "seeds": 3, "published %": 94.8, "ours %": 94.9, "difference": 0.1, "low": 0.0,
         "high": 0.2, "tolerance": 0.8, "verdict": "reproduced", "source": "figure 7, left", "curve": "PSP, GG",
-        "confidence": "digitised", **cells,
+        "confidence": "digitised", "key": PSP.key, **cells,
     }  # fmt: skip
     assert set(cells) == set(COLUMNS)
     return cells
@@ -57,7 +63,34 @@ def test_a_sweep_is_published_with_its_page_figures_data_and_settings(
     assert (tmp_path / "pages" / "published.md").is_file()
 
 
-def test_a_search_an_unfinished_sweep_and_a_folder_that_is_a_file_are_refused_in_one_line(
+def test_a_comparison_with_an_earlier_published_yaml_is_refused(tmp_path: Path) -> None:
+    published(tmp_path, "one", row(key="another"))
+    with pytest.raises(InputError, match=r"one: was compared with other settings .*; publish the sweep again"):
+        published_page(tmp_path)
+
+
+def test_an_unfinished_sweep_is_published_as_unfinished_and_without_places_of_this_machine(
+    supsup: Supsup, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(seeds=[0, 1], training={"num_batches": 5})
+    sweep = open_sweep(file, [f"output={tmp_path / 'runs'}", f"data={tmp_path}"])
+    groups = sweep.plan()
+    sweep.save(groups)
+    settings = settings_of(sweep, groups[0], describe(tmp_path), 1)
+    run(settings)
+    page = publish(sweep, groups, read_states(sweep.folder, sweep.planned), tmp_path / "pages")
+    assert page.read_text().splitlines()[2] == "**Unfinished.** Runs that lack evaluation points: 1."
+    assert str(tmp_path) not in (page.parent / "sweep.yaml").read_text()
+
+
+def test_a_search_is_not_published(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    file = sweep_file(search={"space": {"training.learning_rate": [1e-3, 1e-2]}}, evaluation=None)
+    sweep = open_sweep(file, [f"output={tmp_path / 'runs'}"])
+    with pytest.raises(InputError, match=r"is a search, .*; run its best\.yaml, and publish that sweep"):
+        publish(sweep, sweep.plan(), {}, tmp_path / "pages")
+
+
+def test_a_sweep_without_results_and_a_folder_that_is_a_file_are_refused_in_one_line(
     supsup: Supsup, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = sweep_file(training={"num_batches": 5})

@@ -13,7 +13,7 @@ from orchestrator.base.wording import count, duration, say
 from orchestrator.cli.arguments import JSON, OVERRIDES, SWEEP_FILE, example
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.total_cost import total_cost
-from orchestrator.records.group_state import GroupState
+from orchestrator.records.group_state import GroupState, needed_evaluations
 from orchestrator.records.object_storage import ASKING_SECONDS
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.sweeps.cost_estimate import Estimate, estimate_group
@@ -97,8 +97,8 @@ def _done(group: Group, state: GroupState, stored: Set[str]) -> GroupSize:
     if group.experiment.allocation is not None:
         return GroupSize(state.done_shards(), state.done_evaluations())
     shards = sum(shard.key in stored for shard in group.shards)
-    evaluations = sum(one.key in state.evaluated or one.key in stored for one in group.evaluations)
-    return GroupSize(shards, evaluations)
+    left = needed_evaluations(group.planned(), state.points) - state.evaluated.keys() - stored
+    return GroupSize(shards, sum(one.key not in left for one in group.evaluations))
 
 
 def _print(sweep: Sweep, forecasts: Sequence[_Forecast], total: Estimate) -> None:
