@@ -127,6 +127,7 @@ def test_compare_shows_the_settings_in_which_runs_differ(supsup: Command, sweep_
     assert supsup("compare", "a", "b").code == 2
     assert supsup("sweep", sweep_file(grid={"scenario": ["GG", "GNu"]}, seeds=[0, 1]), "--local").code == 0
     found = supsup("compare", "small GG seed=0", "GNu seed=1")
+    assert re.search(r"backward_transfer +0\.00 % +-?\d+\.\d\d %", found.out)
     assert found.code == 0, found.err
     lines = {line.split("  ")[0].strip(): line.split()[-2:] for line in found.out.splitlines()}
     assert lines["scenario"] == ["GG", "GNu"]

@@ -14,7 +14,7 @@ from orchestrator.results.text_table import align
 from orchestrator.sweeps.run_lookup import FoundRun, all_runs, choose_run
 from supsup_core.errors import InputError
 
-_SHARES = ("accuracy", "inference", "forgetting", "purity", "share")
+_SHARES = ("accuracy", "inference", "forgetting", "transfer", "purity", "share")
 """A metric whose name contains one of these words is a share between 0 and 1. Shares are printed in percent."""
 
 
