@@ -113,7 +113,7 @@ def test_a_launch_of_a_finished_sweep_hashes_every_trained_task_once(
 def test_resuming_a_half_finished_sweep_hashes_each_artifact_at_the_start_and_when_it_is_used(
     open_file: Callable[..., Sweep], verified: Counter[str]
 ) -> None:
-    sweep = open_file(evaluation={"at": [3]})
+    sweep = open_file(evaluation={"at": [3], "forgetting": False})
     launch_and_interrupt(sweep, 3)  # records three tasks and no evaluation; the fourth reply is not recorded
     (group,) = sweep.plan()
     verified.clear()

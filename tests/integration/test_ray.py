@@ -145,7 +145,7 @@ def test_a_signal_commits_prints_the_resume_command_and_resume_completes(
     assert len(after) == len(set(after))
     # Each of the two workers may have stored a shard without reporting it. The resume finds it and does not train it.
     assert 12 - 2 <= len(after) <= 12
-    assert len(artifacts(tmp_path / "runs")) == 12 + 4
+    assert len(artifacts(tmp_path / "runs")) == 12 + 5
     code, out, err = call("status")
     assert "done" in out.splitlines()[0]
 

@@ -53,7 +53,7 @@ def test_gc_deletes_files_that_no_sweep_references_and_only_with_delete(
     before = everything(output)
     found = supsup("gc")
     assert found.code == 0
-    assert "result that no sweep references: 7 files" in found.out  # three tasks, four evaluations
+    assert "result that no sweep references: 8 files" in found.out  # three tasks, five evaluations
     assert "damaged file that was moved aside: 1 file, 0.5 MB" in found.out
     assert "\ntemporary file of an interrupted write: 1 file" in found.out
     assert "nothing was deleted" in found.out
@@ -76,7 +76,7 @@ def test_fsck_finds_every_fault_and_recomputes_lost_files_to_the_same_bits(
     assert supsup("sweep", sweep_file(), "--local").code == 0
     sound = supsup("fsck")
     assert (sound.code, sound.err) == (0, "")
-    assert "verified 7 artifacts and every ledger: found 0 faults" in sound.out
+    assert "verified 8 artifacts and every ledger: found 0 faults" in sound.out
     good = {path: path.read_bytes() for path in (output / "store").glob("??/*")}
     masks = sorted(path for path, content in good.items() if len(content) > 5000)
     (evaluation, *_) = sorted(path for path, content in good.items() if len(content) < 5000)
@@ -143,7 +143,7 @@ def test_fsck_of_a_damaged_sweep_or_without_an_output_says_what_to_do(
     assert found.code == 1
     assert "start the sweep again with `supsup sweep FILE`" in found.out
     assert supsup("gc", "--delete").code == 2
-    assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 7
+    assert len(list((tmp_path / "runs" / "store").glob("??/*"))) == 8
 
 
 @pytest.mark.parametrize("verb", ["gc", "fsck"])
