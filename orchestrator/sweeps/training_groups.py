@@ -271,9 +271,15 @@ class _EvaluationKeys(NamedTuple):
 
     def after(self, num_learned: int, tasks: Iterable[int]) -> tuple[str, ...]:
         """Returns the keys of the evaluations of `tasks` after `num_learned` tasks were learned."""
-        masks = {task: self.shards[task].key if self.alone else self.all_masks[num_learned] for task in tasks}
         return tuple(
-            content_key({"inference": self.inference, "masks": mask, "task": task}) for task, mask in masks.items()
+            content_key(
+                {
+                    "inference": self.inference,
+                    "masks": self.shards[task].key if self.alone else self.all_masks[num_learned],
+                    "task": task,
+                }
+            )
+            for task in tasks
         )
 
 

@@ -55,8 +55,8 @@ class Recovery:
 
     - `paper`: the descent of the authors' code. w = t/T. z is the sign of the trained variable, and a gate is (z + 1) /
       2. Both signs and gates have straight-through gradients, and a gate moves z by 2, so the gradients are twice those
-      with respect to z. The gradient of H can move z along any of the d dimensions. Within a few steps, z is far from
-      all stored patterns, and the energy pulls z to an arbitrary stored pattern.
+      with respect to z. The gradient of H can move z along any of the d dimensions, so the descent may leave the
+      span of the stored patterns, and end at another pattern than the right one.
     - `memory`: this project's descent. w = (t - 1)/T. z is the trained variable itself, clamped to [-1, 1]. The net
       therefore starts with the superposition of all masks. The gradient of H is multiplied by each layer's memory.
       Multiplying by the memory projects the gradient onto the span of the stored patterns.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,34 +13,26 @@ from torch import Tensor
 from supsup_core import seeding
 from supsup_core.nets.base import InitialWeights, Layer
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-_Draw: TypeAlias = "Callable[[int, Layer], npt.NDArray[np.float32]]"
+_Draw: TypeAlias = Callable[[int, Layer], Tensor]
 """A function that draws the weights of one layer. Arguments: a child seed (see seeding) and the layer."""
 
 
 def _signed(gain: float) -> _Draw:
     """Returns a function that draws the values ±sqrt(gain / fan_in), which are equally likely."""
-
-    def draw(child: int, layer: Layer) -> npt.NDArray[np.float32]:
-        return (torch.from_numpy(seeding.signs(child, layer.shape)) * math.sqrt(gain / layer.fan_in)).numpy()
-
-    return draw
+    return lambda child, layer: torch.from_numpy(seeding.signs(child, layer.shape)) * math.sqrt(gain / layer.fan_in)
 
 
 def _normal(variance: Callable[[Layer], float]) -> _Draw:
     """Returns a function that draws from a normal distribution with mean 0."""
 
-    def draw(child: int, layer: Layer) -> npt.NDArray[np.float32]:
-        return (seeding.normal(child, layer.shape) * math.sqrt(variance(layer))).astype("float32")
+    def draw_normal(child: int, layer: Layer) -> Tensor:
+        return torch.from_numpy(seeding.normal(child, layer.shape) * math.sqrt(variance(layer))).float()
 
-    return draw
+    return draw_normal
 
 
-def _uniform(child: int, layer: Layer) -> npt.NDArray[np.float32]:
-    return seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in))
+def _uniform(child: int, layer: Layer) -> Tensor:
+    return torch.from_numpy(seeding.uniform(child, layer.shape, 1 / math.sqrt(layer.fan_in)))
 
 
 _DRAWS: Mapping[InitialWeights, _Draw] = {
@@ -61,7 +53,7 @@ def draw(how: InitialWeights, layers: Sequence[Layer], seed: int, purpose: str, 
     return [
         _fixed_start(layer)
         if layer.is_norm
-        else torch.from_numpy(_DRAWS[how](seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer))
+        else _DRAWS[how](seeding.child_seed(seed, f"{purpose}/{layer.name}", index), layer)
         for layer in layers
     ]
 

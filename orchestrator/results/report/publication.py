@@ -90,14 +90,8 @@ class Publication:
         lines += [f"- {literal(finding)}" for finding in findings(self.tables)] + [""]
         for stem in self.figures:
             lines += [f"![{self.captions[stem]}]({stem}.png)", "", f"*{self.captions[stem]}*", ""]
-        lines += [
-            "## Results",
-            "",
-            *table_lines(final_cells(self.tables["final.csv"])),
-            "",
-            *EXPLANATION.splitlines(),
-            "",
-        ]
+        final = table_lines(final_cells(self.tables["final.csv"]))
+        lines += ["## Results", "", *final, "", *EXPLANATION.splitlines(), ""]
         sections = {
             "Comparison with published results": published_cells(self.tables["published.csv"]),
             "Seed by seed": paired_cells(self.tables["paired.csv"]),
@@ -168,7 +162,7 @@ def published_page(folder: Path) -> str:
     """Returns the page of all published accuracies, from the tables `published.csv` in the subfolders of `folder`.
 
     Each published accuracy has one row for each comparable run. Without a comparable run, it has one row, whose verdict
-    says why. Raises InputError if a table cannot be read.
+    says why. Raises InputError if a table cannot be read, or if a curve has changed since a sweep was published.
     """
     measured = _read_tables(folder)
     rows: list[list[str]] = []
@@ -181,17 +175,8 @@ def published_page(folder: Path) -> str:
                     [curve.source, curve.name, str(n), f"{theirs:.2f}", curve.confidence.replace("_", "-"), *row]
                 )
     headings = [
-        "source",
-        "curve",
-        "tasks",
-        "published %",
-        "known how",
-        "ours %",
-        "difference",
-        "seeds",
-        "sweep",
-        "verdict",
-    ]
+        "source", "curve", "tasks", "published %", "known how", "ours %", "difference", "seeds", "sweep", "verdict",
+    ]  # fmt: skip
     text = f"""\
 # All published accuracies
 
@@ -209,18 +194,15 @@ in a later paper. The command `supsup report SWEEP --publish docs/results` write
 
 def _rows_of(curve: Curve, num_learned: int, measured: pd.DataFrame) -> list[list[str]]:
     """Returns the last cells of the rows of one published accuracy: ours, difference, seeds, sweep and verdict."""
-    outdated = measured[
-        (measured["source"] == curve.source) & (measured["curve"] == curve.name) & (measured["key"] != curve.key)
-    ]
+    compared = measured[(measured["source"] == curve.source) & (measured["curve"] == curve.name)]
+    outdated = compared[compared["key"] != curve.key]
     if len(outdated):
         sweep = outdated["sweep"].iloc[0]
         raise InputError(
             f"{sweep}: was compared with other settings or accuracies of {curve.source}, {curve.name}, than "
             "published.yaml has now; publish the sweep again"
         )
-    same = measured[
-        (measured["source"] == curve.source) & (measured["curve"] == curve.name) & (measured["tasks"] == num_learned)
-    ]
+    same = compared[compared["tasks"] == num_learned]
     comparable = same[~same["verdict"].str.startswith("not comparable")]
     comparable = comparable.drop_duplicates(["run", "ours %", "low", "high", "seeds"])  # one run in two sweeps
     rows = []

@@ -104,8 +104,8 @@ def curves() -> tuple[Curve, ...]:
 def read_curves(text: str) -> tuple[Curve, ...]:
     """Reads published curves from YAML.
 
-    Raises InputError, with the number and source of the curve, if a key is missing or unknown, if a value is wrong, or
-    if a curve names a setting twice.
+    Raises InputError, with the number and source of the curve, if a key is missing or unknown, if the confidence is
+    unknown, if `fixed` is empty, if a free setting has no reason, or if a curve names a setting twice.
     """
     return tuple(_curve(number, entry) for number, entry in enumerate(yaml.safe_load(text)["curves"], start=1))
 

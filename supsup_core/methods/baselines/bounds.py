@@ -58,7 +58,7 @@ class LowerBound(Method):
     """The paper's Lower Bound: the tasks train one shared trunk one after another, without protection from forgetting.
 
     The trunk is all layers but the last. `head`: with `own`, each task trains a separate last layer. With `shared`, the
-    tasks also share the last layer. The published figures for permuted tasks use `shared`.
+    tasks also share the last layer. For permuted tasks, the paper does not say which of the two it uses.
     """
 
     scenarios: ClassVar[frozenset[str]] = frozenset({"GG"})
