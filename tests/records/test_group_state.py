@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.records.group_state import GroupState
 from orchestrator.records.machine_kind import MachineKind, Machines
+from orchestrator.records.planned_group import Evaluation
 from orchestrator.records.rows import (
     AnyRow,
     ArtifactLost,
@@ -174,3 +175,39 @@ def test_the_machine_kinds_of_a_run_are_those_of_its_evaluations_and_of_the_comm
     state.apply([Row(9, 9, RoundsCommitted(1, {}, 0, 0.0, 0.0, (OTHER_KIND,)))])
     assert state.machines_of("r") == (ONE_KIND, OTHER_KIND)
     assert state.machines_of("another") == ()
+
+
+WITH_EARLIER = replace(GROUP, evaluations=(*GROUP.evaluations, Evaluation("dd", 0, 1, 0)), runs=(
+    replace(GROUP.runs[0], when_learned=("dd",)),
+))  # fmt: skip
+"""The sample group, whose first task is also evaluated directly after it was learned, under the key `dd`."""
+
+
+def state_with(*events: Event) -> GroupState:
+    events = (GroupPlanned(WITH_EARLIER, ENVIRONMENT), *events)
+    return GroupState().apply(Row(number, 0, event) for number, event in enumerate(events, start=1))
+
+
+def test_evaluations_after_learning_are_needed_until_their_point_is_recorded() -> None:
+    evaluations = [TaskEvaluated(key, EVALUATED, "0") for key in ("ee", "ff")]
+    running = state_with(*evaluations)
+    assert running.needed_evaluations() == {"dd", "ee", "ff"}
+    assert running.done_evaluations() == 2
+    old = state_with(*evaluations, PointCompleted("r", 2, {"accuracy": 0.5}, ("ee", "ff")))
+    assert old.needed_evaluations() == {"ee", "ff"}
+    assert old.done_evaluations() == 3  # an earlier version recorded the point without the third evaluation
+
+
+def test_the_forgetting_of_earlier_versions_is_left_out() -> None:
+    metrics = {"accuracy": 0.5, "forgetting": 0.1, "forgetting_strict": 0.2}
+    old = state_with(PointCompleted("r", 2, metrics, ("ee", "ff")))
+    assert old.points["r", 2].event.metrics == {"accuracy": 0.5}
+    new = state_with(PointCompleted("r", 2, metrics, ("ee", "ff"), ("dd",)))
+    assert new.points["r", 2].event.metrics == metrics
+
+
+def test_the_machine_of_an_evaluation_after_learning_contributes_to_the_run() -> None:
+    here, there = (replace(EVALUATED, machines=Machines([kind])) for kind in (ONE_KIND, OTHER_KIND))
+    events = [TaskEvaluated("dd", there, "0"), TaskEvaluated("ee", here, "0"), TaskEvaluated("ff", here, "0")]
+    state = state_with(*events, PointCompleted("r", 2, {"accuracy": 0.5}, ("ee", "ff"), ("dd",)))
+    assert set(state.machines_of("r")) == {ONE_KIND, OTHER_KIND}

@@ -18,7 +18,8 @@ from orchestrator.base.plain_values import from_json, to_node
 from orchestrator.records.planned_group import PlannedGroup
 from orchestrator.spec.experiment import build_experiment
 from orchestrator.sweeps.sweep import open_sweep
-from orchestrator.sweeps.training_groups import Run, make_plan, shard_keys, share_workers
+from orchestrator.sweeps.training_groups import Run, make_plan, mask_id, shard_keys, share_workers
+from supsup_core.methods import METHODS
 
 NODE: dict[str, Any] = {
     "scenario": "GNu",
@@ -111,6 +112,20 @@ def test_no_task_is_evaluated_again_if_forgetting_is_not_wanted(sweep_file: Call
     (group,) = open_sweep(sweep_file(evaluation={"at": [1, 3], "forgetting": False}), []).plan()
     assert group.when_learned == ((),)
     assert len(group.evaluations) == 1 + 3
+
+
+def test_trials_of_a_search_are_evaluated_only_at_the_rungs(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(search={"space": {"training.learning_rate": [1e-3, 1e-2]}, "reduction": 3}, evaluation=None)
+    groups = open_sweep(file, []).plan()
+    assert len(groups) == 2
+    for group in groups:
+        assert len(group.evaluations) == 1 + 3
+
+
+def test_a_changed_version_of_a_methods_results_changes_the_keys_of_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mask_id(build_experiment(NODE, 0))
+    monkeypatch.setattr(METHODS[NODE["method"]["name"]], "results_version", 2)
+    assert mask_id(build_experiment(NODE, 0)) != before
 
 
 def test_the_name_of_a_variant_does_not_change_its_training_group(sweep_file: Callable[..., Path]) -> None:

@@ -22,6 +22,12 @@ def test_a_share_is_written_with_two_decimals_and_its_interval_if_it_has_one() -
     assert found.rows == [["a", "5", "93.67 ± 0.12", "3.25"], ["b", "5", "90.00", "–"], ["c", "5", "–", "4"]]
 
 
+def test_sizes_are_whole_numbers_and_a_missing_size_is_a_dash() -> None:
+    sizes = pd.Series([33554432, None], dtype="Int64")
+    final = pd.DataFrame({"run": ["a", "b"], "Hopfield bytes per task": sizes})
+    assert final_cells(final).rows == [["a", "33554432"], ["b", "–"]]
+
+
 def test_a_difference_is_written_with_its_sign() -> None:
     columns = ["run", "against", "tasks", "seeds", "difference", "low", "high"]
     found = paired_cells(pd.DataFrame([("b", "a", 5, 3, 0.5, -1.25, 2.0)], columns=columns))

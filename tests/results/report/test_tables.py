@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -61,6 +62,21 @@ def test_each_evaluation_point_is_a_row_and_a_sampled_accuracy_has_an_interval(m
     interval = wilson(20, 40)  # in GNu, an answer with another task's mask is wrong
     assert (strict["low"], strict["high"]) == pytest.approx((interval.low, interval.high))
     assert found[found["metric"] != "accuracy_strict"]["low"].isna().all()
+
+
+def test_the_size_of_a_hopfield_network_is_shown_beside_the_stored_bytes(sweep_file: Callable[..., Path]) -> None:
+    file = sweep_file(
+        scenario="GG", net={"name": "hopfield_mlp", "num_outputs": 10, "width": 16}, method={"name": "hop_sup_sup"},
+        evaluation={"at": [3]},
+    )  # fmt: skip
+    (group,) = open_sweep(file, []).plan()
+    (point,) = group.points
+    rows: list[Any] = [evaluated(key, task, paper=counts(80, 9, {"0": 10})) for task, key in enumerate(point[3])]
+    rows.append(PointCompleted(group.runs[0].run_id, 3, {"accuracy": 0.8, "num_bytes": 300.0}, point[3]))
+    state = GroupState().apply(Row(number, 0, event) for number, event in enumerate(rows, start=1))
+    final = tables.final_table(tables.summary_table(tables.points_table([group], {group.group_id: state})))
+    assert final["bytes per task"].tolist() == [100]
+    assert final["Hopfield bytes per task"].tolist() == [round(2 * 4 * 16**2 / 3)]  # two layers of 16 x 16 floats
 
 
 def test_each_task_is_a_row_and_its_right_answers_follow_the_scenario(measured: tuple[Plan, States]) -> None:
