@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,33 @@ def test_a_finished_sweep_is_shown_and_checked_and_its_results_are_not_changed(
     after = rows_of(output)
     assert after[: len(rows)] == rows
     assert {row.event.kind for row in after[len(rows) :]} == {"plan", "ended"}  # nothing was computed again
+
+
+def test_a_plan_of_a_finished_sweep_has_nothing_left_to_do(
+    supsup: Supsup, earlier: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Points of version 0.1.0 lack the evaluations directly after learning, which are not made up for."""
+    output = earlier("done_tasks")
+    (record,) = output.glob("sweeps/*/sweep.json")
+    config = json.loads(record.read_text())["config"]
+    sections = (
+        "name",
+        "scenario",
+        "benchmark",
+        "net",
+        "method",
+        "training",
+        "inference",
+        "evaluation",
+        "grid",
+        "seeds",
+    )
+    (tmp_path / "tasks.yaml").write_text(json.dumps({key: config[key] for key in sections}))
+    found = supsup("plan", tmp_path / "tasks.yaml", f"output={output}", "--json")
+    assert found.code == 0, found.err
+    (group,) = json.loads(found.out)["groups"]
+    assert (group["shards"], group["shards_done"]) == (3, 3)
+    assert group["evaluations"] == group["evaluations_done"] > 0
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)

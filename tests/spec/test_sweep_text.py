@@ -96,3 +96,11 @@ def test_a_number_that_yaml_reads_in_another_base_is_refused(tmp_path: Path, tex
 def test_other_numbers_are_read(tmp_path: Path, number: str) -> None:
     read(tmp_path, f"{BENCHMARK}training: {{learning_rate: {number}}}\n")
     parse_overrides([f"training.learning_rate={number}"])
+
+
+def test_a_text_with_a_colon_beside_a_merge_key_is_no_number(tmp_path: Path) -> None:
+    """A merge key changes the order of the keys, so values cannot be paired by their place."""
+    text = f"{BENCHMARK}grid: {{method.mask: ['a:b'], net.num_outputs: [5], <<: {{seeds: [3]}}}}\n"
+    assert read(tmp_path, text)["grid"] == {"method.mask": ["a:b"], "net.num_outputs": [5], "seeds": [3]}
+    with pytest.raises(InputError, match="YAML reads 1:30 in base 60"):
+        read(tmp_path, f"{BENCHMARK}grid: {{net.num_outputs: [1:30], <<: {{seeds: [3]}}}}\n")

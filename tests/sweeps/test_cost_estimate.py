@@ -15,8 +15,11 @@ from orchestrator.records.group_state import GroupState
 from orchestrator.records.planned_group import GroupSize
 from orchestrator.records.rows import Event, GroupPlanned, Row, ShardTrained, TaskEvaluated
 from orchestrator.spec.experiment import build_experiment
+from orchestrator.sweeps import cost_estimate
 from orchestrator.sweeps.cost_estimate import estimate_group, probe_of
 from orchestrator.sweeps.training_groups import Run, make_plan
+from supsup_core.methods import Learned
+from supsup_core.methods.supsup import SupSup
 from tests.records.samples import ENVIRONMENT, EVALUATED, TRAINED
 from tests.sweeps.test_training_groups import NODE
 
@@ -107,3 +110,22 @@ def test_a_cache_that_cannot_be_written_does_not_prevent_the_estimate(
     monkeypatch.setattr("orchestrator.sweeps.cost_estimate._PROBES", {})
     node = {**NODE, "training": {"num_batches": 30}}
     assert probe_of(build_experiment(node, 0)).batch_seconds >= 0
+
+
+@pytest.mark.parametrize(("long_seconds", "times"), [(1000.0, 5), (0.0, 3)])
+def test_a_slow_method_is_timed_only_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, long_seconds: float, times: int
+) -> None:
+    """The first task once; then a short and a long training of the second task, each once or twice."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cost_estimate, "_LONG_SECONDS", long_seconds)
+    monkeypatch.setattr(cost_estimate, "_PROBES", {})
+    learn, calls = SupSup.learn, []
+
+    def counted(*args: Any, **kw: Any) -> Learned:
+        calls.append(1)
+        return learn(*args, **kw)
+
+    monkeypatch.setattr(SupSup, "learn", counted)
+    probe_of(build_experiment(NODE, 0))
+    assert len(calls) == times

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from supsup_core.evaluation.protocol import Inference, answer, check, evaluate, 
 from supsup_core.inference import OBJECTIVES
 from supsup_core.methods import METHODS, Problem
 from supsup_core.methods.hop_sup_sup import HopfieldLearner
+from supsup_core.methods.hopfield_memory import storkey, storkey_of_the_authors
 from supsup_core.nets import NETS
 from supsup_core.scenarios import SCENARIOS, scenario
 from supsup_core.tasks import BENCHMARKS
@@ -51,6 +54,22 @@ def test_tasks_are_recalled_from_the_memory(
     once, again = (learner.recovered(x[:64], objective) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once.pattern, again.pattern, strict=True))
     assert learner.distances(learner.patterns[3])[3] == 0
+
+
+@pytest.mark.parametrize(("descent", "rule"), [("paper", storkey_of_the_authors), ("memory", storkey)])
+def test_the_papers_descent_uses_the_authors_rule_to_store_masks(
+    learned: tuple[HopfieldLearner, Problem, list[dict[str, Tensor]]],
+    descent: str,
+    rule: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    _, problem, states = learned
+    learner = METHODS["hop_sup_sup"](recovery_descent=descent).learner(problem, states)
+    assert isinstance(learner, HopfieldLearner)
+    for layer, memory in enumerate(learner.memories):
+        wanted = torch.zeros_like(memory)
+        for pattern in learner.patterns:
+            wanted = rule(wanted, pattern[layer])
+        assert torch.equal(memory, wanted)
 
 
 def test_the_recalled_mask_answers_for_the_other_images(
